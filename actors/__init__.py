@@ -1,0 +1,1 @@
+"""Ray actors that carry the messages of the simulated machine."""

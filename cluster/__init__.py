@@ -1,0 +1,1 @@
+"""The simulated machine: pure, deterministic, numpy only."""
