@@ -1,0 +1,52 @@
+"""Every statistic of the simulation: its name, unit and meaning.
+
+`NODE` statistics are kept per node and pass; the machine's value is their sum. Where the kernel has the
+counter (/sys/kernel/mm/ksm, /proc/vmstat), it has the kernel's name and meaning.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SCHEMA_VERSION = 1
+
+
+class Statistic(NamedTuple):
+    name: str
+    unit: str
+    meaning: str
+
+
+#: Standing at the end of a pass.
+GAUGES = (
+    Statistic("pages_mapped", "pages", "page table entries of the node's processes that map a frame"),
+    Statistic("frames_used", "pages", "physical frames of the node in use"),
+    Statistic("frames_free", "pages", "physical frames of the node that are free"),
+    Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
+    Statistic("pages_sharing", "pages", "further pages merged into the KSM frames of this node: what is saved"),
+    Statistic("pages_unshared", "pages", "pages of the node's processes waiting in the unstable tree"),
+    Statistic("pages_volatile", "pages", "tracked pages of the node's processes in neither tree"),
+    Statistic("rmap_items", "pages", "pages of the node's processes that ksmd keeps track of"),
+    Statistic("ksm_merging_pages", "pages", "pages of the node's processes that hang on a stable node"),
+    Statistic("ksm_zero_pages", "pages", "pages of the node's processes that ksmd mapped to the zero page"),
+    Statistic("ksm_mappings", "pages", "page table entries of the node's processes that map a KSM frame"),
+    Statistic("ksm_mappings_remote", "pages", "... of them, those whose KSM frame is on another node"),
+    Statistic("ksm_mappings_distance", "SLIT units", "sum over ksm_mappings of the distance to the frame's node"),
+    Statistic("stable_node_chains", "contents", "contents with more than one stable node, by home of the content"),
+    Statistic("stable_node_dups", "pages", "stable nodes of those contents, by home of the content"),
+)
+
+#: Counted during a pass.
+COUNTERS = (
+    Statistic("pages_scanned", "pages", "pages of the node's processes visited by ksmd"),
+    Statistic("pages_skipped", "pages", "pages of the node's processes passed over by smart_scan"),
+    Statistic("pages_merged", "pages", "frames of private pages given up for a KSM frame"),
+    Statistic("pages_merged_remote", "pages", "... of them, those whose KSM frame is on another node"),
+    Statistic("pages_written", "pages", "pages written by the workload"),
+    Statistic("cow_ksm", "pages", "copies made because a process wrote to a KSM page"),
+    Statistic("bytes_sent", "bytes", "payload of the messages that the node sent to other nodes"),
+    Statistic("ksmd_cpu_ns", "ns", "simulated CPU time of ksmd for this node's pages"),
+)
+
+NODE = GAUGES + COUNTERS
+NODE_NAMES = tuple(s.name for s in NODE)
