@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from cluster.fabric import Fabric
 from cluster.machine import Machine
-from cluster.results import Event, PassDone, PassResult, PassStarted
+from cluster.results import PassResult
 from cluster.spec import CostSpec, SimulationSpec
 from cluster.statistics import COUNTERS, NODE_NAMES
 from cluster.words import I64
@@ -17,19 +17,17 @@ from cluster.words import I64
 Columns = dict[str, I64]
 
 
-def simulate(fabric: Fabric, spec: SimulationSpec, on_event: Callable[[Event], None]) -> Iterator[PassResult]:
+def simulate(fabric: Fabric, spec: SimulationSpec) -> Iterator[PassResult]:
     """Runs the scenario; one result a pass. Same spec, same results, whatever the fabric."""
     machine = Machine(fabric, spec.ksm)
     machine.populate(spec.processes)
     clock = Clock(spec)
     for number in range(1, spec.passes + 1):
-        on_event(PassStarted(number, spec.passes))
         before, cpu = clock.columns, clock.cpu_ns.copy()
         for pages in windows(machine, clock, spec.windows_per_pass):
-            start = clock.seconds
-            if number > 1 or clock.started:
-                machine.tick(clock.ticked, start)
-                clock.ticked = start
+            if clock.started:
+                machine.tick(clock.ticked, clock.seconds)
+                clock.ticked = clock.seconds
             machine.scan(pages)
             clock.advance(machine.collect())
         columns = clock.columns
@@ -37,9 +35,7 @@ def simulate(fabric: Fabric, spec: SimulationSpec, on_event: Callable[[Event], N
         for counter in COUNTERS:
             nodes[counter.name] = columns[counter.name] - before.get(counter.name, 0)
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
-        result = PassResult(number, nodes, machine.full_scans, clock.seconds, 0.0)
-        on_event(PassDone(result))
-        yield result
+        yield PassResult(number, nodes, machine.full_scans, clock.seconds, wall_seconds=0.0)
 
 
 def windows(machine: Machine, clock: Clock, count: int) -> Iterator[int | None]:
