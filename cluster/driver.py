@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from cluster.content import pattern_ids, selected
 from cluster.engine import KSM, NO_FRAME, BadAddressError, Engine, Snapshot
-from cluster.record import Json, rle
-from cluster.scenario import (
+from cluster.operations import (
     Batch,
     Drain,
     Exit,
@@ -27,13 +26,16 @@ from cluster.scenario import (
     Record,
     Require,
     Scan,
-    Scenario,
-    ScenarioError,
     SetKnob,
     UnmergeAll,
 )
+from cluster.record import Json, rle
+from cluster.scenario import Scenario, ScenarioError
 
 Ints = NDArray[np.int64]
+
+#: files of /sys/kernel/mm/ksm that every kernel has and that no engine keeps: steps stand for them
+_DRIVE_KSMD = ("run", "pages_to_scan", "sleep_millisecs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,11 @@ class _Runner:
 
     def unmet(self, op: Require) -> str | None:
         """What a requirement misses, if anything."""
+        files = (*_DRIVE_KSMD, *self._engine.knobs(), *self._engine.snapshot().sysfs)
         met = {
             "nodes": self._topology.nodes >= op.nodes,
             "swap": self._topology.swap,
-            "knob": op.knob in self._engine.knobs() or op.knob in self._engine.snapshot().sysfs,
+            "knob": op.knob in files,
         }
         return None if met[op.what] else op.what
 

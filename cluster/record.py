@@ -23,10 +23,15 @@ SAME = "same"  #: stands for regions equal to those of the record before
 #: what a document says of the run it came from, and not of the machine
 _ABOUT_THE_RUN = ("ms", "total_ms", "runs", "nondeterministic", "foreign", "kernel", "topology")
 _MISSING = object()
+_SHOWN_LENGTH = 72
 
 
 class RecordError(Exception):
     """A file that should hold records but does not."""
+
+
+class NoRecordsError(RecordError):
+    """JSON of another kind altogether."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,15 @@ class Difference:
     theirs: object
 
     def __str__(self) -> str:
-        return f"{self.step} {self.field} {_shown(self.ours)} {_shown(self.theirs)}"
+        ours, theirs = _shown(self.ours), _shown(self.theirs)
+        pairs = enumerate(zip(ours, theirs, strict=False))
+        first = next((i for i, (mine, yours) in pairs if mine != yours), 0)
+        return f"{self.step} {self.field} {_cut(ours, first)} {_cut(theirs, first)}"
+
+    def as_json(self) -> Json:
+        """The same as data; null stands for a value that is not there."""
+        ours, theirs = (None if value is _MISSING else value for value in (self.ours, self.theirs))
+        return {"step": self.step, "field": self.field, "ours": ours, "theirs": theirs}
 
 
 def rle(values: Iterable[int]) -> str:
@@ -143,6 +156,15 @@ def _shown(value: object) -> str:
     return "-" if value is _MISSING else json.dumps(value, separators=(",", ":"))
 
 
+def _cut(text: str, around: int) -> str:
+    """A long text, cut down to the part around one place."""
+    if len(text) <= _SHOWN_LENGTH:
+        return text
+    start = max(around - _SHOWN_LENGTH // 4, 0)
+    end = start + _SHOWN_LENGTH
+    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"
+
+
 def load(path: Path) -> list[Json]:
     """The documents of a file: `.json`, or `.json.xz` for a compressed one; one document or a list of them.
 
@@ -161,12 +183,15 @@ def load(path: Path) -> list[Json]:
 
 def _check(document: object) -> None:
     """Just enough for replaying and comparing; a wrong value further down is a difference."""
-    if not isinstance(document, dict):
-        raise RecordError("not a record document: an object was expected")
+    if not isinstance(document, dict) or "records" not in document:
+        raise NoRecordsError("not a record document: there are no records")
     wanted = {"scenario": str, "kernel": str, "topology": dict, "text": str, "records": list}
     for key, kind in wanted.items():
         if not isinstance(document.get(key), kind):
             raise RecordError(f"not a record document: {key} is missing or wrong")
+    topology = document["topology"]
+    if not isinstance(topology.get("nodes"), int) or not isinstance(topology.get("swap"), bool):
+        raise RecordError("not a record document: topology has no nodes or swap")
     for record in document["records"]:
         if not isinstance(record, dict) or "regions" not in record:
             raise RecordError("not a record document: a record has no regions")

@@ -135,7 +135,11 @@ class Paging:
 
     def _swap_in(self, region: Region, index: int, entry: SwapEntry) -> None:
         frame = entry.frame
-        if frame is None:
+        if frame is not None and frame.ksm and frame.stable_node is None:
+            # ksm_might_need_to_copy: a KSM page without its stable node may not be mapped
+            self._counters.ksm_swpin_copy += 1
+            frame = self._new_frame(_node_of(region), entry.content, entry.key)
+        elif frame is None:
             frame = self._new_frame(_node_of(region), entry.content, entry.key)
             if entry.count > 1:
                 # others will want it: it goes through the swap cache

@@ -30,6 +30,8 @@ _RANGES = {
     "advisor_min_pages_to_scan": (0, ULONG_MAX),
     "advisor_target_scan_time": (1, ULONG_MAX),
 }
+#: files that drive ksmd, in every kernel: scenarios do that by other means, so they are only checked
+_DRIVERS = ("pages_to_scan", "sleep_millisecs")
 #: knobs that cannot change while there are stable nodes
 _NEEDS_EMPTY_TREES = ("merge_across_nodes", "max_page_sharing")
 
@@ -76,15 +78,11 @@ class Sysfs:
         """Set a knob; the name of the error, or nothing."""
         if name in self._profile.counters:
             return "EACCES"
+        if name in _DRIVERS:
+            return "" if parse_number(text, 0, UINT_MAX) is not None else "EINVAL"
         if name not in self._profile.knobs:
             return "ENOENT"
-        value: int | str | None
-        if name == "advisor_mode":
-            value = text if text in _ADVISOR_MODES else None
-        elif name in _RANGES:
-            value = parse_number(text, *_RANGES[name])
-        else:
-            value = parse_bool(text)
+        value = _parse(name, text)
         if value is None:
             return "EINVAL"
         if name in _NEEDS_EMPTY_TREES and value != getattr(self._knobs, name) and self._trees_in_use():
@@ -94,3 +92,12 @@ class Sysfs:
 
     def _trees_in_use(self) -> bool:
         return bool(self._counters.pages_shared) or not self._ksmd.stable.remove_all()
+
+
+def _parse(name: str, text: str) -> int | str | None:
+    """The value of a knob; None if it cannot take that text."""
+    if name == "advisor_mode":
+        return text if text in _ADVISOR_MODES else None
+    if name in _RANGES:
+        return parse_number(text, *_RANGES[name])
+    return parse_bool(text)
