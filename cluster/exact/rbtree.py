@@ -56,7 +56,7 @@ class RbTree(Generic[N]):
 
     def replace(self, old: N, new: N) -> None:
         """Put `new`, which is in no tree, exactly where `old` is."""
-        new.child = old.child
+        new.child = list(old.child)
         new.red = old.red
         for child in new.child:
             if child is not None:

@@ -50,7 +50,7 @@ class Counters:
 
 def parse_number(text: str, low: int, high: int) -> int | None:
     """A decimal number as the kernel's kstrto* functions read it; None where they fail."""
-    if not re.fullmatch(r"[+-]?[0-9]{1,20}", text):
+    if not re.fullmatch(r"\+?[0-9]{1,20}", text):
         return None
     value = int(text)
     return value if low <= value <= high else None
