@@ -32,6 +32,15 @@ class ExactMachine:
         self._sysfs = Sysfs(profile, knobs, self._counters, self._ksmd)
         self._mms: dict[str, Mm] = {}
 
+    @property
+    def now_ms(self) -> int:
+        """Simulated time. It stands still, and so chains are not pruned later, unless somebody sets it."""
+        return self._ksmd.stable.now_ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._ksmd.stable.now_ms = now_ms
+
     # sysfs
 
     def set_knob(self, knob: str, value: str) -> str:
