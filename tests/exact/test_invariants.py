@@ -48,19 +48,23 @@ class Model:
         self.held = {key: held for key, held in self.held.items() if key[0] != p}
 
 
-def new_model(kernel: str, nodes: int) -> Model:
+def new_model(kernel: str, nodes: int, draw) -> Model:
     model = Model(ExactMachine(PROFILES[kernel], nodes, swap=True))
+    for knob, values in KNOBS.items():
+        model.machine.set_knob(knob, draw(st.sampled_from(values)))
     for p in ("A", "B"):
         model.machine.proc(p)
         for k, r in enumerate(("x", "y")):
             model.machine.map(p, r, PAGES, k % nodes)
             model.machine.mergeable(p, r, 0, PAGES)
-            model.held[p, r] = [0] * PAGES
+            fives = np.full(PAGES, 5, dtype=np.uint64)
+            model.machine.fill(p, r, np.arange(PAGES), fives)
+            model.held[p, r] = [5] * PAGES
     return model
 
 
 ACTIONS = ["fill"] * 4 + ["batch"] * 4 + ["scan"] * 3
-ACTIONS += ["dontneed", "read", "unmap", "pageout", "move", "fork", "exit"]
+ACTIONS += ["move"] * 4 + ["dontneed", "read", "unmap", "pageout", "fork", "exit"]
 ACTIONS += ["mergeable", "unmergeable", "unmerge_all", "knob"]
 
 
@@ -89,7 +93,7 @@ def touch(model: Model, action: str, draw) -> None:
     held = model.held[p, r]
     mapped = [i for i in range(start, start + count) if held[i] is not None]
     if action == "fill":
-        contents = [draw(st.integers(0, 3)) for _ in mapped]
+        contents = [draw(st.sampled_from([0, 5, 6])) for _ in mapped]
         model.machine.fill(p, r, np.array(mapped, dtype=np.int64), np.array(contents, dtype=np.uint64))
         for i, content in zip(mapped, contents, strict=True):
             held[i] = content
@@ -183,7 +187,7 @@ def in_order(node: StableNode | Chain | None) -> Iterator[StableNode | Chain]:
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(sorted(PROFILES)), st.integers(1, 3))
 def test_random_scenarios(data: st.DataObject, kernel: str, nodes: int) -> None:
-    model = new_model(kernel, nodes)
+    model = new_model(kernel, nodes, data.draw)
     for _ in range(data.draw(st.integers(10, 40))):
         step(model, data.draw)
         check_contents(model)

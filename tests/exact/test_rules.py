@@ -206,6 +206,83 @@ move A a 0 1 0
     assert moves == [1, 0, 0]
 
 
+MIGRATED_SINGLE = """\
+set merge_across_nodes 0
+proc A
+map A a 2 node 0
+map A b 2 node 1
+fill A a 0 2 const 5
+fill A b 0 2 const 5
+mergeable A a
+mergeable A b
+scan 2
+fill A a 1 1 const 6
+move A a 0 1 1
+"""
+
+
+def test_a_migrated_page_with_one_mapper_is_not_merged_but_loses_its_item() -> None:
+    """It should join the page of its new node, but a KSM page cannot be replaced: it stays, unaccounted."""
+    for kernel in ("4.8", "6.1", "6.18"):
+        seen = play(MIGRATED_SINGLE + "scan\nscan\nscan", kernel, nodes=2)
+        assert counts(seen["scan@9.2"]) == (2, 2, 0, 0)
+        for label in ("scan@12", "scan@13", "scan@14"):
+            assert part(seen[label], "A", "a") + part(seen[label], "A", "b") == [0, 1, 2, 2]
+            assert kind(seen[label], "A", "a")[0] == 1
+        assert counts(seen["scan@14"]) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("kernel", ["4.8", "6.1", "6.12", "6.18"])
+def test_two_stable_pages_change_places(kernel: str) -> None:
+    """Each is found on the other's node: the one visited first takes the other's place in the tree."""
+    text = (
+        MIGRATED_SINGLE
+        + """\
+move A b 0 1 0
+scan
+map A c 1 node 0
+map A d 1 node 1
+fill A c 0 1 const 5
+fill A d 0 1 const 5
+mergeable A c
+mergeable A d
+scan 2
+"""
+    )
+    seen = play(text, kernel, nodes=2)
+    assert counts(seen["scan@13"]) == (2, 1, 0, 1)
+    last = seen["scan@20.2"]
+    assert [part(last, "A", r)[0] for r in "abcd"] == [0, 2, 2, 0]
+    assert counts(last) == (2, 3, 1, 0)
+
+
+def test_a_stable_page_takes_the_place_of_a_dup_that_migrated_away() -> None:
+    text = """\
+set merge_across_nodes 0
+set max_page_sharing 3
+proc A
+map A a 2 node 0
+map A b 5 node 1
+fill A a 0 2 const 5
+fill A b 0 5 const 5
+mergeable A a
+mergeable A b
+scan 2
+fill A a 1 1 const 6
+move A a 0 1 1
+move A b 3 1 0
+scan
+scan
+"""
+    seen = play(text, nodes=2)
+    before, after = seen["scan@10.2"]["sysfs"], seen["scan@14"]["sysfs"]
+    assert (before["stable_node_chains"], before["stable_node_dups"]) == (1, 2)
+    assert counts(seen["scan@10.2"]) == (3, 4, 0, 0)
+    # node 1 keeps a chain of two, one of them the newcomer; the dup that left is alone on node 0
+    assert (after["stable_node_chains"], after["stable_node_dups"]) == (1, 2)
+    assert counts(seen["scan@15"]) == (3, 3, 1, 0)
+
+
 # Order of processes, exit
 
 
