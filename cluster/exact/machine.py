@@ -20,7 +20,10 @@ _NO_LIMIT = 10**8
 
 
 class ExactMachine:
-    """A machine of `nodes` NUMA nodes, with or without swap; implements `cluster.engine.Engine`."""
+    """A machine of `nodes` NUMA nodes, with or without swap.
+
+    Implements `cluster.engine.Engine`, where its methods are documented.
+    """
 
     def __init__(self, profile: Profile, nodes: int = 1, *, swap: bool = False) -> None:
         self._profile = profile

@@ -184,7 +184,7 @@ def in_order(node: StableNode | Chain | None) -> Iterator[StableNode | Chain]:
         yield from in_order(node.child[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(PROFILES)), st.integers(1, 3))
 def test_random_scenarios(data: st.DataObject, kernel: str, nodes: int) -> None:
     model = new_model(kernel, nodes, data.draw)

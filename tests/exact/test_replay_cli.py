@@ -188,7 +188,7 @@ LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(LINES | st.text(max_size=12), max_size=25).map("\n".join))
 def test_no_script_gives_a_traceback(script: Path, text: str) -> None:
     script.write_text(text, newline="")
@@ -202,7 +202,7 @@ def test_no_script_gives_a_traceback(script: Path, text: str) -> None:
         assert compare(document, document) is None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=60))
 def test_no_bytes_give_a_traceback(script: Path, data: bytes) -> None:
     script.write_bytes(data)
