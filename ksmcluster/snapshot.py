@@ -172,8 +172,9 @@ class SnapshotWriter:
     OSError, such as for a full disk, from every method that writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         self._path = path
+        self._row_group_rows = row_group_rows
         if path.is_dir():
             raise UserError(f"{path} is a folder: give --output the name of a file")
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -241,7 +242,7 @@ class SnapshotWriter:
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))
         self._rows += rows
-        if self._rows >= ROW_GROUP_ROWS:
+        if self._rows >= self._row_group_rows:
             self._flush()
 
     def _flush(self) -> None:
@@ -287,7 +288,9 @@ class Snapshot:
             raise UserError(f"no snapshot {path}: check the name") from error
         except PermissionError as error:
             raise UserError(f"no permission to read {path}") from error
-        except (pa.ArrowInvalid, IsADirectoryError) as error:
+        except (pa.ArrowInvalid, OSError) as error:
+            if _is_of_the_system(error) and not path.is_dir():
+                raise
             raise UserError(f"{path} is not a snapshot: make one with `ksmcluster capture`") from error
         try:
             return cls(path, parquet, _read_metadata(path, parquet))
@@ -346,6 +349,8 @@ class Snapshot:
         try:
             table = self._parquet.read_row_group(row_group).combine_chunks()
         except (pa.ArrowInvalid, OSError) as error:
+            if _is_of_the_system(error):
+                raise
             raise UserError(f"{self._path} is damaged: {str(error).splitlines()[0]}") from error
         flags = table["flags"].to_numpy()
         keep = (table["process"].to_numpy() == process) & (table["moment"].to_numpy() == moment)
@@ -353,6 +358,11 @@ class Snapshot:
             keep &= (flags & MERGEABLE) != 0
         digests = _digests(table["digest"])[keep]
         return table["vpn"].to_numpy()[keep], content_ids(digests, (flags[keep] & ZERO) != 0)
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether reading failed, such as a broken disk; pyarrow has OSErrors for damaged files as well."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:
