@@ -1,1 +1,1 @@
-"""The sub-commands of ksmcluster, one module each."""
+"""Subcommands of `ksmcluster`, one module each."""
