@@ -22,7 +22,9 @@ Sent = dict[int, Packed]
 class NodeActor:
     """Carries commands and messages to its nodes."""
 
-    def __init__(self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(
+        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+    ) -> None:
         self._host = Host(nodes, spec, snapshots)
         self._number = 0
         self._last: tuple[Reports, Sent] = ({}, {})

@@ -34,7 +34,7 @@ class RayFabric:
         self._number += 1
         report_refs, sent = {}, {}
         for actor, host in enumerate(self._hosts):
-            from_actors = np.flatnonzero(self._to[:, host].any(axis=1))
+            from_actors = np.flatnonzero(self._to[:, host].any(axis=1)).tolist()
             to = host if command is not None else [n for n in host if self._to[:, n].any()]
             if to:
                 parts = [self._sent[source] for source in from_actors]

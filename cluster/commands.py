@@ -148,6 +148,5 @@ class Reap:
 
 
 ProcessCommand = NewProcess | Map | Write | Read | Madvise | Drop | Fork | Exit | Reap
-Command = (
-    Populate | Tick | Order | Scan | Decide | SetKnobs | CountPages | Locate | Collect | Dump | ProcessCommand
-)
+Question = CountPages | Locate | Collect | Dump
+Command = Populate | Tick | Order | Scan | Decide | SetKnobs | Question | ProcessCommand

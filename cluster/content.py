@@ -19,6 +19,7 @@ UInt64s = NDArray[np.uint64]
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MUL1 = np.uint64(0xBF58476D1CE4E5B9)
 _MUL2 = np.uint64(0x94D049BB133111EB)
+_WORD_STATES = np.arange(PAGE_SIZE // 8, dtype=np.uint64) * _GAMMA
 _SEED_FACTOR = 0x100000001B3
 _SELECT_OFFSET = 1 << 40
 _MASK = (1 << 64) - 1
@@ -51,13 +52,11 @@ def mix(states: UInt64s) -> UInt64s:
     return z ^ (z >> np.uint64(31))
 
 
-def page_bytes(content: int) -> bytes:
-    """The 4096 bytes of one content id."""
-    if content == 0:
-        return bytes(PAGE_SIZE)
-    words = PAGE_SIZE // 8
-    steps = np.arange(words, dtype=np.uint64) * _GAMMA
-    return mix(steps + np.uint64(content & _MASK)).astype("<u8").tobytes()
+def page_bytes(ids: UInt64s) -> NDArray[np.uint8]:
+    """The pages that content ids stand for: uint8[n, 4096]."""
+    pages = mix(ids[:, None] + _WORD_STATES).astype("<u8", copy=False).view(np.uint8)
+    pages[ids == 0] = 0
+    return pages
 
 
 def page_key(contents: UInt64s) -> list[int]:

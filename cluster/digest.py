@@ -1,23 +1,12 @@
-"""From content ids to pages of bytes, and from pages to the digests by which they are compared."""
+"""The digests by which contents are compared: hashes of pages, or content ids themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 from blake3 import blake3
 
-from cluster.content import mix
-from cluster.spec import PAGE_SIZE
+from cluster.content import page_bytes
 from cluster.words import U8, U64
-
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_STEPS = np.arange(PAGE_SIZE // 8, dtype=np.uint64) * _GAMMA
-
-
-def page_bytes(ids: U64) -> U8:
-    """The pages that content ids stand for (see `cluster.content`): uint8[n, 4096]."""
-    pages = mix(ids[:, None] + _STEPS).astype("<u8", copy=False).view(np.uint8)
-    pages[ids == 0] = 0
-    return pages
 
 
 def digest_pages(pages: U8) -> U64:

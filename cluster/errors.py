@@ -9,11 +9,3 @@ class SimulationError(Exception):
 
 class OutOfMemoryError(SimulationError):
     """No frame is left on any node that the placement policy allows."""
-
-
-class KnobError(SimulationError):
-    """The kernel would refuse this value for a knob; `errno` is the name of its error."""
-
-    def __init__(self, message: str, errno: str) -> None:
-        super().__init__(message)
-        self.errno = errno

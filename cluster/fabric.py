@@ -47,7 +47,7 @@ class Host:
     def step(
         self, command: Command | None, packed: list[Packed], to: list[int]
     ) -> tuple[dict[int, Report], dict[int, Packed]]:
-        """One superstep of the nodes `to`; `packed` is what all nodes sent in the last one, in their order."""
+        """One superstep of the nodes `to`; `packed` is what nodes sent in the last one, in their order."""
         reports, sent = {}, {}
         for node in to:
             reports[node], sent[node] = self.nodes[node].step(command, receive(node, packed))

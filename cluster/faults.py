@@ -85,7 +85,7 @@ class Faults:
     # Page table changes.
 
     def touched(self, slots: I64) -> None:
-        """Content or mapping changed: ksmd has to look again, and the unstable tree must not offer the page."""
+        """Content or mapping changed: ksmd has to look again, and no search is to find the page."""
         n, table = self._n, self._n.table
         n.version += 1
         self.withdraw(slots)
@@ -116,7 +116,7 @@ class Faults:
         table.state[slots] = state & ~np.uint8(KSM | SHARED | ZEROED | PRESENT)
 
     def _last_mapper(self, slots: I64) -> Bool:
-        """Of frames that a fork shared: whether this entry is the only one left; it may then write in place."""
+        """Whether these entries are the only ones left of frames that a fork shared; they may be written."""
         table = self._n.table
         shared = table.pte[: table.size][
             (table.state[: table.size] & (SHARED | PRESENT)) == (SHARED | PRESENT)
@@ -234,4 +234,5 @@ class Faults:
                 f"out of memory: a process of node {n.id} finds no free frame on {allowed}; "
                 "raise machine.memory_per_node or map less"
             )
-        return order[first, attempt]
+        targets: I64 = order[first, attempt]
+        return targets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.digest import page_bytes
+from cluster.content import page_bytes
 from cluster.spec import PAGE_SIZE
 from cluster.words import I64, U8, U64, Array
 
@@ -86,7 +86,7 @@ class Frames:
         """
         np.subtract.at(self.mapcount, pfns, 1)
         np.subtract.at(self.refcount, pfns, 1)
-        freed = pfns[self.refcount[pfns] == 0]
+        freed: I64 = pfns[self.refcount[pfns] == 0]
         if len(freed) == 0:
             return freed
         freed = np.unique(freed)
@@ -100,6 +100,3 @@ class Frames:
     def make_ksm(self, pfns: I64, digests: U64) -> None:
         """set_page_stable_node(): the mapping word now names the stable node."""
         self.mapping[pfns] = (digests & _MAPPING_OWNER) | np.uint64(PAGE_MAPPING_KSM)
-
-    def is_ksm(self, pfns: I64) -> Array:
-        return (self.mapping[pfns] & np.uint64(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM

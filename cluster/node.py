@@ -110,29 +110,31 @@ class Node:
                 self.trees.decide(window)
             case c.SetKnobs(knobs):
                 self._set_knobs(knobs)
-            case c.CountPages(low):
-                return {"pages": self.scanner.count(low)}
-            case c.Locate():
-                if command.mm in self.state.spaces.mms:
-                    return {"position": self.scanner.locate(command)}
-            case c.Collect():
-                return {
-                    "statistics": self.statistics(),
-                    "shared": self.trees.shared,
-                    "sharing": self.trees.sharing,
-                }
-            case c.Dump():
-                return self.dump()
+            case c.CountPages() | c.Locate() | c.Collect() | c.Dump():
+                return self._answer(command)
             case _:
                 return self.processes.run(command)
         return {}
+
+    def _answer(self, question: c.Question) -> dict[str, Any]:
+        match question:
+            case c.CountPages(low):
+                return {"pages": self.scanner.count(low)}
+            case c.Locate(mm):
+                mine = mm in self.state.spaces.mms
+                return {"position": self.scanner.locate(question)} if mine else {}
+            case c.Collect():
+                shared, sharing = self.trees.shared, self.trees.sharing
+                return {"statistics": self.statistics(), "shared": shared, "sharing": sharing}
+            case c.Dump():
+                return self.dump()
 
     def _set_knobs(self, knobs: KsmSpec) -> None:
         self.state.knobs = knobs
         self.processes.look_again()
 
     def statistics(self) -> dict[str, int]:
-        """Every statistic of this node but pages_shared and pages_sharing, which belong to the frames' nodes."""
+        """Every statistic of this node but pages_shared and pages_sharing: those belong to frames' nodes."""
         n = self.state
         if self._gauges[0] != n.version:
             self._gauges = (n.version, self._page_table_gauges())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.fabric import Fabric
 from cluster.machine import Machine
@@ -77,16 +78,17 @@ class Clock:
         self.columns = columns
 
 
-def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> np.typing.NDArray[np.float64]:
+def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:
     """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds."""
 
     def done(name: str) -> I64:
         return new[name] - old[name]
 
     levels = math.log2(1 + int(old["pages_shared"].sum())) + math.log2(1 + int(old["pages_unshared"].sum()))
-    return (
+    ns: NDArray[np.float64] = (
         cost.visit * done("pages_scanned")
         + cost.checksum * done("checksums")
         + cost.tree_level * levels * (done("checksums") - done("changed"))
         + cost.merge * done("pages_merged")
     )
+    return ns

@@ -56,4 +56,5 @@ def expand(start: I64, count: I64) -> I64:
     """The runs start[i], start[i] + 1, ... of count[i] numbers each, one behind the other."""
     total = int(count.sum())
     ends = np.cumsum(count)
-    return np.arange(total) + np.repeat(start - (ends - count), count)
+    runs: I64 = np.arange(total) + np.repeat(start - (ends - count), count)
+    return runs

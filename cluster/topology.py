@@ -121,7 +121,7 @@ def validated(matrix: NDArray[np.integer]) -> Distances:
 
 def _line(nodes: int, *, wrap: bool) -> Distances:
     node = np.arange(nodes)
-    apart = np.abs(node[:, None] - node[None, :])
+    apart: Distances = np.abs(node[:, None] - node[None, :])
     return np.minimum(apart, nodes - apart) if wrap else apart
 
 
