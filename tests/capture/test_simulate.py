@@ -65,15 +65,19 @@ def test_three_processes_merge_as_counted_by_hand(run: Run, tmp_path: Path) -> N
     }
 
 
+def changing(child: Child) -> None:
+    """What the process does while it is captured."""
+    for command in ("write", "unmap"):
+        time.sleep(0.6)
+        child.tell(command)
+
+
 def test_moments_replay_as_writes(child: Child, run: Run, tmp_path: Path) -> None:
     output = tmp_path / "moments.parquet"
     with ThreadPoolExecutor() as threads:
-        series = ("--output", output, "--quiet", "--interval", 0.5, "--count", 3)
-        captured = threads.submit(run, "--pid", child.pid, *series)
-        for command in ("write", "unmap"):
-            time.sleep(0.6)
-            child.tell(command)
-        assert captured.result().exit_code == 0
+        threads.submit(changing, child)
+        done = run("--pid", child.pid, "--output", output, "--quiet", "--interval", 0.5, "--count", 3)
+    assert done.exit_code == 0
     with Snapshot.open(output) as snapshot:
         moments = [dict(zip(*(a.tolist() for a in snapshot.pages(0, m)), strict=True)) for m in range(3)]
     written = [
