@@ -1,0 +1,131 @@
+"""Distance matrices of NUMA machines, in SLIT units: 10 to itself, more to any other node.
+
+Every function returns a validated int64[nodes, nodes]; row i holds the distances from node i. A matrix need
+not be symmetric (real ones are not always).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Distances = NDArray[np.int64]
+
+#: Distance of a node to itself (LOCAL_DISTANCE).
+LOCAL = 10
+#: Distance of two nodes when the firmware says nothing (REMOTE_DISTANCE).
+REMOTE = 20
+#: What one hop adds; an eight-socket Opteron says 10, 16, 22.
+HOP = 6
+#: Nodes in a socket, sockets in a board, and the distances in a socket, in a board, and beyond.
+GROUPS = (4, 4)
+LEVELS = (12, 21, 32)
+
+HOST_NODES = Path("/sys/devices/system/node")
+
+
+def fully_connected(nodes: int, remote: int = REMOTE) -> Distances:
+    """Every node one link from every other."""
+    return validated(np.where(np.eye(nodes, dtype=bool), LOCAL, remote))
+
+
+def ring(nodes: int, hop: int = HOP) -> Distances:
+    """Nodes in a circle; `hop` for each link on the shorter way round."""
+    return validated(LOCAL + hop * _line(nodes, wrap=True))
+
+
+def mesh(rows: int, columns: int, hop: int = HOP) -> Distances:
+    """A grid, nodes numbered row by row; `hop` for each link."""
+    return validated(LOCAL + hop * _grid(rows, columns, wrap=False))
+
+
+def torus(rows: int, columns: int, hop: int = HOP) -> Distances:
+    """A grid whose rows and columns close to rings."""
+    return validated(LOCAL + hop * _grid(rows, columns, wrap=True))
+
+
+def sockets(nodes: int, groups: Sequence[int] = GROUPS, distances: Sequence[int] = LEVELS) -> Distances:
+    """Nodes in sockets, sockets in boards, and so on.
+
+    `groups` says how many members a group has at each level, the innermost first; `distances` the distance
+    of two nodes in the same group at each level, and last that of nodes that share none.
+    """
+    if len(distances) != len(groups) + 1:
+        raise ValueError(f"{len(groups)} levels of groups need {len(groups) + 1} distances")
+    node = np.arange(nodes)
+    matrix = np.full((nodes, nodes), distances[-1])
+    for level in reversed(range(len(groups))):
+        group = node // math.prod(groups[: level + 1])
+        matrix[group[:, None] == group[None, :]] = distances[level]
+    np.fill_diagonal(matrix, LOCAL)
+    return validated(matrix)
+
+
+def squarest(nodes: int) -> tuple[int, int]:
+    """Rows and columns of the grid of so many nodes that is nearest to a square."""
+    rows = next(r for r in range(math.isqrt(nodes), 0, -1) if nodes % r == 0)
+    return rows, nodes // rows
+
+
+def parse(text: str) -> Distances:
+    """Read a matrix as text: rows of numbers, or the output of `numactl --hardware`.
+
+    Empty lines and what follows a # are passed over.
+    """
+    _, _, table = text.rpartition("node distances:")
+    lines = [line.partition("#")[0].strip() for line in table.splitlines()]
+    rows = [re.sub(r"^\d+:", "", line).split() for line in lines if line and not line.startswith("node ")]
+    try:
+        numbers = [[int(word) for word in row] for row in rows]
+    except ValueError as error:
+        raise ValueError(f"not a matrix of whole numbers ({error})") from None
+    return from_rows(numbers)
+
+
+def host(root: Path = HOST_NODES) -> Distances:
+    """The distances of the machine that this runs on."""
+    files = sorted(root.glob("node[0-9]*/distance"), key=lambda file: int(file.parent.name[4:]))
+    if not files:
+        raise ValueError(f"this host tells nothing of its NUMA nodes ({root})")
+    return from_rows([[int(word) for word in file.read_text().split()] for file in files])
+
+
+def from_rows(rows: Sequence[Sequence[int]]) -> Distances:
+    """A matrix from lists of numbers."""
+    for number, row in enumerate(rows):
+        if len(row) != len(rows):
+            raise ValueError(f"not square: {len(rows)} rows, but row {number} has {len(row)} numbers")
+    return validated(np.array(rows, dtype=np.int64).reshape(len(rows), len(rows)))
+
+
+def validated(matrix: NDArray[np.integer]) -> Distances:
+    """The matrix as int64, or ValueError when it cannot be one of distances."""
+    if matrix.size == 0:
+        raise ValueError("no nodes")
+    wrong = np.flatnonzero(np.diagonal(matrix) != LOCAL)
+    if wrong.size:
+        raise ValueError(f"a node's distance to itself is {LOCAL}, not {matrix[wrong[0], wrong[0]]}")
+    near = np.argwhere((matrix <= LOCAL) & ~np.eye(len(matrix), dtype=bool))
+    if near.size:
+        source, target = near[0]
+        raise ValueError(
+            f"the distance from node {source} to node {target} is {matrix[source, target]}, not above {LOCAL}"
+        )
+    return matrix.astype(np.int64)
+
+
+def _line(nodes: int, *, wrap: bool) -> Distances:
+    node = np.arange(nodes)
+    apart = np.abs(node[:, None] - node[None, :])
+    return np.minimum(apart, nodes - apart) if wrap else apart
+
+
+def _grid(rows: int, columns: int, *, wrap: bool) -> Distances:
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    down, across = _line(rows, wrap=wrap), _line(columns, wrap=wrap)
+    return down[row[:, None], row[None, :]] + across[column[:, None], column[None, :]]
