@@ -23,7 +23,9 @@ GAUGES = (
     Statistic("frames_used", "pages", "physical frames of the node in use"),
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
-    Statistic("pages_sharing", "pages", "further pages merged into the KSM frames of this node: what is saved"),
+    Statistic(
+        "pages_sharing", "pages", "further pages merged into the KSM frames of this node: what is saved"
+    ),
     Statistic("pages_unshared", "pages", "pages of the node's processes waiting in the unstable tree"),
     Statistic("pages_volatile", "pages", "tracked pages of the node's processes in neither tree"),
     Statistic("rmap_items", "pages", "pages of the node's processes that ksmd keeps track of"),
@@ -31,8 +33,12 @@ GAUGES = (
     Statistic("ksm_zero_pages", "pages", "pages of the node's processes that ksmd mapped to the zero page"),
     Statistic("ksm_mappings", "pages", "page table entries of the node's processes that map a KSM frame"),
     Statistic("ksm_mappings_remote", "pages", "... of them, those whose KSM frame is on another node"),
-    Statistic("ksm_mappings_distance", "SLIT units", "sum over ksm_mappings of the distance to the frame's node"),
-    Statistic("stable_node_chains", "contents", "contents with more than one stable node, by home of the content"),
+    Statistic(
+        "ksm_mappings_distance", "SLIT units", "sum over ksm_mappings of the distance to the frame's node"
+    ),
+    Statistic(
+        "stable_node_chains", "contents", "contents with more than one stable node, by home of the content"
+    ),
     Statistic("stable_node_dups", "pages", "stable nodes of those contents, by home of the content"),
 )
 
