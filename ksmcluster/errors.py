@@ -1,5 +1,5 @@
-"""Errors that are the user's to mend: told in one line, without a traceback, exit code 2."""
+"""Errors that are the user's to mend."""
 
 
 class UserError(Exception):
-    """What the user asked for cannot be done; the message says why, and what would work."""
+    """A mistake the user can mend; its message is one line saying what to do (exit code 2)."""

@@ -1,0 +1,110 @@
+"""The two ways to run a scenario: `ray` (an actor a node) and `inline` (all in this process)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from actors.hosts import blocks
+from actors.runtime import connected
+from cluster.errors import SimulationError
+from cluster.fabric import InlineFabric
+from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.simulation import simulate
+from cluster.snapshot_pages import SnapshotPages
+from cluster.spec import SimulationSpec
+
+ENGINES = ("ray", "inline")
+
+
+def run_passes(
+    spec: SimulationSpec,
+    *,
+    engine: str = "ray",
+    address: str | None = None,
+    nodes_per_actor: int = 1,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    snapshots: Mapping[str, SnapshotPages] | None = None,
+) -> Iterator[PassResult]:
+    """Runs a scenario; one result a pass, the same whatever the engine and the spread over actors.
+
+    `address` is that of a Ray cluster to join; without it the `ray` engine starts one and stops it again.
+    `snapshots` are the captured memories that the scenario names, by path.
+
+    Raises SimulationError if the scenario cannot be carried out.
+    """
+    snapshots = snapshots or {}
+    if engine == "inline":
+        passes = _inline(spec, snapshots)
+    elif engine == "ray":
+        passes = _ray(spec, address, nodes_per_actor, on_event, snapshots)
+    else:
+        raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
+    return _timed(passes, spec.passes, on_event)
+
+
+def _timed(
+    passes: Iterator[PassResult], total: int, on_event: Callable[[Event], None]
+) -> Iterator[PassResult]:
+    for number in range(1, total + 1):
+        on_event(PassStarted(number, total))
+        start = time.perf_counter()
+        result = replace(next(passes), wall_seconds=time.perf_counter() - start)
+        on_event(PassDone(result))
+        yield result
+    # Lets the engine clean up behind its last pass.
+    for _ in passes:
+        raise AssertionError("more passes than asked for")
+
+
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[PassResult]:
+    yield from simulate(InlineFabric(spec, snapshots), spec)
+
+
+def _ray(
+    spec: SimulationSpec,
+    address: str | None,
+    nodes_per_actor: int,
+    on_event: Callable[[Event], None],
+    snapshots: Mapping[str, SnapshotPages],
+) -> Iterator[PassResult]:
+    with connected(address):
+        import ray
+
+        from actors.coordinator import Coordinator
+        from actors.node_actor import NodeActor
+
+        hosts = blocks(spec.machine.nodes, nodes_per_actor)
+        shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots))
+        node_actor = NodeActor.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
+        actors = [node_actor.remote(host, shared_spec, shared_snapshots) for host in hosts]
+        coordinator = Coordinator.remote(shared_spec)  # type: ignore[attr-defined]
+        try:
+            _await_all(ray, actors, on_event)
+            ray.get(coordinator.start.remote(hosts, actors))
+            for _ in range(spec.passes):
+                yield _answer(ray, coordinator.next_pass.remote())
+        finally:
+            for actor in [coordinator, *actors]:
+                ray.kill(actor)
+
+
+def _await_all(ray: Any, actors: list[Any], on_event: Callable[[Event], None]) -> None:
+    waiting = [actor.ready.remote() for actor in actors]
+    on_event(ActorsStarting(0, len(actors)))
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        ray.get(done)
+        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
+
+
+def _answer(ray: Any, ref: Any) -> PassResult:
+    try:
+        result: PassResult = ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SimulationError):
+            raise error.cause from None
+        raise
+    return result

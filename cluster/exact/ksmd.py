@@ -1,0 +1,320 @@
+"""ksmd: the list of processes, the cursor, and what a visit to a page does.
+
+Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_skip_rmap_item`, `__ksm_enter`,
+`__ksm_exit` and `unmerge_and_remove_all_rmap_items` in `mm/ksm.c`.
+"""
+
+from __future__ import annotations
+
+from cluster.exact.memory import Frame, Mm, Region
+from cluster.exact.nodes import MmSlot, RmapItem, StableNode
+from cluster.exact.paging import Paging
+from cluster.exact.stable_tree import StableTrees
+from cluster.exact.state import Counters, Knobs
+from cluster.exact.unstable_tree import UnstableTrees
+from cluster.profile import Profile
+
+_MAX_AGE = 255
+
+
+class Ksmd:
+    """The scanner. It works only when told to: one `scan` is one wake-up of the kernel thread."""
+
+    def __init__(
+        self, profile: Profile, knobs: Knobs, counters: Counters, paging: Paging, nodes: int
+    ) -> None:
+        self._profile = profile
+        self._knobs = knobs
+        self._counters = counters
+        self._paging = paging
+        self.stable = StableTrees(profile, knobs, counters, nodes)
+        self._unstable = UnstableTrees(nodes)
+        self._slots: list[MmSlot] = []
+        #: finished passes since the start or the last `unmerge_all`
+        self.full_scans = 0
+        #: the process being scanned; None between passes
+        self._cursor: MmSlot | None = None
+        #: the next page to look at; 0 at the start of a process
+        self._address = 0
+        #: the last rmap_item passed, or the slot before the first: its `next` is where the scan stands
+        self._passed: MmSlot | RmapItem | None = None
+
+    # Processes come and go
+
+    def enter(self, mm: Mm) -> None:
+        """Register a process directly before the cursor: at the end of the list between passes."""
+        slot = MmSlot(mm)
+        at = len(self._slots) if self._cursor is None else self._slots.index(self._cursor)
+        self._slots.insert(at, slot)
+        mm.slot = slot
+
+    def exit(self, mm: Mm) -> None:
+        """A registered process ends: its slot goes now, or directly behind the cursor to be cleaned up."""
+        slot = mm.slot
+        assert slot is not None
+        if slot is self._cursor:
+            return
+        self._slots.remove(slot)
+        if slot.next is None:
+            mm.slot = None
+            return
+        at = 0 if self._cursor is None else self._slots.index(self._cursor) + 1
+        self._slots.insert(at, slot)
+
+    def unmerge_all(self) -> None:
+        """Undo every merge and forget all rmap_items, as run=2 does."""
+        for slot in list(self._slots):
+            if slot.mm.alive:
+                self._unmerge(slot.mm)
+            self._free_items_after(slot)
+            if not slot.mm.alive:
+                self._forget(slot)
+        self._cursor = None
+        self.stable.remove_all()
+        self.full_scans = 0
+
+    def _unmerge(self, mm: Mm) -> None:
+        for region in mm.regions:
+            for index, mergeable in enumerate(region.mergeable):
+                if mergeable:
+                    self._paging.break_ksm(region, index)
+
+    def _forget(self, slot: MmSlot) -> None:
+        self._slots.remove(slot)
+        slot.mm.slot = None
+
+    # The scan
+
+    def scan(self, pages: int) -> None:
+        """Visit up to `pages` pages; the end of a pass ends the scan too (ksm_do_scan)."""
+        for _ in range(pages):
+            item = self._next_item()
+            if item is None:
+                return
+            frame = item.region.pte[item.index]
+            assert isinstance(frame, Frame)
+            self._visit(frame, item)
+            self._counters.pages_scanned += 1
+
+    def _next_item(self) -> RmapItem | None:
+        """The rmap_item of the next page to visit; None at the end of the pass."""
+        if not self._slots:
+            return None
+        if self._cursor is None:
+            self._start_pass()
+        while self._cursor is not None:
+            item = self._next_item_of(self._cursor)
+            if item is not None:
+                return item
+            self._leave(self._cursor)
+        self.full_scans += 1
+        return None
+
+    def _start_pass(self) -> None:
+        if not self._knobs.merge_across_nodes:
+            self.stable.drop_stale_migrated()
+        self._unstable.reset()
+        self._stand_before(self._slots[0])
+
+    def _stand_before(self, slot: MmSlot | None) -> None:
+        self._cursor = slot
+        self._address = 0
+        self._passed = slot
+
+    def _leave(self, slot: MmSlot) -> None:
+        """Clean up behind the last page of a process, and go on to the next process."""
+        assert self._passed is not None
+        self._free_items_after(self._passed)
+        behind = self._slots.index(slot) + 1
+        following = self._slots[behind] if behind < len(self._slots) else None
+        if self._address == 0:
+            self._forget(slot)
+        self._stand_before(following)
+
+    def _next_item_of(self, slot: MmSlot) -> RmapItem | None:
+        if not slot.mm.alive:
+            self._stand_before(slot)
+            return None
+        for region in slot.mm.regions:
+            item = self._next_item_in(region)
+            if item is not None:
+                return item
+        return None
+
+    def _next_item_in(self, region: Region) -> RmapItem | None:
+        for index in range(max(self._address - region.start, 0), len(region)):
+            if not region.mergeable[index]:
+                continue
+            self._address = region.start + index + 1
+            frame = region.pte[index]
+            if isinstance(frame, Frame):
+                item = self._item_at(region, index)
+                self._passed = item
+                if not self._skips(frame, item):
+                    return item
+        return None
+
+    def _item_at(self, region: Region, index: int) -> RmapItem:
+        """The rmap_item of a page, made if new; those of pages passed over are freed (get_next_rmap_item)."""
+        passed = self._passed
+        assert passed is not None
+        address = region.start + index
+        while (item := passed.next) is not None and item.address <= address:
+            if item.address == address:
+                return item
+            passed.next = item.next
+            self._free_item(item)
+        item = RmapItem(region, index)
+        item.next = passed.next
+        passed.next = item
+        region.mm.rmap_items += 1
+        self._counters.rmap_items += 1
+        return item
+
+    def _skips(self, frame: Frame, item: RmapItem) -> bool:
+        """Whether smart_scan leaves the page out of this pass, as one that has long found no equal."""
+        if not self._knobs.smart_scan or frame.ksm:
+            return False
+        age = item.age
+        item.age = min(age + 1, _MAX_AGE)
+        if age < 3:
+            return False
+        if item.remaining_skips == 0:
+            item.remaining_skips = _skips_at(age)
+            return False
+        self._counters.pages_skipped += 1
+        item.remaining_skips -= 1
+        self._take_out(item)
+        return True
+
+    # rmap_items
+
+    def _free_items_after(self, passed: MmSlot | RmapItem) -> None:
+        while (item := passed.next) is not None:
+            passed.next = item.next
+            self._free_item(item)
+
+    def _free_item(self, item: RmapItem) -> None:
+        self._take_out(item)
+        item.region.mm.rmap_items -= 1
+        self._counters.rmap_items -= 1
+
+    def _take_out(self, item: RmapItem) -> None:
+        """Take an item out of whatever tree it is in (remove_rmap_item_from_tree)."""
+        node = item.head
+        if node is not None:
+            if self.stable.live_frame(node) is not None:
+                self._drop_sharer(item, node)
+        elif item.seqnr is not None:
+            if item.seqnr == self.full_scans:
+                self._unstable.erase(item)
+            item.seqnr = None
+            self._counters.pages_unshared -= 1
+
+    def _drop_sharer(self, item: RmapItem, node: StableNode) -> None:
+        del node.items[item]
+        item.head = None
+        item.region.mm.merging_pages -= 1
+        if node.items:
+            self._counters.pages_sharing -= 1
+        else:
+            self._counters.pages_shared -= 1
+
+    def _add_sharer(self, item: RmapItem, node: StableNode) -> None:
+        """Hang an item on a stable node (stable_tree_append)."""
+        if node.items:
+            self._counters.pages_sharing += 1
+        else:
+            self._counters.pages_shared += 1
+        node.items[item] = None
+        item.head = node
+        item.region.mm.merging_pages += 1
+
+    # A visit
+
+    def _visit(self, frame: Frame, item: RmapItem) -> None:
+        """Try to merge one page (cmp_and_merge_page)."""
+        node = frame.stable_node
+        if node is not None:
+            self.stable.unlink_migrated(node)
+        elif self._profile.checksum_first:
+            self._take_out(item)
+            if self._volatile_or_zero(frame, item):
+                return
+        kframe = self.stable.search(frame)
+        if kframe is not None and kframe is frame and item.head is node:
+            return
+        self._take_out(item)
+        if kframe is not None:
+            self._merge_with_ksm_page(item, frame, kframe)
+            return
+        if not self._profile.checksum_first and self._volatile_or_zero(frame, item):
+            return
+        self._search_unstable(frame, item)
+
+    def _volatile_or_zero(self, frame: Frame, item: RmapItem) -> bool:
+        """Whether the visit ends here: content changed since the last one, or mapped to the zero page."""
+        if item.oldchecksum != frame.content:
+            item.oldchecksum = frame.content
+            return True
+        if self._knobs.use_zero_pages and frame.content == 0 and not frame.ksm:
+            self._paging.map_zero_page(item.region, item.index)
+            return True
+        return False
+
+    def _search_unstable(self, frame: Frame, item: RmapItem) -> None:
+        across = bool(self._knobs.merge_across_nodes)
+        other, inserted = self._unstable.search_insert(item, frame, self.stable.nid_of(frame), across)
+        if inserted:
+            item.seqnr = self.full_scans
+            self._counters.pages_unshared += 1
+        if other is not None:
+            self._merge_two(item, frame, other)
+
+    def _merge_two(self, item: RmapItem, frame: Frame, other: RmapItem) -> None:
+        """Make the frame of the page scanned the KSM page of both (try_to_merge_two_pages)."""
+        if frame.ksm:
+            return
+        frame.ksm = True
+        if _is_ksm_page(other):
+            # its page cannot be replaced, so the merge is undone by copying the one scanned
+            self._paging.break_ksm(item.region, item.index)
+            return
+        self._replace(other, frame)
+        self._take_out(other)
+        node = self.stable.insert(frame)
+        self._add_sharer(other, node)
+        self._add_sharer(item, node)
+
+    def _merge_with_ksm_page(self, item: RmapItem, frame: Frame, kframe: Frame) -> None:
+        """Share a KSM page (try_to_merge_with_ksm_page).
+
+        A page that is a KSM page itself stays what it is: write_protect_page cannot find its address.
+        """
+        if kframe is not frame:
+            if frame.ksm:
+                return
+            self._replace(item, kframe)
+        assert kframe.stable_node is not None
+        self._add_sharer(item, kframe.stable_node)
+
+    def _replace(self, item: RmapItem, kframe: Frame) -> None:
+        """Point an item's page at the KSM page (replace_page)."""
+        self._paging.unmap(item.region, item.index)
+        self._paging.map_frame(item.region, item.index, kframe)
+
+
+def _is_ksm_page(item: RmapItem) -> bool:
+    pte = item.region.pte[item.index]
+    return isinstance(pte, Frame) and pte.ksm
+
+
+def _skips_at(age: int) -> int:
+    """How many passes a page of an age is left out of between two visits (skip_age)."""
+    if age <= 3:
+        return 1
+    if age <= 5:
+        return 2
+    if age <= 8:
+        return 4
+    return 8

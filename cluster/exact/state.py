@@ -1,0 +1,65 @@
+"""Knobs and counters of the exact machine, and how /sys/kernel/mm/ksm reads and writes them.
+
+Source: the sysfs part of `mm/ksm.c`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+RMAP_ITEM_SIZE = 64  #: bytes, sizeof(struct ksm_rmap_item)
+
+UINT_MAX = 2**32 - 1
+INT_MAX = 2**31 - 1
+ULONG_MAX = 2**64 - 1
+
+
+@dataclass(slots=True)
+class Knobs:
+    """Settings, at the values a scenario starts with."""
+
+    max_page_sharing: int = 256
+    merge_across_nodes: int = 1
+    use_zero_pages: int = 0
+    smart_scan: int = 0
+    stable_node_chains_prune_millisecs: int = 2000
+    advisor_mode: str = "none"
+    advisor_max_cpu: int = 70
+    advisor_max_pages_to_scan: int = 30000
+    advisor_min_pages_to_scan: int = 500
+    advisor_target_scan_time: int = 200
+
+
+@dataclass(slots=True)
+class Counters:
+    """What KSM counts for the whole machine."""
+
+    pages_shared: int = 0
+    pages_sharing: int = 0
+    pages_unshared: int = 0
+    rmap_items: int = 0
+    pages_scanned: int = 0
+    pages_skipped: int = 0
+    stable_node_chains: int = 0
+    stable_node_dups: int = 0
+    ksm_zero_pages: int = 0
+    cow_ksm: int = 0
+    ksm_swpin_copy: int = 0
+
+
+def parse_number(text: str, low: int, high: int) -> int | None:
+    """A decimal number as the kernel's kstrto* functions read it; None where they fail."""
+    if not re.fullmatch(r"\+?[0-9]{1,20}", text):
+        return None
+    value = int(text)
+    return value if low <= value <= high else None
+
+
+def parse_bool(text: str) -> int | None:
+    """A truth value as kstrtobool reads it; None where it fails."""
+    if re.match(r"[yYtT1]|[oO][nN]", text):
+        return 1
+    if re.match(r"[nNfF0]|[oO][fF]", text):
+        return 0
+    return None

@@ -1,0 +1,102 @@
+"""Physical frames of one NUMA node (struct page, mm/page_alloc.c).
+
+The `mapping` word says in its two low bits what a frame is, as in the kernel (include/linux/page-flags.h);
+the other bits identify the owner: the mm for an anonymous frame, the stable node's digest for a KSM frame.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.content import page_bytes
+from cluster.spec import PAGE_SIZE
+from cluster.words import I64, U8, U64, Array
+
+PAGE_MAPPING_ANON = 0x1
+PAGE_MAPPING_MOVABLE = 0x2
+PAGE_MAPPING_KSM = PAGE_MAPPING_ANON | PAGE_MAPPING_MOVABLE
+PAGE_MAPPING_FLAGS = 0x3
+
+_MAPPING_OWNER = np.uint64(0xFFFFFFFFFFFFFFFC)
+
+
+class Frames:
+    """Structure of arrays, one element a frame; arrays are touched only as far as frames were used.
+
+    mapping uint64, refcount and mapcount int32, content uint64 (digest), data uint8[n, 4096] or None.
+    """
+
+    def __init__(self, count: int, *, with_bytes: bool) -> None:
+        self.count = count
+        self.mapping = np.zeros(count, np.uint64)
+        self.refcount = np.zeros(count, np.int32)
+        self.mapcount = np.zeros(count, np.int32)
+        self.content = np.zeros(count, np.uint64)
+        self.data: U8 | None = np.zeros((count, PAGE_SIZE), np.uint8) if with_bytes else None
+        self._fresh = 0
+        self._recycled: list[I64] = []
+        self._recycled_count = 0
+
+    @property
+    def free_count(self) -> int:
+        return self.count - self._fresh + self._recycled_count
+
+    @property
+    def used(self) -> int:
+        return self.count - self.free_count
+
+    def alloc(self, wanted: int) -> I64:
+        """At most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
+        taken = []
+        while wanted and self._recycled:
+            last = self._recycled.pop()
+            if len(last) > wanted:
+                self._recycled.append(last[:-wanted])
+                last = last[-wanted:]
+            taken.append(last)
+            wanted -= len(last)
+            self._recycled_count -= len(last)
+        fresh = min(wanted, self.count - self._fresh)
+        taken.append(np.arange(self._fresh, self._fresh + fresh))
+        self._fresh += fresh
+        return np.concatenate(taken)
+
+    def map_anon(self, pfns: I64, mm: Array | int) -> None:
+        """Fresh frames get their first mapping, by the process `mm`."""
+        owner = np.asarray(mm).astype(np.uint64) << np.uint64(2)
+        self.mapping[pfns] = owner | np.uint64(PAGE_MAPPING_ANON)
+        self.refcount[pfns] = 1
+        self.mapcount[pfns] = 1
+
+    def write(self, pfns: I64, ids: U64, digests: U64) -> None:
+        """Puts the contents with these ids, whose digests are known, into private frames."""
+        self.content[pfns] = digests
+        if self.data is not None:
+            self.data[pfns] = page_bytes(ids)
+
+    def get(self, pfns: I64) -> None:
+        """One mapping more for each entry (entries may repeat)."""
+        np.add.at(self.mapcount, pfns, 1)
+        np.add.at(self.refcount, pfns, 1)
+
+    def put(self, pfns: I64) -> I64:
+        """One mapping less for each entry (entries may repeat); frees frames without any.
+
+        Returns the pfns of the KSM frames among the freed ones; their content can still be read.
+        """
+        np.subtract.at(self.mapcount, pfns, 1)
+        np.subtract.at(self.refcount, pfns, 1)
+        freed: I64 = pfns[self.refcount[pfns] == 0]
+        if len(freed) == 0:
+            return freed
+        freed = np.unique(freed)
+        was_ksm = (self.mapping[freed] & np.uint64(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
+        self.mapping[freed] = 0
+        self._recycled.append(freed)
+        self._recycled_count += len(freed)
+        stale: I64 = freed[was_ksm]
+        return stale
+
+    def make_ksm(self, pfns: I64, digests: U64) -> None:
+        """set_page_stable_node(): the mapping word now names the stable node."""
+        self.mapping[pfns] = (digests & _MAPPING_OWNER) | np.uint64(PAGE_MAPPING_KSM)

@@ -1,0 +1,197 @@
+"""The whole machine as its coordinator sees it: processes, knobs, and ksmd's passes (ksm_do_scan())."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cluster import commands as c
+from cluster.fabric import Fabric, exchange, pending
+from cluster.mailbox import Kind
+from cluster.mm_slot import MmSlots
+from cluster.node import Report
+from cluster.spec import KsmSpec, PolicySpec, ProcessSpec
+from cluster.statistics import NODE_NAMES
+from cluster.window import END, Window
+from cluster.words import I64, U64, VPN_BITS, mm_id, node_of_mm
+
+DEFAULT_POLICY = PolicySpec()
+
+
+class Machine:
+    """Operations on simulated processes, and ksmd.
+
+    Processes are named by the number that `new_process` gives. Virtual pages are numbered from 0.
+    """
+
+    def __init__(self, fabric: Fabric, knobs: KsmSpec) -> None:
+        self._fabric = fabric
+        self.knobs = knobs
+        self.slots = MmSlots(fabric.nodes)
+        self.full_scans = 0
+        self._mms_of_node = [0] * fabric.nodes
+        #: Processes that may have lost their last mergeable page since ksmd last came by.
+        self._doubtful: set[int] = set()
+
+    # Processes.
+
+    def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
+        """Creates the scenario's processes, in blocks over the nodes, and registers them in that order."""
+        kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
+        nodes = np.concatenate([spread(k.count, self._fabric.nodes) for k in kinds])
+        exchange(self._fabric, c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
+        mergeable = np.array([k.snapshot is not None or any(r.mergeable for r in k.regions) for k in kinds])
+        registered = []
+        for kind, node in zip(kind_of, nodes, strict=True):
+            mm = self._next_mm(int(node))
+            if mergeable[kind]:
+                registered.append(mm)
+        self.slots.enter(registered)
+
+    def _next_mm(self, node: int) -> int:
+        self._mms_of_node[node] += 1
+        return mm_id(node, self._mms_of_node[node] - 1)
+
+    def new_process(self, node: int = 0) -> int:
+        mm = self._next_mm(node)
+        exchange(self._fabric, c.NewProcess(mm))
+        return mm
+
+    def map(self, mm: int, start: int, pages: int, policy: PolicySpec = DEFAULT_POLICY) -> None:
+        exchange(self._fabric, c.Map(mm, start, pages, policy))
+
+    def write(self, mm: int, vpns: I64, ids: U64) -> None:
+        """Whole pages get the contents with these ids; `vpns` are distinct."""
+        exchange(self._fabric, c.Write(mm, vpns, ids))
+
+    def read(self, mm: int, start: int, pages: int) -> None:
+        exchange(self._fabric, c.Read(mm, start, pages))
+
+    def madvise(self, mm: int, start: int, pages: int, *, mergeable: bool) -> None:
+        """MADV_MERGEABLE or MADV_UNMERGEABLE (ksm_madvise())."""
+        exchange(self._fabric, c.Madvise(mm, start, pages, mergeable))
+        if not mergeable:
+            self._doubtful.add(mm)
+        elif mm not in self.slots:
+            self.slots.enter([mm])
+
+    def dontneed(self, mm: int, start: int, pages: int) -> None:
+        exchange(self._fabric, c.Drop(mm, start, pages, unmap=False))
+
+    def unmap(self, mm: int, start: int, pages: int) -> None:
+        exchange(self._fabric, c.Drop(mm, start, pages, unmap=True))
+        self._doubtful.add(mm)
+
+    def fork(self, parent: int) -> int:
+        """The child runs on the parent's node."""
+        child = self._next_mm(node_of_mm(parent))
+        exchange(self._fabric, c.Fork(parent, child))
+        if parent in self.slots:
+            self.slots.enter([child])
+        return child
+
+    def exit(self, mm: int) -> None:
+        exchange(self._fabric, c.Exit(mm))
+        if mm in self.slots:
+            self.slots.exit(mm)
+            self._doubtful.add(mm)
+        else:
+            exchange(self._fabric, c.Reap(mm))
+
+    def tick(self, start: float, stop: float) -> None:
+        """The workload's writes in an interval of simulated seconds."""
+        exchange(self._fabric, c.Tick(start, stop))
+
+    def set_knobs(self, **knobs: int) -> None:
+        self.knobs = replace(self.knobs, **knobs)  # type: ignore[arg-type]
+        exchange(self._fabric, c.SetKnobs(self.knobs))
+
+    # ksmd.
+
+    def scan(self, pages: int | None = None) -> bool:
+        """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end."""
+        if len(self.slots) == 0 or pages == 0:
+            return False
+        ranks = self.slots.ranks()
+        if ranks is not None:
+            exchange(self._fabric, c.Order(ranks))
+        high = END if pages is None else self._behind(pages)
+        self._window(Window(self.full_scans + 1, self.slots.low, high))
+        self._reap(high)
+        if high == END:
+            self.slots.start_pass()
+            self.full_scans += 1
+            return True
+        self.slots.moved_to(high)
+        return False
+
+    def _window(self, window: Window) -> None:
+        reports = self._fabric.superstep(c.Scan(window))
+        busy = any(r.busy for r in reports)
+        while pending(reports, Kind.CONTENT_REQUEST) or pending(reports, Kind.CONTENT_REPLY):
+            reports = self._fabric.superstep(None)
+        if busy or any(r.sent for r in reports):
+            exchange(self._fabric, c.Decide(window))
+
+    def _behind(self, pages: int) -> int:
+        """The scan position behind the next `pages` pages, END if there are fewer."""
+        reports = exchange(self._fabric, c.CountPages(self.slots.low))
+        counts: dict[int, int] = {}
+        for report in reports:
+            counts.update(report.answer["pages"])
+        for rank in range(self.slots.rank, len(self.slots)):
+            mm = self.slots.mms[rank]
+            count = counts.get(mm, 0)
+            if count >= pages:
+                low = max(self.slots.low, rank << VPN_BITS)
+                return self._locate(mm, low, pages)
+            pages -= count
+        return END
+
+    def _locate(self, mm: int, low: int, pages: int) -> int:
+        reports = exchange(self._fabric, c.Locate(mm, low, pages))
+        return int(next(r.answer["position"] for r in reports if r.answer))
+
+    def _reap(self, high: int) -> None:
+        """Processes that the scan has left and that have nothing mergeable lose their place."""
+        passed = set(self.slots.mms[self.slots.rank : high >> VPN_BITS])
+        for mm in sorted(self._doubtful & passed):
+            self._doubtful.discard(mm)
+            reports = exchange(self._fabric, c.Reap(mm))
+            if any(r.answer.get("gone") for r in reports):
+                self.slots.remove(mm)
+
+    # What it came to.
+
+    def collect(self) -> dict[str, I64]:
+        """Every statistic so far, counters since the start: int64[nodes] by name."""
+        reports = exchange(self._fabric, c.Collect())
+        return statistics_of(reports)
+
+    def dump(self) -> list[dict[str, Any]]:
+        """Page tables and frames by node, for checks and records."""
+        return [report.answer for report in exchange(self._fabric, c.Dump())]
+
+
+def spread(count: int, nodes: int) -> I64:
+    """The nodes of `count` processes in blocks: as many on each node as on any other, or one more."""
+    return np.arange(count) * nodes // max(count, 1)
+
+
+def statistics_of(reports: list[Report]) -> dict[str, I64]:
+    """The nodes' answers to Collect, put together."""
+    rows = [report.answer["statistics"] for report in reports]
+    columns = {
+        name: np.array([row.get(name, 0) for row in rows], np.int64) for name in (*NODE_NAMES, *HIDDEN)
+    }
+    columns["pages_shared"] = np.sum([r.answer["shared"] for r in reports], axis=0)
+    columns["pages_sharing"] = np.sum([r.answer["sharing"] for r in reports], axis=0)
+    tracked = columns["ksm_merging_pages"] + columns["pages_unshared"]
+    columns["pages_volatile"] = np.maximum(columns["rmap_items"] - tracked, 0)
+    return columns
+
+
+#: Counters that only the model of ksmd's time reads.
+HIDDEN = ("checksums", "changed")

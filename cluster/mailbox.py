@@ -1,0 +1,118 @@
+"""Messages between nodes: batches of rows, one table of numpy columns a kind.
+
+A node fills an `Outbox` during a superstep; `Outbox.pack` sorts each table by destination, and `receive`
+hands every node its rows, in the order of the sending nodes, in the next superstep. That order does not
+depend on how nodes are spread over actors, and neither does anything computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from cluster.words import I64, Array
+
+
+class Kind(IntEnum):
+    """What a message says; the columns of its table are given behind it."""
+
+    #: Give me a frame for this: slot, item key, content id, attempt.
+    ALLOC = 0
+    #: The frame, or -1: slot, frame, content id, attempt.
+    ALLOC_REPLY = 1
+    #: New content of a private frame: frame, content id.
+    SET_CONTENT = 2
+    #: One mapping more: frame. Before PUT, so that no frame goes that is about to be mapped.
+    GET = 3
+    #: One mapping less: frame.
+    PUT = 4
+    #: What is in this frame: slot, item key, frame.
+    CONTENT_REQUEST = 5
+    #: slot, item key, content.
+    CONTENT_REPLY = 6
+    #: A page that ksmd looks up in the trees: digest, position, item key, frame, event.
+    EVENT = 7
+    #: A page waiting in the unstable tree has changed or gone: digest, item key.
+    WITHDRAW = 8
+    #: A KSM frame lost its last mapping: digest, frame.
+    STALE = 9
+    #: A stable node was dropped with all its items: frame.
+    DROPPED = 10
+    #: This page waits in the unstable tree now: item key, digest.
+    WAIT = 11
+    #: This page's frame has become a KSM frame: item key, frame, digest.
+    STABLE = 12
+    #: Map this KSM frame instead: item key, frame, digest.
+    MERGE = 13
+    #: A private frame becomes a KSM frame: frame, digest.
+    MAKE_KSM = 14
+    #: Byte comparison, at the node of the page: item key, old frame, KSM frame, digest.
+    COMPARE_SOURCE = 15
+    #: ... at the node of the KSM frame: item key, KSM frame, digest, uint8[4096] the bytes.
+    COMPARE_TARGET = 16
+    #: ... and what came of it: item key, KSM frame, digest, 1 if equal.
+    VERDICT = 17
+    #: A page did not join this stable node after all: digest, frame.
+    UNHANG = 18
+
+
+class Batch(NamedTuple):
+    """Rows of one kind sorted by destination; node d's are [offsets[d], offsets[d + 1])."""
+
+    offsets: I64
+    columns: tuple[Array, ...]
+
+
+Packed = dict[Kind, Batch]
+Inbox = dict[Kind, tuple[Array, ...]]
+
+
+class Outbox:
+    """What one node sends in one superstep."""
+
+    def __init__(self, node: int, nodes: int) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._parts: dict[Kind, list[tuple[Array, tuple[Array, ...]]]] = {}
+        #: Payload bytes sent to other nodes since the start.
+        self.bytes_sent = 0
+
+    def send(self, kind: Kind, to: I64 | int, *columns: Array) -> None:
+        """Adds rows; `to` is a node for each row, or one for all."""
+        if len(columns[0]) == 0:
+            return
+        if isinstance(to, int):
+            to = np.full(len(columns[0]), to)
+        self._parts.setdefault(kind, []).append((to.astype(np.uint16), columns))
+
+    def pack(self) -> Packed:
+        """The messages by kind, sorted by destination; the outbox is empty afterwards."""
+        packed = {kind: self._pack_kind(self._parts[kind]) for kind in sorted(self._parts)}
+        self._parts = {}
+        return packed
+
+    def _pack_kind(self, parts: list[tuple[Array, tuple[Array, ...]]]) -> Batch:
+        to = np.concatenate([part[0] for part in parts])
+        columns = [np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)]
+        order = np.argsort(to, kind="stable")
+        offsets = np.searchsorted(to[order], np.arange(self._nodes + 1))
+        row_bytes = sum(column.nbytes // len(to) for column in columns)
+        self.bytes_sent += row_bytes * int(np.count_nonzero(to != self._node))
+        return Batch(offsets, tuple(column[order] for column in columns))
+
+
+def receive(node: int, packed: Iterable[Packed]) -> Inbox:
+    """The rows addressed to `node`, sources in the order given."""
+    rows: dict[Kind, list[tuple[Array, ...]]] = {}
+    for source in packed:
+        for kind, batch in source.items():
+            low, high = batch.offsets[node], batch.offsets[node + 1]
+            if high > low:
+                rows.setdefault(kind, []).append(tuple(column[low:high] for column in batch.columns))
+    return {
+        kind: parts[0] if len(parts) == 1 else tuple(np.concatenate(c) for c in zip(*parts, strict=True))
+        for kind, parts in sorted(rows.items())
+    }

@@ -1,0 +1,191 @@
+"""One NUMA node of the simulated machine: commands and messages in, messages and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cluster import commands as c
+from cluster.digest import Contents
+from cluster.faults import Faults
+from cluster.frames import Frames
+from cluster.mailbox import Inbox, Kind, Outbox, Packed
+from cluster.merge import Merger
+from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
+from cluster.processes import Processes
+from cluster.scan import Scanner
+from cluster.snapshot_pages import SnapshotPages
+from cluster.spec import KsmSpec, SimulationSpec
+from cluster.state import NodeState
+from cluster.trees import Trees
+from cluster.words import node_of_frame
+from cluster.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node tells the coordinator after a superstep: small, never page data."""
+
+    #: Rows sent, by kind.
+    sent: dict[int, int]
+    #: Nodes that have messages waiting: bool[nodes].
+    to: np.typing.NDArray[np.bool_]
+    #: The trees may have work in the next window even if no page changes.
+    busy: bool
+    #: Answer to a command that asks for something.
+    answer: dict[str, Any] = field(default_factory=dict)
+
+
+class Node:
+    """A pure state machine. `step` is its only entrance; it neither waits nor looks at a clock."""
+
+    def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+        with_bytes = spec.machine.content == "bytes"
+        nodes = spec.machine.nodes
+        self.state = NodeState(
+            id=node,
+            nodes=nodes,
+            frames=Frames(spec.machine.frames_per_node, with_bytes=with_bytes),
+            distance=spec.machine.distance,
+            knobs=spec.ksm,
+            contents=Contents(with_bytes=with_bytes),
+            out=Outbox(node, nodes),
+        )
+        faults = Faults(self.state)
+        scanner = Scanner(self.state, faults)
+        merger = Merger(self.state, faults)
+        self.scanner = scanner
+        self.trees = Trees(self.state)
+        self.processes = Processes(self.state, faults)
+        self.workload = Workload(self.state, faults, spec, snapshots)
+        self._gauges: tuple[int, dict[str, int]] = (-1, {})
+        self._handlers: dict[Kind, Callable[..., None]] = {
+            Kind.ALLOC: faults.on_alloc,
+            Kind.ALLOC_REPLY: faults.on_alloc_reply,
+            Kind.SET_CONTENT: faults.on_set_content,
+            Kind.GET: faults.on_get,
+            Kind.PUT: faults.on_put,
+            Kind.CONTENT_REQUEST: scanner.on_content_request,
+            Kind.CONTENT_REPLY: scanner.on_content_reply,
+            Kind.EVENT: self.trees.on_event,
+            Kind.WITHDRAW: self.trees.on_withdraw,
+            Kind.STALE: self.trees.on_stale,
+            Kind.UNHANG: self.trees.on_unhang,
+            Kind.DROPPED: merger.on_dropped,
+            Kind.WAIT: merger.on_wait,
+            Kind.STABLE: merger.on_stable,
+            Kind.MERGE: merger.on_merge,
+            Kind.MAKE_KSM: merger.on_make_ksm,
+            Kind.COMPARE_SOURCE: merger.on_compare_source,
+            Kind.COMPARE_TARGET: merger.on_compare_target,
+            Kind.VERDICT: merger.on_verdict,
+        }
+
+    def step(self, command: c.Command | None, inbox: Inbox) -> tuple[Report, Packed]:
+        """Takes in the messages, carries out the command, and gives what is to be sent."""
+        for kind, columns in inbox.items():
+            self._handlers[kind](*columns)
+        answer = {} if command is None else self._run(command)
+        packed = self.state.out.pack()
+        to = np.zeros(self.state.nodes, np.bool_)
+        for batch in packed.values():
+            to |= np.diff(batch.offsets) > 0
+        sent = {int(kind): len(batch.columns[0]) for kind, batch in packed.items()}
+        return Report(sent, to, self.trees.busy, answer), packed
+
+    def _run(self, command: c.Command) -> dict[str, Any]:
+        match command:
+            case c.Populate():
+                self.workload.populate(command)
+            case c.Tick():
+                self.workload.tick(command)
+            case c.Order(ranks):
+                self.state.ranks = ranks
+            case c.Scan(window):
+                self.scanner.scan(window)
+            case c.Decide(window):
+                self.trees.decide(window)
+            case c.SetKnobs(knobs):
+                self._set_knobs(knobs)
+            case c.CountPages() | c.Locate() | c.Collect() | c.Dump():
+                return self._answer(command)
+            case _:
+                return self.processes.run(command)
+        return {}
+
+    def _answer(self, question: c.Question) -> dict[str, Any]:
+        match question:
+            case c.CountPages(low):
+                return {"pages": self.scanner.count(low)}
+            case c.Locate(mm):
+                mine = mm in self.state.spaces.mms
+                return {"position": self.scanner.locate(question)} if mine else {}
+            case c.Collect():
+                shared, sharing = self.trees.shared, self.trees.sharing
+                return {"statistics": self.statistics(), "shared": shared, "sharing": sharing}
+            case c.Dump():
+                return self.dump()
+
+    def _set_knobs(self, knobs: KsmSpec) -> None:
+        self.state.knobs = knobs
+        self.processes.look_again()
+
+    def statistics(self) -> dict[str, int]:
+        """Every statistic of this node but pages_shared and pages_sharing: those belong to frames' nodes."""
+        n = self.state
+        if self._gauges[0] != n.version:
+            self._gauges = (n.version, self._page_table_gauges())
+        chains, dups = self.trees.chains()
+        return {
+            **self._gauges[1],
+            "frames_used": n.frames.used,
+            "frames_free": n.frames.free_count,
+            "stable_node_chains": chains,
+            "stable_node_dups": dups,
+            **n.counters,
+            "bytes_sent": n.out.bytes_sent,
+        }
+
+    def _page_table_gauges(self) -> dict[str, int]:
+        n = self.state
+        state = n.table.state[: n.table.size]
+
+        def count(flag: int) -> int:
+            return int(np.count_nonzero(state & flag))
+
+        nodes = node_of_frame(n.table.pte[: n.table.size][(state & KSM) != 0])
+        by_node = np.bincount(nodes, minlength=n.nodes)
+        return {
+            "pages_mapped": count(PRESENT),
+            "pages_unshared": count(UNSTABLE),
+            "rmap_items": count(ITEM),
+            "ksm_merging_pages": count(STABLE),
+            "ksm_zero_pages": count(ZEROED),
+            "ksm_mappings": len(nodes),
+            "ksm_mappings_remote": len(nodes) - int(by_node[n.id]),
+            "ksm_mappings_distance": int(by_node @ n.distance[n.id]),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """Everything that checks and records need: page tables by item key, and the frames in use."""
+        n = self.state
+        index = n.spaces.index
+        slots = np.concatenate(
+            [np.empty(0, np.int64)]
+            + [np.arange(v.slot0, v.slot0 + v.pages) for v in index.vmas if not v.unmapped]
+        )
+        used = np.flatnonzero(n.frames.refcount)
+        return {
+            "keys": index.keys(slots, index.vma_of(slots)) if len(slots) else slots,
+            "pte": n.table.pte[slots],
+            "state": n.table.state[slots],
+            "frames": used,
+            "mapcount": n.frames.mapcount[used],
+            "refcount": n.frames.refcount[used],
+            "mapping": n.frames.mapping[used],
+            "content": n.frames.content[used],
+            "free": n.frames.free_count,
+        }

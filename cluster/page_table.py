@@ -1,0 +1,87 @@
+"""Page table entries and rmap_items of the processes of one node, one slot a virtual page.
+
+A VMA owns a run of slots. `pte` is a frame word, or one of the negative values below. `state` says what
+the kernel would read from the page table entry, the rmap_item and the struct page together; an rmap_item
+exists exactly where ITEM is set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.words import Array
+
+#: Nothing mapped; swapped out; the shared zero page.
+PTE_NONE = -1
+PTE_SWAP = -2
+PTE_ZERO = -3
+
+#: An rmap_item exists.
+ITEM = 1
+#: It hangs in the unstable tree (counted in pages_unshared).
+UNSTABLE = 2
+#: It hangs on a stable node (counted in pages_shared or pages_sharing), even if the page has been broken out.
+STABLE = 4
+#: The entry maps a KSM frame.
+KSM = 8
+#: ksmd's next visit has something to do here.
+ACTIVE = 16
+#: The private frame may have other mappings since a fork.
+SHARED = 32
+#: ksmd mapped the zero page here.
+ZEROED = 64
+#: The entry maps a frame.
+PRESENT = 128
+
+
+class PageTable:
+    """Slots as a structure of arrays; freed runs are used again, first fit."""
+
+    def __init__(self) -> None:
+        self.pte = np.empty(0, np.int64)
+        self.state = np.empty(0, np.uint8)
+        #: What the item remembers of the content at ksmd's last visit.
+        self.checksum = np.empty(0, np.uint32)
+        #: Digest under which the page hangs in a tree, or that its KSM frame has.
+        self.tree_key = np.empty(0, np.uint64)
+        #: smart_scan: visits without a merge, and visits still to be skipped.
+        self.age = np.empty(0, np.uint8)
+        self.remaining_skips = np.empty(0, np.uint8)
+        self.size = 0
+        self._holes: list[tuple[int, int]] = []
+
+    _ARRAYS = ("pte", "state", "checksum", "tree_key", "age", "remaining_skips")
+
+    def allocate(self, pages: int) -> int:
+        """First slot of a run of empty slots."""
+        for i, (start, length) in enumerate(self._holes):
+            if length >= pages:
+                self._holes[i] = (start + pages, length - pages)
+                return start
+        start = self.size
+        self.size += pages
+        if self.size > len(self.pte):
+            self._grow(max(self.size, len(self.pte) * 3 // 2))
+        return start
+
+    def _grow(self, capacity: int) -> None:
+        for name in self._ARRAYS:
+            old: Array = getattr(self, name)
+            new = np.zeros(capacity, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        self.pte[len(old) :] = PTE_NONE
+
+    def reserve(self, pages: int) -> None:
+        """Makes room for so many slots in all, at once."""
+        if pages > len(self.pte):
+            self._grow(pages)
+
+    def release(self, start: int, pages: int) -> None:
+        """Gives a run of slots back; they must not map anything any more."""
+        run = slice(start, start + pages)
+        self.pte[run] = PTE_NONE
+        self.state[run] = 0
+        self.age[run] = 0
+        self.remaining_skips[run] = 0
+        self._holes.append((start, pages))

@@ -1,0 +1,202 @@
+"""Records of what a machine looked like after each step, in the JSON shape of the recorded kernels.
+
+A document has the scenario's `text`, its `events`, the `knobs` at the end, and `records`: one a step, with
+`label`, `line`, `op`, `sysfs`, `vmstat`, `procs`, after steps `new_ksm`, and `regions`. In regions, `part`
+labels frames by first appearance, `kind` is 0 anonymous, 1 KSM, 2 zero page, -1 absent, -2 swapped, and on
+machines with several nodes `node` is that of the frame. Sequences are run-length coded strings.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: A JSON object: a document or one of its records.
+Json = dict[str, Any]
+
+SAME = "same"  #: stands for regions equal to those of the record before
+
+#: what a document says of the run it came from, and not of the machine
+_ABOUT_THE_RUN = ("ms", "total_ms", "runs", "nondeterministic", "foreign", "kernel", "topology")
+_MISSING = object()
+_SHOWN_LENGTH = 72
+
+
+class RecordError(Exception):
+    """A file that should hold records but does not."""
+
+
+class NoRecordsError(RecordError):
+    """JSON of another kind altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place at which two documents differ."""
+
+    step: str
+    field: str
+    ours: object
+    theirs: object
+
+    def __str__(self) -> str:
+        ours, theirs = _shown(self.ours), _shown(self.theirs)
+        pairs = enumerate(zip(ours, theirs, strict=False))
+        first = next((i for i, (mine, yours) in pairs if mine != yours), 0)
+        return f"{self.step} {self.field} {_cut(ours, first)} {_cut(theirs, first)}"
+
+    def as_json(self) -> Json:
+        """The same as data; null stands for a value that is not there."""
+        ours, theirs = (None if value is _MISSING else value for value in (self.ours, self.theirs))
+        return {"step": self.step, "field": self.field, "ours": ours, "theirs": theirs}
+
+
+def rle(values: Iterable[int]) -> str:
+    """Code a sequence: `v` one value, `v*n` n times v, `v+n` the n values v, v+1, ..."""
+    v = list(values)
+    words: list[str] = []
+    i, n = 0, len(v)
+    while i < n:
+        same = _run(v, i, 0)
+        rising = _run(v, i, 1)
+        if same >= rising and same > 1:
+            words.append(f"{v[i]}*{same}")
+            i += same
+        elif rising > 1 and not (rising == 2 and i + 2 < n and v[i + 2] == v[i + 1]):
+            words.append(f"{v[i]}+{rising}")
+            i += rising
+        else:
+            words.append(str(v[i]))
+            i += 1
+    return " ".join(words)
+
+
+def unrle(text: str) -> list[int]:
+    """Decode what `rle` coded. Raises ValueError on anything else."""
+    values: list[int] = []
+    for word in text.split():
+        first, repeat, times = word.partition("*")
+        if repeat:
+            values += [int(first)] * int(times)
+            continue
+        first, rising, count = word.partition("+")
+        values += range(int(first), int(first) + (int(count) if rising else 1))
+    return values
+
+
+def _run(v: list[int], start: int, step: int) -> int:
+    """How many values from `start` on go up by `step` each."""
+    length = 1
+    while start + length < len(v) and v[start + length] == v[start] + step * length:
+        length += 1
+    return length
+
+
+def fold(document: Json) -> Json:
+    """A copy with `"same"` for regions that equal those before."""
+    records = []
+    before: object = None
+    for record in document["records"]:
+        records.append({**record, "regions": SAME} if record["regions"] == before else record)
+        before = record["regions"]
+    return {**document, "records": records}
+
+
+def unfold(document: Json) -> Json:
+    """A copy with every `"same"` replaced by what it stands for."""
+    records = []
+    before: object = []
+    for record in document["records"]:
+        before = before if record["regions"] == SAME else record["regions"]
+        records.append({**record, "regions": before})
+    return {**document, "records": records}
+
+
+def compare(ours: Json, theirs: Json) -> Difference | None:
+    """The first difference of two documents, looking at the records in order, then at events and knobs.
+
+    What says when, where and how often the scenario was run is left out.
+    """
+    ours, theirs = unfold(ours), unfold(theirs)
+    for mine, yours in zip(ours["records"], theirs["records"], strict=False):
+        if difference := _first_difference(str(yours.get("label", "")), mine, yours):
+            return difference
+    if len(ours["records"]) != len(theirs["records"]):
+        return Difference("end", "records", len(ours["records"]), len(theirs["records"]))
+    skip = (*_ABOUT_THE_RUN, "records")
+    mine = {key: value for key, value in ours.items() if key not in skip}
+    yours = {key: value for key, value in theirs.items() if key not in skip}
+    return _first_difference("end", mine, yours)
+
+
+def _first_difference(step: str, ours: Json, theirs: Json) -> Difference | None:
+    for path, mine, yours in _differences(ours, theirs):
+        return Difference(step, path, mine, yours)
+    return None
+
+
+def _differences(ours: object, theirs: object, path: str = "") -> Iterator[tuple[str, object, object]]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*theirs, *(key for key in ours if key not in theirs)]:
+            if key not in _ABOUT_THE_RUN:
+                where = f"{path}.{key}" if path else str(key)
+                yield from _differences(ours.get(key, _MISSING), theirs.get(key, _MISSING), where)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for i, (mine, yours) in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(mine, yours, f"{path}[{i}]")
+    elif ours != theirs:
+        yield path, ours, theirs
+
+
+def _shown(value: object) -> str:
+    return "-" if value is _MISSING else json.dumps(value, separators=(",", ":"))
+
+
+def _cut(text: str, around: int) -> str:
+    """A long text, cut down to the part around one place."""
+    if len(text) <= _SHOWN_LENGTH:
+        return text
+    start = max(around - _SHOWN_LENGTH // 4, 0)
+    end = start + _SHOWN_LENGTH
+    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"
+
+
+def load(path: Path) -> list[Json]:
+    """The documents of a file: `.json`, or `.json.xz` for a compressed one; one document or a list of them.
+
+    Raises RecordError if the file holds something else, OSError if it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
+    except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise RecordError(f"not JSON: {error}") from error
+    documents = value if isinstance(value, list) else [value]
+    for document in documents:
+        _check(document)
+    return documents
+
+
+def _check(document: object) -> None:
+    """Just enough for replaying and comparing; a wrong value further down is a difference."""
+    if not isinstance(document, dict) or "records" not in document:
+        raise NoRecordsError("not a record document: there are no records")
+    wanted = {"scenario": str, "kernel": str, "topology": dict, "text": str, "records": list}
+    for key, kind in wanted.items():
+        if not isinstance(document.get(key), kind):
+            raise RecordError(f"not a record document: {key} is missing or wrong")
+    topology = document["topology"]
+    if not isinstance(topology.get("nodes"), int) or not isinstance(topology.get("swap"), bool):
+        raise RecordError("not a record document: topology has no nodes or swap")
+    for record in document["records"]:
+        if not isinstance(record, dict) or "regions" not in record:
+            raise RecordError("not a record document: a record has no regions")
+
+
+def dumps(document: Json) -> str:
+    """A document as compact JSON on one line, with repeated regions folded."""
+    return json.dumps(fold(document), separators=(",", ":"))

@@ -1,0 +1,94 @@
+"""A scenario from its start through so many passes of ksmd, in simulated time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.fabric import Fabric
+from cluster.machine import Machine
+from cluster.results import PassResult
+from cluster.spec import CostSpec, SimulationSpec
+from cluster.statistics import COUNTERS, NODE_NAMES
+from cluster.words import I64
+
+Columns = dict[str, I64]
+
+
+def simulate(fabric: Fabric, spec: SimulationSpec) -> Iterator[PassResult]:
+    """Runs the scenario; one result a pass. Same spec, same results, whatever the fabric."""
+    machine = Machine(fabric, spec.ksm)
+    machine.populate(spec.processes)
+    clock = Clock(spec)
+    for number in range(1, spec.passes + 1):
+        before, cpu = clock.columns, clock.cpu_ns.copy()
+        for pages in windows(machine, clock, spec.windows_per_pass):
+            if clock.started:
+                machine.tick(clock.ticked, clock.seconds)
+                clock.ticked = clock.seconds
+            machine.scan(pages)
+            clock.advance(machine.collect())
+        columns = clock.columns
+        nodes = {name: columns[name] for name in NODE_NAMES}
+        for counter in COUNTERS:
+            nodes[counter.name] = columns[counter.name] - before.get(counter.name, 0)
+        nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
+        yield PassResult(number, nodes, machine.full_scans, clock.seconds, wall_seconds=0.0)
+
+
+def windows(machine: Machine, clock: Clock, count: int) -> Iterator[int | None]:
+    """Pages of each window of a pass; None: the rest of it."""
+    if count > 1:
+        total = int(clock.scannable(machine).sum())
+        for _ in range(count - 1):
+            yield max(1, total // count)
+    yield None
+
+
+class Clock:
+    """Simulated time: what ksmd's work costs, and how long it sleeps in between."""
+
+    def __init__(self, spec: SimulationSpec) -> None:
+        self._cost = spec.cost
+        self._ksm = spec.ksm
+        self.columns: Columns = {}
+        self.cpu_ns = np.zeros(spec.machine.nodes)
+        self.seconds = 0.0
+        #: Up to when the workload's writes have happened.
+        self.ticked = 0.0
+
+    @property
+    def started(self) -> bool:
+        return bool(self.columns)
+
+    def scannable(self, machine: Machine) -> I64:
+        return (self.columns or machine.collect())["pages_mapped"]
+
+    def advance(self, columns: Columns) -> None:
+        """One window is over; these are the totals since the start."""
+        old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
+        cpu = ksmd_cpu_ns(self._cost, old, columns)
+        scanned = int((columns["pages_scanned"] - old["pages_scanned"]).sum())
+        wakeups = math.ceil(scanned / self._ksm.pages_to_scan)
+        self.cpu_ns += cpu
+        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._ksm.sleep_millisecs * 1e-3
+        self.columns = columns
+
+
+def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:
+    """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds."""
+
+    def done(name: str) -> I64:
+        return new[name] - old[name]
+
+    levels = math.log2(1 + int(old["pages_shared"].sum())) + math.log2(1 + int(old["pages_unshared"].sum()))
+    ns: NDArray[np.float64] = (
+        cost.visit * done("pages_scanned")
+        + cost.checksum * done("checksums")
+        + cost.tree_level * levels * (done("checksums") - done("changed"))
+        + cost.merge * done("pages_merged")
+    )
+    return ns

@@ -1,0 +1,87 @@
+"""The packed words in which frames and pages are named, and the array types used everywhere.
+
+All are non-negative int64, so that they mix with numpy's signed arithmetic without becoming floats:
+
+- frame word: `generation (11 bits) | node (12) | pfn (40)`. A private frame has generation 0; a KSM frame
+  carries the pass that made it, so that an rmap_item of an earlier KSM use of the same frame is told apart.
+- item key: `node (12) | index of the mm on its node (15) | virtual page number (36)`: names an rmap_item.
+- scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascending in scan order.
+
+Contents are named by uint64 digests; 0 is the page of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Array = NDArray[Any]
+
+PFN_BITS = 40
+NODE_BITS = 12
+GENERATION_BITS = 11
+VPN_BITS = 36
+MM_INDEX_BITS = 15
+
+MAX_NODES = 1 << NODE_BITS
+MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
+VPN_MASK = (1 << VPN_BITS) - 1
+PFN_MASK = (1 << PFN_BITS) - 1
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def frame_word(node: int, pfn: I64) -> I64:
+    """Names of private frames of `node`."""
+    return pfn | (node << PFN_BITS)
+
+
+def ksm_word(frame: I64, pass_number: int) -> I64:
+    """The names that frames have as KSM frames made in pass `pass_number`."""
+    generation = pass_number % ((1 << GENERATION_BITS) - 1) + 1
+    return frame | (generation << (PFN_BITS + NODE_BITS))
+
+
+def pfn_of(frame: I64) -> I64:
+    return frame & PFN_MASK
+
+
+def node_of_frame(frame: I64) -> I64:
+    return (frame >> PFN_BITS) & (MAX_NODES - 1)
+
+
+def mm_id(node: int, index: int) -> int:
+    return (node << MM_INDEX_BITS) | index
+
+
+def node_of_mm(mm: int) -> int:
+    return mm >> MM_INDEX_BITS
+
+
+def mm_of_key(key: I64) -> I64:
+    return key >> VPN_BITS
+
+
+def node_of_key(key: I64) -> I64:
+    return key >> (VPN_BITS + MM_INDEX_BITS)
+
+
+def scramble(digest: U64) -> U64:
+    """Spreads digests evenly over the upper 32 bits' worth of values, returned in the lower 32 bits."""
+    return (digest * _MULTIPLIER) >> np.uint64(32)
+
+
+def checksum(digest: U64) -> U32:
+    """What an rmap_item remembers of a content: 32 bits, as many as the kernel's own checksum has."""
+    return scramble(digest).astype(np.uint32)
+
+
+def empty(dtype: Any = np.int64) -> Array:
+    return np.empty(0, dtype)

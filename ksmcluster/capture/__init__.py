@@ -1,0 +1,1 @@
+"""Turns the memory of processes, core files and raw images into snapshots."""

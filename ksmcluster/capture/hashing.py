@@ -1,0 +1,101 @@
+"""Page digests and the keys that hide what the pages hold."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import DIGEST_SIZE, PAGE_SIZE, KeyInfo
+
+KEY_SIZE = 32
+"""Bytes of a key."""
+
+
+class PageHasher:
+    """Digests of pages, keyed with 32 bytes or, with None, comparable with anybody's."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._blake3 = blake3() if key is None else blake3(key=key)
+
+    def __call__(self, pages: memoryview) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Digests uint8[n, 16] of n * 4096 bytes and which pages are all zero, bool[n].
+
+        The digests of zero pages are zero.
+        """
+        words = np.frombuffer(pages, np.uint64).reshape(-1, PAGE_SIZE // 8)
+        zero = (words[:, 0] == 0) & (words[:, -1] == 0)
+        zero[zero] = ~words[zero].any(axis=1)
+        digests = np.zeros((len(words), DIGEST_SIZE), np.uint8)
+        digests[~zero] = self._digests(pages, np.flatnonzero(~zero).tolist())
+        return digests, zero
+
+    def _digests(self, pages: memoryview, wanted: list[int]) -> NDArray[np.uint8]:
+        # One thread: handing the interpreter lock over at every page costs more than a second one
+        # gains. One hasher started afresh is quicker than a new one for every page.
+        update, digest, reset = self._blake3.update, self._blake3.digest, self._blake3.reset
+        parts = []
+        for index in wanted:
+            update(pages[index * PAGE_SIZE : (index + 1) * PAGE_SIZE])
+            parts.append(digest(DIGEST_SIZE))
+            reset()
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, DIGEST_SIZE)
+
+
+def load_key(key_file: Path | None, unkeyed: bool) -> tuple[bytes | None, KeyInfo]:
+    """The key to hash with and what the snapshot tells about it.
+
+    A fresh random key unless a key file or no key is asked for; an absent key file is created,
+    readable by its owner alone. Raises UserError for a file that is no key, OSError when a new one
+    cannot be written.
+    """
+    if unkeyed:
+        return None, KeyInfo("none", None)
+    if key_file is None:
+        key = os.urandom(KEY_SIZE)
+        return key, KeyInfo("random", fingerprint(key))
+    key = _key_from(key_file)
+    return key, KeyInfo("file", fingerprint(key))
+
+
+def fingerprint(key: bytes) -> str:
+    """32 hex digits that are equal for equal keys and reveal nothing else about them."""
+    derived = blake3(key, derive_key_context="ksmcluster snapshot key fingerprint, version 1")
+    return derived.hexdigest(length=16)
+
+
+def _key_from(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return _create_key(path)
+    except IsADirectoryError as error:
+        raise UserError(f"key file {path} is a folder: name a file") from error
+    except PermissionError as error:
+        raise UserError(f"no permission to read key file {path}: use your own") from error
+    if len(key) != KEY_SIZE:
+        raise UserError(
+            f"key file {path} has {len(key)} bytes, not {KEY_SIZE}: name a new file to create one"
+        )
+    return key
+
+
+def _create_key(path: Path) -> bytes:
+    key = os.urandom(KEY_SIZE)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileNotFoundError as error:
+        raise UserError(f"no folder {path.parent} for the key file: create it") from error
+    except PermissionError as error:
+        raise UserError(f"no permission to create key file {path}: choose another folder") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise
+    return key

@@ -1,0 +1,283 @@
+"""Live processes: /proc/PID/smaps, pagemap and mem."""
+
+import errno
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmcluster.capture import pagemap
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO, Mapping
+
+_NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
+"""VmFlags of mappings that KSM leaves alone: shared, device, special, huge TLB and droppable ones."""
+_UNREADABLE = frozenset({"io", "pf"})
+"""VmFlags of mappings without pages of memory behind them."""
+_STOP_SECONDS = 5.0
+
+_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)")
+
+
+class ProcessGoneError(UserError):
+    """The process has ended."""
+
+
+@dataclass(slots=True)
+class _Area:
+    """A mapping with what decides which of its pages are read."""
+
+    mapping: Mapping
+    resident: bool = False
+    """Whether it has any page in memory or swap, shared zero pages aside."""
+    vm_flags: frozenset[str] = frozenset()
+
+    @property
+    def mergeable(self) -> bool:
+        return not self.vm_flags & _NEVER_MERGED
+
+    def wanted(self, all_pages: bool) -> bool:
+        """Whether it can have pages to capture."""
+        if all_pages:
+            return not self.vm_flags & _UNREADABLE
+        return self.mergeable and self.resident
+
+
+class ProcessSource:
+    """A running process.
+
+    Raises UserError, at once or when scanned, when there is no such process, it has no memory of its
+    own, or reading it is not permitted; ProcessGoneError when it has ended.
+    """
+
+    kind: Literal["process"] = "process"
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.vanished = 0
+        try:
+            # Stays with this process even if its PID is given to another one.
+            self._folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as error:
+            raise UserError(f"there is no process {pid}: check the PID with ps") from error
+        try:
+            self.name = self._text("comm").rstrip("\n")
+            self._areas()
+            os.close(self._open("mem"))
+        except BaseException:
+            self.close()
+            raise
+
+    def expected_pages(self, all_pages: bool) -> int:
+        """Pages in memory and swap."""
+        status = self._text("status")
+        fields = ("VmRSS", "VmSwap") if all_pages else ("RssAnon", "VmSwap")
+        kib = (re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE) for field in fields)
+        return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
+
+    def scan(self, all_pages: bool) -> Scan:
+        """The mappings of this moment; pages are found and read as the chunks are taken."""
+        areas = self._areas()
+        wanted = [area for area in areas if area.wanted(all_pages)]
+        return Scan(tuple(area.mapping for area in areas), self._chunks(wanted, all_pages))
+
+    def close(self) -> None:
+        """Let go of the process."""
+        os.close(self._folder)
+
+    def _open(self, name: str) -> int:
+        try:
+            return os.open(name, os.O_RDONLY, dir_fd=self._folder)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise self._gone() from error
+        except PermissionError as error:
+            raise UserError(
+                f"no permission to read process {self.pid}: run as root (CAP_SYS_PTRACE) or as its owner"
+            ) from error
+
+    def _gone(self) -> ProcessGoneError:
+        return ProcessGoneError(f"process {self.pid} has ended: capture it while it runs")
+
+    def _text(self, name: str) -> str:
+        try:
+            with os.fdopen(self._open(name), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except ProcessLookupError as error:
+            raise self._gone() from error
+
+    def _areas(self) -> list[_Area]:
+        areas = _parse_smaps(self._text("smaps"))
+        if areas:
+            return areas
+        if self.has_ended():
+            raise self._gone()
+        raise UserError(f"process {self.pid} has no memory of its own: it is a kernel thread")
+
+    def _state(self, task: str = "") -> str:
+        """State letter of the process or of one task, as in proc_pid_stat(5)."""
+        stat = self._text(f"task/{task}/stat" if task else "stat")
+        return stat[stat.rindex(")") + 2]
+
+    def _chunks(self, areas: Sequence[_Area], all_pages: bool) -> Iterator[Chunk]:
+        buffer = page_buffer()
+        with ExitStack() as stack:
+            map_file, memory = self._open("pagemap"), self._open("mem")
+            stack.callback(os.close, map_file)
+            stack.callback(os.close, memory)
+            for area in areas:
+                mapping = area.mapping
+                for vpn, flags in pagemap.windows(map_file, mapping.start_vpn, mapping.end_vpn):
+                    if area.mergeable:
+                        flags[flags & (FILE | SHARED_ZERO) == 0] |= MERGEABLE
+                    if not all_pages:
+                        keep = flags & MERGEABLE != 0
+                        vpn, flags = vpn[keep], flags[keep]
+                    yield from self._read(memory, vpn, flags, buffer)
+
+    def _read(
+        self, memory: int, vpn: NDArray[np.uint64], flags: NDArray[np.uint8], buffer: memoryview
+    ) -> Iterator[Chunk]:
+        for first in range(0, len(vpn), CHUNK_PAGES):
+            some, some_flags = vpn[first : first + CHUNK_PAGES], flags[first : first + CHUNK_PAGES]
+            there = _read_pages(memory, some, buffer)
+            count = int(there.sum())
+            self.vanished += len(some) - count
+            if count:
+                yield Chunk(some[there], buffer[: count * PAGE_SIZE], some_flags[there])
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended, though it may still be waited for."""
+        try:
+            return self._state() in "ZX"
+        except ProcessGoneError:
+            return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; raises UserError when that is not permitted or the process has ended."""
+        try:
+            signal.pidfd_send_signal(self._folder, number)
+        except ProcessLookupError as error:
+            raise self._gone() from error
+        except PermissionError as error:
+            raise UserError(
+                f"no permission to stop process {self.pid}: run as root or leave --stop"
+            ) from error
+
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped as a whole."""
+        return self._state() == "T"
+
+    def wait_stopped(self) -> None:
+        """Wait until no thread runs; raises UserError when that takes more than 5 s."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not self._is_still():
+            if time.monotonic() > deadline:
+                raise UserError(f"process {self.pid} did not stop within {_STOP_SECONDS:g} s: leave --stop")
+            time.sleep(0.001)
+
+    def _is_still(self) -> bool:
+        tasks = self._open("task")
+        try:
+            with os.scandir(tasks) as entries:
+                names = [entry.name for entry in entries]
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        finally:
+            os.close(tasks)
+        return not any(self._runs(task) for task in names)
+
+    def _runs(self, task: str) -> bool:
+        try:
+            # A task in uninterruptible sleep (D) stops before it returns to its program.
+            return self._state(task) in "RS"
+        except ProcessGoneError:  # that thread has ended
+            return False
+
+
+@contextmanager
+def stopped(sources: Sequence[ProcessSource]) -> Iterator[None]:
+    """Stop all processes for the block; those stopped by it go on afterwards, whatever happens.
+
+    A process that has ended is passed over: scanning it tells.
+    """
+    with ExitStack() as stack:
+        for source in sources:
+            with suppress(ProcessGoneError):
+                if not source.is_stopped():
+                    stack.callback(_resume, source)
+                    source.signal(signal.SIGSTOP)
+        for source in sources:
+            with suppress(ProcessGoneError):
+                source.wait_stopped()
+        yield
+
+
+def _resume(source: ProcessSource) -> None:
+    with suppress(ProcessGoneError):
+        source.signal(signal.SIGCONT)
+
+
+def _parse_smaps(text: str) -> list[_Area]:
+    areas: list[_Area] = []
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            areas.append(_Area(_mapping(header)))
+            continue
+        field, _, value = line.partition(":")
+        if field == "VmFlags":
+            areas[-1].vm_flags = frozenset(value.split())
+        elif field in ("Rss", "Swap") and value.split() != ["0", "kB"]:
+            areas[-1].resident = True
+    return areas
+
+
+def _mapping(header: re.Match[str]) -> Mapping:
+    start, end, permissions, inode, name = header.groups()
+    first = int(start, 16) // PAGE_SIZE
+    return Mapping(
+        start_vpn=first,
+        pages=int(end, 16) // PAGE_SIZE - first,
+        permissions=permissions,
+        name=name,
+        private_anonymous=permissions[3] == "p" and inode == "0" and name not in _SPECIAL,
+    )
+
+
+_SPECIAL = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"})
+"""Mappings that the kernel makes for itself in every process."""
+
+
+def _read_pages(memory: int, vpn: NDArray[np.uint64], buffer: memoryview) -> NDArray[np.bool_]:
+    """Read pages one after another into the buffer; which of them were still there, bool[n]."""
+    there = np.ones(len(vpn), np.bool_)
+    edges = np.flatnonzero(np.diff(vpn) != 1) + 1
+    filled = 0
+    for start, end in zip([0, *edges.tolist()], [*edges.tolist(), len(vpn)], strict=True):
+        at = start
+        while at < end:
+            size = (end - at) * PAGE_SIZE
+            got = _read_some(memory, buffer[filled : filled + size], int(vpn[at]) * PAGE_SIZE) // PAGE_SIZE
+            filled += got * PAGE_SIZE
+            at += got
+            if at < end and got == 0:
+                there[at] = False
+                at += 1
+    return there
+
+
+def _read_some(memory: int, target: memoryview, address: int) -> int:
+    """Bytes that could be read; 0 when the first page has gone."""
+    try:
+        return os.preadv(memory, [target], address)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EFAULT):
+            return 0
+        raise

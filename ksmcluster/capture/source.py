@@ -1,0 +1,81 @@
+"""What every source of memory offers to the capture."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import PAGE_SIZE, Mapping
+
+CHUNK_PAGES = 256
+"""Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Pages in ascending order: vpn uint64[n], data of n * 4096 bytes, flags uint8[n] without ZERO.
+
+    The data is a view of a buffer that the next chunk overwrites.
+    """
+
+    vpn: NDArray[np.uint64]
+    data: memoryview
+    flags: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One moment of a source: its mappings, ascending and disjoint, and its pages, read when iterated."""
+
+    mappings: tuple[Mapping, ...]
+    chunks: Iterator[Chunk]
+
+
+class Source(Protocol):
+    """Memory of one process."""
+
+    @property
+    def pid(self) -> int | None:
+        """PID, if known."""
+
+    @property
+    def name(self) -> str:
+        """Name of the program."""
+
+    @property
+    def kind(self) -> Literal["process", "core", "image"]:
+        """Where the memory comes from."""
+
+    @property
+    def vanished(self) -> int:
+        """Pages so far that went away before they could be read."""
+
+    def expected_pages(self, all_pages: bool) -> int:
+        """Roughly how many pages a scan will give, for the progress bar."""
+
+    def scan(self, all_pages: bool) -> Scan:
+        """The source as it is now; pages that KSM could not merge only with `all_pages`."""
+
+    def close(self) -> None:
+        """Release files."""
+
+
+def page_buffer() -> memoryview:
+    """A buffer for one chunk."""
+    return memoryview(bytearray(CHUNK_PAGES * PAGE_SIZE))
+
+
+def open_file(path: Path, what: str) -> int:
+    """Descriptor of a regular file; raises UserError when there is none or it may not be read."""
+    try:
+        if not path.is_file():
+            problem = "is not a regular file" if path.exists() else "does not exist: check the name"
+            raise UserError(f"{what} {path} {problem}")
+        return os.open(path, os.O_RDONLY)
+    except PermissionError as error:
+        raise UserError(f"no permission to read {what} {path}: run as root or as its owner") from error

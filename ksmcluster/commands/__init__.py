@@ -1,0 +1,1 @@
+"""Subcommands of `ksmcluster`, one module each."""

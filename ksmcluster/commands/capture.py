@@ -1,0 +1,173 @@
+"""`ksmcluster capture`: real memory into a snapshot."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ksmcluster.capture.core import CoreSource
+from ksmcluster.capture.hashing import load_key
+from ksmcluster.capture.image import ImageSource
+from ksmcluster.capture.proc import ProcessSource
+from ksmcluster.capture.session import Options, Session, Summary
+from ksmcluster.capture.source import Source
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import MAX_MOMENTS, PAGE_SIZE
+
+
+def capture(
+    output: Annotated[Path, typer.Option(help="Snapshot to write, a Parquet file.")],
+    pid: Annotated[list[int] | None, typer.Option(help="Process to capture; may be repeated.")] = None,
+    core: Annotated[list[Path] | None, typer.Option(help="ELF core file; may be repeated.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Raw memory image; may be repeated.")] = None,
+    interval: Annotated[float | None, typer.Option(help="Seconds between moments.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of moments to capture.")] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="Key for comparable snapshots; created if absent. Default: a random key."),
+    ] = None,
+    unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Digests that anybody can compare.")] = False,
+    all_pages: Annotated[
+        bool, typer.Option("--all-pages", help="Also file, shared and other pages that KSM leaves alone.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the processes while they are read.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
+    json_summary: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout.")] = False,
+) -> None:
+    """Capture the memory of processes, core files and raw images as a snapshot of page digests."""
+    with _one_line_errors(), _unwound_by_signals(), ExitStack() as stack:
+        _check(pid or [], [*(core or []), *(image or [])], output, stop)
+        moments = _moments(interval, count, bool(core or image))
+        if key_file is not None and unkeyed:
+            raise UserError("--key-file and --unkeyed exclude each other: give one of them")
+        sources = _open_sources(stack, pid or [], core or [], image or [])
+        key, key_info = load_key(key_file, unkeyed)
+        options = Options(output, key, key_info, all_pages, stop, interval or 0.0, moments)
+        progress = stack.enter_context(_progress(quiet))
+        expected = moments * sum(source.expected_pages(all_pages) for source in sources)
+        task = progress.add_task("capturing", total=expected)
+        summary = Session(sources, options, lambda pages: progress.advance(task, pages)).run()
+        progress.stop()
+        if json_summary:
+            typer.echo(json.dumps(asdict(summary)))
+        elif not quiet:
+            _print_summary(summary, output)
+
+
+def _check(pids: list[int], files: list[Path], output: Path, stop: bool) -> None:
+    if not pids and not files:
+        raise UserError("nothing to capture: give --pid, --core or --image")
+    if len(set(pids)) < len(pids):
+        raise UserError("a process was given twice: give each --pid once")
+    if stop and not pids:
+        raise UserError("--stop needs a process: give --pid or leave --stop")
+    if stop and os.getpid() in pids:
+        raise UserError("ksmcluster cannot stop itself: leave --stop or its own PID")
+    if any(file.exists() and output.exists() and file.samefile(output) for file in files):
+        raise UserError(f"{output} is to be read and written: choose another --output")
+
+
+def _moments(interval: float | None, count: int | None, files: bool) -> int:
+    """Number of moments that the options ask for."""
+    if interval is None and count is None:
+        return 1
+    if interval is None or count is None:
+        raise UserError("--interval and --count belong together: give both")
+    if files:
+        raise UserError("--interval is for live processes: leave --core and --image")
+    if not (0 <= interval < math.inf and 1 <= count <= MAX_MOMENTS):
+        raise UserError(f"--interval must not be negative and --count be from 1 to {MAX_MOMENTS}")
+    return count
+
+
+def _open_sources(stack: ExitStack, pids: list[int], cores: list[Path], images: list[Path]) -> list[Source]:
+    sources: list[Source] = []
+    for source in chain[Source](map(ProcessSource, pids), map(CoreSource, cores), map(ImageSource, images)):
+        stack.callback(source.close)
+        sources.append(source)
+    return sources
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """One line on stderr for what goes wrong: exit code 2 for the user's mistakes, 1 for the system's."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        typer.echo(f"error: {where}{reason}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that stopped processes go on."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _progress(quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+def _print_summary(summary: Summary, output: Path) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("seconds", "pages", "zero", "distinct", "duplicate", "KSM saves at best"):
+        table.add_column(heading, justify="right")
+    for moment in summary.moments:
+        saved = moment.duplicate_pages * PAGE_SIZE
+        counts = (moment.pages, moment.zero_pages, moment.distinct_contents, moment.duplicate_pages)
+        table.add_row(f"{moment.seconds:.1f}", *(f"{count:,}" for count in counts), _size(saved))
+    console = Console()
+    console.print(table)
+    notes = [
+        f"{summary.processes} {'process' if summary.processes == 1 else 'processes'}",
+        f"{_size(summary.memory_bytes)} of memory in {summary.seconds:.1f} s",
+        f"{_size(summary.file_bytes)} in {output}",
+    ]
+    if summary.vanished_pages:
+        notes.append(f"{summary.vanished_pages:,} pages vanished meanwhile")
+    if summary.ended:
+        notes.append(f"ended meanwhile: {', '.join(map(str, summary.ended))}")
+    console.print(", ".join(notes), highlight=False, markup=False, soft_wrap=True)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

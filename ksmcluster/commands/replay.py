@@ -1,0 +1,138 @@
+"""`ksmcluster replay`: run scenario scripts, or compare records of real kernels with the simulation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.profile import PROFILES
+from cluster.record import Json, dumps
+from cluster.scenario import MAX_NODES
+from ksmcluster.replay import (
+    ENGINES,
+    RECORD_SUFFIXES,
+    SCRIPT_SUFFIX,
+    Comparison,
+    Found,
+    NoRecordsHereError,
+    ReplayError,
+    compare_records,
+    find,
+    replay_script,
+)
+
+_NEWEST = list(PROFILES)[-1]
+_NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
+
+
+def replay(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Scripts (*.scn), or records, or folders of them.")
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="The paths are records: replay each, and name what differs.")
+    ] = False,
+    kernel: Annotated[
+        str | None, typer.Option(help=f"Kernel to simulate: {', '.join(PROFILES)}. [default: {_NEWEST}]")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="NUMA nodes of the machine. [default: what the script requires]")
+    ] = None,
+    engine: Annotated[str, typer.Option(help=f"Engine to run on: {', '.join(ENGINES)}.")] = "exact",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one line a script.")] = False,
+) -> None:
+    """Run scenario scripts and print what the machine looks like after each step.
+
+    With --compare, replay records of real kernels: the exit code is 1 if any differs.
+
+    Mistakes in scripts and paths give one line and exit code 2.
+    """
+    if engine not in ENGINES:
+        _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
+    if kernel is not None and kernel not in PROFILES:
+        _fail(f"--kernel {kernel}: no such kernel; choose one of {', '.join(PROFILES)}")
+    if nodes is not None and not 1 <= nodes <= MAX_NODES:
+        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_NODES}")
+    if compare and (kernel is not None or nodes is not None):
+        _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
+    try:
+        if compare:
+            _compare(paths, engine, as_json)
+        else:
+            _run(paths, engine, kernel or _NEWEST, nodes, as_json)
+    except ReplayError as error:
+        _fail(str(error))
+
+
+def _run(paths: list[Path], engine: str, kernel: str, nodes: int | None, as_json: bool) -> None:
+    for found in find(paths, (SCRIPT_SUFFIX,)):
+        document = replay_script(found.name, found.path, engine, PROFILES[kernel], nodes)
+        if as_json:
+            typer.echo(dumps(document))
+        else:
+            _print_tables(document)
+
+
+def _compare(paths: list[Path], engine: str, as_json: bool) -> None:
+    done: list[Comparison] = []
+    for found in find(paths, RECORD_SUFFIXES):
+        for comparison in _comparisons(found, engine):
+            done.append(comparison)
+            if not as_json:
+                typer.echo(str(comparison))
+    equal = sum(comparison.difference is None for comparison in done)
+    if as_json:
+        records = [comparison.as_json() for comparison in done]
+        typer.echo(json.dumps({"records": records, "equal": equal, "total": len(done)}))
+    else:
+        typer.echo(f"{equal} of {len(done)} equal")
+    if equal < len(done):
+        raise typer.Exit(1)
+
+
+def _comparisons(found: Found, engine: str) -> Iterator[Comparison]:
+    try:
+        yield from compare_records(found.name, found.path, engine)
+    except NoRecordsHereError:
+        if found.named:
+            raise
+        typer.echo(f"{found.path}: no records, left out", err=True)
+
+
+def _print_tables(document: Json) -> None:
+    console = Console(width=_NO_WIDTH)
+    nodes = document["topology"]["nodes"]
+    title = f"{document['scenario']} (kernel {document['kernel']}, {nodes} node{'s' if nodes > 1 else ''})"
+    if "skipped" in document:
+        title += f": skipped, it requires {document['skipped']}"
+    console.print(Text(title, style="bold"))
+    if document["records"]:
+        console.print(_table(document["records"]))
+    for event in document["events"]:
+        if event["err"] or event["what"] in ("move", "noscan"):
+            result = event["err"] or event["ret"]
+            console.print(Text(f"line {event['line']}: {event['what']} {result}"))
+
+
+def _table(records: list[Json]) -> Table:
+    """Counters, one row a step; those that stay 0 all the time are left out."""
+    names = [name for name in records[0]["sysfs"] if any(record["sysfs"][name] for record in records)]
+    table = Table("step", box=None, pad_edge=False)
+    for name in names:
+        short = name.removeprefix("pages_").removeprefix("stable_node_").removeprefix("ksm_")
+        table.add_column(short, justify="right")
+    for record in records:
+        table.add_row(Text(record["label"]), *(str(record["sysfs"][name]) for name in names))
+    return table
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)

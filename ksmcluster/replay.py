@@ -1,0 +1,145 @@
+"""Replaying scenario scripts, and records of real kernels, on an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.driver import Topology, run
+from cluster.engine import Engine
+from cluster.exact import ExactMachine
+from cluster.profile import Profile, profile_of_release
+from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
+from cluster.scenario import MAX_NODES, ScenarioError, parse
+
+SCRIPT_SUFFIX = ".scn"
+RECORD_SUFFIXES = (".json", ".json.xz")
+
+
+class ReplayError(Exception):
+    """What the user gave cannot be replayed; str() is one line that says where, what, and what to do."""
+
+
+def _exact(profile: Profile, topology: Topology) -> Engine:
+    return ExactMachine(profile, topology.nodes, swap=topology.swap)
+
+
+#: engines by name
+ENGINES: dict[str, Callable[[Profile, Topology], Engine]] = {"exact": _exact}
+
+
+class NoRecordsHereError(ReplayError):
+    """The file is JSON of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to replay, with a short name; `named` if the user named the file itself, not its folder."""
+
+    name: str
+    path: Path
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How the replay of one record went."""
+
+    name: str
+    difference: Difference | None
+
+    def __str__(self) -> str:
+        return f"{self.name} ok" if self.difference is None else f"{self.name} differs: {self.difference}"
+
+    def as_json(self) -> Json:
+        """The same as data."""
+        difference = None if self.difference is None else self.difference.as_json()
+        return {"name": self.name, "equal": difference is None, "difference": difference}
+
+
+def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
+    """The files among paths, and those below folders, sorted.
+
+    Raises ReplayError for a path that does not exist, and for a folder without any such file.
+    """
+    found: list[Found] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(
+                file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()
+            )
+            if not below:
+                raise ReplayError(f"{path}: no *{' or *'.join(suffixes)} in this folder; give another one")
+            found += [Found(_stem(file.relative_to(path), suffixes), file, False) for file in below]
+        elif path.exists():
+            found.append(Found(_stem(Path(path.name), suffixes), path, True))
+        else:
+            raise ReplayError(f"{path}: no such file or folder; check the name")
+    return found
+
+
+def replay_script(name: str, path: Path, engine: str, profile: Profile, nodes: int | None) -> Json:
+    """Run one script; the document of its records. Without `nodes`, on as many as the script requires.
+
+    Raises ReplayError if the script has a mistake or cannot be read.
+    """
+    try:
+        scenario = parse(_read_text(path))
+        topology = Topology(nodes or scenario.nodes(), swap=scenario.swap())
+        machine = ENGINES[engine](profile, topology)
+        return run(scenario, machine, topology, name=name, kernel=profile.name)
+    except ScenarioError as error:
+        raise ReplayError(f"{path}:{error}") from error
+
+
+def compare_records(name: str, path: Path, engine: str) -> Iterator[Comparison]:
+    """Replay the records of one file, each with the kernel and the topology it was recorded on.
+
+    Raises ReplayError if the file holds no records.
+    """
+    try:
+        documents = load(path)
+    except NoRecordsError as error:
+        raise NoRecordsHereError(f"{path}: {error}; give files or folders of records") from error
+    except RecordError as error:
+        raise ReplayError(f"{path}: {error}; give files or folders of records") from error
+    except OSError as error:
+        raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
+    for document in documents:
+        full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
+        yield Comparison(full_name, compare(_replay_document(path, document, engine), document))
+
+
+def _replay_document(path: Path, document: Json, engine: str) -> Json:
+    name = document["scenario"]
+    nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
+    try:
+        if not 1 <= nodes <= MAX_NODES:
+            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_NODES}")
+        profile = profile_of_release(document["kernel"])
+        topology = Topology(nodes, swap=swap)
+        machine = ENGINES[engine](profile, topology)
+        return run(parse(document["text"]), machine, topology, name=name, kernel=document["kernel"])
+    except ValueError as error:
+        raise ReplayError(f"{path}: record {name}: {error}") from error
+    except ScenarioError as error:
+        raise ReplayError(f"{path}: script of record {name}:{error}") from error
+
+
+def _stem(path: Path, suffixes: tuple[str, ...]) -> str:
+    name = path.as_posix()
+    return next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise ScenarioError("this byte is not UTF-8; save the script as text", line, column) from error
