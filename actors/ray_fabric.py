@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import ray
-from ray.exceptions import RayActorError, RayTaskError
 
+from actors.answers import answers
 from cluster.commands import Command
-from cluster.errors import SimulationError
 from cluster.node import Report
 
 
@@ -41,21 +39,10 @@ class RayFabric:
                 report_refs[actor], sent[actor] = self._actors[actor].step.remote(
                     self._number, command, to, *parts
                 )
-        reports = self._answers(list(report_refs.values()))
+        reports: list[dict[int, Report]] = answers(list(report_refs.values()))
         self._sent = sent
         self._to[:] = False
         for actor, answer in zip(report_refs, reports, strict=True):
             for report in answer.values():
                 self._to[actor] |= report.to
         return [report for answer in reports for report in answer.values()]
-
-    def _answers(self, refs: list[Any]) -> list[dict[int, Report]]:
-        try:
-            answers: list[dict[int, Report]] = ray.get(refs)
-        except RayTaskError as error:
-            if isinstance(error.cause, SimulationError):
-                raise error.cause from None
-            raise
-        except RayActorError as error:
-            raise SimulationError(f"a node actor died: {str(error).splitlines()[0]}") from error
-        return answers

@@ -13,16 +13,24 @@ from cluster.errors import SimulationError
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    # The driver prints what its raylet warns of, on standard output; what matters comes as an exception.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_num_workers_soft_limit": "4096",
     "RAY_task_events_report_interval_ms": "0",
+    # Start all actors at once; Ray would start as many at a time as there are cores.
+    "RAY_worker_maximum_startup_concurrency": "1024",
 }
 
 #: Messages between nodes are all that goes through the object store.
 _OBJECT_STORE_BYTES = 512 << 20
+
+
+def environment() -> None:
+    """Sets what Ray reads; to be called before Ray is imported. What the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -31,8 +39,7 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises SimulationError if there is no cluster at that address.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    environment()
     import ray
 
     if ray.is_initialized():
