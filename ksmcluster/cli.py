@@ -16,19 +16,27 @@ from ksmcluster import __version__
 from ksmcluster.errors import UserError
 
 
+#: 128 + SIGINT, as shells have it.
+INTERRUPTED = 130
+
+
 class Command(NamedTuple):
     """Where a sub-command is: a function, or a typer app with sub-commands of its own."""
 
     module: str
     name: str
+    #: For the list of sub-commands; with `--help` of its own, one says more.
+    help: str
 
 
 #: Imported when they are asked for, so that each starts with no more than it needs.
 COMMANDS = {
-    "simulate": Command("ksmcluster.commands.simulate", "simulate"),
-    "capture": Command("ksmcluster.commands.capture", "capture"),
-    "replay": Command("ksmcluster.commands.replay", "replay"),
-    "config": Command("ksmcluster.commands.config", "config"),
+    "simulate": Command(
+        "ksmcluster.commands.simulate", "simulate", "Simulate ksmd, and report what it saved."
+    ),
+    "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
+    "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
+    "config": Command("ksmcluster.commands.config", "config", "Look at scenarios."),
 }
 
 
@@ -45,7 +53,7 @@ class Commands(TyperGroup):
         what = getattr(import_module(found.module), found.name)
         if not isinstance(what, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(cmd_name)(what)
+            alone.command(cmd_name, short_help=found.help)(what)
             what = alone
         command = typer.main.get_command(what)
         command.name = cmd_name
@@ -85,3 +93,7 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        raise

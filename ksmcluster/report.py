@@ -92,16 +92,16 @@ def _memory(result: Result, plain: bool) -> Table:
 
 def _passes(result: Result, plain: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("  pass", "shared", "sharing", "unshared", "volatile", "saved"):
+    for name in ("  pass", "shared", "sharing", "unshared", "volatile", "skipped", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped")
     columns = [result.by_node(name).sum(axis=1) for name in names]
     saved = result.summary["by_pass"]["saved_bytes"]
     before = result.summary["derived"]["memory_before_bytes"] or 1
     for index, count in enumerate(saved):
         numbers = [f"{column[index]:,}" for column in columns]
-        picture = Text(text.bar(min(count / before, 1), 16, plain=plain), "green")
+        picture = Text(text.bar(min(count / before, 1), 10, plain=plain), "green")
         table.add_row(str(index + 1), *numbers, text.size(count), picture)
     return table
 
@@ -129,9 +129,13 @@ def _nodes(result: Result, plain: bool) -> RenderableType:
         grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
     grid.add_row("  messages", f"{text.size(counters['bytes_sent'])} between nodes")
     pictures = (
-        _picture("memory in use", result.by_node("frames_used")[-1], "blue", plain),
-        _picture("KSM pages held", result.by_node("pages_shared")[-1], "green", plain),
-        _picture("KSM pages mapped from afar", result.by_node("ksm_mappings_remote")[-1], "magenta", plain),
+        _picture(title, pages[-1], style, plain)
+        for title, pages, style in (
+            ("memory in use", result.by_node("frames_used"), "blue"),
+            ("KSM pages held", result.by_node("pages_shared"), "green"),
+            ("KSM pages mapped from afar", result.by_node("ksm_mappings_remote"), "magenta"),
+        )
+        if pages[-1].any()
     )
     return Group(grid, *pictures)
 
