@@ -15,7 +15,6 @@ from typer.core import TyperGroup
 from ksmcluster import __version__
 from ksmcluster.errors import UserError
 
-
 #: 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
 
