@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,17 @@ def environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def _own_token() -> None:
+    """A token for a Ray of our own; without it Ray leaves one in the user's home for all clusters to come."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Ray is there inside: the cluster at `address`, or one of our own that ends with the block.
@@ -45,8 +57,11 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    from ray.exceptions import AuthenticationError
+
     try:
         if address is None:
+            _own_token()
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -56,9 +71,11 @@ def connected(address: str | None) -> Iterator[None]:
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SimulationError(f"no Ray cluster at {address}: {reason}; check --address") from error
+    except (AuthenticationError, ConnectionError, ValueError) as error:
+        hint = "check --address; if the cluster asks for a token, set RAY_AUTH_MODE=token"
+        raise SimulationError(
+            f"cannot join a Ray cluster at {address}: {_first_line(error)}; {hint}"
+        ) from error
     try:
         yield
     finally:
