@@ -32,9 +32,12 @@ RIGHT = (
 def rendered(result: Result, console: Console) -> str:
     """The summary as the console would show it."""
     plain = not console.encoding.lower().startswith("utf")
-    with console.capture() as capture:
-        console.print(report(result, plain=plain), width=min(console.width, WIDTH))
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    width = min(console.width, WIDTH)
+    # Console.capture would touch the stream, which may be a full disk.
+    stream, console.file = console.file, io.StringIO()
+    console.print(report(result, plain=plain), width=width)
+    shown, console.file = console.file.getvalue(), stream
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 
 
 def as_text(result: Result) -> str:
