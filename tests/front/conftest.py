@@ -30,6 +30,14 @@ def check_text(path: Path, text: str) -> None:
     assert text == path.read_text(), f"if this is meant, run again with {UPDATE}=1"
 
 
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text looks the same wherever the tests are run."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
     return lambda name, text: check_text(GOLDEN / name, text)
