@@ -14,7 +14,7 @@ from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.fabric import InlineFabric
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.simulation import simulate
+from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
@@ -39,49 +39,44 @@ def run_passes(
     """
     snapshots = snapshots or {}
     if engine == "inline":
-        passes = _inline(spec, snapshots)
+        simulation = _inline(spec, snapshots)
     elif engine == "ray":
-        passes = _ray(spec, address, nodes_per_actor, on_event, snapshots)
+        simulation = _ray(spec, address, nodes_per_actor, on_event, snapshots)
     else:
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    return _timed(passes, spec.passes, on_event)
+    with simulation as run_pass:
+        for number in range(1, spec.passes + 1):
+            on_event(PassStarted(number, spec.passes))
+            start = time.perf_counter()
+            result = replace(run_pass(), wall_seconds=time.perf_counter() - start)
+            on_event(PassDone(result))
+            yield result
 
 
-def _timed(
-    passes: Iterator[PassResult], total: int, on_event: Callable[[Event], None]
-) -> Iterator[PassResult]:
-    for number in range(1, total + 1):
-        on_event(PassStarted(number, total))
-        start = time.perf_counter()
-        result = replace(next(passes), wall_seconds=time.perf_counter() - start)
-        on_event(PassDone(result))
-        yield result
-    # Lets the engine clean up behind its last pass.
-    for _ in passes:
-        raise AssertionError("more passes than asked for")
+@contextmanager
+def _inline(
+    spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+) -> Iterator[Callable[[], PassResult]]:
+    yield Simulation(InlineFabric(spec, snapshots), spec).run_pass
 
 
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[PassResult]:
-    yield from simulate(InlineFabric(spec, snapshots), spec)
-
-
+@contextmanager
 def _ray(
     spec: SimulationSpec,
     address: str | None,
     nodes_per_actor: int,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
-) -> Iterator[PassResult]:
+) -> Iterator[Callable[[], PassResult]]:
     with connected(address), node_actors(spec, nodes_per_actor, on_event, snapshots) as (hosts, actors):
         import ray
 
         from actors.coordinator import Coordinator
 
-        coordinator = Coordinator.remote(spec)  # type: ignore[attr-defined]
+        coordinator = Coordinator.remote()  # type: ignore[attr-defined]
         try:
-            ray.get(coordinator.start.remote(hosts, actors))
-            for _ in range(spec.passes):
-                yield answers(coordinator.next_pass.remote())
+            answers(coordinator.start.remote(spec, hosts, actors))
+            yield lambda: answers(coordinator.run_pass.remote())
         finally:
             ray.kill(coordinator)
 

@@ -12,6 +12,7 @@ from actors.engine import node_actors, run_passes
 from actors.hosts import blocks, shares
 from cluster import commands as c
 from cluster.errors import SimulationError
+from cluster.node import Report
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.spec import (
     ContentModel,
@@ -90,19 +91,19 @@ def test_actors_are_shared_out_by_cpus() -> None:
 
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
-    with node_actors(replace(SPEC, machine=MachineSpec(1, 800, ring(1))), 1, lambda _event: None, {}) as (
-        _,
-        actors,
-    ):
-        step = actors[0].step
-        (first, _), (again, _) = (ray.get(step.remote(1, c.NewProcess(0), [0])) for _ in range(2))
-        ray.get(step.remote(2, c.Map(0, 10, 4, PolicySpec()), [0])[0])
+    one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
+    with node_actors(one, 1, lambda _event: None, {}) as (_, actors):
+
+        def step(number: int, command: c.Command) -> list[Report]:
+            reports, _sent = actors[0].step.options(num_returns=2).remote(number, command, [0], [0])
+            answer: list[Report] = ray.get(reports)
+            return answer
+
+        step(1, c.NewProcess(0))
+        step(2, c.Map(0, 10, 4, PolicySpec()))
         write = c.Write(0, np.arange(10, 14), np.arange(4, dtype=np.uint64))
-        for _ in range(3):
-            ray.get(step.remote(3, write, [0])[0])
-        report = ray.get(step.remote(4, c.Collect(), [0])[0])[0]
-        assert first.keys() == again.keys()
-        assert report.answer["statistics"]["pages_written"] == 4
+        assert [step(3, write)[0].to for _ in range(3)] == [()] * 3
+        assert step(4, c.Collect())[0].answer["statistics"]["pages_written"] == 4
 
 
 def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:
