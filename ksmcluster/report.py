@@ -30,12 +30,11 @@ RIGHT = (
 
 
 def rendered(result: Result, console: Console) -> str:
-    """The summary as the console would show it."""
+    """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
     plain = not console.encoding.lower().startswith("utf")
-    width = min(console.width, WIDTH)
     # Console.capture would touch the stream, which may be a full disk.
     stream, console.file = console.file, io.StringIO()
-    console.print(report(result, plain=plain), width=width)
+    console.print(report(result, plain=plain), width=WIDTH)
     shown, console.file = console.file.getvalue(), stream
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 

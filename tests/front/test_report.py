@@ -26,7 +26,7 @@ def test_report_of_many_nodes(golden: Callable[[str, str], None]) -> None:
 def test_report_fits_80_columns_and_has_no_colours_when_piped() -> None:
     for nodes in (1, 64, 1000):
         result = result_of(load("tiny", Overrides(nodes=nodes)))
-        for console in (Console(file=io.StringIO()), Console(file=io.StringIO(), width=300)):
+        for console in (Console(file=io.StringIO()), Console(file=io.StringIO(), width=30)):
             shown_text = rendered(result, console)
             assert "\x1b" not in shown_text
             assert max(map(len, shown_text.splitlines())) <= 80
