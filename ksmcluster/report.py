@@ -34,7 +34,8 @@ def rendered(result: Result, console: Console) -> str:
     plain = not console.encoding.lower().startswith("utf")
     # Console.capture would touch the stream, which may be a full disk.
     stream, console.file = console.file, io.StringIO()
-    console.print(report(result, plain=plain), width=WIDTH)
+    console.width = WIDTH
+    console.print(report(result, plain=plain))
     shown, console.file = console.file.getvalue(), stream
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 

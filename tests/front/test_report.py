@@ -29,6 +29,7 @@ def test_report_fits_80_columns_and_has_no_colours_when_piped() -> None:
         for console in (Console(file=io.StringIO()), Console(file=io.StringIO(), width=30)):
             shown_text = rendered(result, console)
             assert "\x1b" not in shown_text
+            assert "…" not in shown_text
             assert max(map(len, shown_text.splitlines())) <= 80
 
 
