@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +29,8 @@ _ENVIRONMENT = {
 #: Messages between nodes are all that goes through the object store.
 _OBJECT_STORE_BYTES = 512 << 20
 
+_CONNECT_SECONDS = 5.0
+
 
 def environment() -> None:
     """Sets what Ray reads; to be called before Ray is imported. What the user has set stays."""
@@ -35,14 +39,20 @@ def environment() -> None:
 
 
 def _own_token() -> None:
-    """A token for a Ray of our own; without it Ray leaves one in the user's home for all clusters to come."""
-    if "RAY_AUTH_MODE" not in os.environ:
+    """A token for a Ray of our own; without it Ray leaves one in the user's home for all clusters to come.
+
+    Ray reads it when it is imported.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @contextmanager
@@ -52,31 +62,40 @@ def connected(address: str | None) -> Iterator[None]:
     Raises SimulationError if there is no cluster at that address.
     """
     environment()
+    if address is None:
+        _own_token()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    from ray.exceptions import AuthenticationError
-
-    try:
-        if address is None:
-            _own_token()
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
-        hint = "check --address; if the cluster asks for a token, set RAY_AUTH_MODE=token"
-        raise SimulationError(
-            f"cannot join a Ray cluster at {address}: {_first_line(error)}; {hint}"
-        ) from error
+    if address is None:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+    else:
+        _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    try:
+        _check_reachable(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except AuthenticationError as error:
+        raise SimulationError(
+            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise SimulationError(f"cannot join a Ray cluster at {address}: {reason}; check --address") from error

@@ -112,7 +112,7 @@ class Machine:
 
     def scan(self, pages: int | None = None) -> bool:
         """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end."""
-        if len(self.slots) == 0 or pages == 0:
+        if self.knobs.run != 1 or len(self.slots) == 0 or pages == 0:
             return False
         ranks = self.slots.ranks()
         if ranks is not None:

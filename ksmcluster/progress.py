@@ -31,7 +31,7 @@ def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
 def _bars(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:9}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
@@ -69,8 +69,15 @@ class _Live:
     def _start_passes(self, total: int) -> None:
         if not self.in_passes:
             self.in_passes = True
-            self.progress.stop_task(self.task)
+            self._end_start()
             self.task = self.progress.add_task("passes", total=total, note="")
+
+    def _end_start(self) -> None:
+        if any(task.total for task in self.progress.tasks):
+            self.progress.stop_task(self.task)
+        else:
+            # There were no actors to start.
+            self.progress.remove_task(self.task)
 
 
 class _Lines:

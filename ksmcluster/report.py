@@ -30,11 +30,14 @@ RIGHT = (
 
 
 def rendered(result: Result, console: Console) -> str:
-    """The summary as the console would show it."""
+    """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
     plain = not console.encoding.lower().startswith("utf")
-    with console.capture() as capture:
-        console.print(report(result, plain=plain), width=min(console.width, WIDTH))
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    # Console.capture would touch the stream, which may be a full disk.
+    stream, console.file = console.file, io.StringIO()
+    console.width = WIDTH
+    console.print(report(result, plain=plain))
+    shown, console.file = console.file.getvalue(), stream
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 
 
 def as_text(result: Result) -> str:

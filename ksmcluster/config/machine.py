@@ -85,8 +85,8 @@ class Topology(Table):
             return
         if self.rows is None and self.columns is None:
             self.rows, self.columns = topology.squarest(nodes)
-        self.rows = self.rows or nodes // (self.columns or 1)
-        self.columns = self.columns or nodes // self.rows
+        self.rows = self.rows or max(1, nodes // (self.columns or 1))
+        self.columns = self.columns or max(1, nodes // self.rows)
 
     def build(self, nodes: int) -> topology.Distances:
         """The distance matrix; ValueError when the numbers do not make one."""

@@ -53,7 +53,7 @@ def _parse(setting: str) -> tuple[Path, Any]:
         path = parse_path(name.strip())
     except ValueError as error:
         raise UserError(f"--set {setting}: {error}") from None
-    return path, _from_here(path, _value(text))
+    return path, _from_here(path, _value(text.strip()))
 
 
 def _value(text: str) -> Any:

@@ -96,14 +96,14 @@ class Region(Table):
     model: Literal["zero", "unique", "replicated", "pool", "untouched"] = key(
         ...,
         "What the pages hold at the start. `zero`: zeros. `unique`: content found nowhere else. "
-        "`replicated`: page i is the same in every process. `pool`: drawn from a number of contents. "
-        "`untouched`: nothing, there is no page until the first write.",
+        "`replicated`: page i is the same in every process of the kind. `pool`: drawn from a number of "
+        "contents. `untouched`: nothing, there is no page until the first write.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
     policy: Policy | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
     scope: Literal["machine", "node"] | None = key(
-        None, "Whether pages are the same in all processes of the machine, or of the node."
+        None, "Whether they are the same on the whole machine, or only on each node."
     )
     pool: Name | None = key(
         None,

@@ -50,6 +50,11 @@ class Scenario(Table):
         if not self.process:
             problems.append(("process", "is empty; nothing would run"))
         problems += self._absent_nodes()
+        problems += [
+            (f"process[{i}].snapshot", 'has digests, no bytes; it needs machine.content = "symbolic"')
+            for i, process in enumerate(self.process)
+            if process.snapshot and self.machine.content == "bytes"
+        ]
         problems += self._different_pools()
         if problems:
             raise refusal(problems)
