@@ -44,7 +44,7 @@ class Host:
     def __init__(
         self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
     ) -> None:
-        self._nodes = {node: Node(node, spec, snapshots) for node in nodes}
+        self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
         """One superstep of the nodes `to`, ascending: their reports, and what they sent."""
@@ -53,7 +53,7 @@ class Host:
             inboxes[node].append(inbox)
         reports, sent = [], []
         for node in to:
-            report, packed = self._nodes[node].step(command, receive(inboxes[node]))
+            report, packed = self.nodes[node].step(command, receive(inboxes[node]))
             reports.append(report)
             sent += [(node, other, inbox) for other, inbox in packed.items()]
         return reports, sent
@@ -64,11 +64,11 @@ class InlineFabric:
 
     def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         self.nodes = spec.machine.nodes
-        self._host = Host(list(range(self.nodes)), spec, snapshots)
+        self.host = Host(list(range(self.nodes)), spec, snapshots)
         self._sent: Parcels = []
 
     def superstep(self, command: Command | None) -> list[Report]:
         addressed = {parcel[1] for parcel in self._sent}
         to = list(range(self.nodes)) if command is not None else sorted(addressed)
-        reports, self._sent = self._host.step(command, self._sent, to)
+        reports, self._sent = self.host.step(command, self._sent, to)
         return reports

@@ -129,10 +129,10 @@ class Machine:
 
     def _window(self, window: Window) -> None:
         reports = self._fabric.superstep(c.Scan(window))
-        busy = any(r.busy for r in reports)
+        to_decide = any(r.busy or r.sent for r in reports)
         while pending(reports, Kind.CONTENT_REQUEST) or pending(reports, Kind.CONTENT_REPLY):
             reports = self._fabric.superstep(None)
-        if busy or any(r.sent for r in reports):
+        if to_decide:
             exchange(self._fabric, c.Decide(window))
 
     def _behind(self, pages: int) -> int:
