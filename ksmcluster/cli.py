@@ -96,3 +96,7 @@ def main() -> None:
         if end.code == INTERRUPTED:
             typer.echo("interrupted", err=True)
         raise
+
+
+if __name__ == "__main__":
+    main()
