@@ -54,6 +54,26 @@ class SetKnobs:
 
 
 @dataclass(frozen=True, slots=True)
+class UnmergeAll:
+    """run=2: undo every merge, and forget all rmap_items."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveStable:
+    """Remove stable nodes that nobody maps, and report whether there are others."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountOn:
+    """How many of these pages have their frame on node `to`."""
+
+    mm: int
+    start: int
+    pages: int
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountPages:
     """How many pages of each process ksmd would visit from position `low` to the end of the pass."""
 
@@ -130,6 +150,34 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class PageOut:
+    """MADV_PAGEOUT."""
+
+    mm: int
+    start: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """move_pages: the frames of these pages are to be on node `to`."""
+
+    mm: int
+    start: int
+    pages: int
+    to: int
+    #: Of the migration, among all windows and migrations.
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeAny:
+    """prctl(PR_SET_MEMORY_MERGE)."""
+
+    mm: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     parent: int
     child: int
@@ -147,6 +195,8 @@ class Reap:
     mm: int
 
 
-ProcessCommand = NewProcess | Map | Write | Read | Madvise | Drop | Fork | Exit | Reap
-Question = CountPages | Locate | Collect | Dump
-Command = Populate | Tick | Order | Scan | Decide | SetKnobs | Question | ProcessCommand
+ProcessCommand = (
+    NewProcess | Map | Write | Read | Madvise | Drop | PageOut | Move | MergeAny | Fork | Exit | Reap
+)
+Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
+Command = Populate | Tick | Order | Scan | Decide | SetKnobs | UnmergeAll | Question | ProcessCommand

@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.content import page_bytes
 from cluster.spec import PAGE_SIZE
-from cluster.words import I64, U8, U64, Array
+from cluster.words import I64, U8, U64, Array, Bool
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2
@@ -45,6 +45,10 @@ class Frames:
     def used(self) -> int:
         return self.count - self.free_count
 
+    def in_use(self) -> I64:
+        """The pfns of frames that somebody refers to."""
+        return np.flatnonzero(self.refcount[: self._fresh])
+
     def alloc(self, wanted: int) -> I64:
         """At most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
         taken = []
@@ -74,9 +78,25 @@ class Frames:
         if self.data is not None:
             self.data[pfns] = page_bytes(ids)
 
+    def fill(self, pfns: I64, digests: U64, pages: U8 | None) -> None:
+        """Puts what was read elsewhere into private frames."""
+        self.content[pfns] = digests
+        if self.data is not None and pages is not None:
+            self.data[pfns] = pages
+
+    def read(self, pfns: I64) -> tuple[Array, ...]:
+        """Digests and, with bytes, the pages: the columns that `fill` takes."""
+        if self.data is None:
+            return (self.content[pfns],)
+        return self.content[pfns], self.data[pfns]
+
     def get(self, pfns: I64) -> None:
         """One mapping more for each entry (entries may repeat)."""
         np.add.at(self.mapcount, pfns, 1)
+        np.add.at(self.refcount, pfns, 1)
+
+    def pin(self, pfns: I64) -> None:
+        """A reference that is no mapping, for each entry (entries may repeat)."""
         np.add.at(self.refcount, pfns, 1)
 
     def put(self, pfns: I64) -> I64:
@@ -85,17 +105,34 @@ class Frames:
         Returns the pfns of the KSM frames among the freed ones; their content can still be read.
         """
         np.subtract.at(self.mapcount, pfns, 1)
+        return self.unpin(pfns)
+
+    def unpin(self, pfns: I64) -> I64:
+        """One reference less for each entry; else as `put`."""
         np.subtract.at(self.refcount, pfns, 1)
         freed: I64 = pfns[self.refcount[pfns] == 0]
         if len(freed) == 0:
             return freed
         freed = np.unique(freed)
-        was_ksm = (self.mapping[freed] & np.uint64(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
-        self.mapping[freed] = 0
-        self._recycled.append(freed)
-        self._recycled_count += len(freed)
-        stale: I64 = freed[was_ksm]
+        stale: I64 = freed[self.is_ksm(freed)]
+        self._free(freed)
         return stale
+
+    def _free(self, pfns: I64) -> None:
+        self.mapping[pfns] = 0
+        self._recycled.append(pfns)
+        self._recycled_count += len(pfns)
+
+    def is_ksm(self, pfns: I64) -> Bool:
+        """PageKsm()."""
+        ksm: Bool = (self.mapping[pfns] & np.uint64(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
+        return ksm
+
+    def move_out(self, pfns: I64) -> None:
+        """These frames have been migrated away with all their references."""
+        self.refcount[pfns] = 0
+        self.mapcount[pfns] = 0
+        self._free(pfns)
 
     def make_ksm(self, pfns: I64, digests: U64) -> None:
         """set_page_stable_node(): the mapping word now names the stable node."""

@@ -31,9 +31,17 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
+        #: Simulated time; it decides when chains are pruned, and stands still unless somebody sets it.
+        self.now_ms = 0
+        self._pruned_ms = 0
+        #: Windows and migrations so far.
+        self._number = 0
+        self._passes = 0
         self._mms_of_node = [0] * fabric.nodes
         #: Processes that may have lost their last mergeable page since ksmd last came by.
         self._doubtful: set[int] = set()
+        #: Those of them that have ended.
+        self._exited: set[int] = set()
 
     # Processes.
 
@@ -72,10 +80,10 @@ class Machine:
     def madvise(self, mm: int, start: int, pages: int, *, mergeable: bool) -> None:
         """MADV_MERGEABLE or MADV_UNMERGEABLE (ksm_madvise())."""
         exchange(self._fabric, c.Madvise(mm, start, pages, mergeable))
-        if not mergeable:
+        if mergeable:
+            self.register(mm)
+        else:
             self._doubtful.add(mm)
-        elif mm not in self.slots:
-            self.slots.enter([mm])
 
     def dontneed(self, mm: int, start: int, pages: int) -> None:
         exchange(self._fabric, c.Drop(mm, start, pages, unmap=False))
@@ -83,6 +91,26 @@ class Machine:
     def unmap(self, mm: int, start: int, pages: int) -> None:
         exchange(self._fabric, c.Drop(mm, start, pages, unmap=True))
         self._doubtful.add(mm)
+
+    def pageout(self, mm: int, start: int, pages: int) -> None:
+        """MADV_PAGEOUT, to swap that is never full."""
+        exchange(self._fabric, c.PageOut(mm, start, pages))
+
+    def move(self, mm: int, start: int, pages: int, to: int) -> int:
+        """move_pages() with MPOL_MF_MOVE_ALL; returns how many of the pages are on node `to` then."""
+        exchange(self._fabric, c.Move(mm, start, pages, to, self._next_number()))
+        reports = exchange(self._fabric, c.CountOn(mm, start, pages, to))
+        return int(next(r.answer["pages"] for r in reports if r.answer))
+
+    def merge_any(self, mm: int) -> None:
+        """All memory of the process becomes mergeable, now and later."""
+        exchange(self._fabric, c.MergeAny(mm))
+        self.register(mm)
+
+    def register(self, mm: int) -> None:
+        """Enters a process into ksmd's list, if it is not there."""
+        if mm not in self.slots:
+            self.slots.enter([mm])
 
     def fork(self, parent: int) -> int:
         """The child runs on the parent's node."""
@@ -93,12 +121,29 @@ class Machine:
         return child
 
     def exit(self, mm: int) -> None:
-        exchange(self._fabric, c.Exit(mm))
-        if mm in self.slots:
-            self.slots.exit(mm)
-            self._doubtful.add(mm)
-        else:
+        reports = exchange(self._fabric, c.Exit(mm))
+        items = any(report.answer.get("items") for report in reports)
+        if mm not in self.slots or self.slots.exit(mm, items=items):
+            self._doubtful.discard(mm)
             exchange(self._fabric, c.Reap(mm))
+        else:
+            self._doubtful.add(mm)
+            self._exited.add(mm)
+
+    def unmerge_all(self) -> None:
+        """run=2, then 0: undoes every merge and forgets all rmap_items."""
+        exchange(self._fabric, c.UnmergeAll())
+        for mm in self._exited & set(self.slots.mms):
+            self.slots.remove(mm)
+        self._doubtful -= self._exited
+        self._exited.clear()
+        self.slots.start_pass()
+        self.full_scans = 0
+
+    def remove_stable(self) -> bool:
+        """Removes stable nodes that nobody maps; returns whether there are none left."""
+        reports = exchange(self._fabric, c.RemoveStable())
+        return not any(report.answer["left"] for report in reports)
 
     def tick(self, start: float, stop: float) -> None:
         """The workload's writes in an interval of simulated seconds."""
@@ -118,21 +163,36 @@ class Machine:
         if ranks is not None:
             exchange(self._fabric, c.Order(ranks))
         high = END if pages is None else self._behind(pages)
-        self._window(Window(self.full_scans + 1, self.slots.low, high))
-        self._reap(high)
+        window = self._next_window(high)
+        self._window(window)
+        entered = self.slots.rank if self.slots.vpn == 0 else self.slots.rank + 1
+        passed = self.slots.mms[entered : high >> VPN_BITS]
         if high == END:
             self.slots.start_pass()
             self.full_scans += 1
-            return True
-        self.slots.moved_to(high)
-        return False
+        else:
+            self.slots.moved_to(high)
+        self._reap(passed)
+        return high == END
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _next_window(self, high: int) -> Window:
+        first = not self.slots.in_pass
+        self._passes += first
+        due = self.now_ms >= self._pruned_ms + self.knobs.stable_node_chains_prune_millisecs
+        if due and high == END:
+            self._pruned_ms = self.now_ms
+        return Window(self._passes, self.slots.low, high, self._next_number(), first, due)
 
     def _window(self, window: Window) -> None:
         reports = self._fabric.superstep(c.Scan(window))
-        to_decide = any(r.busy or r.sent for r in reports)
+        busy = any(r.busy or r.sent for r in reports)
         while pending(reports, Kind.CONTENT_REQUEST) or pending(reports, Kind.CONTENT_REPLY):
             reports = self._fabric.superstep(None)
-        if to_decide:
+        if busy:
             exchange(self._fabric, c.Decide(window))
 
     def _behind(self, pages: int) -> int:
@@ -154,14 +214,15 @@ class Machine:
         reports = exchange(self._fabric, c.Locate(mm, low, pages))
         return int(next(r.answer["position"] for r in reports if r.answer))
 
-    def _reap(self, high: int) -> None:
-        """Processes that the scan has left and that have nothing mergeable lose their place."""
-        passed = set(self.slots.mms[self.slots.rank : high >> VPN_BITS])
-        for mm in sorted(self._doubtful & passed):
-            self._doubtful.discard(mm)
+    def _reap(self, passed: tuple[int, ...]) -> None:
+        """Processes that the scan went through and that have nothing mergeable lose their place."""
+        for mm in [mm for mm in passed if mm in self._doubtful]:
             reports = exchange(self._fabric, c.Reap(mm))
             if any(r.answer.get("gone") for r in reports):
                 self.slots.remove(mm)
+                self._exited.discard(mm)
+            if not any(r.answer.get("again") for r in reports):
+                self._doubtful.discard(mm)
 
     # What it came to.
 
@@ -193,5 +254,5 @@ def statistics_of(reports: list[Report]) -> dict[str, I64]:
     return columns
 
 
-#: Counters that only the model of ksmd's time reads.
-HIDDEN = ("checksums", "changed")
+#: Counters that are no statistics: of the model of ksmd's time, and of swap.
+HIDDEN = ("checksums", "changed", "ksm_swpin_copy")

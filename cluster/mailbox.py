@@ -18,9 +18,9 @@ from cluster.words import I64, Array
 class Kind(IntEnum):
     """What a message says; the columns of its table are given behind it."""
 
-    #: Give me a frame for this: slot, item key, content id, attempt.
+    #: Give me a frame: slot, item key, content id, attempt, source (see `Placement`).
     ALLOC = 0
-    #: The frame, or -1: slot, frame, content id, attempt.
+    #: The frame, or -1: slot, frame, content id, attempt, source.
     ALLOC_REPLY = 1
     #: New content of a private frame: frame, content id.
     SET_CONTENT = 2
@@ -32,11 +32,11 @@ class Kind(IntEnum):
     CONTENT_REQUEST = 5
     #: slot, item key, content.
     CONTENT_REPLY = 6
-    #: A page that ksmd looks up in the trees: digest, position, item key, frame, event.
+    #: A visit of ksmd that concerns the trees: digest, position, item key, frame, event.
     EVENT = 7
-    #: A page waiting in the unstable tree has changed or gone: digest, item key.
+    #: A page waiting in the unstable tree is no longer what it was there: digest, item key.
     WITHDRAW = 8
-    #: A KSM frame lost its last mapping: digest, frame.
+    #: A KSM frame was freed: digest, frame.
     STALE = 9
     #: A stable node was dropped with all its items: frame.
     DROPPED = 10
@@ -54,8 +54,49 @@ class Kind(IntEnum):
     COMPARE_TARGET = 16
     #: ... and what came of it: item key, KSM frame, digest, 1 if equal.
     VERDICT = 17
-    #: A page did not join this stable node after all: digest, frame.
-    UNHANG = 18
+    #: More or fewer items hang on this stable node: digest, frame, how many more.
+    RECOUNT = 18
+    #: The page waiting with this digest has another frame now, or is gone (-1): digest, item key, frame.
+    WAIT_FRAME = 19
+    #: Copy this frame, which then loses a mapping, into a private one: frame, private frame.
+    COPY = 20
+    #: What a private frame holds: frame, digest and, with bytes, uint8[4096].
+    FILL = 21
+    #: The item of this page hangs on the stable node of the KSM frame that the page maps: item key, 1 if its
+    #: checksum was not compared.
+    HUNG = 22
+    #: It is in no tree: item key.
+    LOOSE = 23
+    #: This page's frame has become a KSM frame without a stable node: item key, frame, digest.
+    BREAK = 24
+    #: Map the shared zero page instead: item key.
+    MAP_ZERO = 25
+    #: The swap cache refers to this frame; it does so no longer: frame.
+    PIN = 26
+    UNPIN = 27
+    #: Is this the only mapping, and what does it hold: slot, item key, frame.
+    SWAP_REQUEST = 28
+    #: slot, frame, digest, and, with bytes, uint8[4096]; only of those that can be swapped out.
+    SWAP_REPLY = 29
+    #: Migrate this frame: frame, node.
+    MIGRATE = 30
+    #: How many mappings of this KSM frame does reverse mapping find: frame.
+    RMAP_WALK = 31
+    #: frame, how many.
+    RMAP_FOUND = 32
+    #: A frame moves in: old frame, digest, mapping word, reference count, map count, and uint8[4096] if
+    #: there are bytes.
+    MOVE_IN = 33
+    #: It is here now: old frame, new frame, digest.
+    MOVED = 34
+    #: It has left: old frame.
+    MOVED_OUT = 35
+    #: A stable node whose frame has moved to this node, but not into its tree: digest, frame, items, dead.
+    MIGRATING = 36
+    #: The tree that had such a stable node before has it no longer: frame.
+    UNLINKED = 37
+    #: It is in the tree of its frame's node now: frame.
+    LANDED = 38
 
 
 #: What one node sends another, or all that it gets: columns by kind.

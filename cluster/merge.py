@@ -6,37 +6,110 @@ import numpy as np
 
 from cluster.faults import Faults
 from cluster.mailbox import Kind
-from cluster.page_table import ACTIVE, ITEM, KSM, PRESENT, SHARED, STABLE, UNSTABLE
-from cluster.state import NodeState
-from cluster.words import I64, U8, U64, node_of_frame, node_of_key, pfn_of
+from cluster.page_table import (
+    ACTIVE,
+    BROKEN,
+    CHECKED,
+    ITEM,
+    KSM,
+    ORPHAN,
+    PRESENT,
+    SHARED,
+    STABLE,
+    UNSTABLE,
+    WAITING,
+)
+from cluster.scan import Scanner
+from cluster.state import NodeState, renamed
+from cluster.words import I64, U8, U64, checksum, node_of_frame, node_of_key, pfn_of
 
 
 class Merger:
-    def __init__(self, node: NodeState, faults: Faults) -> None:
+    def __init__(self, node: NodeState, faults: Faults, scanner: Scanner) -> None:
         self._n = node
         self._faults = faults
+        self._scanner = scanner
+
+    def _slots(self, keys: I64) -> I64:
+        return self._n.spaces.index.slots(keys)
 
     def on_wait(self, keys: I64, digests: U64) -> None:
-        """These pages wait in the unstable tree; nothing is to be done until something changes."""
+        """These pages wait in the unstable tree; nothing is to be done until something changes.
+
+        The page of a KSM frame is to go back to its stable node, though.
+        """
         table = self._n.table
-        slots = self._n.spaces.index.slots(keys)
+        slots = self._slots(keys)
         table.tree_key[slots] = digests
-        table.state[slots] = (table.state[slots] | UNSTABLE) & ~np.uint8(ACTIVE)
+        table.tree_node[slots] = node_of_frame(table.pte[slots])
+        state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
+        table.state[slots] = np.where((state & KSM) != 0, state | ACTIVE, state & ~np.uint16(ACTIVE))
+
+    def on_hung(self, keys: I64, unseen: U8) -> None:
+        """These pages' items hang on the stable node of their own frame."""
+        table = self._n.table
+        slots = self._slots(keys)
+        table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(ACTIVE)
+        table.state[slots[unseen == 1]] &= ~np.uint16(CHECKED)
+
+    def on_loose(self, keys: I64) -> None:
+        """The items of these pages are in no tree until the next visit."""
+        table = self._n.table
+        slots = self._slots(keys)
+        table.state[slots] = (table.state[slots] & ~np.uint16(STABLE | UNSTABLE | WAITING)) | ACTIVE
+        if not self._n.profile.checksum_first:
+            table.checksum[slots] = checksum(table.tree_key[slots])
+            table.state[slots] |= CHECKED
+
+    def on_map_zero(self, keys: I64) -> None:
+        self._scanner.map_zero(self._slots(keys))
+
+    def on_break(self, keys: I64, frames: I64, digests: U64) -> None:
+        """These pages met KSM pages in the unstable tree: their frames become KSM frames without a stable
+        node, and are left at once (the error path of try_to_merge_two_pages())."""
+        n, table = self._n, self._n.table
+        n.orphans.update(frames.tolist())
+        slots = self._slots(keys)
+        self._spread(table.pte[slots], frames, digests, KSM | ORPHAN)
+        table.pte[slots] = frames
+        table.tree_key[slots] = digests
+        table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED)
+        self._faults.break_ksm(slots)
 
     def on_stable(self, keys: I64, frames: I64, digests: U64) -> None:
         """The frames of these pages have become KSM frames."""
         n, table = self._n, self._n.table
         n.version += 1
-        slots = n.spaces.index.slots(keys)
+        slots = self._slots(keys)
         shared = (table.state[slots] & SHARED) != 0
-        self._spread(table.pte[slots[shared]], frames[shared], digests[shared])
+        also, of = self._spread(table.pte[slots[shared]], frames[shared], digests[shared], KSM)
+        if n.knobs.smart_scan and len(also):
+            self._unskip(also, slots[shared][of])
         self._hang(slots, frames, digests)
 
-    def _spread(self, old: I64, new: I64, digests: U64) -> None:
-        """Other entries that map the same frame since a fork map a KSM frame now, without an item on it."""
+    def _unskip(self, slots: I64, founders: I64) -> None:
+        """Pages behind those that made their frames KSM frames: smart_scan leaves KSM pages alone, so what it
+        has done to them in this window is undone."""
+        n, table = self._n, self._n.table
+        pos = n.position(n.keys_of(slots))
+        late = (pos > n.position(n.keys_of(founders))) & (pos < n.window.high)
+        index = n.spaces.index
+        slots = slots[late & index.mergeable[index.vma_of(slots)]]
+        skipped = slots[self._scanner.unskip(slots)]
+        n.counters["pages_skipped"] -= len(skipped)
+        n.counters["pages_scanned"] += len(skipped)
+        table.state[skipped] |= ITEM | STABLE
+        self._recount(table.tree_key[skipped], table.pte[skipped], 1)
+
+    def _spread(self, old: I64, new: I64, digests: U64, flags: int) -> tuple[I64, I64]:
+        """Other entries that map the same frame since a fork map a KSM frame now, without an item on it.
+
+        Returns them, and which of the frames each maps.
+        """
         if len(old) == 0:
-            return
-        table = self._n.table
+            return old, old
+        n, table = self._n, self._n.table
+        n.swap.cached = renamed(n.swap.cached, old, new)
         slots = np.flatnonzero(table.state[: table.size] & SHARED)
         order = np.argsort(old)
         at = order[np.minimum(np.searchsorted(old, table.pte[slots], sorter=order), len(old) - 1)]
@@ -45,14 +118,14 @@ class Merger:
         self._faults.withdraw(slots)
         table.pte[slots] = new[at]
         table.tree_key[slots] = digests[at]
-        state = table.state[slots] & ~np.uint8(SHARED | UNSTABLE)
-        table.state[slots] = state | KSM | ACTIVE
+        table.state[slots] = (table.state[slots] & ~np.uint16(SHARED)) | np.uint16(flags | ACTIVE)
+        return slots, at
 
     def _hang(self, slots: I64, frames: I64, digests: U64) -> None:
         table = self._n.table
         table.pte[slots] = frames
         table.tree_key[slots] = digests
-        table.state[slots] = ITEM | STABLE | KSM | PRESENT
+        table.state[slots] = (table.state[slots] & CHECKED) | ITEM | STABLE | KSM | PRESENT
 
     def on_merge(self, keys: I64, frames: I64, digests: U64) -> None:
         """These pages are to map KSM frames of the same digest; bytes are compared before."""
@@ -60,13 +133,13 @@ class Merger:
         if not n.contents.with_bytes:
             self._replace(keys, frames, digests)
             return
-        old = n.table.pte[n.spaces.index.slots(keys)]
+        old = n.table.pte[self._slots(keys)]
         n.out.send(Kind.COMPARE_SOURCE, node_of_frame(old), keys, old, frames, digests)
 
     def _replace(self, keys: I64, frames: I64, digests: U64) -> None:
         n, table = self._n, self._n.table
         n.version += 1
-        slots = n.spaces.index.slots(keys)
+        slots = self._slots(keys)
         old = table.pte[slots]
         n.counters["pages_merged"] += len(slots)
         n.counters["pages_merged_remote"] += int(
@@ -94,10 +167,15 @@ class Merger:
         self._replace(keys[same], frames[same], digests[same])
         keys, frames, digests = keys[~same], frames[~same], digests[~same]
         n = self._n
-        slots = n.spaces.index.slots(keys)
-        n.table.state[slots] = (n.table.state[slots] & ~np.uint8(UNSTABLE)) | ACTIVE
+        slots = self._slots(keys)
+        n.table.state[slots] = (n.table.state[slots] & ~np.uint16(UNSTABLE | WAITING)) | ACTIVE
         self._faults.put(frames)
-        n.out.send(Kind.UNHANG, n.home_of_frames(digests, frames), digests, frames)
+        self._recount(digests, frames, -1)
+
+    def _recount(self, digests: U64, frames: I64, change: int) -> None:
+        n = self._n
+        changes = np.full(len(frames), change)
+        n.out.send(Kind.RECOUNT, n.home_of_frames(digests, frames), digests, frames, changes)
 
     # Frames of this node.
 
@@ -108,4 +186,4 @@ class Merger:
         """Stable nodes were removed with all their items."""
         table = self._n.table
         slots = self._n.broken.take_frames(frames)
-        table.state[slots] &= ~np.uint8(STABLE)
+        table.state[slots] &= ~np.uint16(STABLE | BROKEN)

@@ -57,6 +57,8 @@ class Plan:
     founder: Bool
     #: bool[events]: the page waits in the unstable tree now.
     waits: Bool
+    #: bool[events]: the page's frame, which it shared, has become the KSM frame of `target`.
+    own: Bool
     #: int64[groups]: the stable node that the page which waited before was merged into; -1 if it was not.
     waited_target: I64
     #: int64[nodes and new nodes]: rmap_items; int64[new nodes]: content.
@@ -102,6 +104,7 @@ def plan_regular(p: Problem) -> Plan:
         target=target,
         founder=in_new & (in_block == 1),
         waits=~joins & ~in_new,
+        own=np.zeros(len(p.group), np.bool_),
         waited_target=waited_target,
         node_count=count,
         new_group=np.repeat(np.arange(p.groups), new_nodes),
@@ -133,10 +136,14 @@ class _Stepwise:
         self.count[self.place_of_node] = p.node_count
         self.next_new = first_old - 1
         self.founded = np.zeros(size, np.bool_)
+        #: The frame that a new stable node took.
+        self.origin = np.full(size, NOBODY)
+        self.group_of_place = np.repeat(np.arange(p.groups), new_places + old_places)
         self.waiting_frame = p.waiting.copy()
         self.waiting = np.where(p.waiting >= 0, WAITED, NOBODY)
         self.target = np.full(len(p.group), NOBODY)
         self.founder = np.zeros(len(p.group), np.bool_)
+        self.own = np.zeros(len(p.group), np.bool_)
         self.waited_target = np.full(p.groups, NOBODY)
 
     def run(self) -> Plan:
@@ -158,22 +165,34 @@ class _Stepwise:
         self.count[self.place_of_node[p.node[leaving]]] -= 1
         joining = known[p.kind[known] == Event.JOIN_OWN]
         self.count[self.place_of_node[p.node[joining]]] += 1
-        stable_only = kind == Event.STABLE_ONLY
-        lookups = events[(kind == Event.CANDIDATE) | (kind == Event.CANDIDATE_SHARED) | stable_only]
+        searching = events[(kind != Event.LEAVE) & (kind != Event.JOIN_OWN)]
+        searching = self._join_own(searching)
+        lookups = searching[p.kind[searching] != Event.VOLATILE_SHARED]
         if len(lookups) == 0:
             return
-        place = self._first_with_room(p.group[lookups])
+        place = self._first(self.count < self.p.limit)[p.group[lookups]]
         found = place >= 0
         self.target[lookups[found]] = place[found]
         self.count[place[found]] += 1
         rest = lookups[~found]
         self._unstable(rest[p.kind[rest] != Event.STABLE_ONLY])
 
-    def _first_with_room(self, groups: I64) -> I64:
-        """For each content the first place with room; -1 if there is none."""
+    def _join_own(self, events: I64) -> I64:
+        """Pages whose frame has become a KSM frame join its stable node; returns the others."""
+        p = self.p
+        frame = np.full(p.groups, WAITED)
+        frame[p.group[events]] = p.frame[events]
+        place = self._first(self.origin == frame[self.group_of_place])[p.group[events]]
+        own = place >= 0
+        self.target[events[own]] = place[own]
+        self.count[place[own]] += 1
+        self.own[events[own]] = True
+        return events[~own]
+
+    def _first(self, fit: Bool) -> I64:
+        """For each content its first place that fits; -1 if there is none."""
         size = len(self.count)
-        candidates = np.where(self.count < self.p.limit, np.arange(size), size)
-        first = np.minimum.reduceat(candidates, self.start)[groups]
+        first = np.minimum.reduceat(np.where(fit, np.arange(size), size), self.start)
         return np.where(first < size, first, NOBODY)
 
     def _unstable(self, events: I64) -> None:
@@ -188,6 +207,7 @@ class _Stepwise:
         self.next_new[group] -= 1
         self.count[place] = 2
         self.founded[place] = True
+        self.origin[place] = p.frame[second]
         self.target[second] = place
         self.founder[second] = True
         first = self.waiting[group]
@@ -208,6 +228,7 @@ class _Stepwise:
             target=number[self.target],
             founder=self.founder,
             waits=waits,
+            own=self.own,
             waited_target=number[self.waited_target],
             node_count=np.concatenate([self.count[self.place_of_node], self.count[new]]),
             new_group=np.sort(group_of_new),

@@ -43,16 +43,19 @@ class MmSlots:
             self.rank += len(mms)
         self._ranks = None
 
-    def exit(self, mm: int) -> None:
-        """__ksm_exit(): what is left of the process is to be cleaned up next."""
+    def exit(self, mm: int, *, items: bool) -> bool:
+        """__ksm_exit(): a process with rmap_items is to be cleaned up next; another leaves the list.
+
+        Returns whether it has left.
+        """
         at = self._list.index(mm)
-        if not self.in_pass or at == self.rank:
-            return
-        del self._list[at]
-        if at < self.rank:
-            self.rank -= 1
-        self._list.insert(self.rank + 1, mm)
-        self._ranks = None
+        if self.in_pass and at == self.rank:
+            self.vpn = 0
+            return False
+        self.remove(mm)
+        if items:
+            self._list.insert(self.rank + 1 if self.in_pass else 0, mm)
+        return not items
 
     def remove(self, mm: int) -> None:
         """The scan found nothing mergeable in this process."""

@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 
 from cluster import commands as c
+from cluster.decide import decide
 from cluster.digest import Contents
 from cluster.faults import Faults
 from cluster.frames import Frames
 from cluster.mailbox import Inbox, Kind, Outbox, Packed
 from cluster.merge import Merger
+from cluster.migrate import Migration
 from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
+from cluster.placement import Placement
 from cluster.processes import Processes
 from cluster.scan import Scanner
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import KsmSpec, SimulationSpec
 from cluster.state import NodeState
 from cluster.trees import Trees
-from cluster.words import node_of_frame
+from cluster.vma import Mm
+from cluster.words import I64, node_of_frame
 from cluster.workload import Workload
 
 
@@ -53,27 +57,28 @@ class Node:
             contents=Contents(with_bytes=with_bytes),
             out=Outbox(node),
         )
-        faults = Faults(self.state)
+        placement = Placement(self.state)
+        faults = Faults(self.state, placement)
         scanner = Scanner(self.state, faults)
-        merger = Merger(self.state, faults)
+        merger = Merger(self.state, faults, scanner)
         self.scanner = scanner
-        self.trees = Trees(self.state)
-        self.processes = Processes(self.state, faults)
+        self.trees = trees = Trees(self.state)
+        migration = Migration(self.state, faults, placement, trees)
+        self.processes = Processes(self.state, faults, migration)
         self.workload = Workload(self.state, faults, spec, snapshots)
         self._gauges: tuple[int, dict[str, int]] = (-1, {})
         self._handlers: dict[Kind, Callable[..., None]] = {
-            Kind.ALLOC: faults.on_alloc,
-            Kind.ALLOC_REPLY: faults.on_alloc_reply,
+            Kind.ALLOC: placement.on_alloc,
+            Kind.ALLOC_REPLY: placement.on_alloc_reply,
             Kind.SET_CONTENT: faults.on_set_content,
             Kind.GET: faults.on_get,
             Kind.PUT: faults.on_put,
             Kind.CONTENT_REQUEST: scanner.on_content_request,
             Kind.CONTENT_REPLY: scanner.on_content_reply,
-            Kind.EVENT: self.trees.on_event,
-            Kind.WITHDRAW: self.trees.on_withdraw,
-            Kind.STALE: self.trees.on_stale,
-            Kind.UNHANG: self.trees.on_unhang,
-            Kind.DROPPED: merger.on_dropped,
+            Kind.EVENT: trees.on_event,
+            Kind.WITHDRAW: trees.on_withdraw,
+            Kind.STALE: trees.on_stale,
+            Kind.DROPPED: self._on_dropped,
             Kind.WAIT: merger.on_wait,
             Kind.STABLE: merger.on_stable,
             Kind.MERGE: merger.on_merge,
@@ -81,7 +86,33 @@ class Node:
             Kind.COMPARE_SOURCE: merger.on_compare_source,
             Kind.COMPARE_TARGET: merger.on_compare_target,
             Kind.VERDICT: merger.on_verdict,
+            Kind.RECOUNT: trees.on_recount,
+            Kind.WAIT_FRAME: trees.on_wait_frame,
+            Kind.COPY: placement.on_copy,
+            Kind.FILL: placement.on_fill,
+            Kind.HUNG: merger.on_hung,
+            Kind.LOOSE: merger.on_loose,
+            Kind.BREAK: merger.on_break,
+            Kind.MAP_ZERO: merger.on_map_zero,
+            Kind.PIN: faults.on_pin,
+            Kind.UNPIN: faults.on_unpin,
+            Kind.SWAP_REQUEST: faults.on_swap_request,
+            Kind.SWAP_REPLY: faults.on_swap_reply,
+            Kind.MIGRATE: migration.on_migrate,
+            Kind.RMAP_WALK: migration.on_rmap_walk,
+            Kind.RMAP_FOUND: migration.on_rmap_found,
+            Kind.MOVE_IN: migration.on_move_in,
+            Kind.MOVED: migration.on_moved,
+            Kind.MOVED_OUT: migration.on_moved_out,
+            Kind.MIGRATING: trees.on_migrating,
+            Kind.UNLINKED: self.state.on_unlinked,
+            Kind.LANDED: self.state.on_landed,
         }
+        self._merger = merger
+
+    def _on_dropped(self, frames: I64) -> None:
+        self._merger.on_dropped(frames)
+        self.trees.on_dropped(frames)
 
     def step(self, command: c.Command | None, inbox: Inbox) -> tuple[Report, Packed]:
         """Takes in the messages, carries out the command, and gives what is to be sent."""
@@ -101,12 +132,19 @@ class Node:
             case c.Order(ranks):
                 self.state.ranks = ranks
             case c.Scan(window):
+                self.state.window = window
                 self.scanner.scan(window)
             case c.Decide(window):
-                self.trees.decide(window)
+                decide(self.trees, window)
             case c.SetKnobs(knobs):
                 self._set_knobs(knobs)
-            case c.CountPages() | c.Locate() | c.Collect() | c.Dump():
+            case c.Move():
+                self.state.migration = command.number
+                return self.processes.run(command)
+            case c.UnmergeAll():
+                self.processes.unmerge_all()
+                self.trees.clear()
+            case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
                 return self.processes.run(command)
@@ -114,27 +152,38 @@ class Node:
 
     def _answer(self, question: c.Question) -> dict[str, Any]:
         match question:
+            case c.RemoveStable():
+                return {"left": self.trees.remove_unmapped()}
             case c.CountPages(low):
                 return {"pages": self.scanner.count(low)}
+            case c.CountOn(mm):
+                return {"pages": self.processes.count_on(question)} if self._has(mm) else {}
             case c.Locate(mm):
-                mine = mm in self.state.spaces.mms
-                return {"position": self.scanner.locate(question)} if mine else {}
+                return {"position": self.scanner.locate(question)} if self._has(mm) else {}
             case c.Collect():
-                shared, sharing = self.trees.shared, self.trees.sharing
+                shared, sharing, _, _ = self.trees.counts()
                 return {"statistics": self.statistics(), "shared": shared, "sharing": sharing}
             case c.Dump():
                 return self.dump()
 
+    def _has(self, mm: int) -> bool:
+        return mm in self.state.spaces.mms
+
     def _set_knobs(self, knobs: KsmSpec) -> None:
+        old = self.state.knobs
+        if old.merge_across_nodes != knobs.merge_across_nodes:
+            self.processes.withdraw_all()
+            self.state.strays.clear()
         self.state.knobs = knobs
-        self.processes.look_again()
+        if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
+            self.processes.look_again()
 
     def statistics(self) -> dict[str, int]:
         """Every statistic of this node but pages_shared and pages_sharing: those belong to frames' nodes."""
         n = self.state
         if self._gauges[0] != n.version:
             self._gauges = (n.version, self._page_table_gauges())
-        chains, dups = self.trees.chains()
+        _, _, chains, dups = self.trees.counts()
         return {
             **self._gauges[1],
             "frames_used": n.frames.used,
@@ -173,7 +222,7 @@ class Node:
             [np.empty(0, np.int64)]
             + [np.arange(v.slot0, v.slot0 + v.pages) for v in index.vmas if not v.unmapped]
         )
-        used = np.flatnonzero(n.frames.refcount)
+        used = n.frames.in_use()
         return {
             "keys": index.keys(slots, index.vma_of(slots)) if len(slots) else slots,
             "pte": n.table.pte[slots],
@@ -184,4 +233,15 @@ class Node:
             "mapping": n.frames.mapping[used],
             "content": n.frames.content[used],
             "free": n.frames.free_count,
+            "processes": {mm.id: self._about(mm) for mm in n.spaces.mms.values() if not mm.exited},
+        }
+
+    def _about(self, mm: Mm) -> dict[str, Any]:
+        merging, items = self.processes.items(mm)
+        return {
+            "ksm_merging_pages": merging,
+            "ksm_rmap_items": items,
+            "ksm_zero_pages": self.processes.zero_pages(mm),
+            "ksm_merge_any": mm.merge_any,
+            "ksm_mergeable": mm.mergeable,
         }

@@ -11,16 +11,16 @@ import numpy as np
 
 from cluster.words import Array
 
-#: Nothing mapped; swapped out; the shared zero page.
+#: Nothing mapped; the shared zero page; and from here downwards, swapped out: PTE_SWAP - number of the entry.
 PTE_NONE = -1
-PTE_SWAP = -2
-PTE_ZERO = -3
+PTE_ZERO = -2
+PTE_SWAP = -3
 
 #: An rmap_item exists.
 ITEM = 1
-#: It hangs in the unstable tree (counted in pages_unshared).
+#: It was put into the unstable tree (counted in pages_unshared) and not visited since.
 UNSTABLE = 2
-#: It hangs on a stable node (counted in pages_shared or pages_sharing), even if the page has been broken out.
+#: It hangs on a stable node (counted in pages_shared or pages_sharing).
 STABLE = 4
 #: The entry maps a KSM frame.
 KSM = 8
@@ -32,6 +32,14 @@ SHARED = 32
 ZEROED = 64
 #: The entry maps a frame.
 PRESENT = 128
+#: The item has a checksum.
+CHECKED = 256
+#: The stable node it hangs on is not that of the frame that the entry maps (NodeState.broken knows which).
+BROKEN = 512
+#: The unstable tree's home has the page; `tree_node` says where that is.
+WAITING = 1024
+#: The KSM frame mapped has no stable node.
+ORPHAN = 2048
 
 
 class PageTable:
@@ -39,18 +47,20 @@ class PageTable:
 
     def __init__(self) -> None:
         self.pte = np.empty(0, np.int64)
-        self.state = np.empty(0, np.uint8)
+        self.state = np.empty(0, np.uint16)
         #: What the item remembers of the content at ksmd's last visit.
         self.checksum = np.empty(0, np.uint32)
         #: Digest under which the page hangs in a tree, or that its KSM frame has.
         self.tree_key = np.empty(0, np.uint64)
+        #: Of a waiting page, the node of its frame when it was put into the unstable tree.
+        self.tree_node = np.empty(0, np.uint16)
         #: smart_scan: visits without a merge, and visits still to be skipped.
         self.age = np.empty(0, np.uint8)
         self.remaining_skips = np.empty(0, np.uint8)
         self.size = 0
         self._holes: list[tuple[int, int]] = []
 
-    _ARRAYS = ("pte", "state", "checksum", "tree_key", "age", "remaining_skips")
+    _ARRAYS = ("pte", "state", "checksum", "tree_key", "tree_node", "age", "remaining_skips")
 
     def allocate(self, pages: int) -> int:
         """First slot of a run of empty slots."""

@@ -10,45 +10,105 @@ from cluster import commands as c
 from cluster.errors import SimulationError
 from cluster.faults import Faults
 from cluster.mailbox import Kind
-from cluster.page_table import ACTIVE, ITEM, KSM, PRESENT, SHARED, ZEROED
+from cluster.migrate import Migration
+from cluster.page_table import (
+    ACTIVE,
+    BROKEN,
+    CHECKED,
+    ITEM,
+    KSM,
+    ORPHAN,
+    PRESENT,
+    PTE_SWAP,
+    SHARED,
+    STABLE,
+    UNSTABLE,
+    WAITING,
+    ZEROED,
+)
 from cluster.state import NodeState
 from cluster.vma import Mm, Vma
-from cluster.words import I64, node_of_frame, node_of_mm
+from cluster.window import Window
+from cluster.words import I64, is_ksm_word, node_of_frame, node_of_mm
 
 
 class Processes:
-    def __init__(self, node: NodeState, faults: Faults) -> None:
+    def __init__(self, node: NodeState, faults: Faults, migration: Migration) -> None:
         self._n = node
         self._faults = faults
+        self._migration = migration
 
     def run(self, command: c.ProcessCommand) -> dict[str, Any]:
         """Carries out a command if its process is one of this node's."""
         mm = command.parent if isinstance(command, c.Fork) else command.mm
         if node_of_mm(mm) != self._n.id:
             return {}
-        if isinstance(command, c.Reap):
-            return {"gone": self._reap(command.mm)}
-        self._change(command)
+        match command:
+            case c.Reap(mm):
+                return self._reap(mm)
+            case c.Exit(mm):
+                return {"items": self._exit(self._mm(mm))}
+            case c.Write() | c.Read() | c.Drop() | c.PageOut() | c.Move():
+                self._touch(command)
+            case _:
+                self._change(command)
         return {}
 
-    def _change(self, command: c.ProcessCommand) -> None:
+    def _touch(self, command: c.Write | c.Read | c.Drop | c.PageOut | c.Move) -> None:
+        """What processes do to pages."""
+        match command:
+            case c.Write(mm, vpns, ids):
+                self._faults.write(self._slots(mm, vpns), ids)
+            case c.Read(mm, start, pages):
+                self._faults.read(self._slots(mm, np.arange(start, start + pages)))
+            case c.PageOut(mm, start, pages):
+                self._faults.page_out(self._mapped(mm, start, pages))
+            case c.Move(mm, start, pages, to):
+                self._migration.move(self._mapped(mm, start, pages), to)
+            case c.Drop():
+                self._drop(command)
+
+    def _change(self, command: c.NewProcess | c.Map | c.Madvise | c.MergeAny | c.Fork) -> None:
+        """What processes do to their address spaces."""
         match command:
             case c.NewProcess(mm):
                 self._n.spaces.mms[mm] = Mm(mm)
             case c.Map(mm, start, pages, policy):
                 self._n.spaces.map(self._mm(mm), start, pages, policy)
-            case c.Write():
-                self._faults.write(self._slots(command.mm, command.vpns), command.ids)
-            case c.Read(mm, start, pages):
-                self._faults.read(self._slots(mm, np.arange(start, start + pages)))
             case c.Madvise():
                 self._madvise(command)
-            case c.Drop():
-                self._drop(command)
+            case c.MergeAny(mm):
+                self._mm(mm).merge_any = True
+                for vma in self._mm(mm).vmas:
+                    self._set_mergeable(vma, not vma.unmapped)
             case c.Fork(parent, child):
                 self._fork(self._mm(parent), child)
-            case c.Exit(mm):
-                self._exit(self._mm(mm))
+
+    def count_on(self, question: c.CountOn) -> int:
+        """How many of these pages have their frame on a node."""
+        table = self._n.table
+        slots = self._mapped(question.mm, question.start, question.pages)
+        slots = slots[(table.state[slots] & PRESENT) != 0]
+        return int(np.count_nonzero(node_of_frame(table.pte[slots]) == question.to))
+
+    def unmerge_all(self) -> None:
+        """Breaks every merge of mergeable memory, and frees all rmap_items."""
+        n, table = self._n, self._n.table
+        for mm in list(n.spaces.mms.values()):
+            for vma in mm.vmas:
+                if vma.mergeable:
+                    self._faults.break_ksm(_slots_of(vma))
+        items = np.flatnonzero(table.state[: table.size] & ITEM)
+        state = table.state[items] & ~np.uint16(ITEM | UNSTABLE | STABLE | CHECKED | BROKEN | WAITING)
+        table.state[items] = state | ACTIVE
+        table.age[items] = 0
+        table.remaining_skips[items] = 0
+        n.broken.forget()
+        n.strays.clear()
+        n.orphans.update(n.swap.cached[is_ksm_word(n.swap.cached) & (n.swap.cached >= 0)].tolist())
+        n.window = Window(0)
+        for mm in list(n.spaces.mms.values()):
+            self._reap(mm.id)
 
     def _mm(self, mm: int) -> Mm:
         return self._n.spaces.mms[mm]
@@ -59,30 +119,40 @@ class Processes:
             raise SimulationError(f"page {int(vpns[slots < 0][0]):#x} of process {mm} is not mapped")
         return slots
 
+    def _mapped(self, mm: int, start: int, pages: int) -> I64:
+        """Slots of the pages of a range that are mapped, in order."""
+        vmas = self._n.spaces.split(self._mm(mm), start, start + pages)
+        return np.concatenate([np.empty(0, np.int64), *map(_slots_of, vmas)])
+
     def _madvise(self, command: c.Madvise) -> None:
+        for vma in self._n.spaces.split(self._mm(command.mm), command.start, command.start + command.pages):
+            self._set_mergeable(vma, command.mergeable)
+        self._n.version += 1
+
+    def _set_mergeable(self, vma: Vma, mergeable: bool) -> None:
+        if vma.mergeable == mergeable:
+            return
+        n, slots = self._n, _slots_of(vma)
+        if mergeable:
+            self._faults.reappear(slots)
+        else:
+            self._faults.break_ksm(slots)
+            self._faults.lose(slots)
+        vma.mergeable = mergeable
+        n.spaces.changed()
+        state = n.table.state[slots]
+        n.table.state[slots[(state & (PRESENT | ITEM)) != 0]] |= ACTIVE
+
+    def withdraw_all(self) -> None:
+        """No page waits in an unstable tree any more."""
         n = self._n
-        vmas = n.spaces.split(self._mm(command.mm), command.start, command.start + command.pages)
-        for vma in vmas:
-            if vma.mergeable == command.mergeable:
-                continue
-            slots = _slots_of(vma)
-            if not command.mergeable:
-                self._faults.copy_out(slots)
-            vma.mergeable = command.mergeable
-            n.spaces.changed()
-            state = n.table.state[slots]
-            self._faults.withdraw(slots)
-            n.table.state[slots[(state & (PRESENT | ITEM)) != 0]] |= ACTIVE
-        n.version += 1
+        self._faults.withdraw(np.flatnonzero(n.table.state[: n.table.size] & WAITING))
 
     def look_again(self) -> None:
         """Rules have changed: ksmd's next visit to every page that is not merged has something to do."""
         n = self._n
         state = n.table.state[: n.table.size]
-        slots = np.flatnonzero((state & ITEM != 0) & (state & KSM == 0))
-        self._faults.withdraw(slots)
-        n.table.state[slots] |= ACTIVE
-        n.version += 1
+        n.table.state[np.flatnonzero((state & ITEM != 0) & (state & KSM == 0))] |= ACTIVE
 
     def _drop(self, command: c.Drop) -> None:
         vmas = self._n.spaces.split(self._mm(command.mm), command.start, command.start + command.pages)
@@ -101,10 +171,14 @@ class Processes:
         """The child maps the parent's frames; both write to copies from now on."""
         n, table = self._n, self._n.table
         child = Mm(child_id, merge_any=parent.merge_any)
+        if n.profile.fork_copies_counts:
+            child.inherited = self.items(parent)
         n.spaces.mms[child_id] = child
         for vma in [v for v in parent.vmas if not v.unmapped]:
             copy = n.spaces.map(child, vma.start, vma.pages, vma.policy, vma.name)
             copy.mergeable = vma.mergeable
+            copy.anon = vma.anon
+            copy.lineage = (parent.id, *vma.lineage) if vma.anon else ()
             self._share(_slots_of(vma), _slots_of(copy))
             present = _slots_of(copy)
             if vma.mergeable:
@@ -116,30 +190,52 @@ class Processes:
         n, table = self._n, self._n.table
         state = table.state[old]
         private = (state & (PRESENT | KSM)) == PRESENT
+        pte = table.pte[old]
+        n.swap.hold(pte[pte <= PTE_SWAP])
         table.state[old[private]] |= SHARED
         table.pte[new] = table.pte[old]
         table.tree_key[new] = table.tree_key[old]
-        table.state[new] = table.state[old] & (PRESENT | KSM | SHARED | ZEROED)
+        table.state[new] = table.state[old] & (PRESENT | KSM | ORPHAN | SHARED | ZEROED)
         frames = table.pte[new[(state & PRESENT) != 0]]
         n.out.send(Kind.GET, node_of_frame(frames), frames)
 
-    def _exit(self, mm: Mm) -> None:
+    def _exit(self, mm: Mm) -> bool:
+        """Returns whether ksmd has rmap_items of the process."""
         mm.exited = True
         for vma in mm.vmas:
             self._faults.drop(_slots_of(vma))
             self._unmap(vma)
+        return self.items(mm)[1] > mm.inherited[1]
 
-    def _reap(self, mm_id: int) -> bool:
-        """Frees what ksmd has passed over for good; returns whether nothing of the process is mergeable."""
+    def items(self, mm: Mm) -> tuple[int, int]:
+        """ksm_merging_pages and ksm_rmap_items."""
+        merging, items = mm.inherited
+        for vma in mm.vmas:
+            state = self._n.table.state[vma.slot0 : vma.slot0 + vma.pages]
+            merging += int(np.count_nonzero(state & STABLE))
+            items += int(np.count_nonzero(state & ITEM))
+        return merging, items
+
+    def zero_pages(self, mm: Mm) -> int:
+        """ksm_zero_pages."""
+        state = self._n.table.state
+        return sum(int(np.count_nonzero(state[v.slot0 : v.slot0 + v.pages] & ZEROED)) for v in mm.vmas)
+
+    def _reap(self, mm_id: int) -> dict[str, Any]:
+        """Frees what ksmd has passed over for good.
+
+        Tells whether nothing of the process is mergeable, and whether some of it could not be freed yet.
+        """
         n = self._n
         mm = n.spaces.mms[mm_id]
         for vma in [v for v in mm.vmas if v.unmapped]:
-            n.table.release(vma.slot0, vma.pages)
-            mm.vmas.remove(vma)
-        if mm.exited:
+            if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
+                n.table.release(vma.slot0, vma.pages)
+                mm.vmas.remove(vma)
+        if mm.exited and not mm.vmas:
             del n.spaces.mms[mm_id]
         n.spaces.changed()
-        return not mm.mergeable
+        return {"gone": not mm.mergeable, "again": any(vma.unmapped for vma in mm.vmas)}
 
 
 def _slots_of(vma: Vma) -> I64:

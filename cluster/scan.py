@@ -14,9 +14,23 @@ import numpy as np
 from cluster.commands import Locate
 from cluster.faults import Faults
 from cluster.mailbox import Kind
-from cluster.page_table import ACTIVE, ITEM, KSM, PRESENT, PTE_ZERO, SHARED, STABLE, UNSTABLE, ZEROED
+from cluster.page_table import (
+    ACTIVE,
+    BROKEN,
+    CHECKED,
+    ITEM,
+    KSM,
+    ORPHAN,
+    PRESENT,
+    PTE_ZERO,
+    SHARED,
+    STABLE,
+    UNSTABLE,
+    WAITING,
+    ZEROED,
+)
 from cluster.state import NodeState
-from cluster.vma import Vma, positions
+from cluster.vma import Vma
 from cluster.window import Window
 from cluster.words import I64, U8, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
 
@@ -39,6 +53,20 @@ class Event(IntEnum):
     JOIN_OWN = 3
     #: Only the stable tree is searched; nothing happens if it does not have the content.
     STABLE_ONLY = 4
+    #: The content has changed; but a frame, shared since a fork, may just have become a KSM frame: JOIN_OWN.
+    VOLATILE_SHARED = 5
+    #: As STABLE_ONLY; what is not found is mapped to the zero page.
+    STABLE_OR_ZERO = 6
+    #: As CANDIDATE; the frame is a KSM frame without a stable node, and so cannot be replaced.
+    CANDIDATE_ORPHAN = 7
+    #: A page that was found gone while it waited in the unstable tree leaves it.
+    ERASE = 8
+    #: The entry maps a KSM frame that has migrated out of its tree: + 1 if the item hangs on its stable node,
+    #: + 2 if the item has no checksum of this content yet.
+    STRAY = 9
+    STRAY_HANGING = 10
+    STRAY_UNSEEN = 11
+    STRAY_HANGING_UNSEEN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,84 +184,113 @@ class Scanner:
             self._leave_trees(np.flatnonzero(leaving) + run.start)
         return skipped
 
+    def unskip(self, slots: I64) -> Bool:
+        """Undoes what the last window did to pages of these slots; tells which of them were skipped."""
+        table = self._n.table
+        table.age[slots] -= 1
+        age, skips = table.age[slots], table.remaining_skips[slots]
+        old = age >= SKIP_FROM_AGE
+        # Just visited, a page has all its skips before it: no page younger by a visit has so many left.
+        visited = old & (skips == SKIP_AGE[age])
+        skipped: Bool = old & ~visited
+        table.remaining_skips[slots[visited]] = 0
+        table.remaining_skips[slots[skipped]] += 1
+        return skipped
+
     def _leave_trees(self, slots: I64) -> None:
         """remove_rmap_item_from_tree(); the pages are to be looked up anew at their next visit."""
-        n, table = self._n, self._n.table
-        n.version += 1
-        self._faults.withdraw(slots)
+        self._n.version += 1
         keys, pos = self._name(slots)
-        state = table.state[slots]
-        hanging = (state & STABLE) != 0
-        self._leave(slots[hanging], keys[hanging], pos[hanging])
-        table.state[slots] = (state & ~np.uint8(UNSTABLE | STABLE)) | ACTIVE
+        self._take_out(slots, keys, pos, np.ones(len(slots), np.bool_))
+        self._n.table.state[slots] |= ACTIVE
 
     # Visits.
 
     def _name(self, slots: I64) -> tuple[I64, I64]:
         """Item keys and scan positions."""
-        index = self._n.spaces.index
-        keys = index.keys(slots, index.vma_of(slots))
-        return keys, positions(keys, self._n.rank_of(keys))
+        keys = self._n.keys_of(slots)
+        return keys, self._n.position(keys)
 
     def _visit(self, slots: I64) -> None:
-        n, table = self._n, self._n.table
-        index = n.spaces.index
+        table, index = self._n.table, self._n.spaces.index
         keys, pos = self._name(slots)
         state = table.state[slots]
-        broken = (state & (STABLE | KSM)) == STABLE
-        self._leave(slots[broken], keys[broken], pos[broken])
-        state[broken] &= ~np.uint8(STABLE)
         alive = ((state & PRESENT) != 0) & index.mergeable[index.vma_of(slots)]
-        self._forget(slots[~alive], state[~alive])
-        ksm = alive & ((state & KSM) != 0)
-        self._join_own(slots[ksm], keys[ksm], pos[ksm], state[ksm])
+        self._take_out(slots, keys, pos, alive)
+        self._forget(slots[~alive])
+        ksm = alive & ((state & (KSM | ORPHAN)) == KSM)
+        self._visit_ksm(slots[ksm], keys[ksm], pos[ksm])
         private = alive & ~ksm
-        self._visit_private(slots[private], keys[private], pos[private], state[private])
+        self._visit_private(slots[private], keys[private], pos[private])
+
+    def _take_out(self, slots: I64, keys: I64, pos: I64, alive: Bool) -> None:
+        """Items leave the trees, but for the stable node of the frame that they map now."""
+        n, table = self._n, self._n.table
+        state = table.state[slots]
+        gone = ~alive & ((state & WAITING) != 0)
+        if gone.any():
+            _, digests, homes = n.waiting(slots[gone])
+            kinds = np.full(len(homes), Event.ERASE, np.uint8)
+            n.out.send(Kind.EVENT, homes, digests, pos[gone], keys[gone], np.full(len(homes), -1), kinds)
+        self._faults.withdraw(slots[alive])
+        broken = (state & BROKEN) != 0
+        self._leave(slots[broken], keys[broken], pos[broken])
+        table.state[slots] = state & ~np.uint16(UNSTABLE | WAITING)
+        table.state[slots[broken]] &= ~np.uint16(STABLE | BROKEN)
 
     def _leave(self, slots: I64, keys: I64, pos: I64) -> None:
-        n, table = self._n, self._n.table
-        self._send(Event.LEAVE, table.tree_key[slots], pos, keys, n.broken.take(slots))
+        if len(slots):
+            frames, digests = self._n.broken.take(slots)
+            self._send(Event.LEAVE, digests, pos, keys, frames)
 
     def _send(self, event: Event, digests: U64, pos: I64, keys: I64, frames: I64) -> None:
         kinds = np.full(len(keys), event, np.uint8)
         self._send_events(kinds, digests, pos, keys, frames)
 
     def _send_events(self, kinds: U8, digests: U64, pos: I64, keys: I64, frames: I64) -> None:
-        n = self._n
-        n.out.send(Kind.EVENT, n.home_of_frames(digests, frames), digests, pos, keys, frames, kinds)
+        self._n.send_to_trees(Kind.EVENT, digests, frames, digests, pos, keys, frames, kinds)
 
-    def _forget(self, slots: I64, state: U8) -> None:
+    def _forget(self, slots: I64) -> None:
         """Items of pages that are gone, or not mergeable any more, are freed."""
         table = self._n.table
-        leaving = slots[(state & (STABLE | KSM)) == (STABLE | KSM)]
-        if len(leaving):
-            keys, pos = self._name(leaving)
-            self._send(Event.LEAVE, table.tree_key[leaving], pos, keys, table.pte[leaving])
-        table.state[slots] = state & (KSM | SHARED | ZEROED | PRESENT)
+        table.state[slots] &= KSM | ORPHAN | SHARED | ZEROED | PRESENT
         table.age[slots] = 0
         table.remaining_skips[slots] = 0
 
-    def _join_own(self, slots: I64, keys: I64, pos: I64, state: U8) -> None:
+    def _visit_ksm(self, slots: I64, keys: I64, pos: I64) -> None:
         """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""
-        table = self._n.table
-        new = (state & STABLE) == 0
-        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], pos[new], keys[new], table.pte[slots[new]])
-        table.state[slots] = (state | ITEM | STABLE) & ~np.uint8(ACTIVE)
-
-    def _visit_private(self, slots: I64, keys: I64, pos: I64, state: U8) -> None:
         n, table = self._n, self._n.table
-        new = (state & ITEM) == 0
-        table.state[slots] = (state | ITEM) & ~np.uint8(UNSTABLE)
+        frames = table.pte[slots]
+        state = table.state[slots]
+        hanging = (state & STABLE) != 0
+        table.state[slots] = (state | ITEM) & ~np.uint16(ACTIVE)
+        stray = np.zeros(len(slots), np.bool_)
+        if n.strays:
+            stray = np.isin(frames, list(n.strays))
+            self._visit_strays(slots[stray], keys[stray], pos[stray])
+        new = ~hanging & ~stray
+        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], pos[new], keys[new], frames[new])
+        table.state[slots[new]] |= STABLE
+
+    def _visit_strays(self, slots: I64, keys: I64, pos: I64) -> None:
+        table = self._n.table
+        state, digests = table.state[slots], table.tree_key[slots]
+        seen = ((state & CHECKED) != 0) & (table.checksum[slots] == checksum(digests))
+        kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
+        self._send_events(kinds.astype(np.uint8), digests, pos, keys, table.pte[slots])
+
+    def _visit_private(self, slots: I64, keys: I64, pos: I64) -> None:
+        n, table = self._n, self._n.table
+        table.state[slots] |= ITEM
         frames = table.pte[slots]
         away = node_of_frame(frames) != n.id
         if away.any():
-            table.state[slots[away & new]] &= ~np.uint8(ITEM)
             n.out.send(
                 Kind.CONTENT_REQUEST, node_of_frame(frames[away]), slots[away], keys[away], frames[away]
             )
             here = ~away
-            slots, keys, pos, new, frames = slots[here], keys[here], pos[here], new[here], frames[here]
-        self._compare(slots, keys, pos, new, frames, n.frames.content[pfn_of(frames)])
+            slots, keys, pos, frames = slots[here], keys[here], pos[here], frames[here]
+        self._compare(slots, keys, pos, n.frames.content[pfn_of(frames)])
 
     def on_content_request(self, slots: I64, keys: I64, frames: I64) -> None:
         n = self._n
@@ -241,32 +298,40 @@ class Scanner:
         n.out.send(Kind.CONTENT_REPLY, node_of_key(keys), slots, keys, content)
 
     def on_content_reply(self, slots: I64, keys: I64, content: U64) -> None:
-        n, table = self._n, self._n.table
-        new = (table.state[slots] & ITEM) == 0
-        table.state[slots] |= ITEM
-        self._compare(slots, keys, positions(keys, n.rank_of(keys)), new, table.pte[slots], content)
+        self._compare(slots, keys, self._n.position(keys), content)
 
-    def _compare(self, slots: I64, keys: I64, pos: I64, new: Bool, frames: I64, digests: U64) -> None:
+    def _compare(self, slots: I64, keys: I64, pos: I64, digests: U64) -> None:
         """The checksum test; pages that pass it are looked up in the trees."""
         n, table = self._n, self._n.table
         sums = checksum(digests)
-        same = (table.checksum[slots] == sums) & ~new
+        state = table.state[slots]
+        same = (table.checksum[slots] == sums) & ((state & CHECKED) != 0)
         table.checksum[slots] = sums
-        n.counters["changed"] += int(np.count_nonzero(~same))
-        if n.knobs.use_zero_pages:
-            zero = same & (digests == 0)
-            self._map_zero(slots[zero], frames[zero])
-            same &= ~zero
-        slots, keys, pos, frames, digests = slots[same], keys[same], pos[same], frames[same], digests[same]
+        table.state[slots] = state | CHECKED
         table.tree_key[slots] = digests
-        kinds = np.where(table.state[slots] & SHARED, Event.CANDIDATE_SHARED, Event.CANDIDATE).astype(
-            np.uint8
-        )
-        self._send_events(kinds, digests, pos, keys, frames)
+        n.counters["changed"] += int(np.count_nonzero(~same))
+        kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
+        kinds[(state & SHARED) != 0] = Event.CANDIDATE_SHARED
+        kinds[(state & ORPHAN) != 0] = Event.CANDIDATE_ORPHAN
+        sent = same.copy()
+        if n.knobs.use_zero_pages:
+            zero = same & (digests == 0) & ((state & ORPHAN) == 0)
+            if n.profile.checksum_first:
+                self.map_zero(slots[zero])
+                sent &= ~zero
+            kinds[zero] = Event.STABLE_OR_ZERO
+        if n.profile.checksum_first:
+            looking = ~same & ((state & SHARED) != 0)
+            kinds[looking] = Event.VOLATILE_SHARED
+        else:
+            looking = ~same
+            kinds[looking] = Event.STABLE_ONLY
+        sent |= looking
+        self._send_events(kinds[sent], digests[sent], pos[sent], keys[sent], table.pte[slots[sent]])
 
-    def _map_zero(self, slots: I64, frames: I64) -> None:
+    def map_zero(self, slots: I64) -> None:
         """Pages of zeros give up their frames; their items live until the next pass."""
         table = self._n.table
-        self._faults.put(frames)
+        self._faults.put(table.pte[slots])
         table.pte[slots] = PTE_ZERO
-        table.state[slots] = ITEM | ZEROED | ACTIVE
+        table.state[slots] = (table.state[slots] & CHECKED) | ITEM | ZEROED | ACTIVE

@@ -10,50 +10,100 @@ import numpy as np
 
 from cluster.digest import Contents
 from cluster.frames import Frames
-from cluster.mailbox import Outbox
+from cluster.mailbox import Kind, Outbox
 from cluster.page_table import PageTable
+from cluster.profile import PROFILES, Profile
 from cluster.spec import KsmSpec
-from cluster.vma import AddressSpaces
-from cluster.words import I64, MAX_MMS_PER_NODE, MM_INDEX_BITS, U64, Array, mm_of_key, node_of_frame, scramble
+from cluster.swap import Swap
+from cluster.vma import AddressSpaces, positions
+from cluster.window import END, Window
+from cluster.words import (
+    I64,
+    MAX_MMS_PER_NODE,
+    MM_INDEX_BITS,
+    U64,
+    Array,
+    Bool,
+    is_ksm_word,
+    mm_of_key,
+    node_of_frame,
+    scramble,
+)
+
+#: More rmap_items than any stable node has.
+NO_LIMIT = 1 << 40
 
 
 class Broken:
-    """Items that still hang on a stable node although their page was broken out: slot and KSM frame word."""
+    """Items that hang on a stable node although their page was broken out."""
 
     def __init__(self) -> None:
-        self._slots: list[I64] = []
-        self._frames: list[I64] = []
+        self.forget()
 
-    def add(self, slots: I64, frames: I64) -> None:
+    def forget(self) -> None:
+        """Nothing hangs anywhere any more."""
+        self._slots: I64 = np.empty(0, np.int64)
+        self._frames: I64 = np.empty(0, np.int64)
+        self._digests: U64 = np.empty(0, np.uint64)
+        self._added: list[tuple[I64, I64, U64]] = []
+
+    def add(self, slots: I64, frames: I64, digests: U64) -> None:
+        """The stable nodes are named by their frames and digests."""
         if len(slots):
-            self._slots.append(slots)
-            self._frames.append(frames)
+            self._added.append((slots, frames, digests))
 
-    def _joined(self) -> tuple[I64, I64]:
-        none = np.empty(0, np.int64)
-        return np.concatenate([none, *self._slots]), np.concatenate([none, *self._frames])
+    def _join(self) -> None:
+        if self._added:
+            parts = [(self._slots, self._frames, self._digests), *self._added]
+            slots, frames, digests = (np.concatenate(column) for column in zip(*parts, strict=True))
+            order = np.argsort(slots)
+            self._slots, self._frames, self._digests = slots[order], frames[order], digests[order]
+            self._added = []
 
-    def _keep(self, slots: I64, frames: I64) -> None:
-        self._slots, self._frames = ([slots], [frames]) if len(slots) else ([], [])
+    def _drop(self, gone: Bool) -> None:
+        self._slots, self._frames, self._digests = (
+            self._slots[~gone],
+            self._frames[~gone],
+            self._digests[~gone],
+        )
 
-    def take(self, wanted: I64) -> I64:
-        """Frames of these slots, which must all be here; they are forgotten."""
-        if len(wanted) == 0:
-            return wanted
-        slots, frames = self._joined()
-        order = np.argsort(slots)
-        at = order[np.searchsorted(slots, wanted, sorter=order)]
-        rest = np.ones(len(slots), np.bool_)
-        rest[at] = False
-        self._keep(slots[rest], frames[rest])
-        return frames[at]
+    def take(self, wanted: I64) -> tuple[I64, U64]:
+        """Frames and digests of these slots, which must all be here; they are forgotten."""
+        self._join()
+        at = np.searchsorted(self._slots, wanted)
+        frames, digests = self._frames[at], self._digests[at]
+        gone = np.zeros(len(self._slots), np.bool_)
+        gone[at] = True
+        self._drop(gone)
+        return frames, digests
 
     def take_frames(self, dropped: I64) -> I64:
         """Slots of the items that hang on these frames; they are forgotten."""
-        slots, frames = self._joined()
-        gone = np.isin(frames, dropped)
-        self._keep(slots[~gone], frames[~gone])
-        return slots[gone]
+        self._join()
+        gone = np.isin(self._frames, dropped)
+        slots = self._slots[gone]
+        self._drop(gone)
+        return slots
+
+    def frames_of(self, slots: I64) -> I64:
+        """Frames of these slots; -1 of those that are not here."""
+        self._join()
+        if len(self._slots) == 0:
+            return np.full(len(slots), -1)
+        at = np.minimum(np.searchsorted(self._slots, slots), len(self._slots) - 1)
+        return np.where(self._slots[at] == slots, self._frames[at], -1)
+
+    def rename(self, old: I64, new: I64) -> None:
+        """Frames have been migrated."""
+        self._join()
+        self._frames = renamed(self._frames, old, new)
+
+
+def renamed(words: I64, old: I64, new: I64) -> I64:
+    """`words` with every old[i] replaced by new[i]."""
+    order = np.argsort(old)
+    at = order[np.minimum(np.searchsorted(old, words, sorter=order), len(old) - 1)]
+    return np.where(old[at] == words, new[at], words)
 
 
 @dataclass
@@ -71,6 +121,16 @@ class NodeState:
     table: PageTable = field(init=False)
     spaces: AddressSpaces = field(init=False)
     broken: Broken = field(default_factory=Broken)
+    swap: Swap = field(init=False)
+    #: With merge_across_nodes=0: KSM frames that have migrated and that the tree of their node does not have
+    #: yet, and the node whose tree has them, -1 for none.
+    strays: dict[int, int] = field(default_factory=dict)
+    #: KSM frames without a stable node that this node's processes map or have in swap.
+    orphans: set[int] = field(default_factory=set)
+    #: Of the migration that is under way.
+    migration: int = 0
+    #: Up to where ksmd has come in the pass that is under way.
+    window: Window = field(default_factory=lambda: Window(0))
     #: Totals since the start, by name of `cluster.statistics`.
     counters: Counter[str] = field(default_factory=Counter)
     #: int64[nodes, n]: rank in ksmd's list of the n-th mm of each node.
@@ -81,6 +141,7 @@ class NodeState:
     def __post_init__(self) -> None:
         self.table = PageTable()
         self.spaces = AddressSpaces(self.table)
+        self.swap = Swap(with_bytes=self.contents.with_bytes)
         self.ranks = np.full((self.nodes, 1), -1)
 
     @cached_property
@@ -91,7 +152,11 @@ class NodeState:
     @property
     def limit(self) -> int:
         """Most rmap_items that one stable node takes."""
-        return self.knobs.max_page_sharing
+        return self.knobs.max_page_sharing if self.profile.chains else NO_LIMIT
+
+    @property
+    def profile(self) -> Profile:
+        return PROFILES[self.knobs.kernel]
 
     def home(self, digests: U64, tree: I64) -> I64:
         """The nodes that keep the stable and unstable trees' entries of contents.
@@ -104,6 +169,61 @@ class NodeState:
 
     def home_of_frames(self, digests: U64, frames: I64) -> I64:
         return self.home(digests, node_of_frame(frames))
+
+    def keys_of(self, slots: I64) -> I64:
+        """Item keys of mapped slots."""
+        index = self.spaces.index
+        return index.keys(slots, index.vma_of(slots))
+
+    def waiting(self, slots: I64) -> tuple[I64, U64, I64]:
+        """Of pages that wait in unstable trees: item keys, digests, and the homes of the trees' entries."""
+        digests = self.table.tree_key[slots]
+        homes = self.home(digests, self.table.tree_node[slots].astype(np.int64))
+        return self.keys_of(slots), digests, homes
+
+    def send_to_trees(self, kind: Kind, digests: U64, frames: I64, *columns: Array) -> None:
+        """Sends rows to the nodes whose trees have these KSM frames, or are to have them."""
+        self.out.send(kind, self.home_of_frames(digests, frames), *columns)
+        if self.strays:
+            trees = np.array([self.strays.get(frame, -1) for frame in frames.tolist()], np.int64)
+            stray = trees >= 0
+            self.out.send(kind, trees[stray], *(column[stray] for column in columns))
+
+    def rename_strays(self, old: I64, new: I64) -> None:
+        """Keeps track of KSM frames whose stable nodes are not in the trees of their nodes."""
+        if self.knobs.merge_across_nodes:
+            return
+        ksm = is_ksm_word(old)
+        for was, word in zip(old[ksm].tolist(), new[ksm].tolist(), strict=True):
+            tree = self.strays.pop(was, node_of_frame(was))
+            if tree != node_of_frame(word):
+                self.strays[word] = tree
+
+    def on_unlinked(self, frames: I64) -> None:
+        for frame in frames.tolist():
+            self.strays[frame] = -1
+
+    def on_landed(self, frames: I64) -> None:
+        for frame in frames.tolist():
+            self.strays.pop(frame, None)
+
+    def away(self, frames: I64) -> Bool:
+        """Whether frames that this node's trees have are on other nodes by now."""
+        if self.knobs.merge_across_nodes:
+            return np.zeros(len(frames), np.bool_)
+        away: Bool = node_of_frame(frames) != self.id
+        return away
+
+    def position(self, keys: I64) -> I64:
+        """Scan positions of rmap_items."""
+        return positions(keys, self.rank_of(keys))
+
+    def passed(self, keys: I64) -> Bool:
+        """Which rmap_items ksmd has come by in the pass under way."""
+        if self.window.high == END:
+            return np.zeros(len(keys), np.bool_)
+        passed: Bool = self.position(keys) < self.window.high
+        return passed
 
     def rank_of(self, keys: I64) -> I64:
         """Rank in ksmd's list of each item's mm; -1 if it is not in the list."""

@@ -11,298 +11,169 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.effects import Effects
 from cluster.mailbox import Kind
-from cluster.merge_plan import NOBODY, Plan, Problem, plan_regular, plan_stepwise
-from cluster.scan import Event
 from cluster.sorted_table import SortedTable
 from cluster.state import NodeState
-from cluster.vma import positions
-from cluster.window import Window
-from cluster.words import I64, U8, U64, Bool, empty, ksm_word, node_of_frame, node_of_key
+from cluster.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
 
 
 @dataclass(slots=True)
-class Events:
-    """Events of one window, sorted by content and scan position; `row` is that of a waiting page's visit."""
+class Arrived:
+    """Events as they came: digest, scan position, item key, frame, kind."""
 
-    group: I64
+    digest: U64
+    pos: I64
     key: I64
     frame: I64
     kind: U8
-    row: I64
-
-    def of(self, chosen: Bool | I64) -> Events:
-        return Events(
-            self.group[chosen], self.key[chosen], self.frame[chosen], self.kind[chosen], self.row[chosen]
-        )
 
 
 class Trees:
     def __init__(self, node: NodeState) -> None:
         self.node = node
-        #: rmap_items of each stable node; dead: its frame has no mapping left.
-        self.stable = SortedTable("frame", "count", "dead")
-        self.unstable = SortedTable("key", "frame")
+        #: Stable nodes: KSM frame; rmap_items; 1 if the frame has been freed; 1 if it is a dup in a chain.
+        #: The stable nodes of a content are tried in ascending `order`.
+        self.stable = SortedTable("frame", "count", "dead", "dup", "order")
+        #: Chains without any dup.
+        self.empty_chains = SortedTable()
+        #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
+        self.migrating = SortedTable("frame", "count", "dead")
+        #: Pages that wait: item key; frame; pass in which the page went after ksmd had been there, or 0.
+        self.unstable = SortedTable("key", "frame", "gone")
+        #: Less than every `order`.
+        self.front = 0
         self._arrived: list[tuple[U64, I64, I64, I64, U8]] = []
-        self._recheck: U64 = empty(np.uint64)
-        #: pages_shared and pages_sharing of this home's contents, by node of the KSM frame: int64[nodes].
-        self.shared = np.zeros(node.nodes, np.int64)
-        self.sharing = np.zeros(node.nodes, np.int64)
+        #: Contents that are looked at again in every window until they drop out.
+        self.recheck: U64 = empty(np.uint64)
+        #: Grows with every change that `counts` depends on.
+        self.version = 0
+        self._counts: tuple[int, I64, I64, int, int] = (-1, empty(), empty(), 0, 0)
 
     @property
     def busy(self) -> bool:
         """Whether a window may change something here even if nothing arrives."""
-        return len(self._recheck) > 0
+        return len(self.recheck) > 0 or bool(self.migrating["dead"].any())
+
+    # What nodes tell.
 
     def on_event(self, digests: U64, pos: I64, keys: I64, frames: I64, kinds: U8) -> None:
         self._arrived.append((digests, pos, keys, frames, kinds))
+
+    def arrived(self) -> Arrived:
+        """The events since the last window."""
+        arrived, self._arrived = self._arrived, []
+        none = (empty(np.uint64), empty(), empty(), empty(), empty(np.uint8))
+        return Arrived(*(np.concatenate(column) for column in zip(none, *arrived, strict=True)))
 
     def on_withdraw(self, digests: U64, keys: I64) -> None:
         rows = self.unstable.find(digests, "key", keys)
         self.unstable.remove(rows[rows >= 0])
 
-    def on_stale(self, digests: U64, frames: I64) -> None:
-        rows = self.stable.find(digests, "frame", frames)
-        rows = rows[rows >= 0]
-        self.stable["dead"][rows] = 1
-        self.stable.remove(rows[self.stable["count"][rows] == 0])
-
-    def on_unhang(self, digests: U64, frames: I64) -> None:
-        rows = self.stable.find(digests, "frame", frames)
-        rows, times = np.unique(rows[rows >= 0], return_counts=True)
-        old = self.stable["count"][rows]
-        self.recount(self.stable["frame"][rows], old, old - times)
-        self.stable["count"][rows] = old - times
-
-    def chains(self) -> tuple[int, int]:
-        """Contents with more than one stable node, and their stable nodes."""
-        same = np.concatenate([[False], self.stable.digest[1:] == self.stable.digest[:-1], [False]])
-        in_chain = same[:-1] | same[1:]
-        return int(np.count_nonzero(in_chain & ~same[:-1])), int(np.count_nonzero(in_chain))
-
-    # One window.
-
-    def decide(self, window: Window) -> None:
-        """Carries out the lookups that arrived, and tells the nodes of the pages."""
-        arrived, self._arrived = self._arrived, []
-        columns = [np.concatenate(c) for c in zip(*arrived, strict=True)] if arrived else None
-        digests = columns[0] if columns else empty(np.uint64)
-        active = np.unique(np.concatenate([digests, self._recheck]))
-        if len(active) == 0:
-            return
-        which, row = self.unstable.rows(active)
-        pos = positions(self.unstable["key"][row], self.node.rank_of(self.unstable["key"][row]))
-        before = pos < window.low
-        waiting_row = np.full(len(active), NOBODY)
-        waiting_row[which[before][::-1]] = row[before][::-1]
-        visited = ~before & (pos < window.high)
-        events = self._events(active, columns, which[visited], row[visited], pos[visited])
-        _Window(self, window, active, waiting_row, events).carry_out()
-
-    def _events(self, active: U64, columns: list[I64] | None, which: I64, row: I64, pos: I64) -> Events:
-        """The events that arrived and the visits of pages that wait, in order."""
+    def on_wait_frame(self, digests: U64, keys: I64, frames: I64) -> None:
+        """Pages waiting have other frames. Those that went are in the way of searches until the pass ends."""
         unstable = self.unstable
-        revisits = Events(
-            which,
-            unstable["key"][row],
-            unstable["frame"][row],
-            np.full(len(row), Event.CANDIDATE_SHARED, np.uint8),
-            row,
-        )
-        if columns is None:
-            return revisits.of(np.lexsort((pos, which)))
-        digests, arrived_pos, keys, frames, kinds = columns
-        group = np.searchsorted(active, digests)
-        events = Events(
-            np.concatenate([group, revisits.group]),
-            np.concatenate([keys, revisits.key]),
-            np.concatenate([frames, revisits.frame]),
-            np.concatenate([kinds.astype(np.uint8), revisits.kind]),
-            np.concatenate([np.full(len(keys), NOBODY), revisits.row]),
-        )
-        return events.of(np.lexsort((np.concatenate([arrived_pos, pos]), events.group)))
+        rows = unstable.find(digests, "key", keys)
+        there = rows >= 0
+        rows, frames, keys = rows[there], frames[there], keys[there]
+        gone = frames < 0
+        unstable["frame"][rows] = frames
+        unstable["gone"][rows] = np.where(gone, self.node.window.pass_number, 0)
+        unstable.remove(rows[gone & ~self.node.passed(keys)])
 
-    def recount(self, frames: I64, old: I64, new: I64) -> None:
-        """Stable nodes with these frames have `new` instead of `old` rmap_items."""
-        nodes = node_of_frame(frames)
-        np.add.at(self.shared, nodes, (new > 0).astype(np.int64) - (old > 0))
-        np.add.at(self.sharing, nodes, np.maximum(new - 1, 0) - np.maximum(old - 1, 0))
-
-    def set_recheck(self, digests: U64) -> None:
-        """These contents are looked at again in every window until they drop out."""
-        self._recheck = digests
-
-
-class _Window:
-    """What one window does to the contents that are active in it."""
-
-    def __init__(self, trees: Trees, window: Window, active: U64, waiting_row: I64, events: Events) -> None:
-        self.trees = trees
-        self.window = window
-        self.active = active
-        self.waiting_row = waiting_row
-        self.events = events
-        lookup = np.isin(events.kind, (Event.LEAVE, Event.JOIN_OWN), invert=True)
-        self.lookup = lookup
-        self.has_lookup = np.bincount(events.group[lookup], minlength=len(active)) > 0
-        self.had_waiting = np.zeros(len(active), np.bool_)
-        self.had_waiting[np.searchsorted(active, trees.unstable.digest[events.row[events.row >= 0]])] = True
-        self.had_waiting[waiting_row >= 0] = True
-        self.gone: list[I64] = []
-        self.waits: list[tuple[U64, I64, I64]] = []
-        self.new_nodes: list[tuple[U64, I64, I64]] = []
-
-    def carry_out(self) -> None:
-        self._drop_dead()
-        which, row = self._stable_rows()
-        stepwise = self._count_leaves_and_own_joins(which, row)
-        by_step = stepwise[self.events.group]
-        self._solve(np.flatnonzero(self.has_lookup & ~stepwise), self.events.of(self.lookup & ~by_step), True)
-        self._solve(np.flatnonzero(stepwise), self.events.of(by_step), False)
-        self._update_tables()
-        self._update_recheck()
-
-    def _drop_dead(self) -> None:
-        """A search that meets a stable node whose frame is gone removes it with all its items."""
-        stable, trees = self.trees.stable, self.trees
-        which, row = stable.rows(self.active)
-        dead = row[(stable["dead"][row] == 1) & self.has_lookup[which]]
-        if len(dead) == 0:
-            return
-        frames, counts = stable["frame"][dead], stable["count"][dead]
-        trees.recount(frames, counts, np.zeros_like(counts))
-        nodes = trees.node.nodes
-        trees.node.out.send(Kind.DROPPED, np.repeat(np.arange(nodes), len(frames)), np.tile(frames, nodes))
-        stable.remove(dead)
-
-    def _stable_rows(self) -> tuple[I64, I64]:
-        """Content and row of the stable nodes, in the order in which a search tries them: fullest first."""
-        stable = self.trees.stable
-        which, row = stable.rows(self.active)
-        limit = self.trees.node.limit
-        count = np.where(stable["count"][row] < limit, stable["count"][row], -1)
-        order = np.lexsort((-row, -count, which))
-        return which[order], row[order]
-
-    def _count_leaves_and_own_joins(self, which: I64, row: I64) -> Bool:
-        """Counts events that search for nothing, where their order among the searches does not matter.
-
-        Returns the contents that have to be decided step by step.
-        """
-        stable, events, groups = self.trees.stable, self.events, len(self.active)
-        other = np.bincount(events.group[~self.lookup], minlength=groups) > 0
-        shared = events.kind == Event.CANDIDATE_SHARED
-        special = shared & (events.row == NOBODY) | (events.kind == Event.STABLE_ONLY)
-        forked = np.bincount(events.group[special], minlength=groups) > 0
-        nodes = np.bincount(which, minlength=groups)
-        most = np.zeros(groups, np.int64)
-        np.add.at(most, which, stable["count"][row])
-        most += np.bincount(events.group[events.kind != Event.LEAVE], minlength=groups)
-        ample = (nodes <= 1) & (most <= self.trees.node.limit)
-        stepwise: Bool = self.has_lookup & (forked | (other & ~ample))
-        counted = events.of(~self.lookup & ~stepwise[events.group])
-        rows = stable.find(self.active[counted.group], "frame", counted.frame)
-        change = np.where(counted.kind == Event.LEAVE, -1, 1)[rows >= 0]
+    def on_stale(self, digests: U64, frames: I64) -> None:
+        self.version += 1
+        for table in (self.stable, self.migrating):
+            rows = table.find(digests, "frame", frames)
+            table["dead"][rows[rows >= 0]] = 1
+        rows = self.stable.find(digests, "frame", frames)
         rows = rows[rows >= 0]
-        touched = np.unique(rows)
-        old = stable["count"][touched]
-        np.add.at(stable["count"], rows, change)
-        self.trees.recount(stable["frame"][touched], old, stable["count"][touched])
-        self._gone_stable = touched[(stable["count"][touched] == 0) & (stable["dead"][touched] == 1)]
-        return stepwise
+        # A stable node of its own without items counts nowhere.
+        unseen = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0)
+        self.recheck = np.union1d(self.recheck, self.stable.digest[rows[~unseen]])
+        self.stable.remove(rows[unseen])
 
-    def _solve(self, groups: I64, events: Events, regular: bool) -> None:
-        """Decides some of the contents; `events` are theirs."""
-        if len(groups) == 0:
-            return
-        stable, trees = self.trees.stable, self.trees
-        number = np.full(len(self.active), NOBODY)
-        number[groups] = np.arange(len(groups))
-        which, row = self._stable_rows()
-        mine = number[which] >= 0
-        which, row = which[mine], row[mine]
-        waiting_row = self.waiting_row[groups]
-        waiting = np.full(len(groups), NOBODY)
-        some = waiting_row >= 0
-        waiting[some] = trees.unstable["frame"][waiting_row[some]]
-        problem = Problem(
-            limit=trees.node.limit,
-            groups=len(groups),
-            group=number[events.group],
-            kind=events.kind,
-            frame=events.frame,
-            node=self._event_nodes(events, row),
-            node_group=number[which],
-            node_count=stable["count"][row],
-            waiting=waiting,
-        )
-        plan = plan_regular(problem) if regular else plan_stepwise(problem)
-        self._apply(problem, plan, events, row, groups, waiting_row)
+    def on_recount(self, digests: U64, frames: I64, change: I64) -> None:
+        self.version += 1
+        rows = self.stable.find(digests, "frame", frames)
+        np.add.at(self.stable["count"], rows[rows >= 0], change[rows >= 0])
 
-    def _event_nodes(self, events: Events, row: I64) -> I64:
-        """For LEAVE and JOIN_OWN the number of the stable node concerned."""
-        stable = self.trees.stable
-        nodes = np.full(len(events.key), NOBODY)
-        named = np.flatnonzero(np.isin(events.kind, (Event.LEAVE, Event.JOIN_OWN)))
-        rows = stable.find(self.active[events.group[named]], "frame", events.frame[named])
-        if len(row):
-            order = np.argsort(row)
-            at = order[np.minimum(np.searchsorted(row, rows, sorter=order), len(row) - 1)]
-            nodes[named] = np.where(rows >= 0, at, NOBODY)
-        return nodes
+    def rename(self, old: I64, new: I64, digests: U64) -> None:
+        """Frames have been migrated; with merge_across_nodes=0 perhaps away from their trees."""
+        self.version += 1
+        ksm = is_ksm_word(old)
+        old, new, digests = old[ksm], new[ksm], digests[ksm]
+        rows = self.stable.find(digests, "frame", old)
+        there = rows >= 0
+        self.stable["frame"][rows[there]] = new[there]
+        leaving = there & self.node.away(new) & ~self.node.away(old)
+        self._send_migrating(self.stable, rows[leaving], new[leaving])
+        rows = self.migrating.find(digests, "frame", old)
+        self._send_migrating(self.migrating, rows[rows >= 0], new[rows >= 0])
+        self.migrating.remove(rows[rows >= 0])
 
-    def _apply(
-        self, problem: Problem, plan: Plan, events: Events, row: I64, groups: I64, waiting_row: I64
-    ) -> None:
-        trees, stable, n = self.trees, self.trees.stable, self.trees.node
-        old_nodes = len(row)
-        founders = np.flatnonzero(plan.founder)
-        new_frames = np.empty(len(plan.new_group), np.int64)
-        new_frames[plan.target[founders] - old_nodes] = ksm_word(
-            events.frame[founders], self.window.pass_number
-        )
-        frames = np.concatenate([stable["frame"][row], new_frames])
-        digests = self.active[groups]
-        trees.recount(stable["frame"][row], stable["count"][row], plan.node_count[:old_nodes])
-        stable["count"][row] = plan.node_count[:old_nodes]
-        new_digests, new_count = digests[plan.new_group], plan.node_count[old_nodes:]
-        trees.recount(new_frames, np.zeros_like(new_count), new_count)
-        self.new_nodes.append((new_digests, new_frames, new_count))
-        n.out.send(Kind.MAKE_KSM, node_of_frame(new_frames), new_frames, new_digests)
-        founded = frames[plan.target[founders]]
-        keys = events.key[founders]
-        n.out.send(Kind.STABLE, node_of_key(keys), keys, founded, digests[problem.group[founders]])
+    def _send_migrating(self, table: SortedTable, rows: I64, frames: I64) -> None:
+        about = table.digest[rows], frames, table["count"][rows], table["dead"][rows]
+        self.node.out.send(Kind.MIGRATING, node_of_frame(frames), *about)
 
-        merged = np.flatnonzero((plan.target >= 0) & ~plan.founder)
-        waited = np.flatnonzero(plan.waited_target >= 0)
-        keys = np.concatenate([events.key[merged], trees.unstable["key"][waiting_row[waited]]])
-        into = np.concatenate([frames[plan.target[merged]], frames[plan.waited_target[waited]]])
-        of = np.concatenate([problem.group[merged], waited])
-        n.out.send(Kind.MERGE, node_of_key(keys), keys, into, digests[of])
-        n.out.send(Kind.GET, node_of_frame(into), into)
+    def on_migrating(self, digests: U64, frames: I64, counts: I64, dead: I64) -> None:
+        """A node that comes back to the tree that it has not left yet is there already."""
+        self.version += 1
+        new = self.stable.find(digests, "frame", frames) < 0
+        order = np.argsort(digests[new], kind="stable")
+        columns = {"frame": frames, "count": counts, "dead": dead}
+        self.migrating.insert(digests[new][order], **{k: v[new][order] for k, v in columns.items()})
 
-        self.gone.append(waiting_row[waited])
-        revisited = events.row[plan.target >= 0]
-        self.gone.append(revisited[revisited >= 0])
-        waits = np.flatnonzero(plan.waits & (events.row == NOBODY))
-        wait_digests, keys = digests[problem.group[waits]], events.key[waits]
-        self.waits.append((wait_digests, keys, events.frame[waits]))
-        n.out.send(Kind.WAIT, node_of_key(keys), keys, wait_digests)
+    def on_dropped(self, frames: I64) -> None:
+        """What other nodes have of these stable nodes, whose frames had migrated, goes too."""
+        if self.node.strays:
+            self.version += 1
+            for table in (self.stable, self.migrating):
+                table.remove(np.flatnonzero(np.isin(table["frame"], frames)))
 
-    def _update_tables(self) -> None:
-        unstable, stable = self.trees.unstable, self.trees.stable
-        stable.remove(self._gone_stable)
-        unstable.remove(np.concatenate([empty(), *self.gone]))
-        for digests, keys, frames in self.waits:
-            unstable.insert(digests, key=keys, frame=frames)
-        for digests, frames, counts in self.new_nodes:
-            stable.insert(digests, frame=frames, count=counts, dead=np.zeros_like(counts))
+    # What is asked.
 
-    def _update_recheck(self) -> None:
-        """Contents with a page that waits and something that it could merge with at its next visit."""
-        stable, unstable = self.trees.stable, self.trees.unstable
-        which, row = stable.rows(self.active)
-        room = np.zeros(len(self.active), np.bool_)
-        room[which[(stable["count"][row] < self.trees.node.limit) & (stable["dead"][row] == 0)]] = True
-        waiting = np.bincount(unstable.rows(self.active)[0], minlength=len(self.active))
-        self.trees.set_recheck(self.active[(waiting > 1) | ((waiting == 1) & room)])
+    def counts(self) -> tuple[I64, I64, int, int]:
+        """pages_shared and pages_sharing by node of the frame, stable_node_chains and stable_node_dups."""
+        if self._counts[0] != self.version:
+            stable, migrating = self.stable, self.migrating
+            here = ~self.node.away(stable["frame"])
+            nodes = node_of_frame(np.concatenate([stable["frame"][here], migrating["frame"]]))
+            items = np.concatenate([stable["count"][here], migrating["count"]])
+            size = self.node.nodes
+            shared = np.bincount(nodes[items > 0], minlength=size)
+            total = np.bincount(nodes, items, size).astype(np.int64)
+            dup = stable["dup"] == 1
+            chains = len(np.unique(stable.digest[dup])) + len(self.empty_chains)
+            self._counts = (self.version, shared, total - shared, chains, int(np.count_nonzero(dup)))
+        return self._counts[1:]
+
+    def remove_unmapped(self) -> bool:
+        """Removes stable nodes without mappings; tells if others are left (remove_all_stable_nodes())."""
+        self.version += 1
+        for table in (self.stable, self.migrating):
+            table.remove(np.flatnonzero(table["dead"]))
+        self.empty_chains.remove(np.arange(len(self.empty_chains)))
+        return len(self.stable) + len(self.migrating) > 0
+
+    def clear(self) -> None:
+        """Forgets everything (run=2)."""
+        self.version += 1
+        for table in (self.stable, self.migrating, self.unstable, self.empty_chains):
+            table.remove(np.arange(len(table)))
+        self.recheck = empty(np.uint64)
+
+    def drop_stale_migrating(self) -> None:
+        """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
+        rows = np.flatnonzero(self.migrating["dead"])
+        frames = self.migrating["frame"][rows].tolist()
+        dead = rows[[self.node.strays.get(frame) == -1 for frame in frames]]
+        if len(dead):
+            self.version += 1
+            Effects(self.node).drop(self.migrating["frame"][dead])
+            self.migrating.remove(dead)
+
+    def in_the_way(self, rows: I64, pass_number: int) -> Bool:
+        """Which waiting pages end a search without a result: they went, or left for another node's tree."""
+        gone: Bool = self.unstable["gone"][rows] == pass_number
+        return gone | self.node.away(self.unstable["frame"][rows])

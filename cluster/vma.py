@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class Vma:
     name: str = ""
     #: munmap() or exit() came by; the slots stay until ksmd has seen that.
     unmapped: bool = False
+    #: It has had an anonymous page, so reverse mapping finds its forks.
+    anon: bool = False
+    #: The processes, the nearest first, whose mappings reverse mapping follows to this one.
+    lineage: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -41,6 +45,8 @@ class Mm:
     merge_any: bool = False
     #: exit() was called; what is left goes when ksmd comes by.
     exited: bool = False
+    #: ksm_merging_pages and ksm_rmap_items that it started with, where fork copies them.
+    inherited: tuple[int, int] = (0, 0)
 
     @property
     def mergeable(self) -> bool:
@@ -84,18 +90,8 @@ class AddressSpaces:
             for vma in mm.vmas:
                 if vma.start < edge < vma.end:
                     left = edge - vma.start
-                    mm.vmas.append(
-                        Vma(
-                            mm.id,
-                            edge,
-                            vma.pages - left,
-                            vma.slot0 + left,
-                            vma.mergeable,
-                            vma.policy,
-                            vma.name,
-                            vma.unmapped,
-                        )
-                    )
+                    rest = replace(vma, start=edge, pages=vma.pages - left, slot0=vma.slot0 + left)
+                    mm.vmas.append(rest)
                     vma.pages = left
                     mm.vmas.sort(key=lambda v: v.start)
                     self.changed()

@@ -15,3 +15,9 @@ class Window:
     pass_number: int
     low: int = 0
     high: int = END
+    #: Of the window itself, among all windows and migrations.
+    number: int = 0
+    #: A new pass starts here.
+    first: bool = True
+    #: Searches prune chains.
+    prune: bool = False

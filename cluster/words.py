@@ -2,8 +2,8 @@
 
 All are non-negative int64, so that they mix with numpy's signed arithmetic without becoming floats:
 
-- frame word: `generation (11 bits) | node (12) | pfn (40)`. A private frame has generation 0; a KSM frame
-  carries the pass that made it, so that an rmap_item of an earlier KSM use of the same frame is told apart.
+- frame word: `generation (19 bits) | node (12) | pfn (32)`. A private frame has generation 0; a KSM frame
+  carries the number of the scan window or migration that made it, and so is told from earlier ones there.
 - item key: `node (12) | index of the mm on its node (15) | virtual page number (36)`: names an rmap_item.
 - scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascending in scan order.
 
@@ -12,7 +12,7 @@ Contents are named by uint64 digests; 0 is the page of zeros.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,13 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 Array = NDArray[Any]
 
-PFN_BITS = 40
+PFN_BITS = 32
 NODE_BITS = 12
-GENERATION_BITS = 11
+GENERATION_BITS = 19
 VPN_BITS = 36
 MM_INDEX_BITS = 15
+
+FRAME_BITS = PFN_BITS + NODE_BITS
 
 MAX_NODES = 1 << NODE_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
@@ -43,17 +45,34 @@ def frame_word(node: int, pfn: I64) -> I64:
     return pfn | (node << PFN_BITS)
 
 
-def ksm_word(frame: I64, pass_number: int) -> I64:
-    """The names that frames have as KSM frames made in pass `pass_number`."""
-    generation = pass_number % ((1 << GENERATION_BITS) - 1) + 1
-    return frame | (generation << (PFN_BITS + NODE_BITS))
+Words = TypeVar("Words", int, I64)
+
+
+def ksm_word(frame: Words, number: int) -> Words:
+    """The names that private frames have as KSM frames made by scan window or migration `number`."""
+    generation = number % ((1 << GENERATION_BITS) - 1) + 1
+    return frame | (generation << FRAME_BITS)
+
+
+def private_word(frame: Words) -> Words:
+    """The same frames, whatever they are used for."""
+    return frame & ((1 << FRAME_BITS) - 1)
+
+
+@overload
+def is_ksm_word(frame: int) -> bool: ...
+@overload
+def is_ksm_word(frame: I64) -> Bool: ...
+def is_ksm_word(frame: int | I64) -> bool | Bool:
+    """Whether frame words are those of KSM frames."""
+    return (frame >> FRAME_BITS) != 0
 
 
 def pfn_of(frame: I64) -> I64:
     return frame & PFN_MASK
 
 
-def node_of_frame(frame: I64) -> I64:
+def node_of_frame(frame: Words) -> Words:
     return (frame >> PFN_BITS) & (MAX_NODES - 1)
 
 
@@ -61,7 +80,7 @@ def mm_id(node: int, index: int) -> int:
     return (node << MM_INDEX_BITS) | index
 
 
-def node_of_mm(mm: int) -> int:
+def node_of_mm(mm: Words) -> Words:
     return mm >> MM_INDEX_BITS
 
 

@@ -12,6 +12,7 @@ from cluster.exact import ExactMachine
 from cluster.profile import Profile, profile_of_release
 from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.scenario import MAX_NODES, ScenarioError, parse
+from cluster.vector_engine import VectorEngine
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -25,8 +26,12 @@ def _exact(profile: Profile, topology: Topology) -> Engine:
     return ExactMachine(profile, topology.nodes, swap=topology.swap)
 
 
+def _inline(profile: Profile, topology: Topology) -> Engine:
+    return VectorEngine(profile, topology.nodes, swap=topology.swap)
+
+
 #: engines by name
-ENGINES: dict[str, Callable[[Profile, Topology], Engine]] = {"exact": _exact}
+ENGINES: dict[str, Callable[[Profile, Topology], Engine]] = {"exact": _exact, "inline": _inline}
 
 
 class NoRecordsHereError(ReplayError):

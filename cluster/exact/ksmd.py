@@ -10,8 +10,8 @@ from cluster.exact.memory import Frame, Mm, Region
 from cluster.exact.nodes import MmSlot, RmapItem, StableNode
 from cluster.exact.paging import Paging
 from cluster.exact.stable_tree import StableTrees
-from cluster.exact.state import Counters, Knobs
 from cluster.exact.unstable_tree import UnstableTrees
+from cluster.knobs import Counters, Knobs
 from cluster.profile import Profile
 
 _MAX_AGE = 255

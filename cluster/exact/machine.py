@@ -12,9 +12,9 @@ from cluster.engine import ANON, KSM, NO_FRAME, SWAPPED, ZERO_PAGE, BadAddressEr
 from cluster.exact.ksmd import Ksmd
 from cluster.exact.memory import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
 from cluster.exact.paging import Paging
-from cluster.exact.state import RMAP_ITEM_SIZE, Counters, Knobs
-from cluster.exact.sysfs import Sysfs
+from cluster.knobs import RMAP_ITEM_SIZE, Counters, Knobs
 from cluster.profile import Profile
+from cluster.sysfs import Sysfs
 
 _NO_LIMIT = 10**8
 
@@ -32,7 +32,7 @@ class ExactMachine:
         knobs = Knobs()
         self._paging = Paging(self._counters, swap=swap, track_zero_pages=profile.track_zero_pages)
         self._ksmd = Ksmd(profile, knobs, self._counters, self._paging, nodes)
-        self._sysfs = Sysfs(profile, knobs, self._counters, self._ksmd)
+        self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
         self._mms: dict[str, Mm] = {}
 
     @property
@@ -47,7 +47,7 @@ class ExactMachine:
     # sysfs
 
     def set_knob(self, knob: str, value: str) -> str:
-        return self._sysfs.write(knob, value)
+        return self._sysfs.write(knob, value, self._counters)
 
     def knobs(self) -> dict[str, int | str]:
         return self._sysfs.knobs()
@@ -178,7 +178,7 @@ class ExactMachine:
         profile = self._profile
         vmstat = {"cow_ksm": self._counters.cow_ksm, "ksm_swpin_copy": self._counters.ksm_swpin_copy}
         return Snapshot(
-            sysfs=self._sysfs.counters(),
+            sysfs=self._sysfs.counters(self._counters, self._ksmd.full_scans),
             vmstat={name: vmstat[name] for name in profile.vmstat},
             procs={name: self._process_stats(mm) for name, mm in self._mms.items()},
             regions=[_view(region) for region in self._regions()],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cluster.exact.memory import Frame
 from cluster.exact.nodes import Chain, Place, StableNode
 from cluster.exact.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.state import Counters, Knobs
+from cluster.knobs import Counters, Knobs
 from cluster.profile import Profile
 
 Entry = StableNode | Chain

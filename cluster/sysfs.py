@@ -1,13 +1,14 @@
-"""/sys/kernel/mm/ksm of the exact machine: counters to read, knobs to read and write.
+"""/sys/kernel/mm/ksm of a simulated machine: counters to read, knobs to read and write.
 
 Source of the rules: the `*_show` and `*_store` functions of `mm/ksm.c`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.content import PAGE_SIZE
-from cluster.exact.ksmd import Ksmd
-from cluster.exact.state import (
+from cluster.knobs import (
     INT_MAX,
     RMAP_ITEM_SIZE,
     UINT_MAX,
@@ -37,21 +38,22 @@ _NEEDS_EMPTY_TREES = ("merge_across_nodes", "max_page_sharing")
 
 
 class Sysfs:
-    """The files, for one kernel profile."""
+    """The files, for one kernel profile.
 
-    def __init__(self, profile: Profile, knobs: Knobs, counters: Counters, ksmd: Ksmd) -> None:
+    `remove_stable` drops the stable nodes that nobody maps, and tells whether that is all of them.
+    """
+
+    def __init__(self, profile: Profile, knobs: Knobs, remove_stable: Callable[[], bool]) -> None:
         self._profile = profile
         self._knobs = knobs
-        self._counters = counters
-        self._ksmd = ksmd
+        self._remove_stable = remove_stable
 
-    def counters(self) -> dict[str, int]:
+    def counters(self, count: Counters, full_scans: int) -> dict[str, int]:
         """The files that count, by name."""
-        count = self._counters
         placed = count.pages_shared + count.pages_sharing + count.pages_unshared
         saved = count.pages_sharing + count.ksm_zero_pages
         values = {
-            "full_scans": self._ksmd.full_scans,
+            "full_scans": full_scans,
             "general_profit": saved * PAGE_SIZE - count.rmap_items * RMAP_ITEM_SIZE,
             "ksm_zero_pages": count.ksm_zero_pages,
             "pages_scanned": count.pages_scanned,
@@ -74,7 +76,7 @@ class Sysfs:
             values["advisor_mode"] = _ADVISOR_MODES[self._knobs.advisor_mode]
         return values
 
-    def write(self, name: str, text: str) -> str:
+    def write(self, name: str, text: str, count: Counters) -> str:
         """Set a knob; the name of the error, or nothing."""
         if name in self._profile.counters:
             return "EACCES"
@@ -85,13 +87,13 @@ class Sysfs:
         value = _parse(name, text)
         if value is None:
             return "EINVAL"
-        if name in _NEEDS_EMPTY_TREES and value != getattr(self._knobs, name) and self._trees_in_use():
+        if name in _NEEDS_EMPTY_TREES and value != getattr(self._knobs, name) and self._trees_in_use(count):
             return "EBUSY"
         setattr(self._knobs, name, value)
         return ""
 
-    def _trees_in_use(self) -> bool:
-        return bool(self._counters.pages_shared) or not self._ksmd.stable.remove_all()
+    def _trees_in_use(self, count: Counters) -> bool:
+        return bool(count.pages_shared) or not self._remove_stable()
 
 
 def _parse(name: str, text: str) -> int | str | None:

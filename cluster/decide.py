@@ -1,0 +1,449 @@
+"""What one scan window does to the contents of one node's trees.
+
+Most contents are simple, and `merge_plan` decides them all at once; what is left goes to `merge_odd`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.effects import Effects
+from cluster.merge_odd import Content, Happening, Node, Outcome, Rules, Waiter
+from cluster.merge_plan import NOBODY, Plan, Problem, plan_regular, plan_stepwise
+from cluster.scan import Event
+from cluster.sorted_table import SortedTable
+from cluster.trees import Arrived, Trees
+from cluster.window import Window
+from cluster.words import I64, U8, U64, Array, Bool, empty, is_ksm_word, ksm_word
+
+
+def _among(*kinds: Event) -> Bool:
+    """By event, whether it is one of these."""
+    return np.isin(np.arange(len(Event)), kinds)
+
+
+_LOOKUP = _among(Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.STABLE_ONLY)
+#: Events that make a content's other events depend on their order in ways of their own.
+_SPECIAL = _among(Event.CANDIDATE_SHARED, Event.STABLE_ONLY, Event.VOLATILE_SHARED)
+#: Events that search for nothing.
+_OTHER = _among(Event.LEAVE, Event.JOIN_OWN)
+#: Events that only `merge_odd` understands.
+_ODD = _among(*(event for event in Event if event >= Event.STABLE_OR_ZERO))
+
+#: Columns of a table by name, that of the digests under `digest`.
+Columns = dict[str, Array]
+
+#: Contents with more events are not decided in lockstep.
+_LONG = 32
+
+
+@dataclass(slots=True)
+class Events:
+    """Events of one window, sorted by content and scan position; `row` is that of a waiting page's visit."""
+
+    group: I64
+    pos: I64
+    key: I64
+    frame: I64
+    kind: U8
+    row: I64
+
+    def of(self, chosen: Bool | I64) -> Events:
+        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+
+def decide(trees: Trees, window: Window) -> None:
+    """Carries out the lookups that arrived, and tells the nodes of the pages."""
+    if window.first:
+        trees.drop_stale_migrating()
+    arrived = _worth_a_look(trees, trees.arrived())
+    active = np.unique(np.concatenate([arrived.digest, trees.recheck]))
+    if len(active):
+        trees.version += 1
+        _Decision(trees, window, active, arrived).carry_out()
+
+
+def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
+    """Without the searches of stable trees that do not have the content."""
+    in_vain = arrived.kind == Event.STABLE_ONLY
+    if in_vain.any():
+        at = np.searchsorted(trees.stable.digest, arrived.digest)
+        there = np.append(trees.stable.digest, np.uint64(0))[at] == arrived.digest
+        in_vain &= ~there | (at == len(trees.stable))
+        in_vain &= ~np.isin(arrived.digest, trees.empty_chains.digest)
+        keep = ~in_vain
+        return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
+    return arrived
+
+
+@dataclass(slots=True)
+class _Solved:
+    """Some contents' problem and plan, and where the tables have them."""
+
+    problem: Problem
+    plan: Plan
+    events: Events
+    #: Rows of the stable nodes; of each content the row of the page that waits, or -1; its digest.
+    row: I64
+    waiting_row: I64
+    digests: U64
+
+
+class _Decision:
+    def __init__(self, trees: Trees, window: Window, active: U64, arrived: Arrived) -> None:
+        self.trees = trees
+        self.window = window
+        self.active = active
+        self.effects = Effects(trees.node)
+        #: The page of each content that is in the unstable tree when the window opens.
+        self.waiting_row = np.full(len(active), NOBODY)
+        self.events = self._sorted_events(arrived)
+        #: Rows to go, and rows to come by the names of their columns.
+        self.gone: list[I64] = []
+        self.waits: list[Columns] = []
+        self.gone_nodes: list[I64] = []
+        self.new_nodes: list[Columns] = []
+        self.new_migrating: list[Columns] = []
+        self.new_empty_chains: list[U64] = []
+
+    def _sorted_events(self, arrived: Arrived) -> Events:
+        """The events that arrived and the visits of pages that wait, in order."""
+        trees, unstable, window = self.trees, self.trees.unstable, self.window
+        which, row = unstable.rows(self.active)
+        gone = unstable["gone"][row]
+        pos = trees.node.position(unstable["key"][row])
+        before = np.where(gone == 0, pos < window.low, gone == window.pass_number)
+        self.waiting_row[which[before][::-1]] = row[before][::-1]
+        kinds = np.where(_shared(which, unstable["frame"][row]), Event.CANDIDATE_SHARED, Event.CANDIDATE)
+        visited = (gone == 0) & (pos >= window.low) & (pos < window.high)
+        which, row, pos, kinds = which[visited], row[visited], pos[visited], kinds[visited]
+        group = np.searchsorted(self.active, arrived.digest)
+        # An item leaves its old tree before it is looked up: events of one position stay as they came.
+        order = np.lexsort((np.concatenate([arrived.pos, pos]), np.concatenate([group, which])))
+        return Events(
+            np.concatenate([group, which]),
+            np.concatenate([arrived.pos, pos]),
+            np.concatenate([arrived.key, unstable["key"][row]]),
+            np.concatenate([arrived.frame, unstable["frame"][row]]),
+            np.concatenate([arrived.kind, kinds.astype(np.uint8)]),
+            np.concatenate([np.full(len(arrived.key), NOBODY), row]),
+        ).of(order)
+
+    def carry_out(self) -> None:
+        regular, stepwise, odd = self._sort_out()
+        events = self.events
+        counted = ~(regular | stepwise | odd)
+        other = _OTHER[events.kind]
+        self._count(events.of(counted[events.group] | (regular[events.group] & other)))
+        self._solve(np.flatnonzero(regular), events.of(regular[events.group] & ~other), regular=True)
+        self._solve(np.flatnonzero(stepwise), events.of(stepwise[events.group]), regular=False)
+        self._solve_odd(np.flatnonzero(odd))
+        self._update_tables()
+        self._update_recheck()
+
+    # Which content is decided how.
+
+    def _sort_out(self) -> tuple[Bool, Bool, Bool]:
+        """The contents to be decided at once, in lockstep, and one by one; the others have no searches."""
+        trees, events, groups = self.trees, self.events, len(self.active)
+        chains = trees.node.profile.chains
+
+        def any_of(chosen: Bool) -> Bool:
+            return np.bincount(events.group[chosen], minlength=groups) > 0
+
+        lookup = any_of(_LOOKUP[events.kind])
+        special = any_of(_SPECIAL[events.kind])
+        other = any_of(_OTHER[events.kind])
+        stable = trees.stable
+        which, row = stable.rows(self.active)
+
+        def any_node(chosen: Bool) -> Bool:
+            return np.bincount(which[chosen], minlength=groups) > 0
+
+        count = stable["count"][row]
+        leaves = np.bincount(events.group[events.kind == Event.LEAVE], minlength=groups)
+        joins = np.bincount(events.group, minlength=groups) - leaves
+        full = any_node(count + joins[which] > trees.node.limit)
+        emptied = any_node(count - leaves[which] <= 0) & chains
+        nodes = np.bincount(which, minlength=groups)
+        dup = any_node(stable["dup"][row] == 1)
+        odd = any_of(_ODD[events.kind]) | any_node(trees.node.away(stable["frame"][row]))
+        odd |= any_node(stable["dead"][row] == 1) & (lookup | dup)
+        tangled = emptied | self._blocked() | (dup & (special | other)) | (other & (full | (nodes > 1)))
+        tangled |= np.isin(self.active, trees.empty_chains.digest)
+        tangled |= dup & (nodes == 1) & (not trees.node.profile.collapse_always)
+        long = np.bincount(events.group, minlength=groups) > _LONG
+        odd |= lookup & (tangled | (special & long))
+        return lookup & ~special & ~odd, lookup & special & ~odd, odd
+
+    def _blocked(self) -> Bool:
+        """Contents whose page in the unstable tree cannot be merged."""
+        blocked = np.zeros(len(self.active), np.bool_)
+        some = np.flatnonzero(self.waiting_row >= 0)
+        rows = self.waiting_row[some]
+        in_the_way = self.trees.in_the_way(rows, self.window.pass_number)
+        blocked[some] = in_the_way | is_ksm_word(self.trees.unstable["frame"][rows])
+        return blocked
+
+    def _stable_rows(self) -> tuple[I64, I64]:
+        """Content and row of the stable nodes, in the order in which searches take them."""
+        stable = self.trees.stable
+        which, row = stable.rows(self.active)
+        fullness = np.zeros(len(row), np.int64)
+        if self.window.prune:
+            count = stable["count"][row]
+            fullness = np.where(count < self.trees.node.limit, -count, 0)
+        order = np.lexsort((stable["order"][row], fullness, which))
+        return which[order], row[order]
+
+    # At once, or in lockstep.
+
+    def _count(self, events: Events) -> None:
+        """Counts events that search for nothing, where their order among the searches does not matter."""
+        stable = self.trees.stable
+        rows = stable.find(self.active[events.group], "frame", events.frame)
+        change = np.where(events.kind == Event.LEAVE, -1, 1)[rows >= 0]
+        rows = rows[rows >= 0]
+        np.add.at(stable["count"], rows, change)
+        # A stable node whose frame was freed goes with the first item that is visited.
+        dead = np.unique(rows[(stable["dead"][rows] == 1) & (change < 0)])
+        self.effects.drop(stable["frame"][dead[stable["count"][dead] > 0]])
+        self.gone_nodes.append(dead)
+
+    def _solve(self, groups: I64, events: Events, *, regular: bool) -> None:
+        """Decides some of the contents; `events` are theirs."""
+        if len(groups) == 0:
+            return
+        stable, trees = self.trees.stable, self.trees
+        number = np.full(len(self.active), NOBODY)
+        number[groups] = np.arange(len(groups))
+        which, row = self._stable_rows()
+        mine = number[which] >= 0
+        which, row = which[mine], row[mine]
+        waiting_row = self.waiting_row[groups]
+        waiting = np.full(len(groups), NOBODY)
+        some = waiting_row >= 0
+        waiting[some] = trees.unstable["frame"][waiting_row[some]]
+        problem = Problem(
+            limit=trees.node.limit,
+            groups=len(groups),
+            group=number[events.group],
+            kind=events.kind,
+            frame=events.frame,
+            node=self._event_nodes(events, row),
+            node_group=number[which],
+            node_count=stable["count"][row],
+            waiting=waiting,
+        )
+        plan = plan_regular(problem) if regular else plan_stepwise(problem)
+        solved = _Solved(problem, plan, events, row, waiting_row, self.active[groups])
+        self._reorder(solved)
+        frames = np.concatenate([stable["frame"][row], self._insert_nodes(solved)])
+        self._tell(solved, frames)
+        self._update_waiting(solved)
+
+    def _event_nodes(self, events: Events, row: I64) -> I64:
+        """For LEAVE and JOIN_OWN the number of the stable node concerned."""
+        stable = self.trees.stable
+        nodes = np.full(len(events.key), NOBODY)
+        named = np.flatnonzero(_OTHER[events.kind])
+        rows = stable.find(self.active[events.group[named]], "frame", events.frame[named])
+        if len(row):
+            order = np.argsort(row)
+            at = order[np.minimum(np.searchsorted(row, rows, sorter=order), len(row) - 1)]
+            nodes[named] = np.where(rows >= 0, at, NOBODY)
+        return nodes
+
+    def _reorder(self, s: _Solved) -> None:
+        """Searches move dups that they find with room for two to the front of their chains."""
+        stable, trees, problem = self.trees.stable, self.trees, s.problem
+        old = len(s.row)
+        joined = np.bincount(s.plan.target[s.plan.target >= 0], minlength=old)[:old] > 0
+        roomy = problem.node_count < problem.limit - 1
+        moved = np.flatnonzero(joined & roomy & (stable["dup"][s.row] == 1))
+        trees.front -= len(moved)
+        stable["order"][s.row[moved]] = trees.front + np.arange(len(moved))[::-1]
+        if trees.node.profile.collapse_always:
+            nodes = np.bincount(problem.node_group, minlength=problem.groups)
+            stable["dup"][s.row[nodes[problem.node_group] == 1]] = 0
+
+    def _insert_nodes(self, s: _Solved) -> I64:
+        """New stable nodes, in front of those of the same content; returns their frames."""
+        stable, trees, problem, plan = self.trees.stable, self.trees, s.problem, s.plan
+        old, new = len(s.row), len(plan.new_group)
+        founders = np.flatnonzero(plan.founder)
+        frames = np.empty(new, np.int64)
+        frames[plan.target[founders] - old] = ksm_word(s.events.frame[founders], self.window.number)
+        stable["count"][s.row] = plan.node_count[:old]
+        nodes = np.bincount(np.concatenate([problem.node_group, plan.new_group]), minlength=problem.groups)
+        founding = np.bincount(plan.new_group, minlength=problem.groups) > 0
+        chained = founding & (nodes > 1)
+        stable["dup"][s.row[chained[problem.node_group]]] = 1
+        trees.front -= new
+        self.new_nodes.append(
+            {
+                "digest": s.digests[plan.new_group],
+                "frame": frames,
+                "count": plan.node_count[old:],
+                "dead": np.zeros(new, np.int64),
+                "dup": chained[plan.new_group].astype(np.int64),
+                "order": trees.front + np.arange(new)[::-1],
+            }
+        )
+        return frames
+
+    def _tell(self, s: _Solved, frames: I64) -> None:
+        """`frames` are those of the old stable nodes and the new ones."""
+        plan, effects = s.plan, self.effects
+        keys, digests = s.events.key, s.digests[s.problem.group]
+        effects.found_nodes(keys[plan.founder], frames[plan.target[plan.founder]], digests[plan.founder])
+        own = plan.own
+        effects.hang(keys[own], (s.events.kind[own] == Event.VOLATILE_SHARED).astype(np.uint8))
+        merged = (plan.target >= 0) & ~plan.founder & ~own
+        effects.merge(keys[merged], frames[plan.target[merged]], digests[merged])
+        waited = plan.waited_target >= 0
+        waited_keys = self.trees.unstable["key"][s.waiting_row[waited]]
+        effects.merge(waited_keys, frames[plan.waited_target[waited]], s.digests[waited])
+
+    def _update_waiting(self, s: _Solved) -> None:
+        plan, events = s.plan, s.events
+        revisited = events.row >= 0
+        self.gone.append(s.waiting_row[plan.waited_target >= 0])
+        self.gone.append(events.row[revisited & ~plan.waits])
+        self.effects.loosen(events.key[revisited & ~plan.waits & (plan.target < 0)])
+        new = plan.waits & ~revisited
+        self._wait(s.digests[s.problem.group[new]], events.key[new], events.frame[new])
+
+    def _wait(self, digests: U64, keys: I64, frames: I64) -> None:
+        columns = {"digest": digests, "key": keys, "frame": frames, "gone": np.zeros(len(keys), np.int64)}
+        self.waits.append(columns)
+        self.effects.wait(keys, digests)
+
+    # One by one.
+
+    def _solve_odd(self, groups: I64) -> None:
+        if len(groups) == 0:
+            return
+        node, outcome = self.trees.node, Outcome()
+        mapcount = node.frames.mapcount
+        rules = Rules(node.profile, node.limit, self.window, lambda pfn: int(mapcount[pfn]))
+        events = self.events
+        start = np.searchsorted(events.group, groups, "left")
+        stop = np.searchsorted(events.group, groups, "right")
+        for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
+            content = self._content(group, rules, outcome)
+            happenings = self._happenings(events.of(np.arange(low, high)))
+            waiter = content.waiter
+            content.run(happenings)
+            self._keep(content, [waiter.row] if waiter else [], [h.row for h in happenings if h.row >= 0])
+        outcome.tell(self.effects)
+
+    def _content(self, group: int, rules: Rules, outcome: Outcome) -> Content:
+        """One content as the tables have it."""
+        trees, stable = self.trees, self.trees.stable
+        digest = self.active[group : group + 1]
+        _, row = stable.rows(digest)
+        row = row[np.argsort(stable["order"][row])]
+        self.gone_nodes.append(row)
+        away = trees.node.away(stable["frame"][row])
+        nodes = _nodes(stable, row, away)
+        _, moving = trees.migrating.rows(digest)
+        migrating = _nodes(trees.migrating, moving, np.zeros(len(moving), np.bool_))
+        trees.migrating.remove(moving)
+        _, empty_chain = trees.empty_chains.rows(digest)
+        trees.empty_chains.remove(empty_chain)
+        chain = len(empty_chain) > 0 or bool(stable["dup"][row].any())
+        waiter = self._waiter(int(self.waiting_row[group]))
+        return Content(int(digest[0]), nodes, chain, migrating, waiter, rules, outcome)
+
+    def _waiter(self, row: int) -> Waiter | None:
+        if row < 0:
+            return None
+        unstable, rows = self.trees.unstable, np.array([row])
+        blocked = bool(self.trees.in_the_way(rows, self.window.pass_number)[0])
+        return Waiter(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
+
+    def _happenings(self, events: Events) -> list[Happening]:
+        columns = (getattr(events, name).tolist() for name in ("pos", "key", "frame", "kind", "row"))
+        return [
+            Happening(pos, key, frame, Event(kind), row)
+            for pos, key, frame, kind, row in zip(*columns, strict=True)
+        ]
+
+    def _keep(self, content: Content, waited: list[int], revisited: list[int]) -> None:
+        """Writes back what has become of a content."""
+        digest = np.array([content.digest], np.uint64)
+        nodes = len(content.nodes)
+        self.trees.front -= nodes
+        columns = _columns(content.digest, content.nodes)
+        columns["dup"] = np.full(nodes, int(content.chain))
+        columns["order"] = self.trees.front + np.arange(nodes)
+        self.new_nodes.append(columns)
+        if content.chain and nodes == 0:
+            self.new_empty_chains.append(digest)
+        self.new_migrating.append(_columns(content.digest, content.migrating))
+        waiter = content.waiter
+        final = NOBODY if waiter is None else waiter.row
+        self.gone.append(np.array([row for row in [*waited, *revisited] if row != final], np.int64))
+        if waiter is not None and waiter.row < 0:
+            self._wait(digest, np.array([waiter.key]), np.array([waiter.frame]))
+
+    # At the end.
+
+    def _update_tables(self) -> None:
+        trees = self.trees
+        trees.stable.remove(np.concatenate([empty(), *self.gone_nodes]))
+        trees.unstable.remove(np.concatenate([empty(), *self.gone]))
+        _insert(trees.stable, self.new_nodes)
+        _insert(trees.unstable, self.waits)
+        _insert(trees.migrating, self.new_migrating)
+        _insert(trees.empty_chains, [{"digest": digest} for digest in self.new_empty_chains])
+
+    def _update_recheck(self) -> None:
+        """Contents with a page that waits and something that its next visit could change."""
+        trees, stable, unstable = self.trees, self.trees.stable, self.trees.unstable
+        which, row = stable.rows(self.active)
+        count, dup = stable["count"][row], stable["dup"][row] == 1
+        useful = np.isin(self.active, trees.empty_chains.digest)
+        useful[which[(count > 0) & (count < trees.node.limit) | (stable["dead"][row] == 1)]] = True
+        useful |= np.bincount(which[dup], minlength=len(self.active)) == 1
+        waiting = np.bincount(unstable.rows(self.active)[0], minlength=len(self.active))
+        trees.recheck = self.active[(waiting > 1) | ((waiting == 1) & useful)]
+
+
+def _shared(group: I64, frames: I64) -> Bool:
+    """Which pages have their frame in common with another one of the same content."""
+    shared = np.zeros(len(group), np.bool_)
+    several = np.flatnonzero(np.bincount(group)[group] > 1) if len(group) else group
+    _, which, times = np.unique(frames[several], return_inverse=True, return_counts=True)
+    shared[several] = times[which] > 1
+    return shared
+
+
+def _nodes(table: SortedTable, rows: I64, away: Bool) -> list[Node]:
+    """Stable nodes as objects."""
+    columns = (table[name][rows].tolist() for name in ("frame", "count", "dead"))
+    return [
+        Node(frame, count, dead == 1, gone)
+        for frame, count, dead, gone in zip(*columns, away.tolist(), strict=True)
+    ]
+
+
+def _columns(digest: int, nodes: list[Node]) -> Columns:
+    """Stable nodes as rows."""
+    rows = [(node.frame, node.count, int(node.dead)) for node in nodes]
+    frame, count, dead = np.array(rows, np.int64).reshape(-1, 3).T
+    digests = np.full(len(nodes), digest, np.uint64)
+    return {"digest": digests, "frame": frame, "count": count, "dead": dead}
+
+
+def _insert(table: SortedTable, parts: list[Columns]) -> None:
+    """Adds rows to a table in one go."""
+    if not parts:
+        return
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    digests = columns.pop("digest")
+    order = np.argsort(digests, kind="stable")
+    table.insert(digests[order], **{name: values[order] for name, values in columns.items()})

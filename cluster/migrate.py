@@ -1,0 +1,125 @@
+"""Moving frames to other nodes, with all their mappings (mm/migrate.c, ksm_migrate_page() in mm/ksm.c).
+
+A frame moves in four steps: its node asks all nodes what reverse mapping finds of a KSM frame, and goes on if
+that is every mapping; sends the frame to its new node; there it gets a place; the nodes that may map it or
+keep a stable node of it learn its new name, and its old place is free.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.faults import Faults
+from cluster.mailbox import Kind
+from cluster.page_table import KSM, PRESENT
+from cluster.placement import Placement
+from cluster.rmap import found
+from cluster.state import NodeState, renamed
+from cluster.trees import Trees
+from cluster.words import (
+    I64,
+    U8,
+    U64,
+    Array,
+    frame_word,
+    is_ksm_word,
+    ksm_word,
+    node_of_frame,
+    node_of_mm,
+    pfn_of,
+)
+
+
+class Migration:
+    def __init__(self, node: NodeState, faults: Faults, placement: Placement, trees: Trees) -> None:
+        self._n = node
+        self._faults = faults
+        self._placement = placement
+        self._trees = trees
+        #: KSM frames of this node whose mappings are being looked for, and where they are to go.
+        self._leaving: dict[int, int] = {}
+
+    def move(self, slots: I64, to: int) -> None:
+        """move_pages(): the frames of these pages are to be on node `to`."""
+        n, table = self._n, self._n.table
+        frames = np.unique(table.pte[slots[(table.state[slots] & PRESENT) != 0]])
+        frames = frames[node_of_frame(frames) != to]
+        n.out.send(Kind.MIGRATE, node_of_frame(frames), frames, np.full(len(frames), to))
+
+    def on_migrate(self, frames: I64, to: I64) -> None:
+        ksm = is_ksm_word(frames)
+        self._send_off(frames[~ksm], to[~ksm])
+        self._leaving = dict(zip(frames[ksm].tolist(), to[ksm].tolist(), strict=True))
+        self._to_all(Kind.RMAP_WALK, frames[ksm])
+
+    def _to_all(self, kind: Kind, *columns: Array) -> None:
+        nodes, rows = self._n.nodes, len(columns[0])
+        to = np.repeat(np.arange(nodes), rows)
+        self._n.out.send(kind, to, *(np.tile(column, nodes) for column in columns))
+
+    def on_rmap_walk(self, frames: I64) -> None:
+        """Counts this node's mappings of KSM frames that reverse mapping finds."""
+        n, table = self._n, self._n.table
+        slots = np.flatnonzero(table.state[: table.size] & KSM)
+        slots = slots[np.isin(table.pte[slots], frames)]
+        slots = slots[found(n, slots)]
+        words, count = np.unique(table.pte[slots], return_counts=True)
+        n.out.send(Kind.RMAP_FOUND, node_of_frame(words), words, count)
+
+    def on_rmap_found(self, frames: I64, count: I64) -> None:
+        words, which = np.unique(frames, return_inverse=True)
+        total = np.bincount(which, count).astype(np.int64)
+        words = words[total == self._n.frames.mapcount[pfn_of(words)]]
+        self._send_off(words, np.array([self._leaving[word] for word in words.tolist()], np.int64))
+
+    def _send_off(self, frames: I64, to: I64) -> None:
+        store, pfns = self._n.frames, pfn_of(frames)
+        digests, *pages = store.read(pfns)
+        about = store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns]
+        self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *pages)
+
+    def on_move_in(
+        self,
+        old: I64,
+        digests: U64,
+        mapping: U64,
+        refcount: Array,
+        mapcount: Array,
+        pages: U8 | None = None,
+    ) -> None:
+        """As many frames as there is room for."""
+        n, store = self._n, self._n.frames
+        pfns = store.alloc(len(old))
+        got = slice(len(pfns))
+        old, digests = old[got], digests[got]
+        store.fill(pfns, digests, None if pages is None else pages[got])
+        store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns] = (
+            mapping[got],
+            refcount[got],
+            mapcount[got],
+        )
+        ksm = is_ksm_word(old)
+        new = frame_word(n.id, pfns)
+        new[ksm] = ksm_word(new[ksm], n.migration)
+        self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
+        owner = node_of_mm((mapping[got][~ksm] >> np.uint64(2)).astype(np.int64))
+        n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
+        n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
+
+    def on_moved_out(self, frames: I64) -> None:
+        self._n.frames.move_out(pfn_of(frames))
+
+    def on_moved(self, old: I64, new: I64, digests: U64) -> None:
+        """Page table entries, items, the swap cache and the trees follow their frames."""
+        n, table = self._n, self._n.table
+        slots = np.flatnonzero(table.state[: table.size] & PRESENT)
+        slots = slots[np.isin(table.pte[slots], old)]
+        table.pte[slots] = renamed(table.pte[slots], old, new)
+        n.version += 1
+        n.broken.rename(old, new)
+        n.swap.cached = renamed(n.swap.cached, old, new)
+        n.rename_strays(old, new)
+        self._trees.rename(old, new, digests)
+        self._placement.tell_frames(slots)
+        if not n.knobs.merge_across_nodes:
+            self._faults.touched(slots)
