@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import ray
 
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
-from cluster.simulation import simulate
+from cluster.simulation import Simulation
 from cluster.spec import SimulationSpec
 
 
 @ray.remote(num_cpus=0)
 class Coordinator:
-    """A thin shell around `cluster.simulation.simulate`."""
+    """A thin shell around `cluster.simulation.Simulation`."""
 
-    def __init__(self, spec: SimulationSpec) -> None:
-        self._spec = spec
-        self._passes: Iterator[PassResult] = iter(())
+    def start(self, spec: SimulationSpec, hosts: list[list[int]], actors: list[Any]) -> None:
+        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles."""
+        self._simulation = Simulation(RayFabric(hosts, actors), spec)
 
-    def start(self, hosts: list[list[int]], actors: list[Any]) -> None:
-        """The nodes of each actor, and the actors' handles."""
-        self._passes = simulate(RayFabric(hosts, actors), self._spec)
-
-    def next_pass(self) -> PassResult:
+    def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""
-        return next(self._passes)
+        return self._simulation.run_pass()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from actors.hosts import blocks
+from actors.answers import answers
+from actors.hosts import blocks, shares
 from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.fabric import InlineFabric
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.simulation import simulate
+from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
@@ -37,74 +39,85 @@ def run_passes(
     """
     snapshots = snapshots or {}
     if engine == "inline":
-        passes = _inline(spec, snapshots)
+        simulation = _inline(spec, snapshots)
     elif engine == "ray":
-        passes = _ray(spec, address, nodes_per_actor, on_event, snapshots)
+        simulation = _ray(spec, address, nodes_per_actor, on_event, snapshots)
     else:
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    return _timed(passes, spec.passes, on_event)
+    with simulation as run_pass:
+        for number in range(1, spec.passes + 1):
+            on_event(PassStarted(number, spec.passes))
+            start = time.perf_counter()
+            result = replace(run_pass(), wall_seconds=time.perf_counter() - start)
+            on_event(PassDone(result))
+            yield result
 
 
-def _timed(
-    passes: Iterator[PassResult], total: int, on_event: Callable[[Event], None]
-) -> Iterator[PassResult]:
-    for number in range(1, total + 1):
-        on_event(PassStarted(number, total))
-        start = time.perf_counter()
-        result = replace(next(passes), wall_seconds=time.perf_counter() - start)
-        on_event(PassDone(result))
-        yield result
-    # Lets the engine clean up behind its last pass.
-    for _ in passes:
-        raise AssertionError("more passes than asked for")
+@contextmanager
+def _inline(
+    spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+) -> Iterator[Callable[[], PassResult]]:
+    yield Simulation(InlineFabric(spec, snapshots), spec).run_pass
 
 
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[PassResult]:
-    yield from simulate(InlineFabric(spec, snapshots), spec)
-
-
+@contextmanager
 def _ray(
     spec: SimulationSpec,
     address: str | None,
     nodes_per_actor: int,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
-) -> Iterator[PassResult]:
-    with connected(address):
+) -> Iterator[Callable[[], PassResult]]:
+    with connected(address), node_actors(spec, nodes_per_actor, on_event, snapshots) as (hosts, actors):
         import ray
 
         from actors.coordinator import Coordinator
-        from actors.node_actor import NodeActor
 
-        hosts = blocks(spec.machine.nodes, nodes_per_actor)
-        shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots))
-        node_actor = NodeActor.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
-        actors = [node_actor.remote(host, shared_spec, shared_snapshots) for host in hosts]
-        coordinator = Coordinator.remote(shared_spec)  # type: ignore[attr-defined]
+        coordinator = Coordinator.remote()  # type: ignore[attr-defined]
         try:
-            _await_all(ray, actors, on_event)
-            ray.get(coordinator.start.remote(hosts, actors))
-            for _ in range(spec.passes):
-                yield _answer(ray, coordinator.next_pass.remote())
+            answers(coordinator.start.remote(spec, hosts, actors))
+            yield lambda: answers(coordinator.run_pass.remote())
         finally:
-            for actor in [coordinator, *actors]:
-                ray.kill(actor)
+            ray.kill(coordinator)
 
 
-def _await_all(ray: Any, actors: list[Any], on_event: Callable[[Event], None]) -> None:
-    waiting = [actor.ready.remote() for actor in actors]
-    on_event(ActorsStarting(0, len(actors)))
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        ray.get(done)
-        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
+@contextmanager
+def node_actors(
+    spec: SimulationSpec,
+    nodes_per_actor: int,
+    on_event: Callable[[Event], None],
+    snapshots: Mapping[str, SnapshotPages],
+) -> Iterator[tuple[list[list[int]], list[Any]]]:
+    """The nodes of each actor, and the actors, ready and spread over the Ray cluster; gone afterwards."""
+    import ray
 
+    from actors.node_actor import NodeActor
 
-def _answer(ray: Any, ref: Any) -> PassResult:
+    hosts = blocks(spec.machine.nodes, nodes_per_actor)
+    shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots))
+    actors = [
+        NodeActor.options(scheduling_strategy=place).remote(host, shared_spec, shared_snapshots)  # type: ignore[attr-defined]
+        for host, place in zip(hosts, _places(len(hosts)), strict=True)
+    ]
     try:
-        result: PassResult = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SimulationError):
-            raise error.cause from None
-        raise
-    return result
+        waiting = [actor.ready.remote() for actor in actors]
+        on_event(ActorsStarting(0, len(actors)))
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            answers(done)
+            on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
+        yield hosts, actors
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _places(actors: int) -> list[Any]:
+    """Where each actor is to run; Ray's own SPREAD leaves machines out."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    machines = sorted(alive, key=lambda n: str(n["NodeID"]))
+    cpus = [float(n["Resources"].get("CPU", 0)) for n in machines]
+    return [NodeAffinitySchedulingStrategy(machines[i]["NodeID"], soft=False) for i in shares(actors, cpus)]

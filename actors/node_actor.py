@@ -7,14 +7,9 @@ from collections.abc import Mapping
 import ray
 
 from cluster.commands import Command
-from cluster.fabric import Host
-from cluster.mailbox import Packed
-from cluster.node import Report
+from cluster.fabric import Host, Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
-
-Reports = dict[int, Report]
-Sent = dict[int, Packed]
 
 
 # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
@@ -27,20 +22,25 @@ class NodeActor:
     ) -> None:
         self._host = Host(nodes, spec, snapshots)
         self._number = 0
-        self._last: tuple[Reports, Sent] = ({}, {})
+        self._last: list[object] = []
 
     def ready(self) -> str:
         """The Ray node that it runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    @ray.method(num_returns=2)
-    def step(self, number: int, command: Command | None, to: list[int], *sent: Sent) -> tuple[Reports, Sent]:
+    def step(
+        self, number: int, command: Command | None, to: list[int], actor_of: list[int], *parcels: Parcels
+    ) -> list[object]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
-        `sent` is what other actors and this one sent to these nodes in the last superstep.
+        `parcels` are what actors sent to these nodes in the last superstep, `actor_of[n]` is the actor of
+        node n. To be called with so many returns: the reports, then what goes to each actor.
         """
         if number != self._number:
-            packed = {node: p for part in sent for node, p in part.items()}
-            self._last = self._host.step(command, [packed[node] for node in sorted(packed)], to)
+            reports, sent = self._host.step(command, [p for part in parcels for p in part], to)
+            by_actor: list[Parcels] = [[] for _ in range(actor_of[-1] + 1)]
+            for parcel in sent:
+                by_actor[actor_of[parcel[1]]].append(parcel)
+            self._last = [reports, *by_actor]
             self._number = number
         return self._last

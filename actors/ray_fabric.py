@@ -4,58 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import ray
-from ray.exceptions import RayActorError, RayTaskError
-
+from actors.answers import answers
 from cluster.commands import Command
-from cluster.errors import SimulationError
 from cluster.node import Report
 
 
 class RayFabric:
     """The coordinator's way to the nodes (a `cluster.fabric.Fabric`).
 
-    It passes on references to what nodes sent, and only to actors to which rows are addressed; what is in
-    them it never sees.
+    What an actor sends is one object for each actor that it goes to. The coordinator passes on the
+    references; what is in them it never sees.
     """
 
     def __init__(self, hosts: list[list[int]], actors: list[Any]) -> None:
         self._hosts = hosts
         self._actors = actors
-        self.nodes = sum(len(host) for host in hosts)
+        self._actor_of = [actor for actor, host in enumerate(hosts) for _ in host]
+        self.nodes = len(self._actor_of)
         self._number = 0
-        #: By actor: reference to what it sent last.
-        self._sent: dict[int, Any] = {}
-        #: Rows sent last by nodes of actor a to node n: bool[actors, nodes].
-        self._to = np.zeros((len(hosts), self.nodes), np.bool_)
+        #: By actor: references to what others sent it last, and which of its nodes are addressed.
+        self._parcels: dict[int, list[Any]] = {}
+        self._addressed: set[int] = set()
 
     def superstep(self, command: Command | None) -> list[Report]:
         self._number += 1
-        report_refs, sent = {}, {}
+        returns: dict[int, list[Any]] = {}
         for actor, host in enumerate(self._hosts):
-            from_actors = np.flatnonzero(self._to[:, host].any(axis=1)).tolist()
-            to = host if command is not None else [n for n in host if self._to[:, n].any()]
+            to = host if command is not None else [node for node in host if node in self._addressed]
             if to:
-                parts = [self._sent[source] for source in from_actors]
-                report_refs[actor], sent[actor] = self._actors[actor].step.remote(
-                    self._number, command, to, *parts
-                )
-        reports = self._answers(list(report_refs.values()))
-        self._sent = sent
-        self._to[:] = False
-        for actor, answer in zip(report_refs, reports, strict=True):
-            for report in answer.values():
-                self._to[actor] |= report.to
-        return [report for answer in reports for report in answer.values()]
-
-    def _answers(self, refs: list[Any]) -> list[dict[int, Report]]:
-        try:
-            answers: list[dict[int, Report]] = ray.get(refs)
-        except RayTaskError as error:
-            if isinstance(error.cause, SimulationError):
-                raise error.cause from None
-            raise
-        except RayActorError as error:
-            raise SimulationError(f"a node actor died: {str(error).splitlines()[0]}") from error
-        return answers
+                step = self._actors[actor].step.options(num_returns=1 + len(self._actors))
+                parcels = self._parcels.get(actor, [])
+                returns[actor] = step.remote(self._number, command, to, self._actor_of, *parcels)
+        reports: list[list[Report]] = answers([refs[0] for refs in returns.values()])
+        self._parcels = {}
+        for refs, of_actor in zip(returns.values(), reports, strict=True):
+            for other in sorted({self._actor_of[node] for report in of_actor for node in report.to}):
+                self._parcels.setdefault(other, []).append(refs[1 + other])
+        self._addressed = {node for of_actor in reports for report in of_actor for node in report.to}
+        return [report for of_actor in reports for report in of_actor]

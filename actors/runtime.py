@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,16 +16,43 @@ from cluster.errors import SimulationError
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    # The driver prints what its raylet warns of, on standard output; what matters comes as an exception.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_num_workers_soft_limit": "4096",
     "RAY_task_events_report_interval_ms": "0",
+    # Start all actors at once; Ray would start as many at a time as there are cores.
+    "RAY_worker_maximum_startup_concurrency": "1024",
 }
 
 #: Messages between nodes are all that goes through the object store.
 _OBJECT_STORE_BYTES = 512 << 20
+
+_CONNECT_SECONDS = 5.0
+
+
+def environment() -> None:
+    """Sets what Ray reads; to be called before Ray is imported. What the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _own_token() -> None:
+    """A token for a Ray of our own; without it Ray leaves one in the user's home for all clusters to come.
+
+    Ray reads it when it is imported.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @contextmanager
@@ -31,28 +61,41 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises SimulationError if there is no cluster at that address.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    environment()
+    if address is None:
+        _own_token()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SimulationError(f"no Ray cluster at {address}: {reason}; check --address") from error
+    if address is None:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+    else:
+        _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    try:
+        _check_reachable(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except AuthenticationError as error:
+        raise SimulationError(
+            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise SimulationError(f"cannot join a Ray cluster at {address}: {reason}; check --address") from error

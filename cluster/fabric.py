@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-
 from cluster.commands import Command
-from cluster.mailbox import Kind, Packed, receive
+from cluster.mailbox import Inbox, Kind, receive
 from cluster.node import Node, Report
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
@@ -20,7 +18,7 @@ class Fabric(Protocol):
     nodes: int
 
     def superstep(self, command: Command | None) -> list[Report]:
-        """One step of every node that gets a command or messages; reports by node."""
+        """One step of every node that gets a command or messages; their reports, by ascending node."""
 
 
 def exchange(fabric: Fabric, command: Command) -> list[Report]:
@@ -36,6 +34,10 @@ def pending(reports: list[Report], kind: Kind) -> bool:
     return any(kind in report.sent for report in reports)
 
 
+#: Messages under way: from node, to node, what.
+Parcels = list[tuple[int, int, Inbox]]
+
+
 class Host:
     """Some of the nodes, in one process: what an actor wraps."""
 
@@ -44,13 +46,16 @@ class Host:
     ) -> None:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
-    def step(
-        self, command: Command | None, packed: list[Packed], to: list[int]
-    ) -> tuple[dict[int, Report], dict[int, Packed]]:
-        """One superstep of the nodes `to`; `packed` is what nodes sent in the last one, in their order."""
-        reports, sent = {}, {}
+    def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
+        """One superstep of the nodes `to`, ascending: their reports, and what they sent."""
+        inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
+        for _, node, inbox in sorted(parcels, key=lambda parcel: parcel[0]):
+            inboxes[node].append(inbox)
+        reports, sent = [], []
         for node in to:
-            reports[node], sent[node] = self.nodes[node].step(command, receive(node, packed))
+            report, packed = self.nodes[node].step(command, receive(inboxes[node]))
+            reports.append(report)
+            sent += [(node, other, inbox) for other, inbox in packed.items()]
         return reports, sent
 
 
@@ -60,11 +65,10 @@ class InlineFabric:
     def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         self.nodes = spec.machine.nodes
         self.host = Host(list(range(self.nodes)), spec, snapshots)
-        self._sent: dict[int, Packed] = {}
-        self._to = np.zeros(self.nodes, np.bool_)
+        self._sent: Parcels = []
 
     def superstep(self, command: Command | None) -> list[Report]:
-        to = list(range(self.nodes)) if command is not None else np.flatnonzero(self._to).tolist()
-        reports, self._sent = self.host.step(command, [self._sent[n] for n in sorted(self._sent)], to)
-        self._to = np.logical_or.reduce([r.to for r in reports.values()]) if reports else self._to & False
-        return [reports[node] for node in sorted(reports)]
+        addressed = {parcel[1] for parcel in self._sent}
+        to = list(range(self.nodes)) if command is not None else sorted(addressed)
+        reports, self._sent = self.host.step(command, self._sent, to)
+        return reports

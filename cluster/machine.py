@@ -157,7 +157,7 @@ class Machine:
 
     def scan(self, pages: int | None = None) -> bool:
         """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end."""
-        if len(self.slots) == 0 or pages == 0:
+        if self.knobs.run != 1 or len(self.slots) == 0 or pages == 0:
             return False
         ranks = self.slots.ranks()
         if ranks is not None:
@@ -189,10 +189,10 @@ class Machine:
 
     def _window(self, window: Window) -> None:
         reports = self._fabric.superstep(c.Scan(window))
-        busy = any(r.busy or r.sent for r in reports)
+        to_decide = any(r.busy or r.sent for r in reports)
         while pending(reports, Kind.CONTENT_REQUEST) or pending(reports, Kind.CONTENT_REPLY):
             reports = self._fabric.superstep(None)
-        if busy:
+        if to_decide:
             exchange(self._fabric, c.Decide(window))
 
     def _behind(self, pages: int) -> int:

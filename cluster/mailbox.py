@@ -1,15 +1,14 @@
 """Messages between nodes: batches of rows, one table of numpy columns a kind.
 
-A node fills an `Outbox` during a superstep; `Outbox.pack` sorts each table by destination, and `receive`
-hands every node its rows, in the order of the sending nodes, in the next superstep. That order does not
+A node fills an `Outbox` during a superstep; `Outbox.pack` splits each table by destination, and `receive`
+puts together what a node gets in the next superstep, in the order of the sending nodes. That order does not
 depend on how nodes are spread over actors, and neither does anything computed from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple
 
 import numpy as np
 
@@ -100,23 +99,17 @@ class Kind(IntEnum):
     LANDED = 38
 
 
-class Batch(NamedTuple):
-    """Rows of one kind sorted by destination; node d's are [offsets[d], offsets[d + 1])."""
-
-    offsets: I64
-    columns: tuple[Array, ...]
-
-
-Packed = dict[Kind, Batch]
+#: What one node sends another, or all that it gets: columns by kind.
 Inbox = dict[Kind, tuple[Array, ...]]
+#: What one node sends, by destination.
+Packed = dict[int, Inbox]
 
 
 class Outbox:
     """What one node sends in one superstep."""
 
-    def __init__(self, node: int, nodes: int) -> None:
+    def __init__(self, node: int) -> None:
         self._node = node
-        self._nodes = nodes
         self._parts: dict[Kind, list[tuple[Array, tuple[Array, ...]]]] = {}
         #: Payload bytes sent to other nodes since the start.
         self.bytes_sent = 0
@@ -130,30 +123,37 @@ class Outbox:
         self._parts.setdefault(kind, []).append((to.astype(np.uint16), columns))
 
     def pack(self) -> Packed:
-        """The messages by kind, sorted by destination; the outbox is empty afterwards."""
-        packed = {kind: self._pack_kind(self._parts[kind]) for kind in sorted(self._parts)}
+        """The messages by destination; the outbox is empty afterwards."""
+        packed: Packed = {}
+        for kind in sorted(self._parts):
+            for node, columns in self._by_destination(self._parts[kind]):
+                packed.setdefault(node, {})[kind] = columns
         self._parts = {}
         return packed
 
-    def _pack_kind(self, parts: list[tuple[Array, tuple[Array, ...]]]) -> Batch:
+    def _by_destination(
+        self, parts: list[tuple[Array, tuple[Array, ...]]]
+    ) -> Iterator[tuple[int, tuple[Array, ...]]]:
         to = np.concatenate([part[0] for part in parts])
         columns = [np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)]
+        self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
         order = np.argsort(to, kind="stable")
-        offsets = np.searchsorted(to[order], np.arange(self._nodes + 1))
-        row_bytes = sum(column.nbytes // len(to) for column in columns)
-        self.bytes_sent += row_bytes * int(np.count_nonzero(to != self._node))
-        return Batch(offsets, tuple(column[order] for column in columns))
+        to, columns = to[order], [column[order] for column in columns]
+        first = np.flatnonzero(np.concatenate([[True], to[1:] != to[:-1]])).tolist()
+        for low, high in zip(first, [*first[1:], len(to)], strict=True):
+            yield int(to[low]), tuple(column[low:high] for column in columns)
 
 
-def receive(node: int, packed: Iterable[Packed]) -> Inbox:
-    """The rows addressed to `node`, sources in the order given."""
+def receive(parts: Iterable[Inbox]) -> Inbox:
+    """What several nodes sent to one, put together in the order given."""
     rows: dict[Kind, list[tuple[Array, ...]]] = {}
-    for source in packed:
-        for kind, batch in source.items():
-            low, high = batch.offsets[node], batch.offsets[node + 1]
-            if high > low:
-                rows.setdefault(kind, []).append(tuple(column[low:high] for column in batch.columns))
-    return {
-        kind: parts[0] if len(parts) == 1 else tuple(np.concatenate(c) for c in zip(*parts, strict=True))
-        for kind, parts in sorted(rows.items())
-    }
+    for part in parts:
+        for kind, columns in part.items():
+            rows.setdefault(kind, []).append(columns)
+    return {kind: _joined(rows[kind]) for kind in sorted(rows)}
+
+
+def _joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -33,10 +33,9 @@ from cluster.workload import Workload
 class Report:
     """What a node tells the coordinator after a superstep: small, never page data."""
 
-    #: Rows sent, by kind.
-    sent: dict[int, int]
-    #: Nodes that have messages waiting: bool[nodes].
-    to: np.typing.NDArray[np.bool_]
+    #: Kinds of the messages sent, and the nodes to which.
+    sent: frozenset[Kind]
+    to: tuple[int, ...]
     #: The trees may have work in the next window even if no page changes.
     busy: bool
     #: Answer to a command that asks for something.
@@ -56,7 +55,7 @@ class Node:
             distance=spec.machine.distance,
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
-            out=Outbox(node, nodes),
+            out=Outbox(node),
         )
         placement = Placement(self.state)
         faults = Faults(self.state, placement)
@@ -121,11 +120,8 @@ class Node:
             self._handlers[kind](*columns)
         answer = {} if command is None else self._run(command)
         packed = self.state.out.pack()
-        to = np.zeros(self.state.nodes, np.bool_)
-        for batch in packed.values():
-            to |= np.diff(batch.offsets) > 0
-        sent = {int(kind): len(batch.columns[0]) for kind, batch in packed.items()}
-        return Report(sent, to, self.trees.busy, answer), packed
+        kinds = frozenset(kind for inbox in packed.values() for kind in inbox)
+        return Report(kinds, tuple(packed), self.trees.busy, answer), packed
 
     def _run(self, command: c.Command) -> dict[str, Any]:
         match command:

@@ -18,34 +18,43 @@ from cluster.words import I64
 Columns = dict[str, I64]
 
 
-def simulate(fabric: Fabric, spec: SimulationSpec) -> Iterator[PassResult]:
-    """Runs the scenario; one result a pass. Same spec, same results, whatever the fabric."""
-    machine = Machine(fabric, spec.ksm)
-    machine.populate(spec.processes)
-    clock = Clock(spec)
-    for number in range(1, spec.passes + 1):
+class Simulation:
+    """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
+
+    def __init__(self, fabric: Fabric, spec: SimulationSpec) -> None:
+        """Creates the scenario's processes and fills their memory."""
+        self._machine = Machine(fabric, spec.ksm)
+        self._machine.populate(spec.processes)
+        self._clock = Clock(spec)
+        self._windows = spec.windows_per_pass
+        self._passes = 0
+
+    def run_pass(self) -> PassResult:
+        """Runs the next full pass of ksmd, with the writes that happen meanwhile."""
+        clock = self._clock
         before, cpu = clock.columns, clock.cpu_ns.copy()
-        for pages in windows(machine, clock, spec.windows_per_pass):
-            if clock.started:
-                machine.tick(clock.ticked, clock.seconds)
+        for pages in self._window_sizes():
+            if clock.columns:
+                self._machine.tick(clock.ticked, clock.seconds)
                 clock.ticked = clock.seconds
-            machine.scan(pages)
-            clock.advance(machine.collect())
-        columns = clock.columns
-        nodes = {name: columns[name] for name in NODE_NAMES}
+            ended = self._machine.scan(pages)
+            clock.advance(self._machine.collect())
+            if ended:
+                break
+        nodes = {name: clock.columns[name] for name in NODE_NAMES}
         for counter in COUNTERS:
-            nodes[counter.name] = columns[counter.name] - before.get(counter.name, 0)
+            nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
-        yield PassResult(number, nodes, machine.full_scans, clock.seconds, wall_seconds=0.0)
+        self._passes += 1
+        return PassResult(self._passes, nodes, self._machine.full_scans, clock.seconds, wall_seconds=0.0)
 
-
-def windows(machine: Machine, clock: Clock, count: int) -> Iterator[int | None]:
-    """Pages of each window of a pass; None: the rest of it."""
-    if count > 1:
-        total = int(clock.scannable(machine).sum())
-        for _ in range(count - 1):
-            yield max(1, total // count)
-    yield None
+    def _window_sizes(self) -> Iterator[int | None]:
+        """Pages of each window of a pass; None: the rest of it."""
+        if self._windows > 1:
+            columns = self._clock.columns or self._machine.collect()
+            pages = max(1, int(columns["pages_mapped"].sum()) // self._windows)
+            yield from [pages] * (self._windows - 1)
+        yield None
 
 
 class Clock:
@@ -60,13 +69,6 @@ class Clock:
         #: Up to when the workload's writes have happened.
         self.ticked = 0.0
 
-    @property
-    def started(self) -> bool:
-        return bool(self.columns)
-
-    def scannable(self, machine: Machine) -> I64:
-        return (self.columns or machine.collect())["pages_mapped"]
-
     def advance(self, columns: Columns) -> None:
         """One window is over; these are the totals since the start."""
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
@@ -79,16 +81,22 @@ class Clock:
 
 
 def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:
-    """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds."""
+    """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds.
+
+    Pages with an unchanged checksum are searched for in the stable tree, those not merged also in the
+    unstable tree; a search compares one page a level (docs/model.md).
+    """
 
     def done(name: str) -> I64:
         return new[name] - old[name]
 
-    levels = math.log2(1 + int(old["pages_shared"].sum())) + math.log2(1 + int(old["pages_unshared"].sum()))
+    searched = done("checksums") - done("changed")
+    stable = math.log2(1 + int(new["pages_shared"].sum()))
+    unstable = math.log2(1 + int(new["pages_unshared"].sum()))
     ns: NDArray[np.float64] = (
         cost.visit * done("pages_scanned")
         + cost.checksum * done("checksums")
-        + cost.tree_level * levels * (done("checksums") - done("changed"))
+        + cost.tree_level * (stable * searched + unstable * np.maximum(searched - done("pages_merged"), 0))
         + cost.merge * done("pages_merged")
     )
     return ns

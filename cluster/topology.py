@@ -122,10 +122,13 @@ def validated(matrix: NDArray[np.integer]) -> Distances:
 def _line(nodes: int, *, wrap: bool) -> Distances:
     node = np.arange(nodes)
     apart: Distances = np.abs(node[:, None] - node[None, :])
-    return np.minimum(apart, nodes - apart) if wrap else apart
+    if wrap:
+        apart = np.minimum(apart, nodes - apart)
+    return apart
 
 
 def _grid(rows: int, columns: int, *, wrap: bool) -> Distances:
     row, column = np.divmod(np.arange(rows * columns), columns)
     down, across = _line(rows, wrap=wrap), _line(columns, wrap=wrap)
-    return down[row[:, None], row[None, :]] + across[column[:, None], column[None, :]]
+    grid: Distances = down[np.ix_(row, row)] + across[np.ix_(column, column)]
+    return grid

@@ -1,5 +1,38 @@
-"""Simulate kernel samepage merging and movable-page migration on large NUMA machines."""
+"""Simulate kernel samepage merging and movable-page migration on large NUMA machines.
 
+>>> import ksmcluster
+>>> result = ksmcluster.simulate("tiny", engine="inline")
+>>> print(result)
+>>> eight_nodes = ksmcluster.load("default", ksmcluster.Overrides(nodes=8))
+>>> ksmcluster.simulate(eight_nodes).save("results/eight-nodes")
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ksmcluster.api import simulate
+    from ksmcluster.config import Overrides, Scenario, load
+    from ksmcluster.errors import UserError
+    from ksmcluster.results import Result
 
 __version__ = version("ksmcluster")
+
+__all__ = ["Overrides", "Result", "Scenario", "UserError", "load", "simulate"]
+
+#: Imported when first used: `ksmcluster --version` needs none of it.
+_HOMES = {
+    "simulate": "ksmcluster.api",
+    "load": "ksmcluster.config",
+    "Overrides": "ksmcluster.config",
+    "Scenario": "ksmcluster.config",
+    "UserError": "ksmcluster.errors",
+    "Result": "ksmcluster.results",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,9 @@ class Child:
         self.process.communicate()
 
 
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[Child]:
-    folder = tmp_path / "child"
+@contextmanager
+def started(folder: Path) -> Iterator[Child]:
+    """A child that lives within the block, with files of its own in `folder`."""
     folder.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(folder / "mapped")],
@@ -116,6 +117,12 @@ def child(tmp_path: Path) -> Iterator[Child]:
         words = process.stdout.readline().split()
         yield Child(process, dict(zip(words[::2], map(int, words[1::2]), strict=True)))
         process.kill()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    with started(tmp_path / "child") as child:
+        yield child
 
 
 Run = Callable[..., Result]

@@ -1,0 +1,102 @@
+"""The command `ksmcluster`.
+
+Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from ksmcluster import __version__
+from ksmcluster.errors import UserError
+
+#: 128 + SIGINT, as shells have it.
+INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """Where a sub-command is: a function, or a typer app with sub-commands of its own."""
+
+    module: str
+    name: str
+    #: For the list of sub-commands; with `--help` of its own, one says more.
+    help: str
+
+
+#: Imported when they are asked for, so that each starts with no more than it needs.
+COMMANDS = {
+    "simulate": Command(
+        "ksmcluster.commands.simulate", "simulate", "Simulate ksmd, and report what it saved."
+    ),
+    "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
+    "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
+    "config": Command("ksmcluster.commands.config", "config", "Look at scenarios."),
+}
+
+
+class Commands(TyperGroup):
+    """The sub-commands of COMMANDS."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        found = COMMANDS[cmd_name]
+        what = getattr(import_module(found.module), found.name)
+        if not isinstance(what, typer.Typer):
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(cmd_name, short_help=found.help)(what)
+            what = alone
+        command = typer.main.get_command(what)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ksmcluster {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ksmcluster(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Simulate kernel samepage merging (KSM) on machines of many NUMA nodes."""
+
+
+def main() -> None:
+    """Entry point: mistakes of the user and Ctrl-C end in a line, not in a traceback."""
+    try:
+        app(prog_name="ksmcluster")
+    except UserError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`ksmcluster config`: look at scenarios without running them."""
+
+from __future__ import annotations
+
+import typer
+
+from ksmcluster.commands.options import Config, Nodes, PagesPerNode, Passes, Seed, Settings
+from ksmcluster.commands.output import emit
+
+config = typer.Typer(
+    help="Look at scenarios without running them.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@config.command()
+def show(
+    scenario: Config = "default",
+    nodes: Nodes = None,
+    seed: Seed = None,
+    passes: Passes = None,
+    pages_per_node: PagesPerNode = None,
+    settings: Settings = None,
+) -> None:
+    """Print a scenario as TOML, defaults and changes included."""
+    from ksmcluster.config import Overrides, load, resolved_toml
+
+    changes = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()))
+    emit(resolved_toml(load(scenario, changes)))
+
+
+@config.command("list")
+def list_scenarios() -> None:
+    """Print the scenarios that come with ksmcluster."""
+    from ksmcluster.config import bundled, load
+
+    for name in bundled():
+        emit(f"{name:12} {load(name).simulation.title}\n")

@@ -1,0 +1,21 @@
+"""Options that several sub-commands share: which scenario, and what to change in it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, or a TOML file.")
+]
+Nodes = Annotated[int | None, typer.Option(help="NUMA nodes.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]
+PagesPerNode = Annotated[
+    int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].count=8; may be repeated."),
+]

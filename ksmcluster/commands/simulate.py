@@ -1,0 +1,71 @@
+"""`ksmcluster simulate`: run a scenario, show what came of it, write it to files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ksmcluster.commands.options import Config, Nodes, PagesPerNode, Passes, Seed, Settings
+from ksmcluster.commands.output import emit, fail, reason
+from ksmcluster.errors import UserError
+
+if TYPE_CHECKING:
+    from ksmcluster.results import Result
+
+
+class Engine(StrEnum):
+    RAY = "ray"
+    INLINE = "inline"
+
+
+def simulate(
+    scenario: Config = "default",
+    nodes: Nodes = None,
+    seed: Seed = None,
+    passes: Passes = None,
+    pages_per_node: PagesPerNode = None,
+    settings: Settings = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+    ] = Engine.RAY,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
+    ] = None,
+    nodes_per_actor: Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory for summary.json, passes.parquet and config.toml.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
+) -> None:
+    """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
+    from rich.console import Console
+
+    from ksmcluster.api import simulate as run
+    from ksmcluster.config import Overrides, load
+    from ksmcluster.output import check_directory
+    from ksmcluster.progress import shown
+    from ksmcluster.report import rendered
+
+    if address is not None and engine is not Engine.RAY:
+        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+    if output is not None:
+        check_directory(output)
+    config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
+    with shown(Console(stderr=True), quiet=quiet) as listener:
+        result = run(
+            config, engine=engine.value, address=address, nodes_per_actor=nodes_per_actor, progress=listener
+        )
+    if output is not None:
+        _save(result, output)
+    emit(result.summary_json() if as_json else rendered(result, Console()))
+
+
+def _save(result: Result, output: Path) -> None:
+    try:
+        result.save(output)
+    except OSError as error:
+        fail(f"cannot write the results to {output}: {reason(error)}")

@@ -1,0 +1,81 @@
+"""From a checked scenario to what the simulated machine reads."""
+
+from __future__ import annotations
+
+from cluster import spec
+from ksmcluster.config.ksmd import Cost, Ksm
+from ksmcluster.config.machine import Machine
+from ksmcluster.config.processes import Policy, Process, Region, Write
+from ksmcluster.config.scenario import Scenario
+
+
+def to_spec(scenario: Scenario) -> spec.SimulationSpec:
+    """What to simulate."""
+    simulation = scenario.simulation
+    return spec.SimulationSpec(
+        machine=_machine(scenario.machine),
+        ksm=_ksm(scenario.ksm),
+        processes=tuple(_process(process, scenario.machine.nodes) for process in scenario.process),
+        seed=simulation.seed,
+        passes=simulation.passes,
+        windows_per_pass=simulation.windows_per_pass,
+        cost=_cost(scenario.cost),
+    )
+
+
+def _machine(machine: Machine) -> spec.MachineSpec:
+    return spec.MachineSpec(
+        nodes=machine.nodes,
+        frames_per_node=machine.memory_per_node,
+        distance=machine.topology.build(machine.nodes),
+        content=machine.content,
+    )
+
+
+def _ksm(ksm: Ksm) -> spec.KsmSpec:
+    knobs = ksm.model_dump(exclude_none=True)
+    # A kernel without these knobs behaves as one that has them off.
+    return spec.KsmSpec(**{"use_zero_pages": 0, "smart_scan": 0, **knobs})
+
+
+def _cost(cost: Cost) -> spec.CostSpec:
+    return spec.CostSpec(
+        visit=cost.visit_ns, checksum=cost.checksum_ns, tree_level=cost.tree_level_ns, merge=cost.merge_ns
+    )
+
+
+def _process(process: Process, nodes: int) -> spec.ProcessSpec:
+    return spec.ProcessSpec(
+        name=process.name,
+        count=process.total(nodes),
+        regions=tuple(_region(region, nodes) for region in process.region),
+        policy=_policy(process.policy, nodes),
+        snapshot=process.snapshot,
+        replay_interval=process.replay_interval,
+    )
+
+
+def _policy(policy: Policy, nodes: int) -> spec.PolicySpec:
+    named = policy.nodes or ()
+    if policy.kind == "interleave" and not named:
+        named = tuple(range(nodes))
+    return spec.PolicySpec(spec.Policy(policy.kind), named)
+
+
+def _region(region: Region, nodes: int) -> spec.RegionSpec:
+    given = region.model_dump(
+        include={"name", "mergeable", "copies", "pool", "distinct", "exponent"}, exclude_none=True
+    )
+    return spec.RegionSpec(
+        **given,
+        pages=region.size,
+        model=spec.ContentModel(region.model),
+        policy=_policy(region.policy, nodes) if region.policy else None,
+        scope=spec.Scope(region.scope or spec.Scope.MACHINE),
+        law=spec.Law(region.law or spec.Law.UNIFORM),
+        writes=tuple(_write(write) for write in region.write),
+    )
+
+
+def _write(write: Write) -> spec.WriteSpec:
+    return spec.WriteSpec(**{**write.model_dump(), "content": spec.Rewrite(write.content)})

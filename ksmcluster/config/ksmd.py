@@ -1,0 +1,68 @@
+"""The tables [ksm] and [cost]."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cluster.spec import CostSpec, KsmSpec
+from ksmcluster.config.tables import UINT, Finite, Knob, Switch, Switched, Table, key
+
+KSM = KsmSpec()
+COST = CostSpec()
+
+Kernel = Literal["4.8", "6.1", "6.12", "6.18"]
+#: Kernels that have chains of stable nodes, and those that have smart_scan.
+WITH_CHAINS = ("6.1", "6.12", "6.18")
+WITH_SMART_SCAN = ("6.12", "6.18")
+Scan = Annotated[int, Field(ge=1, le=UINT)]
+#: The kernel takes no max_page_sharing below 2.
+SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
+
+
+class Ksm(Table):
+    """The knobs of /sys/kernel/mm/ksm under their names, and the kernel whose rules apply."""
+
+    kernel: Kernel = key(KSM.kernel, "The kernel whose ksmd is simulated.")
+    run: Switch = key(KSM.run, "1: ksmd runs. 0: it does not, and nothing is merged.")
+    pages_to_scan: Scan = key(KSM.pages_to_scan, "Pages that ksmd visits before it sleeps.", "pages")
+    sleep_millisecs: Knob = key(KSM.sleep_millisecs, "Time that ksmd sleeps then.", "ms")
+    merge_across_nodes: Switch = key(
+        KSM.merge_across_nodes, "1: pages of all nodes are merged. 0: only pages of the same node."
+    )
+    max_page_sharing: SharingLimit | None = key(None, "Page table entries that may share one frame.", "pages")
+    use_zero_pages: Switch | None = key(None, "1: pages of zeros become the shared zero page.")
+    smart_scan: Switch | None = key(
+        None, "1: pages that failed to merge for several passes are skipped in some."
+    )
+    stable_node_chains_prune_millisecs: Knob | None = key(
+        None, "How often chains are rid of their stale stable nodes.", "ms"
+    )
+
+    KEYS: ClassVar[Switched] = {
+        "max_page_sharing": (WITH_CHAINS, KSM.max_page_sharing),
+        "use_zero_pages": (WITH_CHAINS, KSM.use_zero_pages),
+        "smart_scan": (WITH_SMART_SCAN, KSM.smart_scan),
+        "stable_node_chains_prune_millisecs": (WITH_CHAINS, KSM.stable_node_chains_prune_millisecs),
+    }
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _number(cls, kernel: object) -> object:
+        # 6.18 without quotes is a number to TOML; none of the four reads wrong as one.
+        return str(kernel) if isinstance(kernel, float) else kernel
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        self.settle("kernel", self.KEYS)
+        return self
+
+
+class Cost(Table):
+    """Simulated CPU time of ksmd."""
+
+    visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
+    checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
+    tree_level_ns: Finite = key(COST.tree_level, "For each level of a tree descended.", "ns")
+    merge_ns: Finite = key(COST.merge, "For each merge.", "ns")

@@ -1,0 +1,108 @@
+"""From a TOML file to a checked scenario, and back."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tomli_w
+from pydantic import ValidationError
+
+from ksmcluster.config.memory import memory_problems, scaled
+from ksmcluster.config.overrides import Overrides
+from ksmcluster.config.problems import Path as KeyPath
+from ksmcluster.config.problems import Problem, did_you_mean, dotted, problems_of
+from ksmcluster.config.scenario import Scenario
+from ksmcluster.errors import UserError
+
+DEFAULT = "default"
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT, overrides: Overrides | None = None
+) -> Scenario:
+    """Read a scenario, change what the overrides say, and check all of it.
+
+    `source` is the name of a scenario that comes with ksmcluster (`bundled`), the path of a TOML file, or
+    the data of one. Raises UserError with a line for each mistake.
+    """
+    overrides = overrides or Overrides()
+    if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
+        raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
+    document = _read(source)
+    changed = overrides.apply(document.data)
+    try:
+        scenario = Scenario.model_validate(document.data, context={"base": document.base})
+    except ValidationError as error:
+        raise UserError(_lines(problems_of(error, Scenario), document.label, changed)) from None
+    if overrides.pages_per_node is not None:
+        scenario = scaled(scenario, overrides.pages_per_node)
+    if problems := list(memory_problems(scenario)):
+        raise UserError(_lines(problems, document.label, changed))
+    return scenario
+
+
+def resolved_toml(scenario: Scenario) -> str:
+    """The scenario as TOML, all defaults written out; `load` makes an equal one of it, anywhere."""
+    return tomli_w.dumps(scenario.model_dump(exclude_none=True))
+
+
+def bundled() -> list[str]:
+    """Names of the scenarios that come with ksmcluster."""
+    files = resources.files("configs").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+class _Document(NamedTuple):
+    data: dict[str, Any]
+    #: What to call it in an error.
+    label: str
+    #: Where relative paths start.
+    base: Path
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> _Document:
+    if isinstance(source, Mapping):
+        return _Document(copy.deepcopy(dict(source)), "scenario", Path())
+    if source in bundled():
+        label = f"{source}.toml"
+        content = (resources.files("configs") / label).read_bytes()
+        return _Document(_parse(content, label), label, Path())
+    path = Path(source)
+    return _Document(_parse(_content(path), str(path)), str(path), path.parent)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        names = bundled()
+        hint = did_you_mean(str(path), names) or f"; the scenarios that come along are {', '.join(names)}"
+        raise UserError(f"there is no scenario {path}{hint}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parse(content: bytes, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{label}: not a text in UTF-8 (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{label}: not TOML: {error}") from None
+
+
+def _lines(problems: list[Problem], label: str, changed: Mapping[KeyPath, str]) -> str:
+    return "\n".join(_line(problem, label, changed) for problem in problems)
+
+
+def _line(problem: Problem, label: str, changed: Mapping[KeyPath, str]) -> str:
+    """The mistake and where it was made: on the command line or in the file."""
+    if option := changed.get(problem.path):
+        return f"{option}: {problem.text}"
+    return f"{label}: {dotted(problem.path)}: {problem.text}" if problem.path else f"{label}: {problem.text}"

@@ -1,0 +1,149 @@
+"""The tables [machine] and [machine.topology]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+
+from cluster import topology
+from ksmcluster.config.problems import did_you_mean, refusal
+from ksmcluster.config.sizes import Pages
+from ksmcluster.config.tables import Count, Numbers, Switched, Table, base_directory, key
+
+TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "matrix", "host", "file"]
+TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
+Groups = Annotated[tuple[Count, ...], Field(strict=False)]
+Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
+
+#: As many as Linux can have (MAX_NUMNODES).
+MOST_NODES = 1024
+
+
+class Topology(Table):
+    """Where the distances between nodes come from; a text alone is the kind, or the name of a file."""
+
+    kind: TopologyKind = key(
+        "fully-connected",
+        "Shape of the machine. `host` takes the distances of this machine from sysfs, `file` those of a text "
+        "file (rows of numbers, or the output of `numactl --hardware`); both become a `matrix`.",
+    )
+    remote: int | None = key(None, "Distance of any two nodes.", "SLIT units")
+    hop: Count | None = key(None, "What each link on the way adds to the distance.", "SLIT units")
+    rows: Count | None = key(None, "Rows of the grid; by default it is as square as can be.")
+    columns: Count | None = key(None, "Columns of the grid.")
+    groups: Groups | None = key(None, "Nodes in a socket, sockets in a board, and so on outwards.")
+    distances: Numbers | None = key(
+        None,
+        "Distances in a socket, in a board, and so on; the last of nodes that share nothing.",
+        "SLIT units",
+    )
+    matrix: Matrix | None = key(None, 'Distances, a text for each node: `["10 21", "21 10"]`.', "SLIT units")
+    path: str | None = key(None, "The text file. A relative path starts at the scenario's directory.")
+
+    KEYS: ClassVar[Switched] = {
+        "remote": (("fully-connected",), topology.REMOTE),
+        "hop": (("ring", "mesh", "torus"), topology.HOP),
+        "rows": (("mesh", "torus"), None),
+        "columns": (("mesh", "torus"), None),
+        "groups": (("sockets",), topology.GROUPS),
+        "distances": (("sockets",), topology.LEVELS),
+        "matrix": (("matrix",), ...),
+        "path": (("file",), ...),
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object, info: ValidationInfo) -> object:
+        if isinstance(data, str):
+            data = {"kind": data} if data in TOPOLOGIES else {"kind": "file", "path": data}
+        if not isinstance(data, dict) or data.get("kind") not in ("host", "file"):
+            return data
+        others = {name: value for name, value in data.items() if name not in ("kind", "path")}
+        return {**others, "kind": "matrix", "matrix": _read_matrix(data, info)}
+
+    @field_validator("matrix", mode="before")
+    @classmethod
+    def _rows_of_text(cls, rows: object) -> object:
+        if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
+            return rows
+        return [[int(word) for word in row.split()] for row in rows]
+
+    @field_serializer("matrix")
+    def _text_of_rows(self, rows: tuple[tuple[int, ...], ...] | None) -> list[str] | None:
+        return None if rows is None else [" ".join(map(str, row)) for row in rows]
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        self.settle("kind", self.KEYS)
+        return self
+
+    def shape(self, nodes: int) -> None:
+        """Fill in the missing sides of a grid of so many nodes."""
+        if self.kind not in ("mesh", "torus"):
+            return
+        if self.rows is None and self.columns is None:
+            self.rows, self.columns = topology.squarest(nodes)
+        self.rows = self.rows or max(1, nodes // (self.columns or 1))
+        self.columns = self.columns or max(1, nodes // self.rows)
+
+    def build(self, nodes: int) -> topology.Distances:
+        """The distance matrix; ValueError when the numbers do not make one."""
+        match self.kind:
+            case "ring":
+                matrix = topology.ring(nodes, self.hop or 0)
+            case "mesh":
+                matrix = topology.mesh(self.rows or 0, self.columns or 0, self.hop or 0)
+            case "torus":
+                matrix = topology.torus(self.rows or 0, self.columns or 0, self.hop or 0)
+            case "sockets":
+                matrix = topology.sockets(nodes, self.groups or (), self.distances or ())
+            case "matrix":
+                matrix = topology.from_rows(self.matrix or ())
+            case _:
+                matrix = topology.fully_connected(nodes, self.remote or 0)
+        if len(matrix) != nodes:
+            raise ValueError(f"has {len(matrix)} nodes, but machine.nodes is {nodes}")
+        return matrix
+
+
+def _read_matrix(data: Mapping[str, object], info: ValidationInfo) -> list[list[int]]:
+    if data["kind"] == "host":
+        return _rows(topology.host())
+    path = data.get("path")
+    if not isinstance(path, str):
+        raise refusal([("path", 'is missing; kind = "file" needs it')])
+    file = base_directory(info) / path
+    if not file.is_file():
+        hint = did_you_mean(path, TOPOLOGIES)
+        raise ValueError(f'"{path}" is no topology, and there is no such file{hint}')
+    try:
+        return _rows(topology.parse(file.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _rows(matrix: topology.Distances) -> list[list[int]]:
+    return [[int(distance) for distance in row] for row in matrix]
+
+
+class Machine(Table):
+    """The NUMA machine."""
+
+    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
+    memory_per_node: Pages = key(..., "Physical memory of each node.", "size")
+    content: Literal["symbolic", "bytes"] = key(
+        "symbolic",
+        "What a page holds: a 64-bit name of its content (scales), or real bytes, hashed and compared.",
+    )
+    topology: Topology = Field(default_factory=lambda: Topology(), description="Distances between the nodes.")
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        self.topology.shape(self.nodes)
+        try:
+            self.topology.build(self.nodes)
+        except ValueError as error:
+            raise refusal([("topology", str(error))]) from None
+        return self

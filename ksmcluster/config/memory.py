@@ -1,0 +1,85 @@
+"""How much memory the processes of a scenario map, and scaling it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from ksmcluster.config.problems import Problem
+from ksmcluster.config.processes import Policy, Process, Region
+from ksmcluster.config.scenario import Scenario
+from ksmcluster.config.sizes import format_size
+from ksmcluster.errors import UserError
+
+
+def memory_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Nodes that could not hold what is mapped on them if nothing were merged.
+
+    Snapshots are left out: how much they hold is known only when they are read.
+    """
+    machine = scenario.machine
+    for nodes, pages in _demands(scenario).items():
+        room = len(nodes) * machine.memory_per_node
+        if pages > room:
+            where = "the machine" if len(nodes) == machine.nodes else f"what is bound to {_named(nodes)}"
+            need = format_size(-(-pages // len(nodes)))
+            yield Problem(
+                ("machine", "memory_per_node"),
+                f"too little for {where}: {pages} pages are mapped before any merging, and there is room for "
+                f"{room}; it takes at least {need}",
+            )
+
+
+def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
+    """The scenario with all regions, and the pools they draw from, scaled alike.
+
+    Afterwards the processes of a node map about `pages_per_node` pages, on the average of the nodes. A region
+    keeps at least one page. When the memory of the nodes does not suffice, it becomes what is mapped and an
+    eighth.
+    """
+    mapped = sum(pages for _, pages in _placed(scenario, every_page=True))
+    if not mapped:
+        raise UserError("--pages-per-node: the scenario has no regions to scale, only snapshots")
+    factor = pages_per_node * scenario.machine.nodes / mapped
+    processes = tuple(_scaled_process(process, factor) for process in scenario.process)
+    result = scenario.model_copy(update={"process": processes})
+    need = max(-(-pages // len(nodes)) for nodes, pages in _demands(result).items())
+    if need > scenario.machine.memory_per_node:
+        machine = scenario.machine.model_copy(update={"memory_per_node": need + -(-need // 8)})
+        result = result.model_copy(update={"machine": machine})
+    return result
+
+
+def _scaled_process(process: Process, factor: float) -> Process:
+    regions = tuple(_scaled_region(region, factor) for region in process.region)
+    return process.model_copy(update={"region": regions})
+
+
+def _scaled_region(region: Region, factor: float) -> Region:
+    changes: dict[str, int] = {"size": max(1, round(region.size * factor))}
+    if region.distinct is not None:
+        changes["distinct"] = max(1, round(region.distinct * factor))
+    return region.model_copy(update=changes)
+
+
+def _placed(scenario: Scenario, *, every_page: bool = False) -> Iterator[tuple[Policy, int]]:
+    """Policy and pages of each region, all processes together; pages never touched count only on demand."""
+    for process in scenario.process:
+        count = process.total(scenario.machine.nodes)
+        for region in process.region:
+            pages = region.size if every_page else region.pages_touched()
+            yield region.policy or process.policy, count * pages
+
+
+def _demands(scenario: Scenario) -> dict[frozenset[int], int]:
+    """Pages that must fit into the whole machine, and into each set of nodes that something is bound to."""
+    everywhere = frozenset(range(scenario.machine.nodes))
+    placed: Counter[frozenset[int]] = Counter({everywhere: 0})
+    for policy, pages in _placed(scenario):
+        placed[frozenset(policy.nodes or ()) if policy.kind == "bind" else everywhere] += pages
+    return {nodes: sum(placed[inner] for inner in placed if inner <= nodes) for nodes in placed}
+
+
+def _named(nodes: frozenset[int]) -> str:
+    some = ", ".join(map(str, sorted(nodes)[:4]))
+    return f"{'node' if len(nodes) == 1 else 'nodes'} {some}{', ...' if len(nodes) > 4 else ''}"

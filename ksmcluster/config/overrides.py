@@ -1,0 +1,107 @@
+"""Changes to a scenario from the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from ksmcluster.config.problems import Path, dotted, parse_path
+from ksmcluster.errors import UserError
+
+#: Tables that may be written as a text, which then is this key of them.
+SHORT_FORMS = {"topology": "kind", "policy": "kind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line changes; None leaves a key as it is."""
+
+    nodes: int | None = None
+    seed: int | None = None
+    passes: int | None = None
+    #: Scales all regions (memory.scaled).
+    pages_per_node: int | None = None
+    #: `key=value` each, the key a dotted path such as process[0].count, the value as in TOML.
+    settings: tuple[str, ...] = ()
+
+    def apply(self, data: dict[str, Any]) -> dict[Path, str]:
+        """Change the TOML data in place; returns for each key changed what to call it in an error."""
+        changed: dict[Path, str] = {}
+        for setting in self.settings:
+            path, value = _parse(setting)
+            _put(data, path, value)
+            changed[path] = f"--set {dotted(path)}"
+        options = {
+            ("machine", "nodes"): (self.nodes, "--nodes"),
+            ("simulation", "seed"): (self.seed, "--seed"),
+            ("simulation", "passes"): (self.passes, "--passes"),
+        }
+        for path, (number, option) in options.items():
+            if number is not None:
+                _put(data, path, number)
+                changed[path] = option
+        return changed
+
+
+def _parse(setting: str) -> tuple[Path, Any]:
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise UserError(f"--set {setting}: not of the form key=value")
+    try:
+        path = parse_path(name.strip())
+    except ValueError as error:
+        raise UserError(f"--set {setting}: {error}") from None
+    return path, _from_here(path, _value(text.strip()))
+
+
+def _value(text: str) -> Any:
+    """The TOML value, or the text itself when it is none, as in `--set process[0].name=rank`."""
+    try:
+        data = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return data["value"] if data.keys() == {"value"} else text
+
+
+def _from_here(path: Path, value: Any) -> Any:
+    """Files named on the command line start at the working directory, not at the scenario's."""
+    if not isinstance(value, str) or path[-1] not in ("snapshot", "path", "topology"):
+        return value
+    if path[-1] == "topology" and not File(value).exists():
+        return value
+    return str(File(value).absolute())
+
+
+def _put(here: Any, path: Path, value: Any, depth: int = 0) -> None:
+    """Set the key of a path whose first `depth` steps led to `here`.
+
+    Tables on the way are made if absent, also one behind the last of a list.
+    """
+    step = path[depth]
+    _check_step(here, path, depth)
+    if isinstance(step, int) and step == len(here):
+        here.append({})
+    if depth == len(path) - 1:
+        here[step] = value
+        return
+    if isinstance(here, dict):
+        here.setdefault(step, [] if isinstance(path[depth + 1], int) else {})
+    if step in SHORT_FORMS and isinstance(here[step], str):
+        here[step] = {SHORT_FORMS[str(step)]: here[step]}
+    _put(here[step], path, value, depth + 1)
+
+
+def _check_step(here: Any, path: Path, depth: int) -> None:
+    step, place = path[depth], dotted(path[:depth])
+    wrong = ""
+    if not isinstance(step, int):
+        wrong = "" if isinstance(here, dict) else f"{place} is not a table"
+    elif not isinstance(here, list):
+        wrong = f"{place} is not a list"
+    elif step > len(here):
+        have = f"they end at {place}[{len(here) - 1}]" if here else "there are none"
+        wrong = f"there is no {place}[{step}], {have}"
+    if wrong:
+        raise UserError(f"--set {dotted(path)}: {wrong}")

@@ -1,0 +1,148 @@
+"""What is wrong with a scenario, one line per mistake."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+Path = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """A mistake, and the key that it is about."""
+
+    path: Path
+    text: str
+
+
+def refusal(problems: Iterable[tuple[str, str]]) -> PydanticCustomError:
+    """An error for a validator of a whole table that has something to say about some of its keys."""
+    return PydanticCustomError("problems", "inconsistent", {"problems": list(problems)})
+
+
+def dotted(path: Path) -> str:
+    """`process[0].region[2].size`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def parse_path(text: str) -> Path:
+    """The reverse of `dotted`; ValueError when it is no path. No text is the path of the whole."""
+    if not text:
+        return ()
+    if not re.fullmatch(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", text, re.ASCII):
+        raise ValueError("not a path of keys such as ksm.run or process[0].count")
+    steps = re.findall(r"\[(\d+)\]|([\w-]+)", text, re.ASCII)
+    return tuple(int(index) if index else name for index, name in steps)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """`; did you mean "size"?`, or nothing when no word is near."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def table_of(annotation: object) -> type[BaseModel] | None:
+    """The model inside an annotation such as `tuple[Region, ...]` or `Policy | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((table for arg in get_args(annotation) if (table := table_of(arg))), None)
+
+
+def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
+    """Every table of a scenario by its dotted name, lists with [] behind the name."""
+    found = {path: root}
+    for name, field in root.model_fields.items():
+        if table := table_of(field.annotation):
+            several = "[]" if get_origin(field.annotation) is tuple else ""
+            found |= tables(table, f"{path}.{name}{several}".removeprefix("."))
+    return found
+
+
+def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
+    """Pydantic's findings in our words."""
+    return [problem for details in error.errors() for problem in _problems(details, root)]
+
+
+def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[Problem]:
+    path, kind = details["loc"], details["type"]
+    if kind == "problems":
+        return [Problem((*path, *parse_path(key)), text) for key, text in _context(details)["problems"]]
+    if kind == "extra_forbidden":
+        return [Problem(path, _unknown_key(path, root))]
+    return [Problem(path, _text(details))]
+
+
+def _unknown_key(path: Path, root: type[BaseModel]) -> str:
+    table: type[BaseModel] = root
+    for step in path[:-1]:
+        if isinstance(step, str):
+            table = table_of(table.model_fields[step].annotation) or table
+    key = str(path[-1])
+    homes = [f"[{name}]" for name, other in tables(root).items() if name and key in other.model_fields]
+    hint = did_you_mean(key, table.model_fields)
+    if not hint and homes:
+        hint = f"; it belongs to {' or '.join(homes)}"
+    return f"unknown key{hint or '; the keys here are ' + ', '.join(table.model_fields)}"
+
+
+#: The rest of "must be ..." for the kinds of error that need no more than their limit.
+MUST_BE = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text in quotes",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "finite_number": "finite",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "string_pattern_mismatch": "text without control characters, and not empty",
+}
+
+
+def _text(details: ErrorDetails) -> str:
+    kind, value, context = details["type"], details["input"], _context(details)
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return _not_one_of(value, re.findall(r"'([^']*)'", context["expected"]))
+    if kind in ("model_type", "model_attributes_type"):
+        return f"must be a table, not {shown(value)}"
+    if kind == "tuple_type" and isinstance(value, Mapping):
+        return "must be a list of tables: write its name in double brackets"
+    if kind in MUST_BE:
+        return f"must be {MUST_BE[kind].format(**context)}, not {shown(value)}"
+    return details["msg"]
+
+
+def _context(details: ErrorDetails) -> dict[str, Any]:
+    return details.get("ctx", {})
+
+
+def _not_one_of(value: object, words: Sequence[str]) -> str:
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"{shown(value)} is not one of {quoted(words)}{hint}"
+
+
+def quoted(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+def shown(value: object) -> str:
+    """A value as TOML has it, short."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"' if value.isprintable() else repr(value)
+    if isinstance(value, Mapping):
+        return "a table"
+    return "a list" if isinstance(value, list | tuple) else str(value)

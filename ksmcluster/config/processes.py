@@ -1,0 +1,205 @@
+"""The tables [[process]], [[process.region]] and [[process.region.write]]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from cluster import spec
+from ksmcluster.config.problems import refusal
+from ksmcluster.config.sizes import Pages
+from ksmcluster.config.tables import (
+    Count,
+    Finite,
+    Name,
+    Numbers,
+    Positive,
+    Share,
+    Switched,
+    Table,
+    base_directory,
+    key,
+)
+
+REGION = spec.RegionSpec("", 1, spec.ContentModel.UNIQUE)
+WRITE = spec.WriteSpec(0.0)
+
+
+class Policy(Table):
+    """Placement of new frames; a text alone is the kind."""
+
+    kind: Literal["local", "bind", "preferred", "interleave"] = key(
+        ...,
+        "`local`: the node of the process. `bind`: only the named nodes. `preferred`: the named node while "
+        "it has room. `interleave`: the named nodes in turn.",
+    )
+    nodes: Numbers | None = key(None, "The nodes named; for `interleave`, none means all.")
+
+    KEYS: ClassVar[Switched] = {
+        "nodes": (("bind", "preferred", "interleave"), ()),
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object) -> object:
+        return {"kind": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.settle("kind", self.KEYS)
+        nodes = self.nodes or ()
+        if self.kind in ("bind", "preferred") and not nodes:
+            raise refusal([("nodes", f'is missing; kind = "{self.kind}" needs it')])
+        if self.kind == "preferred" and len(nodes) > 1:
+            raise refusal([("nodes", "only one node can be preferred")])
+        if len(set(nodes)) < len(nodes):
+            raise refusal([("nodes", "names a node twice")])
+        return self
+
+    def absent(self, nodes: int) -> list[int]:
+        """The nodes named that a machine of so many has not."""
+        return [node for node in self.nodes or () if not 0 <= node < nodes]
+
+
+class Write(Table):
+    """Writes to a region: at random times, the same rate for every page of its hot part."""
+
+    rate: Finite = key(..., "Expected writes to each hot page.", "1/s of simulated time")
+    hot_fraction: Share = key(WRITE.hot_fraction, "Part of the region that is written, from its start.")
+    start: Finite = key(WRITE.start, "When the writes begin.", "s of simulated time")
+    stop: Annotated[float, Field(gt=0)] = key(WRITE.stop, "When they end.", "s of simulated time")
+    period: Finite = key(
+        WRITE.period, "Length of a cycle of writing and pausing; 0: no pauses.", "s of simulated time"
+    )
+    duty: Share = key(WRITE.duty, "Part of each cycle, from its start, in which writes happen.")
+    content: Literal["unique", "original", "redraw"] = key(
+        str(WRITE.content),
+        "What a write leaves: content found nowhere else, what the page held at the start, or another draw "
+        "from the pool.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.stop > self.start:
+            raise refusal([("stop", f"must be after start = {self.start}, not {self.stop}")])
+        return self
+
+
+class Region(Table):
+    """A range of memory that each process of the kind has."""
+
+    name: Name = key(..., "Name, once in a process.")
+    size: Pages = key(..., "Memory.", "size")
+    model: Literal["zero", "unique", "replicated", "pool", "untouched"] = key(
+        ...,
+        "What the pages hold at the start. `zero`: zeros. `unique`: content found nowhere else. "
+        "`replicated`: page i is the same in every process of the kind. `pool`: drawn from a number of "
+        "contents. `untouched`: nothing, there is no page until the first write.",
+    )
+    mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
+    policy: Policy | None = key(None, "Placement, when not that of the process.")
+    copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
+    scope: Literal["machine", "node"] | None = key(
+        None, "Whether they are the same on the whole machine, or only on each node."
+    )
+    pool: Name | None = key(
+        None,
+        "Name of the pool; regions that name the same pool share its contents. By default the region's name.",
+    )
+    distinct: Count | None = key(None, "Contents in the pool.")
+    law: Literal["uniform", "zipf"] | None = key(
+        None, "How contents are drawn: all alike, or some far more often."
+    )
+    exponent: Positive | None = key(
+        None, "Zipf's law: the k-th content has weight k to the power of minus this."
+    )
+    write: Annotated[tuple[Write, ...], Field(strict=False)] = key((), "Writes to the region.")
+
+    KEYS: ClassVar[Switched] = {
+        "copies": (("unique",), REGION.copies),
+        "scope": (("replicated",), str(REGION.scope)),
+        "pool": (("pool",), None),
+        "distinct": (("pool",), ...),
+        "law": (("pool",), str(REGION.law)),
+    }
+    LAW_KEYS: ClassVar[Switched] = {"exponent": (("zipf",), REGION.exponent)}
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        self.settle("model", self.KEYS)
+        self.settle("law", self.LAW_KEYS)
+        if self.model == "pool" and self.pool is None:
+            self.pool = self.name
+        return self
+
+    def pages_touched(self) -> int:
+        """The most pages of the region that can be in memory."""
+        if self.model != "untouched":
+            return self.size
+        return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
+
+
+class Process(Table):
+    """A kind of process."""
+
+    name: Name = key(..., "Name, once in a scenario.")
+    count: Count | None = key(None, "Processes of the kind in all, spread over the nodes in blocks.")
+    per_node: Count | None = key(None, "Processes of the kind on each node; instead of `count`.")
+    policy: Policy = Field(
+        default_factory=lambda: Policy(kind="local"), description="Placement of the memory of the processes."
+    )
+    snapshot: str | None = key(
+        None,
+        "Snapshot file (`ksmcluster capture`) that has the memory of these processes, in place of regions. "
+        "A relative path starts at the scenario's directory.",
+    )
+    replay_interval: Positive | None = key(
+        None,
+        "Time between two moments of the snapshot; by default that of the capture.",
+        "s of simulated time",
+    )
+    region: Annotated[tuple[Region, ...], Field(strict=False)] = key((), "Memory of each process.")
+
+    @field_validator("snapshot")
+    @classmethod
+    def _found(cls, snapshot: str | None, info: ValidationInfo) -> str | None:
+        if snapshot is None:
+            return None
+        path = (base_directory(info) / snapshot).absolute()
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return str(path)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.count is None and self.per_node is None:
+            problems.append(("", "has neither count nor per_node; give one"))
+        if self.count is not None and self.per_node is not None:
+            problems.append(("per_node", "cannot be given together with count"))
+        if self.snapshot is None and not self.region:
+            problems.append(("", "has no memory; add a [[process.region]] or a snapshot"))
+        if self.snapshot is not None and self.region:
+            problems.append(("region", "cannot be given together with snapshot, which has the regions"))
+        if self.snapshot is None and self.replay_interval is not None:
+            problems.append(("replay_interval", "has no meaning without snapshot"))
+        problems += [
+            (f"region[{i}].name", text) for i, text in repeated([region.name for region in self.region])
+        ]
+        if problems:
+            raise refusal(problems)
+        return self
+
+    def total(self, nodes: int) -> int:
+        """Processes of the kind on a machine of so many nodes."""
+        return self.count if self.count is not None else (self.per_node or 0) * nodes
+
+
+def repeated(names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Index of each name that was there before, and what to say of it."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield index, f'"{name}" is the name of an earlier one'

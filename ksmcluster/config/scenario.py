@@ -1,0 +1,87 @@
+"""The whole scenario, and the checks that need more than one of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from cluster.spec import SimulationSpec
+from ksmcluster.config.ksmd import Cost, Ksm
+from ksmcluster.config.machine import Machine
+from ksmcluster.config.problems import refusal
+from ksmcluster.config.processes import Process, repeated
+from ksmcluster.config.tables import Count, Table, key
+
+SPEC: dict[str, Any] = {field.name: field.default for field in fields(SimulationSpec)}
+MOST_SEED = 2**63 - 1
+
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+
+
+class Simulation(Table):
+    """The run."""
+
+    title: Title = key("", "What the report is headed with.")
+    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
+    passes: Count = key(SPEC["passes"], "Full passes of ksmd over all memory.")
+    windows_per_pass: Count = key(
+        SPEC["windows_per_pass"], "Parts of a pass between which the processes write to their memory."
+    )
+
+
+class Scenario(Table):
+    """A whole scenario: what to simulate. Made by `ksmcluster.config.load`."""
+
+    simulation: Simulation = Field(default_factory=lambda: Simulation(), description="The run.")
+    machine: Machine = Field(description="The NUMA machine.")
+    ksm: Ksm = Field(default_factory=lambda: Ksm(), description="ksmd.")
+    cost: Cost = Field(default_factory=lambda: Cost(), description="What ksmd's work costs.")
+    process: Annotated[tuple[Process, ...], Field(strict=False)] = key(..., "What runs.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [
+            (f"process[{i}].name", text) for i, text in repeated([process.name for process in self.process])
+        ]
+        if not self.process:
+            problems.append(("process", "is empty; nothing would run"))
+        problems += self._absent_nodes()
+        problems += [
+            (f"process[{i}].snapshot", 'has digests, no bytes; it needs machine.content = "symbolic"')
+            for i, process in enumerate(self.process)
+            if process.snapshot and self.machine.content == "bytes"
+        ]
+        problems += self._different_pools()
+        if problems:
+            raise refusal(problems)
+        return self
+
+    def _absent_nodes(self) -> Iterator[tuple[str, str]]:
+        nodes = self.machine.nodes
+        for i, process in enumerate(self.process):
+            policies = {f"process[{i}]": process.policy}
+            policies |= {
+                f"process[{i}].region[{j}]": region.policy
+                for j, region in enumerate(process.region)
+                if region.policy
+            }
+            for path, policy in policies.items():
+                if absent := policy.absent(nodes):
+                    last = f"the last is {nodes - 1}" if nodes > 1 else "the only one is 0"
+                    yield f"{path}.policy.nodes", f"there is no node {absent[0]}; {last}"
+
+    def _different_pools(self) -> Iterator[tuple[str, str]]:
+        sizes: dict[str, tuple[int | None, str]] = {}
+        for i, process in enumerate(self.process):
+            for j, region in enumerate(process.region):
+                if region.pool is None:
+                    continue
+                path = f"process[{i}].region[{j}]"
+                distinct, first = sizes.setdefault(region.pool, (region.distinct, path))
+                if distinct != region.distinct:
+                    text = f'pool "{region.pool}" has distinct = {distinct} in {first}'
+                    yield f"{path}.distinct", text

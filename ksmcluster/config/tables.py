@@ -1,0 +1,62 @@
+"""What the tables of a scenario have in common.
+
+docs/config.md is made from the descriptions of the keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+from ksmcluster.config.problems import quoted, refusal
+
+#: Largest value of a knob that the kernel keeps in an unsigned int.
+UINT = 2**32 - 1
+
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+#: A knob that is on or off, as sysfs has it.
+Switch = Annotated[int, Field(ge=0, le=1)]
+Knob = Annotated[int, Field(ge=0, le=UINT)]
+Numbers = Annotated[tuple[int, ...], Field(strict=False)]
+
+#: A key that only some choices of another key have: those choices, and its default (`...`: it must be given).
+Switched = dict[str, tuple[tuple[str, ...], Any]]
+
+
+def key(default: Any, meaning: str, unit: str = "") -> Any:
+    """A key of the scenario; `...` as the default: it must be given."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit})
+
+
+def base_directory(info: ValidationInfo) -> Path:
+    """The directory at which relative paths start."""
+    return Path((info.context or {}).get("base", "."))
+
+
+class Table(BaseModel):
+    """A table of the scenario. TOML has types, so nothing is converted (a true is not a 1)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def settle(self, switch: str, keys: Switched) -> None:
+        """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""
+        choice = getattr(self, switch)
+        problems = []
+        for name, (choices, default) in keys.items():
+            given = getattr(self, name) is not None
+            if choice not in choices and given:
+                problems.append(
+                    (name, f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}')
+                )
+            elif choice in choices and not given and default is ...:
+                problems.append((name, f'is missing; {switch} = "{choice}" needs it'))
+            elif choice in choices and not given:
+                setattr(self, name, default)
+        if problems:
+            raise refusal(problems)

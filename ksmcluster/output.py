@@ -1,0 +1,93 @@
+"""The directory that `--output` writes: all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ksmcluster.config import resolved_toml
+from ksmcluster.errors import UserError
+from ksmcluster.results import Result
+
+SUMMARY = "summary.json"
+PASSES = "passes.parquet"
+CONFIG = "config.toml"
+
+
+def check_directory(directory: Path) -> None:
+    """UserError if no output can be written there: to be asked before a long simulation."""
+    if wrong := _what_is_wrong(directory):
+        raise UserError(f"cannot write the results to {directory}: {wrong}")
+
+
+def _what_is_wrong(directory: Path) -> str:
+    if directory.is_dir():
+        if any(directory.iterdir()) and not _is_output(directory):
+            return "it is not empty, and what is in it is not an earlier output"
+    elif directory.exists():
+        return "it is not a directory"
+    place = next(parent for parent in directory.resolve().parents if parent.exists())
+    if not place.is_dir():
+        return f"{place} is not a directory"
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"no permission to write in {place}"
+
+
+def write_directory(directory: Path, result: Result) -> None:
+    """Write the files of a result into the directory, in place of an earlier output."""
+    check_directory(directory)
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _sibling(directory) as new:
+        _write_files(new, result)
+        if directory.exists():
+            _replace(directory, new)
+        else:
+            new.rename(directory)
+
+
+def _replace(directory: Path, new: Path) -> None:
+    with _sibling(directory) as aside:
+        earlier = directory.rename(aside / directory.name)
+        try:
+            new.rename(directory)
+        except OSError:
+            earlier.rename(directory)
+            raise
+
+
+def _is_output(directory: Path) -> bool:
+    """Whether the directory holds an output of ours and nothing else."""
+    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, CONFIG}:
+        return False
+    try:
+        summary = json.loads((directory / SUMMARY).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(summary, dict) and "schema_version" in summary
+
+
+def _write_files(directory: Path, result: Result) -> None:
+    import pyarrow.parquet as pq
+
+    (directory / SUMMARY).write_text(result.summary_json())
+    (directory / CONFIG).write_text(resolved_toml(result.config))
+    pq.write_table(result.passes.to_arrow(), directory / PASSES)
+
+
+@contextmanager
+def _sibling(directory: Path) -> Iterator[Path]:
+    """A new directory beside this one, gone at the end unless it was renamed."""
+    made = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        # mkdtemp lets only the owner in; what is written for others follows the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        made.chmod(0o777 & ~umask)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

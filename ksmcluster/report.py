@@ -1,0 +1,168 @@
+"""The summary that a person reads at the end of a simulation, in 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cluster.spec import PAGE_SIZE
+from ksmcluster import text
+from ksmcluster.results import Result
+
+WIDTH = 80
+#: Nodes in a line of a picture.
+NODES_IN_LINE = 64
+#: Counters as the kernel has them, in two columns.
+LEFT = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "cow_ksm")
+RIGHT = (
+    "full_scans",
+    "pages_scanned",
+    "pages_skipped",
+    "rmap_items",
+    "stable_node_chains",
+    "stable_node_dups",
+)
+
+
+def rendered(result: Result, console: Console) -> str:
+    """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
+    plain = not console.encoding.lower().startswith("utf")
+    # Console.capture would touch the stream, which may be a full disk.
+    stream, console.file = console.file, io.StringIO()
+    console.width = WIDTH
+    console.print(report(result, plain=plain))
+    shown, console.file = console.file.getvalue(), stream
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+
+
+def as_text(result: Result) -> str:
+    """The summary without colours."""
+    return rendered(result, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
+
+
+def report(result: Result, *, plain: bool = False) -> RenderableType:
+    """The summary; `plain` draws with ASCII."""
+    sections = {
+        "Memory": _memory(result, plain),
+        "Pass by pass": _passes(result, plain),
+        "Counters of the kernel": _counters(result),
+        "Across the nodes": _nodes(result, plain),
+        "Time": _time(result),
+    }
+    parts: list[RenderableType] = [_heading(result)]
+    for title, section in sections.items():
+        parts += [Text(), Text(title, style="bold cyan"), section]
+    return Group(*parts)
+
+
+def _heading(result: Result) -> Text:
+    summary = result.summary
+    facts = (
+        text.counted(summary["nodes"], "node"),
+        f"kernel {summary['kernel']}",
+        text.counted(summary["passes"], "pass"),
+        f"seed {summary['seed']}",
+    )
+    lines = [Text(summary["title"], style="bold")] if summary["title"] else []
+    return Text("\n").join([*lines, Text(", ".join(facts))])
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, min_width=20)
+    return grid
+
+
+def _memory(result: Result, plain: bool) -> Table:
+    derived = result.summary["derived"]
+    before = derived["memory_before_bytes"]
+    grid = _grid()
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    for name, style in (("before", "blue"), ("after", "blue"), ("saved", "green")):
+        count = derived["saved_bytes" if name == "saved" else f"memory_{name}_bytes"]
+        share = count / before if before else 0
+        percent = f"{share:.1%}".replace("%", " %")
+        grid.add_row(f"  {name}", text.size(count), percent, Text(text.bar(share, 32, plain=plain), style))
+    return grid
+
+
+def _passes(result: Result, plain: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("  pass", "shared", "sharing", "unshared", "volatile", "skipped", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped")
+    columns = [result.by_node(name).sum(axis=1) for name in names]
+    saved = result.summary["by_pass"]["saved_bytes"]
+    before = result.summary["derived"]["memory_before_bytes"] or 1
+    for index, count in enumerate(saved):
+        numbers = [f"{column[index]:,}" for column in columns]
+        picture = Text(text.bar(min(count / before, 1), 10, plain=plain), "green")
+        table.add_row(str(index + 1), *numbers, text.size(count), picture)
+    return table
+
+
+def _counters(result: Result) -> Table:
+    numbers = result.summary["gauges"] | result.summary["counters"]
+    grid = _grid()
+    grid.add_column(justify="right", min_width=14)
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", min_width=14)
+    for left, right in zip(LEFT, RIGHT, strict=True):
+        grid.add_row(f"  {left}", f"{numbers[left]:,}", f"  {right}", f"{numbers[right]:,}")
+    return grid
+
+
+def _nodes(result: Result, plain: bool) -> RenderableType:
+    derived, counters = result.summary["derived"], result.summary["counters"]
+    grid = _grid()
+    grid.add_column()
+    merged, across = counters["pages_merged"], counters["pages_merged_remote"]
+    grid.add_row("  merges", f"{merged:,}, of which {across:,} with a page of another node")
+    if derived["ksm_mappings_mean_distance"] is not None:
+        share = f"{derived['ksm_mappings_remote_fraction']:.1%}".replace("%", " %")
+        distance = derived["ksm_mappings_mean_distance"]
+        grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
+    grid.add_row("  messages", f"{text.size(counters['bytes_sent'])} between nodes")
+    pictures = (
+        _picture(title, pages[-1], style, plain)
+        for title, pages, style in (
+            ("memory in use", result.by_node("frames_used"), "blue"),
+            ("KSM pages held", result.by_node("pages_shared"), "green"),
+            ("KSM pages mapped from afar", result.by_node("ksm_mappings_remote"), "magenta"),
+        )
+        if pages[-1].any()
+    )
+    return Group(grid, *pictures)
+
+
+def _picture(title: str, pages: NDArray[np.int64], style: str, plain: bool) -> Text:
+    """A heading, and a character for each node."""
+    low, high = text.size(int(pages.min()) * PAGE_SIZE), text.size(int(pages.max()) * PAGE_SIZE)
+    picture = Text(f"  {title}, node by node: {low} to {high}\n")
+    heights = text.strip(pages.tolist(), plain=plain)
+    lines = [heights[at : at + NODES_IN_LINE] for at in range(0, len(heights), NODES_IN_LINE)]
+    return picture.append("\n".join(f"  {line}" for line in lines), style)
+
+
+def _time(result: Result) -> Table:
+    derived, timing = result.summary["derived"], result.summary["timing"]
+    grid = _grid()
+    grid.add_column()
+    cpu = text.seconds(derived["ksmd_cpu_seconds"])
+    grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
+    start = text.seconds(timing["start_seconds"])
+    engine = timing["engine"]
+    grid.add_row(
+        "  on this host", f"{text.seconds(timing['wall_seconds'])}, of which {start} to start ({engine})"
+    )
+    if timing["pages_per_second"]:
+        grid.add_row("  speed", f"{timing['pages_per_second']:,.0f} pages/s")
+    return grid

@@ -1,0 +1,51 @@
+"""Numbers and small pictures as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+#: From nothing to all: what a terminal can show, and what any can.
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*%#"
+#: Parts of a block, from the left.
+EIGHTHS = "▏▎▍▌▋▊▉█"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that gives 1 to 1023 of it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A time in two or three digits that matter."""
+    if value >= 600:
+        return f"{value / 60:.0f} min"
+    if value >= 10:
+        return f"{value:.0f} s"
+    return f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 node`, `64 nodes`, `3 passes`."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def strip(values: Sequence[float], *, plain: bool = False) -> str:
+    """A character for each value, its height the share of the largest; nothing only for 0."""
+    blocks = ASCII_BLOCKS if plain else BLOCKS
+    top = max(values, default=0) or 1
+    return "".join(blocks[math.ceil(max(value, 0) / top * (len(blocks) - 1))] for value in values)
+
+
+def bar(share: float, width: int, *, plain: bool = False) -> str:
+    """A horizontal bar, `width` long for a share of 1."""
+    if plain:
+        return "#" * round(share * width)
+    full, part = divmod(round(share * width * len(EIGHTHS)), len(EIGHTHS))
+    return EIGHTHS[-1] * full + (EIGHTHS[part - 1] if part else "")

@@ -1,0 +1,121 @@
+"""Scenarios over Ray actors give what they give in one process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import ray
+
+from actors.engine import node_actors, run_passes
+from actors.hosts import blocks, shares
+from cluster import commands as c
+from cluster.errors import SimulationError
+from cluster.node import Report
+from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.spec import (
+    ContentModel,
+    KsmSpec,
+    Law,
+    MachineSpec,
+    Policy,
+    PolicySpec,
+    ProcessSpec,
+    RegionSpec,
+    Rewrite,
+    SimulationSpec,
+    WriteSpec,
+)
+from cluster.topology import ring
+
+REGIONS = (
+    RegionSpec("libs", 40, ContentModel.REPLICATED),
+    RegionSpec("zero", 30, ContentModel.ZERO, writes=(WriteSpec(0.2, hot_fraction=0.5),)),
+    RegionSpec("pool", 50, ContentModel.POOL, pool="shared", distinct=20, law=Law.ZIPF),
+    RegionSpec(
+        "state",
+        60,
+        ContentModel.UNIQUE,
+        policy=PolicySpec(Policy.INTERLEAVE, (0, 1, 2, 3)),
+        writes=(WriteSpec(0.5, 0.3), WriteSpec(1.0, 0.2, content=Rewrite.ORIGINAL)),
+    ),
+)
+SPEC = SimulationSpec(
+    machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
+    ksm=KsmSpec(pages_to_scan=500, max_page_sharing=8),
+    processes=(ProcessSpec("rank", 11, REGIONS),),
+    passes=5,
+    windows_per_pass=3,
+)
+
+
+def same(a: list[PassResult], b: list[PassResult]) -> bool:
+    return len(a) == len(b) and all(
+        x.simulated_seconds == y.simulated_seconds
+        and x.full_scans == y.full_scans
+        and all(np.array_equal(x.nodes[name], y.nodes[name]) for name in x.nodes)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, across: int) -> None:
+    spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=across))
+    inline = list(run_passes(spec, engine="inline"))
+    assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
+    for packed in (1, 2, 5):
+        assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+
+
+def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
+    events: list[Event] = []
+    results = list(run_passes(replace(SPEC, passes=2), address=ray_cluster, on_event=events.append))
+    assert [e for e in events if isinstance(e, ActorsStarting)][-1] == ActorsStarting(5, 5)
+    assert [e.number for e in events if isinstance(e, PassStarted)] == [1, 2]
+    assert [e.result for e in events if isinstance(e, PassDone)] == results
+
+
+def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
+    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
+        assert hosts == [[0], [1], [2], [3], [4]]
+        assert len(set(ray.get([actor.ready.remote() for actor in actors]))) == 3
+    assert sum(node["Alive"] for node in ray.nodes()) == 3
+
+
+def test_actors_are_shared_out_by_cpus() -> None:
+    assert shares(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
+    assert shares(4, [0, 1, 3]) == [1, 2, 2, 2]
+    assert shares(2, [0, 0]) == [0, 1]
+    assert blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
+    one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
+    with node_actors(one, 1, lambda _event: None, {}) as (_, actors):
+
+        def step(number: int, command: c.Command) -> list[Report]:
+            reports, _sent = actors[0].step.options(num_returns=2).remote(number, command, [0], [0])
+            answer: list[Report] = ray.get(reports)
+            return answer
+
+        step(1, c.NewProcess(0))
+        step(2, c.Map(0, 10, 4, PolicySpec()))
+        write = c.Write(0, np.arange(10, 14), np.arange(4, dtype=np.uint64))
+        assert [step(3, write)[0].to for _ in range(3)] == [()] * 3
+        assert step(4, c.Collect())[0].answer["statistics"]["pages_written"] == 4
+
+
+def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:
+    small = replace(SPEC, machine=MachineSpec(5, 100, ring(5)))
+    with pytest.raises(SimulationError, match="out of memory: a process of node"):
+        list(run_passes(small, address=ray_cluster))
+
+
+def test_a_dead_actor_is_said_in_one_line(ray_cluster: str) -> None:
+    from actors.ray_fabric import RayFabric
+
+    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
+        ray.kill(actors[2])
+        with pytest.raises(SimulationError, match="an actor died"):
+            RayFabric(hosts, actors).superstep(c.Collect())

@@ -1,0 +1,39 @@
+"""The documents name every key and every statistic, and say of them what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ksmcluster.config import Scenario, load
+from ksmcluster.config.problems import tables
+from tests.front.conftest import check_text
+from tests.front.doc_tables import filled, markers
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+@pytest.mark.parametrize("name", ["config.md", "results.md"])
+def test_tables_are_up_to_date(name: str) -> None:
+    document = DOCS / name
+    check_text(document, filled(document.read_text()))
+
+
+def test_every_table_is_there() -> None:
+    assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
+    assert markers((DOCS / "results.md").read_text()) == ["gauges", "counters", "derived", "timing"]
+
+
+def test_every_key_has_a_meaning() -> None:
+    for name, table in tables(Scenario).items():
+        for key, field in table.model_fields.items():
+            assert field.description, f"{name}.{key}"
+
+
+def test_the_example_is_a_scenario() -> None:
+    example = re.search(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
+    assert example
+    load(tomllib.loads(example[1]))

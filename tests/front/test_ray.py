@@ -1,0 +1,87 @@
+"""The command with a Ray of its own: started, used, and gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "ksmcluster.cli", "simulate", "tiny"]
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """Ray's files in a directory of their own, by which its processes can be told; not a cluster's token."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # Not pytest's directory: names of sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="ksm") as folder:
+        yield own | {"RAY_TMPDIR": folder}
+
+
+def processes_of(environment: dict[str, str]) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if environment["RAY_TMPDIR"] in line:
+            found.append(line)
+    return found
+
+
+def gone(environment: dict[str, str]) -> bool:
+    """Whether Ray's processes end; they take a moment."""
+    for _ in range(100):
+        if not processes_of(environment):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_ray_prints_what_inline_prints_and_nothing_else(environment: dict[str, str]) -> None:
+    def run(*options: str) -> dict[str, object]:
+        done = subprocess.run(
+            [*COMMAND, "--json", "--quiet", *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        summary: dict[str, object] = json.loads(done.stdout)
+        del summary["timing"]
+        return summary
+
+    assert run("--engine", "ray") == run("--engine", "inline")
+    assert gone(environment)
+
+
+def test_ctrl_c_leaves_no_ray_behind(environment: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--passes", "100000"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr
+        while not process.stderr.readline().startswith("pass 2 "):
+            assert process.poll() is None
+        assert processes_of(environment)
+        # As a terminal does it: to all processes of the group.
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 130
+    assert rest.rstrip().endswith("interrupted")
+    assert "Traceback" not in rest
+    assert gone(environment)

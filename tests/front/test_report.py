@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from cluster.results import ActorsStarting, PassDone, PassStarted
+from ksmcluster import text
+from ksmcluster.config import Overrides, load
+from ksmcluster.progress import shown
+from ksmcluster.report import rendered
+from ksmcluster.results import Result
+from tests.front.conftest import pass_result, result_of
+
+
+def test_report(result: Result, golden: Callable[[str, str], None]) -> None:
+    golden("report.txt", str(result) + "\n")
+
+
+def test_report_of_many_nodes(golden: Callable[[str, str], None]) -> None:
+    golden("report-100-nodes.txt", str(result_of(load("default", Overrides(nodes=100, passes=8)))) + "\n")
+
+
+def test_report_fits_80_columns_and_has_no_colours_when_piped() -> None:
+    for nodes in (1, 64, 1000):
+        result = result_of(load("tiny", Overrides(nodes=nodes)))
+        for console in (Console(file=io.StringIO()), Console(file=io.StringIO(), width=30)):
+            shown_text = rendered(result, console)
+            assert "\x1b" not in shown_text
+            assert "…" not in shown_text
+            assert max(map(len, shown_text.splitlines())) <= 80
+
+
+def test_report_in_ascii(result: Result, golden: Callable[[str, str], None]) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    shown_text = rendered(result, Console(file=file, width=80))
+    assert shown_text.isascii()
+    golden("report-ascii.txt", shown_text)
+
+
+def test_report_on_a_terminal_has_colours(result: Result) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
+    assert "\x1b[" in rendered(result, console)
+
+
+def test_titles_are_text_not_markup() -> None:
+    result = result_of(load("tiny", Overrides(settings=("simulation.title=[red]a[/] [/b]",))))
+    assert str(result).startswith("[red]a[/] [/b]\n")
+
+
+def events(passes: int, actors: int) -> list[object]:
+    starting = [ActorsStarting(done, actors) for done in range(actors + 1)]
+    running = [[PassStarted(n, passes), PassDone(pass_result(n, 2))] for n in range(1, passes + 1)]
+    return [*starting, *(event for pair in running for event in pair)]
+
+
+def progress(console: Console, *, quiet: bool = False) -> str:
+    with shown(console, quiet=quiet) as listener:
+        for event in events(2, 8):
+            listener(event)  # type: ignore[arg-type]
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_progress_as_lines() -> None:
+    lines = progress(Console(file=io.StringIO())).splitlines()
+    assert lines[0] == "starting 8 node actors"
+    assert [line.partition(" after")[0] for line in lines[1:5]] == [
+        f"{done} of 8 node actors ready" for done in (2, 4, 6, 8)
+    ]
+    assert lines[5:] == [
+        "pass 1 of 2: 12,000 pages/s, 1.2 MiB saved",
+        "pass 2 of 2: 12,000 pages/s, 2.3 MiB saved",
+    ]
+
+
+def test_progress_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    out = progress(console)
+    assert "starting" in out
+    assert "8/8" in out
+    assert "2/2" in out
+    assert "12,000 pages/s, 2.3 MiB saved" in out
+
+
+def test_quiet() -> None:
+    assert progress(Console(file=io.StringIO()), quiet=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1 << 30, "1.0 GiB"), (5 << 50, "5120.0 TiB")],
+)
+def test_sizes(count: int, expected: str) -> None:
+    assert text.size(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0, "0 ms"), (0.2345, "234 ms"), (3.14, "3.1 s"), (42.2, "42 s"), (1200, "20 min")],
+)
+def test_times(value: float, expected: str) -> None:
+    assert text.seconds(value) == expected
+
+
+def test_strip_shows_nothing_only_for_nothing() -> None:
+    assert text.strip([0, 1, 400, 800]) == " ▁▄█"
+    assert text.strip([0, 0]) == "  "
+    assert text.strip([0, 8], plain=True) == " #"
+
+
+def test_bar() -> None:
+    assert text.bar(0, 8) == ""
+    assert text.bar(1, 3) == "███"
+    assert text.bar(0.5, 3) == "█▌"
+    assert text.bar(0.5, 4, plain=True) == "##"

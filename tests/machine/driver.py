@@ -1,0 +1,199 @@
+"""Random workloads on a simulated machine, and what must hold after each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from cluster.content import page_bytes
+from cluster.fabric import InlineFabric
+from cluster.machine import Machine
+from cluster.page_table import PTE_NONE, PTE_ZERO
+from cluster.spec import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.topology import ring
+from cluster.words import (
+    MAX_NODES,
+    PFN_BITS,
+    PFN_MASK,
+    VPN_MASK,
+    mm_of_key,
+    node_of_frame,
+    node_of_mm,
+    pfn_of,
+)
+
+NODES = 3
+FRAMES = 300
+REGION = 24
+REGIONS = 2
+FIRST = 1000
+
+POLICIES = st.sampled_from(
+    [
+        PolicySpec(),
+        PolicySpec(Policy.BIND, (1,)),
+        PolicySpec(Policy.BIND, (0, 2)),
+        PolicySpec(Policy.PREFERRED, (2,)),
+        PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+    ]
+)
+PART = st.tuples(st.integers(0, REGION - 1), st.integers(1, REGION))
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("process"), st.integers(0, NODES - 1), POLICIES),
+        st.tuples(st.just("write"), st.integers(0, 9), PART, st.integers(0, 5), st.integers(1, 4)),
+        st.tuples(st.just("write"), st.integers(0, 9), PART, st.integers(0, 5), st.integers(1, 4)),
+        st.tuples(st.just("read"), st.integers(0, 9), PART),
+        st.tuples(st.just("mergeable"), st.integers(0, 9), PART),
+        st.tuples(st.just("unmergeable"), st.integers(0, 9), PART),
+        st.tuples(st.just("dontneed"), st.integers(0, 9), PART),
+        st.tuples(st.just("unmap"), st.integers(0, 9), PART),
+        st.tuples(st.just("fork"), st.integers(0, 9)),
+        st.tuples(st.just("exit"), st.integers(0, 9)),
+        st.tuples(st.just("scan"), st.none() | st.integers(1, 40)),
+        st.tuples(st.just("scan"), st.none()),
+    ),
+    min_size=10,
+    max_size=40,
+)
+
+KNOBS = st.builds(
+    KsmSpec,
+    merge_across_nodes=st.integers(0, 1),
+    max_page_sharing=st.sampled_from([2, 3, 256]),
+    use_zero_pages=st.integers(0, 1),
+    smart_scan=st.integers(0, 1),
+)
+
+
+@dataclass
+class Workload:
+    """A machine, and what every page of every process should hold."""
+
+    knobs: KsmSpec
+    content: str = "symbolic"
+    machine: Machine = field(init=False)
+    fabric: InlineFabric = field(init=False)
+    #: By process: content id by virtual page; None for a page that was not touched.
+    pages: dict[int, dict[int, int | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        spec = SimulationSpec(MachineSpec(NODES, FRAMES, ring(NODES), self.content), self.knobs, ())
+        self.fabric = InlineFabric(spec, {})
+        self.machine = Machine(self.fabric, self.knobs)
+        for node in (0, 1):
+            self._start(node, PolicySpec())
+            self._write(min(self.pages), (0, REGION), node, 4)
+        self.machine.scan()
+
+    def run(self, step: tuple[Any, ...]) -> None:
+        """Carries out a step of STEPS; one that names a process when there is none does nothing."""
+        match step:
+            case ("process", node, policy):
+                if len(self.pages) < 6:
+                    self._start(node, policy)
+            case ("scan", pages):
+                self.machine.scan(pages)
+            case (name, index, *rest):
+                if self.pages:
+                    mm = sorted(self.pages)[index % len(self.pages)]
+                    getattr(self, f"_{name}")(mm, *rest)
+
+    def _start(self, node: int, policy: PolicySpec) -> None:
+        mm = self.machine.new_process(node)
+        self.machine.map(mm, FIRST, REGION, policy)
+        self.machine.map(mm, FIRST + 2 * REGION, REGION)
+        mapped = [*range(FIRST, FIRST + REGION), *range(FIRST + 2 * REGION, FIRST + 3 * REGION)]
+        self.pages[mm] = dict.fromkeys(mapped)
+        for start in (FIRST, FIRST + 2 * REGION):
+            self.machine.madvise(mm, start, REGION, mergeable=True)
+
+    def _part(self, mm: int, part: tuple[int, int]) -> list[int]:
+        """Mapped pages of a part of both regions."""
+        start, count = part
+        of_both = range(FIRST + start, FIRST + start + count + 2 * REGION)
+        return [vpn for vpn in of_both if vpn in self.pages[mm]]
+
+    def _write(self, mm: int, part: tuple[int, int], first: int, contents: int) -> None:
+        vpns = self._part(mm, part)
+        ids = [first * (first != 5 or i % 2) + i % contents for i in range(len(vpns))]
+        self.machine.write(mm, np.array(vpns, np.int64), np.array(ids, np.uint64))
+        self.pages[mm].update(zip(vpns, ids, strict=True))
+
+    def _read(self, mm: int, part: tuple[int, int]) -> None:
+        for vpn in self._part(mm, part):
+            self.machine.read(mm, vpn, 1)
+            self.pages[mm][vpn] = self.pages[mm][vpn] or 0
+
+    def _ranges(self, mm: int, part: tuple[int, int]) -> tuple[int, int]:
+        start, count = part
+        return FIRST + start, count + 2 * REGION
+
+    def _mergeable(self, mm: int, part: tuple[int, int]) -> None:
+        self.machine.madvise(mm, *self._ranges(mm, part), mergeable=True)
+
+    def _unmergeable(self, mm: int, part: tuple[int, int]) -> None:
+        self.machine.madvise(mm, *self._ranges(mm, part), mergeable=False)
+
+    def _dontneed(self, mm: int, part: tuple[int, int]) -> None:
+        self.machine.dontneed(mm, *self._ranges(mm, part))
+        self.pages[mm].update(dict.fromkeys(self._part(mm, part)))
+
+    def _unmap(self, mm: int, part: tuple[int, int]) -> None:
+        gone = self._part(mm, part)
+        self.machine.unmap(mm, *self._ranges(mm, part))
+        for vpn in gone:
+            del self.pages[mm][vpn]
+
+    def _fork(self, mm: int) -> None:
+        if len(self.pages) < 6:
+            self.pages[self.machine.fork(mm)] = dict(self.pages[mm])
+
+    def _exit(self, mm: int) -> None:
+        self.machine.exit(mm)
+        del self.pages[mm]
+
+    def check(self) -> None:
+        """Conservation: frames, map counts, contents."""
+        nodes = self.machine.dump()
+        mapped = np.concatenate([node["pte"][node["pte"] >= 0] for node in nodes])
+        for number, node in enumerate(nodes):
+            assert len(node["frames"]) + node["free"] == FRAMES
+            pfns, mappings = np.unique(pfn_of(mapped[node_of_frame(mapped) == number]), return_counts=True)
+            assert pfns.tolist() == node["frames"].tolist()
+            assert mappings.tolist() == node["mapcount"].tolist() == node["refcount"].tolist()
+        found = {}
+        for node in nodes:
+            for key, pte in zip(node["keys"].tolist(), node["pte"].tolist(), strict=True):
+                found[int(mm_of_key(key)), key & VPN_MASK] = self._content(nodes, pte)
+        expected = {(mm, vpn): self._digest(i) for mm, of in self.pages.items() for vpn, i in of.items()}
+        assert found == expected
+
+    def check_bytes(self) -> None:
+        """The bytes that every page table entry maps are those written there."""
+        hosts = self.fabric.host.nodes
+        for mm, pages in self.pages.items():
+            state = hosts[node_of_mm(mm)].state
+            vpns = np.array(list(pages), np.int64)
+            ptes = state.table.pte[state.spaces.slots(state.spaces.mms[mm], vpns)]
+            for vpn, pte in zip(vpns.tolist(), ptes.tolist(), strict=True):
+                if pte >= 0:
+                    data = hosts[pte >> PFN_BITS & (MAX_NODES - 1)].state.frames.data
+                    assert data is not None
+                    expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
+                    assert np.array_equal(data[pte & PFN_MASK], expected)
+
+    def _content(self, nodes: list[dict[str, Any]], pte: int) -> int | None:
+        if pte == PTE_NONE:
+            return None
+        if pte == PTE_ZERO:
+            return 0
+        node = nodes[int(node_of_frame(np.int64(pte)))]  # type: ignore[arg-type]
+        return int(node["content"][np.searchsorted(node["frames"], pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
+
+    def _digest(self, content: int | None) -> int | None:
+        return content
