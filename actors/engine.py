@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.answers import answers
 from actors.hosts import blocks, shares
@@ -17,6 +17,9 @@ from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassSta
 from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from actors.ray_fabric import RayFabric
 
 ENGINES = ("ray", "inline")
 
@@ -79,6 +82,17 @@ def _ray(
             yield lambda: answers(coordinator.run_pass.remote())
         finally:
             ray.kill(coordinator)
+
+
+@contextmanager
+def ray_fabric(
+    spec: SimulationSpec, nodes_per_actor: int = 1, address: str | None = None
+) -> Iterator[RayFabric]:
+    """The nodes of a machine as actors, for a coordinator in this process."""
+    with connected(address), node_actors(spec, nodes_per_actor, lambda _event: None, {}) as (hosts, actors):
+        from actors.ray_fabric import RayFabric
+
+        yield RayFabric(hosts, actors)
 
 
 @contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.driver import Topology, run
 from cluster.engine import Engine
+from cluster.errors import SimulationError
 from cluster.exact import ExactMachine
 from cluster.profile import Profile, profile_of_release
 from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.scenario import MAX_NODES, ScenarioError, parse
-from cluster.vector_engine import VectorEngine
+from cluster.vector_engine import VectorEngine, spec_for
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -22,16 +24,40 @@ class ReplayError(Exception):
     """What the user gave cannot be replayed; str() is one line that says where, what, and what to do."""
 
 
-def _exact(profile: Profile, topology: Topology) -> Engine:
-    return ExactMachine(profile, topology.nodes, swap=topology.swap)
+@dataclass(frozen=True, slots=True)
+class On:
+    """What to replay on: one of ENGINES, and for `ray` how many nodes each actor has."""
+
+    engine: str
+    nodes_per_actor: int = 1
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Keeps what all machines have in common: Ray, if need be. Machines start without it, but slower."""
+        if self.engine == "ray":
+            from actors.runtime import connected
+
+            with connected(None):
+                yield
+        else:
+            yield
+
+    @contextmanager
+    def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
+        """A fresh machine."""
+        match self.engine:
+            case "exact":
+                yield ExactMachine(profile, topology.nodes, swap=topology.swap)
+            case "inline":
+                yield VectorEngine(profile, topology.nodes, swap=topology.swap)
+            case _:
+                from actors.engine import ray_fabric
+
+                with ray_fabric(spec_for(profile, topology.nodes), self.nodes_per_actor) as fabric:
+                    yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
-def _inline(profile: Profile, topology: Topology) -> Engine:
-    return VectorEngine(profile, topology.nodes, swap=topology.swap)
-
-
-#: engines by name
-ENGINES: dict[str, Callable[[Profile, Topology], Engine]] = {"exact": _exact, "inline": _inline}
+ENGINES = ("exact", "inline", "ray")
 
 
 class NoRecordsHereError(ReplayError):
@@ -84,7 +110,7 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
     return found
 
 
-def replay_script(name: str, path: Path, engine: str, profile: Profile, nodes: int | None) -> Json:
+def replay_script(name: str, path: Path, on: On, profile: Profile, nodes: int | None) -> Json:
     """Run one script; the document of its records. Without `nodes`, on as many as the script requires.
 
     Raises ReplayError if the script has a mistake or cannot be read.
@@ -92,13 +118,15 @@ def replay_script(name: str, path: Path, engine: str, profile: Profile, nodes: i
     try:
         scenario = parse(_read_text(path))
         topology = Topology(nodes or scenario.nodes(), swap=scenario.swap())
-        machine = ENGINES[engine](profile, topology)
-        return run(scenario, machine, topology, name=name, kernel=profile.name)
+        with on.machine(profile, topology) as machine:
+            return run(scenario, machine, topology, name=name, kernel=profile.name)
+    except SimulationError as error:
+        raise ReplayError(f"{path}: {error}") from error
     except ScenarioError as error:
         raise ReplayError(f"{path}:{error}") from error
 
 
-def compare_records(name: str, path: Path, engine: str) -> Iterator[Comparison]:
+def compare_records(name: str, path: Path, on: On) -> Iterator[Comparison]:
     """Replay the records of one file, each with the kernel and the topology it was recorded on.
 
     Raises ReplayError if the file holds no records.
@@ -113,10 +141,10 @@ def compare_records(name: str, path: Path, engine: str) -> Iterator[Comparison]:
         raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
     for document in documents:
         full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
-        yield Comparison(full_name, compare(_replay_document(path, document, engine), document))
+        yield Comparison(full_name, compare(_replay_document(path, document, on), document))
 
 
-def _replay_document(path: Path, document: Json, engine: str) -> Json:
+def _replay_document(path: Path, document: Json, on: On) -> Json:
     name = document["scenario"]
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
@@ -124,9 +152,9 @@ def _replay_document(path: Path, document: Json, engine: str) -> Json:
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_NODES}")
         profile = profile_of_release(document["kernel"])
         topology = Topology(nodes, swap=swap)
-        machine = ENGINES[engine](profile, topology)
-        return run(parse(document["text"]), machine, topology, name=name, kernel=document["kernel"])
-    except ValueError as error:
+        with on.machine(profile, topology) as machine:
+            return run(parse(document["text"]), machine, topology, name=name, kernel=document["kernel"])
+    except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {name}: {error}") from error
     except ScenarioError as error:
         raise ReplayError(f"{path}: script of record {name}:{error}") from error

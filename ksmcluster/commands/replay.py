@@ -22,6 +22,7 @@ from ksmcluster.replay import (
     Comparison,
     Found,
     NoRecordsHereError,
+    On,
     ReplayError,
     compare_records,
     find,
@@ -46,6 +47,9 @@ def replay(
         int | None, typer.Option(help="NUMA nodes of the machine. [default: what the script requires]")
     ] = None,
     engine: Annotated[str, typer.Option(help=f"Engine to run on: {', '.join(ENGINES)}.")] = "exact",
+    nodes_per_actor: Annotated[
+        int, typer.Option(help="Of the ray engine: NUMA nodes that one actor has.", min=1)
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one line a script.")] = False,
 ) -> None:
     """Run scenario scripts and print what the machine looks like after each step.
@@ -62,28 +66,30 @@ def replay(
         _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_NODES}")
     if compare and (kernel is not None or nodes is not None):
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
+    on = On(engine, nodes_per_actor)
     try:
-        if compare:
-            _compare(paths, engine, as_json)
-        else:
-            _run(paths, engine, kernel or _NEWEST, nodes, as_json)
+        with on.started():
+            if compare:
+                _compare(paths, on, as_json)
+            else:
+                _run(paths, on, kernel or _NEWEST, nodes, as_json)
     except ReplayError as error:
         _fail(str(error))
 
 
-def _run(paths: list[Path], engine: str, kernel: str, nodes: int | None, as_json: bool) -> None:
+def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: bool) -> None:
     for found in find(paths, (SCRIPT_SUFFIX,)):
-        document = replay_script(found.name, found.path, engine, PROFILES[kernel], nodes)
+        document = replay_script(found.name, found.path, on, PROFILES[kernel], nodes)
         if as_json:
             typer.echo(dumps(document))
         else:
             _print_tables(document)
 
 
-def _compare(paths: list[Path], engine: str, as_json: bool) -> None:
+def _compare(paths: list[Path], on: On, as_json: bool) -> None:
     done: list[Comparison] = []
     for found in find(paths, RECORD_SUFFIXES):
-        for comparison in _comparisons(found, engine):
+        for comparison in _comparisons(found, on):
             done.append(comparison)
             if not as_json:
                 typer.echo(str(comparison))
@@ -97,9 +103,9 @@ def _compare(paths: list[Path], engine: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(found: Found, engine: str) -> Iterator[Comparison]:
+def _comparisons(found: Found, on: On) -> Iterator[Comparison]:
     try:
-        yield from compare_records(found.name, found.path, engine)
+        yield from compare_records(found.name, found.path, on)
     except NoRecordsHereError:
         if found.named:
             raise
