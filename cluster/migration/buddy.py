@@ -206,4 +206,3 @@ class Zone:
         for k in range(order, int(self.pages.order[pfn])):
             self.pages.order[pfn + (1 << k)] = k
         self.pages.order[pfn] = order
-

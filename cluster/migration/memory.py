@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.migration.buddy import Zone
-from cluster.migration.pages import OWNER_SHIFT, MigrateType, PageMap
+from cluster.migration.pages import MAX_ORDER, OWNER_SHIFT, Kind, MigrateType, PageMap
 from cluster.words import I64
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Memory:
     vmstat: VmStat = field(default_factory=VmStat)
     #: operations by owner number; number 0 is nobody
     operations: list[MovableOperations | None] = field(default_factory=lambda: [None])
+    #: told of every attempt to isolate: the pages asked for, and those granted
+    on_isolate: Callable[[I64, I64], None] | None = None
 
     def register(self, operations: MovableOperations) -> int:
         """A new owner; its number, for the mapping words of its pages."""
@@ -86,6 +89,25 @@ class Memory:
             taken.append(zone.alloc_bulk(count, migratetype))
             count -= len(taken[-1])
         return np.concatenate(taken)
+
+    def take_range(self, start: int, end: int) -> None:
+        """Free pages start..end-1, all of them, are used from now on."""
+        for zone in self.zones:
+            lo, hi = max(start, zone.start), min(end, zone.end)
+            if lo < hi:
+                self.pages.merge(lo, hi)
+                zone.take(lo, hi)
+                self._mend(lo, hi)
+
+    def poison(self, pfn: int) -> None:
+        """This free page is never used again."""
+        self.take_range(pfn, pfn + 1)
+        self.pages.kind[pfn] = Kind.POISONED
+
+    def _mend(self, start: int, end: int) -> None:
+        """Free blocks that reached into the taken range are cut at its ends."""
+        for edge in (start, end - 1):
+            self.pages.stale[edge >> MAX_ORDER] = True
 
     def free_blocks(self, order: int) -> int:
         """Blocks of `order` in the free memory of all zones."""

@@ -83,6 +83,11 @@ class Migration:
         self.left = _NO_PAGES
         self._next_batch()
 
+    @property
+    def locked(self) -> I64:
+        """Pages whose driver is being asked to move them."""
+        return _NO_PAGES if self._in_flight is None else self._in_flight[1]
+
     def run(self) -> None:
         """All of it; only where nobody else can hold a lock."""
         while not self.done:
@@ -213,11 +218,13 @@ class Migration:
         self._targets.give_back(new)
 
     def _complete(self, old: I64, new: I64) -> None:
-        """The old pages are free, the new ones their owner's."""
+        """The old pages are free, the new ones their owner's, or free if the driver took none."""
         pages = self._memory.pages
         pages.flags[new] &= ~np.uint8(PG_LOCKED)
         pages.kind[new] = pages.kind[old]
         self._free(old)
+        if not (owned := pages.mapping[new] != 0).all():
+            self._memory.free(new[~owned])
         self.moves.append((old, new))
         self.succeeded += len(old)
 
@@ -249,4 +256,3 @@ def _checked(answers: I64, chunk: I64) -> tuple[int, int]:
         )
     last = int(answers[-1])
     return len(answers) - (last != 0), last
-

@@ -138,7 +138,7 @@ class Isolation:
         self._mode = mode
         self.asked = pfns
         self.granted = pfns[:0]
-        self._locked = pfns[:0]
+        self.locked = pfns[:0]
 
     def begin(self) -> None:
         """Take references and locks; locked pages are left alone."""
@@ -149,31 +149,33 @@ class Isolation:
             self._memory.vmstat.skipped_locked += len(self.asked) - len(taken)
         pages.refcount[taken] += 1
         pages.flags[taken] |= PG_LOCKED
-        self._locked = taken
+        self.locked = taken
 
     def finish(self) -> None:
         """Ask the drivers, mark what they grant, unlock."""
         pages = self._memory.pages
-        granted = []
-        for word, run in same_owner(pages, self._locked):
-            operations = self._memory.operations_of(word)
-            free = pages.flags[run] & PG_ISOLATED == 0
-            if operations is None or not free.all():
-                run = run[free] if operations else run[:0]
-            if operations and len(run):
-                granted.append(run[operations.isolate_page(run, self._mode)])
-        self._settle(np.concatenate(granted) if len(granted) != 1 else granted[0]) if granted else self._settle(
-            self.granted
-        )
+        granted = [self._ask(word, run) for word, run in same_owner(pages, self.locked)]
+        if len(granted) == 1:
+            self.granted = granted[0]
+        elif granted:
+            self.granted = np.concatenate(granted)
+        pages.flags[self.granted] |= PG_ISOLATED
+        unlock(pages, self.locked)
+        if len(self.granted) != len(self.locked):
+            self._memory.put(np.setdiff1d(self.locked, self.granted, assume_unique=True))
+        self.locked = self.locked[:0]
+        if self._memory.on_isolate is not None:
+            self._memory.on_isolate(self.asked, self.granted)
 
-    def _settle(self, granted: I64) -> None:
-        pages = self._memory.pages
-        self.granted = granted
-        pages.flags[granted] |= PG_ISOLATED
-        unlock(pages, self._locked)
-        if len(granted) != len(self._locked):
-            self._memory.put(np.setdiff1d(self._locked, granted, assume_unique=True))
-        self._locked = self._locked[:0]
+    def _ask(self, word: int, run: I64) -> I64:
+        """Those of pages with one mapping word that their driver grants; none if it is gone meanwhile."""
+        operations = self._memory.operations_of(word)
+        if operations is None:
+            return run[:0]
+        isolated = self._memory.pages.flags[run] & PG_ISOLATED != 0
+        if isolated.any():
+            run = run[~isolated]
+        return run[operations.isolate_page(run, self._mode)] if len(run) else run
 
 
 class Putback:
@@ -220,9 +222,8 @@ class Putback:
         for word, run in same_owner(pages, locked):
             if operations := self._memory.operations_of(word):
                 operations.putback_page(run)
-        still = locked[pages.refcount[locked] > 0]
-        pages.flags[still] &= ~np.uint8(PG_ISOLATED | PG_LOCKED)
-        self._memory.put(still)
+        pages.flags[locked] &= ~np.uint8(PG_ISOLATED | PG_LOCKED)
+        self._memory.put(locked)
 
 
 class LruPages:
@@ -234,6 +235,7 @@ class LruPages:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.owner = memory.register(self)
+        self.isolated = 0  #: isolations granted so far
 
     def adopt(self, pfns: I64, tag: int) -> None:
         """These used pages are on the LRU lists; `tag`: PAGE_MAPPING_ANON or another. int64[n]."""
@@ -244,6 +246,7 @@ class LruPages:
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         self._memory.pages.flags[pages] &= ~np.uint8(PG_LRU)
+        self.isolated += len(pages)
         return np.ones(len(pages), np.bool_)
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:

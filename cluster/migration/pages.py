@@ -46,6 +46,7 @@ class Kind:
     RESERVED = ord("R")
     LIMBO = ord("f")  #: not free, not used: on its way to or from the buddy lists
     HOLE = ord("-")
+    POISONED = ord("H")
 
 
 class MigrateType(IntEnum):
@@ -62,8 +63,8 @@ class PageMap:
 
     kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32, order int8 (order of the
     free block that starts here, TAIL, or USED), compound int8 (order of the compound page that starts here,
-    else 0). One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element an aligned
-    block of 1024 pages: stale bool (freed pages are not merged yet).
+    else 0). One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element for
+    1024 pages: stale bool (what was freed among them is not merged yet).
     """
 
     def __init__(self, count: int) -> None:
