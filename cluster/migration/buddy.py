@@ -54,6 +54,8 @@ class Zone:
     end: int
     name: str = "Normal"
     watermark_min: int = 0
+    watermark_low: int = 0
+    lowmem_reserve: int = 0  #: kept from requests that could use a higher zone
     free_pages: int = 0
     cache: CompactionCache = field(init=False)
 
@@ -114,7 +116,7 @@ class Zone:
     def alloc(self, order: int, migratetype: MigrateType = MigrateType.MOVABLE) -> int | None:
         """First page of a block of 2^order pages, now used; None if there is none above the watermark."""
         size = 1 << order
-        if self.free_pages - size < self.watermark_min:
+        if self.free_pages - size < self.watermark_min + self.lowmem_reserve:
             return None
         pfn = self._find(order, migratetype)
         if pfn is None:

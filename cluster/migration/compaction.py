@@ -87,6 +87,7 @@ class Compaction:
         self._migration: Migration | None = None
         self._putback: Putback | None = None
         self._end_after_putback = False
+        self._canceled = False
         self._start()
 
     @property
@@ -108,6 +109,10 @@ class Compaction:
         while not self.done:
             self.step()
         return self.status
+
+    def cancel(self) -> None:
+        """End as soon as what is isolated is moved or put back."""
+        self._canceled = True
 
     def step(self) -> None:
         """The next piece of work."""
@@ -158,6 +163,8 @@ class Compaction:
             cache.free_pfn = cache.init_free_pfn
             cache.blockskip_flush |= self.request.direct
             return Status.COMPLETE if c.whole_zone else Status.PARTIAL_SKIPPED
+        if self._canceled:
+            return Status.CONTENDED
         if order == WHOLE_ZONE_ORDER or c.migrate_pfn % PAGEBLOCK_PAGES:
             return Status.CONTINUE
         stealing = self.request.migratetype == MigrateType.MOVABLE or order >= PAGEBLOCK_ORDER // 2
@@ -247,7 +254,7 @@ class Compaction:
             self._end_scan(scan)
 
     def _give_up_block(self, scan: _Scan) -> None:
-        """Async direct compaction met a page that fails: the aligned block around it is of no use any more."""
+        """Async direct compaction met a page that fails: the aligned block is of no use any more."""
         scan.low = min(block_end(scan.low - 1, self.request.order), scan.end)
         scan.isolated = 0
         if len(self._list):

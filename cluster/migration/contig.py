@@ -19,8 +19,9 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 
 
 class ContigRange:
-    """One attempt on pages start..end-1, whole pageblocks. `step` until `done`; `error` 0: they are the caller's.
+    """One attempt on pages start..end-1, whole pageblocks. `step` until `done`.
 
+    `error` 0: they are the caller's.
     -EBUSY: a page could not move; -ENOMEM: no target, or a driver said so. grain as in `Compaction`.
     """
 

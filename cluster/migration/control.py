@@ -1,4 +1,4 @@
-"""What a compaction run is asked for, by which rules it goes, and where it stands (struct compact_control)."""
+"""What a compaction is asked for, by which rules it goes, and where it stands (struct compact_control)."""
 
 from __future__ import annotations
 

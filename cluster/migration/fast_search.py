@@ -1,7 +1,7 @@
-"""Searches of the free lists that spare a compaction for a large order most of the scanning (mm/compaction.c).
+"""Searches of the free lists that spare a compaction for a large order most scanning (mm/compaction.c).
 
-The kernel looks through its free lists in their order, which depends on the history of every free page. Here a
-list runs from its highest block to its lowest: what these searches find is of the right kind, not to the page.
+The kernel looks through its free lists in their order, which depends on the history of every free page. Here
+a list runs from its highest block to its lowest: what a search finds is of the right kind, not to the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def _free_list(c: Control, order: int) -> I64:
     zone = c.zone
     heads = np.flatnonzero(zone.pages.order[zone.start : zone.end] == order) + zone.start
     movable = zone.pages.pageblock_type[heads >> PAGEBLOCK_ORDER] == MigrateType.MOVABLE
-    return heads[movable][::-1]
+    blocks: I64 = heads[movable][::-1]
+    return blocks
 
 
 def find_migrateblock(c: Control) -> int:
@@ -37,6 +38,8 @@ def find_migrateblock(c: Control) -> int:
     c.migrate_scanned += scanned
     if found is not None:
         c.fast_search_fail = 0
+        # not again in this run, whatever comes of it
+        c.zone.pages.skip[found >> PAGEBLOCK_ORDER] = True
         if c.fast_start_pfn is not None:
             c.fast_start_pfn = min(c.fast_start_pfn or found, found)
         return max(pageblock_start(found), c.zone.start)
@@ -154,4 +157,3 @@ class _Search:
         if len(seen) >= self.limit:
             self.limit = max(1, self.limit >> 1)
         return int(seen.max()) if seen.max() >= self.least else None
-

@@ -15,7 +15,7 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 
 
 class FreeScanner:
-    """Targets of one compaction run (`Targets`): a stack, filled when it is empty and a page needs a target."""
+    """Targets of one compaction run (`Targets`): a stack, filled when it is empty."""
 
     def __init__(self, memory: Memory, control: Control, trace: Trace | None) -> None:
         self._memory = memory
@@ -115,7 +115,7 @@ class FreeScanner:
         self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, block)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
-        """isolate_freepages_block(): whole free blocks from start on until there are enough; where it stopped."""
+        """isolate_freepages_block(): whole free blocks until there are enough; where it stopped."""
         pages = self._zone.pages
         heads = self._zone.heads(start, end)
         if stride > 1:
@@ -127,10 +127,8 @@ class FreeScanner:
         fits = self._above_watermark(sizes[:count], total[:count])
         enough = fits == count and count > 0 and int(total[count - 1]) >= wanted
         heads, sizes, barred = heads[:fits], sizes[:fits], heads[fits:count]
-        if len(barred):
-            stop = int(barred[0])
-        else:
-            stop = int(heads[-1] + sizes[-1]) if enough else end
+        stop = int(heads[-1] + sizes[-1]) if enough else end
+        stop = int(barred[0]) if len(barred) else stop
         scanned = _looked_at(pages, start, min(stop, end), heads, sizes, stride)
         taken = self._take(heads, sizes, contiguous=stride == 1)
         self._add(fetched, taken, scanned)

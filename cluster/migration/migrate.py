@@ -131,7 +131,7 @@ class Migration:
         self._memory.vmstat.pgmigrate_fail += self.failed
 
     def _out_of_memory(self) -> None:
-        """One page failed for want of memory: it counts, and so do those that answered -EAGAIN in this pass."""
+        """A page failed for want of memory: it counts, and so do those with -EAGAIN in this pass."""
         self.failed += 1 + len(self._retry)
         self.error = -errno.ENOMEM
         self._finish()
@@ -252,7 +252,7 @@ def _checked(answers: I64, chunk: I64) -> tuple[int, int]:
     """How many pages were moved, and the answer for the one after them, 0 if there was none."""
     if not 0 < len(answers) <= len(chunk) or np.any(answers[:-1]):
         raise PageStateError(
-            f"migrate_page answered {answers.tolist()} for {len(chunk)} pages; it must stop at the first error"
+            f"answers {answers.tolist()} for {len(chunk)} pages: migrate_page must stop at the first error"
         )
     last = int(answers[-1])
     return len(answers) - (last != 0), last

@@ -1,4 +1,4 @@
-"""Taking memory away: offline_pages() of whole blocks (mm/memory_hotplug.c), soft_offline_page() of a page."""
+"""Taking memory away: offline_pages() of blocks (mm/memory_hotplug.c), soft_offline_page() of a page."""
 
 from __future__ import annotations
 

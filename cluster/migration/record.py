@@ -24,6 +24,7 @@ from cluster.migration.pages import USED, Kind, PageMap
 from cluster.record import Json, RecordError
 from cluster.words import I64, U64, Bool
 
+_LOWMEM_RESERVE_RATIO = 256
 KINDS = ("callbacks", "blocks", "zram")
 _USED_PAGES = np.frombuffer(b"MULXSKCRZH", np.uint8)
 
@@ -78,10 +79,11 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
     pages.pageblock_type[: len(types)] = types
     pages.refcount[np.isin(letters, _USED_PAGES)] = 1
-    zones = [
-        Zone(pages, z["start_pfn"], z["start_pfn"] + z["spanned"], z["zone"], z["min"])
-        for z in record["zones"]
-    ]
+    zones = []
+    for above, z in enumerate(record["zones"], 1):
+        end = z["start_pfn"] + z["spanned"]
+        reserve = sum(other["managed"] for other in record["zones"][above:]) // _LOWMEM_RESERVE_RATIO
+        zones.append(Zone(pages, z["start_pfn"], end, z["zone"], z["min"], z["low"], reserve))
     memory = Memory(pages, zones)
     driver = ScriptedDriver(memory)
     driver.kind = Kind.ZSMALLOC if record["kind"] == "zram" else Kind.MOVABLE
