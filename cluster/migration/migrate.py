@@ -232,7 +232,7 @@ class Migration:
         if answer == -errno.EAGAIN:
             self._retry.append(pfn)
             return
-        if self._rules.putback_at_once:
+        if self._rules.putback_at_once and answer != -errno.ENOMEM:
             self._putback = Putback(self._memory, np.array([pfn]), self._grain)
         else:
             self._given_up.append(pfn)

@@ -130,10 +130,12 @@ class Isolation:
     """isolate_movable_page() for a batch: `begin` locks the pages, `finish` asks the driver.
 
     Between the two, others see pages locked and not isolated. Afterwards `granted` (int64[m]) are isolated,
-    with a reference more; the others are as before.
+    with a reference more; the others are as before. `held`: references that the caller has of its own until
+    then.
     """
 
-    def __init__(self, memory: Memory, pfns: I64, mode: IsolateMode) -> None:
+    def __init__(self, memory: Memory, pfns: I64, mode: IsolateMode, held: int = 0) -> None:
+        self._held = held
         self._memory = memory
         self._mode = mode
         self.asked = pfns
@@ -147,7 +149,7 @@ class Isolation:
         if pages.flags[taken].any():
             taken = taken[lock(pages, taken)]
             self._memory.vmstat.skipped_locked += len(self.asked) - len(taken)
-        pages.refcount[taken] += 1
+        pages.refcount[taken] += 1 + self._held
         pages.flags[taken] |= PG_LOCKED
         self.locked = taken
 
@@ -163,9 +165,12 @@ class Isolation:
         unlock(pages, self.locked)
         if len(self.granted) != len(self.locked):
             self._memory.put(np.setdiff1d(self.locked, self.granted, assume_unique=True))
-        self.locked = self.locked[:0]
         if self._memory.on_isolate is not None:
             self._memory.on_isolate(self.asked, self.granted)
+        if self._held:
+            pages.refcount[self.locked] -= self._held - 1
+            self._memory.put(self.locked)
+        self.locked = self.locked[:0]
 
     def _ask(self, word: int, run: I64) -> I64:
         """Those of pages with one mapping word that their driver grants; none if it is gone meanwhile."""

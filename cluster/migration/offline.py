@@ -92,8 +92,7 @@ class Offline:
         self._low = int(chunk[-1]) + 1 if len(chunk) and self._grain else self.end
         if len(chunk):
             # the scan holds a reference of its own meanwhile
-            pages.refcount[chunk] += 1
-            self._work = Isolation(self.memory, chunk, _MODE)
+            self._work = Isolation(self.memory, chunk, _MODE, held=1)
             self._work.begin()
             if self._grain is None:
                 self._take_granted(self._work)
@@ -102,7 +101,6 @@ class Offline:
 
     def _take_granted(self, isolation: Isolation) -> None:
         isolation.finish()
-        self.memory.put(isolation.asked)
         self._held.append(isolation.granted)
         self._work = None
         if self._low == self.end:
@@ -142,11 +140,9 @@ def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULE
     """Move one page away and never use its frame again; 0, or -EBUSY if it does not move."""
     pages = memory.pages
     page = np.array([pfn], np.int64)
-    pages.refcount[page] += 1
-    isolation = Isolation(memory, page, _MODE)
+    isolation = Isolation(memory, page, _MODE, held=1)
     isolation.begin()
     isolation.finish()
-    memory.put(page)
     if len(isolation.granted) == 0:
         return -errno.EBUSY
     migration = Migration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)

@@ -47,6 +47,8 @@ class Kind:
     LIMBO = ord("f")  #: not free, not used: on its way to or from the buddy lists
     HOLE = ord("-")
     POISONED = ord("H")
+    BALLOON = ord("B")
+    GPU = ord("G")
 
 
 class MigrateType(IntEnum):

@@ -17,6 +17,7 @@ import numpy as np
 
 from cluster.frames import PAGE_MAPPING_ANON
 from cluster.migration.buddy import Zone
+from cluster.migration.drivers.chance import splitmix64
 from cluster.migration.drivers.scripted import ScriptedDriver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
@@ -101,11 +102,7 @@ def chosen(pfns: I64, seed: int, unit: int, percent: int) -> Bool:
 
 def hashed(seed: int, values: I64) -> U64:
     """splitmix64((seed << 32) | value). int64[n] -> uint64[n]."""
-    x = values.astype(np.uint64) | np.uint64(seed << 32)
-    x += np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return splitmix64(values.astype(np.uint64) | np.uint64(seed << 32))
 
 
 def apply_behaviour(driver: ScriptedDriver, rule: str) -> None:

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -191,9 +192,7 @@ def _compare_one(step: str, trigger: str, setting: _Setting, run: Json) -> Diffe
         targets = trigger == "compact"
         mine = [_event_of_ours(event, setting.ids) for event in _calls(setting)]
         yours = [_event_of_theirs(event) for event in run["events"] if event[0] != "C"]
-        for at, (ours_, theirs_) in enumerate(
-            zip(_labeled(mine, targets), _labeled(yours, targets), strict=True)
-        ):
+        for at, (ours_, theirs_) in enumerate(zip_longest(_labeled(mine, targets), _labeled(yours, targets))):
             if ours_ != theirs_:
                 return Difference(step, f"events[{at}]", ours_, theirs_)
     return _compare_counters(step, setting, run) or _compare_after(step, setting, run)

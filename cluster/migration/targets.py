@@ -25,13 +25,15 @@ class AllocatedTargets:
 def isolate_range(memory: Memory, start: int, end: int) -> list[int] | None:
     """start_isolate_page_range(): nothing more is allocated from these pageblocks; their types before.
 
-    None, and no change, if a page in them can never move.
+    None, and no change, if a page in them can never move, or they are being emptied already.
     """
     pages = memory.pages
     if len(unmovable(memory, start, end)):
         return None
     blocks = slice(start >> PAGEBLOCK_ORDER, end >> PAGEBLOCK_ORDER)
     types: list[int] = pages.pageblock_type[blocks].tolist()
+    if MigrateType.ISOLATE in types:
+        return None
     pages.pageblock_type[blocks] = MigrateType.ISOLATE
     return types
 

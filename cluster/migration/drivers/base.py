@@ -60,6 +60,10 @@ class PageDriver:
         """Mark locked pages as movable."""
         set_page_movable(self.memory, pfns, self.owner)
 
+    def discard(self, units: I64) -> None:
+        """Give units up; here, units are pages. int64[n]."""
+        self.free(units)
+
     def free(self, numbers: I64) -> None:
         """Give pages up, isolated ones too; none of them may be locked. int64[n]."""
         pfns = self.frame_of[numbers]
