@@ -11,6 +11,7 @@ from cluster.driver import Topology, run
 from cluster.engine import Engine
 from cluster.errors import SimulationError
 from cluster.exact import ExactMachine
+from cluster.migration.replay import compare_file
 from cluster.profile import Profile, profile_of_release
 from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.scenario import MAX_NODES, ScenarioError, parse
@@ -134,6 +135,9 @@ def compare_records(name: str, path: Path, on: On) -> Iterator[Comparison]:
     try:
         documents = load(path)
     except NoRecordsError as error:
+        if migration := _compare_migration(name, path):
+            yield from migration
+            return
         raise NoRecordsHereError(f"{path}: {error}; give files or folders of records") from error
     except RecordError as error:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
@@ -142,6 +146,14 @@ def compare_records(name: str, path: Path, on: On) -> Iterator[Comparison]:
     for document in documents:
         full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
         yield Comparison(full_name, compare(_replay_document(path, document, on), document))
+
+
+def _compare_migration(name: str, path: Path) -> list[Comparison]:
+    """The same for records of page migration; none if the file holds no such records."""
+    try:
+        return [Comparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
+    except RecordError as error:
+        raise ReplayError(f"{path}: {error}; give files or folders of records") from error
 
 
 def _replay_document(path: Path, document: Json, on: On) -> Json:

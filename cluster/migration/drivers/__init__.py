@@ -1,0 +1,1 @@
+"""Drivers whose pages can move, and one whose pages never do."""

@@ -1,0 +1,66 @@
+"""Drivers by name: the built-in ones, and anybody's own as `package.module:Class`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
+
+from cluster.errors import SimulationError
+from cluster.migration.drivers.balloon import Balloon
+from cluster.migration.drivers.faulty import Faulty
+from cluster.migration.drivers.gpu import Gpu
+from cluster.migration.drivers.pinned import Pinned
+from cluster.migration.drivers.zsmalloc import Zram
+from cluster.migration.memory import Memory
+from cluster.migration.movable import MovableOperations
+from cluster.words import I64
+
+
+class Driver(MovableOperations, Protocol):
+    """A driver as scenarios use it. Its units are pages, or whatever else it stores in pages."""
+
+    def allocate(self, count: int) -> I64:
+        """At most `count` new units; their numbers. int64[0..count]."""
+
+    def discard(self, units: I64) -> None:
+        """Give units up. int64[n], each once."""
+
+
+class DriverError(SimulationError):
+    """A driver cannot be had; the message is one line for the user."""
+
+
+BUILT_IN: dict[str, Callable[..., Driver]] = {
+    "balloon": Balloon,
+    "faulty": Faulty,
+    "gpu": Gpu,
+    "pinned": Pinned,
+    "zram": Zram,
+}
+
+
+def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Driver:
+    """The driver called `name` on this memory; `settings` are its keyword arguments.
+
+    Raises DriverError for a name that leads nowhere, and for settings that the driver does not take.
+    """
+    factory = BUILT_IN.get(name) or _entry_point(name)
+    try:
+        return factory(memory, **settings)
+    except (TypeError, ValueError) as error:
+        raise DriverError(f"driver {name!r} with settings {dict(settings)}: {error}") from error
+
+
+def _entry_point(name: str) -> Callable[..., Driver]:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        known = ", ".join(BUILT_IN)
+        raise DriverError(f"no driver {name!r}; give one of {known}, or PACKAGE.MODULE:CLASS")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DriverError(f"driver {name!r}: {error}") from error
+    if not callable(found):
+        raise DriverError(f"driver {name!r} is not a class")
+    return cast("Callable[..., Driver]", found)
