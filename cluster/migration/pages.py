@@ -99,6 +99,10 @@ class PageMap:
         result: Bool = (self.flags[pfns] & PG_LOCKED) != 0
         return result
 
+    def any_locked(self, pfns: I64) -> bool:
+        """Is one of these pages locked?"""
+        return bool(np.bitwise_or.reduce(self.flags[pfns]) & PG_LOCKED)
+
     def map_bytes(self) -> bytes:
         """One letter a page: free ones `.`, those taken from the buddy lists but not used yet `f`."""
         kind = np.where(self.kind == Kind.FREE, np.uint8(Kind.LIMBO), self.kind)
@@ -107,9 +111,10 @@ class PageMap:
     def merge(self, first: int, last: int) -> None:
         """Merge the free pages of stale 1024-page blocks that touch pfns first..last-1."""
         lo, hi = first >> MAX_ORDER, -(-last // MAX_BLOCK_PAGES)
-        stale = np.flatnonzero(self.stale[lo:hi]) + lo
-        if len(stale) == 0:
+        touched = self.stale[lo:hi]
+        if not touched.any():
             return
+        stale = np.flatnonzero(touched) + lo
         blocks = self.order.reshape(-1, MAX_BLOCK_PAGES)
         blocks[stale] = _merged(blocks[stale] != USED)
         self.stale[stale] = False

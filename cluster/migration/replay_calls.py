@@ -112,12 +112,12 @@ def _start(record: Json, before: list[list[int]], scripts: dict[str, I64], run: 
 
 def _free_pages(end: int, run: Json) -> I64:
     """Targets at the top, in pageblocks that are no free blocks themselves; and the range that is wanted."""
-    first = (end // PAGEBLOCK_PAGES + 1 - _FREE_PAGEBLOCKS) * PAGEBLOCK_PAGES
-    top = np.arange(first, end)
-    free = [top[top % PAGEBLOCK_PAGES > 0]]
-    if wanted := _contig_range(run) or _memory_block(run):
-        free.append(np.arange(*wanted))
-    return np.concatenate(free)
+    wanted = _contig_range(run) or _memory_block(run) or (0, 0)
+    size = _FREE_PAGEBLOCKS * PAGEBLOCK_PAGES
+    above = wanted[0] if wanted[1] > end - size else end
+    top = np.arange(above // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES - size, end)
+    outside = (top < wanted[0]) | (top >= wanted[1])
+    return np.concatenate([top[outside & (top % PAGEBLOCK_PAGES > 0)], np.arange(*wanted)])
 
 
 def _contig_range(run: Json) -> tuple[int, int] | None:
