@@ -83,6 +83,14 @@ class PageMap:
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)
         self.stale: Bool = np.zeros(blocks, np.bool_)
 
+    def set_free(self, free: Bool) -> None:
+        """At the beginning, before there are zones: these pages are free, all others in use. bool[count]."""
+        self.order[: self.count] = np.where(free, np.int8(0), np.int8(USED))
+        self.refcount[:] = ~free
+        self.kind[free] = Kind.FREE
+        self.stale[:] = True
+        self.merge(0, self.count)
+
     def page_movable_peek(self, pfns: I64 | slice) -> Bool:
         """__PageMovable(): the tag bits without the lock; what it says may be out of date."""
         result: Bool = (self.mapping[pfns] & PAGE_MAPPING_FLAGS) == PAGE_MAPPING_MOVABLE

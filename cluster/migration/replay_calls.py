@@ -95,12 +95,10 @@ def _start(record: Json, before: list[list[int]], scripts: dict[str, I64], run: 
     ids, pfns = there[:, 0], there[:, 1]
     pages = PageMap(end)
     pages.kind[:] = Kind.KERNEL
-    pages.refcount[:] = 1
-    loose = np.setdiff1d(_free_pages(end, run), pfns)
-    pages.order[loose] = 0
-    pages.refcount[loose] = 0
-    pages.stale[:] = True
-    pages.merge(0, end)
+    free = np.zeros(end, np.bool_)
+    free[_free_pages(end, run)] = True
+    free[pfns] = False
+    pages.set_free(free)
     memory = Memory(pages, [Zone(pages, 1, _DMA_END, "DMA"), Zone(pages, _DMA_END, end, "DMA32")])
     driver = ScriptedDriver(memory, log=True)
     driver.adopt(pfns)

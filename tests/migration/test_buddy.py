@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.migration.buddy import Zone
 from cluster.migration.memory import Memory
-from cluster.migration.pages import MAX_ORDER, USED, Kind, MigrateType, PageMap
+from cluster.migration.pages import MAX_ORDER, Kind, MigrateType, PageMap
 from cluster.migration.record import memory_of
 
 from .test_records import RECORDS
@@ -19,9 +19,7 @@ PAGES = 4096
 
 def zone_of(free: np.ndarray[tuple[int], np.dtype[np.bool_]], **settings: int) -> Zone:
     pages = PageMap(len(free))
-    pages.order[: len(free)] = np.where(free, 0, USED)
-    pages.refcount[~free] = 1
-    pages.stale[:] = True
+    pages.set_free(free)
     return Zone(pages, 0, len(free), **settings)  # type: ignore[arg-type]
 
 

@@ -26,7 +26,7 @@ from cluster.migration.memory import Memory
 from cluster.migration.migrate import Migration
 from cluster.migration.movable import IsolateMode, Isolation, MigrateMode, Putback
 from cluster.migration.offline import Offline, soft_offline_page
-from cluster.migration.pages import PG_ISOLATED, USED, Kind, MigrateType, PageMap
+from cluster.migration.pages import PG_ISOLATED, Kind, MigrateType, PageMap
 from cluster.migration.targets import AllocatedTargets
 
 PAGES = 8 * 512
@@ -35,14 +35,11 @@ PAGES = 8 * 512
 def setting(used: list[int], pages: int = PAGES) -> tuple[Memory, ScriptedDriver]:
     """Free memory but for these pages of a driver that logs its calls; each pageblock has a stuck page."""
     page_map = PageMap(pages)
-    page_map.order[:pages] = 0
     stuck = np.setdiff1d(np.arange(511, pages, 512), used)
-    taken = np.array([*used, *stuck], np.int64)
-    page_map.order[taken] = USED
-    page_map.refcount[taken] = 1
-    page_map.kind[:] = Kind.FREE
+    free = np.ones(pages, np.bool_)
+    free[[*used, *stuck]] = False
+    page_map.set_free(free)
     page_map.kind[stuck] = Kind.UNMOVABLE
-    page_map.stale[:] = True
     memory = Memory(page_map, [Zone(page_map, 0, pages)])
     driver = ScriptedDriver(memory, log=True)
     driver.adopt(np.array(used, np.int64))
