@@ -77,7 +77,7 @@ class Zone:
     def take(self, start: int, stop: int) -> I64:
         """Every free page of start..stop-1, which consists of whole free blocks and used pages. int64[n]."""
         span = self.pages.order[start:stop]
-        taken = np.flatnonzero(span != USED) + start
+        taken: I64 = (span != USED).nonzero()[0] + start
         span[:] = USED
         self.pages.kind[taken] = Kind.FREE
         self.pages.refcount[taken] = 1
@@ -87,7 +87,8 @@ class Zone:
     def heads(self, start: int, stop: int) -> I64:
         """First pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
         self.pages.merge(start, stop)
-        return np.flatnonzero(self.pages.order[start:stop] >= 0) + start
+        heads: I64 = (self.pages.order[start:stop] >= 0).nonzero()[0] + start
+        return heads
 
     def merge(self) -> None:
         """Merge what was freed since the last time."""

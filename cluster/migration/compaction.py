@@ -28,7 +28,7 @@ from cluster.migration.control import (
 from cluster.migration.free_scanner import FreeScanner
 from cluster.migration.memory import Memory
 from cluster.migration.migrate import Migration
-from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatable
+from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatable, isolated
 from cluster.migration.pages import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, TAIL, USED, MigrateType, PageMap
 from cluster.words import I64
 
@@ -81,6 +81,7 @@ class Compaction:
         self._targets = FreeScanner(memory, self.control, trace)
         self._list = _NO_PAGES
         self._iteration_start = 0
+        # pfn 0, in the kernel too: a run that begins in pageblock 0 takes it for half done
         self._last_migrated_pfn = 0
         self._rescan = False
         self._scan: _Scan | None = None
@@ -129,6 +130,7 @@ class Compaction:
 
     def _start(self) -> None:
         c, zone, cache = self.control, self.zone, self.zone.cache
+        zone.merge()
         last = pageblock_start(zone.end - 1)
         self._sync = self.request.mode != MigrateMode.ASYNC
         c.migrate_pfn, c.free_pfn, c.whole_zone = zone.start, last, True
@@ -242,6 +244,7 @@ class Compaction:
 
     def _advance(self, scan: _Scan, stop: int) -> None:
         scan.scanned += steps(self.zone.pages, scan.low, stop)
+        self.memory.vmstat.skipped_isolated += isolated(self.zone.pages, scan.low, stop)
         scan.low = stop
 
     def _pass_over(self, scan: _Scan, end: int) -> None:

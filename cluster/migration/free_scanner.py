@@ -8,7 +8,7 @@ from cluster.migration import fast_search
 from cluster.migration.control import Control, Trace, pageblock_start
 from cluster.migration.memory import Memory
 from cluster.migration.movable import MigrateMode
-from cluster.migration.pages import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType, PageMap
+from cluster.migration.pages import MAX_BLOCK_PAGES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType, PageMap
 from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
@@ -147,7 +147,7 @@ class FreeScanner:
     def _above_watermark(self, sizes: I64, total: I64) -> int:
         """How many of these blocks may be taken (__isolate_free_page)."""
         zone = self._zone
-        if len(sizes) == 0 or zone.free_pages - int(total[-1]) > zone.watermark_min + int(sizes.max()):
+        if len(sizes) == 0 or zone.free_pages - int(total[-1]) > zone.watermark_min + MAX_BLOCK_PAGES:
             return len(sizes)
         fits = zone.free_pages - (total - sizes) > zone.watermark_min + sizes
         return len(sizes) if fits.all() else int(np.argmin(fits))

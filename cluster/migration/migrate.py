@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from cluster.migration.memory import Memory
-from cluster.migration.movable import MigrateMode, MovableOperations, PageStateError, Putback, same_owner
+from cluster.migration.movable import MigrateMode, MovableOperations, PageStateError, Putback, first_owner
 from cluster.migration.pages import PG_ISOLATED, PG_LOCKED
 from cluster.words import I64
 
@@ -140,19 +140,19 @@ class Migration:
         """Lock the next pages and their targets, all of one owner."""
         pages = self._memory.pages
         chunk = self._list[: self._grain]
-        freed = pages.refcount[chunk] == 1
-        if freed.any():
+        counts = pages.refcount[chunk]
+        if counts.min() == 1:
+            freed = counts == 1
             if freed[0]:
                 self._drop_freed(chunk[: _leading(freed)])
                 return
             chunk = chunk[: _leading(~freed)]
-        locked = pages.locked(chunk)
-        if locked.any():
-            chunk = chunk[: _leading(~locked)]
+        if pages.any_locked(chunk):
+            chunk = chunk[: _leading(~pages.locked(chunk))]
             if len(chunk) == 0:
                 self._meet_lock()
                 return
-        word, chunk = next(same_owner(pages, chunk))
+        word, chunk = first_owner(pages, chunk)
         new = self._targets.take(len(chunk))
         if len(new) == 0:
             self._out_of_memory()
@@ -223,8 +223,9 @@ class Migration:
         pages.flags[new] &= ~np.uint8(PG_LOCKED)
         pages.kind[new] = pages.kind[old]
         self._free(old)
-        if not (owned := pages.mapping[new] != 0).all():
-            self._memory.free(new[~owned])
+        words = pages.mapping[new]
+        if words.min() == 0:
+            self._memory.free(new[words == 0])
         self.moves.append((old, new))
         self.succeeded += len(old)
 
@@ -250,7 +251,7 @@ def _leading(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
 
 def _checked(answers: I64, chunk: I64) -> tuple[int, int]:
     """How many pages were moved, and the answer for the one after them, 0 if there was none."""
-    if not 0 < len(answers) <= len(chunk) or np.any(answers[:-1]):
+    if not 0 < len(answers) <= len(chunk) or answers[:-1].any():
         raise PageStateError(
             f"answers {answers.tolist()} for {len(chunk)} pages: migrate_page must stop at the first error"
         )

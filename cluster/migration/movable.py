@@ -111,19 +111,28 @@ def isolatable(pages: PageMap, start: int, stop: int, mode: IsolateMode) -> I64:
         found |= flags & PG_LRU != 0
         if not mode & IsolateMode.UNEVICTABLE:
             found &= flags & PG_UNEVICTABLE == 0
-    return np.flatnonzero(found) + start
+    return found.nonzero()[0] + start
+
+
+def isolated(pages: PageMap, start: int, stop: int) -> int:
+    """How many pages of start..stop-1 someone has isolated."""
+    flags = pages.flags[start:stop]
+    return int(np.count_nonzero(flags & PG_ISOLATED)) if flags.any() else 0
+
+
+def first_owner(pages: PageMap, pfns: I64) -> tuple[int, I64]:
+    """The mapping word of the first page, and the pages up to the first with another one."""
+    words = pages.mapping[pfns]
+    same = words == words[0]
+    return int(words[0]), pfns if same.all() else pfns[: int(np.argmin(same))]
 
 
 def same_owner(pages: PageMap, pfns: I64) -> Iterator[tuple[int, I64]]:
     """Cut into runs of pages with the same mapping word; the words and the runs."""
-    words = pages.mapping[pfns]
-    if len(pfns) and (words == words[0]).all():
-        yield int(words[0]), pfns
-        return
-    cuts = np.flatnonzero(np.diff(words)) + 1
-    for run in np.split(pfns, cuts):
-        if len(run):
-            yield int(pages.mapping[run[0]]), run
+    while len(pfns):
+        word, run = first_owner(pages, pfns)
+        yield word, run
+        pfns = pfns[len(run) :]
 
 
 class Isolation:
@@ -149,8 +158,10 @@ class Isolation:
         if pages.flags[taken].any():
             taken = taken[lock(pages, taken)]
             self._memory.vmstat.skipped_locked += len(self.asked) - len(taken)
+            pages.flags[taken] |= PG_LOCKED
+        else:
+            pages.flags[taken] = PG_LOCKED
         pages.refcount[taken] += 1 + self._held
-        pages.flags[taken] |= PG_LOCKED
         self.locked = taken
 
     def finish(self) -> None:
@@ -161,9 +172,11 @@ class Isolation:
             self.granted = granted[0]
         elif granted:
             self.granted = np.concatenate(granted)
-        pages.flags[self.granted] |= PG_ISOLATED
-        unlock(pages, self.locked)
-        if len(self.granted) != len(self.locked):
+        if len(self.granted) == len(self.locked):
+            pages.flags[self.granted] ^= PG_ISOLATED | PG_LOCKED
+        else:
+            pages.flags[self.granted] |= PG_ISOLATED
+            unlock(pages, self.locked)
             self._memory.put(np.setdiff1d(self.locked, self.granted, assume_unique=True))
         if self._memory.on_isolate is not None:
             self._memory.on_isolate(self.asked, self.granted)
@@ -177,9 +190,9 @@ class Isolation:
         operations = self._memory.operations_of(word)
         if operations is None:
             return run[:0]
-        isolated = self._memory.pages.flags[run] & PG_ISOLATED != 0
-        if isolated.any():
-            run = run[~isolated]
+        flags = self._memory.pages.flags[run]
+        if np.bitwise_or.reduce(flags) & PG_ISOLATED:
+            run = run[flags & PG_ISOLATED == 0]
         return run[operations.isolate_page(run, self._mode)] if len(run) else run
 
 
@@ -205,7 +218,7 @@ class Putback:
             self._finish()
             return
         chunk = self._left[: self._grain]
-        if self._memory.pages.locked(chunk).any():
+        if len(chunk) and self._memory.pages.any_locked(chunk):
             chunk = chunk[: int(np.argmax(self._memory.pages.locked(chunk)))]
             if len(chunk) == 0:
                 self._memory.vmstat.lock_waits += 1

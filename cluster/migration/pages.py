@@ -83,6 +83,14 @@ class PageMap:
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)
         self.stale: Bool = np.zeros(blocks, np.bool_)
 
+    def set_free(self, free: Bool) -> None:
+        """At the beginning, before there are zones: these pages are free, all others in use. bool[count]."""
+        self.order[: self.count] = np.where(free, np.int8(0), np.int8(USED))
+        self.refcount[:] = ~free
+        self.kind[free] = Kind.FREE
+        self.stale[:] = True
+        self.merge(0, self.count)
+
     def page_movable_peek(self, pfns: I64 | slice) -> Bool:
         """__PageMovable(): the tag bits without the lock; what it says may be out of date."""
         result: Bool = (self.mapping[pfns] & PAGE_MAPPING_FLAGS) == PAGE_MAPPING_MOVABLE
@@ -99,6 +107,10 @@ class PageMap:
         result: Bool = (self.flags[pfns] & PG_LOCKED) != 0
         return result
 
+    def any_locked(self, pfns: I64) -> bool:
+        """Is one of these pages locked?"""
+        return bool(np.bitwise_or.reduce(self.flags[pfns]) & PG_LOCKED)
+
     def map_bytes(self) -> bytes:
         """One letter a page: free ones `.`, those taken from the buddy lists but not used yet `f`."""
         kind = np.where(self.kind == Kind.FREE, np.uint8(Kind.LIMBO), self.kind)
@@ -107,9 +119,10 @@ class PageMap:
     def merge(self, first: int, last: int) -> None:
         """Merge the free pages of stale 1024-page blocks that touch pfns first..last-1."""
         lo, hi = first >> MAX_ORDER, -(-last // MAX_BLOCK_PAGES)
-        stale = np.flatnonzero(self.stale[lo:hi]) + lo
-        if len(stale) == 0:
+        touched = self.stale[lo:hi]
+        if not touched.any():
             return
+        stale = np.flatnonzero(touched) + lo
         blocks = self.order.reshape(-1, MAX_BLOCK_PAGES)
         blocks[stale] = _merged(blocks[stale] != USED)
         self.stale[stale] = False

@@ -21,7 +21,7 @@ from cluster.migration.drivers.chance import splitmix64
 from cluster.migration.drivers.scripted import ScriptedDriver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
-from cluster.migration.pages import USED, Kind, PageMap
+from cluster.migration.pages import Kind, PageMap
 from cluster.record import Json, RecordError
 from cluster.words import I64, U64, Bool
 
@@ -74,12 +74,10 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     letters = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
     pages = PageMap(len(letters))
     pages.kind[:] = letters
-    pages.order[: len(letters)] = np.where(letters == Kind.FREE, 0, USED)
-    pages.stale[:] = True
-    pages.merge(0, len(letters))
+    pages.set_free(letters == Kind.FREE)
     types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
     pages.pageblock_type[: len(types)] = types
-    pages.refcount[np.isin(letters, _USED_PAGES)] = 1
+    pages.refcount[~np.isin(letters, _USED_PAGES)] = 0
     zones = []
     for above, z in enumerate(record["zones"], 1):
         end = z["start_pfn"] + z["spanned"]

@@ -95,12 +95,10 @@ def _start(record: Json, before: list[list[int]], scripts: dict[str, I64], run: 
     ids, pfns = there[:, 0], there[:, 1]
     pages = PageMap(end)
     pages.kind[:] = Kind.KERNEL
-    pages.refcount[:] = 1
-    loose = np.setdiff1d(_free_pages(end, run), pfns)
-    pages.order[loose] = 0
-    pages.refcount[loose] = 0
-    pages.stale[:] = True
-    pages.merge(0, end)
+    free = np.zeros(end, np.bool_)
+    free[_free_pages(end, run)] = True
+    free[pfns] = False
+    pages.set_free(free)
     memory = Memory(pages, [Zone(pages, 1, _DMA_END, "DMA"), Zone(pages, _DMA_END, end, "DMA32")])
     driver = ScriptedDriver(memory, log=True)
     driver.adopt(pfns)
@@ -112,12 +110,12 @@ def _start(record: Json, before: list[list[int]], scripts: dict[str, I64], run: 
 
 def _free_pages(end: int, run: Json) -> I64:
     """Targets at the top, in pageblocks that are no free blocks themselves; and the range that is wanted."""
-    first = (end // PAGEBLOCK_PAGES + 1 - _FREE_PAGEBLOCKS) * PAGEBLOCK_PAGES
-    top = np.arange(first, end)
-    free = [top[top % PAGEBLOCK_PAGES > 0]]
-    if wanted := _contig_range(run) or _memory_block(run):
-        free.append(np.arange(*wanted))
-    return np.concatenate(free)
+    wanted = _contig_range(run) or _memory_block(run) or (0, 0)
+    size = _FREE_PAGEBLOCKS * PAGEBLOCK_PAGES
+    above = wanted[0] if wanted[1] > end - size else end
+    top = np.arange(above // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES - size, end)
+    outside = (top < wanted[0]) | (top >= wanted[1])
+    return np.concatenate([top[outside & (top % PAGEBLOCK_PAGES > 0)], np.arange(*wanted)])
 
 
 def _contig_range(run: Json) -> tuple[int, int] | None:

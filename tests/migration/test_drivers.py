@@ -29,8 +29,7 @@ PAGES = 8 * 512
 
 def memory(pages: int = PAGES) -> Memory:
     page_map = PageMap(pages)
-    page_map.order[:pages] = 0
-    page_map.stale[:] = True
+    page_map.set_free(np.ones(pages, np.bool_))
     return Memory(page_map, [Zone(page_map, 0, pages)])
 
 

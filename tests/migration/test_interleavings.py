@@ -126,9 +126,7 @@ class World:
 
 def world(seed: int, rates: dict[str, float]) -> World:
     pages = PageMap(PAGES)
-    pages.order[:PAGES] = 0
-    pages.stale[:] = True
-    pages.kind[:] = Kind.FREE
+    pages.set_free(np.ones(PAGES, np.bool_))
     memory = Memory(pages, [Zone(pages, 0, 1024), Zone(pages, 1024, PAGES)])
     drivers = [Checked(memory, seed=seed, **rates), Checked(memory, seed=seed + 1)]
     lru = LruPages(memory)
