@@ -5,18 +5,18 @@ Most contents are simple, and `merge_plan` decides them all at once; what is lef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from cluster.changes import Changes
 from cluster.effects import Effects
-from cluster.merge_odd import Content, Happening, Node, Outcome, Rules, Waiter
-from cluster.merge_plan import NOBODY, Plan, Problem, plan_regular, plan_stepwise
+from cluster.events import Events, Solved
+from cluster.follow import follow
+from cluster.merge_plan import NOBODY, Problem, plan_regular, plan_stepwise
+from cluster.one_by_one import OneByOne
 from cluster.scan import Event
-from cluster.sorted_table import SortedTable
 from cluster.trees import Arrived, Trees
 from cluster.window import Window
-from cluster.words import I64, U8, U64, Array, Bool, empty, is_ksm_word, ksm_word
+from cluster.words import I64, U64, Bool, is_ksm_word, ksm_word
 
 
 def _among(*kinds: Event) -> Bool:
@@ -32,34 +32,25 @@ _OTHER = _among(Event.LEAVE, Event.JOIN_OWN)
 #: Events that only `merge_odd` understands.
 _ODD = _among(*(event for event in Event if event >= Event.STABLE_OR_ZERO))
 
-#: Columns of a table by name, that of the digests under `digest`.
-Columns = dict[str, Array]
-
 #: Contents with more events are not decided in lockstep.
 _LONG = 32
-
-
-@dataclass(slots=True)
-class Events:
-    """Events of one window, sorted by content and scan position; `row` is that of a waiting page's visit."""
-
-    group: I64
-    pos: I64
-    key: I64
-    frame: I64
-    kind: U8
-    row: I64
-
-    def of(self, chosen: Bool | I64) -> Events:
-        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
 def decide(trees: Trees, window: Window) -> None:
     """Carries out the lookups that arrived, and tells the nodes of the pages."""
     if window.first:
         trees.drop_stale_migrating()
-    arrived = _worth_a_look(trees, trees.arrived())
-    active = np.unique(np.concatenate([arrived.digest, trees.recheck]))
+    arrived, shape = trees.arrived(), trees.shape
+    looked_at = [arrived.digest, trees.recheck]
+    if shape is None:
+        arrived = _worth_a_look(trees, arrived)
+        looked_at[0] = arrived.digest
+    else:
+        if window.first:
+            shape.start_pass()
+        trees.follow(shape)
+        looked_at.append(trees.unstable.digest)
+    active = np.unique(np.concatenate(looked_at))
     if len(active):
         trees.version += 1
         _Decision(trees, window, active, arrived).carry_out()
@@ -78,19 +69,6 @@ def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
     return arrived
 
 
-@dataclass(slots=True)
-class _Solved:
-    """Some contents' problem and plan, and where the tables have them."""
-
-    problem: Problem
-    plan: Plan
-    events: Events
-    #: Rows of the stable nodes; of each content the row of the page that waits, or -1; its digest.
-    row: I64
-    waiting_row: I64
-    digests: U64
-
-
 class _Decision:
     def __init__(self, trees: Trees, window: Window, active: U64, arrived: Arrived) -> None:
         self.trees = trees
@@ -100,24 +78,20 @@ class _Decision:
         #: The page of each content that is in the unstable tree when the window opens.
         self.waiting_row = np.full(len(active), NOBODY)
         self.events = self._sorted_events(arrived)
-        #: Rows to go, and rows to come by the names of their columns.
-        self.gone: list[I64] = []
-        self.waits: list[Columns] = []
-        self.gone_nodes: list[I64] = []
-        self.new_nodes: list[Columns] = []
-        self.new_migrating: list[Columns] = []
-        self.new_empty_chains: list[U64] = []
+        self.changes = Changes()
+        self.solved: list[Solved] = []
+        self.one_by_one = OneByOne(trees, window, self.effects, self.changes)
 
     def _sorted_events(self, arrived: Arrived) -> Events:
         """The events that arrived and the visits of pages that wait, in order."""
         trees, unstable, window = self.trees, self.trees.unstable, self.window
         which, row = unstable.rows(self.active)
-        gone = unstable["gone"][row]
+        dirty = unstable["dirty"][row]
         pos = trees.node.position(unstable["key"][row])
-        before = np.where(gone == 0, pos < window.low, gone == window.pass_number)
+        before = np.where(dirty == 0, pos < window.low, dirty == window.pass_number)
         self.waiting_row[which[before][::-1]] = row[before][::-1]
         kinds = np.where(_shared(which, unstable["frame"][row]), Event.CANDIDATE_SHARED, Event.CANDIDATE)
-        visited = (gone == 0) & (pos >= window.low) & (pos < window.high)
+        visited = (dirty == 0) & (pos >= window.low) & (pos < window.high)
         which, row, pos, kinds = which[visited], row[visited], pos[visited], kinds[visited]
         group = np.searchsorted(self.active, arrived.digest)
         # An item leaves its old tree before it is looked up: events of one position stay as they came.
@@ -133,15 +107,31 @@ class _Decision:
 
     def carry_out(self) -> None:
         regular, stepwise, odd = self._sort_out()
+        shape = self.trees.shape
+        if shape is not None and (odd.any() or self._disturbed()):
+            self.one_by_one.walk(shape, self.active, self.events)
+        else:
+            self._carry_out(regular, stepwise, odd)
+        self.changes.carry_out(self.trees)
+        self._update_recheck()
+
+    def _carry_out(self, regular: Bool, stepwise: Bool, odd: Bool) -> None:
         events = self.events
         counted = ~(regular | stepwise | odd)
         other = _OTHER[events.kind]
         self._count(events.of(counted[events.group] | (regular[events.group] & other)))
         self._solve(np.flatnonzero(regular), events.of(regular[events.group] & ~other), regular=True)
         self._solve(np.flatnonzero(stepwise), events.of(stepwise[events.group]), regular=False)
-        self._solve_odd(np.flatnonzero(odd))
-        self._update_tables()
-        self._update_recheck()
+        self.one_by_one.decide(np.flatnonzero(odd), self.active, events, self.waiting_row)
+        if self.trees.shape is not None:
+            follow(self.trees.shape, self.solved, self.trees.unstable["key"])
+
+    def _disturbed(self) -> bool:
+        """Whether searches may meet something that makes their way matter."""
+        trees, stable = self.trees, self.trees.stable
+        dirty = trees.unstable["dirty"] == self.window.pass_number
+        odd = (stable["dup"] == 1) | (stable["dead"] == 1) | trees.node.away(stable["frame"])
+        return bool(dirty.any() or odd.any()) or len(trees.empty_chains) + len(trees.migrating) > 0
 
     # Which content is decided how.
 
@@ -183,7 +173,7 @@ class _Decision:
         blocked = np.zeros(len(self.active), np.bool_)
         some = np.flatnonzero(self.waiting_row >= 0)
         rows = self.waiting_row[some]
-        in_the_way = self.trees.in_the_way(rows, self.window.pass_number)
+        in_the_way = self.trees.in_the_way(rows)
         blocked[some] = in_the_way | is_ksm_word(self.trees.unstable["frame"][rows])
         return blocked
 
@@ -210,7 +200,7 @@ class _Decision:
         # A stable node whose frame was freed goes with the first item that is visited.
         dead = np.unique(rows[(stable["dead"][rows] == 1) & (change < 0)])
         self.effects.drop(stable["frame"][dead[stable["count"][dead] > 0]])
-        self.gone_nodes.append(dead)
+        self.changes.nodes_gone.append(dead)
 
     def _solve(self, groups: I64, events: Events, *, regular: bool) -> None:
         """Decides some of the contents; `events` are theirs."""
@@ -238,9 +228,10 @@ class _Decision:
             waiting=waiting,
         )
         plan = plan_regular(problem) if regular else plan_stepwise(problem)
-        solved = _Solved(problem, plan, events, row, waiting_row, self.active[groups])
+        solved = Solved(problem, plan, events, row, waiting_row, self.active[groups])
         self._reorder(solved)
         frames = np.concatenate([stable["frame"][row], self._insert_nodes(solved)])
+        self.solved.append(solved)
         self._tell(solved, frames)
         self._update_waiting(solved)
 
@@ -256,7 +247,7 @@ class _Decision:
             nodes[named] = np.where(rows >= 0, at, NOBODY)
         return nodes
 
-    def _reorder(self, s: _Solved) -> None:
+    def _reorder(self, s: Solved) -> None:
         """Searches move dups that they find with room for two to the front of their chains."""
         stable, trees, problem = self.trees.stable, self.trees, s.problem
         old = len(s.row)
@@ -269,7 +260,7 @@ class _Decision:
             nodes = np.bincount(problem.node_group, minlength=problem.groups)
             stable["dup"][s.row[nodes[problem.node_group] == 1]] = 0
 
-    def _insert_nodes(self, s: _Solved) -> I64:
+    def _insert_nodes(self, s: Solved) -> I64:
         """New stable nodes, in front of those of the same content; returns their frames."""
         stable, trees, problem, plan = self.trees.stable, self.trees, s.problem, s.plan
         old, new = len(s.row), len(plan.new_group)
@@ -282,7 +273,7 @@ class _Decision:
         chained = founding & (nodes > 1)
         stable["dup"][s.row[chained[problem.node_group]]] = 1
         trees.front -= new
-        self.new_nodes.append(
+        self.changes.nodes.append(
             {
                 "digest": s.digests[plan.new_group],
                 "frame": frames,
@@ -294,7 +285,7 @@ class _Decision:
         )
         return frames
 
-    def _tell(self, s: _Solved, frames: I64) -> None:
+    def _tell(self, s: Solved, frames: I64) -> None:
         """`frames` are those of the old stable nodes and the new ones."""
         plan, effects = s.plan, self.effects
         keys, digests = s.events.key, s.digests[s.problem.group]
@@ -307,99 +298,17 @@ class _Decision:
         waited_keys = self.trees.unstable["key"][s.waiting_row[waited]]
         effects.merge(waited_keys, frames[plan.waited_target[waited]], s.digests[waited])
 
-    def _update_waiting(self, s: _Solved) -> None:
+    def _update_waiting(self, s: Solved) -> None:
         plan, events = s.plan, s.events
         revisited = events.row >= 0
-        self.gone.append(s.waiting_row[plan.waited_target >= 0])
-        self.gone.append(events.row[revisited & ~plan.waits])
+        self.changes.waits_gone.append(s.waiting_row[plan.waited_target >= 0])
+        self.changes.waits_gone.append(events.row[revisited & ~plan.waits])
         self.effects.loosen(events.key[revisited & ~plan.waits & (plan.target < 0)])
         new = plan.waits & ~revisited
-        self._wait(s.digests[s.problem.group[new]], events.key[new], events.frame[new])
-
-    def _wait(self, digests: U64, keys: I64, frames: I64) -> None:
-        columns = {"digest": digests, "key": keys, "frame": frames, "gone": np.zeros(len(keys), np.int64)}
-        self.waits.append(columns)
-        self.effects.wait(keys, digests)
-
-    # One by one.
-
-    def _solve_odd(self, groups: I64) -> None:
-        if len(groups) == 0:
-            return
-        node, outcome = self.trees.node, Outcome()
-        mapcount = node.frames.mapcount
-        rules = Rules(node.profile, node.limit, self.window, lambda pfn: int(mapcount[pfn]))
-        events = self.events
-        start = np.searchsorted(events.group, groups, "left")
-        stop = np.searchsorted(events.group, groups, "right")
-        for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
-            content = self._content(group, rules, outcome)
-            happenings = self._happenings(events.of(np.arange(low, high)))
-            waiter = content.waiter
-            content.run(happenings)
-            self._keep(content, [waiter.row] if waiter else [], [h.row for h in happenings if h.row >= 0])
-        outcome.tell(self.effects)
-
-    def _content(self, group: int, rules: Rules, outcome: Outcome) -> Content:
-        """One content as the tables have it."""
-        trees, stable = self.trees, self.trees.stable
-        digest = self.active[group : group + 1]
-        _, row = stable.rows(digest)
-        row = row[np.argsort(stable["order"][row])]
-        self.gone_nodes.append(row)
-        away = trees.node.away(stable["frame"][row])
-        nodes = _nodes(stable, row, away)
-        _, moving = trees.migrating.rows(digest)
-        migrating = _nodes(trees.migrating, moving, np.zeros(len(moving), np.bool_))
-        trees.migrating.remove(moving)
-        _, empty_chain = trees.empty_chains.rows(digest)
-        trees.empty_chains.remove(empty_chain)
-        chain = len(empty_chain) > 0 or bool(stable["dup"][row].any())
-        waiter = self._waiter(int(self.waiting_row[group]))
-        return Content(int(digest[0]), nodes, chain, migrating, waiter, rules, outcome)
-
-    def _waiter(self, row: int) -> Waiter | None:
-        if row < 0:
-            return None
-        unstable, rows = self.trees.unstable, np.array([row])
-        blocked = bool(self.trees.in_the_way(rows, self.window.pass_number)[0])
-        return Waiter(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
-
-    def _happenings(self, events: Events) -> list[Happening]:
-        columns = (getattr(events, name).tolist() for name in ("pos", "key", "frame", "kind", "row"))
-        return [
-            Happening(pos, key, frame, Event(kind), row)
-            for pos, key, frame, kind, row in zip(*columns, strict=True)
-        ]
-
-    def _keep(self, content: Content, waited: list[int], revisited: list[int]) -> None:
-        """Writes back what has become of a content."""
-        digest = np.array([content.digest], np.uint64)
-        nodes = len(content.nodes)
-        self.trees.front -= nodes
-        columns = _columns(content.digest, content.nodes)
-        columns["dup"] = np.full(nodes, int(content.chain))
-        columns["order"] = self.trees.front + np.arange(nodes)
-        self.new_nodes.append(columns)
-        if content.chain and nodes == 0:
-            self.new_empty_chains.append(digest)
-        self.new_migrating.append(_columns(content.digest, content.migrating))
-        waiter = content.waiter
-        final = NOBODY if waiter is None else waiter.row
-        self.gone.append(np.array([row for row in [*waited, *revisited] if row != final], np.int64))
-        if waiter is not None and waiter.row < 0:
-            self._wait(digest, np.array([waiter.key]), np.array([waiter.frame]))
+        digests = s.digests[s.problem.group[new]]
+        self.changes.wait(self.effects, digests, events.key[new], events.frame[new])
 
     # At the end.
-
-    def _update_tables(self) -> None:
-        trees = self.trees
-        trees.stable.remove(np.concatenate([empty(), *self.gone_nodes]))
-        trees.unstable.remove(np.concatenate([empty(), *self.gone]))
-        _insert(trees.stable, self.new_nodes)
-        _insert(trees.unstable, self.waits)
-        _insert(trees.migrating, self.new_migrating)
-        _insert(trees.empty_chains, [{"digest": digest} for digest in self.new_empty_chains])
 
     def _update_recheck(self) -> None:
         """Contents with a page that waits and something that its next visit could change."""
@@ -420,30 +329,3 @@ def _shared(group: I64, frames: I64) -> Bool:
     _, which, times = np.unique(frames[several], return_inverse=True, return_counts=True)
     shared[several] = times[which] > 1
     return shared
-
-
-def _nodes(table: SortedTable, rows: I64, away: Bool) -> list[Node]:
-    """Stable nodes as objects."""
-    columns = (table[name][rows].tolist() for name in ("frame", "count", "dead"))
-    return [
-        Node(frame, count, dead == 1, gone)
-        for frame, count, dead, gone in zip(*columns, away.tolist(), strict=True)
-    ]
-
-
-def _columns(digest: int, nodes: list[Node]) -> Columns:
-    """Stable nodes as rows."""
-    rows = [(node.frame, node.count, int(node.dead)) for node in nodes]
-    frame, count, dead = np.array(rows, np.int64).reshape(-1, 3).T
-    digests = np.full(len(nodes), digest, np.uint64)
-    return {"digest": digests, "frame": frame, "count": count, "dead": dead}
-
-
-def _insert(table: SortedTable, parts: list[Columns]) -> None:
-    """Adds rows to a table in one go."""
-    if not parts:
-        return
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    digests = columns.pop("digest")
-    order = np.argsort(digests, kind="stable")
-    table.insert(digests[order], **{name: values[order] for name, values in columns.items()})

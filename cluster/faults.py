@@ -41,8 +41,9 @@ class Faults:
         n.counters["pages_written"] += len(slots)
         state = table.state[slots]
         digests = n.contents.digests(ids)
-        same = ((state & WAITING) != 0) & (table.tree_key[slots] == digests)
-        self.withdraw(slots[~same])
+        waiting = (state & WAITING) != 0
+        same = waiting & (table.tree_key[slots] == digests)
+        self._change(slots[waiting], digests[waiting])
         in_place = (state & (PRESENT | KSM)) == PRESENT
         shared = in_place & ((state & SHARED) != 0)
         if shared.any():
@@ -103,6 +104,13 @@ class Faults:
             keys, digests, homes = n.waiting(waiting)
             n.out.send(Kind.WITHDRAW, homes, digests, keys)
             table.state[waiting] &= ~np.uint16(WAITING)
+
+    def _change(self, slots: I64, digests: U64) -> None:
+        """The unstable tree's home learns what these waiting pages hold now."""
+        n = self._n
+        if len(slots):
+            keys, old, homes = n.waiting(slots)
+            n.out.send(Kind.WAIT_CONTENT, homes, old, keys, digests)
 
     def lose(self, slots: I64) -> None:
         """The unstable tree's home learns that these pages are not there for now."""

@@ -34,7 +34,7 @@ class Kind(IntEnum):
     CONTENT_REPLY = 6
     #: A visit of ksmd that concerns the trees: digest, position, item key, frame, event.
     EVENT = 7
-    #: A page waiting in the unstable tree is no longer what it was there: digest, item key.
+    #: A page that waited in the unstable tree does so no longer: digest, item key.
     WITHDRAW = 8
     #: A KSM frame was freed: digest, frame.
     STALE = 9
@@ -97,6 +97,8 @@ class Kind(IntEnum):
     UNLINKED = 37
     #: It is in the tree of its frame's node now: frame.
     LANDED = 38
+    #: The page waiting with this digest holds something else now: digest, item key, digest.
+    WAIT_CONTENT = 39
 
 
 #: What one node sends another, or all that it gets: columns by kind.

@@ -31,6 +31,8 @@ class Merger:
         self._scanner = scanner
 
     def _slots(self, keys: I64) -> I64:
+        """Slots of pages that are about to change."""
+        self._n.version += 1
         return self._n.spaces.index.slots(keys)
 
     def on_wait(self, keys: I64, digests: U64) -> None:
@@ -79,7 +81,6 @@ class Merger:
     def on_stable(self, keys: I64, frames: I64, digests: U64) -> None:
         """The frames of these pages have become KSM frames."""
         n, table = self._n, self._n.table
-        n.version += 1
         slots = self._slots(keys)
         shared = (table.state[slots] & SHARED) != 0
         also, of = self._spread(table.pte[slots[shared]], frames[shared], digests[shared], KSM)
@@ -138,7 +139,6 @@ class Merger:
 
     def _replace(self, keys: I64, frames: I64, digests: U64) -> None:
         n, table = self._n, self._n.table
-        n.version += 1
         slots = self._slots(keys)
         old = table.pte[slots]
         n.counters["pages_merged"] += len(slots)
@@ -185,5 +185,6 @@ class Merger:
     def on_dropped(self, frames: I64) -> None:
         """Stable nodes were removed with all their items."""
         table = self._n.table
+        self._n.version += 1
         slots = self._n.broken.take_frames(frames)
         table.state[slots] &= ~np.uint16(STABLE | BROKEN)

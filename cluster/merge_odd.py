@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from cluster.words import I64, PFN_MASK, U64, is_ksm_word, ksm_word
 _STRAYS = (Event.STRAY, Event.STRAY_HANGING, Event.STRAY_UNSEEN, Event.STRAY_HANGING_UNSEEN)
 _HANGING = (Event.STRAY_HANGING, Event.STRAY_HANGING_UNSEEN)
 _UNSEEN = (Event.STRAY_UNSEEN, Event.STRAY_HANGING_UNSEEN)
+_SEARCHES = (
+    Event.CANDIDATE,
+    Event.CANDIDATE_SHARED,
+    Event.CANDIDATE_ORPHAN,
+    Event.STABLE_ONLY,
+    Event.STABLE_OR_ZERO,
+)
 _STABLE_ONLY = (Event.STABLE_ONLY, Event.STABLE_OR_ZERO)
 
 
@@ -107,6 +114,28 @@ def _triples(rows: list[tuple[int, int, int]]) -> tuple[I64, I64, U64]:
     return table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2]
 
 
+def run(events: list[tuple[Content, Happening]], profile: Profile) -> None:
+    """Events of one content or of several, in scan order."""
+    late: Callable[[], None] | None = None
+    for number, (content, event) in enumerate(events):
+        following = events[number + 1][1] if number + 1 < len(events) else None
+        if following is not None and _leaves_late(event, following, profile):
+            late = partial(content.leave, event.frame)
+        else:
+            content.happen(event, late or (lambda: None))
+            late = None
+
+
+def _leaves_late(event: Happening, following: Happening, profile: Profile) -> bool:
+    """Old kernels search the stable tree while the page's item still hangs on its old stable node."""
+    return (
+        not profile.checksum_first
+        and event.kind == Event.LEAVE
+        and following.pos == event.pos
+        and following.kind in _SEARCHES
+    )
+
+
 class Content:
     """One content in one node's trees."""
 
@@ -130,45 +159,27 @@ class Content:
         self._rules = rules
         self._out = outcome
 
-    def run(self, events: list[Happening]) -> None:
-        """The events of a window, in scan order."""
-        skip = False
-        for event, following in pairwise([*events, None]):
-            assert event is not None
-            if skip:
-                skip = False
-            elif self._leaves_late(event, following):
-                assert following is not None
-                self._lookup(following, leaving=event.frame)
-                skip = True
-            else:
-                self._happen(event)
-
-    def _leaves_late(self, event: Happening, following: Happening | None) -> bool:
-        """Old kernels search the stable tree while the page's item still hangs on its old stable node."""
-        return (
-            not self._rules.profile.checksum_first
-            and event.kind == Event.LEAVE
-            and following is not None
-            and following.pos == event.pos
-        )
-
-    def _happen(self, event: Happening) -> None:
+    def happen(self, event: Happening, leave: Callable[[], None]) -> None:
+        """One event; `leave` has the item leave another stable node, where that comes after the search."""
         match event.kind:
             case Event.LEAVE:
-                self._leave(event.frame)
+                self.leave(event.frame)
             case Event.JOIN_OWN:
                 self._add(event.frame, 1)
             case Event.ERASE:
-                if self.waiter is not None and self.waiter.key == event.key:
-                    self.waiter = None
+                self._erase(event.key)
             case Event.VOLATILE_SHARED:
                 self._join_own(event)
             case kind if kind in _STRAYS:
                 self._stray(event)
+            case _ if self._join_own(event):
+                leave()
             case _:
-                if not self._join_own(event):
-                    self._lookup(event)
+                self._lookup(event, leave)
+
+    def _erase(self, key: int) -> None:
+        if self.waiter is not None and self.waiter.key == key:
+            self.waiter = None
 
     # Items.
 
@@ -180,7 +191,8 @@ class Content:
         if node is not None:
             node.count += items
 
-    def _leave(self, frame: int) -> None:
+    def leave(self, frame: int) -> None:
+        """An item leaves the stable node of this frame."""
         node = self._named(frame)
         if node is not None and node.dead:
             self._drop(node)
@@ -198,10 +210,9 @@ class Content:
 
     # Searches (stable_tree_search(), unstable_tree_search_insert()).
 
-    def _lookup(self, event: Happening, leaving: int | None = None) -> None:
+    def _lookup(self, event: Happening, leave: Callable[[], None]) -> None:
         node = self._search()
-        if leaving is not None:
-            self._leave(leaving)
+        leave()
         if node is not None:
             if event.kind != Event.CANDIDATE_ORPHAN:
                 node.count += 1
@@ -214,7 +225,7 @@ class Content:
 
     def _search(self) -> Node | None:
         """The stable node that a page may join."""
-        node = self._pick(prune=self._rules.window.prune)
+        node = self._find(prune=self._rules.window.prune)
         if node is None or not self._has_room(node):
             return None
         if node.away:
@@ -224,9 +235,8 @@ class Content:
 
     def _search_unstable(self, event: Happening) -> bool:
         """Meet the page that waits, or wait; returns whether the page is in a tree now."""
-        waiter, frame = self.waiter, event.frame
+        waiter, frame = self._meet(event), event.frame
         if waiter is None:
-            self.waiter = Waiter(event.key, frame, blocked=False, row=event.row)
             return True
         if waiter.blocked or waiter.frame == frame or is_ksm_word(frame):
             return False
@@ -236,14 +246,22 @@ class Content:
             return False
         self._out.founded.append((event.key, word, self.digest))
         self._out.merged.append((waiter.key, word, self.digest))
-        self.waiter = None
+        self._erase(waiter.key)
         self._insert(Node(word, 2, origin=frame))
         return True
 
+    def _meet(self, event: Happening) -> Waiter | None:
+        """The page at which the search of the unstable tree ends; without any, the page is put in."""
+        if self.waiter is None:
+            self.waiter = Waiter(event.key, event.frame, blocked=False, row=event.row)
+            return None
+        return self.waiter
+
     def _insert(self, node: Node) -> None:
         """stable_tree_insert()."""
-        self.chain = self._pick(prune=False) is not None
+        self.chain = self._find(prune=False) is not None
         self.nodes.insert(0, node)
+        self._changed()
 
     # Stable nodes that have migrated.
 
@@ -251,7 +269,7 @@ class Content:
         """A visit of a page whose KSM frame is not, or was not, in the tree of its node."""
         ghost = next((node for node in self.nodes if node.frame == event.frame and node.away), None)
         if ghost is not None:
-            self._unlink(ghost)
+            self._replace(ghost, None)
             return
         hanging = event.kind in _HANGING
         node = next((node for node in self.migrating if node.frame == event.frame), None)
@@ -279,7 +297,7 @@ class Content:
     def _land(self, node: Node) -> Node | None:
         """Looks for the content of a migrated stable node in the tree of its new node, where it gets its
         place; returns the stable node that the page may share, perhaps its own."""
-        there = self._pick(prune=self._rules.window.prune)
+        there = self._find(prune=self._rules.window.prune)
         if there is None:
             self._settle(node, chain=False)
         elif self._rules.profile.chains and self._rules.mapcount(node.frame & PFN_MASK) > 1:
@@ -297,16 +315,15 @@ class Content:
         self.nodes.insert(0, node)
         self.chain = chain
         self._out.landed.append(node.frame)
+        self._changed()
 
     def _replace(self, ghost: Node, node: Node | None) -> None:
         """A node found in the tree has migrated away: it goes, and `node` takes its place."""
-        self._unlink(ghost)
-        if node is not None:
-            self._settle(node, chain=self.chain)
-
-    def _unlink(self, ghost: Node) -> None:
         self.nodes.remove(ghost)
         self._out.unlinked.append(ghost.frame)
+        if node is not None:
+            self._settle(node, chain=self.chain)
+        self._changed()
 
     # Places in the stable tree (stable_node_dup()).
 
@@ -319,8 +336,16 @@ class Content:
         """remove_node_from_stable_tree()."""
         (self.migrating if node in self.migrating else self.nodes).remove(node)
         self._out.dropped.append(node.frame)
+        self._changed()
 
-    def _pick(self, *, prune: bool) -> Node | None:
+    def _changed(self) -> None:
+        """Something has come to the content's place in the stable tree, or gone from it."""
+
+    def _find(self, *, prune: bool) -> Node | None:
+        """What a search of the stable tree for this content ends with."""
+        return self.pick(prune=prune)
+
+    def pick(self, *, prune: bool) -> Node | None:
         """What a search finds at this content's place; what is stale goes."""
         if not self.chain:
             if self.nodes and self.nodes[0].dead:
@@ -329,6 +354,7 @@ class Content:
         found = self._best(every=prune)
         if found is None or (len(self.nodes) == 1 and self._collapses(found, prune)):
             self.chain = False
+            self._changed()
         elif self.nodes[0] is not found and self._has_room(found, 1):
             self.nodes.remove(found)
             self.nodes.insert(0, found)

@@ -56,6 +56,7 @@ class Node:
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
             out=Outbox(node),
+            tree_shape=spec.machine.tree_shape,
         )
         placement = Placement(self.state)
         faults = Faults(self.state, placement)
@@ -88,6 +89,7 @@ class Node:
             Kind.VERDICT: merger.on_verdict,
             Kind.RECOUNT: trees.on_recount,
             Kind.WAIT_FRAME: trees.on_wait_frame,
+            Kind.WAIT_CONTENT: trees.on_wait_content,
             Kind.COPY: placement.on_copy,
             Kind.FILL: placement.on_fill,
             Kind.HUNG: merger.on_hung,

@@ -94,6 +94,7 @@ class Processes:
     def unmerge_all(self) -> None:
         """Breaks every merge of mergeable memory, and frees all rmap_items."""
         n, table = self._n, self._n.table
+        n.version += 1
         for mm in list(n.spaces.mms.values()):
             for vma in mm.vmas:
                 if vma.mergeable:

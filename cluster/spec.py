@@ -139,6 +139,9 @@ class MachineSpec:
     distance: NDArray[np.int64]
     #: "symbolic" or "bytes".
     content: str = "symbolic"
+    #: The trees keep the kernel's shape, so that what hangs on it is exact; for small machines with symbolic
+    #: contents. With merge_across_nodes=1 one node keeps all trees.
+    tree_shape: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ class NodeState:
     knobs: KsmSpec
     contents: Contents
     out: Outbox
+    tree_shape: bool
     table: PageTable = field(init=False)
     spaces: AddressSpaces = field(init=False)
     broken: Broken = field(default_factory=Broken)
@@ -163,6 +164,8 @@ class NodeState:
 
         `tree` is the node of each page's frame: with merge_across_nodes=0 that node has the tree.
         """
+        if self.knobs.merge_across_nodes and self.tree_shape:
+            return np.zeros(len(digests), np.int64)
         if self.knobs.merge_across_nodes:
             return (scramble(digests) % np.uint64(self.nodes)).astype(np.int64)
         return tree

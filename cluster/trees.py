@@ -13,6 +13,7 @@ import numpy as np
 
 from cluster.effects import Effects
 from cluster.mailbox import Kind
+from cluster.shape import Shape
 from cluster.sorted_table import SortedTable
 from cluster.state import NodeState
 from cluster.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
@@ -39,8 +40,10 @@ class Trees:
         self.empty_chains = SortedTable()
         #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
         self.migrating = SortedTable("frame", "count", "dead")
-        #: Pages that wait: item key; frame; pass in which the page went after ksmd had been there, or 0.
-        self.unstable = SortedTable("key", "frame", "gone")
+        #: Pages that wait: item key; frame, or -1 if the page went; what it holds now; and the pass in which
+        #: it changed or went after ksmd had put it in, or 0.
+        self.unstable = SortedTable("key", "frame", "holds", "dirty")
+        self.shape = Shape() if node.tree_shape else None
         #: Less than every `order`.
         self.front = 0
         self._arrived: list[tuple[U64, I64, I64, I64, U8]] = []
@@ -53,7 +56,7 @@ class Trees:
     @property
     def busy(self) -> bool:
         """Whether a window may change something here even if nothing arrives."""
-        return len(self.recheck) > 0 or bool(self.migrating["dead"].any())
+        return self.shape is not None or len(self.recheck) > 0 or bool(self.migrating["dead"].any())
 
     # What nodes tell.
 
@@ -72,14 +75,25 @@ class Trees:
 
     def on_wait_frame(self, digests: U64, keys: I64, frames: I64) -> None:
         """Pages waiting have other frames. Those that went are in the way of searches until the pass ends."""
-        unstable = self.unstable
-        rows = unstable.find(digests, "key", keys)
-        there = rows >= 0
-        rows, frames, keys = rows[there], frames[there], keys[there]
-        gone = frames < 0
-        unstable["frame"][rows] = frames
-        unstable["gone"][rows] = np.where(gone, self.node.window.pass_number, 0)
-        unstable.remove(rows[gone & ~self.node.passed(keys)])
+        rows = self.unstable.find(digests, "key", keys)
+        self.unstable["frame"][rows[rows >= 0]] = frames[rows >= 0]
+        self._set_dirty(rows[rows >= 0])
+
+    def on_wait_content(self, digests: U64, keys: I64, holds: U64) -> None:
+        """Pages waiting have changed, or are what they were again."""
+        rows = self.unstable.find(digests, "key", keys)
+        self.unstable["holds"][rows[rows >= 0]] = holds[rows >= 0].view(np.int64)
+        self._set_dirty(rows[rows >= 0])
+
+    def _set_dirty(self, rows: I64) -> None:
+        """Pages that are not as they were are only of interest if they are in the tree of the pass under way,
+        and where there is no shape, if they have not changed."""
+        unstable, current = self.unstable, self.node.window.pass_number
+        in_tree = (unstable["dirty"][rows] == current) | self.node.passed(unstable["key"][rows])
+        changed = unstable["holds"][rows] != unstable.digest[rows].view(np.int64)
+        dirty = changed | (unstable["frame"][rows] < 0)
+        unstable["dirty"][rows] = np.where(dirty, current, 0)
+        unstable.remove(rows[dirty & ~in_tree | changed & (self.shape is None)])
 
     def on_stale(self, digests: U64, frames: I64) -> None:
         self.version += 1
@@ -89,7 +103,7 @@ class Trees:
         rows = self.stable.find(digests, "frame", frames)
         rows = rows[rows >= 0]
         # A stable node of its own without items counts nowhere.
-        unseen = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0)
+        unseen = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0) & (self.shape is None)
         self.recheck = np.union1d(self.recheck, self.stable.digest[rows[~unseen]])
         self.stable.remove(rows[unseen])
 
@@ -162,6 +176,19 @@ class Trees:
         for table in (self.stable, self.migrating, self.unstable, self.empty_chains):
             table.remove(np.arange(len(table)))
         self.recheck = empty(np.uint64)
+        if self.shape is not None:
+            self.shape = Shape()
+
+    def follow(self, shape: Shape) -> None:
+        """Contents and waiting pages that have gone from the tables otherwise than by searches go from the
+        trees."""
+        present = {*self.stable.digest.tolist(), *self.empty_chains.digest.tolist()}
+        for digest in shape.others(present):
+            shape.uproot(digest)
+        waiting = set(self.unstable["key"].tolist())
+        for key in shape.perched():
+            if key not in waiting:
+                shape.take(key)
 
     def drop_stale_migrating(self) -> None:
         """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
@@ -173,7 +200,8 @@ class Trees:
             Effects(self.node).drop(self.migrating["frame"][dead])
             self.migrating.remove(dead)
 
-    def in_the_way(self, rows: I64, pass_number: int) -> Bool:
+    def in_the_way(self, rows: I64) -> Bool:
         """Which waiting pages end a search without a result: they went, or left for another node's tree."""
-        gone: Bool = self.unstable["gone"][rows] == pass_number
-        return gone | self.node.away(self.unstable["frame"][rows])
+        frames = self.unstable["frame"][rows]
+        away: Bool = (frames < 0) | self.node.away(frames)
+        return away

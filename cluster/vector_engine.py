@@ -38,11 +38,11 @@ _MACHINE_KNOBS = (
 )
 
 
-def spec_for(profile: Profile, nodes: int, content: str = "symbolic") -> SimulationSpec:
+def spec_for(profile: Profile, nodes: int, *, tree_shape: bool = True) -> SimulationSpec:
     """The machine that scenarios run on, as it is before a scenario starts; a fabric is made of this."""
     knobs = Knobs()
     ksm = KsmSpec(kernel=profile.name, **{name: getattr(knobs, name) for name in _MACHINE_KNOBS})
-    machine = MachineSpec(nodes, _FRAMES_PER_NODE, fully_connected(nodes), content)
+    machine = MachineSpec(nodes, _FRAMES_PER_NODE, fully_connected(nodes), tree_shape=tree_shape)
     return SimulationSpec(machine, ksm, processes=())
 
 
@@ -77,11 +77,12 @@ class VectorEngine:
         self, profile: Profile, nodes: int = 1, *, swap: bool = False, fabric: Fabric | None = None
     ) -> None:
         spec = spec_for(profile, nodes)
+        fabric = fabric or InlineFabric(spec, {})
         self._profile = profile
         self._nodes = nodes
         self._swap = swap
         self._knobs = Knobs()
-        self._machine = Machine(fabric or InlineFabric(spec, {}), spec.ksm)
+        self._machine = Machine(fabric, spec.ksm)
         self._sysfs = Sysfs(profile, self._knobs, self._machine.remove_stable)
         self._processes: dict[str, _Process] = {}
         self._started = 0

@@ -1,0 +1,58 @@
+"""What a window changes in the tables of the trees, collected first and carried out at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.effects import Effects
+from cluster.sorted_table import SortedTable
+from cluster.trees import Trees
+from cluster.words import I64, U64, Array, empty
+
+#: Columns of a table by name, that of the digests under `digest`.
+Columns = dict[str, Array]
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows to go, and rows to come."""
+
+    waits_gone: list[I64] = field(default_factory=list)
+    waits: list[Columns] = field(default_factory=list)
+    nodes_gone: list[I64] = field(default_factory=list)
+    nodes: list[Columns] = field(default_factory=list)
+    migrating: list[Columns] = field(default_factory=list)
+    empty_chains: list[Columns] = field(default_factory=list)
+
+    def wait(self, effects: Effects, digests: U64, keys: I64, frames: I64) -> None:
+        """These pages have been put into the unstable tree."""
+        clean = np.zeros(len(keys), np.int64)
+        row = {
+            "digest": digests,
+            "key": keys,
+            "frame": frames,
+            "holds": digests.view(np.int64),
+            "dirty": clean,
+        }
+        self.waits.append(row)
+        effects.wait(keys, digests)
+
+    def carry_out(self, trees: Trees) -> None:
+        trees.stable.remove(np.concatenate([empty(), *self.nodes_gone]))
+        trees.unstable.remove(np.concatenate([empty(), *self.waits_gone]))
+        _insert(trees.stable, self.nodes)
+        _insert(trees.unstable, self.waits)
+        _insert(trees.migrating, self.migrating)
+        _insert(trees.empty_chains, self.empty_chains)
+
+
+def _insert(table: SortedTable, parts: list[Columns]) -> None:
+    """Adds rows to a table in one go."""
+    if not parts:
+        return
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    digests = columns.pop("digest")
+    order = np.argsort(digests, kind="stable")
+    table.insert(digests[order], **{name: values[order] for name, values in columns.items()})
