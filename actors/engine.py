@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 if TYPE_CHECKING:
-    from actors.ray_fabric import RayFabric
+    pass
 
 ENGINES = ("ray", "inline")
 
@@ -85,17 +85,6 @@ def _ray(
 
 
 @contextmanager
-def ray_fabric(
-    spec: SimulationSpec, nodes_per_actor: int = 1, address: str | None = None
-) -> Iterator[RayFabric]:
-    """The nodes of a machine as actors, for a coordinator in this process."""
-    with connected(address), node_actors(spec, nodes_per_actor, lambda _event: None, {}) as (hosts, actors):
-        from actors.ray_fabric import RayFabric
-
-        yield RayFabric(hosts, actors)
-
-
-@contextmanager
 def node_actors(
     spec: SimulationSpec,
     nodes_per_actor: int,
@@ -103,26 +92,49 @@ def node_actors(
     snapshots: Mapping[str, SnapshotPages],
 ) -> Iterator[tuple[list[list[int]], list[Any]]]:
     """The nodes of each actor, and the actors, ready and spread over the Ray cluster; gone afterwards."""
-    import ray
+    with closing(ActorPool()) as pool:
+        yield pool.take(spec, nodes_per_actor, on_event, snapshots)
 
-    from actors.node_actor import NodeActor
 
-    hosts = blocks(spec.machine.nodes, nodes_per_actor)
-    shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots))
-    actors = [
-        NodeActor.options(scheduling_strategy=place).remote(host, shared_spec, shared_snapshots)  # type: ignore[attr-defined]
-        for host, place in zip(hosts, _places(len(hosts)), strict=True)
-    ]
-    try:
-        waiting = [actor.ready.remote() for actor in actors]
+class ActorPool:
+    """Node actors that serve one machine after another; starting one takes longer than most scripts."""
+
+    def __init__(self) -> None:
+        self._actors: list[Any] = []
+
+    def take(
+        self,
+        spec: SimulationSpec,
+        nodes_per_actor: int,
+        on_event: Callable[[Event], None] = lambda _event: None,
+        snapshots: Mapping[str, SnapshotPages] | None = None,
+    ) -> tuple[list[list[int]], list[Any]]:
+        """The nodes of each actor, and the actors, with the empty nodes of a new machine."""
+        import ray
+
+        from actors.node_actor import NodeActor
+
+        hosts = blocks(spec.machine.nodes, nodes_per_actor)
+        for place in _places(len(hosts))[len(self._actors) :]:
+            self._actors.append(NodeActor.options(scheduling_strategy=place).remote())  # type: ignore[attr-defined]
+        actors = self._actors[: len(hosts)]
+        shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots or {}))
+        waiting = [
+            actor.take.remote(host, shared_spec, shared_snapshots)
+            for actor, host in zip(actors, hosts, strict=True)
+        ]
         on_event(ActorsStarting(0, len(actors)))
         while waiting:
             done, waiting = ray.wait(waiting)
             answers(done)
             on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
-        yield hosts, actors
-    finally:
-        for actor in actors:
+        return hosts, actors
+
+    def close(self) -> None:
+        """Ends the actors."""
+        import ray
+
+        for actor in self._actors:
             ray.kill(actor)
 
 

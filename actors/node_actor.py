@@ -18,15 +18,11 @@ from cluster.spec import SimulationSpec
 class NodeActor:
     """Carries commands and messages to its nodes."""
 
-    def __init__(
-        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
-    ) -> None:
+    def take(self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> str:
+        """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on."""
         self._host = Host(nodes, spec, snapshots)
         self._number = 0
         self._last: list[object] = []
-
-    def ready(self) -> str:
-        """The Ray node that it runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
     def step(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.driver import Topology, run
 from cluster.engine import Engine
@@ -16,6 +17,9 @@ from cluster.profile import Profile, profile_of_release
 from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.scenario import MAX_NODES, ScenarioError, parse
 from cluster.vector_engine import VectorEngine, spec_for
+
+if TYPE_CHECKING:
+    from actors.engine import ActorPool
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -31,17 +35,20 @@ class On:
 
     engine: str
     nodes_per_actor: int = 1
+    #: Actors for one machine after the other.
+    pool: ActorPool | None = None
 
     @contextmanager
-    def started(self) -> Iterator[None]:
-        """Keeps what all machines have in common: Ray, if need be. Machines start without it, but slower."""
+    def started(self) -> Iterator[On]:
+        """With what all machines have in common: Ray and its actors, if need be."""
         if self.engine == "ray":
+            from actors.engine import ActorPool
             from actors.runtime import connected
 
-            with connected(None):
-                yield
+            with connected(None), closing(ActorPool()) as pool:
+                yield replace(self, pool=pool)
         else:
-            yield
+            yield self
 
     @contextmanager
     def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
@@ -52,10 +59,11 @@ class On:
             case "inline":
                 yield VectorEngine(profile, topology.nodes, swap=topology.swap)
             case _:
-                from actors.engine import ray_fabric
+                from actors.ray_fabric import RayFabric
 
-                with ray_fabric(spec_for(profile, topology.nodes), self.nodes_per_actor) as fabric:
-                    yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
+                assert self.pool, "machines of the ray engine need On.started()"
+                fabric = RayFabric(*self.pool.take(spec_for(profile, topology.nodes), self.nodes_per_actor))
+                yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
 ENGINES = ("exact", "inline", "ray")

@@ -68,7 +68,7 @@ def replay(
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
     on = On(engine, nodes_per_actor)
     try:
-        with on.started():
+        with on.started() as on:
             if compare:
                 _compare(paths, on, as_json)
             else:

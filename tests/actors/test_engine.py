@@ -79,7 +79,8 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
     with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
         assert hosts == [[0], [1], [2], [3], [4]]
-        assert len(set(ray.get([actor.ready.remote() for actor in actors]))) == 3
+        places = [actor.take.remote(host, SPEC, {}) for host, actor in zip(hosts, actors, strict=True)]
+        assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3
 
 
