@@ -22,7 +22,7 @@ _PREFIXES = ("pages_", "stable_node_", "ksm_")
 
 def validate(
     script: Annotated[
-        Path | None, typer.Argument(metavar="[SCRIPT]", help="Script to run. [default: a built-in one]")
+        Path | None, typer.Argument(metavar="SCRIPT", help="Script to run. [default: a built-in one]")
     ] = None,
     engine: Annotated[str, typer.Option(help=f"Engine to simulate on: {', '.join(ENGINES)}.")] = "exact",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

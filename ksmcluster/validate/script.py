@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from cluster.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob, UnmergeAll
+from cluster.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob
 from cluster.scenario import Scenario, ScenarioError, parse
 from ksmcluster.errors import UserError
 
@@ -79,7 +79,7 @@ def _reason_against(op: Op, knobs: Collection[str], nodes: int) -> str | None:
     if isinstance(op, Require) and op.what != "knob":
         return f"this host is not chosen by its {op.what}"
     paged_out = isinstance(op, OnRange) and op.action == "pageout"
-    if paged_out or isinstance(op, (Move, MergeAny, UnmergeAll, Drain)):
+    if paged_out or isinstance(op, (Move, MergeAny, Drain)):
         return f"{op.text.split()[0]} cannot be run on the host"
     return None
 

@@ -57,12 +57,12 @@ def test_errors_of_calls_are_compared(validate: Validate, tmp_path: Path) -> Non
     script = tmp_path / "errors.scn"
     script.write_text(
         "proc A\nmap A x 8\nfill A x 0 8 const 1\nunmap A x 2 2\nmergeable A x\nset max_page_sharing 1\n"
-        "scan 2\nset max_page_sharing 8\nexit A\nscan\nset max_page_sharing 8\nscan\n"
+        "scan 2\nset max_page_sharing 8\nunmerge_all\nscan 2\nexit A\nscan\nset max_page_sharing 8\nscan\n"
     )
     ran = validate(script, "--json")
     assert ran.returncode == 0, ran.stdout
     calls = json.loads(ran.stdout)["steps"][0]
-    assert calls["real"] == {"line 5": "ENOMEM", "line 6": "EINVAL", "line 8": "EBUSY", "line 12": "noscan"}
+    assert calls["real"] == {"line 5": "ENOMEM", "line 6": "EINVAL", "line 8": "EBUSY", "line 14": "noscan"}
 
 
 @pytest.fixture

@@ -74,7 +74,6 @@ def test_unknown_engine() -> None:
         ("require nodes 2", "2:1: this host is not chosen by its nodes; leave it out, or use replay"),
         ("require swap", "2:1: this host is not chosen by its swap"),
         ("map A y 3 node 0", "2:1: regions cannot be bound to nodes here"),
-        ("unmerge_all", "2:1: unmerge_all cannot be run on the host"),
         ("merge_any A", "2:1: merge_any cannot"),
         ("drain off", "2:1: drain cannot"),
         ("map A y 3\nmove A y 0 1 0", "3:1: move cannot"),
