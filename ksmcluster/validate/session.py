@@ -86,13 +86,16 @@ def _profile(release: str) -> Profile:
 def _left_as_found(knobs: Knobs) -> Iterator[None]:
     """Put all knobs back at the end, however it comes: by an error, Ctrl-C, SIGTERM or SIGHUP."""
     saved = knobs.saved()
+    afterwards = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def end(number: int, _: FrameType | None) -> None:
         _ignore_signals()  # whoever is impatient must not keep us from putting back
+        afterwards.update(dict.fromkeys(_SIGNALS, signal.SIG_IGN))  # nor disturb the end after that
         raise SystemExit(128 + number)
 
-    earlier = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
+        for number in _SIGNALS:
+            signal.signal(number, end)
         try:
             yield
         finally:
@@ -100,7 +103,7 @@ def _left_as_found(knobs: Knobs) -> Iterator[None]:
     finally:
         _ignore_signals()  # again, as a signal may have come just before the first time
         knobs.put_back(saved)
-        for number, handler in earlier.items():
+        for number, handler in afterwards.items():
             signal.signal(number, handler)
 
 
