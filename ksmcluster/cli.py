@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
+    "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),
     "config": Command("ksmcluster.commands.config", "config", "Look at scenarios."),
 }
 

@@ -26,7 +26,7 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"ksmcluster {ksmcluster.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "simulate", "config", "config show"])
+@pytest.mark.parametrize("command", ["", "simulate", "validate", "config", "config show"])
 def test_help(run: Run, golden: Golden, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert ran.code == 0

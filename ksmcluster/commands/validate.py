@@ -1,0 +1,93 @@
+"""`ksmcluster validate`: the simulator against the KSM of this host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ksmcluster.errors import UserError
+from ksmcluster.replay import ENGINES
+from ksmcluster.validate.comparison import Comparison, Step, Value
+from ksmcluster.validate.session import validate as run_both
+
+_NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
+_PREFIXES = ("pages_", "stable_node_", "ksm_")
+
+
+def validate(
+    script: Annotated[
+        Path | None, typer.Argument(metavar="SCRIPT", help="Script to run. [default: a built-in one]")
+    ] = None,
+    engine: Annotated[str, typer.Option(help=f"Engine to simulate on: {', '.join(ENGINES)}.")] = "exact",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run a script on the simulator and on this host's KSM, and compare all counters after each step.
+
+    Needs root, and a host where nobody else uses KSM. All knobs are put back as they were.
+
+    The exit code is 1 if anything differs.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
+    comparison = run_both(script, engine)
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json()))
+    else:
+        _print(comparison)
+    if comparison.differing():
+        raise typer.Exit(1)
+
+
+def _print(comparison: Comparison) -> None:
+    console = Console(width=_NO_WIDTH)
+    title = f"simulated: kernel {comparison.kernel}, engine {comparison.engine}; real: {comparison.release}"
+    console.print(Text(title, style="bold"))
+    calls, *records = comparison.steps
+    if records:
+        console.print(_table(records))
+    for step in (calls, *records):
+        for name in step.differences():
+            simulated, real = step.simulated[name], step.real[name]
+            console.print(Text(f"{step.label} {name}: simulated {simulated}, real {real}", style="red"))
+    console.print(f"steps: {len(records)}, values compared: {comparison.compared()}, {_verdict(comparison)}")
+
+
+def _verdict(comparison: Comparison) -> str:
+    differing = comparison.differing()
+    return f"of which {differing} differ" if differing else "all equal"
+
+
+def _table(records: list[Step]) -> Table:
+    """Counters of the whole machine, simulated above real; those that stay 0 all the time are left out."""
+    names = [name for name in records[0].simulated if any(_moved(name, record) for record in records)]
+    table = Table("step", "", box=None, pad_edge=False)
+    for name in names:
+        table.add_column(_short(name), justify="right")
+    for record in records:
+        differing = set(record.differences())
+        for label, side, values in (
+            (record.label, "simulated", record.simulated),
+            ("", "real", record.real),
+        ):
+            table.add_row(Text(label), side, *(_cell(values[name], name in differing) for name in names))
+    return table
+
+
+def _moved(name: str, record: Step) -> bool:
+    return "." not in name and (record.simulated[name], record.real[name]) != (0, 0)
+
+
+def _short(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _cell(value: Value, differs: bool) -> Text:
+    return Text(f"{value} !", style="red") if differs else Text(str(value))

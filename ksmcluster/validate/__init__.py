@@ -1,0 +1,1 @@
+"""The simulator held against the KSM of the kernel that runs here."""

@@ -1,0 +1,93 @@
+"""A process with real memory, run as a program: it does to its memory what it is told.
+
+It is told through the file descriptors given as arguments: the first is its own, the others are those of
+processes yet to be forked. It imports nothing of ksmcluster, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+PAGE_SIZE = 4096
+_MAP_FIXED_NOREPLACE = 0x100000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def serve(connection: Connection) -> None:
+    """Answer one command after the other, until the other end is closed."""
+    while True:
+        try:
+            command, *arguments = connection.recv()
+        except EOFError:
+            return
+        if command == "fork":
+            pid = os.fork()
+            if pid == 0:
+                connection = Connection(arguments[0])
+            else:
+                connection.send(pid)
+            continue
+        connection.send(_COMMANDS[command](*arguments))
+
+
+def _map(address: int, pages: int) -> str:
+    """Map private anonymous memory, which huge pages stay away from."""
+    size = pages * PAGE_SIZE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
+    if _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
+        return _error(-1)
+    if error := _advise(address, pages, mmap.MADV_NOHUGEPAGE):
+        return "" if error == "EINVAL" else error  # a kernel without huge pages does not know the advice
+    return ""
+
+
+def _advise(address: int, pages: int, advice: int) -> str:
+    return _error(_libc.madvise(address, pages * PAGE_SIZE, advice))
+
+
+def _unmap(address: int, pages: int) -> str:
+    return _error(_libc.munmap(address, pages * PAGE_SIZE))
+
+
+def _write(address: int, numbers: list[int], contents: bytes) -> str:
+    """Write whole pages: those numbered so, counted from the address."""
+    for i, number in enumerate(numbers):
+        content = contents[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
+        ctypes.memmove(address + number * PAGE_SIZE, content, PAGE_SIZE)
+    return ""
+
+
+def _read(address: int, pages: int) -> str:
+    for number in range(pages):
+        ctypes.string_at(address + number * PAGE_SIZE, 1)
+    return ""
+
+
+def _error(result: int) -> str:
+    return "" if result == 0 else errno.errorcode[ctypes.get_errno()]
+
+
+_COMMANDS: dict[str, Any] = {
+    "map": _map,
+    "advise": _advise,
+    "unmap": _unmap,
+    "write": _write,
+    "read": _read,
+}
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks need nobody to wait for them
+    serve(Connection(int(sys.argv[1])))
+    os._exit(0)

@@ -1,0 +1,80 @@
+"""What /proc says of the kernel's threads, and of processes and their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.content import PAGE_SIZE
+from cluster.engine import NO_FRAME, SWAPPED
+from ksmcluster.errors import UserError
+
+PROC = Path("/proc")
+_PRESENT, _SWAPPED = np.uint64(1 << 63), np.uint64(1 << 62)
+_FRAME = np.uint64((1 << 55) - 1)
+_KTHREADD = "2"  #: parent of all kernel threads
+
+
+def kernel_thread(name: str) -> Path:
+    """The folder of a kernel thread. Raises UserError if it cannot be seen."""
+    for comm in PROC.glob("[0-9]*/comm"):
+        if read(comm) == f"{name}\n" and _parent(comm.parent) == _KTHREADD:
+            return comm.parent
+    raise UserError(f"{name} is not to be seen in {PROC}: run outside of any container")
+
+
+def ksm_stat(pid: int) -> dict[str, int | str]:
+    """The fields of ksm_stat, and ksm_merging_pages; those that this kernel has."""
+    lines = (read(PROC / str(pid) / "ksm_stat") or "").replace(":", "").splitlines()
+    fields = dict(line.split() for line in lines)
+    if merging := read(PROC / str(pid) / "ksm_merging_pages"):
+        fields["ksm_merging_pages"] = merging
+    return {key: value if value in ("yes", "no") else int(value) for key, value in fields.items()}
+
+
+def users_of_ksm(but: Collection[int]) -> list[str]:
+    """Other processes with mergeable memory, by name and number."""
+    users = []
+    for folder in PROC.glob("[0-9]*"):
+        pid = int(folder.name)
+        stat = {} if pid in but else ksm_stat(pid)
+        if "yes" in (stat.get("ksm_mergeable"), stat.get("ksm_merge_any")) or stat.get("ksm_rmap_items"):
+            users.append(f"{(read(folder / 'comm') or 'process').strip()} ({pid})")
+    return users
+
+
+def frames(pid: int, address: int, pages: int) -> NDArray[np.int64]:
+    """The frame of each page; NO_FRAME or SWAPPED where there is none.
+
+    Raises UserError if the kernel does not tell.
+    """
+    with (PROC / str(pid) / "pagemap").open("rb") as file:
+        file.seek(address // PAGE_SIZE * 8)
+        entries = np.frombuffer(file.read(pages * 8), dtype=np.uint64)
+    present = entries & _PRESENT != 0
+    found = (entries & _FRAME).astype(np.int64)
+    if not found[present].all():
+        raise UserError(f"{PROC}/{pid}/pagemap hides frames: run with the capability CAP_SYS_ADMIN")
+    swapped = entries & _SWAPPED != 0
+    return np.where(present, found, np.where(swapped, SWAPPED, NO_FRAME))
+
+
+def vmstat(names: Collection[str]) -> dict[str, int]:
+    """Some fields of /proc/vmstat; those that this kernel has."""
+    fields = dict(line.split() for line in (PROC / "vmstat").read_text().splitlines())
+    return {name: int(fields[name]) for name in names if name in fields}
+
+
+def read(path: Path) -> str | None:
+    """What a file says; None if there is none, as its process is gone or the kernel has no such file."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _parent(folder: Path) -> str:
+    return (folder / "stat").read_text().rpartition(")")[2].split()[1]

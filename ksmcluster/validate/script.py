@@ -1,0 +1,92 @@
+"""Which scripts can be run for real, and the one that is run if none is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from cluster.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob
+from cluster.scenario import Scenario, ScenarioError, parse
+from ksmcluster.errors import UserError
+
+#: sharing, zeros, more sharers than max_page_sharing, copy-on-write, fork, holes, exit, a batch in mid-pass
+BUILT_IN = """\
+set max_page_sharing 4
+proc A
+map A x 60
+fill A x 0 24 mod 1 4          # four contents, six times each: more than may share a page
+fill A x 24 12 seq 100         # twelve that nobody else has
+fill A x 36 12 zero
+read A x 48 12                 # never written: the kernel's zero page, no business of ksmd's
+mergeable A x
+proc B
+map B y 40
+fill B y 0 12 seq 100          # what A has
+fill B y 12 28 rand 7 9        # nine contents at random
+mergeable B y
+scan 3
+fill A x 0 6 seq 200           # copy-on-write: six pages leave
+fill A x 24 6 const 1
+scan 2
+fork A C
+fill C x 6 6 const 2           # the child's copies only
+scan 2
+batch 30
+fill B y 20 10 const 3
+scan
+unmap B y 0 4
+dontneed B y 4 4
+unmergeable A x 12 6
+scan 2
+set use_zero_pages 1
+fill C x 48 12 zero
+scan 3
+exit A
+scan 2
+"""
+
+#: on a machine of several nodes, where pages lie is the kernel's choice, and with 0 here it matters
+_ONE_NODE_ONLY = "merge_across_nodes"
+_TIMED = "advisor_"
+
+
+def load(path: Path | None) -> Scenario:
+    """The script of a file, or the built-in one. Raises UserError if it has a mistake or cannot be read."""
+    if path is None:
+        return parse(BUILT_IN)
+    try:
+        return parse(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a file that can be read") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8; save the script as text") from error
+    except ScenarioError as error:
+        raise UserError(f"{path}:{error}") from error
+
+
+def check(scenario: Scenario, knobs: Collection[str], nodes: int) -> None:
+    """See that the script can be run on a host with so many nodes. Raises ScenarioError where it cannot."""
+    for op in scenario.ops:
+        if reason := _reason_against(op, knobs, nodes):
+            raise ScenarioError(f"{reason}; leave it out, or use replay", op.line)
+
+
+def _reason_against(op: Op, knobs: Collection[str], nodes: int) -> str | None:
+    if isinstance(op, SetKnob):
+        return _reason_against_knob(op.knob, knobs, nodes)
+    if isinstance(op, Map) and op.node is not None:
+        return "regions cannot be bound to nodes here"
+    if isinstance(op, Require) and op.what != "knob":
+        return f"this host is not chosen by its {op.what}"
+    paged_out = isinstance(op, OnRange) and op.action == "pageout"
+    if paged_out or isinstance(op, (Move, MergeAny, Drain)):
+        return f"{op.text.split()[0]} cannot be run on the host"
+    return None
+
+
+def _reason_against_knob(knob: str, knobs: Collection[str], nodes: int) -> str | None:
+    if knob not in knobs or knob.startswith(_TIMED):
+        return "this knob cannot be set here"
+    if knob == _ONE_NODE_ONLY and nodes > 1:
+        return f"{knob} cannot be set on a host of {nodes} nodes"
+    return None

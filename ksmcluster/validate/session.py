@@ -1,0 +1,112 @@
+"""A scenario simulated, then run for real, and the host left as it was found."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from cluster.driver import Topology, run
+from cluster.operations import Fork, Proc
+from cluster.profile import Profile, profile_of_release
+from cluster.record import Json
+from cluster.scenario import Scenario, ScenarioError
+from ksmcluster.errors import UserError
+from ksmcluster.replay import ENGINES
+from ksmcluster.validate import script
+from ksmcluster.validate.access import check_permission, check_unused
+from ksmcluster.validate.children import Children
+from ksmcluster.validate.comparison import Comparison, steps
+from ksmcluster.validate.host import HostMachine
+from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.ksmd import Ksmd
+
+_NODES = Path("/sys/devices/system/node")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PRUNE = "stable_node_chains_prune_millisecs"
+_NEVER = 10**8
+_MOST_PROCESSES = 256  #: each takes three file descriptors
+
+
+def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
+    """Run a script, or the built-in one, on an engine and on this host.
+
+    Raises UserError if the script cannot be run, or the host's KSM cannot be had for it.
+    """
+    knobs = Knobs(folder)
+    check_permission(folder)
+    release = os.uname().release
+    profile = _profile(release)
+    topology = Topology()
+    machine = ENGINES[engine](profile, topology)
+    settings = machine.knobs()
+    scenario = script.load(path)
+    try:
+        script.check(scenario, settings, len(list(_NODES.glob("node[0-9]*"))))
+        simulated = run(scenario, machine, topology, name="script", kernel=profile.name)
+    except ScenarioError as error:
+        raise UserError(f"{path or 'built-in script'}:{error}") from error
+    with knobs.locked():
+        check_unused(knobs)
+        real = _run_for_real(scenario, profile, topology, knobs, _to_write(settings))
+    return Comparison(release, profile.name, engine, list(steps(simulated, real)))
+
+
+def _to_write(settings: Mapping[str, int | str]) -> dict[str, int | str]:
+    """The knobs of a fresh simulated machine, as to be written; its clock stands still, so nothing is due."""
+    return {**settings, "advisor_mode": "none", _PRUNE: _NEVER}
+
+
+def _run_for_real(
+    scenario: Scenario, profile: Profile, topology: Topology, knobs: Knobs, settings: Mapping[str, int | str]
+) -> Json:
+    most = sum(isinstance(op, (Proc, Fork)) for op in scenario.ops)
+    if most > _MOST_PROCESSES:
+        raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
+    ksmd = Ksmd(knobs)
+    with _left_as_found(knobs), Children(most) as children:
+        machine = HostMachine(profile, knobs, ksmd, children)
+        for name, value in settings.items():
+            if knobs.exists(name):
+                knobs.must_set(name, value)
+        return run(scenario, machine, topology, name="script", kernel=profile.name)
+
+
+def _profile(release: str) -> Profile:
+    try:
+        return profile_of_release(release)
+    except ValueError as error:
+        raise UserError(f"{error}; run on a newer kernel") from error
+
+
+@contextmanager
+def _left_as_found(knobs: Knobs) -> Iterator[None]:
+    """Put all knobs back at the end, however it comes: by an error, Ctrl-C, SIGTERM or SIGHUP."""
+    saved = knobs.saved()
+    afterwards = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def end(number: int, _: FrameType | None) -> None:
+        _ignore_signals()  # whoever is impatient must not keep us from putting back
+        afterwards.update(dict.fromkeys(_SIGNALS, signal.SIG_IGN))  # nor disturb the end after that
+        raise SystemExit(128 + number)
+
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, end)
+        try:
+            yield
+        finally:
+            _ignore_signals()
+    finally:
+        _ignore_signals()  # again, as a signal may have come just before the first time
+        knobs.put_back(saved)
+        for number, handler in afterwards.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,54 @@
+"""The command on this host, where its KSM can be had; elsewhere these tests skip and say why."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ksmcluster.errors import UserError
+from ksmcluster.validate import child
+from ksmcluster.validate.access import check_permission, check_unused
+from ksmcluster.validate.knobs import KSM, Knobs
+
+COMMAND = [sys.executable, "-c", "from ksmcluster.cli import main; main()", "validate"]
+
+Validate = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def children_left() -> list[str]:
+    """Processes started for a comparison that are still there."""
+    return [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if child.__file__.encode() in path.read_bytes()
+    ]
+
+
+@pytest.fixture
+def knobs() -> Knobs:
+    """The knobs of the host; the test skips if they cannot be had."""
+    host = Knobs()
+    try:
+        check_permission(KSM)
+        check_unused(host)
+    except UserError as error:
+        pytest.skip(str(error))
+    return host
+
+
+@pytest.fixture
+def validate(knobs: Knobs) -> Validate:
+    """`ksmcluster validate ...` in a process of its own."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *map(str, arguments)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if "KSM is in use" in ran.stderr or "began to use KSM" in ran.stderr:
+            pytest.skip(ran.stderr)
+        return ran
+
+    return run
