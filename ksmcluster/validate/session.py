@@ -15,7 +15,7 @@ from cluster.profile import Profile, profile_of_release
 from cluster.record import Json
 from cluster.scenario import Scenario, ScenarioError
 from ksmcluster.errors import UserError
-from ksmcluster.replay import ENGINES
+from ksmcluster.replay import On
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children
@@ -41,14 +41,14 @@ def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
     release = os.uname().release
     profile = _profile(release)
     topology = Topology()
-    machine = ENGINES[engine](profile, topology)
-    settings = machine.knobs()
     scenario = script.load(path)
-    try:
-        script.check(scenario, settings, len(list(_NODES.glob("node[0-9]*"))))
-        simulated = run(scenario, machine, topology, name="script", kernel=profile.name)
-    except ScenarioError as error:
-        raise UserError(f"{path or 'built-in script'}:{error}") from error
+    with On(engine).started() as on, on.machine(profile, topology) as machine:
+        settings = machine.knobs()
+        try:
+            script.check(scenario, settings, len(list(_NODES.glob("node[0-9]*"))))
+            simulated = run(scenario, machine, topology, name="script", kernel=profile.name)
+        except ScenarioError as error:
+            raise UserError(f"{path or 'built-in script'}:{error}") from error
     with knobs.locked():
         check_unused(knobs)
         real = _run_for_real(scenario, profile, topology, knobs, _to_write(settings))
