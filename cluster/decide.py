@@ -316,7 +316,8 @@ class _Decision:
         which, row = stable.rows(self.active)
         count, dup = stable["count"][row], stable["dup"][row] == 1
         useful = np.isin(self.active, trees.empty_chains.digest)
-        useful[which[(count > 0) & (count < trees.node.limit) | (stable["dead"][row] == 1)]] = True
+        room = (count < trees.node.limit) & ((count > 0) | (not trees.node.profile.chains))
+        useful[which[room | (stable["dead"][row] == 1)]] = True
         useful |= np.bincount(which[dup], minlength=len(self.active)) == 1
         waiting = np.bincount(unstable.rows(self.active)[0], minlength=len(self.active))
         trees.recheck = self.active[(waiting > 1) | ((waiting == 1) & useful)]

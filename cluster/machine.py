@@ -106,6 +106,7 @@ class Machine:
         """All memory of the process becomes mergeable, now and later."""
         exchange(self._fabric, c.MergeAny(mm))
         self.register(mm)
+        self._doubtful.add(mm)
 
     def register(self, mm: int) -> None:
         """Enters a process into ksmd's list, if it is not there."""
@@ -118,6 +119,7 @@ class Machine:
         exchange(self._fabric, c.Fork(parent, child))
         if parent in self.slots:
             self.slots.enter([child])
+            self._doubtful.add(child)
         return child
 
     def exit(self, mm: int) -> None:
@@ -133,6 +135,7 @@ class Machine:
     def unmerge_all(self) -> None:
         """run=2, then 0: undoes every merge and forgets all rmap_items."""
         exchange(self._fabric, c.UnmergeAll())
+        self.remove_stable()
         for mm in self._exited & set(self.slots.mms):
             self.slots.remove(mm)
         self._doubtful -= self._exited

@@ -43,7 +43,7 @@ class Merger:
         table = self._n.table
         slots = self._slots(keys)
         table.tree_key[slots] = digests
-        table.tree_node[slots] = node_of_frame(table.pte[slots])
+        table.home[slots] = self._n.home_of_frames(digests, table.pte[slots])
         state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
         table.state[slots] = np.where((state & KSM) != 0, state | ACTIVE, state & ~np.uint16(ACTIVE))
 
@@ -51,8 +51,8 @@ class Merger:
         """These pages' items hang on the stable node of their own frame."""
         table = self._n.table
         slots = self._slots(keys)
-        table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(ACTIVE)
-        table.state[slots[unseen == 1]] &= ~np.uint16(CHECKED)
+        table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(UNSTABLE | WAITING | ACTIVE)
+        self._scanner.unsee(slots[unseen == 1])
 
     def on_loose(self, keys: I64) -> None:
         """The items of these pages are in no tree until the next visit."""
@@ -75,7 +75,7 @@ class Merger:
         self._spread(table.pte[slots], frames, digests, KSM | ORPHAN)
         table.pte[slots] = frames
         table.tree_key[slots] = digests
-        table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED)
+        table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED | UNSTABLE | WAITING)
         self._faults.break_ksm(slots)
 
     def on_stable(self, keys: I64, frames: I64, digests: U64) -> None:
@@ -147,6 +147,8 @@ class Merger:
         )
         self._faults.put(old)
         self._hang(slots, frames, digests)
+        if not n.profile.checksum_first:
+            self._scanner.unsee(slots)
 
     # Comparing bytes.
 

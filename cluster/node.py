@@ -145,7 +145,7 @@ class Node:
                 return self.processes.run(command)
             case c.UnmergeAll():
                 self.processes.unmerge_all()
-                self.trees.clear()
+                self.trees.forget_items()
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
@@ -174,7 +174,7 @@ class Node:
     def _set_knobs(self, knobs: KsmSpec) -> None:
         old = self.state.knobs
         if old.merge_across_nodes != knobs.merge_across_nodes:
-            self.processes.withdraw_all()
+            self.processes.change_trees()
             self.state.strays.clear()
         self.state.knobs = knobs
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):

@@ -105,7 +105,6 @@ class Processes:
         table.age[items] = 0
         table.remaining_skips[items] = 0
         n.broken.forget()
-        n.strays.clear()
         n.orphans.update(n.swap.cached[is_ksm_word(n.swap.cached) & (n.swap.cached >= 0)].tolist())
         n.window = Window(0)
         for mm in list(n.spaces.mms.values()):
@@ -144,10 +143,14 @@ class Processes:
         state = n.table.state[slots]
         n.table.state[slots[(state & (PRESENT | ITEM)) != 0]] |= ACTIVE
 
-    def withdraw_all(self) -> None:
-        """No page waits in an unstable tree any more."""
+    def change_trees(self) -> None:
+        """Pages are going to be looked up in other trees; those that ksmd has put into their tree in this pass
+        stay there, if searches can still find them."""
         n = self._n
-        self._faults.withdraw(np.flatnonzero(n.table.state[: n.table.size] & WAITING))
+        slots = np.flatnonzero(n.table.state[: n.table.size] & WAITING)
+        if n.tree_shape or n.nodes == 1:
+            slots = slots[~n.passed(n.keys_of(slots))]
+        self._faults.withdraw(slots)
 
     def look_again(self) -> None:
         """Rules have changed: ksmd's next visit to every page that is not merged has something to do."""

@@ -32,7 +32,7 @@ from cluster.page_table import (
 from cluster.state import NodeState
 from cluster.vma import Vma
 from cluster.window import Window
-from cluster.words import I64, U8, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
+from cluster.words import I64, U8, U16, U32, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
 
 #: Visits that smart_scan skips after a visit of a page of that age (skip_age()).
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
@@ -82,10 +82,14 @@ class Scanner:
     def __init__(self, node: NodeState, faults: Faults) -> None:
         self._n = node
         self._faults = faults
+        #: Pages of this window that were found changed, but are looked up all the same: slots, and their
+        #: checksums and states before.
+        self._changed: list[tuple[I64, U32, U16]] = []
 
     def scan(self, window: Window) -> None:
         """Visits every page of the window; what becomes of candidates is decided elsewhere."""
         n = self._n
+        self._changed = []
         state = n.table.state
         active = []
         for run in self.ranges(window):
@@ -305,7 +309,8 @@ class Scanner:
         n, table = self._n, self._n.table
         sums = checksum(digests)
         state = table.state[slots]
-        same = (table.checksum[slots] == sums) & ((state & CHECKED) != 0)
+        old_sums = table.checksum[slots]
+        same = (old_sums == sums) & ((state & CHECKED) != 0)
         table.checksum[slots] = sums
         table.state[slots] = state | CHECKED
         table.tree_key[slots] = digests
@@ -327,7 +332,17 @@ class Scanner:
             looking = ~same
             kinds[looking] = Event.STABLE_ONLY
         sent |= looking
+        self._changed.append((slots[looking], old_sums[looking], state[looking]))
         self._send_events(kinds[sent], digests[sent], pos[sent], keys[sent], table.pte[slots[sent]])
+
+    def unsee(self, slots: I64) -> None:
+        """These pages were merged before anybody compared their checksums."""
+        table = self._n.table
+        for changed, sums, states in self._changed:
+            mine = np.isin(changed, slots)
+            table.checksum[changed[mine]] = sums[mine]
+            unchecked = mine & ((states & CHECKED) == 0)
+            table.state[changed[unchecked]] &= ~np.uint16(CHECKED)
 
     def map_zero(self, slots: I64) -> None:
         """Pages of zeros give up their frames; their items live until the next pass."""

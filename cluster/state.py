@@ -181,8 +181,7 @@ class NodeState:
     def waiting(self, slots: I64) -> tuple[I64, U64, I64]:
         """Of pages that wait in unstable trees: item keys, digests, and the homes of the trees' entries."""
         digests = self.table.tree_key[slots]
-        homes = self.home(digests, self.table.tree_node[slots].astype(np.int64))
-        return self.keys_of(slots), digests, homes
+        return self.keys_of(slots), digests, self.table.home[slots].astype(np.int64)
 
     def send_to_trees(self, kind: Kind, digests: U64, frames: I64, *columns: Array) -> None:
         """Sends rows to the nodes whose trees have these KSM frames, or are to have them."""

@@ -165,19 +165,36 @@ class Trees:
     def remove_unmapped(self) -> bool:
         """Removes stable nodes without mappings; tells if others are left (remove_all_stable_nodes())."""
         self.version += 1
-        for table in (self.stable, self.migrating):
-            table.remove(np.flatnonzero(table["dead"]))
-        self.empty_chains.remove(np.arange(len(self.empty_chains)))
+        if self.shape is None:
+            self.stable.remove(np.flatnonzero(self.stable["dead"]))
+            self.empty_chains.remove(np.arange(len(self.empty_chains)))
+        else:
+            self._remove_from_top(self.shape)
+        self.migrating.remove(np.flatnonzero(self.migrating["dead"]))
         return len(self.stable) + len(self.migrating) > 0
 
-    def clear(self) -> None:
-        """Forgets everything (run=2)."""
+    def _remove_from_top(self, shape: Shape) -> None:
+        """Takes the topmost content of the tree again and again, and stops at the first that is mapped."""
+        self.follow(shape)
+        stable = self.stable
+        while (top := shape.stable.root) is not None:
+            digests = np.array([top.digest], np.uint64)
+            _, rows = stable.rows(digests)
+            rows = rows[np.argsort(stable["order"][rows])]
+            mapped = np.flatnonzero(stable["dead"][rows] == 0)
+            stable.remove(rows[: mapped[0]] if len(mapped) else rows)
+            if len(mapped):
+                return
+            self.empty_chains.remove(self.empty_chains.rows(digests)[1])
+            shape.uproot(top.digest)
+
+    def forget_items(self) -> None:
+        """All rmap_items are gone (run=2)."""
         self.version += 1
-        for table in (self.stable, self.migrating, self.unstable, self.empty_chains):
-            table.remove(np.arange(len(table)))
+        for table in (self.stable, self.migrating):
+            table["count"][:] = 0
+        self.unstable.remove(np.arange(len(self.unstable)))
         self.recheck = empty(np.uint64)
-        if self.shape is not None:
-            self.shape = Shape()
 
     def follow(self, shape: Shape) -> None:
         """Contents and waiting pages that have gone from the tables otherwise than by searches go from the
