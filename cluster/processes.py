@@ -144,8 +144,10 @@ class Processes:
         n.table.state[slots[(state & (PRESENT | ITEM)) != 0]] |= ACTIVE
 
     def change_trees(self) -> None:
-        """Pages are going to be looked up in other trees; those that ksmd has put into their tree in this pass
-        stay there, if searches can still find them."""
+        """Pages are going to be looked up in other trees.
+
+        Those that ksmd has put into their tree in this pass stay there, if searches can still find them.
+        """
         n = self._n
         slots = np.flatnonzero(n.table.state[: n.table.size] & WAITING)
         if n.tree_shape or n.nodes == 1:
