@@ -55,7 +55,12 @@ class SetKnobs:
 
 @dataclass(frozen=True, slots=True)
 class UnmergeAll:
-    """run=2: undo every merge, and forget all rmap_items."""
+    """run=2: undo every merge, and forget all rmap_items; the trees follow with ForgetItems."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetItems:
+    """The trees lose all rmap_items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,4 +204,6 @@ ProcessCommand = (
     NewProcess | Map | Write | Read | Madvise | Drop | PageOut | Move | MergeAny | Fork | Exit | Reap
 )
 Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
-Command = Populate | Tick | Order | Scan | Decide | SetKnobs | UnmergeAll | Question | ProcessCommand
+Command = (
+    Populate | Tick | Order | Scan | Decide | SetKnobs | UnmergeAll | ForgetItems | Question | ProcessCommand
+)

@@ -135,6 +135,7 @@ class Machine:
     def unmerge_all(self) -> None:
         """run=2, then 0: undoes every merge and forgets all rmap_items."""
         exchange(self._fabric, c.UnmergeAll())
+        exchange(self._fabric, c.ForgetItems())
         self.remove_stable()
         for mm in self._exited & set(self.slots.mms):
             self.slots.remove(mm)

@@ -138,19 +138,23 @@ class Node:
                 self.scanner.scan(window)
             case c.Decide(window):
                 decide(self.trees, window)
-            case c.SetKnobs(knobs):
-                self._set_knobs(knobs)
-            case c.Move():
-                self.state.migration = command.number
-                return self.processes.run(command)
-            case c.UnmergeAll():
-                self.processes.unmerge_all()
-                self.trees.forget_items()
+            case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
+                self._set(command)
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
                 return self.processes.run(command)
         return {}
+
+    def _set(self, command: c.SetKnobs | c.UnmergeAll | c.ForgetItems) -> None:
+        """What is written to /sys/kernel/mm/ksm."""
+        match command:
+            case c.SetKnobs(knobs):
+                self._set_knobs(knobs)
+            case c.UnmergeAll():
+                self.processes.unmerge_all()
+            case c.ForgetItems():
+                self.trees.forget_items()
 
     def _answer(self, question: c.Question) -> dict[str, Any]:
         match question:

@@ -88,6 +88,8 @@ class Placement:
         """The unstable tree's home is to know the frames that its waiting pages have now."""
         n, table = self._n, self._n.table
         waiting = slots[(table.state[slots] & WAITING) != 0]
+        index = n.spaces.index
+        waiting = waiting[index.mergeable[index.vma_of(waiting)]]
         if len(waiting):
             keys, digests, homes = n.waiting(waiting)
             n.out.send(Kind.WAIT_FRAME, homes, digests, keys, table.pte[waiting])

@@ -40,6 +40,8 @@ class Processes:
 
     def run(self, command: c.ProcessCommand) -> dict[str, Any]:
         """Carries out a command if its process is one of this node's."""
+        if isinstance(command, c.Move):
+            self._n.migration = command.number
         mm = command.parent if isinstance(command, c.Fork) else command.mm
         if node_of_mm(mm) != self._n.id:
             return {}
@@ -133,21 +135,19 @@ class Processes:
         if vma.mergeable == mergeable:
             return
         n, slots = self._n, _slots_of(vma)
-        if mergeable:
-            self._faults.reappear(slots)
-        else:
+        if not mergeable:
             self._faults.break_ksm(slots)
             self._faults.lose(slots)
         vma.mergeable = mergeable
         n.spaces.changed()
+        if mergeable:
+            self._faults.reappear(slots)
         state = n.table.state[slots]
         n.table.state[slots[(state & (PRESENT | ITEM)) != 0]] |= ACTIVE
 
     def change_trees(self) -> None:
-        """Pages are going to be looked up in other trees.
-
-        Those that ksmd has put into their tree in this pass stay there, if searches can still find them.
-        """
+        """Pages are to be looked up in other trees; those that ksmd has put into their tree in this pass
+        stay there, if searches can still find them."""
         n = self._n
         slots = np.flatnonzero(n.table.state[: n.table.size] & WAITING)
         if n.tree_shape or n.nodes == 1:

@@ -189,10 +189,13 @@ class Trees:
             shape.uproot(top.digest)
 
     def forget_items(self) -> None:
-        """All rmap_items are gone (run=2)."""
+        """All rmap_items are gone (run=2), and with them the stable nodes whose frames had been freed."""
         self.version += 1
+        chains = np.unique(self.stable.digest[self.stable["dup"] == 1])
         for table in (self.stable, self.migrating):
+            table.remove(np.flatnonzero((table["dead"] == 1) & (table["count"] > 0)))
             table["count"][:] = 0
+        self.empty_chains.insert(chains[~np.isin(chains, self.stable.digest)])
         self.unstable.remove(np.arange(len(self.unstable)))
         self.recheck = empty(np.uint64)
 
