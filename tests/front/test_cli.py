@@ -77,6 +77,8 @@ def test_config_list(run: Run) -> None:
         "default",
         "tiny",
         "vm-farm",
+        "compaction-gpu",
+        "compaction-zram",
     ]
 
 
