@@ -111,7 +111,7 @@ def node_actors(
     shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots))
     actors = [
         NodeActor.options(scheduling_strategy=place).remote(host, shared_spec, shared_snapshots)  # type: ignore[attr-defined]
-        for host, place in zip(hosts, _places(len(hosts)), strict=True)
+        for host, place in zip(hosts, places(len(hosts)), strict=True)
     ]
     try:
         waiting = [actor.ready.remote() for actor in actors]
@@ -126,7 +126,7 @@ def node_actors(
             ray.kill(actor)
 
 
-def _places(actors: int) -> list[Any]:
+def places(actors: int) -> list[Any]:
     """Where each actor is to run; Ray's own SPREAD leaves machines out."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
