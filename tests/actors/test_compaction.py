@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ray
 
+import ksmcluster
 from actors.compaction import RayCrew, crew_on_ray, run_compaction
 from cluster.errors import SimulationError
 from cluster.migration.machine import drive
@@ -68,6 +69,14 @@ def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:
         assert report.obtained_after == 1
         for counts in report.by_driver.values():
             assert counts.isolated == counts.moved + counts.put_back
+
+
+def test_from_python(ray_cluster: str) -> None:
+    config = ksmcluster.load_compaction("compaction-gpu", ksmcluster.Overrides(nodes=2))
+    inline = ksmcluster.compact(config, engine="inline")
+    made = ksmcluster.compact(config, address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+    assert made.timing.start_seconds > 0
+    assert {**made.summary, "timing": None} == {**inline.summary, "timing": None}
 
 
 def test_an_unknown_engine() -> None:
