@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.frames import PAGE_MAPPING_ANON
 from cluster.migration.buddy import Zone
-from cluster.migration.drivers.registry import Driver, make_driver
+from cluster.migration.drivers.registry import Driver, DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
 from cluster.migration.pages import PG_LRU, Kind, MigrateType, PageMap
@@ -44,10 +44,11 @@ class _Owner:
 
 @dataclass(slots=True)
 class Filled:
-    """A node's memory, its drivers in the order of the scenario, and its LRU pages."""
+    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages."""
 
     memory: Memory
     drivers: list[Driver]
+    owners: list[int]
     lru: LruPages
 
 
@@ -61,7 +62,8 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
     pages.set_free(np.ones(pages.count, np.bool_))
     memory = Memory(pages, [Zone(pages, 0, pages.count)])
     lru = LruPages(memory)
-    drivers = [make_driver(d.kind, memory, dict(d.settings)) for d in spec.drivers]
+    made = [_made(d, memory) for d in spec.drivers]
+    drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * pages.count), MigrateType.UNMOVABLE)
     pages.kind[fixed] = Kind.UNMOVABLE
     owners = [_of_driver(d, driver, pages.count) for d, driver in zip(spec.drivers, drivers, strict=True)]
@@ -74,7 +76,16 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
     if not movable:
         pages.mapping[pages.flags & PG_LRU == 0] = 0
-    return Filled(memory, drivers, lru)
+    return Filled(memory, drivers, [owner for _driver, owner in made], lru)
+
+
+def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
+    """A driver, and the number under which it has registered."""
+    owner = len(memory.operations)
+    driver = make_driver(spec.kind, memory, dict(spec.settings))
+    if len(memory.operations) != owner + 1:
+        raise DriverError(f"driver {spec.kind!r} must call Memory.register once when it is made")
+    return driver, owner
 
 
 def _of_driver(spec: DriverSpec, driver: Driver, pages: int) -> _Owner:

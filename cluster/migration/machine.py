@@ -82,14 +82,12 @@ class NodeMemory:
         self.memory = self.filled.memory
         self.before = self.memory.zones[0].buddyinfo()
         self.abandoned = 0
-        names = [driver.name for driver in spec.drivers]
-        self._counted = dict(zip(names, self._count_drivers(), strict=True))
+        self._counted = {
+            driver.name: Counted(self.memory, owner)
+            for driver, owner in zip(spec.drivers, self.filled.owners, strict=True)
+        }
         self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
         self._compactors = [_Compactor() for _ in range(spec.compactors)]
-
-    def _count_drivers(self) -> list[Counted]:
-        operations = self.memory.operations
-        return [Counted(self.memory, operations.index(driver)) for driver in self.filled.drivers]
 
     @property
     def counts(self) -> dict[str, MoveCounts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: 
 
 
 class Killing:
-    """A crew of which a migration actor is killed every few turns, sometimes while it is at work."""
+    """A crew of which migration actors are killed: before a turn, and while they may be at work."""
 
     def __init__(self, crew: RayCrew) -> None:
         self.crew = crew
@@ -48,12 +49,14 @@ class Killing:
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
         self.calls += 1
-        if self.calls in (3, 8, 20):
-            victim = self.crew.pool[self.calls % len(self.crew.pool)]
-            # at work for the owners, or not yet
-            victim.take.remote([])
-            ray.kill(victim)
-        return self.crew.take(turns)
+        if self.calls not in (3, 8, 14, 20):
+            return self.crew.take(turns)
+        victim = self.crew.pool[self.calls % len(self.crew.pool)]
+        killer = Timer(0.001 * (self.calls - 3), ray.kill, [victim])
+        killer.start()
+        done = self.crew.take(turns)
+        killer.join()
+        return done
 
 
 def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:

@@ -106,7 +106,7 @@ def _range(field: FieldInfo) -> str:
     least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
     above = next((limit.gt for limit in limits if isinstance(limit, Gt)), None)
     most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
-    if (least, most) == (0, 1):
+    if (least, most) == (0, 1) and field.annotation is not float:
         return "0 or 1"
     low = f"above {above}" if above is not None else f"from {least}" if least is not None else ""
     return f"{low} to {most}" if most is not None else low
