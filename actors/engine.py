@@ -115,7 +115,7 @@ class ActorPool:
         from actors.node_actor import NodeActor
 
         hosts = blocks(spec.machine.nodes, nodes_per_actor)
-        for place in _places(len(hosts))[len(self._actors) :]:
+        for place in places(len(hosts))[len(self._actors) :]:
             self._actors.append(NodeActor.options(scheduling_strategy=place).remote())  # type: ignore[attr-defined]
         actors = self._actors[: len(hosts)]
         shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots or {}))
@@ -138,7 +138,7 @@ class ActorPool:
             ray.kill(actor)
 
 
-def _places(actors: int) -> list[Any]:
+def places(actors: int) -> list[Any]:
     """Where each actor is to run; Ray's own SPREAD leaves machines out."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

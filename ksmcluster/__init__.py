@@ -12,18 +12,32 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ksmcluster.api import simulate
-    from ksmcluster.config import Overrides, Scenario, load
+    from ksmcluster.api import compact, simulate
+    from ksmcluster.compaction import CompactionResult
+    from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
     from ksmcluster.results import Result
 
 __version__ = version("ksmcluster")
 
-__all__ = ["Overrides", "Result", "Scenario", "UserError", "load", "simulate"]
+__all__ = [
+    "CompactionResult",
+    "Overrides",
+    "Result",
+    "Scenario",
+    "UserError",
+    "compact",
+    "load",
+    "load_compaction",
+    "simulate",
+]
 
 #: Imported when first used: `ksmcluster --version` needs none of it.
 _HOMES = {
     "simulate": "ksmcluster.api",
+    "compact": "ksmcluster.api",
+    "CompactionResult": "ksmcluster.compaction",
+    "load_compaction": "ksmcluster.config",
     "load": "ksmcluster.config",
     "Overrides": "ksmcluster.config",
     "Scenario": "ksmcluster.config",

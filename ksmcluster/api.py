@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import SimulationError
-from cluster.results import Event, PassStarted
-from ksmcluster.config import DEFAULT, Scenario, load, to_spec
+from cluster.results import ActorsStarting, Event, PassStarted
+from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.errors import UserError
 from ksmcluster.results import Result, Timing
+
+if TYPE_CHECKING:
+    from ksmcluster.compaction import CompactionResult
+    from ksmcluster.config.compaction import CompactionScenario
 
 
 def simulate(
@@ -65,3 +69,54 @@ def simulate(
         start_seconds=began - start,
     )
     return Result.of(scenario, passes, timing)
+
+
+def compact(
+    config: CompactionScenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
+    *,
+    engine: str = "ray",
+    address: str | None = None,
+    nodes_per_actor: int = 1,
+    migration_actors: int = 4,
+    progress: Callable[[Event], None] | None = None,
+) -> CompactionResult:
+    """Compact the memory of every node of a scenario, with pages that can move and without.
+
+    `config` is what `load_compaction` takes, or has returned. The engine `ray` has an actor for the memories
+    of each `nodes_per_actor` nodes, and `migration_actors` that drive the compactors; `inline` runs all in
+    this process. Both find the same. Raises UserError for what the user can mend.
+    """
+    from actors.compaction import run_compaction
+    from ksmcluster.compaction import CompactionResult, CompactionTiming
+    from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+
+    scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
+    start = began = time.perf_counter()
+
+    def on_event(event: Event) -> None:
+        nonlocal began
+        if isinstance(event, ActorsStarting) and event.done == event.total:
+            began = time.perf_counter()
+        if progress:
+            progress(event)
+
+    try:
+        reports = run_compaction(
+            to_compaction_spec(scenario),
+            engine=engine,
+            address=address,
+            nodes_per_actor=nodes_per_actor,
+            migration_actors=migration_actors,
+            on_event=on_event,
+        )
+    except SimulationError as error:
+        raise UserError(str(error)) from error
+    on_ray = engine == "ray"
+    timing = CompactionTiming(
+        engine=engine,
+        nodes_per_actor=nodes_per_actor if on_ray else None,
+        migration_actors=migration_actors if on_ray else None,
+        wall_seconds=time.perf_counter() - start,
+        start_seconds=began - start,
+    )
+    return CompactionResult(scenario, tuple(reports), timing)

@@ -33,6 +33,9 @@ COMMANDS = {
     "simulate": Command(
         "ksmcluster.commands.simulate", "simulate", "Simulate ksmd, and report what it saved."
     ),
+    "compact": Command(
+        "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
+    ),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
     "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),

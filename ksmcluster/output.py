@@ -9,14 +9,33 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from ksmcluster.config import resolved_toml
+from ksmcluster.config.tables import Table
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUMMARY = "summary.json"
 PASSES = "passes.parquet"
+NODES = "nodes.parquet"
 CONFIG = "config.toml"
+
+
+class Writable(Protocol):
+    """A result, of whatever command."""
+
+    @property
+    def config(self) -> Table:
+        """What was simulated."""
+
+    def summary_json(self) -> str:
+        """The text of summary.json."""
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Tables by the names of their files: PASSES or NODES."""
 
 
 def check_directory(directory: Path) -> None:
@@ -37,7 +56,7 @@ def _what_is_wrong(directory: Path) -> str:
     return "" if os.access(place, os.W_OK | os.X_OK) else f"no permission to write in {place}"
 
 
-def write_directory(directory: Path, result: Result) -> None:
+def write_directory(directory: Path, result: Writable) -> None:
     """Write the files of a result into the directory, in place of an earlier output."""
     check_directory(directory)
     directory = directory.resolve()
@@ -62,7 +81,7 @@ def _replace(directory: Path, new: Path) -> None:
 
 def _is_output(directory: Path) -> bool:
     """Whether the directory holds an output of ours and nothing else."""
-    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, CONFIG}:
+    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, NODES, CONFIG}:
         return False
     try:
         summary = json.loads((directory / SUMMARY).read_bytes())
@@ -71,12 +90,13 @@ def _is_output(directory: Path) -> bool:
     return isinstance(summary, dict) and "schema_version" in summary
 
 
-def _write_files(directory: Path, result: Result) -> None:
+def _write_files(directory: Path, result: Writable) -> None:
     import pyarrow.parquet as pq
 
     (directory / SUMMARY).write_text(result.summary_json())
     (directory / CONFIG).write_text(resolved_toml(result.config))
-    pq.write_table(result.passes.to_arrow(), directory / PASSES)
+    for name, table in result.tables().items():
+        pq.write_table(table, directory / name)
 
 
 @contextmanager

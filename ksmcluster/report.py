@@ -31,11 +31,15 @@ RIGHT = (
 
 def rendered(result: Result, console: Console) -> str:
     """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
-    plain = not console.encoding.lower().startswith("utf")
+    return printed(report(result, plain=not console.encoding.lower().startswith("utf")), console)
+
+
+def printed(what: RenderableType, console: Console) -> str:
+    """What the console would show of it, in 80 columns."""
     # Console.capture would touch the stream, which may be a full disk.
     stream, console.file = console.file, io.StringIO()
     console.width = WIDTH
-    console.print(report(result, plain=plain))
+    console.print(what)
     shown, console.file = console.file.getvalue(), stream
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 

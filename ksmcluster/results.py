@@ -105,6 +105,10 @@ class Result:
         """The text of summary.json."""
         return json.dumps(self.summary, indent=2) + "\n"
 
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables that `save` writes, by the names of their files."""
+        return {"passes.parquet": self.passes.to_arrow()}
+
     def save(self, directory: str | Path) -> None:
         """Write summary.json, passes.parquet and config.toml: all of them, or none if that fails.
 

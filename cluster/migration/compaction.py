@@ -115,6 +115,33 @@ class Compaction:
         """End as soon as what is isolated is moved or put back."""
         self._canceled = True
 
+    def abandon(self) -> None:
+        """End at once, in the middle of anything: nothing more is moved, what is isolated is put back.
+
+        Isolated pages are locked by nobody else, so that this waits for nothing.
+        """
+        if self.done:
+            return
+        if self._scan is not None:
+            self._abandon_scan(self._scan)
+        if self._migration is not None:
+            self._migration.abandon()
+            self._end_migration(self._migration)
+            self._list = self._migration.left
+            self._migration = None
+        if self._putback is not None:
+            self._putback.run()
+        Putback(self.memory, self._list).run()
+        self._putback, self._list = None, _NO_PAGES
+        self._finish(Status.CONTENDED)
+
+    def _abandon_scan(self, scan: _Scan) -> None:
+        if scan.asking is not None:
+            scan.asking.undo()
+        self._scan = None
+        self.control.migrate_scanned += scan.scanned
+        self.memory.vmstat.compact_isolated += scan.isolated
+
     def step(self) -> None:
         """The next piece of work."""
         if self._putback is not None:
@@ -316,13 +343,16 @@ class Compaction:
             return
         self._migration = None
         self._list = _NO_PAGES
+        self._end_migration(migration)
+        if migration.error:
+            self._after_failure(migration)
+
+    def _end_migration(self, migration: Migration) -> None:
         self.moves += migration.moves
         self.succeeded += migration.succeeded
         self.failed += migration.failed
         self._emit("mp", migration.succeeded, migration.failed, "MIGRATE_" + self.request.mode.name)
         self._emit("mig", migration.succeeded, self.control.wanted - migration.succeeded)
-        if migration.error:
-            self._after_failure(migration)
 
     def _after_failure(self, migration: Migration) -> None:
         """What is left goes back; a run without memory ends, unless the scanners met."""

@@ -108,6 +108,18 @@ class Migration:
         else:
             self._end_of_batch()
 
+    def abandon(self) -> None:
+        """End here: what is not moved yet is `left`, unlocked and still isolated."""
+        if self._in_flight is not None:
+            _operations, chunk, new = self._in_flight
+            self._in_flight = None
+            self._undo(chunk, new)
+        if self._putback is not None:
+            self._putback.run()
+            self._putback = None
+        if not self.done:
+            self._finish()
+
     def _next_batch(self) -> None:
         size = self._rules.batch or len(self._waiting)
         self._list, self._waiting = self._waiting[:size], self._waiting[size:]

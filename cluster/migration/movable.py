@@ -185,6 +185,13 @@ class Isolation:
             self._memory.put(self.locked)
         self.locked = self.locked[:0]
 
+    def undo(self) -> None:
+        """Instead of `finish`: nobody is asked, the pages are as before."""
+        unlock(self._memory.pages, self.locked)
+        self._memory.pages.refcount[self.locked] -= self._held
+        self._memory.put(self.locked)
+        self.locked = self.locked[:0]
+
     def _ask(self, word: int, run: I64) -> I64:
         """Those of pages with one mapping word that their driver grants; none if it is gone meanwhile."""
         operations = self._memory.operations_of(word)

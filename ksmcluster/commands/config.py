@@ -31,7 +31,9 @@ def show(
 @config.command("list")
 def list_scenarios() -> None:
     """Print the scenarios that come with ksmcluster."""
-    from ksmcluster.config import bundled, load
+    from ksmcluster.config import bundled, bundled_compactions, load, load_compaction
 
-    for name in bundled():
-        emit(f"{name:12} {load(name).simulation.title}\n")
+    titles = {name: load(name).simulation.title for name in bundled()}
+    titles |= {name: load_compaction(name).simulation.title for name in bundled_compactions()}
+    for name, title in titles.items():
+        emit(f"{name:16} {title}\n")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class Engine(StrEnum):
+    """What runs the simulation."""
+
+    RAY = "ray"
+    INLINE = "inline"
+
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, or a TOML file.")
@@ -19,3 +28,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].count=8; may be repeated."),
 ]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
+]
+NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]

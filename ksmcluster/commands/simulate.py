@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ksmcluster.commands.options import Config, Nodes, PagesPerNode, Passes, Seed, Settings
+from ksmcluster.commands.options import (
+    Address,
+    Config,
+    Engine,
+    Nodes,
+    NodesPerActor,
+    PagesPerNode,
+    Passes,
+    Quiet,
+    Seed,
+    Settings,
+)
 from ksmcluster.commands.output import emit, fail, reason
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.results import Result
-
-
-class Engine(StrEnum):
-    RAY = "ray"
-    INLINE = "inline"
 
 
 def simulate(
@@ -31,15 +36,13 @@ def simulate(
     engine: Annotated[
         Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
     ] = Engine.RAY,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
-    ] = None,
-    nodes_per_actor: Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")] = 1,
+    address: Address = None,
+    nodes_per_actor: NodesPerActor = 1,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, passes.parquet and config.toml.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
     from rich.console import Console

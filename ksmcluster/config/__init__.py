@@ -1,8 +1,27 @@
 """Scenarios: TOML files that say what to simulate. docs/config.md describes every key."""
 
 from ksmcluster.config.conversion import to_spec
-from ksmcluster.config.loading import DEFAULT, bundled, load, resolved_toml
+from ksmcluster.config.loading import (
+    DEFAULT,
+    DEFAULT_COMPACTION,
+    bundled,
+    bundled_compactions,
+    load,
+    load_compaction,
+    resolved_toml,
+)
 from ksmcluster.config.overrides import Overrides
 from ksmcluster.config.scenario import Scenario
 
-__all__ = ["DEFAULT", "Overrides", "Scenario", "bundled", "load", "resolved_toml", "to_spec"]
+__all__ = [
+    "DEFAULT",
+    "DEFAULT_COMPACTION",
+    "Overrides",
+    "Scenario",
+    "bundled",
+    "bundled_compactions",
+    "load",
+    "load_compaction",
+    "resolved_toml",
+    "to_spec",
+]

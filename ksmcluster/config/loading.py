@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tomli_w
 from pydantic import ValidationError
@@ -18,9 +18,17 @@ from ksmcluster.config.overrides import Overrides
 from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.problems import Problem, did_you_mean, dotted, problems_of
 from ksmcluster.config.scenario import Scenario
+from ksmcluster.config.tables import Table
 from ksmcluster.errors import UserError
 
+if TYPE_CHECKING:
+    from ksmcluster.config.compaction import CompactionScenario
+
 DEFAULT = "default"
+DEFAULT_COMPACTION = "compaction-zram"
+#: How the names of scenarios of `ksmcluster compact` begin, of those that come along.
+_COMPACTION = "compaction-"
+T = TypeVar("T", bound=Table)
 
 
 def load(
@@ -35,11 +43,9 @@ def load(
     if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
         raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
     document = _read(source)
+    _refuse(document, "driver", "a scenario of `ksmcluster compact`, which takes it")
     changed = overrides.apply(document.data)
-    try:
-        scenario = Scenario.model_validate(document.data, context={"base": document.base})
-    except ValidationError as error:
-        raise UserError(_lines(problems_of(error, Scenario), document.label, changed)) from None
+    scenario = _checked(Scenario, document, changed)
     if overrides.pages_per_node is not None:
         scenario = scaled(scenario, overrides.pages_per_node)
     if problems := list(memory_problems(scenario)):
@@ -47,13 +53,48 @@ def load(
     return scenario
 
 
-def resolved_toml(scenario: Scenario) -> str:
+def load_compaction(
+    source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
+    overrides: Overrides | None = None,
+) -> CompactionScenario:
+    """The same for a scenario of `ksmcluster compact`."""
+    # numpy and the drivers, which scenarios of `simulate` can do without
+    from ksmcluster.config.compaction import CompactionScenario
+
+    document = _read(source)
+    _refuse(document, "process", "a scenario of `ksmcluster simulate`, which takes it")
+    return _checked(CompactionScenario, document, (overrides or Overrides()).apply(document.data))
+
+
+def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]) -> T:
+    try:
+        return model.model_validate(document.data, context={"base": document.base})
+    except ValidationError as error:
+        raise UserError(_lines(problems_of(error, model), document.label, changed)) from None
+
+
+def _refuse(document: _Document, table: str, what: str) -> None:
+    """UserError if the scenario has a table that tells that it is of another kind."""
+    if table in document.data:
+        raise UserError(f"{document.label}: [[{table}]] makes it {what}")
+
+
+def resolved_toml(scenario: Table) -> str:
     """The scenario as TOML, all defaults written out; `load` makes an equal one of it, anywhere."""
     return tomli_w.dumps(scenario.model_dump(exclude_none=True))
 
 
 def bundled() -> list[str]:
-    """Names of the scenarios that come with ksmcluster."""
+    """Names of the scenarios of `ksmcluster simulate` that come along."""
+    return [name for name in _files() if not name.startswith(_COMPACTION)]
+
+
+def bundled_compactions() -> list[str]:
+    """Names of the scenarios of `ksmcluster compact` that come along."""
+    return [name for name in _files() if name.startswith(_COMPACTION)]
+
+
+def _files() -> list[str]:
     files = resources.files("configs").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
@@ -69,7 +110,7 @@ class _Document(NamedTuple):
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> _Document:
     if isinstance(source, Mapping):
         return _Document(copy.deepcopy(dict(source)), "scenario", Path())
-    if source in bundled():
+    if source in _files():
         label = f"{source}.toml"
         content = (resources.files("configs") / label).read_bytes()
         return _Document(_parse(content, label), label, Path())
@@ -81,7 +122,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        names = bundled()
+        names = _files()
         hint = did_you_mean(str(path), names) or f"; the scenarios that come along are {', '.join(names)}"
         raise UserError(f"there is no scenario {path}{hint}") from None
     except OSError as error:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from cluster.statistics import COUNTERS, GAUGES, Statistic
 from ksmcluster.config import Scenario
+from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import shown, table_of, tables
 from ksmcluster.config.tables import Switched
 from ksmcluster.results import DERIVED, TIMING
@@ -23,6 +24,7 @@ Rows = Iterable[tuple[str, ...]]
 def sections() -> dict[str, str]:
     """Markdown of each generated part, by the name in its markers."""
     keys = {name: keys_of(model) for name, model in tables(Scenario).items() if name}
+    keys |= {f"compact.{name}": keys_of(model) for name, model in tables(CompactionScenario).items() if name}
     return keys | {
         "gauges": statistics(GAUGES),
         "counters": statistics(COUNTERS),
@@ -79,6 +81,8 @@ def _kind(annotation: Any) -> str:
         return "tables" if get_origin(annotation) is tuple else "table"
     if get_origin(annotation) is tuple:
         return "list"
+    if get_origin(annotation) is dict:
+        return "table"
     if bare and type(None) in get_args(annotation):
         return _kind(bare[0])
     if get_origin(annotation) is not None:
@@ -102,7 +106,7 @@ def _range(field: FieldInfo) -> str:
     least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
     above = next((limit.gt for limit in limits if isinstance(limit, Gt)), None)
     most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
-    if (least, most) == (0, 1):
+    if (least, most) == (0, 1) and field.annotation is not float:
         return "0 or 1"
     low = f"above {above}" if above is not None else f"from {least}" if least is not None else ""
     return f"{low} to {most}" if most is not None else low
@@ -124,6 +128,8 @@ def _literal(default: object) -> str:
         return "must be given"
     if default is None:
         return ""
+    if isinstance(default, dict):
+        return "`{}`"
     if isinstance(default, tuple):
         return f"`[{', '.join(map(shown, default))}]`"
     return f"`{shown(default)}`"

@@ -26,7 +26,7 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"ksmcluster {ksmcluster.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "simulate", "validate", "config", "config show"])
+@pytest.mark.parametrize("command", ["", "simulate", "compact", "validate", "config", "config show"])
 def test_help(run: Run, golden: Golden, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert ran.code == 0
@@ -40,6 +40,8 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("simulate --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("config show tiny", {"pyarrow", "ray"}),
         ("simulate tiny --engine inline", {"ray"}),
+        ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),
     ],
 )
 def test_only_what_is_needed_is_imported(arguments: str, modules: set[str]) -> None:
@@ -77,6 +79,8 @@ def test_config_list(run: Run) -> None:
         "default",
         "tiny",
         "vm-farm",
+        "compaction-gpu",
+        "compaction-zram",
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ksmcluster.config import Scenario, load
+from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import tables
 from tests.front.conftest import check_text
 from tests.front.doc_tables import filled, markers
@@ -16,7 +17,7 @@ from tests.front.doc_tables import filled, markers
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
-@pytest.mark.parametrize("name", ["config.md", "results.md"])
+@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md"])
 def test_tables_are_up_to_date(name: str) -> None:
     document = DOCS / name
     check_text(document, filled(document.read_text()))
@@ -24,11 +25,13 @@ def test_tables_are_up_to_date(name: str) -> None:
 
 def test_every_table_is_there() -> None:
     assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
+    compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
+    assert markers((DOCS / "compaction.md").read_text()) == compact
     assert markers((DOCS / "results.md").read_text()) == ["gauges", "counters", "derived", "timing"]
 
 
 def test_every_key_has_a_meaning() -> None:
-    for name, table in tables(Scenario).items():
+    for name, table in [*tables(Scenario).items(), *tables(CompactionScenario).items()]:
         for key, field in table.model_fields.items():
             assert field.description, f"{name}.{key}"
 

@@ -1,0 +1,55 @@
+"""Actors of a compaction: owners of nodes' memories, and a pool of those that drive the compactors.
+
+A migration actor has no pages and no state: it tells the owners of nodes to let a compactor take its next
+steps (isolate, migrate, put back). What a compactor has isolated or locked stays with the node's owner, so
+that nothing is lost with a migration actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from actors.answers import answers
+from cluster.migration.machine import MemoryHost, NodeReport, Turn
+from cluster.migration.spec import CompactionSpec
+
+
+@ray.remote(num_cpus=0)
+class MemoryActor:
+    """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
+
+    def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
+        self._host = MemoryHost(nodes, spec)
+
+    def ready(self) -> str:
+        """The Ray node that it runs on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def take(self, turns: Sequence[Turn]) -> list[bool]:
+        """Turns of compactors of its nodes; which are done."""
+        return self._host.take(turns)
+
+    def abandon(self, turns: Sequence[Turn]) -> None:
+        """Whoever drove these compactors is gone; they are of these generations from now on."""
+        self._host.abandon(turns)
+
+    def reports(self) -> list[NodeReport]:
+        """What became of its nodes."""
+        return self._host.reports()
+
+
+@ray.remote(num_cpus=0)
+class MigrationActor:
+    """Drives compactors on nodes that others own."""
+
+    def __init__(self, owners: list[Any]) -> None:
+        self._owners = owners
+
+    def take(self, turns: Sequence[tuple[int, list[Turn]]]) -> list[list[bool]]:
+        """Turns by number of the owner's; which are done. Owners work at the same time."""
+        asked = [self._owners[owner].take.remote(of_owner) for owner, of_owner in turns]
+        done: list[list[bool]] = answers(asked)
+        return done

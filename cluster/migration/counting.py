@@ -1,0 +1,62 @@
+"""Counting, by owner, what becomes of pages that the VM wants to move."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from cluster.migration.memory import Memory
+from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations
+from cluster.words import I64, Bool
+
+
+@dataclass(slots=True)
+class MoveCounts:
+    """Pages of one owner."""
+
+    isolated: int = 0  #: isolations granted
+    refused: int = 0  #: isolations refused by the driver
+    moved: int = 0
+    retried: int = 0  #: attempts to move a page after its first one
+    failed: int = 0  #: pages put back after an attempt that failed
+    put_back: int = 0  #: pages put back, those not tried included
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Counted:
+    """Operations that count, around those of an owner; in their place in `Memory.operations`."""
+
+    def __init__(self, memory: Memory, owner: int) -> None:
+        operations = memory.operations[owner]
+        if operations is None:
+            raise ValueError(f"nobody is registered as owner {owner}")
+        self.counts = MoveCounts()
+        self.attempts = 0  #: pages for which the owner was asked to move them
+        self._inner: MovableOperations = operations
+        #: bool[frames]: isolated, and an attempt failed since
+        self._failed: Bool = np.zeros(memory.pages.count, np.bool_)
+        memory.operations[owner] = self
+
+    def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
+        granted = self._inner.isolate_page(pages, mode)
+        self._failed[pages] = False
+        self.counts.isolated += int(np.count_nonzero(granted))
+        self.counts.refused += int(np.count_nonzero(~granted))
+        return granted
+
+    def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
+        answers = self._inner.migrate_page(newpages, pages, mode)
+        tried = pages[: len(answers)]
+        self.attempts += len(tried)
+        self.counts.moved += int(np.count_nonzero(answers == 0))
+        self.counts.retried += int(np.count_nonzero(self._failed[tried]))
+        self._failed[tried] = answers != 0
+        return answers
+
+    def putback_page(self, pages: I64) -> None:
+        self.counts.failed += int(np.count_nonzero(self._failed[pages]))
+        self.counts.put_back += len(pages)
+        self._inner.putback_page(pages)

@@ -1,0 +1,116 @@
+"""A node's memory in use: filled by drivers, LRU pages and the kernel, then partly given up, at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.frames import PAGE_MAPPING_ANON
+from cluster.migration.buddy import Zone
+from cluster.migration.drivers.registry import Driver, DriverError, make_driver
+from cluster.migration.memory import Memory
+from cluster.migration.movable import LruPages
+from cluster.migration.pages import PG_LRU, Kind, MigrateType, PageMap
+from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.words import I64
+
+#: Allocations that fill a node: owners take turns, so that their pages lie mixed in every pageblock.
+_TURNS = 64
+
+
+@dataclass(slots=True)
+class _Owner:
+    """Someone who fills memory. `allocate` units and `discard` some; `wanted` and `used` in pages."""
+
+    allocate: Callable[[int], I64]
+    discard: Callable[[I64], None]
+    wanted: int
+    give_up: float
+    units: list[I64]
+    used: int = 0
+
+    def fill(self, most: int, zone: Zone) -> bool:
+        """Allocate units for about `most` pages; whether more are wanted, and can be had."""
+        before = zone.free_pages
+        pages = min(most, self.wanted - self.used)
+        per_page = sum(map(len, self.units)) / self.used if self.used else 1
+        got = self.allocate(max(int(pages * per_page), 1))
+        self.units.append(got)
+        self.used += before - zone.free_pages
+        return len(got) > 0 and self.used < self.wanted
+
+
+@dataclass(slots=True)
+class Filled:
+    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages."""
+
+    memory: Memory
+    drivers: list[Driver]
+    owners: list[int]
+    lru: LruPages
+
+
+def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
+    """The memory of a node before its compaction; the same for the same seed and node.
+
+    movable False: no driver implements the calls, so its pages look like any page of the kernel's. Which
+    page is where does not depend on it.
+    """
+    pages = PageMap(spec.pages_per_node)
+    pages.set_free(np.ones(pages.count, np.bool_))
+    memory = Memory(pages, [Zone(pages, 0, pages.count)])
+    lru = LruPages(memory)
+    made = [_made(d, memory) for d in spec.drivers]
+    drivers = [driver for driver, _owner in made]
+    fixed = memory.alloc_bulk(round(spec.unmovable * pages.count), MigrateType.UNMOVABLE)
+    pages.kind[fixed] = Kind.UNMOVABLE
+    owners = [_of_driver(d, driver, pages.count) for d, driver in zip(spec.drivers, drivers, strict=True)]
+    owners.append(_of_lru(spec, memory, lru))
+    _fill(memory, owners)
+    rng = np.random.default_rng((spec.seed, node))
+    for owner in owners:
+        units = np.concatenate([np.zeros(0, np.int64), *owner.units])
+        count = round(owner.give_up * len(units))
+        owner.discard(np.sort(rng.choice(units, count, replace=False)))
+    if not movable:
+        pages.mapping[pages.flags & PG_LRU == 0] = 0
+    return Filled(memory, drivers, [owner for _driver, owner in made], lru)
+
+
+def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
+    """A driver, and the number under which it has registered."""
+    owner = len(memory.operations)
+    driver = make_driver(spec.kind, memory, dict(spec.settings))
+    if len(memory.operations) != owner + 1:
+        raise DriverError(f"driver {spec.kind!r} must call Memory.register once when it is made")
+    return driver, owner
+
+
+def _of_driver(spec: DriverSpec, driver: Driver, pages: int) -> _Owner:
+    return _Owner(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
+
+
+def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
+    """LRU pages; as units, their frames."""
+
+    def allocate(count: int) -> I64:
+        pfns = memory.alloc_bulk(count)
+        memory.pages.kind[pfns] = Kind.LRU
+        lru.adopt(pfns, PAGE_MAPPING_ANON)
+        return pfns
+
+    wanted = int(spec.lru * memory.pages.count)
+    return _Owner(allocate, memory.put, wanted, spec.lru_discard, [])
+
+
+def _fill(memory: Memory, owners: list[_Owner]) -> None:
+    """Always the owner that is farthest from what it wants, in parts of its own; until all have it."""
+    chunk = max(memory.pages.count // _TURNS, 1)
+    zone = memory.zones[0]
+    left = [owner for owner in owners if owner.wanted]
+    while left:
+        owner = min(left, key=lambda o: o.used / o.wanted)
+        if not owner.fill(chunk, zone):
+            left.remove(owner)

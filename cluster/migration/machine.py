@@ -1,0 +1,247 @@
+"""A compaction scenario: the memory of each node, its compactors, and what they achieve.
+
+`NodeMemory` owns everything that there is on a node, compactors' state included; whoever drives a compactor
+only says when it takes its next steps. So nothing is lost with it: its compactor is abandoned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from cluster.migration.compaction import Compaction
+from cluster.migration.control import RULES, Request
+from cluster.migration.counting import Counted, MoveCounts
+from cluster.migration.fill import filled
+from cluster.migration.movable import MigrateMode
+from cluster.migration.spec import CompactionSpec
+from cluster.words import I64
+
+MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
+#: How LRU pages are called among the drivers.
+LRU = "lru"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A compactor of a node takes its next steps. `generation`: how often it was begun anew."""
+
+    node: int
+    compactor: int
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeReport:
+    """What became of a node.
+
+    before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
+    in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
+    in the order of the scenario, LRU pages last. vmstat as in `memory.VmStat`. seconds: simulated.
+    """
+
+    node: int
+    before: I64
+    after: I64
+    without: I64
+    obtained_before: int
+    obtained_after: int
+    obtained_without: int
+    by_driver: dict[str, MoveCounts]
+    vmstat: dict[str, int]
+    abandoned: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Session:
+    """A compactor's run, and what it cost so far: calls for pages, pages moved."""
+
+    run: Compaction
+    attempts: int = 0
+    moved: int = 0
+
+
+@dataclass(slots=True)
+class _Compactor:
+    generation: int = 0
+    session: _Session | None = None
+    ended: list[_Session] = field(default_factory=list)
+
+
+class NodeMemory:
+    """A node's memory, with its drivers and its compactors."""
+
+    def __init__(self, spec: CompactionSpec, node: int, *, movable: bool = True) -> None:
+        self.spec = spec
+        self.node = node
+        self.filled = filled(spec, node, movable=movable)
+        self.memory = self.filled.memory
+        self.before = self.memory.zones[0].buddyinfo()
+        self.abandoned = 0
+        self._counted = {
+            driver.name: Counted(self.memory, owner)
+            for driver, owner in zip(spec.drivers, self.filled.owners, strict=True)
+        }
+        self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
+        self._compactors = [_Compactor() for _ in range(spec.compactors)]
+
+    @property
+    def counts(self) -> dict[str, MoveCounts]:
+        """By name of the driver, LRU pages last."""
+        return {name: counted.counts for name, counted in self._counted.items()}
+
+    def take(self, turn: Turn) -> bool:
+        """A compactor's next steps; whether it is done. A turn of an earlier generation does nothing."""
+        compactor = self._compactors[turn.compactor]
+        if turn.generation != compactor.generation:
+            return False
+        session = compactor.session = compactor.session or self._begin()
+        attempts, moved = self._work_done()
+        for _ in range(self.spec.turn):
+            if session.run.done:
+                break
+            session.run.step()
+        attempts_now, moved_now = self._work_done()
+        session.attempts += attempts_now - attempts
+        session.moved += moved_now - moved
+        return session.run.done
+
+    def _begin(self) -> _Session:
+        request = Request(MODES[self.spec.mode])
+        rules, zone = RULES[self.spec.kernel], self.memory.zones[0]
+        return _Session(Compaction(self.memory, zone, request, rules=rules, grain=self.spec.batch))
+
+    def _work_done(self) -> tuple[int, int]:
+        counted = self._counted.values()
+        return sum(c.attempts for c in counted), sum(c.counts.moved for c in counted)
+
+    def abandon(self, number: int, generation: int) -> None:
+        """Whoever drove this compactor is gone: what it has isolated is put back.
+
+        From now on it is of that generation; its next turn begins anew.
+        """
+        compactor = self._compactors[number]
+        compactor.generation = generation
+        if compactor.session is not None:
+            self.abandoned += not compactor.session.run.done
+            compactor.session.run.abandon()
+            compactor.ended.append(compactor.session)
+            compactor.session = None
+
+    def run(self) -> None:
+        """All compactors in turns, here and now."""
+        crew = _Alone({self.node: self})
+        drive(self.spec, [self.node], crew)
+
+    def obtain(self) -> int:
+        """Ask for the scenario's blocks, without any further compaction; how many there are."""
+        for done in range(self.spec.attempts):
+            if self.memory.alloc(self.spec.order) is None:
+                return done
+        return self.spec.attempts
+
+    def seconds(self) -> float:
+        """Simulated time until the last compactor was done; they work side by side."""
+        return max(sum(self._ns(session) for session in self._sessions(c)) for c in self._compactors) / 1e9
+
+    @staticmethod
+    def _sessions(compactor: _Compactor) -> list[_Session]:
+        return [*compactor.ended, *([compactor.session] if compactor.session else [])]
+
+    def _ns(self, session: _Session) -> float:
+        cost, control = self.spec.cost, session.run.control
+        scanned = control.migrate_scanned + control.free_scanned
+        return scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
+
+    def report(self) -> NodeReport:
+        """What came of it, beside the same memory without movable pages; to be asked once, at the end."""
+        zone, order = self.memory.zones[0], self.spec.order
+        twin = NodeMemory(self.spec, self.node, movable=False)
+        twin.run()
+        return NodeReport(
+            node=self.node,
+            before=self.before,
+            after=zone.buddyinfo(),
+            without=twin.memory.zones[0].buddyinfo(),
+            obtained_before=min(blocks_of(self.before, order), self.spec.attempts),
+            obtained_after=self.obtain(),
+            obtained_without=twin.obtain(),
+            by_driver=self.counts,
+            vmstat=self.memory.vmstat.as_dict(),
+            abandoned=self.abandoned,
+            seconds=self.seconds(),
+        )
+
+
+def blocks_of(buddyinfo: I64, order: int) -> int:
+    """How many blocks of `order` free memory holds, those inside larger ones counted."""
+    return int((buddyinfo[order:] << np.arange(len(buddyinfo) - order)).sum())
+
+
+class Crew(Protocol):
+    """Those who drive the compactors."""
+
+    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        """One turn each for (node, compactor) pairs of different nodes; which are done with their runs."""
+
+
+class MemoryHost:
+    """The memories of some nodes."""
+
+    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        self.memories = {node: NodeMemory(spec, node) for node in nodes}
+
+    def take(self, turns: Sequence[Turn]) -> list[bool]:
+        return [self.memories[turn.node].take(turn) for turn in turns]
+
+    def abandon(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            self.memories[turn.node].abandon(turn.compactor, turn.generation)
+
+    def reports(self) -> list[NodeReport]:
+        return [memory.report() for memory in self.memories.values()]
+
+
+class _Alone:
+    """Drives compactors of memories in this process."""
+
+    def __init__(self, memories: dict[int, NodeMemory]) -> None:
+        self._memories = memories
+
+    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        return [self._memories[node].take(Turn(node, compactor)) for node, compactor in turns]
+
+
+def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
+    """All compactors of these nodes until they are done.
+
+    Compactors of a node take turns, in another order each round: it depends on the seed, the node and the
+    round, and on nothing else, so that the result is the same whoever drives them.
+    """
+    left = {node: list(range(spec.compactors)) for node in nodes}
+    round_number = 0
+    while left:
+        orders = {node: _order(spec.seed, node, round_number, waiting) for node, waiting in left.items()}
+        for place in range(spec.compactors):
+            turns = [(node, order[place]) for node, order in orders.items() if place < len(order)]
+            for (node, compactor), done in zip(turns, crew.take(turns), strict=True):
+                if done:
+                    left[node].remove(compactor)
+        left = {node: waiting for node, waiting in left.items() if waiting}
+        round_number += 1
+
+
+def _order(seed: int, node: int, round_number: int, waiting: list[int]) -> list[int]:
+    rng = np.random.default_rng((seed, node, round_number))
+    return [waiting[i] for i in rng.permutation(len(waiting))]
+
+
+def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
+    """A whole scenario in this process."""
+    host = MemoryHost(range(spec.nodes), spec)
+    drive(spec, range(spec.nodes), _Alone(host.memories))
+    return host.reports()

@@ -1,0 +1,61 @@
+"""What to compact: plain, frozen descriptions that travel to the actors. Sizes in pages, times in ns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSpec:
+    """A driver that every node has."""
+
+    name: str
+    #: Name in `drivers.registry`, or `package.module:Class`.
+    kind: str
+    #: Part of the node's memory that it fills; in (0, 1].
+    share: float
+    #: Part of its units, drawn at random, that it gives up before the compaction; in [0, 1].
+    discard: float = 0.5
+    #: Keyword arguments of the driver.
+    settings: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationCostSpec:
+    """Simulated time of a compactor. Assumed, not measured: an order of magnitude for a server CPU."""
+
+    #: For each page that a scanner looks at.
+    scan: float = 10.0
+    #: For each call for a page, whether it moves or not: page locks, unmapping, the driver.
+    attempt: float = 500.0
+    #: For each page moved: 4 KiB copied within a node, at 8 GiB/s.
+    copy: float = 477.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionSpec:
+    """The memory of every node, what is asked of it, and who compacts it."""
+
+    nodes: int
+    pages_per_node: int
+    drivers: tuple[DriverSpec, ...]
+    #: Part of the memory in LRU pages, and the part of those given up before.
+    lru: float = 0.0
+    lru_discard: float = 0.5
+    #: Part of the memory in pages that nobody can move.
+    unmovable: float = 0.0
+    seed: int = 1
+    #: A name in `control.RULES`.
+    kernel: str = "6.1"
+    #: "async", "sync-light" or "sync".
+    mode: str = "sync"
+    #: What is allocated afterwards on each node: so many blocks of 2^order pages.
+    order: int = 9
+    attempts: int = 4
+    #: Compactors at work on each node at once.
+    compactors: int = 2
+    #: Most pages that a step of a compactor locks or moves.
+    batch: int = 32
+    #: Steps of a compactor before it is another one's turn.
+    turn: int = 64
+    cost: MigrationCostSpec = MigrationCostSpec()

@@ -1,0 +1,70 @@
+"""`ksmcluster compact`: compact memory full of drivers' pages, with and without pages that can move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ksmcluster.commands.options import Address, Config, Engine, Nodes, NodesPerActor, Quiet, Seed, Settings
+from ksmcluster.commands.output import emit, fail, reason
+from ksmcluster.errors import UserError
+
+if TYPE_CHECKING:
+    from ksmcluster.compaction import CompactionResult
+
+
+def compact(
+    scenario: Config = "compaction-zram",
+    nodes: Nodes = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+    ] = Engine.RAY,
+    address: Address = None,
+    nodes_per_actor: NodesPerActor = 1,
+    migration_actors: Annotated[
+        int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
+    ] = 4,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory for summary.json, nodes.parquet and config.toml.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compact memory full of drivers' pages, and report which large blocks can be had, and at what cost."""
+    from rich.console import Console
+
+    from ksmcluster.api import compact as run
+    from ksmcluster.compaction import report
+    from ksmcluster.config import Overrides, load_compaction
+    from ksmcluster.output import check_directory
+    from ksmcluster.progress import shown
+    from ksmcluster.report import printed
+
+    if address is not None and engine is not Engine.RAY:
+        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+    if output is not None:
+        check_directory(output)
+    config = load_compaction(scenario, Overrides(nodes, seed, settings=tuple(settings or ())))
+    with shown(Console(stderr=True), quiet=quiet) as listener:
+        result = run(
+            config,
+            engine=engine.value,
+            address=address,
+            nodes_per_actor=nodes_per_actor,
+            migration_actors=migration_actors,
+            progress=listener,
+        )
+    if output is not None:
+        _save(result, output)
+    emit(result.summary_json() if as_json else printed(report(result), Console()))
+
+
+def _save(result: CompactionResult, output: Path) -> None:
+    try:
+        result.save(output)
+    except OSError as error:
+        fail(f"cannot write the results to {output}: {reason(error)}")

@@ -1,0 +1,159 @@
+"""The scenarios of `ksmcluster compact`: memory full of drivers' pages, and who compacts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from cluster.migration.buddy import Zone
+from cluster.migration.drivers.registry import DriverError, make_driver
+from cluster.migration.machine import LRU
+from cluster.migration.memory import Memory
+from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
+from ksmcluster.config.machine import MOST_NODES
+from ksmcluster.config.problems import refusal
+from ksmcluster.config.processes import repeated
+from ksmcluster.config.scenario import Seed, Title
+from ksmcluster.config.sizes import Pages, format_size
+from ksmcluster.config.tables import Count, Finite, Name, Share, Table, key
+
+SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
+DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
+COST = MigrationCostSpec()
+
+Part = Annotated[float, Field(ge=0, le=1)]
+Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
+Crew = Annotated[int, Field(ge=1, le=64)]
+
+
+class CompactionRun(Table):
+    """The run."""
+
+    title: Title = key("", "What the report is headed with.")
+    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
+
+
+class CompactionMachine(Table):
+    """The NUMA machine."""
+
+    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
+    memory_per_node: Pages = key(..., "Physical memory of each node, whole pageblocks of 2MiB.", "size")
+    lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
+    lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")
+    unmovable: Part = key(SPEC["unmovable"], "Part of it in pages of the kernel, which never move.")
+
+    @field_validator("memory_per_node")
+    @classmethod
+    def _pageblocks(cls, pages: int) -> int:
+        if pages % PAGEBLOCK_PAGES or pages < 2 * PAGEBLOCK_PAGES:
+            least = format_size(2 * PAGEBLOCK_PAGES)
+            raise ValueError(f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}")
+        return pages
+
+
+class Migration(Table):
+    """Compaction: by which rules, for what, and by how many."""
+
+    kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
+    mode: Literal["async", "sync-light", "sync"] = key(SPEC["mode"], "Mode of migration.")
+    order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
+    attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
+    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
+    batch: Count = key(SPEC["batch"], "Most pages that a step of a compactor locks or moves.", "pages")
+    turn: Count = key(SPEC["turn"], "Steps of a compactor before it is another one's turn.")
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _number(cls, kernel: object) -> object:
+        # 6.1 without quotes is a number to TOML; neither of the two reads wrong as one.
+        return str(kernel) if isinstance(kernel, float) else kernel
+
+
+class MigrationCost(Table):
+    """Simulated time of compactors."""
+
+    scan_ns: Finite = key(COST.scan, "For each page that a scanner looks at.", "ns")
+    attempt_ns: Finite = key(COST.attempt, "For each attempt to move a page.", "ns")
+    copy_ns: Finite = key(COST.copy, "For each page moved.", "ns")
+
+
+class Driver(Table):
+    """A driver that fills memory of every node."""
+
+    name: Name = key(..., "Name, once in a scenario.")
+    kind: Name = key(..., "A driver that comes along (docs/drivers.md), or PACKAGE.MODULE:CLASS.")
+    share: Share = key(..., "Part of the memory that it fills.")
+    discard: Part = key(
+        DRIVER["discard"], "Part of its units, drawn at random, that it gives up before the compaction."
+    )
+    settings: dict[str, bool | int | float | str] = Field({}, description="What this kind of driver takes.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == LRU:
+            raise refusal([("name", f'"{LRU}" is what LRU pages are called')])
+        pages = PageMap(MAX_BLOCK_PAGES)
+        pages.set_free(np.ones(pages.count, np.bool_))
+        memory = Memory(pages, [Zone(pages, 0, pages.count)])
+        try:
+            make_driver(self.kind, memory, self.settings).allocate(1)
+        except DriverError as error:
+            raise refusal([("", str(error))]) from None
+        except ValueError as error:
+            raise refusal([("settings", str(error))]) from None
+        return self
+
+
+class CompactionScenario(Table):
+    """A whole scenario of `ksmcluster compact`. Made by `ksmcluster.config.load_compaction`."""
+
+    simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
+    machine: CompactionMachine = Field(description="The NUMA machine.")
+    migration: Migration = Field(default_factory=lambda: Migration(), description="Compaction.")
+    cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
+    driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if problems := list(self._problems()):
+            raise refusal(problems)
+        return self
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        if not self.driver:
+            yield "driver", "is empty; nothing would fill the memory"
+        for i, text in repeated([driver.name for driver in self.driver]):
+            yield f"driver[{i}].name", text
+        shares = [*(driver.share for driver in self.driver), self.machine.lru, self.machine.unmovable]
+        if (total := math.fsum(shares)) > 1:
+            yield (
+                "driver",
+                f"shares, machine.lru and machine.unmovable are {total:g} of the memory together; at most 1",
+            )
+        if 1 << self.migration.order > self.machine.memory_per_node:
+            yield "migration.order", "such a block is larger than the memory of a node"
+
+
+def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
+    """What to simulate."""
+    machine, cost = scenario.machine, scenario.cost
+    drivers = tuple(
+        DriverSpec(d.name, d.kind, d.share, d.discard, tuple(d.settings.items())) for d in scenario.driver
+    )
+    return CompactionSpec(
+        nodes=machine.nodes,
+        pages_per_node=machine.memory_per_node,
+        drivers=drivers,
+        lru=machine.lru,
+        lru_discard=machine.lru_discard,
+        unmovable=machine.unmovable,
+        seed=scenario.simulation.seed,
+        cost=MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns),
+        **scenario.migration.model_dump(),
+    )

@@ -1,0 +1,87 @@
+"""`ksmcluster compact`: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ksmcluster import api
+from ksmcluster.compaction import CompactionResult, CompactionTiming
+from ksmcluster.config import Overrides, load_compaction
+from tests.front.conftest import Run
+
+Golden = Callable[[str, str], None]
+SMALL = ("--nodes", "2", "--set", "machine.memory_per_node=16MiB", "--engine", "inline", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def result() -> CompactionResult:
+    config = load_compaction("compaction-gpu", Overrides(2, settings=("machine.memory_per_node=16MiB",)))
+    made = api.compact(config, engine="inline")
+    return CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+
+
+def test_report(result: CompactionResult, golden: Golden) -> None:
+    golden("compact.txt", f"{result}\n")
+    assert str(result).isascii()
+    assert max(map(len, str(result).splitlines())) <= 80
+
+
+def test_summary(result: CompactionResult, golden: Golden) -> None:
+    summary = json.loads(result.summary_json())
+    del summary["ksmcluster_version"]
+    golden("compact.json", json.dumps(summary, indent=2) + "\n")
+
+
+def test_json_is_the_same_but_for_the_timing(run: Run) -> None:
+    ran = [run("compact", "--json", *SMALL) for _ in range(2)]
+    assert [(r.code, r.err) for r in ran] == [(0, "")] * 2
+    first, second = (json.loads(r.out) for r in ran)
+    assert first.pop("timing")["engine"] == second.pop("timing")["engine"] == "inline"
+    assert first == second
+
+
+def test_output(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for seed in ("3", "4"):
+        ran = run("compact", "--seed", seed, "--json", "--output", str(out), *SMALL)
+        assert ran.code == 0
+    assert (out / "summary.json").read_text() == ran.out
+    summary = json.loads(ran.out)
+    table = pq.read_table(out / "nodes.parquet").to_pydict()
+    assert table["node"] == [0, 1]
+    assert sum(table["swap.moved"]) == summary["by_driver"]["swap"]["moved"]
+    assert sum(table["free_movable_on_9"]) == summary["free_blocks"]["movable_on"][9]
+    config = load_compaction(tomllib.loads((out / "config.toml").read_text()))
+    assert (config.simulation.seed, config.machine.nodes) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--address auto --engine inline", "error: --address: "),
+        ("tiny", "error: tiny.toml: [[process]] makes it a scenario of `ksmcluster simulate`"),
+        ("gone.toml", "error: there is no scenario gone.toml"),
+        ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
+        ("--migration-actors 0", "Invalid value for '--migration-actors'"),
+    ],
+)
+def test_mistakes(run: Run, arguments: str, text: str) -> None:
+    ran = run("compact", *arguments.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert text in ran.err
+
+
+def test_output_is_refused_before_the_simulation(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes").touch()
+    monkeypatch.setattr(api, "compact", lambda *_, **__: pytest.fail("has begun"))
+    ran = run("compact", "--output", str(tmp_path))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: cannot write the results to {tmp_path}: it is not empty")
