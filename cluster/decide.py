@@ -57,16 +57,13 @@ def decide(trees: Trees, window: Window) -> None:
 
 
 def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
-    """Without the searches of stable trees that do not have the content."""
+    """Without the searches of stable trees that do not have the content, and do not get it either."""
     in_vain = arrived.kind == Event.STABLE_ONLY
-    if in_vain.any():
-        at = np.searchsorted(trees.stable.digest, arrived.digest)
-        there = np.append(trees.stable.digest, np.uint64(0))[at] == arrived.digest
-        in_vain &= ~there | (at == len(trees.stable))
-        in_vain &= ~np.isin(arrived.digest, trees.empty_chains.digest)
-        keep = ~in_vain
-        return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
-    return arrived
+    if not in_vain.any():
+        return arrived
+    about = (arrived.digest[~in_vain], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
+    keep = ~in_vain | np.isin(arrived.digest, np.concatenate(about))
+    return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
 
 
 class _Decision:
