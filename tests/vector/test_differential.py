@@ -1,4 +1,4 @@
-"""Random scripts on the sequential model and on the vectorised machine: equal at every step, in each field."""
+"""Random scripts on the sequential model and on the vectorised machine: equal at every step and field."""
 
 from __future__ import annotations
 
