@@ -24,6 +24,8 @@ def _among(*kinds: Event) -> Bool:
     return np.isin(np.arange(len(Event)), kinds)
 
 
+#: Of pages whose checksum has changed.
+_VOLATILE = _among(Event.STABLE_ONLY, Event.VOLATILE_SHARED)
 _LOOKUP = _among(Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.STABLE_ONLY)
 #: Events that make a content's other events depend on their order in ways of their own.
 _SPECIAL = _among(Event.CANDIDATE_SHARED, Event.STABLE_ONLY, Event.VOLATILE_SHARED)
@@ -57,16 +59,13 @@ def decide(trees: Trees, window: Window) -> None:
 
 
 def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
-    """Without the searches of stable trees that do not have the content."""
+    """Without the searches of stable trees that do not have the content, and do not get it either."""
     in_vain = arrived.kind == Event.STABLE_ONLY
-    if in_vain.any():
-        at = np.searchsorted(trees.stable.digest, arrived.digest)
-        there = np.append(trees.stable.digest, np.uint64(0))[at] == arrived.digest
-        in_vain &= ~there | (at == len(trees.stable))
-        in_vain &= ~np.isin(arrived.digest, trees.empty_chains.digest)
-        keep = ~in_vain
-        return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
-    return arrived
+    if not in_vain.any():
+        return arrived
+    about = (arrived.digest[~in_vain], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
+    keep = ~in_vain | np.isin(arrived.digest, np.concatenate(about))
+    return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
 
 
 class _Decision:
@@ -291,7 +290,7 @@ class _Decision:
         keys, digests = s.events.key, s.digests[s.problem.group]
         effects.found_nodes(keys[plan.founder], frames[plan.target[plan.founder]], digests[plan.founder])
         own = plan.own
-        effects.hang(keys[own], (s.events.kind[own] == Event.VOLATILE_SHARED).astype(np.uint8))
+        effects.hang(keys[own], _VOLATILE[s.events.kind[own]].astype(np.uint8))
         merged = (plan.target >= 0) & ~plan.founder & ~own
         effects.merge(keys[merged], frames[plan.target[merged]], digests[merged])
         waited = plan.waited_target >= 0
@@ -303,7 +302,8 @@ class _Decision:
         revisited = events.row >= 0
         self.changes.waits_gone.append(s.waiting_row[plan.waited_target >= 0])
         self.changes.waits_gone.append(events.row[revisited & ~plan.waits])
-        self.effects.loosen(events.key[revisited & ~plan.waits & (plan.target < 0)])
+        loose = events.key[revisited & ~plan.waits & (plan.target < 0)]
+        self.effects.loosen(loose, np.zeros(len(loose), np.uint8))
         new = plan.waits & ~revisited
         digests = s.digests[s.problem.group[new]]
         self.changes.wait(self.effects, digests, events.key[new], events.frame[new])

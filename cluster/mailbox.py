@@ -65,7 +65,7 @@ class Kind(IntEnum):
     #: The item of this page hangs on the stable node of the KSM frame that the page maps: item key, 1 if its
     #: checksum was not compared.
     HUNG = 22
-    #: It is in no tree: item key.
+    #: It is in no tree: item key, 1 if its checksum was compared.
     LOOSE = 23
     #: This page's frame has become a KSM frame without a stable node: item key, frame, digest.
     BREAK = 24

@@ -54,14 +54,14 @@ class Merger:
         table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(UNSTABLE | WAITING | ACTIVE)
         self._scanner.unsee(slots[unseen == 1])
 
-    def on_loose(self, keys: I64) -> None:
+    def on_loose(self, keys: I64, seen: U8) -> None:
         """The items of these pages are in no tree until the next visit."""
         table = self._n.table
         slots = self._slots(keys)
         table.state[slots] = (table.state[slots] & ~np.uint16(STABLE | UNSTABLE | WAITING)) | ACTIVE
-        if not self._n.profile.checksum_first:
-            table.checksum[slots] = checksum(table.tree_key[slots])
-            table.state[slots] |= CHECKED
+        slots = slots[seen == 1]
+        table.checksum[slots] = checksum(table.tree_key[slots])
+        table.state[slots] |= CHECKED
 
     def on_map_zero(self, keys: I64) -> None:
         self._scanner.map_zero(self._slots(keys))

@@ -28,6 +28,7 @@ _SEARCHES = (
     Event.STABLE_ONLY,
     Event.STABLE_OR_ZERO,
 )
+_VOLATILE = (Event.STABLE_ONLY, Event.VOLATILE_SHARED)
 _STABLE_ONLY = (Event.STABLE_ONLY, Event.STABLE_OR_ZERO)
 
 
@@ -88,7 +89,7 @@ class Outcome:
     broken: list[tuple[int, int, int]] = field(default_factory=list)
     waiting: list[tuple[int, int]] = field(default_factory=list)
     hung: list[tuple[int, int]] = field(default_factory=list)
-    loose: list[int] = field(default_factory=list)
+    loose: list[tuple[int, int]] = field(default_factory=list)
     zero: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     unlinked: list[int] = field(default_factory=list)
@@ -102,7 +103,8 @@ class Outcome:
         effects.wait(waits[:, 0].astype(np.int64), waits[:, 1])
         hung = np.array(self.hung, np.int64).reshape(-1, 2)
         effects.hang(hung[:, 0], hung[:, 1].astype(np.uint8))
-        effects.loosen(np.array(self.loose, np.int64))
+        loose = np.array(self.loose, np.int64).reshape(-1, 2)
+        effects.loosen(loose[:, 0], loose[:, 1].astype(np.uint8))
         effects.map_zero(np.array(self.zero, np.int64))
         effects.drop(np.array(self.dropped, np.int64))
         effects.unlink(np.array(self.unlinked, np.int64))
@@ -205,7 +207,7 @@ class Content:
         if node is None:
             return False
         node.count += 1
-        self._out.hung.append((event.key, int(event.kind == Event.VOLATILE_SHARED)))
+        self._out.hung.append((event.key, int(event.kind in _VOLATILE)))
         return True
 
     # Searches (stable_tree_search(), unstable_tree_search_insert()).
@@ -219,7 +221,7 @@ class Content:
                 self._out.merged.append((event.key, node.frame, self.digest))
         elif event.kind not in _STABLE_ONLY:
             if not self._search_unstable(event) and event.row >= 0:
-                self._out.loose.append(event.key)
+                self._out.loose.append((event.key, 0))
         elif event.kind == Event.STABLE_OR_ZERO:
             self._out.zero.append(event.key)
 
@@ -283,8 +285,10 @@ class Content:
         if found is node:
             node.count += 1
             self._out.hung.append((event.key, 0))
-        elif found is not None or self._unseen(event) or not self._search_unstable(event):
-            self._out.loose.append(event.key)
+        elif found is not None:
+            self._out.loose.append((event.key, 0))
+        elif self._unseen(event) or not self._search_unstable(event):
+            self._out.loose.append((event.key, int(self._unseen(event))))
 
     def _unseen(self, event: Happening) -> bool:
         return not self._rules.profile.checksum_first and event.kind in _UNSEEN

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.content import page_bytes
 from cluster.fabric import InlineFabric
 from cluster.machine import Machine
-from cluster.page_table import PTE_NONE, PTE_ZERO
+from cluster.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
 from cluster.topology import ring
 from cluster.words import (
@@ -52,6 +52,10 @@ STEPS = st.lists(
         st.tuples(st.just("unmergeable"), st.integers(0, 9), PART),
         st.tuples(st.just("dontneed"), st.integers(0, 9), PART),
         st.tuples(st.just("unmap"), st.integers(0, 9), PART),
+        st.tuples(st.just("move"), st.integers(0, 9), PART, st.integers(0, NODES - 1)),
+        st.tuples(st.just("move"), st.integers(0, 9), PART, st.integers(0, NODES - 1)),
+        st.tuples(st.just("pageout"), st.integers(0, 9), PART),
+        st.tuples(st.just("unmerge_all")),
         st.tuples(st.just("fork"), st.integers(0, 9)),
         st.tuples(st.just("exit"), st.integers(0, 9)),
         st.tuples(st.just("scan"), st.none() | st.integers(1, 40)),
@@ -98,6 +102,8 @@ class Workload:
                     self._start(node, policy)
             case ("scan", pages):
                 self.machine.scan(pages)
+            case ("unmerge_all",):
+                self.machine.unmerge_all()
             case (name, index, *rest):
                 if self.pages:
                     mm = sorted(self.pages)[index % len(self.pages)]
@@ -149,6 +155,13 @@ class Workload:
         for vpn in gone:
             del self.pages[mm][vpn]
 
+    def _move(self, mm: int, part: tuple[int, int], node: int) -> None:
+        start, count = part
+        self.machine.move(mm, FIRST + start, min(count, REGION - start), node)
+
+    def _pageout(self, mm: int, part: tuple[int, int]) -> None:
+        self.machine.pageout(mm, *self._ranges(mm, part))
+
     def _fork(self, mm: int) -> None:
         if len(self.pages) < 6:
             self.pages[self.machine.fork(mm)] = dict(self.pages[mm])
@@ -164,12 +177,20 @@ class Workload:
         for number, node in enumerate(nodes):
             assert len(node["frames"]) + node["free"] == FRAMES
             pfns, mappings = np.unique(pfn_of(mapped[node_of_frame(mapped) == number]), return_counts=True)
-            assert pfns.tolist() == node["frames"].tolist()
-            assert mappings.tolist() == node["mapcount"].tolist() == node["refcount"].tolist()
+            # The swap cache refers to frames, too, and may be the last to do so.
+            used = np.flatnonzero(node["mapcount"])
+            assert pfns.tolist() == node["frames"][used].tolist()
+            assert mappings.tolist() == node["mapcount"][used].tolist()
+            pinned = node["refcount"] - node["mapcount"]
+            cached = [hosts.state.swap.cached for hosts in self.fabric.host.nodes.values()]
+            words = np.concatenate(cached)
+            words = pfn_of(words[(words >= 0) & (node_of_frame(words) == number)])
+            assert np.repeat(node["frames"], pinned).tolist() == sorted(words.tolist())
         found = {}
         for node in nodes:
             for key, pte in zip(node["keys"].tolist(), node["pte"].tolist(), strict=True):
-                found[int(mm_of_key(key)), key & VPN_MASK] = self._content(nodes, pte)
+                mm = int(mm_of_key(key))
+                found[mm, key & VPN_MASK] = self._content(nodes, mm, pte)
         expected = {(mm, vpn): self._digest(i) for mm, of in self.pages.items() for vpn, i in of.items()}
         assert found == expected
 
@@ -187,11 +208,14 @@ class Workload:
                     expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
                     assert np.array_equal(data[pte & PFN_MASK], expected)
 
-    def _content(self, nodes: list[dict[str, Any]], pte: int) -> int | None:
+    def _content(self, nodes: list[dict[str, Any]], mm: int, pte: int) -> int | None:
         if pte == PTE_NONE:
             return None
         if pte == PTE_ZERO:
             return 0
+        if pte <= PTE_SWAP:
+            swap = self.fabric.host.nodes[node_of_mm(mm)].state.swap
+            return int(swap.read(np.array([pte]))[0][0])
         node = nodes[int(node_of_frame(np.int64(pte)))]  # type: ignore[arg-type]
         return int(node["content"][np.searchsorted(node["frames"], pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
 

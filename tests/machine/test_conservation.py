@@ -43,11 +43,7 @@ def test_pages_of_bytes_merge_as_symbolic_ones_do(knobs: KsmSpec, steps: list[tu
 @settings(max_examples=40, deadline=None)
 @given(KNOBS, STEPS)
 def test_what_only_has_the_same_digest_is_not_merged(knobs: KsmSpec, steps: list[tuple[Any, ...]]) -> None:
-    """Digests of one bit: all contents but zeros collide, so only the comparison of bytes keeps them apart.
-
-    MADV_UNMERGEABLE is left out: a node finds what to copy by the digest.
-    """
-    steps = [step for step in steps if step[0] != "unmergeable"]
+    """Digests of one bit: all contents but zeros collide, so only comparing bytes keeps them apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.digest, "digest_pages", weak_digests)
         workload = Workload(knobs, "bytes")

@@ -1,0 +1,24 @@
+"""Scenario scripts over Ray actors."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.profile import PROFILES
+from cluster.record import compare
+from ksmcluster.replay import On
+from tests.exact.oracle import documents
+from tests.vector.engines import again, kernel_of, topology_of, vector
+
+RECORDS = ("qemu-6.18.15-n4/numa_move_4_across0", "qemu-6.1.0-50-n4/numa_merge_4_across0")
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_are_reproduced_with_any_number_of_nodes_per_actor(ray_cluster: str, name: str) -> None:
+    document = documents()[name]
+    topology = topology_of(document)
+    inline = again(document, vector(kernel_of(document), topology))
+    assert compare(inline, document) is None
+    for nodes_per_actor in (1, 2, 8):
+        with On("ray", nodes_per_actor).machine(PROFILES[kernel_of(document)], topology) as machine:
+            assert again(document, machine) == inline

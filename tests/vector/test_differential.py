@@ -1,0 +1,70 @@
+"""Random scripts on the sequential model and on the vectorised machine: equal at every step and field."""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+
+from cluster.commands import Command
+from cluster.driver import Topology
+from cluster.fabric import Host, Parcels
+from cluster.node import Report
+from cluster.profile import PROFILES
+from cluster.record import compare
+from cluster.spec import SimulationSpec
+from cluster.vector_engine import spec_for
+from tests.vector.engines import exact, play, vector
+from tests.vector.scripts import Script, scripts
+from tests.vector.shapeless import shapeless
+
+
+@settings(max_examples=100, deadline=None)
+@given(scripts())
+def test_with_the_shapes_of_trees(script: Script) -> None:
+    theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
+    ours = play(script.text, vector(script.kernel, script.topology), script.topology)
+    assert compare(ours, theirs) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(scripts())
+def test_without(script: Script) -> None:
+    with shapeless():
+        theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
+    ours = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
+    assert compare(ours, theirs) is None
+
+
+class PackedFabric:
+    """Nodes in several hosts, as in actors."""
+
+    def __init__(self, spec: SimulationSpec, per_host: int) -> None:
+        self.nodes = spec.machine.nodes
+        firsts = range(0, self.nodes, per_host)
+        packs = [list(range(first, min(first + per_host, self.nodes))) for first in firsts]
+        self._hosts = [Host(pack, spec, {}) for pack in packs]
+        self._sent: Parcels = []
+
+    def superstep(self, command: Command | None) -> list[Report]:
+        reports: list[Report] = []
+        sent: Parcels = []
+        for host in self._hosts:
+            parcels = [parcel for parcel in self._sent if parcel[1] in host.nodes]
+            addressed = {parcel[1] for parcel in parcels}
+            to = [node for node in host.nodes if command is not None or node in addressed]
+            if to:
+                told, parcels = host.step(command, parcels, to)
+                reports += told
+                sent += parcels
+        self._sent = sent
+        return reports
+
+
+@settings(max_examples=40, deadline=None)
+@given(scripts())
+@example(Script("6.18", Topology(3), "proc A\nmap A x 9 node 1\nfill A x 0 9 mod 1 2\nmergeable A x\nscan 3"))
+def test_nodes_in_several_hosts(script: Script) -> None:
+    topology = Topology(3, swap=script.topology.swap)
+    one = play(script.text, vector(script.kernel, topology), topology)
+    for per_host in (1, 2):
+        fabric = PackedFabric(spec_for(PROFILES[script.kernel], 3), per_host)
+        assert play(script.text, vector(script.kernel, topology, fabric=fabric), topology) == one
