@@ -20,5 +20,8 @@ def test_records_are_reproduced_with_any_number_of_nodes_per_actor(ray_cluster: 
     inline = again(document, vector(kernel_of(document), topology))
     assert compare(inline, document) is None
     for nodes_per_actor in (1, 2, 8):
-        with On("ray", nodes_per_actor).machine(PROFILES[kernel_of(document)], topology) as machine:
+        with (
+            On("ray", nodes_per_actor).started() as on,
+            on.machine(PROFILES[kernel_of(document)], topology) as machine,
+        ):
             assert again(document, machine) == inline
