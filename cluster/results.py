@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.migration.machine import NodeReport
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassResult:
@@ -21,6 +23,8 @@ class PassResult:
     simulated_seconds: float
     #: Time that the host took for this pass.
     wall_seconds: float
+    #: What compaction after the pass did to each node; nothing without [migration].
+    compaction: tuple[NodeReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

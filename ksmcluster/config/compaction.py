@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.migration.buddy import Zone
 from cluster.migration.drivers.registry import DriverError, make_driver
-from cluster.migration.machine import LRU
 from cluster.migration.memory import Memory
+from cluster.migration.movable import LRU
 from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
 from ksmcluster.config.machine import MOST_NODES
