@@ -24,6 +24,7 @@ class Coordinator:
 
         So many migration actors drive its compactors.
         """
+        # Ray ends these actors with the one that started them.
         crew = RayCrew(hosts, actors, migration_actors if spec.migration else 0)
         self._simulation = Simulation(RayFabric(hosts, actors), spec, crew)
 

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.content import page_bytes
+from cluster.digest import Contents
 from cluster.fabric import InlineFabric
 from cluster.machine import Machine
 from cluster.migration.pages import PG_LRU, USED
@@ -196,7 +197,8 @@ class Workload:
             for key, pte in zip(node["keys"].tolist(), node["pte"].tolist(), strict=True):
                 mm = int(mm_of_key(key))
                 found[mm, key & VPN_MASK] = self._content(nodes, mm, pte)
-        expected = {(mm, vpn): self._digest(i) for mm, of in self.pages.items() for vpn, i in of.items()}
+        digests = self._digests()
+        expected = {(mm, vpn): digests[i] for mm, of in self.pages.items() for vpn, i in of.items()}
         assert found == expected
 
     def check_bytes(self) -> None:
@@ -232,5 +234,11 @@ class Workload:
         node = nodes[int(node_of_frame(np.int64(pte)))]  # type: ignore[arg-type]
         return int(node["content"][np.searchsorted(node["frames"], pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
 
-    def _digest(self, content: int | None) -> int | None:
-        return content
+    def _digests(self) -> dict[int | None, int | None]:
+        """What contents are called, by id."""
+        ids = sorted({i for of in self.pages.values() for i in of.values() if i is not None})
+        contents = Contents(with_bytes=self.content == "bytes")
+        return {
+            None: None,
+            **dict(zip(ids, contents.digests(np.array(ids, np.uint64)).tolist(), strict=True)),
+        }
