@@ -194,6 +194,13 @@ def blocks_of(buddyinfo: I64, order: int) -> int:
     return int((buddyinfo[order:] << np.arange(len(buddyinfo) - order)).sum())
 
 
+def unusable_index(buddyinfo: I64, order: int) -> int:
+    """Thousandths of the free memory that a request of `order` cannot use (unusable_show_print())."""
+    free = blocks_of(buddyinfo, 0)
+    suitable = blocks_of(buddyinfo, order) << order
+    return (free - suitable) * 1000 // free if free else 1000
+
+
 class Crew(Protocol):
     """Those who drive the compactors."""
 
