@@ -31,7 +31,8 @@ class NodeCompaction:
         self._n = node
         self._frames = frames
         self._migration = migration
-        self._twin = self.memory.twin()
+        #: The memory as it was before the compaction under way.
+        self._twin: NodeMemory
 
     def begin(self) -> None:
         """Tells the nodes of frames how they are held here, where that is not by mappings that are found."""
