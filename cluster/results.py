@@ -21,6 +21,8 @@ class PassResult:
     full_scans: int
     #: Simulated time since the start of ksmd.
     simulated_seconds: float
+    #: What it was during the pass.
+    pages_to_scan: int
     #: Time that the host took for this pass.
     wall_seconds: float
     #: What compaction after the pass did to each node; nothing without [migration].

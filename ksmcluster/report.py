@@ -184,8 +184,13 @@ def _time(result: Result) -> Table:
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
-        if count := timing["compactors_abandoned"]:
-            grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
+    if count := timing.get("compactors_abandoned"):
+        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
+    if result.config.ksm.advisor_mode == "scan-time":
+        pages = result.summary["by_pass"]["pages_to_scan"]
+        grid.add_row(
+            "  pages_to_scan", f"{pages[0]:,} in the first pass, {pages[-1]:,} in the last (advisor)"
+        )
     start = text.seconds(timing["start_seconds"])
     engine = timing["engine"]
     grid.add_row(
