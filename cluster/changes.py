@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.effects import Effects
 from cluster.sorted_table import SortedTable
 from cluster.trees import Trees
 from cluster.words import I64, U64, Array, empty
@@ -26,7 +25,7 @@ class Changes:
     migrating: list[Columns] = field(default_factory=list)
     empty_chains: list[Columns] = field(default_factory=list)
 
-    def wait(self, effects: Effects, digests: U64, keys: I64, frames: I64) -> None:
+    def wait(self, digests: U64, keys: I64, frames: I64) -> None:
         """These pages have been put into the unstable tree."""
         clean = np.zeros(len(keys), np.int64)
         row = {
@@ -37,7 +36,6 @@ class Changes:
             "dirty": clean,
         }
         self.waits.append(row)
-        effects.wait(keys, digests)
 
     def carry_out(self, trees: Trees) -> None:
         trees.stable.remove(np.concatenate([empty(), *self.nodes_gone]))
@@ -54,5 +52,8 @@ def _insert(table: SortedTable, parts: list[Columns]) -> None:
         return
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     digests = columns.pop("digest")
-    order = np.argsort(digests, kind="stable")
-    table.insert(digests[order], **{name: values[order] for name, values in columns.items()})
+    if (digests[1:] < digests[:-1]).any():
+        order = np.argsort(digests, kind="stable")
+        digests = digests[order]
+        columns = {name: values[order] for name, values in columns.items()}
+    table.insert(digests, **columns)

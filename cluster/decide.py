@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.changes import Changes
+from cluster.columns import changes, distinct, is_in, order_by, rows_where
 from cluster.effects import Effects
 from cluster.events import Events, Solved
 from cluster.follow import follow
 from cluster.merge_plan import NOBODY, Problem, plan_regular, plan_stepwise
 from cluster.one_by_one import OneByOne
-from cluster.scan import Event
+from cluster.scan import CANDIDATES, Event
 from cluster.trees import Arrived, Trees
 from cluster.window import Window
 from cluster.words import I64, U64, Bool, is_ksm_word, ksm_word
@@ -43,19 +44,17 @@ def decide(trees: Trees, window: Window) -> None:
     if window.first:
         trees.drop_stale_migrating()
     arrived, shape = trees.arrived(), trees.shape
-    looked_at = [arrived.digest, trees.recheck]
+    also = trees.recheck
     if shape is None:
         arrived = _worth_a_look(trees, arrived)
-        looked_at[0] = arrived.digest
     else:
         if window.first:
             shape.start_pass()
         trees.follow(shape)
-        looked_at.append(trees.unstable.digest)
-    active = np.unique(np.concatenate(looked_at))
-    if len(active):
+        also = np.concatenate([also, trees.unstable.digest])
+    if len(arrived.digest) + len(also):
         trees.version += 1
-        _Decision(trees, window, active, arrived).carry_out()
+        _Decision(trees, window, arrived, also).carry_out()
 
 
 def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
@@ -64,45 +63,70 @@ def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
     if not in_vain.any():
         return arrived
     about = (arrived.digest[~in_vain], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
-    keep = ~in_vain | np.isin(arrived.digest, np.concatenate(about))
-    return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
+    rows = rows_where(~in_vain | is_in(arrived.digest, distinct(np.concatenate(about))))
+    return Arrived(*(getattr(arrived, name)[rows] for name in Arrived.__slots__))
 
 
 class _Decision:
-    def __init__(self, trees: Trees, window: Window, active: U64, arrived: Arrived) -> None:
+    def __init__(self, trees: Trees, window: Window, arrived: Arrived, also: U64) -> None:
+        """Decides the contents of the events that arrived, and `also` these."""
         self.trees = trees
         self.window = window
-        self.active = active
         self.effects = Effects(trees.node)
+        pos = trees.node.position(arrived.key)
+        # An item leaves its old tree before it is looked up: events of one position stay as they came.
+        order = order_by(arrived.digest, pos)
+        digest = arrived.digest[order]
+        first = changes(digest)
+        #: The contents, ascending.
+        self.active: U64 = digest[rows_where(first)]
+        group = np.cumsum(first) - 1
+        if len(also):
+            self.active = distinct(np.concatenate([self.active, also]))
+            group = np.searchsorted(self.active, digest)
+        #: Stable nodes that there are of them.
+        self.node_group, self.node_row = trees.stable.rows(self.active)
         #: The page of each content that is in the unstable tree when the window opens.
-        self.waiting_row = np.full(len(active), NOBODY)
-        self.events = self._sorted_events(arrived)
+        self.waiting_row = np.full(len(self.active), NOBODY)
+        #: Contents whose pages neither wait nor are merged yet.
+        self.fresh = np.ones(len(self.active), np.bool_)
+        self.fresh[self.node_group] = False
+        arrivals = Events(
+            group,
+            pos[order],
+            arrived.key[order],
+            arrived.frame[order],
+            arrived.kind[order],
+            np.full(len(order), NOBODY),
+        )
+        self.events = self._with_visits(arrivals)
         self.changes = Changes()
         self.solved: list[Solved] = []
         self.one_by_one = OneByOne(trees, window, self.effects, self.changes)
 
-    def _sorted_events(self, arrived: Arrived) -> Events:
+    def _with_visits(self, arrivals: Events) -> Events:
         """The events that arrived and the visits of pages that wait, in order."""
         trees, unstable, window = self.trees, self.trees.unstable, self.window
         which, row = unstable.rows(self.active)
+        self.fresh[which] = False
         dirty = unstable["dirty"][row]
         pos = trees.node.position(unstable["key"][row])
         before = np.where(dirty == 0, pos < window.low, dirty == window.pass_number)
         self.waiting_row[which[before][::-1]] = row[before][::-1]
         kinds = np.where(_shared(which, unstable["frame"][row]), Event.CANDIDATE_SHARED, Event.CANDIDATE)
         visited = (dirty == 0) & (pos >= window.low) & (pos < window.high)
+        if not visited.any():
+            return arrivals
         which, row, pos, kinds = which[visited], row[visited], pos[visited], kinds[visited]
-        group = np.searchsorted(self.active, arrived.digest)
-        # An item leaves its old tree before it is looked up: events of one position stay as they came.
-        order = np.lexsort((np.concatenate([arrived.pos, pos]), np.concatenate([group, which])))
-        return Events(
-            np.concatenate([group, which]),
-            np.concatenate([arrived.pos, pos]),
-            np.concatenate([arrived.key, unstable["key"][row]]),
-            np.concatenate([arrived.frame, unstable["frame"][row]]),
-            np.concatenate([arrived.kind, kinds.astype(np.uint8)]),
-            np.concatenate([np.full(len(arrived.key), NOBODY), row]),
-        ).of(order)
+        events = Events(
+            np.concatenate([arrivals.group, which]),
+            np.concatenate([arrivals.pos, pos]),
+            np.concatenate([arrivals.key, unstable["key"][row]]),
+            np.concatenate([arrivals.frame, unstable["frame"][row]]),
+            np.concatenate([arrivals.kind, kinds.astype(np.uint8)]),
+            np.concatenate([arrivals.row, row]),
+        )
+        return events.of(order_by(events.group.view(np.uint64), events.pos))
 
     def carry_out(self) -> None:
         regular, stepwise, odd = self._sort_out()
@@ -121,6 +145,7 @@ class _Decision:
         self._count(events.of(counted[events.group] | (regular[events.group] & other)))
         self._solve(np.flatnonzero(regular), events.of(regular[events.group] & ~other), regular=True)
         self._solve(np.flatnonzero(stepwise), events.of(stepwise[events.group]), regular=False)
+        self.fresh &= regular
         self.one_by_one.decide(np.flatnonzero(odd), self.active, events, self.waiting_row)
         if self.trees.shape is not None:
             follow(self.trees.shape, self.solved, self.trees.unstable["key"])
@@ -139,31 +164,36 @@ class _Decision:
         trees, events, groups = self.trees, self.events, len(self.active)
         chains = trees.node.profile.chains
 
-        def any_of(chosen: Bool) -> Bool:
-            return np.bincount(events.group[chosen], minlength=groups) > 0
+        def some(of: I64, chosen: Bool) -> Bool:
+            flags = np.zeros(groups, np.bool_)
+            flags[of[rows_where(chosen)]] = True
+            return flags
 
-        lookup = any_of(_LOOKUP[events.kind])
-        special = any_of(_SPECIAL[events.kind])
-        other = any_of(_OTHER[events.kind])
+        def any_of(kinds: Bool) -> Bool:
+            return some(events.group, kinds[events.kind])
+
+        lookup = any_of(_LOOKUP)
+        special = any_of(_SPECIAL)
+        other = any_of(_OTHER)
         stable = trees.stable
-        which, row = stable.rows(self.active)
+        which, row = self.node_group, self.node_row
 
         def any_node(chosen: Bool) -> Bool:
-            return np.bincount(which[chosen], minlength=groups) > 0
+            return some(which, chosen)
 
         count = stable["count"][row]
-        leaves = np.bincount(events.group[events.kind == Event.LEAVE], minlength=groups)
+        leaves = np.bincount(events.group[np.flatnonzero(events.kind == Event.LEAVE)], minlength=groups)
         joins = np.bincount(events.group, minlength=groups) - leaves
         full = any_node(count + joins[which] > trees.node.limit)
         emptied = any_node(count - leaves[which] <= 0) & chains
         nodes = np.bincount(which, minlength=groups)
         dup = any_node(stable["dup"][row] == 1)
-        odd = any_of(_ODD[events.kind]) | any_node(trees.node.away(stable["frame"][row]))
+        odd = any_of(_ODD) | any_node(trees.node.away(stable["frame"][row]))
         odd |= any_node(stable["dead"][row] == 1) & (lookup | dup)
         tangled = emptied | self._blocked() | (dup & (special | other)) | (other & (full | (nodes > 1)))
-        tangled |= np.isin(self.active, trees.empty_chains.digest)
+        tangled |= is_in(self.active, trees.empty_chains.digest)
         tangled |= dup & (nodes == 1) & (not trees.node.profile.collapse_always)
-        long = np.bincount(events.group, minlength=groups) > _LONG
+        long = joins + leaves > _LONG
         odd |= lookup & (tangled | (special & long))
         return lookup & ~special & ~odd, lookup & special & ~odd, odd
 
@@ -178,8 +208,7 @@ class _Decision:
 
     def _stable_rows(self) -> tuple[I64, I64]:
         """Content and row of the stable nodes, in the order in which searches take them."""
-        stable = self.trees.stable
-        which, row = stable.rows(self.active)
+        stable, which, row = self.trees.stable, self.node_group, self.node_row
         fullness = np.zeros(len(row), np.int64)
         if self.window.prune:
             count = stable["count"][row]
@@ -192,6 +221,8 @@ class _Decision:
     def _count(self, events: Events) -> None:
         """Counts events that search for nothing, where their order among the searches does not matter."""
         stable = self.trees.stable
+        if len(events.key) == 0:
+            return
         rows = stable.find(self.active[events.group], "frame", events.frame)
         change = np.where(events.kind == Event.LEAVE, -1, 1)[rows >= 0]
         rows = rows[rows >= 0]
@@ -209,7 +240,7 @@ class _Decision:
         number = np.full(len(self.active), NOBODY)
         number[groups] = np.arange(len(groups))
         which, row = self._stable_rows()
-        mine = number[which] >= 0
+        mine = rows_where(number[which] >= 0)
         which, row = which[mine], row[mine]
         waiting_row = self.waiting_row[groups]
         waiting = np.full(len(groups), NOBODY)
@@ -286,41 +317,49 @@ class _Decision:
 
     def _tell(self, s: Solved, frames: I64) -> None:
         """`frames` are those of the old stable nodes and the new ones."""
-        plan, effects = s.plan, self.effects
-        keys, digests = s.events.key, s.digests[s.problem.group]
-        effects.found_nodes(keys[plan.founder], frames[plan.target[plan.founder]], digests[plan.founder])
-        own = plan.own
+        plan, effects, keys, group = s.plan, self.effects, s.events.key, s.problem.group
+        founders = np.flatnonzero(plan.founder)
+        effects.found_nodes(keys[founders], frames[plan.target[founders]], s.digests[group[founders]])
+        own = np.flatnonzero(plan.own)
         effects.hang(keys[own], _VOLATILE[s.events.kind[own]].astype(np.uint8))
-        merged = (plan.target >= 0) & ~plan.founder & ~own
-        effects.merge(keys[merged], frames[plan.target[merged]], digests[merged])
-        waited = plan.waited_target >= 0
-        waited_keys = self.trees.unstable["key"][s.waiting_row[waited]]
-        effects.merge(waited_keys, frames[plan.waited_target[waited]], s.digests[waited])
+        merged = np.flatnonzero((plan.target >= 0) & ~plan.founder & ~plan.own)
+        waited = np.flatnonzero(plan.waited_target >= 0)
+        target = np.concatenate([plan.target[merged], plan.waited_target[waited]])
+        effects.map(
+            np.concatenate([keys[merged], self.trees.unstable["key"][s.waiting_row[waited]]]),
+            frames[target],
+            np.concatenate([s.digests[group[merged]], s.digests[waited]]),
+        )
+        count = np.bincount(target, minlength=len(frames))
+        mapped = np.flatnonzero(count)
+        effects.get(frames[mapped], count[mapped])
 
     def _update_waiting(self, s: Solved) -> None:
         plan, events = s.plan, s.events
         revisited = events.row >= 0
-        self.changes.waits_gone.append(s.waiting_row[plan.waited_target >= 0])
-        self.changes.waits_gone.append(events.row[revisited & ~plan.waits])
-        loose = events.key[revisited & ~plan.waits & (plan.target < 0)]
+        self.changes.waits_gone.append(s.waiting_row[np.flatnonzero(plan.waited_target >= 0)])
+        self.changes.waits_gone.append(events.row[np.flatnonzero(revisited & ~plan.waits)])
+        searched = CANDIDATES[events.kind]
+        loose = events.key[np.flatnonzero(searched & ~plan.waits & (plan.target < 0))]
         self.effects.loosen(loose, np.zeros(len(loose), np.uint8))
-        new = plan.waits & ~revisited
-        digests = s.digests[s.problem.group[new]]
-        self.changes.wait(self.effects, digests, events.key[new], events.frame[new])
+        new = np.flatnonzero(plan.waits & ~revisited)
+        self.changes.wait(s.digests[s.problem.group[new]], events.key[new], events.frame[new])
 
     # At the end.
 
     def _update_recheck(self) -> None:
         """Contents with a page that waits and something that its next visit could change."""
         trees, stable, unstable = self.trees, self.trees.stable, self.trees.unstable
-        which, row = stable.rows(self.active)
+        # Of what came new and was merged as far as it goes, no two pages wait, nor does one with room to join.
+        active = self.active[np.flatnonzero(~self.fresh)]
+        which, row = stable.rows(active)
         count, dup = stable["count"][row], stable["dup"][row] == 1
-        useful = np.isin(self.active, trees.empty_chains.digest)
+        useful = is_in(active, trees.empty_chains.digest)
         room = (count < trees.node.limit) & ((count > 0) | (not trees.node.profile.chains))
         useful[which[room | (stable["dead"][row] == 1)]] = True
-        useful |= np.bincount(which[dup], minlength=len(self.active)) == 1
-        waiting = np.bincount(unstable.rows(self.active)[0], minlength=len(self.active))
-        trees.recheck = self.active[(waiting > 1) | ((waiting == 1) & useful)]
+        useful |= np.bincount(which[dup], minlength=len(active)) == 1
+        waiting = np.bincount(unstable.rows(active)[0], minlength=len(active))
+        trees.recheck = active[(waiting > 1) | ((waiting == 1) & useful)]
 
 
 def _shared(group: I64, frames: I64) -> Bool:

@@ -24,7 +24,7 @@ class Kind(IntEnum):
     ALLOC_REPLY = 1
     #: New content of a private frame: frame, content id.
     SET_CONTENT = 2
-    #: One mapping more: frame. Before PUT, so that no frame goes that is about to be mapped.
+    #: More mappings: frame, how many. Before PUT, so that no frame goes that is about to be mapped.
     GET = 3
     #: One mapping less: frame.
     PUT = 4
@@ -32,7 +32,7 @@ class Kind(IntEnum):
     CONTENT_REQUEST = 5
     #: slot, item key, content.
     CONTENT_REPLY = 6
-    #: A visit of ksmd that concerns the trees: digest, position, item key, frame, event.
+    #: A visit of ksmd that concerns the trees: digest, item key, frame, event.
     EVENT = 7
     #: A page that waited in the unstable tree does so no longer: digest, item key.
     WITHDRAW = 8

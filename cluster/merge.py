@@ -36,16 +36,10 @@ class Merger:
         return self._n.spaces.index.slots(keys)
 
     def on_wait(self, keys: I64, digests: U64) -> None:
-        """These pages wait in the unstable tree; nothing is to be done until something changes.
-
-        The page of a KSM frame is to go back to its stable node, though.
-        """
-        table = self._n.table
+        """These pages wait in the unstable tree."""
         slots = self._slots(keys)
-        table.tree_key[slots] = digests
-        table.home[slots] = self._n.home_of_frames(digests, table.pte[slots])
-        state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
-        table.state[slots] = np.where((state & KSM) != 0, state | ACTIVE, state & ~np.uint16(ACTIVE))
+        self._n.table.tree_key[slots] = digests
+        self._scanner.await_change(slots, digests)
 
     def on_hung(self, keys: I64, unseen: U8) -> None:
         """These pages' items hang on the stable node of their own frame."""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cluster.columns import changes
 from cluster.digest import Contents
 from cluster.frames import Frames
 from cluster.mailbox import Kind, Outbox
@@ -230,6 +231,9 @@ class NodeState:
     def rank_of(self, keys: I64) -> I64:
         """Rank in ksmd's list of each item's mm; -1 if it is not in the list."""
         mm = mm_of_key(keys)
-        index = mm & (MAX_MMS_PER_NODE - 1)
+        starts = np.flatnonzero(changes(mm))
+        run = mm[starts]
+        index = run & (MAX_MMS_PER_NODE - 1)
         known = index < self.ranks.shape[1]
-        return np.where(known, self.ranks[mm >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
+        ranks = np.where(known, self.ranks[run >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
+        return np.repeat(ranks, np.diff(starts, append=len(mm)))

@@ -21,10 +21,9 @@ from cluster.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
 
 @dataclass(slots=True)
 class Arrived:
-    """Events as they came: digest, scan position, item key, frame, kind."""
+    """Events as they came: digest, item key, frame, kind."""
 
     digest: U64
-    pos: I64
     key: I64
     frame: I64
     kind: U8
@@ -46,7 +45,7 @@ class Trees:
         self.shape = Shape() if node.tree_shape else None
         #: Less than every `order`.
         self.front = 0
-        self._arrived: list[tuple[U64, I64, I64, I64, U8]] = []
+        self._arrived: list[tuple[U64, I64, I64, U8]] = []
         #: Contents that are looked at again in every window until they drop out.
         self.recheck: U64 = empty(np.uint64)
         #: Grows with every change that `counts` depends on.
@@ -60,13 +59,15 @@ class Trees:
 
     # What nodes tell.
 
-    def on_event(self, digests: U64, pos: I64, keys: I64, frames: I64, kinds: U8) -> None:
-        self._arrived.append((digests, pos, keys, frames, kinds))
+    def on_event(self, digests: U64, keys: I64, frames: I64, kinds: U8) -> None:
+        self._arrived.append((digests, keys, frames, kinds))
 
     def arrived(self) -> Arrived:
         """The events since the last window."""
         arrived, self._arrived = self._arrived, []
-        none = (empty(np.uint64), empty(), empty(), empty(), empty(np.uint8))
+        if len(arrived) == 1:
+            return Arrived(*arrived[0])
+        none = (empty(np.uint64), empty(), empty(), empty(np.uint8))
         return Arrived(*(np.concatenate(column) for column in zip(none, *arrived, strict=True)))
 
     def on_withdraw(self, digests: U64, keys: I64) -> None:
