@@ -30,39 +30,40 @@ def is_in(values: Array, ascending: Array) -> Bool:
     """Which values are among the others. bool[n]."""
     if len(ascending) == 0:
         return np.zeros(len(values), np.bool_)
-    at = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    found: Bool = ascending[at] == values
+    at = np.searchsorted(ascending, values)
+    found: Bool = ascending[np.minimum(at, len(ascending) - 1)] == values
     return found
 
 
-def order_by(first: U64, then: I64) -> I64:
-    """Indices that sort by `first`, then by `then`; rows equal in both stay as they are. int64[n].
+def order_by(first: U64, then: I64) -> tuple[I64, U64]:
+    """Indices that sort by `first`, then by `then`, equal rows in their order; and `first` sorted."""
+    if not (then[1:] < then[:-1]).any():
+        return _packed(first)
+    order = np.argsort(then, kind="stable")
+    packed, found = _packed(first[order])
+    return order[packed], found
 
-    One sort of words that have the high bits of `first` above the index, if those tell all values apart.
+
+def _packed(words: U64) -> tuple[I64, U64]:
+    """Indices that sort the words, equal ones in their order, and the words sorted.
+
+    One sort of the words' high bits above the index, if those tell all different words apart.
     """
-    order = None
-    if (then[1:] < then[:-1]).any():
-        order = np.argsort(then, kind="stable")
-        first = first[order]
-    sorted_rows = _packed(first)
-    return sorted_rows if order is None else order[sorted_rows]
-
-
-def _packed(words: U64) -> I64:
-    """Indices that sort the words, equal ones in their order."""
-    bits = np.uint64(len(words).bit_length())
-    index = np.arange(len(words), dtype=np.uint64)
-    small = len(words) == 0 or int(words.max()) >> (64 - int(bits)) == 0
-    high = words if small else words >> bits
-    packed = np.sort((high << bits) | index)
-    order = packed & ((np.uint64(1) << bits) - np.uint64(1))
-    if not small and not _told_apart(packed >> bits, words[order]):
+    if len(words) == 0:
+        return np.empty(0, np.int64), words
+    low = np.uint64((1 << len(words).bit_length()) - 1)
+    packed = words << np.uint64(64 - int(words.max()).bit_length())
+    packed &= ~low
+    packed |= np.arange(len(words), dtype=np.uint64)
+    packed.sort()
+    order = packed & low
+    found = words[order]
+    packed[1:] ^= packed[:-1].copy()
+    if (changes(found) & (packed <= low))[1:].any():
         quick = np.argsort(words)
-        rank = np.cumsum(changes(words[quick]), dtype=np.uint64)
-        order = np.sort((rank << bits) | quick.astype(np.uint64)) & ((np.uint64(1) << bits) - np.uint64(1))
-    return order.view(np.int64)
-
-
-def _told_apart(high: U64, words: U64) -> bool:
-    """Whether no two different words that are neighbours have the same high bits."""
-    return not ((high[1:] == high[:-1]) & (words[1:] != words[:-1])).any()
+        packed = np.cumsum(changes(words[quick]), dtype=np.uint64) * (low + np.uint64(1))
+        packed |= quick.view(np.uint64)
+        packed.sort()
+        order = packed & low
+        found = words[order]
+    return order.view(np.int64), found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cluster.columns import rows_where
 from cluster.merge_plan import Plan, Problem
 from cluster.words import I64, U8, U64, Bool
@@ -22,11 +20,12 @@ class Events:
     kind: U8
     row: I64
 
-    def of(self, chosen: Bool | I64) -> Events:
-        if chosen.dtype == np.bool_:
-            rows = rows_where(chosen)
-            return self if isinstance(rows, slice) else self.of(rows)
-        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
+    def where(self, chosen: Bool) -> Events:
+        rows = rows_where(chosen)
+        return self if isinstance(rows, slice) else self.of(rows)
+
+    def of(self, rows: I64) -> Events:
+        return Events(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 @dataclass(slots=True)

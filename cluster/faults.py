@@ -196,7 +196,7 @@ class Faults:
         words = frames[np.isin(pfn_of(frames), stale)]
         words = words[np.unique(words, return_index=True)[1]]
         digests = n.frames.content[pfn_of(words)]
-        n.send_to_trees(Kind.STALE, digests, words, digests, words)
+        n.send_to_trees(Kind.STALE, n.home_of_frames(digests, words), words, digests, words)
 
     def on_set_content(self, frames: I64, ids: U64) -> None:
         n = self._n

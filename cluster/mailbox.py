@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from cluster.columns import changes
 from cluster.words import I64, Array
 
 
@@ -137,11 +138,12 @@ class Outbox:
         self, parts: list[tuple[Array, tuple[Array, ...]]]
     ) -> Iterator[tuple[int, tuple[Array, ...]]]:
         to = np.concatenate([part[0] for part in parts])
-        columns = [np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)]
+        columns = list(joined([part[1] for part in parts]))
         self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
-        order = np.argsort(to, kind="stable")
-        to, columns = to[order], [column[order] for column in columns]
-        first = np.flatnonzero(np.concatenate([[True], to[1:] != to[:-1]])).tolist()
+        if (to != to[0]).any():
+            order = np.argsort(to, kind="stable")
+            to, columns = to[order], [column[order] for column in columns]
+        first = np.flatnonzero(changes(to)).tolist()
         for low, high in zip(first, [*first[1:], len(to)], strict=True):
             yield int(to[low]), tuple(column[low:high] for column in columns)
 
@@ -152,10 +154,11 @@ def receive(parts: Iterable[Inbox]) -> Inbox:
     for part in parts:
         for kind, columns in part.items():
             rows.setdefault(kind, []).append(columns)
-    return {kind: _joined(rows[kind]) for kind in sorted(rows)}
+    return {kind: joined(rows[kind]) for kind in sorted(rows)}
 
 
-def _joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Tables of the same columns, one behind the other."""
     if len(parts) == 1:
         return parts[0]
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))

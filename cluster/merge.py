@@ -38,8 +38,9 @@ class Merger:
     def on_wait(self, keys: I64, digests: U64) -> None:
         """These pages wait in the unstable tree."""
         slots = self._slots(keys)
-        self._n.table.tree_key[slots] = digests
-        self._scanner.await_change(slots, digests)
+        table = self._n.table
+        table.tree_key[slots] = digests
+        self._scanner.await_change(slots, self._n.home_of_frames(digests, table.pte[slots]))
 
     def on_hung(self, keys: I64, unseen: U8) -> None:
         """These pages' items hang on the stable node of their own frame."""

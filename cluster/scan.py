@@ -35,6 +35,8 @@ from cluster.vma import Vma
 from cluster.window import Window
 from cluster.words import I64, U8, U16, U32, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
 
+#: Most pages visited at once: so few that columns of them stay in a core's cache.
+PORTION = 1 << 15
 #: Visits that smart_scan skips after a visit of a page of that age (skip_age()).
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
 #: A page younger than this is never skipped.
@@ -71,9 +73,7 @@ class Event(IntEnum):
 
 
 #: By event, whether it is that of a page that waits in the unstable tree if nothing else comes of it.
-CANDIDATES = np.isin(
-    np.arange(len(Event)), (Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.CANDIDATE_ORPHAN)
-)
+CANDIDATES = np.isin(np.arange(len(Event)), (Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.CANDIDATE_ORPHAN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,9 @@ class Scanner:
                 hit &= ~skipped
             active.append(np.flatnonzero(hit) + run.start)
         slots = np.concatenate(active) if active else np.empty(0, np.int64)
-        if len(slots):
+        for low in range(0, len(slots), PORTION):
             n.version += 1
-            self._visit(slots)
+            self._visit(slots[low : low + PORTION])
 
     def ranges(self, window: Window) -> list[SlotRange]:
         """Slots of the window's part of every process in ksmd's list; neighbours are joined."""
@@ -255,7 +255,8 @@ class Scanner:
         self._send_events(np.full(len(keys), event, np.uint8), digests, keys, frames)
 
     def _send_events(self, kinds: U8, digests: U64, keys: I64, frames: I64) -> None:
-        self._n.send_to_trees(Kind.EVENT, digests, frames, digests, keys, frames, kinds)
+        homes = self._n.home_of_frames(digests, frames)
+        self._n.send_to_trees(Kind.EVENT, homes, frames, digests, keys, frames, kinds)
 
     def _forget(self, slots: I64) -> None:
         """Items of pages that are gone, or not mergeable any more, are freed."""
@@ -335,22 +336,21 @@ class Scanner:
         table.state[slots] = state | CHECKED
         self.map_zero(zero)
         rows = rows_where(sent | looking)
-        slots, keys, digests, kinds = slots[rows], keys[rows], digests[rows], kinds[rows]
-        self._let_wait(slots, digests, kinds)
-        self._send_events(kinds, digests, keys, table.pte[slots])
-
-    def _let_wait(self, slots: I64, digests: U64, kinds: U8) -> None:
-        """Candidates wait in the unstable tree unless its home tells something else."""
+        slots, digests, kinds = slots[rows], digests[rows], kinds[rows]
+        frames = table.pte[slots]
+        homes = n.home_of_frames(digests, frames)
+        # Candidates wait in the unstable tree unless its home tells something else.
         wait = rows_where(CANDIDATES[kinds])
-        self.await_change(slots[wait], digests[wait])
+        self.await_change(slots[wait], homes[wait])
+        n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds)
 
-    def await_change(self, slots: I64, digests: U64) -> None:
-        """These pages wait in the unstable tree; nothing is to be done until something changes.
+    def await_change(self, slots: I64, homes: I64) -> None:
+        """These pages wait in unstable trees of these homes; nothing is to be done until something changes.
 
         The page of a KSM frame is to go back to its stable node, though.
         """
         table = self._n.table
-        table.home[slots] = self._n.home_of_frames(digests, table.pte[slots])
+        table.home[slots] = homes
         state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
         ksm = (state & KSM) != 0
         state &= ~np.uint16(ACTIVE)

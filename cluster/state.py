@@ -32,7 +32,7 @@ from cluster.words import (
 )
 
 #: More rmap_items than any stable node has.
-NO_LIMIT = 1 << 40
+NO_LIMIT = 1 << 30
 
 
 class Broken:
@@ -168,7 +168,8 @@ class NodeState:
         if self.knobs.merge_across_nodes and self.tree_shape:
             return np.zeros(len(digests), np.int64)
         if self.knobs.merge_across_nodes:
-            return (scramble(digests) % np.uint64(self.nodes)).astype(np.int64)
+            # The scrambled digest as a fraction of the nodes: a division would take several times as long.
+            return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
         return tree
 
     def home_of_frames(self, digests: U64, frames: I64) -> I64:
@@ -184,9 +185,9 @@ class NodeState:
         digests = self.table.tree_key[slots]
         return self.keys_of(slots), digests, self.table.home[slots].astype(np.int64)
 
-    def send_to_trees(self, kind: Kind, digests: U64, frames: I64, *columns: Array) -> None:
-        """Sends rows to the nodes whose trees have these KSM frames, or are to have them."""
-        self.out.send(kind, self.home_of_frames(digests, frames), *columns)
+    def send_to_trees(self, kind: Kind, homes: I64, frames: I64, *columns: Array) -> None:
+        """Sends rows to the homes of these KSM frames' contents, and to nodes whose trees have the frames."""
+        self.out.send(kind, homes, *columns)
         if self.strays:
             trees = np.array([self.strays.get(frame, -1) for frame in frames.tolist()], np.int64)
             stray = trees >= 0
