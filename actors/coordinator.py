@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
-
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
 from cluster.simulation import Simulation
 from cluster.spec import SimulationSpec
 
 
-@ray.remote(num_cpus=0)
 class Coordinator:
     """A thin shell around `cluster.simulation.Simulation`."""
 
