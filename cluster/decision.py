@@ -5,19 +5,22 @@ Most contents are simple, and `merge_plan` decides them all at once; what is lef
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cluster.changes import Changes
 from cluster.columns import is_in, order_by, rows_where
 from cluster.effects import Effects
 from cluster.events import Events, Solved
-from cluster.follow import follow
 from cluster.merge_plan import NOBODY, Problem, plan_regular, plan_stepwise
-from cluster.one_by_one import OneByOne
 from cluster.scan import CANDIDATES, Event
 from cluster.trees import Trees
 from cluster.window import Window
 from cluster.words import I64, U64, Bool, is_ksm_word, ksm_word
+
+if TYPE_CHECKING:
+    from cluster.one_by_one import OneByOne
 
 
 def _among(*kinds: Event) -> Bool:
@@ -65,7 +68,6 @@ class Decision:
         self.unsettled[self.node_group] = True
         self.events = self._with_visits(arrivals)
         self.solved: list[Solved] = []
-        self.one_by_one = OneByOne(trees, window, effects, changes)
 
     def _with_visits(self, arrivals: Events) -> Events:
         """The events that arrived and the visits of pages that wait, in order."""
@@ -95,7 +97,7 @@ class Decision:
         regular, stepwise, odd = self._sort_out()
         shape = self.trees.shape
         if shape is not None and (odd.any() or self._disturbed()):
-            self.one_by_one.walk(shape, self.active, self.events)
+            self._one_by_one().walk(shape, self.active, self.events)
         else:
             self._carry_out(regular, stepwise, odd)
         # Of what came new and was merged as far as it goes, no two pages wait, nor does one that could join.
@@ -108,9 +110,18 @@ class Decision:
         self._count(events.where(counted[events.group] | (regular[events.group] & other)))
         self._solve(np.flatnonzero(regular), events.where(regular[events.group] & ~other), regular=True)
         self._solve(np.flatnonzero(stepwise), events.where(stepwise[events.group]), regular=False)
-        self.one_by_one.decide(np.flatnonzero(odd), self.active, events, self.waiting_row)
+        if odd.any():
+            self._one_by_one().decide(np.flatnonzero(odd), self.active, events, self.waiting_row)
         if self.trees.shape is not None:
+            from cluster.follow import follow
+
             follow(self.trees.shape, self.solved, self.trees.unstable["key"])
+
+    def _one_by_one(self) -> OneByOne:
+        # Rarely needed; without it an actor starts sooner.
+        from cluster.one_by_one import OneByOne
+
+        return OneByOne(self.trees, self.window, self.effects, self.changes)
 
     def _disturbed(self) -> bool:
         """Whether searches may meet something that makes their way matter."""

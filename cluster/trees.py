@@ -8,15 +8,18 @@ ksmd has inserted in the current pass follows from the scan position.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.effects import Effects
 from cluster.mailbox import Kind
-from cluster.shape import Shape
 from cluster.sorted_table import SortedTable
 from cluster.state import NodeState
 from cluster.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
+
+if TYPE_CHECKING:
+    from cluster.shape import Shape
 
 
 @dataclass(slots=True)
@@ -39,11 +42,15 @@ class Trees:
         self.empty_chains = SortedTable()
         #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
         self.migrating = SortedTable(frame=np.int64, count=np.int32, dead=np.int8)
-        self.shape = Shape() if node.tree_shape else None
+        self.shape: Shape | None = None
         #: Pages that wait: item key; frame, or -1 if the page went; and the pass in which it changed or went
         #: after ksmd had put it in, or 0. With a shape also what it holds now; else it goes if it changes.
         self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32)
-        if self.shape is not None:
+        if node.tree_shape:
+            # Only for records; without it an actor starts sooner.
+            from cluster.shape import Shape
+
+            self.shape = Shape()
             self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32, holds=np.int64)
         #: Less than every `order`.
         self.front = 0
