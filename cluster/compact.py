@@ -24,12 +24,11 @@ from cluster.words import I64, node_of_frame, pfn_of
 class NodeCompaction:
     """A node's compactors, and what they need to know of the rest of the machine."""
 
-    def __init__(
-        self, node: NodeState, frames: MovableFrames, spec: CompactionSpec, migration: Migration
-    ) -> None:
-        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, frames))
+    def __init__(self, node: NodeState, spec: CompactionSpec, migration: Migration) -> None:
+        assert isinstance(node.frames, MovableFrames)
+        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
         self._n = node
-        self._frames = frames
+        self._frames = node.frames
         self._migration = migration
         #: The memory as it was before the compaction under way.
         self._twin: NodeMemory

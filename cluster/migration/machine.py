@@ -209,10 +209,11 @@ class Crew(Protocol):
 
 
 class MemoryHost:
-    """The memories of some nodes."""
+    """Memories of some nodes of a compaction scenario."""
 
-    def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
-        self.memories = memories
+    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        self.memories = {node: NodeMemory(spec, node, filled(spec, node)) for node in nodes}
+        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
 
     def take(self, turns: Sequence[Turn]) -> list[bool]:
         return [self.memories[turn.node].take(turn) for turn in turns]
@@ -220,14 +221,6 @@ class MemoryHost:
     def abandon(self, turns: Sequence[Turn]) -> None:
         for turn in turns:
             self.memories[turn.node].abandon(turn.compactor, turn.generation)
-
-
-class ScenarioHost(MemoryHost):
-    """Some nodes of a compaction scenario, full."""
-
-    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
-        super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
-        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
 
     def reports(self) -> list[NodeReport]:
         """What became of them; to be asked once, at the end."""
@@ -271,6 +264,6 @@ def _order(seed: int, node: int, round_number: int, waiting: list[int]) -> list[
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
     """A whole scenario in this process."""
-    host = ScenarioHost(range(spec.nodes), spec)
+    host = MemoryHost(range(spec.nodes), spec)
     drive(spec, range(spec.nodes), InlineCrew(host.memories))
     return host.reports()
