@@ -195,7 +195,7 @@ FAULTY = DriverSpec(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     knobs=KNOBS,
     steps=STEPS,
@@ -245,7 +245,7 @@ def test_nothing_but_places_changes(
         made.workload.check_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(KNOBS, STEPS)
 def test_ksmd_merges_what_it_merges_without_compaction(knobs: KsmSpec, steps: list[tuple[Any, ...]]) -> None:
     made, plain = Compacted(SPEC, knobs), Workload(knobs)
