@@ -19,8 +19,11 @@ class NodeActor:
     def take(self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> str:
         """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on."""
         self._host = Host(nodes, spec, snapshots)
+        self._own = nodes[0]
         self._number = 0
         self._last: list[object] = []
+        #: What its nodes sent each other in the last superstep.
+        self._kept: Parcels = []
         return str(ray.get_runtime_context().get_node_id())
 
     def step(
@@ -32,11 +35,14 @@ class NodeActor:
         node n. To be called with so many returns: the reports, then what goes to each actor.
         """
         if number != self._number:
-            parcels = [parcel for part in packed for parcel in pickle.loads(part)]
+            parcels = [*self._kept, *(parcel for part in packed if part for parcel in pickle.loads(part))]
+            self._kept = []
             reports, sent = self._host.step(command, parcels, to)
             by_actor: list[Parcels] = [[] for _ in range(actor_of[-1] + 1)]
             for parcel in sent:
                 by_actor[actor_of[parcel[1]]].append(parcel)
+            own = actor_of[self._own]
+            self._kept, by_actor[own] = by_actor[own], []
             # Most parcels are many small arrays; Ray takes three times as long over each of them.
             self._last = [reports, *(pickle.dumps(parcels, 5) if parcels else b"" for parcels in by_actor)]
             self._number = number
