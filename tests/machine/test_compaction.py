@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import run_passes
+from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.migration.frames import MovableFrames
 from cluster.migration.machine import InlineCrew, NodeMemory, NodeReport, Turn
 from cluster.migration.spec import CompactionSpec, DriverSpec
@@ -139,6 +140,7 @@ def test_all_sharers_follow_a_ksm_page(across: int) -> None:
     store, pfn = made.frames(0), pfn_of(np.array(after[:1]))
     assert (store.mapcount[pfn], store.content[pfn]) == (3, 77)
     assert store.is_ksm(pfn).all()
+    assert store.memory.pages.mapping[pfn] & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM
     # The stable node is found: one page more of the content maps the same frame.
     mm = made.machine.new_process(0)
     made.machine.map(mm, FIRST, 1)
