@@ -66,10 +66,8 @@ class On:
         if self.engine == "inline":
             fabric = InlineFabric(spec, {})
         else:
-            from actors.ray_fabric import RayFabric
-
             assert self.pool, "machines of the ray engine need On.started()"
-            fabric = RayFabric(*self.pool.take(spec, self.nodes_per_actor))
+            fabric = self.pool.fabric(spec, self.nodes_per_actor)
         yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
