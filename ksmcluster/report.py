@@ -44,6 +44,15 @@ def printed(what: RenderableType, console: Console) -> str:
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 
 
+def plain_table(*heads: str) -> Table:
+    """An empty table: texts in the first column, numbers in the others."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    shown.add_column(f"  {heads[0]}", overflow="fold")
+    for head in heads[1:]:
+        shown.add_column(head, justify="right", no_wrap=True)
+    return shown
+
+
 def as_text(result: Result) -> str:
     """The summary without colours."""
     return rendered(result, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
