@@ -1,0 +1,194 @@
+"""Pages a second on more and more nodes, each with as many pages; and on one and several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+from rich.table import Table
+
+from actors.engine import run_passes
+from actors.hosts import blocks
+from actors.runtime import connected
+from cluster.errors import SimulationError
+from ksmcluster import text
+from ksmcluster.bench.calibration import UNIT, calibrated
+from ksmcluster.bench.measure import Measure, Outcome, figure, spread
+from ksmcluster.bench.shapes import spread_out
+from ksmcluster.errors import UserError
+from ksmcluster.progress import Tell
+from ksmcluster.report import plain_table
+
+#: Pages of a node: half of each of its four processes' memory is in groups.
+PAGES_MULTIPLE = 8
+#: The first pass, the one that merges, and one in which nothing changes; the first two are timed.
+_PASSES, _TIMED = 3, 2
+
+
+@dataclass(slots=True)
+class Point:
+    """A number of nodes and the processes that they run in, measured so many times."""
+
+    nodes: int
+    processes: int
+    pages: int
+    #: Of the timed passes together.
+    seconds: list[float] = field(default_factory=list)
+    #: Of a calibration loop beside each.
+    loops: list[float] = field(default_factory=list)
+    #: Sent to other nodes in each pass.
+    bytes_sent: list[int] = field(default_factory=list)
+
+    def rates(self) -> tuple[float, ...]:
+        """Pages a second in each repetition."""
+        return tuple(_TIMED * self.pages / seconds for seconds in self.seconds)
+
+    def rate(self) -> float:
+        """Their median."""
+        return median(self.rates())
+
+    def core_ns(self, cores: int) -> float:
+        """Nanoseconds a page, of all cores that are at work."""
+        return min(self.processes, cores) / self.rate() * 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """All points by the number of nodes; on several processes also the largest machine in one."""
+
+    engine: str
+    cores: int
+    weak: tuple[Point, ...]
+    alone: Point | None
+
+    def ideal(self, point: Point) -> float:
+        """Pages a second if each core were as fast as at its best."""
+        return min(point.processes, self.cores) / self.best() * 1e9
+
+    def best(self) -> float:
+        """The least core nanoseconds a page."""
+        return min(point.core_ns(self.cores) for point in self.weak)
+
+
+def measure_scaling(
+    nodes: Sequence[int],
+    pages_per_node: int,
+    repeat: int,
+    *,
+    engine: str,
+    processes: int | None,
+    tell: Tell,
+) -> Scaling:
+    """With the engine `ray` on at most `processes` actors, by default one a core; `inline` on one.
+
+    Raises UserError for what the user can mend.
+    """
+    if pages_per_node < PAGES_MULTIPLE or pages_per_node % PAGES_MULTIPLE:
+        raise UserError(f"--pages-per-node {pages_per_node}: give a multiple of {PAGES_MULTIPLE}")
+    cores = len(os.sched_getaffinity(0))
+    most = 1 if engine == "inline" else processes or cores
+    weak = tuple(Point(n, _processes(n, most), n * pages_per_node) for n in sorted(set(nodes)))
+    last = weak[-1]
+    alone = Point(last.nodes, 1, last.pages) if last.processes > 1 else None
+    try:
+        with nullcontext() if engine == "inline" else connected(None):
+            for number in range(1, repeat + 1):
+                for point in [*weak, *([alone] if alone else [])]:
+                    where = f" in {text.counted(point.processes, 'actor')}" if engine == "ray" else ""
+                    tell(f"{number} of {repeat}: {text.counted(point.nodes, 'node')}{where}")
+                    _measure(point, engine)
+    except SimulationError as error:
+        raise UserError(str(error)) from error
+    return Scaling(engine, cores, weak, alone)
+
+
+def _processes(nodes: int, most: int) -> int:
+    """Actors that so many nodes are spread over, as evenly as they can be."""
+    return len(blocks(nodes, -(-nodes // most)))
+
+
+def _measure(point: Point, engine: str) -> None:
+    spec = spread_out(point.nodes, point.pages // point.nodes, _PASSES)
+    nodes_per_actor = -(-point.nodes // point.processes)
+    results, loop = calibrated(lambda: list(run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor)))
+    point.seconds.append(sum(result.wall_seconds for result in results[:_TIMED]))
+    point.loops.append(loop)
+    point.bytes_sent = [int(np.sum(result.nodes["bytes_sent"])) for result in results]
+
+
+def outcome(scaling: Scaling) -> Outcome:
+    """The numbers, and the tables."""
+    repeat = len(scaling.weak[0].seconds)
+    measures = [m for point in scaling.weak for m in _weak(scaling, point)]
+    title = f"Weak scaling, engine {scaling.engine}: first and merging pass; medians of {repeat}"
+    tables = [(title, _weak_table(scaling)), ("Sent between nodes", _traffic(scaling))]
+    if scaling.alone:
+        measures.append(_strong(scaling.weak[-1], scaling.alone))
+        tables.append(("Strong scaling, the largest machine", _strong_table(scaling.weak[-1], scaling.alone)))
+    return Outcome(tuple(measures), tuple(tables))
+
+
+def _weak(scaling: Scaling, point: Point) -> list[Measure]:
+    """The calibrated rate, and the best time a page against this one's, repetition by repetition."""
+    per_node = point.pages // point.nodes
+    name = f"scaling, {scaling.engine}, {per_node} pages a node: {text.counted(point.nodes, 'node')}"
+    calibrated_rates = tuple(r * loop for r, loop in zip(point.rates(), point.loops, strict=True))
+    used = min(point.processes, scaling.cores)
+    against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
+    return [
+        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s"),
+        Measure(f"{name}, time a page against the best", "x", against),
+    ]
+
+
+def _strong(together: Point, alone: Point) -> Measure:
+    ratios = tuple(a / t for a, t in zip(alone.seconds, together.seconds, strict=True))
+    nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
+    return Measure(
+        f"scaling, {nodes} of {per_node} pages: {together.processes} processes against 1", "x", ratios
+    )
+
+
+def _weak_table(scaling: Scaling) -> Table:
+    shown = plain_table("nodes", "processes", "pages", "pages/s", "from to", "core ns/page", "to best")
+    for point in scaling.weak:
+        core_ns = point.core_ns(scaling.cores)
+        shown.add_row(
+            f"  {point.nodes}",
+            str(point.processes),
+            f"{point.pages:,}",
+            _millions(point.rate()),
+            f"{_millions(min(point.rates()))} to {_millions(max(point.rates()))}",
+            f"{core_ns:,.0f}",
+            f"{core_ns / scaling.best():.2f}",
+        )
+    return shown
+
+
+def _millions(rate: float) -> str:
+    return f"{rate / 1e6:.2f}M"
+
+
+def _traffic(scaling: Scaling) -> Table:
+    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes a page")
+    for point in scaling.weak:
+        sizes = [text.size(sent) for sent in point.bytes_sent]
+        shown.add_row(f"  {point.nodes}", *sizes, f"{sum(point.bytes_sent) / point.pages:.1f}")
+    return shown
+
+
+def _strong_table(together: Point, alone: Point) -> Table:
+    shown = plain_table("processes", "seconds", "times as fast", "from to")
+    ratios = _strong(together, alone)
+    shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "")
+    shown.add_row(
+        f"  {together.processes}",
+        f"{median(together.seconds):.3f}",
+        figure(ratios.value),
+        spread(ratios.values),
+    )
+    return shown
