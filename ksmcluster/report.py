@@ -143,7 +143,10 @@ def _nodes(result: Result, plain: bool) -> RenderableType:
         share = f"{derived['ksm_mappings_remote_fraction']:.1%}".replace("%", " %")
         distance = derived["ksm_mappings_mean_distance"]
         grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
-    grid.add_row("  messages", f"{text.size(counters['bytes_sent'])} between nodes")
+    sent = result.summary["by_pass"]["bytes_sent"]
+    most = sent.index(max(sent))
+    in_all = text.size(counters["bytes_sent"])
+    grid.add_row("  messages", f"{in_all} between nodes, most in pass {most + 1}: {text.size(sent[most])}")
     pictures = (
         _picture(title, pages[-1], style, plain)
         for title, pages, style in (
