@@ -139,8 +139,9 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     calibrated_rates = tuple(r * loop for r, loop in zip(point.rates(), point.loops, strict=True))
     used = min(point.processes, scaling.cores)
     against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
+    sent = sum(point.bytes_sent) / point.pages
     return [
-        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s"),
+        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes a page sent"),
         Measure(f"{name}, time a page against the best", "x", against),
     ]
 

@@ -48,7 +48,7 @@ SHORT = Sizes(
     startup_packed=(1,),
     compaction_nodes=2,
     memory_nodes=4,
-    memory_pages=(1 << 12, 1 << 13, 1 << 14),
+    memory_pages=(1 << 13, 1 << 15, 1 << 16),
 )
 
 
