@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from cluster.migration.machine import NodeMemory
 from ksmcluster import text
@@ -25,7 +26,7 @@ def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcom
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
         memories = [NodeMemory(spec, node) for node in range(nodes)]
-        taken, loop = calibrated(lambda memories=memories: _run(memories), time.process_time)  # type: ignore[misc]
+        taken, loop = calibrated(partial(_run, memories), time.process_time)
         seconds.append(taken)
         loops.append(loop)
         moved = sum(memory.memory.vmstat.as_dict()["pgmigrate_success"] for memory in memories)

@@ -67,9 +67,12 @@ def passes(
     sizes = SHORT if short else FULL
 
     def measure(tell: Tell) -> Outcome:
-        from ksmcluster.bench.passes import bench_passes
+        from ksmcluster.bench.passes import measure_passes
+        from ksmcluster.bench.passes_outcome import outcome
 
-        return bench_passes(pages or sizes.pass_pages, repeat or sizes.repeat, with_ksmd=ksmd, tell=tell)
+        return outcome(
+            measure_passes(pages or sizes.pass_pages, repeat or sizes.repeat, with_ksmd=ksmd, tell=tell)
+        )
 
     _bench(measure, as_json, compare, max_regression, quiet)
 
@@ -106,7 +109,8 @@ def scaling(
 
     def measure(tell: Tell) -> Outcome:
         from ksmcluster.bench.plot import draw
-        from ksmcluster.bench.scaling import measure_scaling, outcome
+        from ksmcluster.bench.scaling import measure_scaling
+        from ksmcluster.bench.scaling_outcome import outcome
 
         found = measure_scaling(
             counts,

@@ -15,7 +15,8 @@ from ksmcluster.bench.calibration import calibrated
 from ksmcluster.bench.footprint import family, resident
 from ksmcluster.bench.memory import Line
 from ksmcluster.bench.programs import own_ray, run_program
-from ksmcluster.bench.scaling import Point, Scaling, outcome
+from ksmcluster.bench.scaling import Point, Scaling
+from ksmcluster.bench.scaling_outcome import outcome
 from ksmcluster.bench.shapes import grouped, spread_out
 from ksmcluster.bench.sizes import numbers
 from ksmcluster.bench.startup import measures_of
