@@ -171,7 +171,8 @@ def host() -> list[str]:
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "blake3"))
     return [
         f"{model[1] if model else platform.machine()}, {cores} cores, {memory:.0f} GiB; Linux "
-        f"{platform.release()}; Python {platform.python_version()}, {versions}."
+        f"{platform.release()}; Python {platform.python_version()}, {versions}. Load average of the last quarter "
+        f"of an hour, these measurements included: {os.getloadavg()[2]:.1f}."
     ]
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actors.engine import run_passes
-from cluster.results import Event, PassDone, PassStarted
 from ksmcluster.bench.shapes import spread_out
 
 #: The first pass, the one that merges, and two in which nothing changes.
@@ -37,16 +36,12 @@ def footprint(nodes: int, pages_per_node: int, engine: str, nodes_per_actor: int
     """Simulate, and look at the processes when the last pass is done."""
     found = Footprint(nodes * pages_per_node)
     start = time.perf_counter()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, PassStarted) and event.number == 1:
-            found.start_seconds = time.perf_counter() - start
-        if isinstance(event, PassDone) and event.result.number == PASSES:
-            found.pass_seconds = time.perf_counter() - start - found.start_seconds
-            found.peak, found.steady = resident()
-
     spec = spread_out(nodes, pages_per_node, PASSES)
-    list(run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor, on_event=on_event))
+    for result in run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor):
+        found.pass_seconds += result.wall_seconds
+        if result.number == PASSES:  # all that the nodes hold is still there
+            found.start_seconds = time.perf_counter() - start - found.pass_seconds
+            found.peak, found.steady = resident()
     return found
 
 

@@ -9,10 +9,10 @@ from statistics import fmean
 
 import numpy as np
 
-from actors.engine import run_passes
 from cluster.content import page_bytes
 from cluster.results import PassResult
 from ksmcluster.bench.calibration import calibrated
+from ksmcluster.bench.clocked import clocked
 from ksmcluster.bench.ksmd import KsmdPasses, ksmd_passes
 from ksmcluster.bench.shapes import GROUP, grouped
 from ksmcluster.errors import UserError
@@ -75,15 +75,12 @@ def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> R
 
 def simulated(pages: int, content: str) -> Passes:
     """Run it once."""
-    marks = [time.process_time()]
-    spec = grouped(pages, content, passes=2 + _STEADY)
-    results = list(run_passes(spec, engine="inline", on_event=lambda _: marks.append(time.process_time())))
-    seconds = [done - begun for begun, done in zip(marks[1::2], marks[2::2], strict=True)]
-    last = results[-1].nodes
+    run = clocked(grouped(pages, content, passes=2 + _STEADY), time.process_time)
+    last = run.results[-1].nodes
     return Passes(
-        fill=marks[1] - marks[0],
-        seconds=_by_phase(seconds),
-        modelled=_by_phase([_modelled(result) for result in results]),
+        fill=run.start,
+        seconds=_by_phase(run.seconds),
+        modelled=_by_phase([_modelled(result) for result in run.results]),
         merged=(int(last["pages_shared"].sum()), int(last["pages_sharing"].sum())),
     )
 

@@ -17,7 +17,8 @@ def outcome(scaling: Scaling) -> Outcome:
     """The numbers, and the tables."""
     repeat = len(scaling.weak[0].seconds)
     measures = [m for point in scaling.weak for m in _weak(scaling, point)]
-    title = f"Weak scaling, engine {scaling.engine}: first and merging pass; medians of {repeat}"
+    time = "CPU" if scaling.engine == "inline" else "wall"
+    title = f"Weak scaling, engine {scaling.engine}: first and merging pass, {time} time; medians of {repeat}"
     tables = [(title, _weak_table(scaling)), ("Sent between nodes", _traffic(scaling))]
     if scaling.alone:
         measures.append(_strong(scaling.weak[-1], scaling.alone))
