@@ -169,10 +169,11 @@ def host() -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     cores = len(os.sched_getaffinity(0))
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "ray", "blake3"))
+    load = os.getloadavg()[2]
     return [
         f"{model[1] if model else platform.machine()}, {cores} cores, {memory:.0f} GiB; Linux "
-        f"{platform.release()}; Python {platform.python_version()}, {versions}. Load average of the last quarter "
-        f"of an hour, these measurements included: {os.getloadavg()[2]:.1f}."
+        f"{platform.release()}; Python {platform.python_version()}, {versions}.",
+        f"Load average of the last quarter of an hour, these measurements included: {load:.1f}.",
     ]
 
 

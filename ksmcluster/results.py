@@ -163,6 +163,7 @@ def _summary(
             "simulated_seconds": [result.simulated_seconds for result in passes],
             "saved_bytes": saved.tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
+            "pages_to_scan": [result.pages_to_scan for result in passes],
         },
         "timing": _timing(timing, passes, totals["pages_scanned"]),
     }

@@ -43,7 +43,7 @@ REGIONS = (
 )
 SPEC = SimulationSpec(
     machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
-    ksm=KsmSpec(pages_to_scan=500, max_page_sharing=8),
+    ksm=KsmSpec(max_page_sharing=8, advisor_mode="scan-time", advisor_target_scan_time=1),
     processes=(ProcessSpec("rank", 11, REGIONS),),
     passes=5,
     windows_per_pass=3,
@@ -53,6 +53,7 @@ SPEC = SimulationSpec(
 def same(a: list[PassResult], b: list[PassResult]) -> bool:
     return len(a) == len(b) and all(
         x.simulated_seconds == y.simulated_seconds
+        and x.pages_to_scan == y.pages_to_scan
         and x.full_scans == y.full_scans
         and all(np.array_equal(x.nodes[name], y.nodes[name]) for name in x.nodes)
         for x, y in zip(a, b, strict=True)
