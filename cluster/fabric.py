@@ -21,7 +21,7 @@ class Fabric(Protocol):
         """One step of every node that gets a command or messages; their reports, by ascending node."""
 
 
-#: Messages upon which a node sends nothing. They may come with the next command: it is carried out after them.
+#: Messages upon which a node sends nothing. They may come with the next command, which is carried out last.
 QUIET = frozenset(
     {
         Kind.SET_CONTENT,

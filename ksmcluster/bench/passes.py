@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from cluster.content import page_bytes
+from cluster.digest import digest_pages
 from cluster.results import PassResult
 from ksmcluster.bench.calibration import calibrated
 from ksmcluster.bench.clocked import clocked
@@ -46,8 +47,8 @@ class Runs:
     simulated: dict[str, list[Passes]] = field(default_factory=lambda: {name: [] for name in CONTENTS})
     #: Seconds of a calibration loop beside each of them.
     calibrations: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CONTENTS})
-    #: CPU seconds to make the bytes of as many contents.
-    made: list[float] = field(default_factory=list)
+    #: CPU seconds to hash as many contents, apart: in a run it happens when memory is filled with them.
+    hashing: list[float] = field(default_factory=list)
     real: list[KsmdPasses] = field(default_factory=list)
 
 
@@ -63,7 +64,7 @@ def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> R
         if with_ksmd:
             tell(f"{number} of {repeat}: this host's ksmd")
             runs.real.append(ksmd_passes(pages, _KSMD_STEADY))
-        runs.made.append(_making(pages))
+        runs.hashing.append(_hashing(pages))
         for content in CONTENTS:
             tell(f"{number} of {repeat}: {content}")
             passes, loop = calibrated(partial(simulated, pages, content), time.process_time)
@@ -85,13 +86,16 @@ def simulated(pages: int, content: str) -> Passes:
     )
 
 
-def _making(pages: int) -> float:
-    """CPU seconds for the bytes of all contents: half of the pages, and one page of each group."""
+def _hashing(pages: int) -> float:
+    """CPU seconds to hash each content once: half of the pages, and one page of each group."""
     ids = np.arange(1, pages // 2 + pages // PAGES_MULTIPLE + 1, dtype=np.uint64)
-    start = time.process_time()
+    seconds = 0.0
     for at in range(0, len(ids), _PAGES_AT_ONCE):
-        page_bytes(ids[at : at + _PAGES_AT_ONCE])
-    return time.process_time() - start
+        contents = page_bytes(ids[at : at + _PAGES_AT_ONCE])
+        start = time.process_time()
+        digest_pages(contents)
+        seconds += time.process_time() - start
+    return seconds
 
 
 def _modelled(result: PassResult) -> float:

@@ -16,7 +16,7 @@ from ksmcluster.report import plain_table
 def outcome(runs: Runs) -> Outcome:
     """Rates; and, if the host's ksmd was measured, its CPU time against ours."""
     layout = f"{runs.pages:,} pages, half unique, half in groups of {GROUP}"
-    title = f"{layout}; medians of {len(runs.made)}, `times` from least to most"
+    title = f"{layout}; medians of {len(runs.hashing)}, `times` from least to most"
     return Outcome((*_rates(runs), *_against_ksmd(runs)), ((title, _table(runs)),))
 
 
@@ -59,16 +59,10 @@ def _against_ksmd(runs: Runs) -> list[Measure]:
 
 
 def _with_hashing(runs: Runs) -> Measure:
-    """Pages may be hashed when memory is filled, which counts here; to make their bytes does not."""
-    hashing = (
-        max(passes.fill - without.fill - made, 0.0)
-        for passes, without, made in zip(
-            runs.simulated["bytes"], runs.simulated["symbolic"], runs.made, strict=True
-        )
-    )
+    """Pages are hashed when memory is filled; ksmd has it to do in its passes, so it counts."""
     values = tuple(
-        sum(real.seconds.values()) / (sum(passes.seconds.values()) + hashed)
-        for real, passes, hashed in zip(runs.real, runs.simulated["bytes"], hashing, strict=True)
+        sum(real.seconds.values()) / (sum(passes.seconds.values()) + hashing)
+        for real, passes, hashing in zip(runs.real, runs.simulated["bytes"], runs.hashing, strict=True)
     )
     return Measure(f"pass, {runs.pages} pages: bytes, all three and hashing, against ksmd", "x", values)
 
@@ -82,7 +76,7 @@ def _table(runs: Runs) -> Table:
     shown = plain_table("", "CPU ms", "pages/s", f"{what} ms", "times")
     for content, of_content in runs.simulated.items():
         if content == "bytes":
-            shown.add_row("  bytes, making them", *_cells(runs.pages, median(runs.made)))
+            shown.add_row("  bytes, hashing", *_cells(runs.pages, median(runs.hashing)))
         fill = median(passes.fill for passes in of_content)
         shown.add_row(f"  {content}, filling", *_cells(runs.pages, fill))
         for phase in PHASES:
