@@ -21,7 +21,7 @@ class Fabric(Protocol):
         """One step of every node that gets a command or messages; their reports, by ascending node."""
 
 
-#: Messages upon which a node sends nothing. They may come with the next command, which is carried out last.
+#: Messages upon which a node sends nothing. They may come with the next command, and are taken in before it.
 QUIET = frozenset(
     {
         Kind.SET_CONTENT,
@@ -73,13 +73,17 @@ class Host:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
-        """One superstep of the nodes `to`, ascending: their reports, and what they sent."""
+        """One superstep of the nodes `to`, ascending: their reports, and what they sent.
+
+        The list of parcels is empty afterwards, so that each inbox goes as soon as it was taken in.
+        """
         inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
         for _, node, inbox in sorted(parcels, key=lambda parcel: parcel[0]):
             inboxes[node].append(inbox)
+        parcels.clear()
         reports, sent = [], []
         for node in to:
-            report, packed = self.nodes[node].step(command, receive(inboxes[node]))
+            report, packed = self.nodes[node].step(command, receive(inboxes.pop(node)))
             reports.append(report)
             sent += [(node, other, inbox) for other, inbox in packed.items()]
         return reports, sent
