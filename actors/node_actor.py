@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ray
 
 from cluster.fabric import Host, Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from cluster.migration.machine import Turn
 
 
 class NodeActor:
@@ -34,6 +38,18 @@ class NodeActor:
         #: What its nodes sent each other in the last superstep.
         self._kept: Parcels = []
         return str(ray.get_runtime_context().get_node_id())
+
+    # A turn that Ray repeats would be another one.
+    @ray.method(max_task_retries=0)
+    def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
+        """Turns of compactors of its nodes; which are done."""
+        return [self._host.nodes[turn.node].compaction.memory.take(turn) for turn in turns]
+
+    def abandon(self, turns: Sequence[Turn]) -> None:
+        """Whoever drove these compactors is gone; they are of these generations from now on."""
+        for turn in turns:
+            memory = self._host.nodes[turn.node].compaction.memory
+            memory.abandon(turn.compactor, turn.generation)
 
     def step(self, number: int, command: bytes, to: list[int], *packed: bytes) -> list[bytes]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.

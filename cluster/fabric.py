@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.commands import Command
 from cluster.mailbox import Inbox, Kind, receive
 from cluster.node import Node, Report
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from cluster.migration.machine import NodeMemory
 
 
 class Fabric(Protocol):
@@ -71,6 +74,11 @@ class Host:
         self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
     ) -> None:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
+
+    @property
+    def memories(self) -> dict[int, NodeMemory]:
+        """What compactors work on; SimulationError if the scenario has none."""
+        return {number: node.compaction.memory for number, node in self.nodes.items()}
 
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
         """One superstep of the nodes `to`, ascending: their reports, and what they sent.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from cluster.migration.fill import filled
 from cluster.migration.machine import NodeMemory
 from ksmcluster import text
 from ksmcluster.bench.calibration import calibrated
@@ -12,8 +13,8 @@ from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.config.compaction import to_compaction_spec
 from ksmcluster.errors import UserError
+from ksmcluster.printing import numbers
 from ksmcluster.progress import Tell
-from ksmcluster.report import plain_table
 
 
 def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcome:
@@ -25,7 +26,7 @@ def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcom
     seconds, loops, moved = [], [], 0
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
-        memories = [NodeMemory(spec, node) for node in range(nodes)]
+        memories = [NodeMemory(spec, node, filled(spec, node)) for node in range(nodes)]
         taken, loop = calibrated(partial(_run, memories), time.process_time)
         seconds.append(taken)
         loops.append(loop)
@@ -39,7 +40,7 @@ def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcom
         Measure(f"{name}: moves", "moves/calibration", calibrated_rates),
         Measure(f"{name}: moves a second", "moves/s", rates),
     )
-    shown = plain_table("nodes", "pages moved", "moves/s of CPU", "from to")
+    shown = numbers("nodes", "pages moved", "moves/s of CPU", "from to")
     shown.add_row(f"  {nodes}", f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
     return Outcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
 
