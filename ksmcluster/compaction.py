@@ -26,7 +26,7 @@ from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, write_directory
-from ksmcluster.printing import WIDTH, plain_table, printed
+from ksmcluster.printing import WIDTH, numbers, printed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,7 +135,7 @@ def _heading(result: CompactionResult) -> Text:
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:
-    table = plain_table("", "obtained", "failed")
+    table = numbers("", "obtained", "failed")
     says = {
         "before": "before compaction",
         "movable_off": "compacted, drivers' pages cannot move",
@@ -149,7 +149,7 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
 
 
 def _blocks(summary: Mapping[str, Any]) -> Table:
-    table = plain_table("order", "size", *(head for head, _, _ in STATES.values()))
+    table = numbers("order", "size", *(head for head, _, _ in STATES.values()))
     for order in range(MAX_ORDER + 1):
         counts = [f"{summary['free_blocks'][name][order]:,}" for name in STATES]
         table.add_row(f"  {order}", text.size(PAGE_SIZE << order), *counts)
@@ -158,7 +158,7 @@ def _blocks(summary: Mapping[str, Any]) -> Table:
 
 def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
     """A line for each driver."""
-    table = plain_table("driver", *COUNTS.values())
+    table = numbers("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
     return table
@@ -166,7 +166,7 @@ def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
 
 def contention(counts: Mapping[str, int]) -> Table:
     """How compactors were in each other's way."""
-    table = plain_table("", "")
+    table = numbers("", "")
     table.show_header = False
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",

@@ -16,7 +16,7 @@ from cluster.spec import PAGE_SIZE
 from ksmcluster import text
 from ksmcluster.compaction import contention, drivers
 from ksmcluster.node_reports import STATES
-from ksmcluster.printing import WIDTH, plain_table, printed
+from ksmcluster.printing import WIDTH, numbers, printed
 from ksmcluster.results import Result
 
 #: Nodes in a line of a picture.
@@ -171,7 +171,7 @@ def _compaction(result: Result) -> dict[str, RenderableType]:
 def _obtained(by_pass: Mapping[str, Any]) -> Table:
     """Blocks that could be had, and what was moved for them."""
     heads = (head for head, _, _ in STATES.values())
-    table = plain_table("pass", *heads, "pages moved", "of them KSM")
+    table = numbers("pass", *heads, "pages moved", "of them KSM")
     columns = [*(by_pass["obtained"][name] for name in STATES), by_pass["pages_moved"]]
     for number, cells in enumerate(zip(*columns, by_pass["ksm_pages_moved"], strict=True), 1):
         table.add_row(f"  {number:>4}", *(f"{cell:,}" for cell in cells))
