@@ -10,6 +10,9 @@ from cluster.migration.memory import Memory
 from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations
 from cluster.words import I64, Bool
 
+LRU = "lru"  #: how LRU pages are called among the drivers
+GUESTS = "guests"  #: and pages of other nodes' drivers
+
 
 @dataclass(slots=True)
 class MoveCounts:
@@ -21,6 +24,7 @@ class MoveCounts:
     retried: int = 0  #: attempts to move a page after its first one
     failed: int = 0  #: pages put back after an attempt that failed
     put_back: int = 0  #: pages put back, those not tried included
+    moved_away: int = 0  #: of those moved, to other nodes
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -33,6 +37,7 @@ class Counted:
         operations = memory.operations[owner]
         if operations is None:
             raise ValueError(f"nobody is registered as owner {owner}")
+        self.owner = owner
         self.counts = MoveCounts()
         self.attempts = 0  #: pages for which the owner was asked to move them
         self._inner: MovableOperations = operations

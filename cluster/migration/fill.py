@@ -13,7 +13,9 @@ from cluster.migration.drivers.registry import Driver, DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
 from cluster.migration.pages import PG_LRU, Kind, MigrateType, PageMap
+from cluster.migration.remote import Guests, Proxies
 from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.migration.transfer import Lodging
 from cluster.words import I64
 
 #: Allocations that fill a node: owners take turns, so that their pages lie mixed in every pageblock.
@@ -44,12 +46,16 @@ class _Owner:
 
 @dataclass(slots=True)
 class Filled:
-    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages."""
+    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages.
+
+    lodging: with guests and proxies, if the scenario moves pages between nodes.
+    """
 
     memory: Memory
     drivers: list[Driver]
     owners: list[int]
     lru: LruPages
+    lodging: Lodging | None
 
 
 def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
@@ -58,15 +64,16 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
     movable False: no driver implements the calls, so its pages look like any page of the kernel's. Which
     page is where does not depend on it.
     """
-    pages = PageMap(spec.pages_per_node)
-    pages.set_free(np.ones(pages.count, np.bool_))
-    memory = Memory(pages, [Zone(pages, 0, pages.count)])
+    size = spec.pages_per_node
+    pages = PageMap(2 * size if spec.relocations else size)
+    pages.set_free(np.arange(pages.count) < size)
+    memory = Memory(pages, [Zone(pages, 0, size)])
     lru = LruPages(memory)
     made = [_made(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
-    fixed = memory.alloc_bulk(round(spec.unmovable * pages.count), MigrateType.UNMOVABLE)
+    fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
     pages.kind[fixed] = Kind.UNMOVABLE
-    owners = [_of_driver(d, driver, pages.count) for d, driver in zip(spec.drivers, drivers, strict=True)]
+    owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
     _fill(memory, owners)
     rng = np.random.default_rng((spec.seed, node))
@@ -76,7 +83,10 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
     if not movable:
         pages.mapping[pages.flags & PG_LRU == 0] = 0
-    return Filled(memory, drivers, [owner for _driver, owner in made], lru)
+    lodging = None
+    if spec.relocations:
+        lodging = Lodging(memory, lru, Guests(memory), Proxies(memory, node, size))
+    return Filled(memory, drivers, [owner for _driver, owner in made], lru, lodging)
 
 
 def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
@@ -101,14 +111,14 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
         lru.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
-    wanted = int(spec.lru * memory.pages.count)
+    wanted = int(spec.lru * spec.pages_per_node)
     return _Owner(allocate, memory.put, wanted, spec.lru_discard, [])
 
 
 def _fill(memory: Memory, owners: list[_Owner]) -> None:
     """Always the owner that is farthest from what it wants, in parts of its own; until all have it."""
-    chunk = max(memory.pages.count // _TURNS, 1)
     zone = memory.zones[0]
+    chunk = max((zone.end - zone.start) // _TURNS, 1)
     left = [owner for owner in owners if owner.wanted]
     while left:
         owner = min(left, key=lambda o: o.used / o.wanted)

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from cluster.migration.buddy import Zone
+from cluster.migration.counting import GUESTS, LRU
 from cluster.migration.drivers.registry import DriverError, make_driver
-from cluster.migration.machine import LRU
 from cluster.migration.memory import Memory
 from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
@@ -96,8 +96,9 @@ class Driver(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name == LRU:
-            raise refusal([("name", f'"{LRU}" is what LRU pages are called')])
+        if self.name in (LRU, GUESTS):
+            what = {LRU: "LRU pages", GUESTS: "pages of other nodes' drivers"}[self.name]
+            raise refusal([("name", f'"{self.name}" is what {what} are called')])
         pages = PageMap(MAX_BLOCK_PAGES)
         pages.set_free(np.ones(pages.count, np.bool_))
         memory = Memory(pages, [Zone(pages, 0, pages.count)])
