@@ -84,8 +84,9 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How a transfer stands: pages moved so far, as the node that wrote last knows."""
+    """How a transfer stands. moved: pages so far, as this node knows; written: or it has to wait."""
 
+    written: bool
     done: bool
     moved: int
 
@@ -158,17 +159,17 @@ class NodeTransfers:
         """The node answers a letter, or has done so before."""
         endpoint = self._endpoints[turn.transfer]
         if not isinstance(endpoint, Departure):
-            endpoint.answer(turn.serial, letter)
-            return Carried(done=False, moved=0)
+            written = endpoint.answer(turn.serial, letter)
+            return Carried(written is not None, done=False, moved=0)
         attempts, away = self._attempts(), endpoint.by_owner.copy()
-        endpoint.answer(turn.serial, letter)
+        written = endpoint.answer(turn.serial, letter)
         away = endpoint.by_owner - away
         place = endpoint.transfer.relocation, endpoint.transfer.target
         self.attempts[place] += self._attempts() - attempts
         self.sent[place] += away.sum()
         for counted in self._counted.values():
             counted.counts.moved_away += int(away[counted.owner])
-        return Carried(endpoint.done, endpoint.moved)
+        return Carried(written is not None, endpoint.done, endpoint.moved)
 
     def _attempts(self) -> int:
         return sum(counted.attempts for counted in self._counted.values())

@@ -60,13 +60,13 @@ class Relocator:
         return turns
 
     def took(self, turn: Carry, carried: Carried) -> None:
-        """A letter was written."""
+        """A letter was written, or its writer has to wait."""
         transfer, serial = self._under_way[turn.transfer]
         self._moved[turn.transfer] = max(carried.moved, self._moved.get(turn.transfer, 0))
         if carried.done:
             del self._under_way[turn.transfer]
         else:
-            self._under_way[turn.transfer] = transfer, serial + 1
+            self._under_way[turn.transfer] = transfer, serial + carried.written
 
     def _plan(self, relocations: Sequence[tuple[int, RelocationSpec]]) -> Iterator[tuple[Transfer, ...]]:
         """Round after round."""

@@ -105,20 +105,21 @@ class Endpoint:
     def __init__(self) -> None:
         self.last: Letter | None = None
 
-    def answer(self, serial: int, letter: Letter | None) -> Letter:
+    def answer(self, serial: int, letter: Letter | None) -> Letter | None:
         """The letter with this number, which answers the one before it (None for the first).
 
-        One that was written already is not written again, whatever is to be answered.
-        Raises PageStateError for a letter out of its turn.
+        One that was written already is not written again, whatever is to be answered. None: not now, as a
+        page is locked by someone else. Raises PageStateError for a letter out of its turn.
         """
         if self.last is not None and serial <= self.last.serial:
             return self.last
         if serial != (0 if letter is None else letter.serial + 1):
             raise PageStateError(f"letter {serial} cannot answer {letter}")
-        self.last = self._write(serial, letter)
-        return self.last
+        written = self._write(serial, letter)
+        self.last = self.last if written is None else written
+        return written
 
-    def _write(self, serial: int, letter: Letter | None) -> Letter:
+    def _write(self, serial: int, letter: Letter | None) -> Letter | None:
         raise NotImplementedError
 
 
@@ -136,18 +137,19 @@ class Departure(Endpoint):
         self._low = lodging.memory.zones[0].start
         self._isolated = _NO_PAGES
         self._full = False
+        self._waiting = False
 
     @property
     def done(self) -> bool:
         return isinstance(self.last, Offer) and self.last.pages == 0
 
-    def _write(self, serial: int, letter: Letter | None) -> Letter:
+    def _write(self, serial: int, letter: Letter | None) -> Letter | None:
         match letter:
             case None | Landed():
                 self._isolate()
                 return Offer(serial, len(self._isolated))
             case Room(pages=room):
-                return self._send(serial, room)
+                return None if self._waits() else self._send(serial, room)
         raise PageStateError(f"{letter} is no letter to the source")
 
     def _isolate(self) -> None:
@@ -177,6 +179,13 @@ class Departure(Endpoint):
             self._memory.vmstat.skipped_isolated += isolated(pages, self._low, stop)
             self._low = stop
         return found
+
+    def _waits(self) -> bool:
+        """A compactor looks at one of the batch, and has it locked."""
+        locked = bool(self._memory.pages.locked(self._isolated).any())
+        self._memory.vmstat.lock_waits += locked and not self._waiting
+        self._waiting = locked
+        return locked
 
     def _send(self, serial: int, room: int) -> Parcel:
         """Drivers move as many of the batch as there is room for; the others are put back."""

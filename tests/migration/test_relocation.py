@@ -15,10 +15,10 @@ from cluster.migration.drivers.base import NO_PAGE, PageDriver
 from cluster.migration.drivers.faulty import Faulty
 from cluster.migration.flows import evened, flows
 from cluster.migration.machine import MemoryHost, NodeReport, Turn, compact_inline
-from cluster.migration.movable import MigrateMode, PageStateError
+from cluster.migration.movable import MigrateMode, PageStateError, lock, unlock
 from cluster.migration.pages import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.migration.relocated import Relocated, relocated, simulated_seconds
-from cluster.migration.relocation import Carry, Drained, Drop, Open, Stayed, TakeDropped
+from cluster.migration.relocation import Carried, Carry, Drained, Drop, Open, Stayed, TakeDropped
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
 from cluster.migration.transfer import Transfer
 from cluster.words import I64
@@ -209,6 +209,22 @@ def test_a_letter_out_of_turn() -> None:
         carry(host, transfer, 2)
 
 
+def test_a_page_that_a_compactor_has_locked_is_waited_for() -> None:
+    host = world(SPEC_OF_WORLD)
+    transfer = Transfer(0, 0, 0, 1, 700)
+    host.ask(Open((transfer,)))
+    assert carry(host, transfer, 0).written
+    assert carry(host, transfer, 1).written
+    memory = host.memories[0].memory
+    page = np.flatnonzero(memory.pages.flags & PG_ISOLATED)[:1]
+    lock(memory.pages, page)
+    for _ in range(3):
+        assert carry(host, transfer, 2) == Carried(written=False, done=False, moved=0)
+    assert memory.vmstat.lock_waits == 1
+    unlock(memory.pages, page)
+    assert carry(host, transfer, 2).moved > 0
+
+
 # nothing is lost
 
 ODD = DriverSpec("odd", "faulty", 0.3, 0.5)
@@ -238,12 +254,12 @@ def world(spec: CompactionSpec) -> MemoryHost:
     return host
 
 
-def carry(host: MemoryHost, transfer: Transfer, serial: int) -> bool:
-    """The letter with this number is written, or has been; whether the transfer is done."""
+def carry(host: MemoryHost, transfer: Transfer, serial: int) -> Carried:
+    """The letter with this number is written, or has been."""
     ends = (transfer.source, transfer.target)
     node, peer = ends if serial % 2 == 0 else ends[::-1]
     turns = [Carry(node, peer, transfer.number, serial)]
-    return host.carry(turns, host.letters(turns))[0].done
+    return host.carry(turns, host.letters(turns))[0]
 
 
 def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[int], int]:
@@ -313,7 +329,7 @@ def test_a_page_that_its_driver_gives_up_on_the_way() -> None:
     before, _lru, used = holdings(host)
     host.ask(Open((transfer := Transfer(0, 0, 0, 1, 100),)))
     serial = 0
-    while not carry(host, transfer, serial):
+    while not carry(host, transfer, serial).done:
         serial += 1
     settled(host)
     after, _lru, used_after = holdings(host)
@@ -362,10 +378,11 @@ def test_nothing_is_lost_between_nodes(
             if order.random() < 0.3:
                 # somebody who died has sent this, or sends it again
                 carry(host, transfer, order.randint(0, transfers[transfer]))
-            elif carry(host, transfer, transfers[transfer]):
-                del transfers[transfer]
             else:
-                transfers[transfer] += 1
+                carried = carry(host, transfer, transfers[transfer])
+                transfers[transfer] += carried.written
+                if carried.done:
+                    del transfers[transfer]
             some_compactor(host, compactors, order)
             if release and order.random() < 0.3:
                 free_some(host, order)
