@@ -22,11 +22,13 @@ from rich.text import Text
 
 from cluster.migration.machine import NodeReport
 from cluster.migration.pages import MAX_ORDER
+from cluster.migration.relocated import simulated_seconds
+from cluster.migration.spec import CompactionSpec
 from cluster.spec import PAGE_SIZE
-from ksmcluster import __version__, text
+from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario
-from ksmcluster.output import NODES, write_directory
+from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+from ksmcluster.output import NODES, RELOCATIONS, write_directory
 from ksmcluster.report import WIDTH, printed
 
 if TYPE_CHECKING:
@@ -93,11 +95,21 @@ class CompactionResult:
             },
             "by_driver": by_driver,
             "bytes_moved": PAGE_SIZE * sum(counts["moved"] for counts in by_driver.values()),
+            **relocations.bytes_moved(by_driver),
+            "relocations": relocations.summary(self._spec, reports),
             "contention": {name: vmstat.pop(name) for name in CONTENTION},
             "vmstat": vmstat,
-            "simulated_seconds": max(r.seconds for r in reports),
+            "simulated_seconds": simulated_seconds(self._spec, reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
+
+    @cached_property
+    def _spec(self) -> CompactionSpec:
+        return to_compaction_spec(self.config)
+
+    def relocations(self) -> RenderableType | None:
+        """What was moved between nodes, for a person; None if the scenario moves nothing."""
+        return relocations.report(self._spec, self.reports) if self.config.migration.relocate else None
 
     def _counts(self, driver: str) -> dict[str, int]:
         counts = [report.by_driver[driver].as_dict() for report in self.reports]
@@ -108,13 +120,16 @@ class CompactionResult:
         return json.dumps(self.summary, indent=2) + "\n"
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables that `save` writes, by the names of their files: one row a node."""
+        """The tables that `save` writes, by the names of their files."""
         import pyarrow as pa
 
-        return {NODES: pa.Table.from_pylist([_row(report) for report in self.reports])}
+        tables = {NODES: pa.Table.from_pylist([_row(report) for report in self.reports])}
+        if self.config.migration.relocate:
+            tables[RELOCATIONS] = pa.Table.from_pylist(relocations.rows(self._spec, self.reports))
+        return tables
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, nodes.parquet and config.toml: all of them, or none if that fails."""
+        """Write summary.json, config.toml and the tables: all of them, or none if that fails."""
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
@@ -136,18 +151,20 @@ def report(result: CompactionResult) -> RenderableType:
     """The summary that a person reads."""
     summary = result.summary
     size = text.size(PAGE_SIZE << summary["order"])
-    sections = {
+    sections: dict[str, RenderableType | None] = {
         f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} asked for": (
             _obtained(summary)
         ),
         "Free blocks, all nodes": _blocks(summary),
         "Pages by driver": _drivers(summary["by_driver"]),
+        "Moved between nodes": result.relocations(),
         "Contention": _contention(summary["contention"]),
         "Time": _time(summary),
     }
     parts: list[RenderableType] = [_heading(result)]
     for title, section in sections.items():
-        parts += [Text(), Text(title, style="bold cyan"), section]
+        if section is not None:
+            parts += [Text(), Text(title, style="bold cyan"), section]
     return Group(*parts)
 
 
@@ -214,14 +231,20 @@ def _contention(counts: Mapping[str, int]) -> Table:
     return table
 
 
+def _moved(summary: Mapping[str, Any]) -> str:
+    within = text.size(summary["bytes_moved_within"])
+    if not summary["relocations"]:
+        return f"{within} moved on all"
+    return f"moved {within} within nodes, {text.size(summary['bytes_moved_between'])} between them"
+
+
 def _time(summary: Mapping[str, Any]) -> Table:
     timing = summary["timing"]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=20)
     grid.add_column()
-    moved = text.size(summary["bytes_moved"])
     milliseconds = summary["simulated_seconds"] * 1e3
-    grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {moved} moved on all")
+    grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {_moved(summary)}")
     start, wall = text.seconds(timing["start_seconds"]), text.seconds(timing["wall_seconds"])
     grid.add_row("  on this host", f"{wall}, of which {start} to start ({timing['engine']})")
     if timing["compactors_abandoned"]:

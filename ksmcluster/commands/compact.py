@@ -28,6 +28,10 @@ def compact(
     migration_actors: Annotated[
         int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
     ] = 4,
+    drain: Annotated[
+        list[int] | None,
+        typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, nodes.parquet and config.toml.")
     ] = None,
@@ -48,7 +52,8 @@ def compact(
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
         check_directory(output)
-    config = load_compaction(scenario, Overrides(nodes, seed, settings=tuple(settings or ())))
+    overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
+    config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(
             config,

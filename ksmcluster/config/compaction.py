@@ -16,9 +16,10 @@ from cluster.migration.drivers.registry import DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
-from ksmcluster.config.machine import MOST_NODES
+from ksmcluster.config.machine import MOST_NODES, Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
+from ksmcluster.config.relocation import Relocate, relocation_problems
 from ksmcluster.config.scenario import Seed, Title
 from ksmcluster.config.sizes import Pages, format_size
 from ksmcluster.config.tables import Count, Finite, Name, Share, Table, key
@@ -47,6 +48,7 @@ class CompactionMachine(Table):
     lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")
     unmovable: Part = key(SPEC["unmovable"], "Part of it in pages of the kernel, which never move.")
+    topology: Topology = Field(default_factory=lambda: Topology(), description="Distances between the nodes.")
 
     @field_validator("memory_per_node")
     @classmethod
@@ -55,6 +57,11 @@ class CompactionMachine(Table):
             least = format_size(2 * PAGEBLOCK_PAGES)
             raise ValueError(f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}")
         return pages
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        fit(self.topology, self.nodes)
+        return self
 
 
 class Migration(Table):
@@ -67,6 +74,7 @@ class Migration(Table):
     compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
     batch: Count = key(SPEC["batch"], "Most pages that a step of a compactor locks or moves.", "pages")
     turn: Count = key(SPEC["turn"], "Steps of a compactor before it is another one's turn.")
+    relocate: Annotated[tuple[Relocate, ...], Field(strict=False)] = key((), "What moves between nodes.")
 
     @field_validator("kernel", mode="before")
     @classmethod
@@ -76,11 +84,13 @@ class Migration(Table):
 
 
 class MigrationCost(Table):
-    """Simulated time of compactors."""
+    """Simulated time of compactors and transfers."""
 
     scan_ns: Finite = key(COST.scan, "For each page that a scanner looks at.", "ns")
     attempt_ns: Finite = key(COST.attempt, "For each attempt to move a page.", "ns")
-    copy_ns: Finite = key(COST.copy, "For each page moved.", "ns")
+    copy_ns: Finite = key(
+        COST.copy, "For each page moved within a node; between nodes, times their distance / 10.", "ns"
+    )
 
 
 class Driver(Table):
@@ -139,6 +149,7 @@ class CompactionScenario(Table):
             )
         if 1 << self.migration.order > self.machine.memory_per_node:
             yield "migration.order", "such a block is larger than the memory of a node"
+        yield from relocation_problems(self.migration.relocate, self.machine.nodes)
 
 
 def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
@@ -156,5 +167,7 @@ def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
         unmovable=machine.unmovable,
         seed=scenario.simulation.seed,
         cost=MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns),
-        **scenario.migration.model_dump(),
+        relocations=tuple(relocation.to_spec() for relocation in scenario.migration.relocate),
+        distance=machine.topology.build(machine.nodes),
+        **scenario.migration.model_dump(exclude={"relocate"}),
     )

@@ -79,6 +79,7 @@ def test_config_list(run: Run) -> None:
         "default",
         "tiny",
         "vm-farm",
+        "compaction-drain",
         "compaction-gpu",
         "compaction-zram",
     ]
