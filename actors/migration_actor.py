@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
-from cluster.migration.machine import MemoryHost, NodeReport, Turn
+from cluster.migration.machine import NodeReport, ScenarioHost, Turn
 from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
 from cluster.migration.transfer import Letter
@@ -22,16 +22,16 @@ from cluster.migration.transfer import Letter
 
 @ray.remote(num_cpus=0)
 class MemoryActor:
-    """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
+    """A thin shell around `cluster.migration.machine.ScenarioHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
-        self._host = MemoryHost.of(nodes, spec)
+        self._host = ScenarioHost(nodes, spec)
 
     def ready(self) -> str:
         """The Ray node that it runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def take(self, turns: Sequence[Turn]) -> list[bool]:
+    def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
         """Turns of compactors of its nodes; which are done."""
         return self._host.take(turns)
 
@@ -65,7 +65,7 @@ class MigrationActor:
 
     def take(self, turns: Sequence[tuple[int, list[Turn]]]) -> list[list[bool]]:
         """Turns by number of the owner's; which are done. Owners work at the same time."""
-        asked = [self._owners[owner].take.remote(of_owner) for owner, of_owner in turns]
+        asked = [self._owners[owner].take_turns.remote(of_owner) for owner, of_owner in turns]
         done: list[list[bool]] = answers(asked)
         return done
 

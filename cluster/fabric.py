@@ -7,6 +7,7 @@ from typing import Protocol
 
 from cluster.commands import Command
 from cluster.mailbox import Inbox, Kind, receive
+from cluster.migration.machine import NodeMemory
 from cluster.node import Node, Report
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
@@ -45,6 +46,11 @@ class Host:
         self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
     ) -> None:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
+
+    @property
+    def memories(self) -> dict[int, NodeMemory]:
+        """What compactors work on; SimulationError if the scenario has none."""
+        return {number: node.compaction.memory for number, node in self.nodes.items()}
 
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
         """One superstep of the nodes `to`, ascending: their reports, and what they sent."""

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from cluster import commands as c
+from cluster.compact import NodeCompaction
 from cluster.decide import decide
 from cluster.digest import Contents
+from cluster.errors import SimulationError
 from cluster.faults import Faults
 from cluster.frames import Frames
 from cluster.mailbox import Inbox, Kind, Outbox, Packed
 from cluster.merge import Merger
 from cluster.migrate import Migration
+from cluster.migration.fill import empty_memory
+from cluster.migration.frames import MovableFrames
 from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.placement import Placement
 from cluster.processes import Processes
@@ -47,11 +51,16 @@ class Node:
 
     def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         with_bytes = spec.machine.content == "bytes"
-        nodes = spec.machine.nodes
+        count = spec.machine.frames_per_node
+        frames = (
+            Frames(count, with_bytes=with_bytes)
+            if spec.migration is None
+            else MovableFrames(empty_memory(count), with_bytes=with_bytes)
+        )
         self.state = NodeState(
             id=node,
-            nodes=nodes,
-            frames=Frames(spec.machine.frames_per_node, with_bytes=with_bytes),
+            nodes=spec.machine.nodes,
+            frames=frames,
             distance=spec.machine.distance,
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
@@ -111,6 +120,17 @@ class Node:
             Kind.LANDED: self.state.on_landed,
         }
         self._merger = merger
+        self._compaction: NodeCompaction | None = None
+        if spec.migration is not None and isinstance(frames, MovableFrames):
+            self._compaction = NodeCompaction(self.state, frames, spec.migration, migration)
+            self._handlers[Kind.HELD] = self._compaction.on_held
+
+    @property
+    def compaction(self) -> NodeCompaction:
+        """Its compactors; SimulationError if the scenario has none."""
+        if self._compaction is None:
+            raise SimulationError("the scenario has no [migration]")
+        return self._compaction
 
     def _on_dropped(self, frames: I64) -> None:
         self._merger.on_dropped(frames)
@@ -140,6 +160,10 @@ class Node:
                 decide(self.trees, window)
             case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
                 self._set(command)
+            case c.BeginCompaction():
+                self.compaction.begin()
+            case c.EndCompaction(number):
+                return {"compaction": self.compaction.end(number)}
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.migration.machine import NodeReport
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassResult:
@@ -19,8 +21,12 @@ class PassResult:
     full_scans: int
     #: Simulated time since the start of ksmd.
     simulated_seconds: float
+    #: What it was during the pass.
+    pages_to_scan: int
     #: Time that the host took for this pass.
     wall_seconds: float
+    #: What compaction after the pass did to each node; nothing without [migration].
+    compaction: tuple[NodeReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

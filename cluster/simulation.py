@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.advisor import Advisor
 from cluster.fabric import Fabric
 from cluster.machine import Machine
+from cluster.migration.machine import Crew, NodeReport
 from cluster.results import PassResult
 from cluster.spec import CostSpec, SimulationSpec
 from cluster.statistics import COUNTERS, NODE_NAMES
@@ -21,8 +23,10 @@ Columns = dict[str, I64]
 class Simulation:
     """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
 
-    def __init__(self, fabric: Fabric, spec: SimulationSpec) -> None:
-        """Creates the scenario's processes and fills their memory."""
+    def __init__(self, fabric: Fabric, spec: SimulationSpec, crew: Crew) -> None:
+        """Creates the scenario's processes and fills their memory. `crew` drives its compactors, if any."""
+        self._migration = spec.migration
+        self._crew = crew
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
@@ -41,12 +45,25 @@ class Simulation:
             clock.advance(self._machine.collect())
             if ended:
                 break
+        compaction = self._compact()
         nodes = {name: clock.columns[name] for name in NODE_NAMES}
         for counter in COUNTERS:
             nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
         self._passes += 1
-        return PassResult(self._passes, nodes, self._machine.full_scans, clock.seconds, wall_seconds=0.0)
+        pages_to_scan = clock.advisor.pages_to_scan
+        if ended:
+            clock.end_pass(int(nodes["pages_scanned"].sum()), int(nodes["ksmd_cpu_ns"].sum()))
+        full_scans = self._machine.full_scans
+        return PassResult(self._passes, nodes, full_scans, clock.seconds, pages_to_scan, 0.0, compaction)
+
+    def _compact(self) -> tuple[NodeReport, ...]:
+        """After a pass; kcompactd works beside ksmd, so that the clock goes on as if it were not there."""
+        if self._migration is None:
+            return ()
+        reports = self._machine.compact(self._migration, self._crew)
+        self._clock.columns = self._machine.collect()
+        return reports
 
     def _window_sizes(self) -> Iterator[int | None]:
         """Pages of each window of a pass; None: the rest of it."""
@@ -62,7 +79,8 @@ class Clock:
 
     def __init__(self, spec: SimulationSpec) -> None:
         self._cost = spec.cost
-        self._ksm = spec.ksm
+        self._sleep_millisecs = spec.ksm.sleep_millisecs
+        self.advisor = Advisor(spec.ksm)
         self.columns: Columns = {}
         self.cpu_ns = np.zeros(spec.machine.nodes)
         self.seconds = 0.0
@@ -74,10 +92,16 @@ class Clock:
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
         cpu = ksmd_cpu_ns(self._cost, old, columns)
         scanned = int((columns["pages_scanned"] - old["pages_scanned"]).sum())
-        wakeups = math.ceil(scanned / self._ksm.pages_to_scan)
+        wakeups = math.ceil(scanned / self.advisor.pages_to_scan)
         self.cpu_ns += cpu
-        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._ksm.sleep_millisecs * 1e-3
+        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._sleep_millisecs * 1e-3
         self.columns = columns
+
+    def end_pass(self, scanned: int, cpu_ns: int) -> None:
+        """ksmd has come to the end of a pass over so many pages, and has yet to sleep after it."""
+        cpu_ms = cpu_ns // 10**6
+        slept_ms = scanned // self.advisor.pages_to_scan * self._sleep_millisecs
+        self.advisor.end_pass(cpu_ms + slept_ms, cpu_ms)
 
 
 def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:

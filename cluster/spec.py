@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.migration.spec import CompactionSpec
+
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
 
@@ -157,6 +159,13 @@ class KsmSpec:
     use_zero_pages: int = 0
     smart_scan: int = 1
     stable_node_chains_prune_millisecs: int = 2000
+    #: "none" or "scan-time"; the latter has pages_to_scan of its own (cluster.advisor).
+    advisor_mode: str = "none"
+    advisor_max_cpu: int = 70
+    advisor_max_pages_to_scan: int = 30000
+    advisor_min_pages_to_scan: int = 500
+    #: Seconds.
+    advisor_target_scan_time: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +189,5 @@ class SimulationSpec:
     #: Writes happen between scan windows; so many windows make a pass.
     windows_per_pass: int = 1
     cost: CostSpec = field(default_factory=CostSpec)
+    #: Memory comes from a buddy allocator, shared with drivers, and is compacted after each pass. None: no.
+    migration: CompactionSpec | None = None

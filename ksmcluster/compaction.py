@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -28,15 +26,14 @@ from cluster.spec import PAGE_SIZE
 from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
-from ksmcluster.report import WIDTH, printed
+from ksmcluster.printing import WIDTH, printed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-#: Counters of `VmStat` that tell of contention.
-CONTENTION = ("skipped_isolated", "skipped_locked", "lock_waits")
 #: What is reported of each driver, and its heading.
 COUNTS = {
     "moved": "moved",
@@ -44,12 +41,6 @@ COUNTS = {
     "failed": "failed",
     "put_back": "put back",
     "refused": "refused",
-}
-#: The three states of memory: before, and compacted without and with pages that can move.
-STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable[[NodeReport], int]]] = {
-    "before": ("before", lambda r: r.before, lambda r: r.obtained_before),
-    "movable_off": ("movable off", lambda r: r.without, lambda r: r.obtained_without),
-    "movable_on": ("movable on", lambda r: r.after, lambda r: r.obtained_after),
 }
 
 
@@ -76,8 +67,6 @@ class CompactionResult:
     def summary(self) -> dict[str, Any]:
         """The contents of summary.json."""
         config, reports = self.config, self.reports
-        vmstat = {name: sum(r.vmstat[name] for r in reports) for name in reports[0].vmstat}
-        by_driver = {name: self._counts(name) for name in reports[0].by_driver}
         return {
             "schema_version": SCHEMA_VERSION,
             "ksmcluster_version": __version__,
@@ -88,17 +77,10 @@ class CompactionResult:
             "nodes": config.machine.nodes,
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
-            "obtained": {name: sum(map(count, reports)) for name, (_, _, count) in STATES.items()},
-            "free_blocks": {
-                name: np.sum([blocks(r) for r in reports], axis=0).tolist()
-                for name, (_, blocks, _) in STATES.items()
-            },
-            "by_driver": by_driver,
-            "bytes_moved": PAGE_SIZE * sum(counts["moved"] for counts in by_driver.values()),
-            **relocations.bytes_moved(by_driver),
+            "obtained": obtained(reports),
+            "free_blocks": free_blocks(reports),
+            **work(reports),
             "relocations": relocations.summary(self._spec, reports),
-            "contention": {name: vmstat.pop(name) for name in CONTENTION},
-            "vmstat": vmstat,
             "simulated_seconds": simulated_seconds(self._spec, reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
@@ -111,10 +93,6 @@ class CompactionResult:
         """What was moved between nodes, for a person; None if the scenario moves nothing."""
         return relocations.report(self._spec, self.reports) if self.config.migration.relocate else None
 
-    def _counts(self, driver: str) -> dict[str, int]:
-        counts = [report.by_driver[driver].as_dict() for report in self.reports]
-        return {name: sum(c[name] for c in counts) for name in counts[0]}
-
     def summary_json(self) -> str:
         """The text of summary.json."""
         return json.dumps(self.summary, indent=2) + "\n"
@@ -123,7 +101,8 @@ class CompactionResult:
         """The tables that `save` writes, by the names of their files."""
         import pyarrow as pa
 
-        tables = {NODES: pa.Table.from_pylist([_row(report) for report in self.reports])}
+        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in self.reports]
+        tables = {NODES: pa.Table.from_pylist(rows)}
         if self.config.migration.relocate:
             tables[RELOCATIONS] = pa.Table.from_pylist(relocations.rows(self._spec, self.reports))
         return tables
@@ -137,16 +116,6 @@ class CompactionResult:
         return printed(report(self), console).rstrip()
 
 
-def _row(report: NodeReport) -> dict[str, int | float]:
-    row: dict[str, int | float] = {"node": report.node, "simulated_seconds": report.seconds}
-    for name, (_, blocks, obtained) in STATES.items():
-        row[f"obtained_{name}"] = obtained(report)
-        row |= {f"free_{name}_{order}": int(count) for order, count in enumerate(blocks(report))}
-    for driver, counts in report.by_driver.items():
-        row |= {f"{driver}.{name}": count for name, count in counts.as_dict().items()}
-    return row | report.vmstat
-
-
 def report(result: CompactionResult) -> RenderableType:
     """The summary that a person reads."""
     summary = result.summary
@@ -156,9 +125,9 @@ def report(result: CompactionResult) -> RenderableType:
             _obtained(summary)
         ),
         "Free blocks, all nodes": _blocks(summary),
-        "Pages by driver": _drivers(summary["by_driver"]),
+        "Pages by driver": drivers(summary["by_driver"]),
         "Moved between nodes": result.relocations(),
-        "Contention": _contention(summary["contention"]),
+        "Contention": contention(summary["contention"]),
         "Time": _time(summary),
     }
     parts: list[RenderableType] = [_heading(result)]
@@ -181,7 +150,8 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _table(*heads: str) -> Table:
+def numbers(*heads: str) -> Table:
+    """A table of numbers, but for the first column."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(f"  {heads[0]}", overflow="fold")
     for head in heads[1:]:
@@ -190,7 +160,7 @@ def _table(*heads: str) -> Table:
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:
-    table = _table("", "obtained", "failed")
+    table = numbers("", "obtained", "failed")
     says = {
         "before": "before compaction",
         "movable_off": "compacted, drivers' pages cannot move",
@@ -204,22 +174,24 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
 
 
 def _blocks(summary: Mapping[str, Any]) -> Table:
-    table = _table("order", "size", *(head for head, _, _ in STATES.values()))
+    table = numbers("order", "size", *(head for head, _, _ in STATES.values()))
     for order in range(MAX_ORDER + 1):
         counts = [f"{summary['free_blocks'][name][order]:,}" for name in STATES]
         table.add_row(f"  {order}", text.size(PAGE_SIZE << order), *counts)
     return table
 
 
-def _drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
-    table = _table("driver", *COUNTS.values())
+def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
+    """A line for each driver."""
+    table = numbers("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
     return table
 
 
-def _contention(counts: Mapping[str, int]) -> Table:
-    table = _table("", "")
+def contention(counts: Mapping[str, int]) -> Table:
+    """How compactors were in each other's way."""
+    table = numbers("", "")
     table.show_header = False
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",

@@ -5,7 +5,7 @@ docs/compaction.md describes every number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,6 @@ from ksmcluster import text
 
 #: Most nodes for which the report has a matrix.
 MATRIX_NODES = 8
-
-
-def bytes_moved(by_driver: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Within nodes, and between them."""
-    between = sum(counts["moved_away"] for counts in by_driver.values())
-    within = sum(counts["moved"] for counts in by_driver.values()) - between
-    return {"bytes_moved_within": PAGE_SIZE * within, "bytes_moved_between": PAGE_SIZE * between}
 
 
 def summary(spec: CompactionSpec, reports: Sequence[NodeReport]) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from cluster.migration.memory import Memory
 from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations
 from cluster.words import I64, Bool
 
-LRU = "lru"  #: how LRU pages are called among the drivers
-GUESTS = "guests"  #: and pages of other nodes' drivers
+GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
 
 
 @dataclass(slots=True)
@@ -38,12 +37,16 @@ class Counted:
         if operations is None:
             raise ValueError(f"nobody is registered as owner {owner}")
         self.owner = owner
-        self.counts = MoveCounts()
-        self.attempts = 0  #: pages for which the owner was asked to move them
+        self.begin()
         self._inner: MovableOperations = operations
         #: bool[frames]: isolated, and an attempt failed since
         self._failed: Bool = np.zeros(memory.pages.count, np.bool_)
         memory.operations[owner] = self
+
+    def begin(self) -> None:
+        """Counts from nothing."""
+        self.counts = MoveCounts()
+        self.attempts = 0  #: pages for which the owner was asked to move them
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         granted = self._inner.isolate_page(pages, mode)

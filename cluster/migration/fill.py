@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.frames import PAGE_MAPPING_ANON
 from cluster.migration.buddy import Zone
+from cluster.migration.counting import GUESTS
 from cluster.migration.drivers.registry import Driver, DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
@@ -46,29 +48,42 @@ class _Owner:
 
 @dataclass(slots=True)
 class Filled:
-    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages.
+    """A node's memory, its drivers, and the numbers of owners by name, LRU pages last.
 
     lodging: with guests and proxies, if the scenario moves pages between nodes.
     """
 
     memory: Memory
     drivers: list[Driver]
-    owners: list[int]
-    lru: LruPages
-    lodging: Lodging | None
+    owners: dict[str, int]
+    lodging: Lodging | None = None
+
+    def without_drivers(self) -> Filled:
+        """A copy in which no driver implements the calls: its pages look like any page of the kernel's."""
+        pages = copy.deepcopy(self.memory.pages)
+        pages.mapping[pages.flags & PG_LRU == 0] = 0
+        zones = [replace(zone, pages=pages) for zone in self.memory.zones]
+        memory = Memory(pages, zones)
+        lru = LruPages(memory)
+        lru.adopt(np.flatnonzero(pages.flags & PG_LRU), PAGE_MAPPING_ANON)
+        return Filled(memory, [], lru.owners)
 
 
-def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
+def empty_memory(count: int, proxies: int = 0) -> Memory:
+    """One zone of so many pages, all of them free, and page frame numbers for so many proxies."""
+    pages = PageMap(count + proxies)
+    pages.set_free(np.arange(count + proxies) < count)
+    return Memory(pages, [Zone(pages, 0, count)])
+
+
+def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Filled:
     """The memory of a node before its compaction; the same for the same seed and node.
 
-    movable False: no driver implements the calls, so its pages look like any page of the kernel's. Which
-    page is where does not depend on it.
+    It is that of `lru` if given, empty so far.
     """
     size = spec.pages_per_node
-    pages = PageMap(2 * size if spec.relocations else size)
-    pages.set_free(np.arange(pages.count) < size)
-    memory = Memory(pages, [Zone(pages, 0, size)])
-    lru = LruPages(memory)
+    lru = lru or LruPages(empty_memory(size, proxies=size if spec.relocations else 0))
+    memory, pages = lru.memory, lru.memory.pages
     made = [_made(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
@@ -81,12 +96,11 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
         units = np.concatenate([np.zeros(0, np.int64), *owner.units])
         count = round(owner.give_up * len(units))
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
-    if not movable:
-        pages.mapping[pages.flags & PG_LRU == 0] = 0
-    lodging = None
-    if spec.relocations:
-        lodging = Lodging(memory, lru, Guests(memory), Proxies(memory, node, size))
-    return Filled(memory, drivers, [owner for _driver, owner in made], lru, lodging)
+    numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
+    if not spec.relocations:
+        return Filled(memory, drivers, numbers)
+    lodging = Lodging(memory, lru, Guests(memory), Proxies(memory, node, size))
+    return Filled(memory, drivers, numbers | {GUESTS: lodging.guests.owner}, lodging)
 
 
 def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:

@@ -6,16 +6,17 @@ only says when it takes its next steps. So nothing is lost with it: its compacto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from cluster.migration.compaction import Compaction
 from cluster.migration.control import RULES, Request
-from cluster.migration.counting import GUESTS, LRU, Counted, MoveCounts
-from cluster.migration.fill import filled
+from cluster.migration.counting import Counted, MoveCounts
+from cluster.migration.fill import Filled, filled
+from cluster.migration.memory import VmStat
 from cluster.migration.movable import MigrateMode
 from cluster.migration.relocation import Carried, Carry, NodeRelocations, NodeTransfers, Order
 from cluster.migration.relocator import Owners, Relocator, settle
@@ -42,7 +43,7 @@ class NodeReport:
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
     in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
     in the order of the scenario, then LRU pages and guests. vmstat as in `memory.VmStat`. seconds: simulated,
-    of its compactors. relocations: None if the scenario has none.
+    of its compactors. abandoned: compactors whose drivers died. relocations: None if the scenario has none.
     """
 
     node: int
@@ -78,27 +79,32 @@ class _Compactor:
 class NodeMemory:
     """A node's memory, with its drivers and its compactors."""
 
-    def __init__(self, spec: CompactionSpec, node: int, *, movable: bool = True) -> None:
+    def __init__(self, spec: CompactionSpec, node: int, filled: Filled) -> None:
         self.spec = spec
         self.node = node
-        self.filled = filled(spec, node, movable=movable)
-        self.memory = self.filled.memory
-        self.before = self.memory.zones[0].buddyinfo()
-        self.abandoned = 0
-        self._counted = {
-            driver.name: Counted(self.memory, owner)
-            for driver, owner in zip(spec.drivers, self.filled.owners, strict=True)
-        }
-        self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
+        self.filled = filled
+        self.memory = filled.memory
+        self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
         self.transfers = self._transfers()
         self._compactors = [_Compactor() for _ in range(spec.compactors)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Another compaction, of the memory as it is now."""
+        self.before = self.memory.zones[0].buddyinfo()
+        self.memory.vmstat = VmStat()
+        self.abandoned = 0
+        for counted in self._counted.values():
+            counted.begin()
+        for compactor in self._compactors:
+            compactor.session = None
+            compactor.ended = []
 
     def _transfers(self) -> NodeTransfers | None:
         """Its side of transfers, if there are any in the scenario."""
         spec, lodging = self.spec, self.filled.lodging
         if lodging is None:
             return None
-        self._counted[GUESTS] = Counted(self.memory, lodging.guests.owner)
         shape, rules = (len(spec.relocations), spec.nodes), RULES[spec.kernel].migrate
         return NodeTransfers(self.node, shape, lodging, self._counted, rules)
 
@@ -147,19 +153,23 @@ class NodeMemory:
 
     def run(self) -> None:
         """All compactors in turns, here and now."""
-        crew = _Alone(MemoryHost({self.node: self}))
-        _rounds(self.spec, {self.node: list(range(self.spec.compactors))}, crew)
+        crew = InlineCrew({self.node: self})
+        _rounds(self.spec, _compactors(self.spec, [self.node]), crew)
 
     def obtain(self) -> int:
-        """Ask for the scenario's blocks, without any further compaction; how many there are."""
-        for done in range(self.spec.attempts):
-            if self.memory.alloc(self.spec.order) is None:
-                return done
-        return self.spec.attempts
+        """Ask for the scenario's blocks, without any further compaction; how many there are.
+
+        They are given back.
+        """
+        got = [self.memory.alloc(self.spec.order) for _ in range(self.spec.attempts)]
+        blocks = [pfn for pfn in got if pfn is not None]
+        for pfn in blocks:
+            self.memory.free(np.arange(pfn, pfn + (1 << self.spec.order)))
+        return len(blocks)
 
     def seconds(self) -> float:
         """Simulated time until the last compactor was done; they work side by side."""
-        return max(sum(self._ns(session) for session in self._sessions(c)) for c in self._compactors) / 1e9
+        return max(sum(map(self._ns, self._sessions(c))) for c in self._compactors) / 1e9
 
     @staticmethod
     def _sessions(compactor: _Compactor) -> list[_Session]:
@@ -170,10 +180,13 @@ class NodeMemory:
         scanned = control.migrate_scanned + control.free_scanned
         return scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
 
-    def report(self) -> NodeReport:
-        """What came of it, beside the same memory without movable pages; to be asked once, at the end."""
+    def twin(self) -> NodeMemory:
+        """A copy of this memory as it is now, in which no driver's page can move."""
+        return NodeMemory(self.spec, self.node, self.filled.without_drivers())
+
+    def report(self, twin: NodeMemory) -> NodeReport:
+        """What came of it, beside a twin from before the compaction, which is compacted now."""
         zone, order = self.memory.zones[0], self.spec.order
-        twin = NodeMemory(self.spec, self.node, movable=False)
         twin.run()
         return NodeReport(
             node=self.node,
@@ -196,6 +209,13 @@ def blocks_of(buddyinfo: I64, order: int) -> int:
     return int((buddyinfo[order:] << np.arange(len(buddyinfo) - order)).sum())
 
 
+def unusable_index(buddyinfo: I64, order: int) -> int:
+    """Thousandths of the free memory that a request of `order` cannot use (unusable_show_print())."""
+    free = blocks_of(buddyinfo, 0)
+    suitable = blocks_of(buddyinfo, order) << order
+    return (free - suitable) * 1000 // free if free else 1000
+
+
 class Crew(Owners, Protocol):
     """Those who drive the compactors and carry the letters of transfers."""
 
@@ -209,13 +229,8 @@ class Crew(Owners, Protocol):
 class MemoryHost:
     """The memories of some nodes."""
 
-    def __init__(self, memories: dict[int, NodeMemory]) -> None:
+    def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
         self.memories = memories
-
-    @classmethod
-    def of(cls, nodes: Sequence[int], spec: CompactionSpec) -> Self:
-        """With memories of their own, filled as the scenario says."""
-        return cls({node: NodeMemory(spec, node) for node in nodes})
 
     def take(self, turns: Sequence[Turn]) -> list[bool]:
         return [self.memories[turn.node].take(turn) for turn in turns]
@@ -242,15 +257,24 @@ class MemoryHost:
             raise ValueError("the scenario moves nothing between nodes")
         return transfers
 
+
+class ScenarioHost(MemoryHost):
+    """Some nodes of a compaction scenario, full."""
+
+    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
+        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
+
     def reports(self) -> list[NodeReport]:
-        return [memory.report() for memory in self.memories.values()]
+        """What became of them; to be asked once, at the end."""
+        return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
 
 
-class _Alone:
+class InlineCrew:
     """Everything in this process."""
 
-    def __init__(self, host: MemoryHost) -> None:
-        self._host = host
+    def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
+        self._host = MemoryHost(memories)
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
         return self._host.take([Turn(node, compactor) for node, compactor in turns])
@@ -269,14 +293,20 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
     order each round: it depends on the seed, the node and the round, and on nothing else, so that the result
     is the same whoever drives them.
     """
-    compactors = {node: list(range(spec.compactors)) for node in nodes}
+    at_work = _compactors(spec, nodes)
     if not spec.relocations:
-        _rounds(spec, compactors, crew)
+        _rounds(spec, at_work, crew)
         return
     _rounds(spec, {}, crew, Relocator(spec, "before", crew))
-    _rounds(spec, compactors, crew, Relocator(spec, "during", crew))
+    _rounds(spec, at_work, crew, Relocator(spec, "during", crew))
     _rounds(spec, {}, crew, Relocator(spec, "after", crew))
     settle(crew)
+
+
+def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[int]]:
+    """Those of each node, if there are any."""
+    count = 0 if spec.trigger == "none" else spec.compactors
+    return {node: list(range(count)) for node in nodes if count}
 
 
 def _rounds(
@@ -322,6 +352,6 @@ def _order(seed: int, node: int, round_number: int, waiting: list[T]) -> list[T]
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
     """A whole scenario in this process."""
-    host = MemoryHost.of(range(spec.nodes), spec)
-    drive(spec, range(spec.nodes), _Alone(host))
+    host = ScenarioHost(range(spec.nodes), spec)
+    drive(spec, range(spec.nodes), InlineCrew(host.memories))
     return host.reports()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster.migration.counting import GUESTS, LRU, Counted
+from cluster.migration.counting import GUESTS, Counted
 from cluster.migration.migrate import MigrateRules
-from cluster.migration.movable import isolatable
+from cluster.migration.movable import LRU, isolatable
 from cluster.migration.offline import take_offline
 from cluster.migration.pages import (
     OWNER_SHIFT,

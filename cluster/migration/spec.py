@@ -64,6 +64,8 @@ class CompactionSpec:
     seed: int = 1
     #: A name in `control.RULES`.
     kernel: str = "6.1"
+    #: When compactors work: "compact_memory", or "none" for never.
+    trigger: str = "compact_memory"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"
     #: What is allocated afterwards on each node: so many blocks of 2^order pages.

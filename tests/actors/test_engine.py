@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import ray
 
+from actors.compaction import RayCrew
 from actors.engine import node_actors, run_passes
 from actors.hosts import blocks, shares
+from actors.ray_fabric import RayFabric
 from cluster import commands as c
 from cluster.errors import SimulationError
+from cluster.migration.spec import CompactionSpec, DriverSpec
 from cluster.node import Report
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.simulation import Simulation
 from cluster.spec import (
     ContentModel,
     KsmSpec,
@@ -28,6 +32,7 @@ from cluster.spec import (
     WriteSpec,
 )
 from cluster.topology import ring
+from tests.actors.test_compaction import Killing
 
 REGIONS = (
     RegionSpec("libs", 40, ContentModel.REPLICATED),
@@ -43,7 +48,7 @@ REGIONS = (
 )
 SPEC = SimulationSpec(
     machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
-    ksm=KsmSpec(pages_to_scan=500, max_page_sharing=8),
+    ksm=KsmSpec(max_page_sharing=8, advisor_mode="scan-time", advisor_target_scan_time=1),
     processes=(ProcessSpec("rank", 11, REGIONS),),
     passes=5,
     windows_per_pass=3,
@@ -53,6 +58,7 @@ SPEC = SimulationSpec(
 def same(a: list[PassResult], b: list[PassResult]) -> bool:
     return len(a) == len(b) and all(
         x.simulated_seconds == y.simulated_seconds
+        and x.pages_to_scan == y.pages_to_scan
         and x.full_scans == y.full_scans
         and all(np.array_equal(x.nodes[name], y.nodes[name]) for name in x.nodes)
         for x, y in zip(a, b, strict=True)
@@ -66,6 +72,53 @@ def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, 
     assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
     for packed in (1, 2, 5):
         assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+
+
+MIGRATION = CompactionSpec(
+    5,
+    2048,
+    (
+        DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),
+        DriverSpec("buffers", "gpu", 0.2, 0.5, (("busy", 0.3),)),
+    ),
+    unmovable=0.03,
+    compactors=3,
+    batch=8,
+    turn=20,
+)
+COMPACTED = replace(SPEC, machine=MachineSpec(5, 2048, ring(5)), passes=3, migration=MIGRATION)
+
+
+def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -> None:
+    inline = list(run_passes(COMPACTED, engine="inline"))
+    assert sum(r.by_driver["ksm"].moved for result in inline for r in result.compaction) > 20
+    for packed, migration_actors in ((1, 1), (2, 4), (5, 2)):
+        made = list(
+            run_passes(
+                COMPACTED,
+                address=ray_cluster,
+                nodes_per_actor=packed,
+                migration_actors=migration_actors,
+            )
+        )
+        assert same(inline, made)
+        assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in inline]
+
+
+def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
+    """Migration actors die, also during a later compaction; what ksmd merges is the same."""
+    plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
+    with node_actors(COMPACTED, 2, lambda _event: None, {}) as (hosts, actors):
+        crew = Killing(RayCrew(hosts, actors, 2))
+        simulation = Simulation(RayFabric(hosts, actors), COMPACTED, crew)
+        passes = [simulation.run_pass() for _ in range(3)]
+        crew.crew.close()
+    assert crew.crew.deaths >= 2
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_mappings_distance", "cow_ksm")
+    for result, without in zip(passes, plain, strict=True):
+        assert all(np.array_equal(result.nodes[name], without.nodes[name]) for name in names)
+        for counts in (counts for r in result.compaction for counts in r.by_driver.values()):
+            assert counts.isolated == counts.moved + counts.put_back
 
 
 def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
@@ -114,8 +167,6 @@ def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluste
 
 
 def test_a_dead_actor_is_said_in_one_line(ray_cluster: str) -> None:
-    from actors.ray_fabric import RayFabric
-
     with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
         ray.kill(actors[2])
         with pytest.raises(SimulationError, match="an actor died"):

@@ -77,6 +77,7 @@ def test_config_list(run: Run) -> None:
     assert [line.split()[0] for line in run("config", "list").out.splitlines()] == [
         "containers",
         "default",
+        "ksm-compaction",
         "tiny",
         "vm-farm",
         "compaction-drain",

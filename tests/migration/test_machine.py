@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.migration.drivers.base import NO_PAGE, PageDriver
 from cluster.migration.drivers.zsmalloc import ZsMalloc
+from cluster.migration.fill import filled
 from cluster.migration.machine import NodeMemory, NodeReport, Turn, blocks_of, compact_inline
 from cluster.migration.pages import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.migration.spec import CompactionSpec, DriverSpec
@@ -72,7 +73,8 @@ def test_nothing_is_lost_with_those_who_drive_compactors(
     spec = CompactionSpec(
         1, 4 * 512, (replace(ZRAM, share=0.5), faulty), lru=0.1, unmovable=0.05, seed=seed, compactors=3
     )
-    node = NodeMemory(replace(spec, mode=mode, kernel=kernel, batch=batch, turn=turn), 0)
+    spec = replace(spec, mode=mode, kernel=kernel, batch=batch, turn=turn)
+    node = NodeMemory(spec, 0, filled(spec, 0))
     before = holdings(node)
     generations = [0, 0, 0]
     for compactor, dies in data.draw(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=60)):
