@@ -23,6 +23,7 @@ from cluster.migration.frames import MovableFrames
 from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.placement import Placement
 from cluster.processes import Processes
+from cluster.relocate import NodeRelocation
 from cluster.scan import Scanner
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import KsmSpec, SimulationSpec
@@ -120,10 +121,13 @@ class Node:
             Kind.LANDED: self.state.on_landed,
         }
         self._merger = merger
+        self._relocation: NodeRelocation | None = None
         self._compaction: NodeCompaction | None = None
         if spec.migration is not None and isinstance(frames, MovableFrames):
             self._compaction = NodeCompaction(self.state, frames, spec.migration, migration)
             self._handlers[Kind.HELD] = self._compaction.on_held
+            self._relocation = NodeRelocation(self.state, frames, migration)
+            self._handlers[Kind.MAPPED] = self._relocation.on_mapped
 
     @property
     def compaction(self) -> NodeCompaction:
@@ -131,6 +135,13 @@ class Node:
         if self._compaction is None:
             raise SimulationError("the scenario has no [migration]")
         return self._compaction
+
+    @property
+    def relocation(self) -> NodeRelocation:
+        """Its part in relocations; SimulationError if the scenario can have none."""
+        if self._relocation is None:
+            raise SimulationError("the scenario has no [migration]")
+        return self._relocation
 
     def _on_dropped(self, frames: I64) -> None:
         self._merger.on_dropped(frames)
@@ -160,14 +171,36 @@ class Node:
                 decide(self.trees, window)
             case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
                 self._set(command)
-            case c.BeginCompaction():
-                self.compaction.begin()
-            case c.EndCompaction(number):
-                return {"compaction": self.compaction.end(number)}
+            case c.BeginCompaction() | c.EndCompaction():
+                return self._compact(command)
+            case c.TellMappings() | c.Wish() | c.CountFrames() | c.MoveFrames() | c.CountMoved():
+                return self._relocate(command)
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
                 return self.processes.run(command)
+        return {}
+
+    def _compact(self, command: c.Compaction) -> dict[str, Any]:
+        match command:
+            case c.BeginCompaction():
+                self.compaction.begin()
+            case c.EndCompaction(number):
+                return {"compaction": self.compaction.end(number)}
+        return {}
+
+    def _relocate(self, command: c.Relocation) -> dict[str, Any]:
+        match command:
+            case c.TellMappings():
+                self.relocation.tell_mappings()
+            case c.Wish(min_gain):
+                return self.relocation.wish(min_gain)
+            case c.CountFrames():
+                return self.relocation.count()
+            case c.MoveFrames(frames, wished, number):
+                self.relocation.move(frames[self.state.id], number, wished=wished)
+            case c.CountMoved():
+                return {"frames": self.relocation.moved_in}
         return {}
 
     def _set(self, command: c.SetKnobs | c.UnmergeAll | c.ForgetItems) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.migration.machine import NodeReport
+from cluster.migration.relocated import Relocated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,8 @@ class PassResult:
     wall_seconds: float
     #: What compaction after the pass did to each node; nothing without [migration].
     compaction: tuple[NodeReport, ...] = ()
+    #: What was moved between nodes after the pass, before the compaction.
+    relocated: tuple[Relocated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from rich.text import Text
 
 from cluster.migration.machine import NodeReport
 from cluster.migration.pages import MAX_ORDER
-from cluster.migration.relocated import simulated_seconds
+from cluster.migration.relocated import Relocated, relocated, simulated_seconds
 from cluster.migration.spec import CompactionSpec
 from cluster.spec import PAGE_SIZE
+from cluster.topology import Distances
 from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
@@ -80,7 +81,7 @@ class CompactionResult:
             "obtained": obtained(reports),
             "free_blocks": free_blocks(reports),
             **work(reports),
-            "relocations": relocations.summary(self._spec, reports),
+            "relocations": [relocations.summary(done) for done in self._relocated],
             "simulated_seconds": simulated_seconds(self._spec, reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
@@ -89,9 +90,17 @@ class CompactionResult:
     def _spec(self) -> CompactionSpec:
         return to_compaction_spec(self.config)
 
+    @cached_property
+    def _relocated(self) -> list[Relocated]:
+        return relocated(self._spec, self.reports)
+
+    @cached_property
+    def _distance(self) -> Distances:
+        return self.config.machine.topology.build(self.config.machine.nodes)
+
     def relocations(self) -> RenderableType | None:
         """What was moved between nodes, for a person; None if the scenario moves nothing."""
-        return relocations.report(self._spec, self.reports) if self.config.migration.relocate else None
+        return relocations.report(self._relocated, self._distance) if self._relocated else None
 
     def summary_json(self) -> str:
         """The text of summary.json."""
@@ -103,8 +112,8 @@ class CompactionResult:
 
         rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in self.reports]
         tables = {NODES: pa.Table.from_pylist(rows)}
-        if self.config.migration.relocate:
-            tables[RELOCATIONS] = pa.Table.from_pylist(relocations.rows(self._spec, self.reports))
+        if self._relocated:
+            tables[RELOCATIONS] = relocations.table(self._relocated, self._distance)
         return tables
 
     def save(self, directory: str | Path) -> None:

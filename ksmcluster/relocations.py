@@ -1,12 +1,12 @@
-"""What a compaction scenario moved between nodes: for summary.json, relocations.parquet and the report.
+"""What a scenario moved between nodes: for summary.json, relocations.parquet and the report.
 
 docs/compaction.md describes every number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +14,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.migration.machine import NodeReport
-from cluster.migration.relocated import Relocated, relocated
+from cluster.migration.relocated import Relocated
 from cluster.migration.relocation import Drained
-from cluster.migration.spec import CompactionSpec
 from cluster.spec import PAGE_SIZE
+from cluster.topology import Distances
 from ksmcluster import text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Most nodes for which the report has a matrix.
 MATRIX_NODES = 8
 
 
-def summary(spec: CompactionSpec, reports: Sequence[NodeReport]) -> list[dict[str, Any]]:
-    """The part `relocations` of summary.json, one for each."""
-    return [_summary(done) for done in relocated(spec, reports)]
-
-
-def _summary(done: Relocated) -> dict[str, Any]:
+def summary(done: Relocated) -> dict[str, Any]:
+    """One of the part `relocations` of summary.json."""
+    after_pass = done.spec.after_pass
     return {
         "kind": done.spec.kind,
         "nodes": list(done.spec.nodes),
-        "when": done.spec.when,
+        **({"when": done.spec.when} if after_pass is None else {"after_pass": after_pass}),
         "pages": int(done.pages.sum()),
         "bytes": PAGE_SIZE * int(done.pages.sum()),
         "moved": [
@@ -57,12 +56,15 @@ def _drained(node: int, drained: Drained) -> dict[str, Any]:
     }
 
 
-def rows(spec: CompactionSpec, reports: Sequence[NodeReport]) -> list[dict[str, int | str]]:
-    """Rows of relocations.parquet: one for each pair of nodes that had to do with each other."""
-    return [row for number, done in enumerate(relocated(spec, reports)) for row in _rows(spec, number, done)]
+def table(relocated: Iterable[Relocated], distance: Distances) -> pa.Table:
+    """relocations.parquet: a row for each pair of nodes that had to do with each other."""
+    import pyarrow as pa
+
+    rows = [row for number, done in enumerate(relocated) for row in _rows(number, done, distance)]
+    return pa.Table.from_pylist(rows)
 
 
-def _rows(spec: CompactionSpec, number: int, done: Relocated) -> Iterator[dict[str, int | str]]:
+def _rows(number: int, done: Relocated, distance: Distances) -> Iterator[dict[str, int | str]]:
     for source, target in np.argwhere(done.attempts):
         pages = int(done.pages[source, target])
         yield {
@@ -70,28 +72,32 @@ def _rows(spec: CompactionSpec, number: int, done: Relocated) -> Iterator[dict[s
             "kind": done.spec.kind,
             "source": int(source),
             "target": int(target),
-            "distance": 0 if spec.distance is None else int(spec.distance[source, target]),
+            "distance": int(distance[source, target]),
             "pages": pages,
             "bytes": PAGE_SIZE * pages,
             "attempts": int(done.attempts[source, target]),
         }
 
 
-def report(spec: CompactionSpec, reports: Sequence[NodeReport]) -> RenderableType:
+def report(relocated: Iterable[Relocated], distance: Distances) -> RenderableType:
     """A line for each relocation and what stayed, then who sent how much to whom."""
-    moved = np.zeros((spec.nodes, spec.nodes), np.int64)
+    moved = np.zeros_like(distance)
     lines: list[RenderableType] = []
-    for done in relocated(spec, reports):
+    for done in relocated:
         lines += [Text(f"  {line}") for line in _lines(done)]
         moved += done.pages * PAGE_SIZE
-    return Group(*lines, Text(), _matrix(moved) if spec.nodes <= MATRIX_NODES else _by_distance(spec, moved))
+    if len(distance) <= MATRIX_NODES:
+        return Group(*lines, Text(), _matrix(moved))
+    return Group(*lines, Text(), _by_distance(moved, distance))
 
 
 def _lines(done: Relocated) -> Iterator[str]:
-    what = {"drain": "drained", "even-out": "evened out"}[done.spec.kind]
-    nodes = text.counted(len(done.spec.nodes), "node") if done.spec.nodes else "all nodes"
+    spec = done.spec
+    what = {"drain": "drained", "even-out": "evened out", "nearer": "sent frames nearer"}[spec.kind]
+    nodes = text.counted(len(spec.nodes), "node") if spec.nodes else "all nodes"
+    when = f"{spec.when} compaction" if spec.after_pass is None else f"after pass {spec.after_pass}"
     moved = text.size(PAGE_SIZE * int(done.pages.sum()))
-    yield f"{nodes} {what}, {done.spec.when} compaction: {moved} moved in {done.seconds * 1e3:.2f} ms"
+    yield f"{nodes} {what}, {when}: {moved} moved in {done.seconds * 1e3:.2f} ms"
     for node, drained in sorted(done.drained.items()):
         offline = drained.offline == drained.pageblocks
         part = "offline" if offline else f"{drained.offline} of {drained.pageblocks} pageblocks offline"
@@ -116,9 +122,8 @@ def _matrix(moved: NDArray[np.int64]) -> Table:
     return table
 
 
-def _by_distance(spec: CompactionSpec, moved: NDArray[np.int64]) -> Table:
+def _by_distance(moved: NDArray[np.int64], distance: Distances) -> Table:
     table = _grid("distance", "pairs of nodes", "moved")
-    distance = np.zeros_like(moved) if spec.distance is None else spec.distance
     for reach in np.unique(distance[moved > 0]).tolist():
         there = (distance == reach) & (moved > 0)
         table.add_row(f"  {reach}", f"{np.count_nonzero(there):,}", text.size(int(moved[there].sum())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.topology import Distances
-from cluster.words import I64
+from cluster.words import I64, Bool
 
 
 def flows(supply: I64, room: I64, distance: Distances, most: int | None = None) -> I64:
@@ -38,3 +38,27 @@ def evened(used: I64) -> I64:
     goal = np.full(nodes, total // nodes)
     goal[np.argsort(-used, kind="stable")[: total % nodes]] += 1
     return goal
+
+
+def transfers(kind: str, census: I64, chosen: Bool, distance: Distances, most: int | None) -> I64:
+    """What "drain" or "even-out" (`kind`) of the chosen nodes asks for: rows as of `flows`.
+
+    census int64[nodes, 3]: pages in use, those that can move, and room for others; chosen bool[nodes].
+    """
+    used, movable, room = census.T
+    supply = np.where(chosen, movable, 0)
+    if kind == "drain":
+        return flows(supply, np.where(chosen, 0, room), distance, most)
+    goal = np.zeros_like(used)
+    # an offline node has neither pages nor room
+    online = chosen & (used + room > 0)
+    goal[online] = evened(used[online])
+    supply = np.minimum(supply, np.maximum(used - goal, 0))
+    return flows(supply, np.minimum(room, np.maximum(goal - used, 0)), distance, most)
+
+
+def matrix(rows: I64, nodes: int) -> I64:
+    """Rows of `flows` as int64[nodes, nodes]."""
+    pages = np.zeros((nodes, nodes), np.int64)
+    pages[rows[:, 0], rows[:, 1]] = rows[:, 2]
+    return pages

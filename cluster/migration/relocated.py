@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.migration.machine import NodeReport
 from cluster.migration.relocation import Drained
-from cluster.migration.spec import CompactionSpec, RelocationSpec
-from cluster.topology import LOCAL
+from cluster.migration.spec import CompactionSpec, MigrationCostSpec, RelocationSpec
+from cluster.topology import LOCAL, Distances
 from cluster.words import I64
 
 
@@ -26,7 +26,7 @@ class Relocated:
     pages: I64
     attempts: I64
     node_seconds: NDArray[np.float64]
-    drained: dict[int, Drained]
+    drained: dict[int, Drained] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -50,19 +50,20 @@ def _relocated(spec: CompactionSpec, number: int, reports: Sequence[NodeReport])
         for drained in part.drained
         if drained.relocation == number
     }
-    seconds = node_seconds(spec, pages, attempts)
+    assert spec.distance is not None
+    seconds = node_seconds(spec.cost, spec.distance, pages, attempts)
     return Relocated(spec.relocations[number], pages, attempts, seconds, drained)
 
 
-def node_seconds(spec: CompactionSpec, pages: I64, attempts: I64) -> NDArray[np.float64]:
+def node_seconds(
+    cost: MigrationCostSpec, distance: Distances, pages: I64, attempts: I64
+) -> NDArray[np.float64]:
     """How long each node had to do with these transfers, as source or target. float64[nodes].
 
     Pairs of nodes work side by side; a copy takes as many times longer than one within a node as the distance
     is longer than that of a node to itself.
     """
-    cost = spec.cost
-    copies = np.zeros(pages.shape) if spec.distance is None else pages * spec.distance / LOCAL
-    ns = attempts * cost.attempt + copies * cost.copy
+    ns = attempts * cost.attempt + pages * distance / LOCAL * cost.copy
     seconds: NDArray[np.float64] = (ns.sum(axis=0) + ns.sum(axis=1)) / 1e9
     return seconds
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cluster.migration.flows import evened, flows
+from cluster.migration.flows import transfers
 from cluster.migration.relocation import (
     BeginDrain,
     Carried,
@@ -104,19 +104,11 @@ class Relocator:
         return np.array(self._owners.ask(Census()))
 
     def _flows(self, kind: str, nodes: I64, most: int | None) -> I64:
-        used, movable, room = self._census().T
-        chosen = np.isin(np.arange(len(used)), nodes)
-        supply = np.where(chosen, movable, 0)
-        if kind == "even-out":
-            goal = np.zeros_like(used)
-            # an offline node has neither pages nor room
-            online = chosen & (used + room > 0)
-            goal[online] = evened(used[online])
-            supply = np.minimum(supply, np.maximum(used - goal, 0))
-            room = np.minimum(room, np.maximum(goal - used, 0))
+        census = self._census()
+        chosen = np.isin(np.arange(len(census)), nodes)
         distance = self._spec.distance
         assert distance is not None
-        return flows(supply, room, distance, most)
+        return transfers(kind, census, chosen, distance, most)
 
 
 def settle(owners: Owners) -> None:

@@ -39,14 +39,18 @@ class MigrationCostSpec:
 class RelocationSpec:
     """Moving pages between nodes."""
 
-    #: "drain" or "even-out".
+    #: "drain", "even-out" or, for memory of simulated processes, "nearer".
     kind: str
-    #: The nodes to drain, or those among which memory is evened out; none: all nodes.
+    #: The nodes to drain, or those among which memory is evened out, or from which it moves; none: all nodes.
     nodes: tuple[int, ...] = ()
     #: "before", "during" or "after" the compaction.
     when: str = "before"
     #: At most so many pages; None: as many as it takes.
     most_pages: int | None = None
+    #: After which pass of ksmd, if there is one.
+    after_pass: int | None = None
+    #: "nearer": by how much the distances of a frame's mappings must become less in all, in SLIT units.
+    min_gain: int = 1
 
 
 @dataclass(frozen=True, slots=True)

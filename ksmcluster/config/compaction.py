@@ -20,7 +20,7 @@ from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
 from ksmcluster.config.machine import MOST_NODES, Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
-from ksmcluster.config.relocation import Relocate, relocation_problems
+from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
 from ksmcluster.config.tables import Count, Finite, Name, Seed, Share, Table, Title, key
 
@@ -81,13 +81,18 @@ class Migration(Table):
     compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
     batch: Count = key(SPEC["batch"], "Most pages that a step of a compactor locks or moves.", "pages")
     turn: Count = key(SPEC["turn"], "Steps of a compactor before it is another one's turn.")
-    relocate: Annotated[tuple[Relocate, ...], Field(strict=False)] = key((), "What moves between nodes.")
 
     @field_validator("kernel", mode="before")
     @classmethod
     def _number(cls, kernel: object) -> object:
         # 6.1 without quotes is a number to TOML; neither of the two reads wrong as one.
         return str(kernel) if isinstance(kernel, float) else kernel
+
+
+class CompactMigration(Migration):
+    """Compaction of memory that is full of drivers' pages."""
+
+    relocate: Relocations = key((), "What moves between nodes.")
 
 
 class MigrationCost(Table):
@@ -133,7 +138,7 @@ class CompactionScenario(Table):
 
     simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
     machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: Migration = Field(default_factory=lambda: Migration(), description="Compaction.")
+    migration: CompactMigration = Field(default_factory=lambda: CompactMigration(), description="Compaction.")
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
     driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
 
