@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-import ray
 
 from actors.compaction import RayCrew
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
 from cluster.simulation import Simulation
+from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 
-@ray.remote(num_cpus=0)
 class Coordinator:
     """A thin shell around `cluster.simulation.Simulation`."""
 
     def start(
-        self, spec: SimulationSpec, hosts: list[list[int]], actors: list[Any], migration_actors: int
+        self,
+        spec: SimulationSpec,
+        snapshots: Mapping[str, SnapshotPages],
+        hosts: list[list[int]],
+        actors: list[Any],
+        migration_actors: int,
     ) -> None:
         """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles.
 
-        So many migration actors drive its compactors.
+        The actors may still be starting: each fills its nodes as soon as it can. So many migration actors
+        drive the compactors, if there are any.
         """
+        fabric = RayFabric(hosts, actors)
+        fabric.take(spec, snapshots)
         # Ray ends these actors with the one that started them.
         crew = RayCrew(hosts, actors, migration_actors if spec.migration else 0)
-        self._simulation = Simulation(RayFabric(hosts, actors), spec, crew)
+        self._simulation = Simulation(fabric, spec, crew)
 
     def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""

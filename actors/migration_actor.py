@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
-from cluster.migration.machine import NodeReport, ScenarioHost, Turn
+from cluster.migration.machine import MemoryHost, NodeReport, Turn
 from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
 from cluster.migration.transfer import Letter
@@ -22,10 +22,10 @@ from cluster.migration.transfer import Letter
 
 @ray.remote(num_cpus=0)
 class MemoryActor:
-    """A thin shell around `cluster.migration.machine.ScenarioHost`: one node, or several."""
+    """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
-        self._host = ScenarioHost(nodes, spec)
+        self._host = MemoryHost(nodes, spec)
 
     def ready(self) -> str:
         """The Ray node that it runs on."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ray
 
 from cluster.commands import Command
 from cluster.fabric import Host, Parcels
-from cluster.migration.machine import MemoryHost, Turn
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
+if TYPE_CHECKING:
+    from cluster.migration.machine import Turn
 
-# num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
-@ray.remote(num_cpus=0, max_task_retries=2)
+
 class NodeActor:
     """Carries commands and messages to its nodes."""
 
@@ -24,18 +25,19 @@ class NodeActor:
         self._host = Host(nodes, spec, snapshots)
         self._number = 0
         self._last: list[object] = []
-        self._memories = MemoryHost(self._host.memories if spec.migration else {})
         return str(ray.get_runtime_context().get_node_id())
 
     # A turn that Ray repeats would be another one.
     @ray.method(max_task_retries=0)
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
         """Turns of compactors of its nodes; which are done."""
-        return self._memories.take(turns)
+        return [self._host.nodes[turn.node].compaction.memory.take(turn) for turn in turns]
 
     def abandon(self, turns: Sequence[Turn]) -> None:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
-        self._memories.abandon(turns)
+        for turn in turns:
+            memory = self._host.nodes[turn.node].compaction.memory
+            memory.abandon(turn.compactor, turn.generation)
 
     def step(
         self, number: int, command: Command | None, to: list[int], actor_of: list[int], *packed: bytes

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster import commands as c
-from cluster.compact import NodeCompaction
 from cluster.decide import decide
 from cluster.digest import Contents
 from cluster.errors import SimulationError
@@ -18,12 +17,9 @@ from cluster.frames import Frames
 from cluster.mailbox import Inbox, Kind, Outbox, Packed
 from cluster.merge import Merger
 from cluster.migrate import Migration
-from cluster.migration.fill import empty_memory
-from cluster.migration.frames import MovableFrames
 from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.placement import Placement
 from cluster.processes import Processes
-from cluster.relocate import NodeRelocation
 from cluster.scan import Scanner
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import KsmSpec, SimulationSpec
@@ -32,6 +28,11 @@ from cluster.trees import Trees
 from cluster.vma import Mm
 from cluster.words import I64, node_of_frame
 from cluster.workload import Workload
+
+if TYPE_CHECKING:
+    # Modules that most machines do without; actors start sooner.
+    from cluster.compact import NodeCompaction
+    from cluster.relocate import NodeRelocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,10 @@ class Node:
 
     def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         with_bytes = spec.machine.content == "bytes"
-        count = spec.machine.frames_per_node
-        frames = (
-            Frames(count, with_bytes=with_bytes)
-            if spec.migration is None
-            else MovableFrames(empty_memory(count), with_bytes=with_bytes)
-        )
         self.state = NodeState(
             id=node,
             nodes=spec.machine.nodes,
-            frames=frames,
+            frames=_frames(spec),
             distance=spec.machine.distance,
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
@@ -123,10 +118,13 @@ class Node:
         self._merger = merger
         self._relocation: NodeRelocation | None = None
         self._compaction: NodeCompaction | None = None
-        if spec.migration is not None and isinstance(frames, MovableFrames):
-            self._compaction = NodeCompaction(self.state, frames, spec.migration, migration)
+        if spec.migration is not None:
+            from cluster.compact import NodeCompaction
+            from cluster.relocate import NodeRelocation
+
+            self._compaction = NodeCompaction(self.state, spec.migration, migration)
             self._handlers[Kind.HELD] = self._compaction.on_held
-            self._relocation = NodeRelocation(self.state, frames, migration)
+            self._relocation = NodeRelocation(self.state, self._compaction.frames, migration)
             self._handlers[Kind.MAPPED] = self._relocation.on_mapped
 
     @property
@@ -308,3 +306,13 @@ class Node:
             "ksm_merge_any": mm.merge_any,
             "ksm_mergeable": mm.mergeable,
         }
+
+
+def _frames(spec: SimulationSpec) -> Frames:
+    count, with_bytes = spec.machine.frames_per_node, spec.machine.content == "bytes"
+    if spec.migration is None:
+        return Frames(count, with_bytes=with_bytes)
+    from cluster.migration.fill import empty_memory
+    from cluster.migration.frames import MovableFrames
+
+    return MovableFrames(empty_memory(count), with_bytes=with_bytes)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.migration.machine import NodeReport
-from cluster.migration.relocated import Relocated
+if TYPE_CHECKING:
+    from cluster.migration.machine import NodeReport
+    from cluster.migration.relocated import Relocated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -226,8 +226,8 @@ class Crew(Owners, Protocol):
         """One letter each for transfers, written by different nodes."""
 
 
-class MemoryHost:
-    """The memories of some nodes."""
+class Memories:
+    """Memories of some nodes."""
 
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
         self.memories = memories
@@ -258,8 +258,8 @@ class MemoryHost:
         return transfers
 
 
-class ScenarioHost(MemoryHost):
-    """Some nodes of a compaction scenario, full."""
+class MemoryHost(Memories):
+    """Memories of some nodes of a compaction scenario."""
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
         super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
@@ -274,7 +274,7 @@ class InlineCrew:
     """Everything in this process."""
 
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
-        self._host = MemoryHost(memories)
+        self._host = Memories(memories)
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
         return self._host.take([Turn(node, compactor) for node, compactor in turns])
@@ -352,6 +352,6 @@ def _order(seed: int, node: int, round_number: int, waiting: list[T]) -> list[T]
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
     """A whole scenario in this process."""
-    host = ScenarioHost(range(spec.nodes), spec)
+    host = MemoryHost(range(spec.nodes), spec)
     drive(spec, range(spec.nodes), InlineCrew(host.memories))
     return host.reports()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 import ray
 
 from actors.compaction import RayCrew
-from actors.engine import node_actors, run_passes
+from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, shares
-from actors.ray_fabric import RayFabric
 from cluster import commands as c
 from cluster.errors import SimulationError
 from cluster.migration.spec import CompactionSpec, DriverSpec
@@ -108,9 +108,9 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
 def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
     """Migration actors die, also during a later compaction; what ksmd merges is the same."""
     plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
-    with node_actors(COMPACTED, 2, lambda _event: None, {}) as (hosts, actors):
-        crew = Killing(RayCrew(hosts, actors, 2))
-        simulation = Simulation(RayFabric(hosts, actors), COMPACTED, crew)
+    with closing(ActorPool()) as pool:
+        crew = Killing(RayCrew(blocks(5, 2), pool.actors(3), 2))
+        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, crew)
         passes = [simulation.run_pass() for _ in range(3)]
         crew.crew.close()
     assert crew.crew.deaths >= 2
@@ -130,9 +130,8 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 
 
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
-    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
-        assert hosts == [[0], [1], [2], [3], [4]]
-        places = [actor.take.remote(host, SPEC, {}) for host, actor in zip(hosts, actors, strict=True)]
+    with closing(ActorPool()) as pool:
+        places = [actor.take.remote([node], SPEC, {}) for node, actor in enumerate(pool.actors(5))]
         assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3
 
@@ -146,10 +145,12 @@ def test_actors_are_shared_out_by_cpus() -> None:
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
     one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
-    with node_actors(one, 1, lambda _event: None, {}) as (_, actors):
+    with closing(ActorPool()) as pool:
+        (actor,) = pool.actors(1)
+        ray.get(actor.take.remote([0], one, {}))
 
         def step(number: int, command: c.Command) -> list[Report]:
-            reports, _sent = actors[0].step.options(num_returns=2).remote(number, command, [0], [0])
+            reports, _sent = actor.step.options(num_returns=2).remote(number, command, [0], [0])
             answer: list[Report] = ray.get(reports)
             return answer
 
@@ -167,7 +168,9 @@ def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluste
 
 
 def test_a_dead_actor_is_said_in_one_line(ray_cluster: str) -> None:
-    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
-        ray.kill(actors[2])
+    with closing(ActorPool()) as pool:
+        fabric = pool.fabric(SPEC, 1)
+        fabric.superstep(c.Collect())
+        ray.kill(pool.actors(5)[2])
         with pytest.raises(SimulationError, match="an actor died"):
-            RayFabric(hosts, actors).superstep(c.Collect())
+            fabric.superstep(c.Collect())

@@ -14,7 +14,7 @@ from cluster import topology
 from cluster.migration.drivers.base import NO_PAGE, PageDriver
 from cluster.migration.drivers.faulty import Faulty
 from cluster.migration.flows import evened, flows
-from cluster.migration.machine import MemoryHost, NodeReport, ScenarioHost, Turn, compact_inline
+from cluster.migration.machine import MemoryHost, NodeReport, Turn, compact_inline
 from cluster.migration.movable import MigrateMode, PageStateError, lock, unlock
 from cluster.migration.pages import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.migration.relocated import Relocated, relocated, simulated_seconds
@@ -246,7 +246,7 @@ SPEC_OF_WORLD = CompactionSpec(
 
 def world(spec: CompactionSpec) -> MemoryHost:
     """Nodes with memories in which no two pages hold the same."""
-    host = ScenarioHost(range(spec.nodes), spec)
+    host = MemoryHost(range(spec.nodes), spec)
     for node, memory in host.memories.items():
         pages = memory.memory.pages
         used = np.flatnonzero(pages.refcount)
