@@ -75,7 +75,8 @@ def _ray(
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
 ) -> Iterator[Callable[[], PassResult]]:
-    with connected(address), closing(ActorPool()) as pool:
+    frames = spec.machine.nodes * spec.machine.frames_per_node
+    with connected(address, frames), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator import Coordinator

@@ -82,13 +82,17 @@ class Host:
         return {number: node.compaction.memory for number, node in self.nodes.items()}
 
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
-        """One superstep of the nodes `to`, ascending: their reports, and what they sent."""
+        """One superstep of the nodes `to`, ascending: their reports, and what they sent.
+
+        The list of parcels is empty afterwards, so that each inbox goes as soon as it was taken in.
+        """
         inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
         for _, node, inbox in sorted(parcels, key=lambda parcel: parcel[0]):
             inboxes[node].append(inbox)
+        parcels.clear()
         reports, sent = [], []
         for node in to:
-            report, packed = self.nodes[node].step(command, receive(inboxes[node]))
+            report, packed = self.nodes[node].step(command, receive(inboxes.pop(node)))
             reports.append(report)
             sent += [(node, other, inbox) for other, inbox in packed.items()]
         return reports, sent

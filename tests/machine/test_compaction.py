@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import run_passes
+from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.migration.frames import MovableFrames
 from cluster.migration.machine import InlineCrew, NodeMemory, NodeReport, Turn
 from cluster.migration.spec import CompactionSpec, DriverSpec
@@ -139,6 +140,7 @@ def test_all_sharers_follow_a_ksm_page(across: int) -> None:
     store, pfn = made.frames(0), pfn_of(np.array(after[:1]))
     assert (store.mapcount[pfn], store.content[pfn]) == (3, 77)
     assert store.is_ksm(pfn).all()
+    assert store.memory.pages.mapping[pfn] & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM
     # The stable node is found: one page more of the content maps the same frame.
     mm = made.machine.new_process(0)
     made.machine.map(mm, FIRST, 1)
@@ -195,7 +197,7 @@ FAULTY = DriverSpec(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     knobs=KNOBS,
     steps=STEPS,
@@ -245,7 +247,7 @@ def test_nothing_but_places_changes(
         made.workload.check_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(KNOBS, STEPS)
 def test_ksmd_merges_what_it_merges_without_compaction(knobs: KsmSpec, steps: list[tuple[Any, ...]]) -> None:
     made, plain = Compacted(SPEC, knobs), Workload(knobs)
