@@ -29,7 +29,7 @@ from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
-from ksmcluster.printing import WIDTH, printed
+from ksmcluster.printing import WIDTH, plain_table, printed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,17 +159,8 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def numbers(*heads: str) -> Table:
-    """A table of numbers, but for the first column."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(f"  {heads[0]}", overflow="fold")
-    for head in heads[1:]:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
-
-
 def _obtained(summary: Mapping[str, Any]) -> Table:
-    table = numbers("", "obtained", "failed")
+    table = plain_table("", "obtained", "failed")
     says = {
         "before": "before compaction",
         "movable_off": "compacted, drivers' pages cannot move",
@@ -183,7 +174,7 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
 
 
 def _blocks(summary: Mapping[str, Any]) -> Table:
-    table = numbers("order", "size", *(head for head, _, _ in STATES.values()))
+    table = plain_table("order", "size", *(head for head, _, _ in STATES.values()))
     for order in range(MAX_ORDER + 1):
         counts = [f"{summary['free_blocks'][name][order]:,}" for name in STATES]
         table.add_row(f"  {order}", text.size(PAGE_SIZE << order), *counts)
@@ -192,7 +183,7 @@ def _blocks(summary: Mapping[str, Any]) -> Table:
 
 def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
     """A line for each driver."""
-    table = numbers("driver", *COUNTS.values())
+    table = plain_table("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
     return table
@@ -200,7 +191,7 @@ def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
 
 def contention(counts: Mapping[str, int]) -> Table:
     """How compactors were in each other's way."""
-    table = numbers("", "")
+    table = plain_table("", "")
     table.show_header = False
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",

@@ -19,6 +19,7 @@ from cluster.migration.relocation import Drained
 from cluster.spec import PAGE_SIZE
 from cluster.topology import Distances
 from ksmcluster import text
+from ksmcluster.printing import plain_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,24 +107,16 @@ def _lines(done: Relocated) -> Iterator[str]:
             yield f"    stayed: {stayed.owner}, {text.counted(stayed.pages, 'page')}: {stayed.why}"
 
 
-def _grid(*heads: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(f"  {heads[0]}", no_wrap=True)
-    for head in heads[1:]:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
-
-
 def _matrix(moved: NDArray[np.int64]) -> Table:
     """In MiB."""
-    table = _grid("MiB from, to", *map(str, range(len(moved))))
+    table = plain_table("MiB from, to", *map(str, range(len(moved))))
     for node, row in enumerate(moved):
         table.add_row(f"  {node}", *(f"{count / 2**20:,.1f}" if count else "-" for count in row))
     return table
 
 
 def _by_distance(moved: NDArray[np.int64], distance: Distances) -> Table:
-    table = _grid("distance", "pairs of nodes", "moved")
+    table = plain_table("distance", "pairs of nodes", "moved")
     for reach in np.unique(distance[moved > 0]).tolist():
         there = (distance == reach) & (moved > 0)
         table.add_row(f"  {reach}", f"{np.count_nonzero(there):,}", text.size(int(moved[there].sum())))

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from cluster.spec import PAGE_SIZE
 from ksmcluster import relocations, text
-from ksmcluster.compaction import contention, drivers, numbers
+from ksmcluster.compaction import contention, drivers
 from ksmcluster.node_reports import STATES
-from ksmcluster.printing import WIDTH, printed
+from ksmcluster.printing import WIDTH, plain_table, printed
 from ksmcluster.results import Result
 
 #: Nodes in a line of a picture.
@@ -129,7 +129,10 @@ def _nodes(result: Result, plain: bool) -> RenderableType:
         share = f"{derived['ksm_mappings_remote_fraction']:.1%}".replace("%", " %")
         distance = derived["ksm_mappings_mean_distance"]
         grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
-    grid.add_row("  messages", f"{text.size(counters['bytes_sent'])} between nodes")
+    sent = result.summary["by_pass"]["bytes_sent"]
+    most = sent.index(max(sent))
+    in_all = text.size(counters["bytes_sent"])
+    grid.add_row("  messages", f"{in_all} between nodes, most in pass {most + 1}: {text.size(sent[most])}")
     pictures = (
         _picture(title, pages[-1], style, plain)
         for title, pages, style in (
@@ -176,7 +179,7 @@ def _relocations(result: Result) -> dict[str, RenderableType]:
 def _obtained(by_pass: Mapping[str, Any]) -> Table:
     """Blocks that could be had, and what was moved for them."""
     heads = (head for head, _, _ in STATES.values())
-    table = numbers("pass", *heads, "pages moved", "of them KSM")
+    table = plain_table("pass", *heads, "pages moved", "of them KSM")
     columns = [*(by_pass["obtained"][name] for name in STATES), by_pass["pages_moved"]]
     for number, cells in enumerate(zip(*columns, by_pass["ksm_pages_moved"], strict=True), 1):
         table.add_row(f"  {number:>4}", *(f"{cell:,}" for cell in cells))
