@@ -20,6 +20,7 @@ from cluster.trees import Trees
 from cluster.words import (
     I64,
     U8,
+    U32,
     U64,
     Array,
     empty,
@@ -81,15 +82,15 @@ class Migration:
     def _send_off(self, frames: I64, to: I64) -> None:
         store, pfns = self._n.frames, pfn_of(frames)
         digests, *pages = store.read(pfns)
-        about = store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns]
+        about = store.mapping[pfns], store.pins[pfns], store.mapcount[pfns]
         self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *pages)
 
     def on_move_in(
         self,
         old: I64,
         digests: U64,
-        mapping: U64,
-        refcount: Array,
+        mapping: U32,
+        pins: Array,
         mapcount: Array,
         pages: U8 | None = None,
     ) -> None:
@@ -99,9 +100,9 @@ class Migration:
         got = slice(len(pfns))
         old = old[got]
         store.fill(pfns, digests[got], None if pages is None else pages[got])
-        store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns] = (
+        store.mapping[pfns], store.pins[pfns], store.mapcount[pfns] = (
             mapping[got],
-            refcount[got],
+            pins[got],
             mapcount[got],
         )
         self.announce(old, pfns)
@@ -114,9 +115,9 @@ class Migration:
         ksm = is_ksm_word(old)
         new, digests = frame_word(n.id, pfns), store.content[pfns]
         new[ksm] = ksm_word(new[ksm], n.migration)
-        store.make_ksm(new[ksm], digests[ksm])
+        store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
-        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint64(2)).astype(np.int64))
+        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint32(2)).astype(np.int64))
         n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
 
     def on_moved_out(self, frames: I64) -> None:

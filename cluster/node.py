@@ -290,7 +290,7 @@ class Node:
             "state": n.table.state[slots],
             "frames": used,
             "mapcount": n.frames.mapcount[used],
-            "refcount": n.frames.refcount[used],
+            "refcount": n.frames.mapcount[used] + n.frames.pins[used],
             "mapping": n.frames.mapping[used],
             "content": n.frames.content[used],
             "free": n.frames.free_count,
