@@ -103,6 +103,8 @@ class Kind(IntEnum):
     #: What a node has of this frame before a compaction: frame, mappings that reverse mapping does not find,
     #: references of the swap cache.
     HELD = 40
+    #: A node maps this frame of another one: frame, node, how often.
+    MAPPED = 41
 
 
 #: What one node sends another, or all that it gets: columns by kind.

@@ -20,7 +20,7 @@ def printed(what: RenderableType, console: Console) -> str:
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 
 
-def numbers(*heads: str) -> Table:
+def plain_table(*heads: str) -> Table:
     """A table of numbers, but for the first column."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(f"  {heads[0]}", overflow="fold")

@@ -13,7 +13,7 @@ from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.config.compaction import to_compaction_spec
 from ksmcluster.errors import UserError
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 from ksmcluster.progress import Tell
 
 
@@ -40,7 +40,7 @@ def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcom
         Measure(f"{name}: moves", "moves/calibration", calibrated_rates),
         Measure(f"{name}: moves a second", "moves/s", rates),
     )
-    shown = numbers("nodes", "pages moved", "moves/s of CPU", "from to")
+    shown = plain_table("nodes", "pages moved", "moves/s of CPU", "from to")
     shown.add_row(f"  {nodes}", f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
     return Outcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
 

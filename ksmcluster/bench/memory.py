@@ -17,7 +17,7 @@ from ksmcluster.bench.measure import Measure, Outcome
 from ksmcluster.bench.programs import own_ray, run_program
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.errors import UserError
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 from ksmcluster.progress import Tell
 
 _LARGE = {"1 TiB": (1 << 40) // PAGE_SIZE, "16 TiB": (16 << 40) // PAGE_SIZE}
@@ -113,7 +113,7 @@ def _measures(nodes: int, engine: str, found: Sequence[Footprint]) -> list[Measu
 
 
 def _table(found: Sequence[Footprint]) -> Table:
-    shown = numbers("pages", "peak", "steady", "peak a page", "steady a page", "start", "passes")
+    shown = plain_table("pages", "peak", "steady", "peak a page", "steady a page", "start", "passes")
     for f in found:
         shown.add_row(
             f"  {f.pages:,}",
@@ -128,14 +128,14 @@ def _table(found: Sequence[Footprint]) -> Table:
 
 
 def _left_out(expected: dict[int, float]) -> Table:
-    shown = numbers("pages", "expected peak")
+    shown = plain_table("pages", "expected peak")
     for pages, size in expected.items():
         shown.add_row(f"  {pages:,}", text.size(size))
     return shown
 
 
 def _fitted(found: Sequence[Footprint]) -> Table:
-    shown = numbers("", "bytes a page", "and", *_LARGE)
+    shown = plain_table("", "bytes a page", "and", *_LARGE)
     for name, line in zip(("peak", "steady"), lines(found), strict=True):
         sizes = [text.size(line.at(pages)) for pages in _LARGE.values()]
         shown.add_row(f"  {name}", f"{line.slope:.1f}", text.size(line.base), *sizes)

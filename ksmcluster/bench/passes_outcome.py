@@ -10,7 +10,7 @@ from ksmcluster.bench.calibration import UNIT
 from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.bench.passes import CONTENTS, PHASES, Passes, Runs
 from ksmcluster.bench.shapes import GROUP
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 
 
 def outcome(runs: Runs) -> Outcome:
@@ -73,7 +73,7 @@ def _median(runs: list[Passes], phase: str) -> float:
 
 def _table(runs: Runs) -> Table:
     what = "ksmd here" if runs.real else "modelled ksmd"
-    shown = numbers("", "CPU ms", "pages/s", f"{what} ms", "times")
+    shown = plain_table("", "CPU ms", "pages/s", f"{what} ms", "times")
     for content, of_content in runs.simulated.items():
         if content == "bytes":
             shown.add_row("  bytes, hashing", *_cells(runs.pages, median(runs.hashing)))

@@ -10,7 +10,7 @@ from ksmcluster import text
 from ksmcluster.bench.calibration import UNIT
 from ksmcluster.bench.measure import Measure, Outcome, figure, spread
 from ksmcluster.bench.scaling import Point, Scaling
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 
 
 def outcome(scaling: Scaling) -> Outcome:
@@ -49,7 +49,7 @@ def _strong(together: Point, alone: Point) -> Measure:
 
 
 def _weak_table(scaling: Scaling) -> Table:
-    shown = numbers("nodes", "processes", "pages", "pages/s", "from to", "core ns/page", "to best")
+    shown = plain_table("nodes", "processes", "pages", "pages/s", "from to", "core ns/page", "to best")
     for point in scaling.weak:
         core_ns = point.core_ns(scaling.cores)
         shown.add_row(
@@ -69,7 +69,7 @@ def _millions(rate: float) -> str:
 
 
 def _traffic(scaling: Scaling) -> Table:
-    shown = numbers("nodes", "first pass", "merging pass", "steady pass", "bytes a page")
+    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes a page")
     for point in scaling.weak:
         sizes = [text.size(sent) for sent in point.bytes_sent]
         shown.add_row(f"  {point.nodes}", *sizes, f"{sum(point.bytes_sent) / point.pages:.1f}")
@@ -77,7 +77,7 @@ def _traffic(scaling: Scaling) -> Table:
 
 
 def _strong_table(together: Point, alone: Point) -> Table:
-    shown = numbers("processes", "seconds", "times as fast", "from to")
+    shown = plain_table("processes", "seconds", "times as fast", "from to")
     ratios = _strong(together, alone)
     shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "")
     shown.add_row(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ksmcluster.bench.measure import Outcome, figure
 from ksmcluster.bench.tracker import Change
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 
 
 def shown_outcome(outcome: Outcome) -> RenderableType:
@@ -22,7 +22,7 @@ def shown_outcome(outcome: Outcome) -> RenderableType:
 
 def shown_changes(changes: Sequence[Change], most: float) -> RenderableType:
     """Every measure beside the baseline's, and which of them are worse by more than a share of `most`."""
-    rows = numbers("against the baseline", "before", "now", "change")
+    rows = plain_table("against the baseline", "before", "now", "change")
     for change in changes:
         style = "red" if change.share > most else ""
         percent = f"{-change.share:+.1%}".replace("%", " %")

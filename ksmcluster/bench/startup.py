@@ -11,7 +11,7 @@ from rich.table import Table
 from ksmcluster import text
 from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.bench.programs import own_ray, run_program
-from ksmcluster.printing import numbers
+from ksmcluster.printing import plain_table
 from ksmcluster.progress import Tell
 
 
@@ -58,7 +58,7 @@ def _shown(seconds: list[float]) -> str:
 
 
 def _table(nodes: int, alone: list[float], ours: dict[int, list[float]]) -> tuple[str, Table]:
-    shown = numbers("", "seconds", "from to", "of Ray alone")
+    shown = plain_table("", "seconds", "from to", "of Ray alone")
     rows = {"Ray alone, empty actors": alone}
     rows |= {
         f"simulate, {text.counted(packed, 'node')} an actor": seconds for packed, seconds in ours.items()
