@@ -10,7 +10,7 @@ from cluster.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 from cluster.migration.memory import Memory
 from cluster.migration.movable import IsolateMode, LruPages, MigrateMode
 from cluster.migration.pages import OWNER_SHIFT, Kind
-from cluster.words import FRAME_BITS, I64, U64, Array, Bool, frame_word, generation_of, pfn_of
+from cluster.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
 
 
 class MovableFrames(Frames, LruPages):
@@ -37,7 +37,7 @@ class MovableFrames(Frames, LruPages):
 
     def moved(self, node: int) -> tuple[I64, I64]:
         """Frames that have moved since `begin`: the names they had on this `node`, and their pfns."""
-        pfns = np.flatnonzero((self.refcount != 0) & (self._came_from != np.arange(self.count)))
+        pfns = np.flatnonzero(self.referenced(slice(None)) & (self._came_from != np.arange(self.count)))
         return frame_word(node, self._came_from[pfns]) | (self.generation[pfns] << FRAME_BITS), pfns
 
     # LruPages
@@ -48,7 +48,7 @@ class MovableFrames(Frames, LruPages):
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         """Not those to which somebody has a reference that is no mapping (isolate_migratepages_block())."""
-        pinned = self.refcount[pages] > self.mapcount[pages] + self.cached[pages]
+        pinned = self.pins[pages] > self.cached[pages]
         super().isolate_page(pages[~pinned], mode)
         return ~pinned
 
@@ -59,7 +59,7 @@ class MovableFrames(Frames, LruPages):
             first = int(np.argmax(answers != 0))
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
         super().migrate_page(newpages, pages, mode)
-        columns: list[Array] = [self.mapping, self.refcount, self.mapcount, self.content, self.generation]
+        columns: list[Array] = [self.mapping, self.mapcount, self.pins, self.content, self.generation]
         for column in [*columns, self._came_from, *([] if self.data is None else [self.data])]:
             column[newpages] = column[pages]
         self._forget(pages)
@@ -72,7 +72,7 @@ class MovableFrames(Frames, LruPages):
         return sum(zone.free_pages for zone in self.memory.zones)
 
     def in_use(self) -> I64:
-        return np.flatnonzero(self.refcount)
+        return np.flatnonzero(self.referenced(slice(None)))
 
     def alloc(self, wanted: int) -> I64:
         pfns = self.memory.alloc_bulk(wanted)
@@ -80,8 +80,8 @@ class MovableFrames(Frames, LruPages):
         self.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
-    def make_ksm(self, frames: I64, digests: U64) -> None:
-        super().make_ksm(frames, digests)
+    def make_ksm(self, frames: I64) -> None:
+        super().make_ksm(frames)
         pfns = pfn_of(frames)
         self.generation[pfns] = generation_of(frames)
         self.memory.pages.mapping[pfns] = self._ksm_owner << OWNER_SHIFT | PAGE_MAPPING_KSM
@@ -92,6 +92,6 @@ class MovableFrames(Frames, LruPages):
 
     def _forget(self, pfns: I64) -> None:
         self.mapping[pfns] = 0
-        self.refcount[pfns] = 0
+        self.pins[pfns] = 0
         self.mapcount[pfns] = 0
         self.generation[pfns] = 0
