@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 #: Counters of `VmStat` that tell of contention.
-CONTENTION = ("skipped_isolated", "skipped_locked", "lock_waits")
+CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")
 #: What is reported of each driver, and its heading.
 COUNTS = {
     "moved": "moved",
@@ -207,6 +207,7 @@ def _contention(counts: Mapping[str, int]) -> Table:
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",
         "skipped_locked": "pages passed by: locked by another compactor",
+        "migrate_locked": "moves put off: locked by another compactor",
         "lock_waits": "waits for page locks",
     }
     for name, what in says.items():

@@ -192,11 +192,18 @@ class Proactive:
     `step` until `done`. proactiveness: vm.compaction_proactiveness, 0..100.
     """
 
-    def __init__(self, memory: Memory, proactiveness: int, rules: CompactionRules = RULES["6.1"]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        proactiveness: int,
+        rules: CompactionRules = RULES["6.1"],
+        grain: int | None = None,
+    ) -> None:
         self.memory = memory
         self.moves: list[tuple[I64, I64]] = []
         self.done = proactiveness == 0
         self._rules = rules
+        self._grain = grain
         self._low = max(100 - proactiveness, 5)
         self._zones: list[Zone] = []
         self._running: Compaction | None = None
@@ -211,24 +218,16 @@ class Proactive:
         """The next piece of work."""
         if self._running is not None:
             self._running.step()
-            if self._running.done or self._good_enough(self._running.zone):
-                self._running = self._leave(self._running)
+            if self._running.done:
+                self.moves += self._running.moves
+                self._running = None
         elif self._zones:
-            zone = self._zones.pop(0)
-            request = Request(MigrateMode.SYNC_LIGHT)
-            self._running = Compaction(self.memory, zone, request, rules=self._rules)
+            request = Request(MigrateMode.SYNC_LIGHT, good_enough=self._low)
+            self._running = Compaction(
+                self.memory, self._zones.pop(0), request, rules=self._rules, grain=self._grain
+            )
         else:
             self._next_round()
-
-    def _leave(self, compaction: Compaction) -> Compaction | None:
-        if not compaction.done:
-            compaction.cancel()
-            return compaction
-        self.moves += compaction.moves
-        return None
-
-    def _good_enough(self, zone: Zone) -> bool:
-        return fragmentation_score(zone) <= self._low
 
     def _next_round(self) -> None:
         """Again, if memory is fragmented enough and the round before was of use."""
@@ -242,9 +241,4 @@ class Proactive:
 
     def _weighted(self, zone: Zone) -> int:
         total = sum(other.end - other.start for other in self.memory.zones)
-        return fragmentation_score(zone) * (zone.end - zone.start) // (total + 1)
-
-
-def fragmentation_score(zone: Zone) -> int:
-    """Per cent of the free memory that is not in blocks of the size of a huge page."""
-    return int(zone.unusable_index(PAGEBLOCK_ORDER) * 100)
+        return zone.fragmentation_score() * (zone.end - zone.start) // (total + 1)

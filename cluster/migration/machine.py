@@ -23,6 +23,8 @@ from cluster.words import I64
 MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
 #: How LRU pages are called among the drivers.
 LRU = "lru"
+#: Single steps at the end of a turn, fewer than these.
+_MOST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class NodeMemory:
         }
         self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
         self._compactors = [_Compactor() for _ in range(spec.compactors)]
+        self._abandoned: list[Compaction] = []
+        self._chance = np.random.default_rng((spec.seed, node))
 
     @property
     def counts(self) -> dict[str, MoveCounts]:
@@ -101,14 +105,32 @@ class NodeMemory:
             return False
         session = compactor.session = compactor.session or self._begin()
         attempts, moved = self._work_done()
-        for _ in range(self.spec.turn):
-            if session.run.done:
-                break
-            session.run.step()
+        self._steps(session.run)
+        self._put_back()
         attempts_now, moved_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
         return session.run.done
+
+    def _steps(self, run: Compaction) -> None:
+        """Part of the memory in one go, then single steps: others find it in the middle of something."""
+        if self._chance.integers(2):
+            run.advance(self.spec.turn)
+        for _ in range(int(self._chance.integers(1, _MOST_STEPS + 1))):
+            if run.done:
+                break
+            run.step()
+            if run.waiting:
+                break
+
+    def _put_back(self) -> None:
+        """What abandoned compactors had isolated goes back, as soon as nobody has it locked."""
+        for run in self._abandoned:
+            while not run.done:
+                run.step()
+                if run.waiting:
+                    break
+        self._abandoned = [run for run in self._abandoned if not run.done]
 
     def _begin(self) -> _Session:
         request = Request(MODES[self.spec.mode])
@@ -129,6 +151,8 @@ class NodeMemory:
         if compactor.session is not None:
             self.abandoned += not compactor.session.run.done
             compactor.session.run.abandon()
+            self._abandoned.append(compactor.session.run)
+            self._put_back()
             compactor.ended.append(compactor.session)
             compactor.session = None
 
@@ -223,21 +247,15 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
     round, and on nothing else, so that the result is the same whoever drives them.
     """
     left = {node: list(range(spec.compactors)) for node in nodes}
-    round_number = 0
+    chance = {node: np.random.default_rng((spec.seed, node)) for node in nodes}
     while left:
-        orders = {node: _order(spec.seed, node, round_number, waiting) for node, waiting in left.items()}
+        orders = {node: chance[node].permutation(waiting).tolist() for node, waiting in left.items()}
         for place in range(spec.compactors):
             turns = [(node, order[place]) for node, order in orders.items() if place < len(order)]
             for (node, compactor), done in zip(turns, crew.take(turns), strict=True):
                 if done:
                     left[node].remove(compactor)
         left = {node: waiting for node, waiting in left.items() if waiting}
-        round_number += 1
-
-
-def _order(seed: int, node: int, round_number: int, waiting: list[int]) -> list[int]:
-    rng = np.random.default_rng((seed, node, round_number))
-    return [waiting[i] for i in rng.permutation(len(waiting))]
 
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:

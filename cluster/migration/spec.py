@@ -54,8 +54,8 @@ class CompactionSpec:
     attempts: int = 4
     #: Compactors at work on each node at once.
     compactors: int = 2
-    #: Most pages that a step of a compactor locks or moves.
+    #: Most pages that a step of a compactor locks or moves, where others can come in between.
     batch: int = 32
-    #: Steps of a compactor before it is another one's turn.
-    turn: int = 64
+    #: Pages that a compactor goes through before it is another one's turn.
+    turn: int = 2048
     cost: MigrationCostSpec = MigrationCostSpec()

@@ -65,8 +65,12 @@ class Migration(Table):
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
     compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
-    batch: Count = key(SPEC["batch"], "Most pages that a step of a compactor locks or moves.", "pages")
-    turn: Count = key(SPEC["turn"], "Steps of a compactor before it is another one's turn.")
+    batch: Count = key(
+        SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
+    )
+    turn: Count = key(
+        SPEC["turn"], "Memory that a compactor goes through before it is another one's turn.", "pages"
+    )
 
     @field_validator("kernel", mode="before")
     @classmethod

@@ -32,7 +32,7 @@ def test_high_order_memory_is_there_only_if_pages_can_move() -> None:
 @pytest.mark.parametrize("kernel", ["4.8", "6.1"])
 @pytest.mark.parametrize("compactors", [1, 2, 4])
 def test_counts_agree_with_vmstat(kernel: str, compactors: int) -> None:
-    for report in compact_inline(replace(SPEC, kernel=kernel, compactors=compactors)):
+    for report in compact_inline(replace(SPEC, kernel=kernel, compactors=compactors, turn=256)):
         counts = report.by_driver.values()
         assert list(report.by_driver) == ["swap", "buffers", "lru"]
         assert sum(c.moved for c in counts) == report.vmstat["pgmigrate_success"] > 0
