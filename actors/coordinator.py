@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-import ray
 
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
 from cluster.simulation import Simulation
+from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 
-@ray.remote(num_cpus=0)
 class Coordinator:
     """A thin shell around `cluster.simulation.Simulation`."""
 
-    def start(self, spec: SimulationSpec, hosts: list[list[int]], actors: list[Any]) -> None:
-        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles."""
-        self._simulation = Simulation(RayFabric(hosts, actors), spec)
+    def start(
+        self,
+        spec: SimulationSpec,
+        snapshots: Mapping[str, SnapshotPages],
+        hosts: list[list[int]],
+        actors: list[Any],
+    ) -> None:
+        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles.
+
+        The actors may still be starting: each fills its nodes as soon as it can.
+        """
+        fabric = RayFabric(hosts, actors)
+        fabric.take(spec, snapshots)
+        self._simulation = Simulation(fabric, spec)
 
     def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.answers import answers
 from actors.hosts import blocks, shares
+from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.fabric import InlineFabric
@@ -17,9 +18,6 @@ from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassSta
 from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
-
-if TYPE_CHECKING:
-    pass
 
 ENGINES = ("ray", "inline")
 
@@ -71,29 +69,33 @@ def _ray(
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
 ) -> Iterator[Callable[[], PassResult]]:
-    with connected(address), node_actors(spec, nodes_per_actor, on_event, snapshots) as (hosts, actors):
+    with connected(address), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator import Coordinator
 
-        coordinator = Coordinator.remote()  # type: ignore[attr-defined]
+        coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote()
         try:
-            answers(coordinator.start.remote(spec, hosts, actors))
+            hosts = blocks(spec.machine.nodes, nodes_per_actor)
+            actors = pool.actors(len(hosts))
+            started = coordinator.start.remote(spec, snapshots, hosts, actors)
+            wait_for(actors, on_event)
+            answers(started)
             yield lambda: answers(coordinator.run_pass.remote())
         finally:
             ray.kill(coordinator)
 
 
-@contextmanager
-def node_actors(
-    spec: SimulationSpec,
-    nodes_per_actor: int,
-    on_event: Callable[[Event], None],
-    snapshots: Mapping[str, SnapshotPages],
-) -> Iterator[tuple[list[list[int]], list[Any]]]:
-    """The nodes of each actor, and the actors, ready and spread over the Ray cluster; gone afterwards."""
-    with closing(ActorPool()) as pool:
-        yield pool.take(spec, nodes_per_actor, on_event, snapshots)
+def wait_for(actors: list[Any], on_event: Callable[[Event], None]) -> None:
+    """Tells how many actors are there, until all are."""
+    import ray
+
+    waiting = [actor.__ray_ready__.remote() for actor in actors]
+    on_event(ActorsStarting(0, len(actors)))
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        answers(done)
+        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
 
 
 class ActorPool:
@@ -102,33 +104,25 @@ class ActorPool:
     def __init__(self) -> None:
         self._actors: list[Any] = []
 
-    def take(
-        self,
-        spec: SimulationSpec,
-        nodes_per_actor: int,
-        on_event: Callable[[Event], None] = lambda _event: None,
-        snapshots: Mapping[str, SnapshotPages] | None = None,
-    ) -> tuple[list[list[int]], list[Any]]:
-        """The nodes of each actor, and the actors, with the empty nodes of a new machine."""
+    def actors(self, count: int) -> list[Any]:
+        """So many actors; new ones may still be starting."""
         import ray
 
         from actors.node_actor import NodeActor
 
+        # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
+        # The class gets its decoration here: with it, its module would take longer to import in each actor.
+        actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
+        for place in places(count)[len(self._actors) :]:
+            self._actors.append(actor.options(scheduling_strategy=place).remote())
+        return self._actors[:count]
+
+    def fabric(self, spec: SimulationSpec, nodes_per_actor: int) -> RayFabric:
+        """The way to the empty nodes of a new machine."""
         hosts = blocks(spec.machine.nodes, nodes_per_actor)
-        for place in places(len(hosts))[len(self._actors) :]:
-            self._actors.append(NodeActor.options(scheduling_strategy=place).remote())  # type: ignore[attr-defined]
-        actors = self._actors[: len(hosts)]
-        shared_spec, shared_snapshots = ray.put(spec), ray.put(dict(snapshots or {}))
-        waiting = [
-            actor.take.remote(host, shared_spec, shared_snapshots)
-            for actor, host in zip(actors, hosts, strict=True)
-        ]
-        on_event(ActorsStarting(0, len(actors)))
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            answers(done)
-            on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
-        return hosts, actors
+        fabric = RayFabric(hosts, self.actors(len(hosts)))
+        fabric.take(spec, {})
+        return fabric
 
     def close(self) -> None:
         """Ends the actors."""

@@ -13,8 +13,6 @@ from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 
-# num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
-@ray.remote(num_cpus=0, max_task_retries=2)
 class NodeActor:
     """Carries commands and messages to its nodes."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from actors.answers import answers
 from cluster.commands import Command
 from cluster.node import Report
+from cluster.snapshot_pages import SnapshotPages
+from cluster.spec import SimulationSpec
 
 
 class RayFabric:
@@ -25,6 +28,17 @@ class RayFabric:
         #: By actor: references to what others sent it last, and which of its nodes are addressed.
         self._parcels: dict[int, list[Any]] = {}
         self._addressed: set[int] = set()
+        #: Calls by which the actors get their nodes.
+        self._taking: list[Any] = []
+
+    def take(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+        """The actors are to have the nodes of a new machine, empty; the next superstep waits for that."""
+        import ray
+
+        # Shared, instead of sent to each of them.
+        about = ray.put(spec), ray.put(dict(snapshots))
+        pairs = zip(self._hosts, self._actors, strict=True)
+        self._taking = [actor.take.remote(host, *about) for host, actor in pairs]
 
     def superstep(self, command: Command | None) -> list[Report]:
         self._number += 1
@@ -35,6 +49,8 @@ class RayFabric:
                 step = self._actors[actor].step.options(num_returns=1 + len(self._actors))
                 parcels = self._parcels.get(actor, [])
                 returns[actor] = step.remote(self._number, command, to, self._actor_of, *parcels)
+        answers(self._taking)
+        self._taking = []
         reports: list[list[Report]] = answers([refs[0] for refs in returns.values()])
         self._parcels = {}
         for refs, of_actor in zip(returns.values(), reports, strict=True):

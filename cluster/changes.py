@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.effects import Effects
+from cluster.mailbox import joined
 from cluster.sorted_table import SortedTable
 from cluster.trees import Trees
 from cluster.words import I64, U64, Array, empty
@@ -26,18 +26,12 @@ class Changes:
     migrating: list[Columns] = field(default_factory=list)
     empty_chains: list[Columns] = field(default_factory=list)
 
-    def wait(self, effects: Effects, digests: U64, keys: I64, frames: I64) -> None:
+    def wait(self, digests: U64, keys: I64, frames: I64) -> None:
         """These pages have been put into the unstable tree."""
-        clean = np.zeros(len(keys), np.int64)
-        row = {
-            "digest": digests,
-            "key": keys,
-            "frame": frames,
-            "holds": digests.view(np.int64),
-            "dirty": clean,
-        }
+        clean = np.zeros(len(keys), np.int32)
+        holds = digests.view(np.int64)
+        row: Columns = {"digest": digests, "key": keys, "frame": frames, "dirty": clean, "holds": holds}
         self.waits.append(row)
-        effects.wait(keys, digests)
 
     def carry_out(self, trees: Trees) -> None:
         trees.stable.remove(np.concatenate([empty(), *self.nodes_gone]))
@@ -50,9 +44,14 @@ class Changes:
 
 def _insert(table: SortedTable, parts: list[Columns]) -> None:
     """Adds rows to a table in one go."""
+    parts = [part for part in parts if len(part["digest"])]
     if not parts:
         return
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = ("digest", *table.columns)
+    columns = dict(zip(names, joined([tuple(part[name] for name in names) for part in parts]), strict=True))
     digests = columns.pop("digest")
-    order = np.argsort(digests, kind="stable")
-    table.insert(digests[order], **{name: values[order] for name, values in columns.items()})
+    if (digests[1:] < digests[:-1]).any():
+        order = np.argsort(digests, kind="stable")
+        digests = digests[order]
+        columns = {name: values[order] for name, values in columns.items()}
+    table.insert(digests, **columns)

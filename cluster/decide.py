@@ -1,61 +1,52 @@
-"""What one scan window does to the contents of one node's trees.
-
-Most contents are simple, and `merge_plan` decides them all at once; what is left goes to `merge_odd`.
-"""
+"""What one scan window does to the contents of one node's trees, a portion after the other."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from cluster.changes import Changes
+from cluster.columns import changes, distinct, is_in, order_by, rows_where
+from cluster.decision import Decision
 from cluster.effects import Effects
-from cluster.events import Events, Solved
-from cluster.follow import follow
-from cluster.merge_plan import NOBODY, Problem, plan_regular, plan_stepwise
-from cluster.one_by_one import OneByOne
-from cluster.scan import Event
+from cluster.events import Events
+from cluster.scan import PORTION, Event
+from cluster.sorted_table import expand
 from cluster.trees import Arrived, Trees
 from cluster.window import Window
-from cluster.words import I64, U64, Bool, is_ksm_word, ksm_word
-
-
-def _among(*kinds: Event) -> Bool:
-    """By event, whether it is one of these."""
-    return np.isin(np.arange(len(Event)), kinds)
-
-
-#: Of pages whose checksum has changed.
-_VOLATILE = _among(Event.STABLE_ONLY, Event.VOLATILE_SHARED)
-_LOOKUP = _among(Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.STABLE_ONLY)
-#: Events that make a content's other events depend on their order in ways of their own.
-_SPECIAL = _among(Event.CANDIDATE_SHARED, Event.STABLE_ONLY, Event.VOLATILE_SHARED)
-#: Events that search for nothing.
-_OTHER = _among(Event.LEAVE, Event.JOIN_OWN)
-#: Events that only `merge_odd` understands.
-_ODD = _among(*(event for event in Event if event >= Event.STABLE_OR_ZERO))
-
-#: Contents with more events are not decided in lockstep.
-_LONG = 32
+from cluster.words import U64, empty
 
 
 def decide(trees: Trees, window: Window) -> None:
     """Carries out the lookups that arrived, and tells the nodes of the pages."""
     if window.first:
         trees.drop_stale_migrating()
-    arrived, shape = trees.arrived(), trees.shape
-    looked_at = [arrived.digest, trees.recheck]
+    arrived, shape, also = trees.arrived(), trees.shape, trees.recheck
+    portion = PORTION
     if shape is None:
         arrived = _worth_a_look(trees, arrived)
-        looked_at[0] = arrived.digest
     else:
         if window.first:
             shape.start_pass()
         trees.follow(shape)
-        looked_at.append(trees.unstable.digest)
-    active = np.unique(np.concatenate(looked_at))
-    if len(active):
-        trees.version += 1
-        _Decision(trees, window, active, arrived).carry_out()
+        also = np.concatenate([also, trees.unstable.digest])
+        # Searches of all contents walk over the same tree.
+        portion = len(arrived.digest) + len(also)
+    if len(arrived.digest) + len(also) == 0:
+        return
+    trees.version += 1
+    effects, changed = Effects(trees.node), Changes()
+    unsettled = [empty(np.uint64)]
+    contents = _Contents(trees, arrived, also)
+    if shape is None:
+        contents.let_lonely_wait(trees, changed)
+    for digests, arrivals in contents.portions(portion):
+        decision = Decision(trees, window, effects, changed, digests, arrivals)
+        decision.carry_out()
+        unsettled.append(digests[np.flatnonzero(decision.unsettled)])
+    changed.carry_out(trees)
+    trees.recheck = _to_recheck(trees, np.concatenate(unsettled))
 
 
 def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
@@ -64,269 +55,74 @@ def _worth_a_look(trees: Trees, arrived: Arrived) -> Arrived:
     if not in_vain.any():
         return arrived
     about = (arrived.digest[~in_vain], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
-    keep = ~in_vain | np.isin(arrived.digest, np.concatenate(about))
-    return Arrived(*(getattr(arrived, name)[keep] for name in Arrived.__slots__))
+    rows = rows_where(~in_vain | is_in(arrived.digest, distinct(np.concatenate(about))))
+    return Arrived(*(getattr(arrived, name)[rows] for name in Arrived.__slots__))
 
 
-class _Decision:
-    def __init__(self, trees: Trees, window: Window, active: U64, arrived: Arrived) -> None:
-        self.trees = trees
-        self.window = window
-        self.active = active
-        self.effects = Effects(trees.node)
-        #: The page of each content that is in the unstable tree when the window opens.
-        self.waiting_row = np.full(len(active), NOBODY)
-        self.events = self._sorted_events(arrived)
-        self.changes = Changes()
-        self.solved: list[Solved] = []
-        self.one_by_one = OneByOne(trees, window, self.effects, self.changes)
+class _Contents:
+    """The contents of events that arrived, and `also` others, ascending, with their events in scan order."""
 
-    def _sorted_events(self, arrived: Arrived) -> Events:
-        """The events that arrived and the visits of pages that wait, in order."""
-        trees, unstable, window = self.trees, self.trees.unstable, self.window
-        which, row = unstable.rows(self.active)
-        dirty = unstable["dirty"][row]
-        pos = trees.node.position(unstable["key"][row])
-        before = np.where(dirty == 0, pos < window.low, dirty == window.pass_number)
-        self.waiting_row[which[before][::-1]] = row[before][::-1]
-        kinds = np.where(_shared(which, unstable["frame"][row]), Event.CANDIDATE_SHARED, Event.CANDIDATE)
-        visited = (dirty == 0) & (pos >= window.low) & (pos < window.high)
-        which, row, pos, kinds = which[visited], row[visited], pos[visited], kinds[visited]
-        group = np.searchsorted(self.active, arrived.digest)
+    def __init__(self, trees: Trees, arrived: Arrived, also: U64) -> None:
+        self._arrived = arrived
+        self._pos = trees.node.position(arrived.key)
         # An item leaves its old tree before it is looked up: events of one position stay as they came.
-        order = np.lexsort((np.concatenate([arrived.pos, pos]), np.concatenate([group, which])))
-        return Events(
-            np.concatenate([group, which]),
-            np.concatenate([arrived.pos, pos]),
-            np.concatenate([arrived.key, unstable["key"][row]]),
-            np.concatenate([arrived.frame, unstable["frame"][row]]),
-            np.concatenate([arrived.kind, kinds.astype(np.uint8)]),
-            np.concatenate([np.full(len(arrived.key), NOBODY), row]),
-        ).of(order)
+        self._order, digests = order_by(arrived.digest, self._pos)
+        start = np.flatnonzero(changes(digests))
+        self._digests = digests[start]
+        if len(also):
+            self._digests = distinct(np.concatenate([self._digests, also]))
+            start = np.searchsorted(digests, self._digests)
+        #: Of each content, the first of its events in `order`, and how many it has.
+        self._start = start
+        self._count = np.diff(start, append=len(digests))
 
-    def carry_out(self) -> None:
-        regular, stepwise, odd = self._sort_out()
-        shape = self.trees.shape
-        if shape is not None and (odd.any() or self._disturbed()):
-            self.one_by_one.walk(shape, self.active, self.events)
-        else:
-            self._carry_out(regular, stepwise, odd)
-        self.changes.carry_out(self.trees)
-        self._update_recheck()
+    def let_lonely_wait(self, trees: Trees, changed: Changes) -> None:
+        """Decides the contents that come for the first time, in one page."""
+        lonely = self._count == 1
+        rows = self._order[self._start[np.flatnonzero(lonely)]]
+        lonely[lonely] = self._arrived.kind[rows] == Event.CANDIDATE
+        for known in (trees.stable, trees.unstable, trees.empty_chains):
+            if len(known):
+                lonely &= ~is_in(self._digests, known.digest)
+        chosen = np.flatnonzero(lonely)
+        rows = self._order[self._start[chosen]]
+        changed.wait(self._digests[chosen], self._arrived.key[rows], self._arrived.frame[rows])
+        left = np.flatnonzero(~lonely)
+        self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
 
-    def _carry_out(self, regular: Bool, stepwise: Bool, odd: Bool) -> None:
-        events = self.events
-        counted = ~(regular | stepwise | odd)
-        other = _OTHER[events.kind]
-        self._count(events.of(counted[events.group] | (regular[events.group] & other)))
-        self._solve(np.flatnonzero(regular), events.of(regular[events.group] & ~other), regular=True)
-        self._solve(np.flatnonzero(stepwise), events.of(stepwise[events.group]), regular=False)
-        self.one_by_one.decide(np.flatnonzero(odd), self.active, events, self.waiting_row)
-        if self.trees.shape is not None:
-            follow(self.trees.shape, self.solved, self.trees.unstable["key"])
-
-    def _disturbed(self) -> bool:
-        """Whether searches may meet something that makes their way matter."""
-        trees, stable = self.trees, self.trees.stable
-        dirty = trees.unstable["dirty"] == self.window.pass_number
-        odd = (stable["dup"] == 1) | (stable["dead"] == 1) | trees.node.away(stable["frame"])
-        return bool(dirty.any() or odd.any()) or len(trees.empty_chains) + len(trees.migrating) > 0
-
-    # Which content is decided how.
-
-    def _sort_out(self) -> tuple[Bool, Bool, Bool]:
-        """The contents to be decided at once, in lockstep, and one by one; the others have no searches."""
-        trees, events, groups = self.trees, self.events, len(self.active)
-        chains = trees.node.profile.chains
-
-        def any_of(chosen: Bool) -> Bool:
-            return np.bincount(events.group[chosen], minlength=groups) > 0
-
-        lookup = any_of(_LOOKUP[events.kind])
-        special = any_of(_SPECIAL[events.kind])
-        other = any_of(_OTHER[events.kind])
-        stable = trees.stable
-        which, row = stable.rows(self.active)
-
-        def any_node(chosen: Bool) -> Bool:
-            return np.bincount(which[chosen], minlength=groups) > 0
-
-        count = stable["count"][row]
-        leaves = np.bincount(events.group[events.kind == Event.LEAVE], minlength=groups)
-        joins = np.bincount(events.group, minlength=groups) - leaves
-        full = any_node(count + joins[which] > trees.node.limit)
-        emptied = any_node(count - leaves[which] <= 0) & chains
-        nodes = np.bincount(which, minlength=groups)
-        dup = any_node(stable["dup"][row] == 1)
-        odd = any_of(_ODD[events.kind]) | any_node(trees.node.away(stable["frame"][row]))
-        odd |= any_node(stable["dead"][row] == 1) & (lookup | dup)
-        tangled = emptied | self._blocked() | (dup & (special | other)) | (other & (full | (nodes > 1)))
-        tangled |= np.isin(self.active, trees.empty_chains.digest)
-        tangled |= dup & (nodes == 1) & (not trees.node.profile.collapse_always)
-        long = np.bincount(events.group, minlength=groups) > _LONG
-        odd |= lookup & (tangled | (special & long))
-        return lookup & ~special & ~odd, lookup & special & ~odd, odd
-
-    def _blocked(self) -> Bool:
-        """Contents whose page in the unstable tree cannot be merged."""
-        blocked = np.zeros(len(self.active), np.bool_)
-        some = np.flatnonzero(self.waiting_row >= 0)
-        rows = self.waiting_row[some]
-        in_the_way = self.trees.in_the_way(rows)
-        blocked[some] = in_the_way | is_ksm_word(self.trees.unstable["frame"][rows])
-        return blocked
-
-    def _stable_rows(self) -> tuple[I64, I64]:
-        """Content and row of the stable nodes, in the order in which searches take them."""
-        stable = self.trees.stable
-        which, row = stable.rows(self.active)
-        fullness = np.zeros(len(row), np.int64)
-        if self.window.prune:
-            count = stable["count"][row]
-            fullness = np.where(count < self.trees.node.limit, -count, 0)
-        order = np.lexsort((stable["order"][row], fullness, which))
-        return which[order], row[order]
-
-    # At once, or in lockstep.
-
-    def _count(self, events: Events) -> None:
-        """Counts events that search for nothing, where their order among the searches does not matter."""
-        stable = self.trees.stable
-        rows = stable.find(self.active[events.group], "frame", events.frame)
-        change = np.where(events.kind == Event.LEAVE, -1, 1)[rows >= 0]
-        rows = rows[rows >= 0]
-        np.add.at(stable["count"], rows, change)
-        # A stable node whose frame was freed goes with the first item that is visited.
-        dead = np.unique(rows[(stable["dead"][rows] == 1) & (change < 0)])
-        self.effects.drop(stable["frame"][dead[stable["count"][dead] > 0]])
-        self.changes.nodes_gone.append(dead)
-
-    def _solve(self, groups: I64, events: Events, *, regular: bool) -> None:
-        """Decides some of the contents; `events` are theirs."""
-        if len(groups) == 0:
-            return
-        stable, trees = self.trees.stable, self.trees
-        number = np.full(len(self.active), NOBODY)
-        number[groups] = np.arange(len(groups))
-        which, row = self._stable_rows()
-        mine = number[which] >= 0
-        which, row = which[mine], row[mine]
-        waiting_row = self.waiting_row[groups]
-        waiting = np.full(len(groups), NOBODY)
-        some = waiting_row >= 0
-        waiting[some] = trees.unstable["frame"][waiting_row[some]]
-        problem = Problem(
-            limit=trees.node.limit,
-            groups=len(groups),
-            group=number[events.group],
-            kind=events.kind,
-            frame=events.frame,
-            node=self._event_nodes(events, row),
-            node_group=number[which],
-            node_count=stable["count"][row],
-            waiting=waiting,
-        )
-        plan = plan_regular(problem) if regular else plan_stepwise(problem)
-        solved = Solved(problem, plan, events, row, waiting_row, self.active[groups])
-        self._reorder(solved)
-        frames = np.concatenate([stable["frame"][row], self._insert_nodes(solved)])
-        self.solved.append(solved)
-        self._tell(solved, frames)
-        self._update_waiting(solved)
-
-    def _event_nodes(self, events: Events, row: I64) -> I64:
-        """For LEAVE and JOIN_OWN the number of the stable node concerned."""
-        stable = self.trees.stable
-        nodes = np.full(len(events.key), NOBODY)
-        named = np.flatnonzero(_OTHER[events.kind])
-        rows = stable.find(self.active[events.group[named]], "frame", events.frame[named])
-        if len(row):
-            order = np.argsort(row)
-            at = order[np.minimum(np.searchsorted(row, rows, sorter=order), len(row) - 1)]
-            nodes[named] = np.where(rows >= 0, at, NOBODY)
-        return nodes
-
-    def _reorder(self, s: Solved) -> None:
-        """Searches move dups that they find with room for two to the front of their chains."""
-        stable, trees, problem = self.trees.stable, self.trees, s.problem
-        old = len(s.row)
-        joined = np.bincount(s.plan.target[s.plan.target >= 0], minlength=old)[:old] > 0
-        roomy = problem.node_count < problem.limit - 1
-        moved = np.flatnonzero(joined & roomy & (stable["dup"][s.row] == 1))
-        trees.front -= len(moved)
-        stable["order"][s.row[moved]] = trees.front + np.arange(len(moved))[::-1]
-        if trees.node.profile.collapse_always:
-            nodes = np.bincount(problem.node_group, minlength=problem.groups)
-            stable["dup"][s.row[nodes[problem.node_group] == 1]] = 0
-
-    def _insert_nodes(self, s: Solved) -> I64:
-        """New stable nodes, in front of those of the same content; returns their frames."""
-        stable, trees, problem, plan = self.trees.stable, self.trees, s.problem, s.plan
-        old, new = len(s.row), len(plan.new_group)
-        founders = np.flatnonzero(plan.founder)
-        frames = np.empty(new, np.int64)
-        frames[plan.target[founders] - old] = ksm_word(s.events.frame[founders], self.window.number)
-        stable["count"][s.row] = plan.node_count[:old]
-        nodes = np.bincount(np.concatenate([problem.node_group, plan.new_group]), minlength=problem.groups)
-        founding = np.bincount(plan.new_group, minlength=problem.groups) > 0
-        chained = founding & (nodes > 1)
-        stable["dup"][s.row[chained[problem.node_group]]] = 1
-        trees.front -= new
-        self.changes.nodes.append(
-            {
-                "digest": s.digests[plan.new_group],
-                "frame": frames,
-                "count": plan.node_count[old:],
-                "dead": np.zeros(new, np.int64),
-                "dup": chained[plan.new_group].astype(np.int64),
-                "order": trees.front + np.arange(new)[::-1],
-            }
-        )
-        return frames
-
-    def _tell(self, s: Solved, frames: I64) -> None:
-        """`frames` are those of the old stable nodes and the new ones."""
-        plan, effects = s.plan, self.effects
-        keys, digests = s.events.key, s.digests[s.problem.group]
-        effects.found_nodes(keys[plan.founder], frames[plan.target[plan.founder]], digests[plan.founder])
-        own = plan.own
-        effects.hang(keys[own], _VOLATILE[s.events.kind[own]].astype(np.uint8))
-        merged = (plan.target >= 0) & ~plan.founder & ~own
-        effects.merge(keys[merged], frames[plan.target[merged]], digests[merged])
-        waited = plan.waited_target >= 0
-        waited_keys = self.trees.unstable["key"][s.waiting_row[waited]]
-        effects.merge(waited_keys, frames[plan.waited_target[waited]], s.digests[waited])
-
-    def _update_waiting(self, s: Solved) -> None:
-        plan, events = s.plan, s.events
-        revisited = events.row >= 0
-        self.changes.waits_gone.append(s.waiting_row[plan.waited_target >= 0])
-        self.changes.waits_gone.append(events.row[revisited & ~plan.waits])
-        loose = events.key[revisited & ~plan.waits & (plan.target < 0)]
-        self.effects.loosen(loose, np.zeros(len(loose), np.uint8))
-        new = plan.waits & ~revisited
-        digests = s.digests[s.problem.group[new]]
-        self.changes.wait(self.effects, digests, events.key[new], events.frame[new])
-
-    # At the end.
-
-    def _update_recheck(self) -> None:
-        """Contents with a page that waits and something that its next visit could change."""
-        trees, stable, unstable = self.trees, self.trees.stable, self.trees.unstable
-        which, row = stable.rows(self.active)
-        count, dup = stable["count"][row], stable["dup"][row] == 1
-        useful = np.isin(self.active, trees.empty_chains.digest)
-        room = (count < trees.node.limit) & ((count > 0) | (not trees.node.profile.chains))
-        useful[which[room | (stable["dead"][row] == 1)]] = True
-        useful |= np.bincount(which[dup], minlength=len(self.active)) == 1
-        waiting = np.bincount(unstable.rows(self.active)[0], minlength=len(self.active))
-        trees.recheck = self.active[(waiting > 1) | ((waiting == 1) & useful)]
+    def portions(self, size: int) -> Iterator[tuple[U64, Events]]:
+        """At most `size` contents at once, and as many events unless one content has more."""
+        arrived, behind = self._arrived, np.cumsum(self._count)
+        low, contents = 0, len(self._digests)
+        while low < contents:
+            fitting = int(np.searchsorted(behind, behind[low] - self._count[low] + size, "right"))
+            high = min(max(fitting, low + 1), low + size, contents)
+            count = self._count[low:high]
+            rows = self._order[expand(self._start[low:high], count)]
+            group = np.repeat(np.arange(high - low), count)
+            yield (
+                self._digests[low:high],
+                Events(
+                    group,
+                    self._pos[rows],
+                    arrived.key[rows],
+                    arrived.frame[rows],
+                    arrived.kind[rows],
+                    np.full(len(rows), -1),
+                ),
+            )
+            low = high
 
 
-def _shared(group: I64, frames: I64) -> Bool:
-    """Which pages have their frame in common with another one of the same content."""
-    shared = np.zeros(len(group), np.bool_)
-    several = np.flatnonzero(np.bincount(group)[group] > 1) if len(group) else group
-    _, which, times = np.unique(frames[several], return_inverse=True, return_counts=True)
-    shared[several] = times[which] > 1
-    return shared
+def _to_recheck(trees: Trees, digests: U64) -> U64:
+    """Contents with a page that waits and something that its next visit could change."""
+    stable, unstable = trees.stable, trees.unstable
+    which, row = stable.rows(digests)
+    count, dup = stable["count"][row], stable["dup"][row] == 1
+    useful = is_in(digests, trees.empty_chains.digest)
+    room = (count < trees.node.limit) & ((count > 0) | (not trees.node.profile.chains))
+    useful[which[room | (stable["dead"][row] == 1)]] = True
+    useful |= np.bincount(which[dup], minlength=len(digests)) == 1
+    waiting = np.bincount(unstable.rows(digests)[0], minlength=len(digests))
+    recheck: U64 = digests[(waiting > 1) | ((waiting == 1) & useful)]
+    return recheck

@@ -21,11 +21,13 @@ class Effects:
         out.send(Kind.MAKE_KSM, node_of_frame(frames), frames, digests)
         out.send(Kind.STABLE, node_of_key(keys), keys, frames, digests)
 
-    def merge(self, keys: I64, frames: I64, digests: U64) -> None:
-        """These pages map KSM frames instead of their own."""
-        out = self._n.out
-        out.send(Kind.MERGE, node_of_key(keys), keys, frames, digests)
-        out.send(Kind.GET, node_of_frame(frames), frames)
+    def map(self, keys: I64, frames: I64, digests: U64) -> None:
+        """These pages map KSM frames instead of their own; the frames are told by `get`."""
+        self._n.out.send(Kind.MERGE, node_of_key(keys), keys, frames, digests)
+
+    def get(self, frames: I64, count: I64) -> None:
+        """So many pages more map these frames."""
+        self._n.out.send(Kind.GET, node_of_frame(frames), frames, count)
 
     def wait(self, keys: I64, digests: U64) -> None:
         """These pages have been put into the unstable tree."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.columns import rows_where
 from cluster.merge_plan import Plan, Problem
 from cluster.words import I64, U8, U64, Bool
 
@@ -19,8 +20,12 @@ class Events:
     kind: U8
     row: I64
 
-    def of(self, chosen: Bool | I64) -> Events:
-        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
+    def where(self, chosen: Bool) -> Events:
+        rows = rows_where(chosen)
+        return self if isinstance(rows, slice) else self.of(rows)
+
+    def of(self, rows: I64) -> Events:
+        return Events(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 @dataclass(slots=True)

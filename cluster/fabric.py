@@ -21,10 +21,36 @@ class Fabric(Protocol):
         """One step of every node that gets a command or messages; their reports, by ascending node."""
 
 
-def exchange(fabric: Fabric, command: Command) -> list[Report]:
-    """One command and all that follows from it; the reports on the command itself."""
+#: Messages upon which a node sends nothing. They may come with the next command: it is carried out after them.
+QUIET = frozenset(
+    {
+        Kind.SET_CONTENT,
+        Kind.GET,
+        Kind.WITHDRAW,
+        Kind.STALE,
+        Kind.DROPPED,
+        Kind.WAIT,
+        Kind.MAKE_KSM,
+        Kind.RECOUNT,
+        Kind.WAIT_FRAME,
+        Kind.WAIT_CONTENT,
+        Kind.FILL,
+        Kind.HUNG,
+        Kind.LOOSE,
+        Kind.PIN,
+        Kind.UNLINKED,
+        Kind.LANDED,
+    }
+)
+
+
+def exchange(fabric: Fabric, command: Command, *, leave: frozenset[Kind] = QUIET) -> list[Report]:
+    """One command and all that follows from it, but for messages of kinds that may be left for the next one.
+
+    Returns the reports on the command itself.
+    """
     first = reports = fabric.superstep(command)
-    while any(report.sent for report in reports):
+    while any(report.sent - leave for report in reports):
         reports = fabric.superstep(None)
     return first
 

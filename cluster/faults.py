@@ -179,8 +179,8 @@ class Faults:
     def on_put(self, frames: I64) -> None:
         self._tell_stale(frames, self._n.frames.put(pfn_of(frames)))
 
-    def on_get(self, frames: I64) -> None:
-        self._n.frames.get(pfn_of(frames))
+    def on_get(self, frames: I64, count: I64) -> None:
+        self._n.frames.get(pfn_of(frames), count)
 
     def on_pin(self, frames: I64) -> None:
         self._n.frames.pin(pfn_of(frames))
@@ -196,7 +196,7 @@ class Faults:
         words = frames[np.isin(pfn_of(frames), stale)]
         words = words[np.unique(words, return_index=True)[1]]
         digests = n.frames.content[pfn_of(words)]
-        n.send_to_trees(Kind.STALE, digests, words, digests, words)
+        n.send_to_trees(Kind.STALE, n.home_of_frames(digests, words), words, digests, words)
 
     def on_set_content(self, frames: I64, ids: U64) -> None:
         n = self._n
@@ -254,7 +254,7 @@ class Faults:
         ksm = is_ksm_word(frames)
         table.state[slots] |= np.where(ksm, PRESENT | KSM, PRESENT | SHARED).astype(np.uint16)
         table.tree_key[slots[ksm]] = n.swap.read(entries[ksm])[0]
-        n.out.send(Kind.GET, node_of_frame(frames), frames)
+        n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
         self._placement.tell_frames(slots)
         unpinned = n.swap.put(entries)
         n.out.send(Kind.UNPIN, node_of_frame(unpinned), unpinned)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import distinct, rows_where
 from cluster.content import page_bytes
 from cluster.spec import PAGE_SIZE
 from cluster.words import I64, U8, U64, Array, Bool
@@ -90,30 +91,32 @@ class Frames:
             return (self.content[pfns],)
         return self.content[pfns], self.data[pfns]
 
-    def get(self, pfns: I64) -> None:
-        """One mapping more for each entry (entries may repeat)."""
-        np.add.at(self.mapcount, pfns, 1)
-        np.add.at(self.refcount, pfns, 1)
+    def get(self, pfns: I64, count: I64) -> None:
+        """So many mappings more for each entry (entries may repeat)."""
+        # ufunc.at is quick only if both sides are of one type.
+        count32 = count.astype(np.int32)
+        np.add.at(self.mapcount, pfns, count32)
+        np.add.at(self.refcount, pfns, count32)
 
     def pin(self, pfns: I64) -> None:
         """A reference that is no mapping, for each entry (entries may repeat)."""
-        np.add.at(self.refcount, pfns, 1)
+        np.add.at(self.refcount, pfns, np.int32(1))
 
     def put(self, pfns: I64) -> I64:
         """One mapping less for each entry (entries may repeat); frees frames without any.
 
         Returns the pfns of the KSM frames among the freed ones; their content can still be read.
         """
-        np.subtract.at(self.mapcount, pfns, 1)
+        np.subtract.at(self.mapcount, pfns, np.int32(1))
         return self.unpin(pfns)
 
     def unpin(self, pfns: I64) -> I64:
         """One reference less for each entry; else as `put`."""
-        np.subtract.at(self.refcount, pfns, 1)
-        freed: I64 = pfns[self.refcount[pfns] == 0]
+        np.subtract.at(self.refcount, pfns, np.int32(1))
+        freed: I64 = pfns[rows_where(self.refcount[pfns] == 0)]
         if len(freed) == 0:
             return freed
-        freed = np.unique(freed)
+        freed = distinct(freed)
         stale: I64 = freed[self.is_ksm(freed)]
         self._free(freed)
         return stale

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster import commands as c
-from cluster.fabric import Fabric, exchange, pending
+from cluster.fabric import QUIET, Fabric, exchange, pending
 from cluster.mailbox import Kind
 from cluster.mm_slot import MmSlots
 from cluster.node import Report
@@ -151,7 +151,8 @@ class Machine:
 
     def tick(self, start: float, stop: float) -> None:
         """The workload's writes in an interval of simulated seconds."""
-        exchange(self._fabric, c.Tick(start, stop))
+        # Frames that go may tell the trees so: that is in time even if it comes after the next command.
+        exchange(self._fabric, c.Tick(start, stop), leave=QUIET | {Kind.PUT})
 
     def set_knobs(self, **knobs: int) -> None:
         self.knobs = replace(self.knobs, **knobs)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from cluster.columns import changes
 from cluster.words import I64, Array
 
 
@@ -24,7 +25,7 @@ class Kind(IntEnum):
     ALLOC_REPLY = 1
     #: New content of a private frame: frame, content id.
     SET_CONTENT = 2
-    #: One mapping more: frame. Before PUT, so that no frame goes that is about to be mapped.
+    #: More mappings: frame, how many. Before PUT, so that no frame goes that is about to be mapped.
     GET = 3
     #: One mapping less: frame.
     PUT = 4
@@ -32,7 +33,7 @@ class Kind(IntEnum):
     CONTENT_REQUEST = 5
     #: slot, item key, content.
     CONTENT_REPLY = 6
-    #: A visit of ksmd that concerns the trees: digest, position, item key, frame, event.
+    #: A visit of ksmd that concerns the trees: digest, item key, frame, event.
     EVENT = 7
     #: A page that waited in the unstable tree does so no longer: digest, item key.
     WITHDRAW = 8
@@ -137,11 +138,12 @@ class Outbox:
         self, parts: list[tuple[Array, tuple[Array, ...]]]
     ) -> Iterator[tuple[int, tuple[Array, ...]]]:
         to = np.concatenate([part[0] for part in parts])
-        columns = [np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)]
+        columns = list(joined([part[1] for part in parts]))
         self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
-        order = np.argsort(to, kind="stable")
-        to, columns = to[order], [column[order] for column in columns]
-        first = np.flatnonzero(np.concatenate([[True], to[1:] != to[:-1]])).tolist()
+        if (to != to[0]).any():
+            order = np.argsort(to, kind="stable")
+            to, columns = to[order], [column[order] for column in columns]
+        first = np.flatnonzero(changes(to)).tolist()
         for low, high in zip(first, [*first[1:], len(to)], strict=True):
             yield int(to[low]), tuple(column[low:high] for column in columns)
 
@@ -152,10 +154,11 @@ def receive(parts: Iterable[Inbox]) -> Inbox:
     for part in parts:
         for kind, columns in part.items():
             rows.setdefault(kind, []).append(columns)
-    return {kind: _joined(rows[kind]) for kind in sorted(rows)}
+    return {kind: joined(rows[kind]) for kind in sorted(rows)}
 
 
-def _joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Tables of the same columns, one behind the other."""
     if len(parts) == 1:
         return parts[0]
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))

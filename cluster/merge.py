@@ -23,6 +23,9 @@ from cluster.scan import Scanner
 from cluster.state import NodeState, renamed
 from cluster.words import I64, U8, U64, checksum, node_of_frame, node_of_key, pfn_of
 
+#: Pages compared at once: so few that they stay in a core's cache.
+PAGES_AT_ONCE = 64
+
 
 class Merger:
     def __init__(self, node: NodeState, faults: Faults, scanner: Scanner) -> None:
@@ -36,16 +39,11 @@ class Merger:
         return self._n.spaces.index.slots(keys)
 
     def on_wait(self, keys: I64, digests: U64) -> None:
-        """These pages wait in the unstable tree; nothing is to be done until something changes.
-
-        The page of a KSM frame is to go back to its stable node, though.
-        """
-        table = self._n.table
+        """These pages wait in the unstable tree."""
         slots = self._slots(keys)
+        table = self._n.table
         table.tree_key[slots] = digests
-        table.home[slots] = self._n.home_of_frames(digests, table.pte[slots])
-        state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
-        table.state[slots] = np.where((state & KSM) != 0, state | ACTIVE, state & ~np.uint16(ACTIVE))
+        self._scanner.await_change(slots, self._n.home_of_frames(digests, table.pte[slots]))
 
     def on_hung(self, keys: I64, unseen: U8) -> None:
         """These pages' items hang on the stable node of their own frame."""
@@ -153,14 +151,22 @@ class Merger:
     # Comparing bytes.
 
     def on_compare_source(self, keys: I64, old: I64, frames: I64, digests: U64) -> None:
-        data = self._n.frames.data
+        n = self._n
+        data = n.frames.data
         assert data is not None
-        self._n.out.send(Kind.COMPARE_TARGET, node_of_frame(frames), keys, frames, digests, data[pfn_of(old)])
+        here = node_of_frame(frames) == n.id
+        rows = np.flatnonzero(here)
+        equal = _equal(data, pfn_of(frames[rows]), data, pfn_of(old[rows]))
+        n.out.send(Kind.VERDICT, node_of_key(keys[rows]), keys[rows], frames[rows], digests[rows], equal)
+        rows = np.flatnonzero(~here)
+        pages = data[pfn_of(old[rows])]
+        to = node_of_frame(frames[rows])
+        n.out.send(Kind.COMPARE_TARGET, to, keys[rows], frames[rows], digests[rows], pages)
 
     def on_compare_target(self, keys: I64, frames: I64, digests: U64, pages: U8) -> None:
         data = self._n.frames.data
         assert data is not None
-        equal = (data[pfn_of(frames)] == pages).all(axis=1).astype(np.uint8)
+        equal = _equal(data, pfn_of(frames), pages, np.arange(len(pages)))
         self._n.out.send(Kind.VERDICT, node_of_key(keys), keys, frames, digests, equal)
 
     def on_verdict(self, keys: I64, frames: I64, digests: U64, equal: U8) -> None:
@@ -190,3 +196,13 @@ class Merger:
         self._n.version += 1
         slots = self._n.broken.take_frames(frames)
         table.state[slots] &= ~np.uint16(STABLE | BROKEN)
+
+
+def _equal(some: U8, rows: I64, others: U8, other_rows: I64) -> U8:
+    """1 where pages, rows of uint8[n, 4096], are the same. uint8[rows]."""
+    some, others = some.view(np.uint64), others.view(np.uint64)
+    equal = np.empty(len(rows), np.uint8)
+    for low in range(0, len(rows), PAGES_AT_ONCE):
+        part = slice(low, low + PAGES_AT_ONCE)
+        equal[part] = (some[rows[part]] == others[other_rows[part]]).all(axis=1)
+    return equal

@@ -97,7 +97,9 @@ class Outcome:
 
     def tell(self, effects: Effects) -> None:
         effects.found_nodes(*_triples(self.founded))
-        effects.merge(*_triples(self.merged))
+        keys, frames, digests = _triples(self.merged)
+        effects.map(keys, frames, digests)
+        effects.get(frames, np.ones(len(frames), np.int64))
         effects.break_out(*_triples(self.broken))
         waits = np.array(self.waiting, np.uint64).reshape(-1, 2)
         effects.wait(waits[:, 0].astype(np.int64), waits[:, 1])
@@ -216,11 +218,13 @@ class Content:
         node = self._search()
         leave()
         if node is not None:
-            if event.kind != Event.CANDIDATE_ORPHAN:
+            if event.kind == Event.CANDIDATE_ORPHAN:
+                self._out.loose.append((event.key, 0))
+            else:
                 node.count += 1
                 self._out.merged.append((event.key, node.frame, self.digest))
         elif event.kind not in _STABLE_ONLY:
-            if not self._search_unstable(event) and event.row >= 0:
+            if not self._search_unstable(event):
                 self._out.loose.append((event.key, 0))
         elif event.kind == Event.STABLE_OR_ZERO:
             self._out.zero.append(event.key)

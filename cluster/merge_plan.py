@@ -73,42 +73,53 @@ def group_starts(group: I64, groups: int) -> I64:
 
 def plan_regular(p: Problem) -> Plan:
     """For CANDIDATE events only, no two of a content with the same frame."""
-    starts = group_starts(p.group, p.groups)
-    order = np.arange(len(p.group)) - starts[p.group]
-    room = np.maximum(p.limit - p.node_count, 0)
-    room_of_group = np.bincount(p.node_group, room, p.groups).astype(np.int64)
-    filled = np.cumsum(room)
-    filled_before = np.concatenate([[0], filled])[group_starts(p.node_group, p.groups)]
-    joins = order < room_of_group[p.group]
+    events = np.bincount(p.group, minlength=p.groups)
+    old = len(p.node_group)
+    waited = (p.waiting >= 0).astype(np.int64)
     target = np.full(len(p.group), NOBODY)
-    at = (filled_before[p.group] + order)[joins]
-    target[joins] = np.searchsorted(filled, at, "right")
+    order = np.arange(len(p.group)) - np.repeat(np.cumsum(events) - events, events)
+    room_of_group = np.zeros(p.groups, np.int64)
+    if old:
+        room = np.maximum(p.limit - p.node_count, 0)
+        room_of_group = np.bincount(p.node_group, room, p.groups).astype(np.int64)
+        filled = np.cumsum(room)
+        filled_before = np.concatenate([[0], filled])[group_starts(p.node_group, p.groups)]
+        joins = np.flatnonzero(order < np.repeat(room_of_group, events))
+        target[joins] = np.searchsorted(filled, filled_before[p.group[joins]] + order[joins], "right")
 
     # The others, with the page that waited at their head, fall into blocks of `limit`: the first of a
     # block waits, the second founds a stable node with it, the rest join.
-    waited = (p.waiting >= 0).astype(np.int64)
-    place = order - room_of_group[p.group] + waited[p.group]
-    block, in_block = np.divmod(place, p.limit)
-    events = np.bincount(p.group, minlength=p.groups)
-    line = np.maximum(events - room_of_group, 0) + np.where(events > room_of_group, waited, 0)
+    line = np.maximum(events - room_of_group, 0)
+    line += np.where(line > 0, waited, 0)
     new_nodes = line // p.limit + (line % p.limit >= 2)
-    first_new = len(p.node_group) + np.cumsum(new_nodes) - new_nodes
-    in_new = ~joins & (block < new_nodes[p.group])
-    target[in_new] = first_new[p.group[in_new]] + block[in_new]
+    first_new = old + np.cumsum(new_nodes) - new_nodes
+    founding = np.repeat(new_nodes > 0, events) & (target < 0)
+    rows = np.flatnonzero(founding)
+    group = p.group[rows]
+    block, in_block = np.divmod(order[rows] + (waited - room_of_group)[group], p.limit)
+    in_new = block < new_nodes[group]
+    target[rows] = np.where(in_new, first_new[group] + block, NOBODY)
+    founder = np.zeros(len(p.group), np.bool_)
+    founder[rows] = in_new & (in_block == 1)
 
     waited_target = np.where((waited == 1) & (new_nodes > 0), first_new, NOBODY)
-    hung = np.concatenate([target[target >= 0], waited_target[waited_target >= 0]])
-    count = np.bincount(hung, minlength=len(p.node_group) + int(new_nodes.sum()))
-    count[: len(p.node_group)] += p.node_count
+    count = _hung(target, waited_target, old + int(new_nodes.sum()))
+    count[:old] += p.node_count
     return Plan(
         target=target,
-        founder=in_new & (in_block == 1),
-        waits=~joins & ~in_new,
+        founder=founder,
+        waits=target < 0,
         own=np.zeros(len(p.group), np.bool_),
         waited_target=waited_target,
         node_count=count,
         new_group=np.repeat(np.arange(p.groups), new_nodes),
     )
+
+
+def _hung(target: I64, waited_target: I64, nodes: int) -> I64:
+    """How many pages come to hang on each stable node. int64[nodes]."""
+    hung = [targets[np.flatnonzero(targets >= 0)] for targets in (target, waited_target)]
+    return np.bincount(np.concatenate(hung), minlength=nodes)
 
 
 def plan_stepwise(p: Problem) -> Plan:

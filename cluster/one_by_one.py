@@ -134,7 +134,8 @@ class OneByOne:
         new = [(digest, waiter.key, waiter.frame) for waiter, digest in after if waiter.row < 0]
         table = np.array(new, np.uint64).reshape(-1, 3)
         keys, frames = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
-        self._changes.wait(self._effects, table[:, 0], keys, frames)
+        self._changes.wait(table[:, 0], keys, frames)
+        self._effects.wait(keys, table[:, 0])
 
 
 def _happenings(events: Events) -> list[Happening]:

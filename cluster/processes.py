@@ -203,7 +203,7 @@ class Processes:
         table.tree_key[new] = table.tree_key[old]
         table.state[new] = table.state[old] & (PRESENT | KSM | ORPHAN | SHARED | ZEROED)
         frames = table.pte[new[(state & PRESENT) != 0]]
-        n.out.send(Kind.GET, node_of_frame(frames), frames)
+        n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
 
     def _exit(self, mm: Mm) -> bool:
         """Returns whether ksmd has rmap_items of the process."""

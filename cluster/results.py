@@ -19,6 +19,8 @@ class PassResult:
     full_scans: int
     #: Simulated time since the start of ksmd.
     simulated_seconds: float
+    #: What it was during the pass.
+    pages_to_scan: int
     #: Time that the host took for this pass.
     wall_seconds: float
 

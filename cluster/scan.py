@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from cluster.columns import rows_where
 from cluster.commands import Locate
 from cluster.faults import Faults
 from cluster.mailbox import Kind
@@ -34,6 +35,8 @@ from cluster.vma import Vma
 from cluster.window import Window
 from cluster.words import I64, U8, U16, U32, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
 
+#: Most pages visited at once: so few that columns of them stay in a core's cache.
+PORTION = 1 << 15
 #: Visits that smart_scan skips after a visit of a page of that age (skip_age()).
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
 #: A page younger than this is never skipped.
@@ -67,6 +70,10 @@ class Event(IntEnum):
     STRAY_HANGING = 10
     STRAY_UNSEEN = 11
     STRAY_HANGING_UNSEEN = 12
+
+
+#: By event, whether it is that of a page that waits in the unstable tree if nothing else comes of it.
+CANDIDATES = np.isin(np.arange(len(Event)), (Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.CANDIDATE_ORPHAN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +116,9 @@ class Scanner:
                 hit &= ~skipped
             active.append(np.flatnonzero(hit) + run.start)
         slots = np.concatenate(active) if active else np.empty(0, np.int64)
-        if len(slots):
+        for low in range(0, len(slots), PORTION):
             n.version += 1
-            self._visit(slots)
+            self._visit(slots[low : low + PORTION])
 
     def ranges(self, window: Window) -> list[SlotRange]:
         """Slots of the window's part of every process in ksmd's list; neighbours are joined."""
@@ -204,55 +211,52 @@ class Scanner:
     def _leave_trees(self, slots: I64) -> None:
         """remove_rmap_item_from_tree(); the pages are to be looked up anew at their next visit."""
         self._n.version += 1
-        keys, pos = self._name(slots)
-        self._take_out(slots, keys, pos, np.ones(len(slots), np.bool_))
+        self._take_out(slots, self._n.keys_of(slots), np.ones(len(slots), np.bool_))
         self._n.table.state[slots] |= ACTIVE
 
     # Visits.
 
-    def _name(self, slots: I64) -> tuple[I64, I64]:
-        """Item keys and scan positions."""
-        keys = self._n.keys_of(slots)
-        return keys, self._n.position(keys)
-
     def _visit(self, slots: I64) -> None:
         table, index = self._n.table, self._n.spaces.index
-        keys, pos = self._name(slots)
-        state = table.state[slots]
-        alive = ((state & PRESENT) != 0) & index.mergeable[index.vma_of(slots)]
-        self._take_out(slots, keys, pos, alive)
-        self._forget(slots[~alive])
+        vma = index.vma_of(slots)
+        keys, state = index.keys(slots, vma), table.state[slots]
+        alive = ((state & PRESENT) != 0) & index.mergeable[vma]
+        self._take_out(slots, keys, alive)
+        self._forget(slots[np.flatnonzero(~alive)])
         ksm = alive & ((state & (KSM | ORPHAN)) == KSM)
-        self._visit_ksm(slots[ksm], keys[ksm], pos[ksm])
-        private = alive & ~ksm
-        self._visit_private(slots[private], keys[private], pos[private])
+        rows = np.flatnonzero(ksm)
+        self._visit_ksm(slots[rows], keys[rows])
+        private = rows_where(alive & ~ksm)
+        self._visit_private(slots[private], keys[private])
 
-    def _take_out(self, slots: I64, keys: I64, pos: I64, alive: Bool) -> None:
+    def _take_out(self, slots: I64, keys: I64, alive: Bool) -> None:
         """Items leave the trees, but for the stable node of the frame that they map now."""
         n, table = self._n, self._n.table
         state = table.state[slots]
-        gone = ~alive & ((state & WAITING) != 0)
-        if gone.any():
+        waiting = (state & WAITING) != 0
+        gone = np.flatnonzero(~alive & waiting)
+        if len(gone):
             _, digests, homes = n.waiting(slots[gone])
             kinds = np.full(len(homes), Event.ERASE, np.uint8)
-            n.out.send(Kind.EVENT, homes, digests, pos[gone], keys[gone], np.full(len(homes), -1), kinds)
-        self._faults.withdraw(slots[alive])
-        broken = (state & BROKEN) != 0
-        self._leave(slots[broken], keys[broken], pos[broken])
-        table.state[slots] = state & ~np.uint16(UNSTABLE | WAITING)
-        table.state[slots[broken]] &= ~np.uint16(STABLE | BROKEN)
+            n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
+        self._faults.withdraw(slots[np.flatnonzero(alive & waiting)])
+        broken = np.flatnonzero(state & BROKEN)
+        self._leave(slots[broken], keys[broken])
+        state &= ~np.uint16(UNSTABLE | WAITING)
+        state[broken] &= ~np.uint16(STABLE | BROKEN)
+        table.state[slots] = state
 
-    def _leave(self, slots: I64, keys: I64, pos: I64) -> None:
+    def _leave(self, slots: I64, keys: I64) -> None:
         if len(slots):
             frames, digests = self._n.broken.take(slots)
-            self._send(Event.LEAVE, digests, pos, keys, frames)
+            self._send(Event.LEAVE, digests, keys, frames)
 
-    def _send(self, event: Event, digests: U64, pos: I64, keys: I64, frames: I64) -> None:
-        kinds = np.full(len(keys), event, np.uint8)
-        self._send_events(kinds, digests, pos, keys, frames)
+    def _send(self, event: Event, digests: U64, keys: I64, frames: I64) -> None:
+        self._send_events(np.full(len(keys), event, np.uint8), digests, keys, frames)
 
-    def _send_events(self, kinds: U8, digests: U64, pos: I64, keys: I64, frames: I64) -> None:
-        self._n.send_to_trees(Kind.EVENT, digests, frames, digests, pos, keys, frames, kinds)
+    def _send_events(self, kinds: U8, digests: U64, keys: I64, frames: I64) -> None:
+        homes = self._n.home_of_frames(digests, frames)
+        self._n.send_to_trees(Kind.EVENT, homes, frames, digests, keys, frames, kinds)
 
     def _forget(self, slots: I64) -> None:
         """Items of pages that are gone, or not mergeable any more, are freed."""
@@ -261,7 +265,7 @@ class Scanner:
         table.age[slots] = 0
         table.remaining_skips[slots] = 0
 
-    def _visit_ksm(self, slots: I64, keys: I64, pos: I64) -> None:
+    def _visit_ksm(self, slots: I64, keys: I64) -> None:
         """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""
         n, table = self._n, self._n.table
         frames = table.pte[slots]
@@ -271,19 +275,19 @@ class Scanner:
         stray = np.zeros(len(slots), np.bool_)
         if n.strays:
             stray = np.isin(frames, list(n.strays))
-            self._visit_strays(slots[stray], keys[stray], pos[stray])
+            self._visit_strays(slots[stray], keys[stray])
         new = ~hanging & ~stray
-        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], pos[new], keys[new], frames[new])
+        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], keys[new], frames[new])
         table.state[slots[new]] |= STABLE
 
-    def _visit_strays(self, slots: I64, keys: I64, pos: I64) -> None:
+    def _visit_strays(self, slots: I64, keys: I64) -> None:
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
         seen = ((state & CHECKED) != 0) & (table.checksum[slots] == checksum(digests))
         kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
-        self._send_events(kinds.astype(np.uint8), digests, pos, keys, table.pte[slots])
+        self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
-    def _visit_private(self, slots: I64, keys: I64, pos: I64) -> None:
+    def _visit_private(self, slots: I64, keys: I64) -> None:
         n, table = self._n, self._n.table
         table.state[slots] |= ITEM
         frames = table.pte[slots]
@@ -293,8 +297,8 @@ class Scanner:
                 Kind.CONTENT_REQUEST, node_of_frame(frames[away]), slots[away], keys[away], frames[away]
             )
             here = ~away
-            slots, keys, pos, frames = slots[here], keys[here], pos[here], frames[here]
-        self._compare(slots, keys, pos, n.frames.content[pfn_of(frames)])
+            slots, keys, frames = slots[here], keys[here], frames[here]
+        self._compare(slots, keys, n.frames.content[pfn_of(frames)])
 
     def on_content_request(self, slots: I64, keys: I64, frames: I64) -> None:
         n = self._n
@@ -302,38 +306,56 @@ class Scanner:
         n.out.send(Kind.CONTENT_REPLY, node_of_key(keys), slots, keys, content)
 
     def on_content_reply(self, slots: I64, keys: I64, content: U64) -> None:
-        self._compare(slots, keys, self._n.position(keys), content)
+        self._compare(slots, keys, content)
 
-    def _compare(self, slots: I64, keys: I64, pos: I64, digests: U64) -> None:
+    def _compare(self, slots: I64, keys: I64, digests: U64) -> None:
         """The checksum test; pages that pass it are looked up in the trees."""
         n, table = self._n, self._n.table
-        sums = checksum(digests)
+        sums, old_sums = checksum(digests), table.checksum[slots]
         state = table.state[slots]
-        old_sums = table.checksum[slots]
         same = (old_sums == sums) & ((state & CHECKED) != 0)
-        table.checksum[slots] = sums
-        table.state[slots] = state | CHECKED
-        table.tree_key[slots] = digests
-        n.counters["changed"] += int(np.count_nonzero(~same))
+        shared = (state & SHARED) != 0
         kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
-        kinds[(state & SHARED) != 0] = Event.CANDIDATE_SHARED
-        kinds[(state & ORPHAN) != 0] = Event.CANDIDATE_ORPHAN
-        sent = same.copy()
+        kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
+        kinds[np.flatnonzero(state & ORPHAN)] = Event.CANDIDATE_ORPHAN
+        sent = same
+        zero = slots[:0]
         if n.knobs.use_zero_pages:
-            zero = same & (digests == 0) & ((state & ORPHAN) == 0)
+            zeros = same & (digests == 0) & ((state & ORPHAN) == 0)
+            kinds[np.flatnonzero(zeros)] = Event.STABLE_OR_ZERO
             if n.profile.checksum_first:
-                self.map_zero(slots[zero])
-                sent &= ~zero
-            kinds[zero] = Event.STABLE_OR_ZERO
-        if n.profile.checksum_first:
-            looking = ~same & ((state & SHARED) != 0)
-            kinds[looking] = Event.VOLATILE_SHARED
-        else:
-            looking = ~same
-            kinds[looking] = Event.STABLE_ONLY
-        sent |= looking
-        self._changed.append((slots[looking], old_sums[looking], state[looking]))
-        self._send_events(kinds[sent], digests[sent], pos[sent], keys[sent], table.pte[slots[sent]])
+                zero, sent = slots[np.flatnonzero(zeros)], same & ~zeros
+        looking = ~same & shared if n.profile.checksum_first else ~same
+        found_changed = np.flatnonzero(looking)
+        kinds[found_changed] = Event.VOLATILE_SHARED if n.profile.checksum_first else Event.STABLE_ONLY
+        self._changed.append((slots[found_changed], old_sums[found_changed], state[found_changed]))
+        n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
+
+        table.checksum[slots] = sums
+        table.tree_key[slots] = digests
+        table.state[slots] = state | CHECKED
+        self.map_zero(zero)
+        rows = rows_where(sent | looking)
+        slots, digests, kinds = slots[rows], digests[rows], kinds[rows]
+        frames = table.pte[slots]
+        homes = n.home_of_frames(digests, frames)
+        # Candidates wait in the unstable tree unless its home tells something else.
+        wait = rows_where(CANDIDATES[kinds])
+        self.await_change(slots[wait], homes[wait])
+        n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds)
+
+    def await_change(self, slots: I64, homes: I64) -> None:
+        """These pages wait in unstable trees of these homes; nothing is to be done until something changes.
+
+        The page of a KSM frame is to go back to its stable node, though.
+        """
+        table = self._n.table
+        table.home[slots] = homes
+        state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
+        ksm = (state & KSM) != 0
+        state &= ~np.uint16(ACTIVE)
+        state[np.flatnonzero(ksm)] |= ACTIVE
+        table.state[slots] = state
 
     def unsee(self, slots: I64) -> None:
         """These pages were merged before anybody compared their checksums."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.advisor import Advisor
 from cluster.fabric import Fabric
 from cluster.machine import Machine
 from cluster.results import PassResult
@@ -46,7 +47,12 @@ class Simulation:
             nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
         self._passes += 1
-        return PassResult(self._passes, nodes, self._machine.full_scans, clock.seconds, wall_seconds=0.0)
+        pages_to_scan = clock.advisor.pages_to_scan
+        if ended:
+            clock.end_pass(int(nodes["pages_scanned"].sum()), int(nodes["ksmd_cpu_ns"].sum()))
+        return PassResult(
+            self._passes, nodes, self._machine.full_scans, clock.seconds, pages_to_scan, wall_seconds=0.0
+        )
 
     def _window_sizes(self) -> Iterator[int | None]:
         """Pages of each window of a pass; None: the rest of it."""
@@ -62,7 +68,8 @@ class Clock:
 
     def __init__(self, spec: SimulationSpec) -> None:
         self._cost = spec.cost
-        self._ksm = spec.ksm
+        self._sleep_millisecs = spec.ksm.sleep_millisecs
+        self.advisor = Advisor(spec.ksm)
         self.columns: Columns = {}
         self.cpu_ns = np.zeros(spec.machine.nodes)
         self.seconds = 0.0
@@ -74,10 +81,16 @@ class Clock:
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
         cpu = ksmd_cpu_ns(self._cost, old, columns)
         scanned = int((columns["pages_scanned"] - old["pages_scanned"]).sum())
-        wakeups = math.ceil(scanned / self._ksm.pages_to_scan)
+        wakeups = math.ceil(scanned / self.advisor.pages_to_scan)
         self.cpu_ns += cpu
-        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._ksm.sleep_millisecs * 1e-3
+        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._sleep_millisecs * 1e-3
         self.columns = columns
+
+    def end_pass(self, scanned: int, cpu_ns: int) -> None:
+        """ksmd has come to the end of a pass over so many pages, and has yet to sleep after it."""
+        cpu_ms = cpu_ns // 10**6
+        slept_ms = scanned // self.advisor.pages_to_scan * self._sleep_millisecs
+        self.advisor.end_pass(cpu_ms + slept_ms, cpu_ms)
 
 
 def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:

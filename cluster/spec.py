@@ -157,6 +157,13 @@ class KsmSpec:
     use_zero_pages: int = 0
     smart_scan: int = 1
     stable_node_chains_prune_millisecs: int = 2000
+    #: "none" or "scan-time"; the latter has pages_to_scan of its own (cluster.advisor).
+    advisor_mode: str = "none"
+    advisor_max_cpu: int = 70
+    advisor_max_pages_to_scan: int = 30000
+    advisor_min_pages_to_scan: int = 500
+    #: Seconds.
+    advisor_target_scan_time: int = 200
 
 
 @dataclass(frozen=True, slots=True)

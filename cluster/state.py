@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cluster.columns import changes
 from cluster.digest import Contents
 from cluster.frames import Frames
 from cluster.mailbox import Kind, Outbox
@@ -31,7 +32,7 @@ from cluster.words import (
 )
 
 #: More rmap_items than any stable node has.
-NO_LIMIT = 1 << 40
+NO_LIMIT = 1 << 30
 
 
 class Broken:
@@ -167,7 +168,8 @@ class NodeState:
         if self.knobs.merge_across_nodes and self.tree_shape:
             return np.zeros(len(digests), np.int64)
         if self.knobs.merge_across_nodes:
-            return (scramble(digests) % np.uint64(self.nodes)).astype(np.int64)
+            # The scrambled digest as a fraction of the nodes: a division would take several times as long.
+            return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
         return tree
 
     def home_of_frames(self, digests: U64, frames: I64) -> I64:
@@ -183,9 +185,9 @@ class NodeState:
         digests = self.table.tree_key[slots]
         return self.keys_of(slots), digests, self.table.home[slots].astype(np.int64)
 
-    def send_to_trees(self, kind: Kind, digests: U64, frames: I64, *columns: Array) -> None:
-        """Sends rows to the nodes whose trees have these KSM frames, or are to have them."""
-        self.out.send(kind, self.home_of_frames(digests, frames), *columns)
+    def send_to_trees(self, kind: Kind, homes: I64, frames: I64, *columns: Array) -> None:
+        """Sends rows to the homes of these KSM frames' contents, and to nodes whose trees have the frames."""
+        self.out.send(kind, homes, *columns)
         if self.strays:
             trees = np.array([self.strays.get(frame, -1) for frame in frames.tolist()], np.int64)
             stray = trees >= 0
@@ -230,6 +232,9 @@ class NodeState:
     def rank_of(self, keys: I64) -> I64:
         """Rank in ksmd's list of each item's mm; -1 if it is not in the list."""
         mm = mm_of_key(keys)
-        index = mm & (MAX_MMS_PER_NODE - 1)
+        starts = np.flatnonzero(changes(mm))
+        run = mm[starts]
+        index = run & (MAX_MMS_PER_NODE - 1)
         known = index < self.ranks.shape[1]
-        return np.where(known, self.ranks[mm >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
+        ranks = np.where(known, self.ranks[run >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
+        return np.repeat(ranks, np.diff(starts, append=len(mm)))

@@ -80,6 +80,8 @@ class Sysfs:
         """Set a knob; the name of the error, or nothing."""
         if name in self._profile.counters:
             return "EACCES"
+        if name == "pages_to_scan" and self._knobs.advisor_mode != "none":
+            return "EINVAL"  # the advisor's own
         if name in _DRIVERS:
             return "" if parse_number(text, 0, UINT_MAX) is not None else "EINVAL"
         if name not in self._profile.knobs:
@@ -101,5 +103,7 @@ def _parse(name: str, text: str) -> int | str | None:
     if name == "advisor_mode":
         return text if text in _ADVISOR_MODES else None
     if name in _RANGES:
-        return parse_number(text, *_RANGES[name])
+        number = parse_number(text, *_RANGES[name])
+        # The kernel reads an unsigned long into an unsigned int.
+        return number & UINT_MAX if name == "advisor_max_cpu" and number is not None else number
     return parse_bool(text)

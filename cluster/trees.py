@@ -8,23 +8,25 @@ ksmd has inserted in the current pass follows from the scan position.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.effects import Effects
 from cluster.mailbox import Kind
-from cluster.shape import Shape
 from cluster.sorted_table import SortedTable
 from cluster.state import NodeState
 from cluster.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
 
+if TYPE_CHECKING:
+    from cluster.shape import Shape
+
 
 @dataclass(slots=True)
 class Arrived:
-    """Events as they came: digest, scan position, item key, frame, kind."""
+    """Events as they came: digest, item key, frame, kind."""
 
     digest: U64
-    pos: I64
     key: I64
     frame: I64
     kind: U8
@@ -35,18 +37,24 @@ class Trees:
         self.node = node
         #: Stable nodes: KSM frame; rmap_items; 1 if the frame has been freed; 1 if it is a dup in a chain.
         #: The stable nodes of a content are tried in ascending `order`.
-        self.stable = SortedTable("frame", "count", "dead", "dup", "order")
+        self.stable = SortedTable(frame=np.int64, count=np.int32, dead=np.int8, dup=np.int8, order=np.int64)
         #: Chains without any dup.
         self.empty_chains = SortedTable()
         #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
-        self.migrating = SortedTable("frame", "count", "dead")
-        #: Pages that wait: item key; frame, or -1 if the page went; what it holds now; and the pass in which
-        #: it changed or went after ksmd had put it in, or 0.
-        self.unstable = SortedTable("key", "frame", "holds", "dirty")
-        self.shape = Shape() if node.tree_shape else None
+        self.migrating = SortedTable(frame=np.int64, count=np.int32, dead=np.int8)
+        self.shape: Shape | None = None
+        #: Pages that wait: item key; frame, or -1 if the page went; and the pass in which it changed or went
+        #: after ksmd had put it in, or 0. With a shape also what it holds now; else it goes if it changes.
+        self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32)
+        if node.tree_shape:
+            # Only for records; without it an actor starts sooner.
+            from cluster.shape import Shape
+
+            self.shape = Shape()
+            self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32, holds=np.int64)
         #: Less than every `order`.
         self.front = 0
-        self._arrived: list[tuple[U64, I64, I64, I64, U8]] = []
+        self._arrived: list[tuple[U64, I64, I64, U8]] = []
         #: Contents that are looked at again in every window until they drop out.
         self.recheck: U64 = empty(np.uint64)
         #: Grows with every change that `counts` depends on.
@@ -60,13 +68,15 @@ class Trees:
 
     # What nodes tell.
 
-    def on_event(self, digests: U64, pos: I64, keys: I64, frames: I64, kinds: U8) -> None:
-        self._arrived.append((digests, pos, keys, frames, kinds))
+    def on_event(self, digests: U64, keys: I64, frames: I64, kinds: U8) -> None:
+        self._arrived.append((digests, keys, frames, kinds))
 
     def arrived(self) -> Arrived:
         """The events since the last window."""
         arrived, self._arrived = self._arrived, []
-        none = (empty(np.uint64), empty(), empty(), empty(), empty(np.uint8))
+        if len(arrived) == 1:
+            return Arrived(*arrived[0])
+        none = (empty(np.uint64), empty(), empty(), empty(np.uint8))
         return Arrived(*(np.concatenate(column) for column in zip(none, *arrived, strict=True)))
 
     def on_withdraw(self, digests: U64, keys: I64) -> None:
@@ -76,24 +86,38 @@ class Trees:
     def on_wait_frame(self, digests: U64, keys: I64, frames: I64) -> None:
         """Pages waiting have other frames. Those that went are in the way of searches until the pass ends."""
         rows = self.unstable.find(digests, "key", keys)
-        self.unstable["frame"][rows[rows >= 0]] = frames[rows >= 0]
-        self._set_dirty(rows[rows >= 0])
+        there = np.flatnonzero(rows >= 0)
+        rows = rows[there]
+        self.unstable["frame"][rows] = frames[there]
+        self._set_dirty(rows, self._changed(rows))
 
     def on_wait_content(self, digests: U64, keys: I64, holds: U64) -> None:
         """Pages waiting have changed, or are what they were again."""
         rows = self.unstable.find(digests, "key", keys)
-        self.unstable["holds"][rows[rows >= 0]] = holds[rows >= 0].view(np.int64)
-        self._set_dirty(rows[rows >= 0])
+        there = np.flatnonzero(rows >= 0)
+        rows, changed = rows[there], holds[there] != digests[there]
+        if self.shape is None:
+            same = rows[np.flatnonzero(~changed)]
+            self._set_dirty(same, np.zeros(len(same), np.bool_))
+            self.unstable.remove(rows[np.flatnonzero(changed)])
+        else:
+            self.unstable["holds"][rows] = holds[there].view(np.int64)
+            self._set_dirty(rows, self._changed(rows))
 
-    def _set_dirty(self, rows: I64) -> None:
-        """Pages that are not as they were are only of interest if they are in the tree of the pass under way,
-        and where there is no shape, if they have not changed."""
+    def _changed(self, rows: I64) -> Bool:
+        """Which waiting pages hold something else by now."""
+        if self.shape is None:
+            return np.zeros(len(rows), np.bool_)
+        changed: Bool = self.unstable["holds"][rows] != self.unstable.digest[rows].view(np.int64)
+        return changed
+
+    def _set_dirty(self, rows: I64, changed: Bool) -> None:
+        """Pages that are not as they were are only of interest in the tree of the pass under way."""
         unstable, current = self.unstable, self.node.window.pass_number
         in_tree = (unstable["dirty"][rows] == current) | self.node.passed(unstable["key"][rows])
-        changed = unstable["holds"][rows] != unstable.digest[rows].view(np.int64)
         dirty = changed | (unstable["frame"][rows] < 0)
         unstable["dirty"][rows] = np.where(dirty, current, 0)
-        unstable.remove(rows[dirty & ~in_tree | changed & (self.shape is None)])
+        unstable.remove(rows[dirty & ~in_tree])
 
     def on_stale(self, digests: U64, frames: I64) -> None:
         self.version += 1
@@ -110,7 +134,7 @@ class Trees:
     def on_recount(self, digests: U64, frames: I64, change: I64) -> None:
         self.version += 1
         rows = self.stable.find(digests, "frame", frames)
-        np.add.at(self.stable["count"], rows[rows >= 0], change[rows >= 0])
+        np.add.at(self.stable["count"], rows[rows >= 0], change[rows >= 0].astype(np.int32))
 
     def rename(self, old: I64, new: I64, digests: U64) -> None:
         """Frames have been migrated; with merge_across_nodes=0 perhaps away from their trees."""

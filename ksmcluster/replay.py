@@ -59,10 +59,8 @@ class On:
             case "inline":
                 yield VectorEngine(profile, topology.nodes, swap=topology.swap)
             case _:
-                from actors.ray_fabric import RayFabric
-
                 assert self.pool, "machines of the ray engine need On.started()"
-                fabric = RayFabric(*self.pool.take(spec_for(profile, topology.nodes), self.nodes_per_actor))
+                fabric = self.pool.fabric(spec_for(profile, topology.nodes), self.nodes_per_actor)
                 yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 

@@ -162,6 +162,11 @@ def _time(result: Result) -> Table:
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
+    if result.config.ksm.advisor_mode == "scan-time":
+        pages = result.summary["by_pass"]["pages_to_scan"]
+        grid.add_row(
+            "  pages_to_scan", f"{pages[0]:,} in the first pass, {pages[-1]:,} in the last (advisor)"
+        )
     start = text.seconds(timing["start_seconds"])
     engine = timing["engine"]
     grid.add_row(

@@ -162,6 +162,7 @@ def _summary(
             "full_scans": [result.full_scans for result in passes],
             "simulated_seconds": [result.simulated_seconds for result in passes],
             "saved_bytes": saved.tolist(),
+            "pages_to_scan": [result.pages_to_scan for result in passes],
         },
         "timing": _timing(timing, passes, totals["pages_scanned"]),
     }

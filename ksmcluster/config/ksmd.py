@@ -13,10 +13,11 @@ KSM = KsmSpec()
 COST = CostSpec()
 
 Kernel = Literal["4.8", "6.1", "6.12", "6.18"]
-#: Kernels that have chains of stable nodes, and those that have smart_scan.
+#: Kernels that have chains of stable nodes, those that have smart_scan, and those that have the advisor.
 WITH_CHAINS = ("6.1", "6.12", "6.18")
 WITH_SMART_SCAN = ("6.12", "6.18")
-Scan = Annotated[int, Field(ge=1, le=UINT)]
+WITH_ADVISOR = ("6.12", "6.18")
+AboveZero = Annotated[int, Field(ge=1, le=UINT)]
 #: The kernel takes no max_page_sharing below 2.
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
 
@@ -26,7 +27,11 @@ class Ksm(Table):
 
     kernel: Kernel = key(KSM.kernel, "The kernel whose ksmd is simulated.")
     run: Switch = key(KSM.run, "1: ksmd runs. 0: it does not, and nothing is merged.")
-    pages_to_scan: Scan = key(KSM.pages_to_scan, "Pages that ksmd visits before it sleeps.", "pages")
+    pages_to_scan: AboveZero = key(
+        KSM.pages_to_scan,
+        "Pages that ksmd visits before it sleeps; not with an advisor, which sets its own.",
+        "pages",
+    )
     sleep_millisecs: Knob = key(KSM.sleep_millisecs, "Time that ksmd sleeps then.", "ms")
     merge_across_nodes: Switch = key(
         KSM.merge_across_nodes, "1: pages of all nodes are merged. 0: only pages of the same node."
@@ -39,12 +44,28 @@ class Ksm(Table):
     stable_node_chains_prune_millisecs: Knob | None = key(
         None, "How often chains are rid of their stale stable nodes.", "ms"
     )
+    advisor_mode: Literal["none", "scan-time"] | None = key(
+        None, "`scan-time`: after each pass ksmd sets `pages_to_scan` anew, to come near the target."
+    )
+    advisor_target_scan_time: AboveZero | None = key(
+        None, "How long a pass is to take.", "s of simulated time"
+    )
+    advisor_max_cpu: Knob | None = key(None, "CPU time that ksmd may use for it.", "percent of a CPU")
+    advisor_min_pages_to_scan: AboveZero | None = key(
+        None, "What the advisor begins with; later it may go below.", "pages"
+    )
+    advisor_max_pages_to_scan: AboveZero | None = key(None, "The most that the advisor sets.", "pages")
 
     KEYS: ClassVar[Switched] = {
         "max_page_sharing": (WITH_CHAINS, KSM.max_page_sharing),
         "use_zero_pages": (WITH_CHAINS, KSM.use_zero_pages),
         "smart_scan": (WITH_SMART_SCAN, KSM.smart_scan),
         "stable_node_chains_prune_millisecs": (WITH_CHAINS, KSM.stable_node_chains_prune_millisecs),
+        "advisor_mode": (WITH_ADVISOR, KSM.advisor_mode),
+        "advisor_target_scan_time": (WITH_ADVISOR, KSM.advisor_target_scan_time),
+        "advisor_max_cpu": (WITH_ADVISOR, KSM.advisor_max_cpu),
+        "advisor_min_pages_to_scan": (WITH_ADVISOR, KSM.advisor_min_pages_to_scan),
+        "advisor_max_pages_to_scan": (WITH_ADVISOR, KSM.advisor_max_pages_to_scan),
     }
 
     @field_validator("kernel", mode="before")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import ray
 
-from actors.engine import node_actors, run_passes
+from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, shares
 from cluster import commands as c
 from cluster.errors import SimulationError
@@ -43,7 +44,7 @@ REGIONS = (
 )
 SPEC = SimulationSpec(
     machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
-    ksm=KsmSpec(pages_to_scan=500, max_page_sharing=8),
+    ksm=KsmSpec(max_page_sharing=8, advisor_mode="scan-time", advisor_target_scan_time=1),
     processes=(ProcessSpec("rank", 11, REGIONS),),
     passes=5,
     windows_per_pass=3,
@@ -53,6 +54,7 @@ SPEC = SimulationSpec(
 def same(a: list[PassResult], b: list[PassResult]) -> bool:
     return len(a) == len(b) and all(
         x.simulated_seconds == y.simulated_seconds
+        and x.pages_to_scan == y.pages_to_scan
         and x.full_scans == y.full_scans
         and all(np.array_equal(x.nodes[name], y.nodes[name]) for name in x.nodes)
         for x, y in zip(a, b, strict=True)
@@ -77,9 +79,8 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 
 
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
-    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
-        assert hosts == [[0], [1], [2], [3], [4]]
-        places = [actor.take.remote(host, SPEC, {}) for host, actor in zip(hosts, actors, strict=True)]
+    with closing(ActorPool()) as pool:
+        places = [actor.take.remote([node], SPEC, {}) for node, actor in enumerate(pool.actors(5))]
         assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3
 
@@ -93,10 +94,12 @@ def test_actors_are_shared_out_by_cpus() -> None:
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
     one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
-    with node_actors(one, 1, lambda _event: None, {}) as (_, actors):
+    with closing(ActorPool()) as pool:
+        (actor,) = pool.actors(1)
+        ray.get(actor.take.remote([0], one, {}))
 
         def step(number: int, command: c.Command) -> list[Report]:
-            reports, _sent = actors[0].step.options(num_returns=2).remote(number, command, [0], [0])
+            reports, _sent = actor.step.options(num_returns=2).remote(number, command, [0], [0])
             answer: list[Report] = ray.get(reports)
             return answer
 
@@ -114,9 +117,9 @@ def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluste
 
 
 def test_a_dead_actor_is_said_in_one_line(ray_cluster: str) -> None:
-    from actors.ray_fabric import RayFabric
-
-    with node_actors(SPEC, 1, lambda _event: None, {}) as (hosts, actors):
-        ray.kill(actors[2])
+    with closing(ActorPool()) as pool:
+        fabric = pool.fabric(SPEC, 1)
+        fabric.superstep(c.Collect())
+        ray.kill(pool.actors(5)[2])
         with pytest.raises(SimulationError, match="an actor died"):
-            RayFabric(hosts, actors).superstep(c.Collect())
+            fabric.superstep(c.Collect())

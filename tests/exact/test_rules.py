@@ -381,8 +381,12 @@ set smart_scan N
 set advisor_mode scan-time
 set advisor_mode fast
 set advisor_target_scan_time 0
+set advisor_max_cpu 4294967366
+set pages_to_scan 5
+set advisor_mode none
 set pages_to_scan -1
 set pages_to_scan 5
+set advisor_mode scan-time
 set pages_shared 3
 set no_such_file 3
 """
@@ -398,7 +402,11 @@ set no_such_file 3
         "",
         "EINVAL",
         "EINVAL",
+        "",
         "EINVAL",
+        "",
+        "EINVAL",
+        "",
         "",
         "EACCES",
         "ENOENT",
@@ -407,6 +415,7 @@ set no_such_file 3
     assert seen["knobs"]["max_page_sharing"] == 300
     assert seen["knobs"]["use_zero_pages"] == 1
     assert seen["knobs"]["advisor_mode"] == "none [scan-time]"
+    assert seen["knobs"]["advisor_max_cpu"] == 70
 
 
 def test_a_sharer_outside_the_items_keeps_the_knobs_busy() -> None:

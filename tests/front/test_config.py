@@ -21,6 +21,14 @@ SMALL: Data = {
     "process": [{"name": "a", "count": 1, "region": [{"name": "r", "size": "10 pages", "model": "unique"}]}],
 }
 
+ADVISOR: dict[str, Any] = {
+    "advisor_mode": "scan-time",
+    "advisor_max_cpu": 40,
+    "advisor_max_pages_to_scan": 8,
+    "advisor_min_pages_to_scan": 4,
+    "advisor_target_scan_time": 30,
+}
+
 
 def small(**tables: Any) -> Data:
     return copy.deepcopy(SMALL) | tables
@@ -93,14 +101,17 @@ def test_everything_arrives() -> None:
     data = {
         "simulation": {"seed": 5, "passes": 2, "windows_per_pass": 3},
         "machine": {"nodes": 2, "memory_per_node": "1GiB", "content": "bytes", "topology": "ring"},
-        "ksm": {"kernel": "6.12", "pages_to_scan": 9, "merge_across_nodes": 0, "max_page_sharing": 3},
+        "ksm": {"kernel": "6.12", "pages_to_scan": 9, "merge_across_nodes": 0, "max_page_sharing": 3}
+        | ADVISOR,
         "cost": {"visit_ns": 1, "checksum_ns": 2, "tree_level_ns": 3, "merge_ns": 4},
         "process": [process],
     }
     made = to_spec(load(data))
     assert (made.seed, made.passes, made.windows_per_pass) == (5, 2, 3)
     assert (made.machine.frames_per_node, made.machine.content) == (1 << 18, "bytes")
-    assert made.ksm == spec.KsmSpec("6.12", pages_to_scan=9, merge_across_nodes=0, max_page_sharing=3)
+    assert made.ksm == spec.KsmSpec(
+        "6.12", pages_to_scan=9, merge_across_nodes=0, max_page_sharing=3, **ADVISOR
+    )
     assert made.cost == spec.CostSpec(1, 2, 3, 4)
     assert made.processes == (
         spec.ProcessSpec(
@@ -128,7 +139,10 @@ def test_everything_arrives() -> None:
 def test_knobs_that_a_kernel_lacks_are_off_in_it() -> None:
     ksm = to_spec(load(small(ksm={"kernel": "4.8"}))).ksm
     assert (ksm.smart_scan, ksm.use_zero_pages) == (0, 0)
-    assert "smart_scan" not in resolved_toml(load(small(ksm={"kernel": "6.1"})))
+    assert ksm.advisor_mode == "none"
+    old = resolved_toml(load(small(ksm={"kernel": "6.1"})))
+    assert "smart_scan" not in old
+    assert "advisor" not in old
 
 
 def test_a_kernel_without_quotes() -> None:
@@ -368,6 +382,12 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].policy={kind='preferred', nodes=[0, 1]}"], "only one node can be preferred"),
         (["process[0].region[0].policy={kind='bind', nodes=[-1]}"], "policy.nodes: there is no node -1"),
         (["ksm.kernel=4.8", "ksm.smart_scan=1"], 'smart_scan: has no meaning with kernel = "4.8", only with'),
+        (["ksm.kernel=6.1", "ksm.advisor_mode=none"], 'advisor_mode: has no meaning with kernel = "6.1"'),
+        (["ksm.advisor_mode=fast"], 'ksm.advisor_mode: "fast" is not one of "none", "scan-time"'),
+        (["ksm.advisor_target_scan_time=0"], "ksm.advisor_target_scan_time: must be at least 1, not 0"),
+        (["ksm.advisor_min_pages_to_scan=0"], "ksm.advisor_min_pages_to_scan: must be at least 1, not 0"),
+        (["ksm.advisor_max_pages_to_scan=0"], "ksm.advisor_max_pages_to_scan: must be at least 1, not 0"),
+        (["ksm.advisor_max_cpu=-1"], "ksm.advisor_max_cpu: must be at least 0, not -1"),
         (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),

@@ -23,6 +23,12 @@ def test_report_of_many_nodes(golden: Callable[[str, str], None]) -> None:
     golden("report-100-nodes.txt", str(result_of(load("default", Overrides(nodes=100, passes=8)))) + "\n")
 
 
+def test_report_tells_of_the_advisor(result: Result) -> None:
+    advised = result_of(load("tiny", Overrides(settings=("ksm.advisor_mode=scan-time",))))
+    assert "100 in the first pass, 400 in the last (advisor)\n" in str(advised)
+    assert "advisor" not in str(result)
+
+
 def test_report_fits_80_columns_and_has_no_colours_when_piped() -> None:
     for nodes in (1, 64, 1000):
         result = result_of(load("tiny", Overrides(nodes=nodes)))

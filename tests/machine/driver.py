@@ -196,6 +196,8 @@ class Workload:
 
     def check_bytes(self) -> None:
         """The bytes that every page table entry maps are those written there."""
+        # What is under way comes with the next command.
+        self.machine.collect()
         hosts = self.fabric.host.nodes
         for mm, pages in self.pages.items():
             state = hosts[node_of_mm(mm)].state
