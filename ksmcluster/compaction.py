@@ -25,7 +25,7 @@ from cluster.migration.pages import MAX_ORDER
 from cluster.spec import PAGE_SIZE
 from ksmcluster import __version__, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario
+from ksmcluster.config.compaction import CompactionScenario, Migration
 from ksmcluster.output import NODES, write_directory
 from ksmcluster.report import WIDTH, printed
 
@@ -83,6 +83,7 @@ class CompactionResult:
             "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
             "seed": config.simulation.seed,
             "kernel": config.migration.kernel,
+            "trigger": config.migration.trigger,
             "nodes": config.machine.nodes,
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
@@ -140,6 +141,7 @@ def report(result: CompactionResult) -> RenderableType:
         f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} asked for": (
             _obtained(summary)
         ),
+        **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
         "Free blocks, all nodes": _blocks(summary),
         "Pages by driver": _drivers(summary["by_driver"]),
         "Contention": _contention(summary["contention"]),
@@ -156,12 +158,22 @@ def _heading(result: CompactionResult) -> Text:
     facts = (
         text.counted(summary["nodes"], "node"),
         f"kernel {summary['kernel']}",
-        f"mode {migration.mode}",
-        f"{text.counted(migration.compactors, 'compactor')} a node",
+        *_who(migration),
         f"seed {summary['seed']}",
     )
     lines = [Text(summary["title"], style="bold")] if summary["title"] else []
     return Text("\n").join([*lines, Text(", ".join(facts))])
+
+
+def _who(migration: Migration) -> tuple[str, ...]:
+    match migration.trigger:
+        case "proactive":
+            return (f"kcompactd, proactiveness {migration.proactiveness}",)
+        case "direct":
+            modes = "async" if migration.mode == "async" else "async, then sync-light"
+            return f"direct compaction, {modes}", f"{text.counted(migration.compactors, 'allocator')} a node"
+        case _:
+            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
 
 
 def _table(*heads: str) -> Table:
@@ -198,6 +210,20 @@ def _drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
     table = _table("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
+    return table
+
+
+def _direct(vmstat: Mapping[str, int]) -> Table:
+    table = _table("", "")
+    table.show_header = False
+    says = {
+        "compact_stall": "rounds of compaction that an allocation waited for",
+        "compact_success": "after which there was a block",
+        "compact_fail": "after which there was none",
+        "compact_deferred": "compactions put off, as they failed lately",
+    }
+    for name, what in says.items():
+        table.add_row(f"  {what}", f"{vmstat[name]:,}")
     return table
 
 

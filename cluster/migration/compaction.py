@@ -120,6 +120,11 @@ class Compaction:
         return self.status != Status.CONTINUE
 
     @property
+    def scanned(self) -> int:
+        """Pages that both scanners have looked at so far."""
+        return self.control.migrate_scanned + self.control.free_scanned
+
+    @property
     def waiting(self) -> bool:
         """The next step needs a page that someone else has locked."""
         work = self._putback or self._migration

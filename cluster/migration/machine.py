@@ -12,15 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from cluster.migration.compaction import Compaction
-from cluster.migration.control import RULES, Request
 from cluster.migration.counting import Counted, MoveCounts
 from cluster.migration.fill import filled
-from cluster.migration.movable import MigrateMode
 from cluster.migration.spec import CompactionSpec
+from cluster.migration.triggers import Requests, Worker, make_worker
 from cluster.words import I64
 
-MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
 #: How LRU pages are called among the drivers.
 LRU = "lru"
 #: Single steps at the end of a turn, fewer than these.
@@ -62,7 +59,7 @@ class NodeReport:
 class _Session:
     """A compactor's run, and what it cost so far: calls for pages, pages moved."""
 
-    run: Compaction
+    run: Worker
     attempts: int = 0
     moved: int = 0
 
@@ -89,8 +86,9 @@ class NodeMemory:
             for driver, owner in zip(spec.drivers, self.filled.owners, strict=True)
         }
         self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
-        self._compactors = [_Compactor() for _ in range(spec.compactors)]
-        self._abandoned: list[Compaction] = []
+        self._compactors = [_Compactor() for _ in range(spec.workers)]
+        self._abandoned: list[Worker] = []
+        self.requests = Requests(spec.attempts)
         self._chance = np.random.default_rng((spec.seed, node))
 
     @property
@@ -112,7 +110,7 @@ class NodeMemory:
         session.moved += moved_now - moved
         return session.run.done
 
-    def _steps(self, run: Compaction) -> None:
+    def _steps(self, run: Worker) -> None:
         """Part of the memory in one go, then single steps: others find it in the middle of something."""
         if self._chance.integers(2):
             run.advance(self.spec.turn)
@@ -133,9 +131,7 @@ class NodeMemory:
         self._abandoned = [run for run in self._abandoned if not run.done]
 
     def _begin(self) -> _Session:
-        request = Request(MODES[self.spec.mode])
-        rules, zone = RULES[self.spec.kernel], self.memory.zones[0]
-        return _Session(Compaction(self.memory, zone, request, rules=rules, grain=self.spec.batch))
+        return _Session(make_worker(self.memory, self.requests, self.spec))
 
     def _work_done(self) -> tuple[int, int]:
         counted = self._counted.values()
@@ -162,7 +158,9 @@ class NodeMemory:
         drive(self.spec, [self.node], crew)
 
     def obtain(self) -> int:
-        """Ask for the scenario's blocks, without any further compaction; how many there are."""
+        """How many of the scenario's blocks compactors have got, or can be had now."""
+        if self.spec.trigger == "direct":
+            return self.requests.obtained
         for done in range(self.spec.attempts):
             if self.memory.alloc(self.spec.order) is None:
                 return done
@@ -177,9 +175,8 @@ class NodeMemory:
         return [*compactor.ended, *([compactor.session] if compactor.session else [])]
 
     def _ns(self, session: _Session) -> float:
-        cost, control = self.spec.cost, session.run.control
-        scanned = control.migrate_scanned + control.free_scanned
-        return scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
+        cost = self.spec.cost
+        return session.run.scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
 
     def report(self) -> NodeReport:
         """What came of it, beside the same memory without movable pages; to be asked once, at the end."""
@@ -246,11 +243,11 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
     Compactors of a node take turns, in another order each round: it depends on the seed, the node and the
     round, and on nothing else, so that the result is the same whoever drives them.
     """
-    left = {node: list(range(spec.compactors)) for node in nodes}
+    left = {node: list(range(spec.workers)) for node in nodes}
     chance = {node: np.random.default_rng((spec.seed, node)) for node in nodes}
     while left:
         orders = {node: chance[node].permutation(waiting).tolist() for node, waiting in left.items()}
-        for place in range(spec.compactors):
+        for place in range(spec.workers):
             turns = [(node, order[place]) for node, order in orders.items() if place < len(order)]
             for (node, compactor), done in zip(turns, crew.take(turns), strict=True):
                 if done:

@@ -61,10 +61,19 @@ class Migration(Table):
     """Compaction: by which rules, for what, and by how many."""
 
     kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
-    mode: Literal["async", "sync-light", "sync"] = key(SPEC["mode"], "Mode of migration.")
+    trigger: Literal["compact_memory", "direct", "proactive"] = key(
+        SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
+    )
+    proactiveness: Annotated[int, Field(ge=0, le=100)] = key(
+        SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0: never."
+    )
+    mode: Literal["async", "sync-light", "sync"] = key(
+        SPEC["mode"],
+        "Mode of migration, with `compact_memory`. Allocations stay async, or go on to sync-light.",
+    )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
-    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
+    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone.")
     batch: Count = key(
         SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
     )
