@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from cluster.errors import SimulationError
 from cluster.frames import PAGE_MAPPING_MOVABLE
 from cluster.migration.memory import Memory
 from cluster.migration.pages import (
@@ -43,7 +44,7 @@ class MigrateMode(IntEnum):
     SYNC = 2
 
 
-class PageStateError(Exception):
+class PageStateError(SimulationError):
     """A driver or the VM broke the contract; the message names the pages."""
 
 

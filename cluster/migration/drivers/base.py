@@ -103,6 +103,9 @@ class PageDriver:
         answers = self.answers(pages, mode)
         if answers is None:
             answers = np.zeros(len(pages), np.int64)
+        elif len(answers) != len(pages):
+            what = f"{type(self).__name__}.answers: {len(answers)} answers for {len(pages)} pages"
+            raise PageStateError(f"{what}; there must be one for each")
         elif answers.any():
             first = int(np.argmax(answers != 0))
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
