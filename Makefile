@@ -3,13 +3,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test check lint types imports format clean
+.PHONY: simulate test bench bench-short bench-docs check lint types imports format clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/targets.py
+
+bench-short: $(STAMP)
+	$(BIN)/python benchmarks/targets.py --short
+
+bench-docs: $(STAMP)
+	$(BIN)/python benchmarks/targets.py --docs
 
 check: lint types imports
 

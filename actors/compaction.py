@@ -73,8 +73,9 @@ def crew_on_ray(
             on_event(ActorsStarting(len(owners) - len(waiting), len(owners)))
         yield crew
     finally:
-        for actor in [*owners, *crew.pool]:
-            ray.kill(actor)
+        crew.close()
+        for owner in owners:
+            ray.kill(owner)
 
 
 class RayCrew:
@@ -135,6 +136,13 @@ class RayCrew:
             by_owner.setdefault(self._owner_of[node], []).append(Turn(node, compactor, generation))
         answers([self._owners[owner].abandon.remote(turns) for owner, turns in by_owner.items()])
         self.pool[actor] = self._new()
+
+    def close(self) -> None:
+        """Ends the migration actors."""
+        import ray
+
+        for actor in self.pool:
+            ray.kill(actor)
 
     def reports(self) -> list[NodeReport]:
         """What became of the nodes, in their order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actors.compaction import RayCrew
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
 from cluster.simulation import Simulation
@@ -21,14 +22,18 @@ class Coordinator:
         snapshots: Mapping[str, SnapshotPages],
         hosts: list[list[int]],
         actors: list[Any],
+        migration_actors: int,
     ) -> None:
         """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles.
 
-        The actors may still be starting: each fills its nodes as soon as it can.
+        The actors may still be starting: each fills its nodes as soon as it can. So many migration actors
+        drive the compactors, if there are any.
         """
         fabric = RayFabric(hosts, actors)
         fabric.take(spec, snapshots)
-        self._simulation = Simulation(fabric, spec)
+        # Ray ends these actors with the one that started them.
+        crew = RayCrew(hosts, actors, migration_actors if spec.migration else 0)
+        self._simulation = Simulation(fabric, spec, crew)
 
     def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""

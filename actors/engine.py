@@ -14,6 +14,7 @@ from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.fabric import InlineFabric
+from cluster.migration.machine import InlineCrew
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
@@ -28,12 +29,14 @@ def run_passes(
     engine: str = "ray",
     address: str | None = None,
     nodes_per_actor: int = 1,
+    migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
     snapshots: Mapping[str, SnapshotPages] | None = None,
 ) -> Iterator[PassResult]:
     """Runs a scenario; one result a pass, the same whatever the engine and the spread over actors.
 
     `address` is that of a Ray cluster to join; without it the `ray` engine starts one and stops it again.
+    There, `migration_actors` drive the compactors of a scenario that has some.
     `snapshots` are the captured memories that the scenario names, by path.
 
     Raises SimulationError if the scenario cannot be carried out.
@@ -42,7 +45,7 @@ def run_passes(
     if engine == "inline":
         simulation = _inline(spec, snapshots)
     elif engine == "ray":
-        simulation = _ray(spec, address, nodes_per_actor, on_event, snapshots)
+        simulation = _ray(spec, address, nodes_per_actor, migration_actors, on_event, snapshots)
     else:
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
     with simulation as run_pass:
@@ -58,7 +61,9 @@ def run_passes(
 def _inline(
     spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
 ) -> Iterator[Callable[[], PassResult]]:
-    yield Simulation(InlineFabric(spec, snapshots), spec).run_pass
+    fabric = InlineFabric(spec, snapshots)
+    crew = InlineCrew(fabric.host.memories if spec.migration else {})
+    yield Simulation(fabric, spec, crew).run_pass
 
 
 @contextmanager
@@ -66,10 +71,12 @@ def _ray(
     spec: SimulationSpec,
     address: str | None,
     nodes_per_actor: int,
+    migration_actors: int,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
 ) -> Iterator[Callable[[], PassResult]]:
-    with connected(address), closing(ActorPool()) as pool:
+    frames = spec.machine.nodes * spec.machine.frames_per_node
+    with connected(address, frames), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator import Coordinator
@@ -78,7 +85,7 @@ def _ray(
         try:
             hosts = blocks(spec.machine.nodes, nodes_per_actor)
             actors = pool.actors(len(hosts))
-            started = coordinator.start.remote(spec, snapshots, hosts, actors)
+            started = coordinator.start.remote(spec, snapshots, hosts, actors, migration_actors)
             wait_for(actors, on_event)
             answers(started)
             yield lambda: answers(coordinator.run_pass.remote())

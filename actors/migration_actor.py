@@ -28,7 +28,7 @@ class MemoryActor:
         """The Ray node that it runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def take(self, turns: Sequence[Turn]) -> list[bool]:
+    def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
         """Turns of compactors of its nodes; which are done."""
         return self._host.take(turns)
 
@@ -50,6 +50,6 @@ class MigrationActor:
 
     def take(self, turns: Sequence[tuple[int, list[Turn]]]) -> list[list[bool]]:
         """Turns by number of the owner's; which are done. Owners work at the same time."""
-        asked = [self._owners[owner].take.remote(of_owner) for owner, of_owner in turns]
+        asked = [self._owners[owner].take_turns.remote(of_owner) for owner, of_owner in turns]
         done: list[list[bool]] = answers(asked)
         return done

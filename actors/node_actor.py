@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ray
 
-from cluster.commands import Command
 from cluster.fabric import Host, Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from cluster.migration.machine import Turn
 
 
 class NodeActor:
     """Carries commands and messages to its nodes."""
 
-    def take(self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> str:
-        """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on."""
+    def take(
+        self,
+        nodes: list[int],
+        actor_of: list[int],
+        spec: SimulationSpec,
+        snapshots: Mapping[str, SnapshotPages],
+    ) -> str:
+        """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on.
+
+        `actor_of[n]` is the actor of node n.
+        """
         self._host = Host(nodes, spec, snapshots)
+        self._actor_of = actor_of
+        self._own = actor_of[nodes[0]]
         self._number = 0
-        self._last: list[object] = []
+        self._last: list[bytes] = []
+        #: What its nodes sent each other in the last superstep.
+        self._kept: Parcels = []
         return str(ray.get_runtime_context().get_node_id())
 
-    def step(
-        self, number: int, command: Command | None, to: list[int], actor_of: list[int], *packed: bytes
-    ) -> list[object]:
+    # A turn that Ray repeats would be another one.
+    @ray.method(max_task_retries=0)
+    def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
+        """Turns of compactors of its nodes; which are done."""
+        return [self._host.nodes[turn.node].compaction.memory.take(turn) for turn in turns]
+
+    def abandon(self, turns: Sequence[Turn]) -> None:
+        """Whoever drove these compactors is gone; they are of these generations from now on."""
+        for turn in turns:
+            memory = self._host.nodes[turn.node].compaction.memory
+            memory.abandon(turn.compactor, turn.generation)
+
+    def step(self, number: int, command: bytes, to: list[int], *packed: bytes) -> list[bytes]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
-        `packed` is what actors sent to these nodes in the last superstep, `actor_of[n]` is the actor of
-        node n. To be called with so many returns: the reports, then what goes to each actor.
+        `packed` is what other actors sent to these nodes in the last superstep. To be called with so many
+        returns: the reports, then what goes to each actor. All are pickled: Ray itself takes three times as
+        long over many small arrays.
         """
         if number != self._number:
-            parcels = [parcel for part in packed for parcel in pickle.loads(part)]
-            reports, sent = self._host.step(command, parcels, to)
-            by_actor: list[Parcels] = [[] for _ in range(actor_of[-1] + 1)]
+            parcels = [*self._kept, *(parcel for part in packed for parcel in pickle.loads(part))]
+            self._kept = []
+            reports, sent = self._host.step(pickle.loads(command), parcels, to)
+            by_actor: list[Parcels] = [[] for _ in range(self._actor_of[-1] + 1)]
             for parcel in sent:
-                by_actor[actor_of[parcel[1]]].append(parcel)
-            # Most parcels are many small arrays; Ray takes three times as long over each of them.
-            self._last = [reports, *(pickle.dumps(parcels, 5) if parcels else b"" for parcels in by_actor)]
+                by_actor[self._actor_of[parcel[1]]].append(parcel)
+            self._kept, by_actor[self._own] = by_actor[self._own], []
+            to_actors = (pickle.dumps(parcels, 5) if parcels else b"" for parcels in by_actor)
+            self._last = [pickle.dumps(reports, 5), *to_actors]
             self._number = number
         return self._last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ class RayFabric:
         self._actors = actors
         self._actor_of = [actor for actor, host in enumerate(hosts) for _ in host]
         self.nodes = len(self._actor_of)
+        self._steps = [actor.step.options(num_returns=1 + len(actors)) for actor in actors]
         self._number = 0
         #: By actor: references to what others sent it last, and which of its nodes are addressed.
         self._parcels: dict[int, list[Any]] = {}
@@ -38,23 +40,26 @@ class RayFabric:
         # Shared, instead of sent to each of them.
         about = ray.put(spec), ray.put(dict(snapshots))
         pairs = zip(self._hosts, self._actors, strict=True)
-        self._taking = [actor.take.remote(host, *about) for host, actor in pairs]
+        self._taking = [actor.take.remote(host, self._actor_of, *about) for host, actor in pairs]
 
     def superstep(self, command: Command | None) -> list[Report]:
         self._number += 1
         returns: dict[int, list[Any]] = {}
+        packed = pickle.dumps(command, 5)
         for actor, host in enumerate(self._hosts):
             to = host if command is not None else [node for node in host if node in self._addressed]
             if to:
-                step = self._actors[actor].step.options(num_returns=1 + len(self._actors))
                 parcels = self._parcels.get(actor, [])
-                returns[actor] = step.remote(self._number, command, to, self._actor_of, *parcels)
+                returns[actor] = self._steps[actor].remote(self._number, packed, to, *parcels)
         answers(self._taking)
         self._taking = []
-        reports: list[list[Report]] = answers([refs[0] for refs in returns.values()])
+        answered = answers([refs[0] for refs in returns.values()])
+        reports: list[list[Report]] = [pickle.loads(reports) for reports in answered]
         self._parcels = {}
-        for refs, of_actor in zip(returns.values(), reports, strict=True):
-            for other in sorted({self._actor_of[node] for report in of_actor for node in report.to}):
+        for (actor, refs), of_actor in zip(returns.items(), reports, strict=True):
+            for other in sorted(
+                {self._actor_of[node] for report in of_actor for node in report.to} - {actor}
+            ):
                 self._parcels.setdefault(other, []).append(refs[1 + other])
         self._addressed = {node for of_actor in reports for report in of_actor for node in report.to}
         return [report for of_actor in reports for report in of_actor]

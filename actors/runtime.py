@@ -26,8 +26,11 @@ _ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "1024",
 }
 
-#: Messages between nodes are all that goes through the object store.
-_OBJECT_STORE_BYTES = 512 << 20
+#: Messages between nodes are all that goes through the object store: about so much for each frame at once.
+_BYTES_PER_FRAME = 64
+_LEAST_OBJECT_STORE = 512 << 20
+#: As much as Ray takes by itself.
+_PART_OF_MEMORY = 0.3
 
 _CONNECT_SECONDS = 5.0
 
@@ -56,8 +59,10 @@ def _check_reachable(address: str) -> None:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, frames: int = 0) -> Iterator[None]:
     """Ray is there inside: the cluster at `address`, or one of our own that ends with the block.
+
+    `frames` are those of the simulated machine.
 
     Raises SimulationError if there is no cluster at that address.
     """
@@ -75,7 +80,7 @@ def connected(address: str | None) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=_object_store(frames),
         )
     else:
         _join(address)
@@ -83,6 +88,12 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _object_store(frames: int) -> int:
+    """Bytes for the object store of a Ray of our own."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
 def _join(address: str) -> None:

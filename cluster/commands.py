@@ -95,6 +95,19 @@ class Locate:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginCompaction:
+    """Get ready for compactors."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndCompaction:
+    """The compactors are done: names follow the frames that they moved. Report what came of it."""
+
+    #: Of the migration, among all windows and migrations.
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collect:
     """Report every statistic."""
 
@@ -204,6 +217,17 @@ ProcessCommand = (
     NewProcess | Map | Write | Read | Madvise | Drop | PageOut | Move | MergeAny | Fork | Exit | Reap
 )
 Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
+Compaction = BeginCompaction | EndCompaction
 Command = (
-    Populate | Tick | Order | Scan | Decide | SetKnobs | UnmergeAll | ForgetItems | Question | ProcessCommand
+    Populate
+    | Tick
+    | Order
+    | Scan
+    | Decide
+    | SetKnobs
+    | UnmergeAll
+    | ForgetItems
+    | Compaction
+    | Question
+    | ProcessCommand
 )

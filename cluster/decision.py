@@ -163,6 +163,7 @@ class Decision:
         dup = any_node(stable["dup"][row] == 1)
         odd = any_of(_ODD) | any_node(trees.node.away(stable["frame"][row]))
         odd |= any_node(stable["dead"][row] == 1) & (lookup | dup)
+        odd |= is_in(self.active, trees.migrating.digest)
         tangled = emptied | self._blocked() | (dup & (special | other)) | (other & (full | (nodes > 1)))
         tangled |= is_in(self.active, trees.empty_chains.digest)
         tangled |= dup & (nodes == 1) & (not trees.node.profile.collapse_always)

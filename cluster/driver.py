@@ -47,12 +47,22 @@ class Topology:
     cpus: int = 1
 
 
-def run(scenario: Scenario, engine: Engine, topology: Topology, *, name: str, kernel: str) -> Json:
+def run(
+    scenario: Scenario,
+    engine: Engine,
+    topology: Topology,
+    *,
+    name: str,
+    kernel: str,
+    after_record: Callable[[str], None] = lambda label: None,
+) -> Json:
     """Run a scenario from the start on a fresh engine; the document of its records.
+
+    `after_record` is told the label of each record when it has been written down.
 
     Raises ScenarioError where the script does what would kill a real process.
     """
-    runner = _Runner(engine, topology)
+    runner = _Runner(engine, topology, after_record)
     skipped = None
     for op in scenario.ops:
         if isinstance(op, Require):
@@ -100,9 +110,10 @@ class _Frames:
 class _Runner:
     """One run: the engine, the slots handed out, and what was written down so far."""
 
-    def __init__(self, engine: Engine, topology: Topology) -> None:
+    def __init__(self, engine: Engine, topology: Topology, after_record: Callable[[str], None]) -> None:
         self._engine = engine
         self._topology = topology
+        self._after_record = after_record
         self.events: list[Json] = []
         self.records: list[Json] = []
         self._slots = 0
@@ -256,6 +267,7 @@ class _Runner:
             snapshot, dict(zip(now.slot.tolist(), labels.tolist(), strict=True))
         )
         self.records.append(record)
+        self._after_record(label)
 
     def _regions(self, snapshot: Snapshot, labels: dict[int, int]) -> list[Json]:
         regions = []

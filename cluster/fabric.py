@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.commands import Command
 from cluster.mailbox import Inbox, Kind, receive
 from cluster.node import Node, Report
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from cluster.migration.machine import NodeMemory
 
 
 class Fabric(Protocol):
@@ -21,7 +24,7 @@ class Fabric(Protocol):
         """One step of every node that gets a command or messages; their reports, by ascending node."""
 
 
-#: Messages upon which a node sends nothing. They may come with the next command: it is carried out after them.
+#: Messages upon which a node sends nothing. They may come with the next command, and are taken in before it.
 QUIET = frozenset(
     {
         Kind.SET_CONTENT,
@@ -72,14 +75,23 @@ class Host:
     ) -> None:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
+    @property
+    def memories(self) -> dict[int, NodeMemory]:
+        """What compactors work on; SimulationError if the scenario has none."""
+        return {number: node.compaction.memory for number, node in self.nodes.items()}
+
     def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
-        """One superstep of the nodes `to`, ascending: their reports, and what they sent."""
+        """One superstep of the nodes `to`, ascending: their reports, and what they sent.
+
+        The list of parcels is empty afterwards, so that each inbox goes as soon as it was taken in.
+        """
         inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
         for _, node, inbox in sorted(parcels, key=lambda parcel: parcel[0]):
             inboxes[node].append(inbox)
+        parcels.clear()
         reports, sent = [], []
         for node in to:
-            report, packed = self.nodes[node].step(command, receive(inboxes[node]))
+            report, packed = self.nodes[node].step(command, receive(inboxes.pop(node)))
             reports.append(report)
             sent += [(node, other, inbox) for other, inbox in packed.items()]
         return reports, sent

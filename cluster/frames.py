@@ -11,7 +11,7 @@ import numpy as np
 from cluster.columns import distinct, rows_where
 from cluster.content import page_bytes
 from cluster.spec import PAGE_SIZE
-from cluster.words import I64, U8, U64, Array, Bool
+from cluster.words import I64, U8, U64, Array, Bool, pfn_of
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2
@@ -137,6 +137,6 @@ class Frames:
         self.mapcount[pfns] = 0
         self._free(pfns)
 
-    def make_ksm(self, pfns: I64, digests: U64) -> None:
-        """set_page_stable_node(): the mapping word now names the stable node."""
-        self.mapping[pfns] = (digests & _MAPPING_OWNER) | np.uint64(PAGE_MAPPING_KSM)
+    def make_ksm(self, frames: I64, digests: U64) -> None:
+        """set_page_stable_node(): the mapping words of the frames with these names now name stable nodes."""
+        self.mapping[pfn_of(frames)] = (digests & _MAPPING_OWNER) | np.uint64(PAGE_MAPPING_KSM)

@@ -10,6 +10,8 @@ import numpy as np
 from cluster import commands as c
 from cluster.fabric import QUIET, Fabric, exchange, pending
 from cluster.mailbox import Kind
+from cluster.migration.machine import Crew, NodeReport, drive
+from cluster.migration.spec import CompactionSpec
 from cluster.mm_slot import MmSlots
 from cluster.node import Report
 from cluster.spec import KsmSpec, PolicySpec, ProcessSpec
@@ -228,6 +230,15 @@ class Machine:
                 self._exited.discard(mm)
             if not any(r.answer.get("again") for r in reports):
                 self._doubtful.discard(mm)
+
+    # Compaction.
+
+    def compact(self, spec: CompactionSpec, crew: Crew) -> tuple[NodeReport, ...]:
+        """Compactors at work on all nodes, until they are done; what became of each node."""
+        exchange(self._fabric, c.BeginCompaction())
+        drive(spec, range(self._fabric.nodes), crew)
+        reports = exchange(self._fabric, c.EndCompaction(self._next_number()))
+        return tuple(report.answer["compaction"] for report in reports)
 
     # What it came to.
 

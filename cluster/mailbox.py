@@ -100,6 +100,9 @@ class Kind(IntEnum):
     LANDED = 38
     #: The page waiting with this digest holds something else now: digest, item key, digest.
     WAIT_CONTENT = 39
+    #: What a node has of this frame before a compaction: frame, mappings that reverse mapping does not find,
+    #: references of the swap cache.
+    HELD = 40
 
 
 #: What one node sends another, or all that it gets: columns by kind.

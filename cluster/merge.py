@@ -188,7 +188,7 @@ class Merger:
     # Frames of this node.
 
     def on_make_ksm(self, frames: I64, digests: U64) -> None:
-        self._n.frames.make_ksm(pfn_of(frames), digests)
+        self._n.frames.make_ksm(frames, digests)
 
     def on_dropped(self, frames: I64) -> None:
         """Stable nodes were removed with all their items."""

@@ -2,7 +2,8 @@
 
 A frame moves in four steps: its node asks all nodes what reverse mapping finds of a KSM frame, and goes on if
 that is every mapping; sends the frame to its new node; there it gets a place; the nodes that may map it or
-keep a stable node of it learn its new name, and its old place is free.
+keep a stable node of it learn its new name, and its old place is free. The last step is also that of frames
+that compaction has moved within their node (compact.py).
 """
 
 from __future__ import annotations
@@ -91,20 +92,26 @@ class Migration:
         n, store = self._n, self._n.frames
         pfns = store.alloc(len(old))
         got = slice(len(pfns))
-        old, digests = old[got], digests[got]
-        store.fill(pfns, digests, None if pages is None else pages[got])
+        old = old[got]
+        store.fill(pfns, digests[got], None if pages is None else pages[got])
         store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns] = (
             mapping[got],
             refcount[got],
             mapcount[got],
         )
-        ksm = is_ksm_word(old)
-        new = frame_word(n.id, pfns)
-        new[ksm] = ksm_word(new[ksm], n.migration)
-        self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
-        owner = node_of_mm((mapping[got][~ksm] >> np.uint64(2)).astype(np.int64))
-        n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
+        self.announce(old, pfns)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
+
+    def announce(self, old: I64, pfns: I64) -> None:
+        """The frames that had these names are here now: whoever may know them learns their new names."""
+        n, store = self._n, self._n.frames
+        ksm = is_ksm_word(old)
+        new, digests = frame_word(n.id, pfns), store.content[pfns]
+        new[ksm] = ksm_word(new[ksm], n.migration)
+        store.make_ksm(new[ksm], digests[ksm])
+        self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
+        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint64(2)).astype(np.int64))
+        n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
 
     def on_moved_out(self, frames: I64) -> None:
         self._n.frames.move_out(pfn_of(frames))
@@ -114,12 +121,14 @@ class Migration:
         n, table = self._n, self._n.table
         slots = np.flatnonzero(table.state[: table.size] & PRESENT)
         slots = slots[np.isin(table.pte[slots], old)]
-        table.pte[slots] = renamed(table.pte[slots], old, new)
+        before = table.pte[slots]
+        table.pte[slots] = renamed(before, old, new)
         n.version += 1
         n.broken.rename(old, new)
         n.swap.cached = renamed(n.swap.cached, old, new)
+        n.orphans = set(renamed(np.array(sorted(n.orphans), np.int64), old, new).tolist())
         n.rename_strays(old, new)
         self._trees.rename(old, new, digests)
         self._placement.tell_frames(slots)
         if not n.knobs.merge_across_nodes:
-            self._faults.touched(slots)
+            self._faults.touched(slots[node_of_frame(before) != node_of_frame(table.pte[slots])])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster import commands as c
 from cluster.decide import decide
 from cluster.digest import Contents
+from cluster.errors import SimulationError
 from cluster.faults import Faults
 from cluster.frames import Frames
 from cluster.mailbox import Inbox, Kind, Outbox, Packed
@@ -27,6 +28,10 @@ from cluster.trees import Trees
 from cluster.vma import Mm
 from cluster.words import I64, node_of_frame
 from cluster.workload import Workload
+
+if TYPE_CHECKING:
+    # Modules that most machines do without; actors start sooner.
+    from cluster.compact import NodeCompaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,10 @@ class Node:
 
     def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         with_bytes = spec.machine.content == "bytes"
-        nodes = spec.machine.nodes
         self.state = NodeState(
             id=node,
-            nodes=nodes,
-            frames=Frames(spec.machine.frames_per_node, with_bytes=with_bytes),
+            nodes=spec.machine.nodes,
+            frames=_frames(spec),
             distance=spec.machine.distance,
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
@@ -111,6 +115,19 @@ class Node:
             Kind.LANDED: self.state.on_landed,
         }
         self._merger = merger
+        self._compaction: NodeCompaction | None = None
+        if spec.migration is not None:
+            from cluster.compact import NodeCompaction
+
+            self._compaction = NodeCompaction(self.state, spec.migration, migration)
+            self._handlers[Kind.HELD] = self._compaction.on_held
+
+    @property
+    def compaction(self) -> NodeCompaction:
+        """Its compactors; SimulationError if the scenario has none."""
+        if self._compaction is None:
+            raise SimulationError("the scenario has no [migration]")
+        return self._compaction
 
     def _on_dropped(self, frames: I64) -> None:
         self._merger.on_dropped(frames)
@@ -140,6 +157,10 @@ class Node:
                 decide(self.trees, window)
             case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
                 self._set(command)
+            case c.BeginCompaction():
+                self.compaction.begin()
+            case c.EndCompaction(number):
+                return {"compaction": self.compaction.end(number)}
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
@@ -251,3 +272,13 @@ class Node:
             "ksm_merge_any": mm.merge_any,
             "ksm_mergeable": mm.mergeable,
         }
+
+
+def _frames(spec: SimulationSpec) -> Frames:
+    count, with_bytes = spec.machine.frames_per_node, spec.machine.content == "bytes"
+    if spec.migration is None:
+        return Frames(count, with_bytes=with_bytes)
+    from cluster.migration.fill import empty_memory
+    from cluster.migration.frames import MovableFrames
+
+    return MovableFrames(empty_memory(count), with_bytes=with_bytes)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cluster.migration.machine import NodeReport
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +27,8 @@ class PassResult:
     pages_to_scan: int
     #: Time that the host took for this pass.
     wall_seconds: float
+    #: What compaction after the pass did to each node; nothing without [migration].
+    compaction: tuple[NodeReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cluster.advisor import Advisor
 from cluster.fabric import Fabric
 from cluster.machine import Machine
+from cluster.migration.machine import Crew, NodeReport
 from cluster.results import PassResult
 from cluster.spec import CostSpec, SimulationSpec
 from cluster.statistics import COUNTERS, NODE_NAMES
@@ -22,8 +23,10 @@ Columns = dict[str, I64]
 class Simulation:
     """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
 
-    def __init__(self, fabric: Fabric, spec: SimulationSpec) -> None:
-        """Creates the scenario's processes and fills their memory."""
+    def __init__(self, fabric: Fabric, spec: SimulationSpec, crew: Crew) -> None:
+        """Creates the scenario's processes and fills their memory. `crew` drives its compactors, if any."""
+        self._migration = spec.migration
+        self._crew = crew
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
@@ -42,6 +45,7 @@ class Simulation:
             clock.advance(self._machine.collect())
             if ended:
                 break
+        compaction = self._compact()
         nodes = {name: clock.columns[name] for name in NODE_NAMES}
         for counter in COUNTERS:
             nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
@@ -50,9 +54,16 @@ class Simulation:
         pages_to_scan = clock.advisor.pages_to_scan
         if ended:
             clock.end_pass(int(nodes["pages_scanned"].sum()), int(nodes["ksmd_cpu_ns"].sum()))
-        return PassResult(
-            self._passes, nodes, self._machine.full_scans, clock.seconds, pages_to_scan, wall_seconds=0.0
-        )
+        full_scans = self._machine.full_scans
+        return PassResult(self._passes, nodes, full_scans, clock.seconds, pages_to_scan, 0.0, compaction)
+
+    def _compact(self) -> tuple[NodeReport, ...]:
+        """After a pass; kcompactd works beside ksmd, so that the clock goes on as if it were not there."""
+        if self._migration is None:
+            return ()
+        reports = self._machine.compact(self._migration, self._crew)
+        self._clock.columns = self._machine.collect()
+        return reports
 
     def _window_sizes(self) -> Iterator[int | None]:
         """Pages of each window of a pass; None: the rest of it."""

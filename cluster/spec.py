@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.migration.spec import CompactionSpec
+
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
 
@@ -187,3 +189,5 @@ class SimulationSpec:
     #: Writes happen between scan windows; so many windows make a pass.
     windows_per_pass: int = 1
     cost: CostSpec = field(default_factory=CostSpec)
+    #: Memory comes from a buddy allocator, shared with drivers, and is compacted after each pass. None: no.
+    migration: CompactionSpec | None = None

@@ -70,6 +70,10 @@ def is_ksm_word(frame: int | I64) -> bool | Bool:
     return (frame >> FRAME_BITS) != 0
 
 
+def generation_of(frame: I64) -> I64:
+    return frame >> FRAME_BITS
+
+
 def pfn_of(frame: I64) -> I64:
     return frame & PFN_MASK
 

@@ -24,14 +24,16 @@ def simulate(
     engine: str = "ray",
     address: str | None = None,
     nodes_per_actor: int = 1,
+    migration_actors: int = 4,
     progress: Callable[[Event], None] | None = None,
 ) -> Result:
     """Simulate a scenario and return what came of it.
 
     `config` is what `load` takes, or has returned: `simulate(load("default", Overrides(nodes=8)))`.
     The engine `ray` runs an actor for each `nodes_per_actor` NUMA nodes, on a Ray that it starts and stops
-    or on the cluster at `address`; `inline` runs all in this process. Both find the same. `progress` is told
-    what goes on. Raises UserError for what the user can mend.
+    or on the cluster at `address`, and `migration_actors` for compaction, if the scenario has a table
+    [migration]; `inline` runs all in this process. Both find the same. `progress` is told what goes on.
+    Raises UserError for what the user can mend.
     """
     scenario = config if isinstance(config, Scenario) else load(config)
     spec = to_spec(scenario)
@@ -56,6 +58,7 @@ def simulate(
                 engine=engine,
                 address=address,
                 nodes_per_actor=nodes_per_actor,
+                migration_actors=migration_actors,
                 on_event=on_event,
                 snapshots=snapshots,
             )
@@ -67,6 +70,7 @@ def simulate(
         nodes_per_actor=nodes_per_actor if engine == "ray" else None,
         wall_seconds=time.perf_counter() - start,
         start_seconds=began - start,
+        migration_actors=migration_actors if engine == "ray" else None,
     )
     return Result.of(scenario, passes, timing)
 

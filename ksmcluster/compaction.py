@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -25,16 +23,15 @@ from cluster.migration.pages import MAX_ORDER
 from cluster.spec import PAGE_SIZE
 from ksmcluster import __version__, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, Migration
+from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration
+from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, write_directory
-from ksmcluster.report import WIDTH, printed
+from ksmcluster.printing import WIDTH, plain_table, printed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-#: Counters of `VmStat` that tell of contention.
-CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")
 #: What is reported of each driver, and its heading.
 COUNTS = {
     "moved": "moved",
@@ -42,12 +39,6 @@ COUNTS = {
     "failed": "failed",
     "put_back": "put back",
     "refused": "refused",
-}
-#: The three states of memory: before, and compacted without and with pages that can move.
-STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable[[NodeReport], int]]] = {
-    "before": ("before", lambda r: r.before, lambda r: r.obtained_before),
-    "movable_off": ("movable off", lambda r: r.without, lambda r: r.obtained_without),
-    "movable_on": ("movable on", lambda r: r.after, lambda r: r.obtained_after),
 }
 
 
@@ -74,8 +65,6 @@ class CompactionResult:
     def summary(self) -> dict[str, Any]:
         """The contents of summary.json."""
         config, reports = self.config, self.reports
-        vmstat = {name: sum(r.vmstat[name] for r in reports) for name in reports[0].vmstat}
-        by_driver = {name: self._counts(name) for name in reports[0].by_driver}
         return {
             "schema_version": SCHEMA_VERSION,
             "ksmcluster_version": __version__,
@@ -87,22 +76,12 @@ class CompactionResult:
             "nodes": config.machine.nodes,
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
-            "obtained": {name: sum(map(count, reports)) for name, (_, _, count) in STATES.items()},
-            "free_blocks": {
-                name: np.sum([blocks(r) for r in reports], axis=0).tolist()
-                for name, (_, blocks, _) in STATES.items()
-            },
-            "by_driver": by_driver,
-            "bytes_moved": PAGE_SIZE * sum(counts["moved"] for counts in by_driver.values()),
-            "contention": {name: vmstat.pop(name) for name in CONTENTION},
-            "vmstat": vmstat,
+            "obtained": obtained(reports),
+            "free_blocks": free_blocks(reports),
+            **work(reports),
             "simulated_seconds": max(r.seconds for r in reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
-
-    def _counts(self, driver: str) -> dict[str, int]:
-        counts = [report.by_driver[driver].as_dict() for report in self.reports]
-        return {name: sum(c[name] for c in counts) for name in counts[0]}
 
     def summary_json(self) -> str:
         """The text of summary.json."""
@@ -112,7 +91,8 @@ class CompactionResult:
         """The tables that `save` writes, by the names of their files: one row a node."""
         import pyarrow as pa
 
-        return {NODES: pa.Table.from_pylist([_row(report) for report in self.reports])}
+        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in self.reports]
+        return {NODES: pa.Table.from_pylist(rows)}
 
     def save(self, directory: str | Path) -> None:
         """Write summary.json, nodes.parquet and config.toml: all of them, or none if that fails."""
@@ -121,16 +101,6 @@ class CompactionResult:
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
         return printed(report(self), console).rstrip()
-
-
-def _row(report: NodeReport) -> dict[str, int | float]:
-    row: dict[str, int | float] = {"node": report.node, "simulated_seconds": report.seconds}
-    for name, (_, blocks, obtained) in STATES.items():
-        row[f"obtained_{name}"] = obtained(report)
-        row |= {f"free_{name}_{order}": int(count) for order, count in enumerate(blocks(report))}
-    for driver, counts in report.by_driver.items():
-        row |= {f"{driver}.{name}": count for name, count in counts.as_dict().items()}
-    return row | report.vmstat
 
 
 def report(result: CompactionResult) -> RenderableType:
@@ -143,8 +113,8 @@ def report(result: CompactionResult) -> RenderableType:
         ),
         **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
         "Free blocks, all nodes": _blocks(summary),
-        "Pages by driver": _drivers(summary["by_driver"]),
-        "Contention": _contention(summary["contention"]),
+        "Pages by driver": drivers(summary["by_driver"]),
+        "Contention": contention(summary["contention"]),
         "Time": _time(summary),
     }
     parts: list[RenderableType] = [_heading(result)]
@@ -165,7 +135,7 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _who(migration: Migration) -> tuple[str, ...]:
+def _who(migration: TriggeredMigration) -> tuple[str, ...]:
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)
@@ -176,16 +146,8 @@ def _who(migration: Migration) -> tuple[str, ...]:
             return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
 
 
-def _table(*heads: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(f"  {heads[0]}", overflow="fold")
-    for head in heads[1:]:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
-
-
 def _obtained(summary: Mapping[str, Any]) -> Table:
-    table = _table("", "obtained", "failed")
+    table = plain_table("", "obtained", "failed")
     says = {
         "before": "before compaction",
         "movable_off": "compacted, drivers' pages cannot move",
@@ -199,22 +161,23 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
 
 
 def _blocks(summary: Mapping[str, Any]) -> Table:
-    table = _table("order", "size", *(head for head, _, _ in STATES.values()))
+    table = plain_table("order", "size", *(head for head, _, _ in STATES.values()))
     for order in range(MAX_ORDER + 1):
         counts = [f"{summary['free_blocks'][name][order]:,}" for name in STATES]
         table.add_row(f"  {order}", text.size(PAGE_SIZE << order), *counts)
     return table
 
 
-def _drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
-    table = _table("driver", *COUNTS.values())
+def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
+    """A line for each driver."""
+    table = plain_table("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
     return table
 
 
 def _direct(vmstat: Mapping[str, int]) -> Table:
-    table = _table("", "")
+    table = plain_table("", "")
     table.show_header = False
     says = {
         "compact_stall": "rounds of compaction that an allocation waited for",
@@ -227,8 +190,9 @@ def _direct(vmstat: Mapping[str, int]) -> Table:
     return table
 
 
-def _contention(counts: Mapping[str, int]) -> Table:
-    table = _table("", "")
+def contention(counts: Mapping[str, int]) -> Table:
+    """How compactors were in each other's way."""
+    table = plain_table("", "")
     table.show_header = False
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",

@@ -14,6 +14,8 @@ from cluster.spec import PAGE_SIZE
 from ksmcluster import text
 
 Listener = Callable[[Event], None]
+#: Told in a few words what begins now.
+Tell = Callable[[str], None]
 
 
 @contextmanager
@@ -26,6 +28,18 @@ def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
             yield _Live(progress)
     else:
         yield _Lines(console)
+
+
+@contextmanager
+def telling(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
+    """Shows what it is told: on a terminal in one line, elsewhere a line for each."""
+    if quiet:
+        yield lambda _what: None
+    elif console.is_terminal:
+        with console.status("") as status:
+            yield status.update
+    else:
+        yield lambda what: console.print(what, markup=False, highlight=False, soft_wrap=True)
 
 
 def _bars(console: Console) -> Progress:

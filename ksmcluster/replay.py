@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from cluster.driver import Topology, run
 from cluster.engine import Engine
 from cluster.errors import SimulationError
 from cluster.exact import ExactMachine
+from cluster.exact.reason import Reason
+from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
+from cluster.fabric import Fabric, InlineFabric
 from cluster.migration.replay import compare_file
 from cluster.profile import Profile, profile_of_release
 from cluster.record import Difference, Json, NoRecordsError, RecordError, compare, load
@@ -35,6 +38,8 @@ class On:
 
     engine: str
     nodes_per_actor: int = 1
+    #: Whether `inline` and `ray` keep the shapes of trees; `simulate` does not.
+    tree_shape: bool = True
     #: Actors for one machine after the other.
     pool: ActorPool | None = None
 
@@ -53,15 +58,17 @@ class On:
     @contextmanager
     def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
         """A fresh machine."""
-        match self.engine:
-            case "exact":
-                yield ExactMachine(profile, topology.nodes, swap=topology.swap)
-            case "inline":
-                yield VectorEngine(profile, topology.nodes, swap=topology.swap)
-            case _:
-                assert self.pool, "machines of the ray engine need On.started()"
-                fabric = self.pool.fabric(spec_for(profile, topology.nodes), self.nodes_per_actor)
-                yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
+        if self.engine == "exact":
+            yield ExactMachine(profile, topology.nodes, swap=topology.swap)
+            return
+        spec = spec_for(profile, topology.nodes, tree_shape=self.tree_shape)
+        fabric: Fabric
+        if self.engine == "inline":
+            fabric = InlineFabric(spec, {})
+        else:
+            assert self.pool, "machines of the ray engine need On.started()"
+            fabric = self.pool.fabric(spec, self.nodes_per_actor)
+        yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
 ENGINES = ("exact", "inline", "ray")
@@ -86,14 +93,24 @@ class Comparison:
 
     name: str
     difference: Difference | None
+    #: Why the record hangs on the shapes of trees, and at which steps.
+    reasons: ShapeReasons = field(default_factory=dict)
+    #: Those that were there before the difference.
+    causes: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} ok" if self.difference is None else f"{self.name} differs: {self.difference}"
+        if self.difference is None:
+            return f"{self.name} ok"
+        causes = ", ".join(f"{cause} since {self.reasons[cause][0]}" for cause in self.causes)
+        return f"{self.name} differs: {self.difference}{f' ({causes})' if causes else ''}"
 
     def as_json(self) -> Json:
-        """The same as data."""
-        difference = None if self.difference is None else self.difference.as_json()
-        return {"name": self.name, "equal": difference is None, "difference": difference}
+        """The same as data; `reasons` is there only if there are any."""
+        difference = None
+        if self.difference is not None:
+            difference = {**self.difference.as_json(), "reasons": list(self.causes)}
+        answer: Json = {"name": self.name, "equal": difference is None, "difference": difference}
+        return {**answer, "reasons": self.reasons} if self.reasons else answer
 
 
 def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
@@ -133,8 +150,10 @@ def replay_script(name: str, path: Path, on: On, profile: Profile, nodes: int | 
         raise ReplayError(f"{path}:{error}") from error
 
 
-def compare_records(name: str, path: Path, on: On) -> Iterator[Comparison]:
+def compare_records(name: str, path: Path, on: On, *, explain_equal: bool = False) -> Iterator[Comparison]:
     """Replay the records of one file, each with the kernel and the topology it was recorded on.
+
+    What differs gets its reasons; with `explain_equal` all records do.
 
     Raises ReplayError if the file holds no records.
     """
@@ -151,7 +170,7 @@ def compare_records(name: str, path: Path, on: On) -> Iterator[Comparison]:
         raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
     for document in documents:
         full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
-        yield Comparison(full_name, compare(_replay_document(path, document, on), document))
+        yield _compare_document(full_name, path, document, on, explain_equal)
 
 
 def _compare_migration(name: str, path: Path) -> list[Comparison]:
@@ -162,20 +181,34 @@ def _compare_migration(name: str, path: Path) -> list[Comparison]:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
 
 
-def _replay_document(path: Path, document: Json, on: On) -> Json:
-    name = document["scenario"]
+def _compare_document(name: str, path: Path, document: Json, on: On, explain_equal: bool) -> Comparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
         if not 1 <= nodes <= MAX_NODES:
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_NODES}")
         profile = profile_of_release(document["kernel"])
         topology = Topology(nodes, swap=swap)
+        scenario = parse(document["text"])
         with on.machine(profile, topology) as machine:
-            return run(parse(document["text"]), machine, topology, name=name, kernel=document["kernel"])
+            ours = run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
+        difference = compare(ours, document)
+        if difference is None and not explain_equal:
+            return Comparison(name, None)
+        reasons = shape_reasons(scenario, profile, topology)
     except (ValueError, SimulationError) as error:
-        raise ReplayError(f"{path}: record {name}: {error}") from error
+        raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
     except ScenarioError as error:
-        raise ReplayError(f"{path}: script of record {name}:{error}") from error
+        raise ReplayError(f"{path}: script of record {document['scenario']}:{error}") from error
+    labels = [record["label"] for record in ours["records"]]
+    return Comparison(name, difference, reasons, _before(difference, reasons, labels))
+
+
+def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:
+    """The reasons that were there no later than the difference; `labels` are those of all steps."""
+    if difference is None:
+        return ()
+    until = labels[: labels.index(difference.step) + 1] if difference.step in labels else labels
+    return tuple(reason for reason, steps in reasons.items() if steps[0] in until)
 
 
 def _stem(path: Path, suffixes: tuple[str, ...]) -> str:

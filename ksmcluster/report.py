@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,11 @@ from rich.text import Text
 
 from cluster.spec import PAGE_SIZE
 from ksmcluster import text
+from ksmcluster.compaction import contention, drivers
+from ksmcluster.node_reports import STATES
+from ksmcluster.printing import WIDTH, plain_table, printed
 from ksmcluster.results import Result
 
-WIDTH = 80
 #: Nodes in a line of a picture.
 NODES_IN_LINE = 64
 #: Counters as the kernel has them, in two columns.
@@ -34,16 +38,6 @@ def rendered(result: Result, console: Console) -> str:
     return printed(report(result, plain=not console.encoding.lower().startswith("utf")), console)
 
 
-def printed(what: RenderableType, console: Console) -> str:
-    """What the console would show of it, in 80 columns."""
-    # Console.capture would touch the stream, which may be a full disk.
-    stream, console.file = console.file, io.StringIO()
-    console.width = WIDTH
-    console.print(what)
-    shown, console.file = console.file.getvalue(), stream
-    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
-
-
 def as_text(result: Result) -> str:
     """The summary without colours."""
     return rendered(result, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
@@ -56,6 +50,7 @@ def report(result: Result, *, plain: bool = False) -> RenderableType:
         "Pass by pass": _passes(result, plain),
         "Counters of the kernel": _counters(result),
         "Across the nodes": _nodes(result, plain),
+        **_compaction(result),
         "Time": _time(result),
     }
     parts: list[RenderableType] = [_heading(result)]
@@ -134,7 +129,10 @@ def _nodes(result: Result, plain: bool) -> RenderableType:
         share = f"{derived['ksm_mappings_remote_fraction']:.1%}".replace("%", " %")
         distance = derived["ksm_mappings_mean_distance"]
         grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
-    grid.add_row("  messages", f"{text.size(counters['bytes_sent'])} between nodes")
+    sent = result.summary["by_pass"]["bytes_sent"]
+    most = sent.index(max(sent))
+    in_all = text.size(counters["bytes_sent"])
+    grid.add_row("  messages", f"{in_all} between nodes, most in pass {most + 1}: {text.size(sent[most])}")
     pictures = (
         _picture(title, pages[-1], style, plain)
         for title, pages, style in (
@@ -156,12 +154,41 @@ def _picture(title: str, pages: NDArray[np.int64], style: str, plain: bool) -> T
     return picture.append("\n".join(f"  {line}" for line in lines), style)
 
 
+def _compaction(result: Result) -> dict[str, RenderableType]:
+    """What compaction did after each pass, if there was any."""
+    if (migration := result.summary.get("migration")) is None:
+        return {}
+    order, requested = migration["order"], migration["requested"]
+    size = text.size(PAGE_SIZE << order)
+    asked = f"Compaction after each pass, blocks of order {order} ({size} each): {requested:,} asked for"
+    return {
+        asked: _obtained(migration["by_pass"]),
+        "Pages moved by owner, all passes": drivers(migration["by_driver"]),
+        "Contention of compactors": contention(migration["contention"]),
+    }
+
+
+def _obtained(by_pass: Mapping[str, Any]) -> Table:
+    """Blocks that could be had, and what was moved for them."""
+    heads = (head for head, _, _ in STATES.values())
+    table = plain_table("pass", *heads, "pages moved", "of them KSM")
+    columns = [*(by_pass["obtained"][name] for name in STATES), by_pass["pages_moved"]]
+    for number, cells in enumerate(zip(*columns, by_pass["ksm_pages_moved"], strict=True), 1):
+        table.add_row(f"  {number:>4}", *(f"{cell:,}" for cell in cells))
+    return table
+
+
 def _time(result: Result) -> Table:
     derived, timing = result.summary["derived"], result.summary["timing"]
     grid = _grid()
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
+    if migration := result.summary.get("migration"):
+        milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved"])
+        grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
+    if count := timing.get("compactors_abandoned"):
+        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
     if result.config.ksm.advisor_mode == "scan-time":
         pages = result.summary["by_pass"]["pages_to_scan"]
         grid.add_row(

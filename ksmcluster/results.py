@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cluster.results import PassResult
 from cluster.spec import PAGE_SIZE
 from cluster.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
-from ksmcluster import __version__
+from ksmcluster import __version__, pass_compaction
 from ksmcluster.config import Scenario, resolved_toml
 
 if TYPE_CHECKING:
@@ -62,10 +62,14 @@ class Timing:
     nodes_per_actor: int | None
     wall_seconds: float
     start_seconds: float
+    migration_actors: int | None = None
 
 
 class PassTable(dict[str, NDArray[np.int64]]):
-    """Columns: `pass`, `node`, and each of `statistics.NODE_NAMES`; one row for each pass and node."""
+    """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and those of compaction if there is any.
+
+    One row for each pass and node.
+    """
 
     def to_arrow(self) -> pa.Table:
         """The same as a pyarrow table."""
@@ -95,6 +99,8 @@ class Result:
     def of(cls, config: Scenario, passes: Sequence[PassResult], timing: Timing) -> Result:
         """Put together what the passes left behind."""
         table = _table(passes)
+        if config.migration is not None:
+            table |= pass_compaction.columns(config.migration, passes)
         return cls(config, table, _summary(config, passes, table, timing))
 
     def by_node(self, name: str) -> NDArray[np.int64]:
@@ -162,10 +168,25 @@ def _summary(
             "full_scans": [result.full_scans for result in passes],
             "simulated_seconds": [result.simulated_seconds for result in passes],
             "saved_bytes": saved.tolist(),
+            "bytes_sent": by_pass["bytes_sent"].tolist(),
             "pages_to_scan": [result.pages_to_scan for result in passes],
         },
-        "timing": _timing(timing, passes, totals["pages_scanned"]),
+        **_migration(config, passes),
+        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, passes, timing),
     }
+
+
+def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]:
+    if config.migration is None:
+        return {}
+    return {"migration": pass_compaction.summary(config.migration, config.machine.nodes, passes)}
+
+
+def _driven(config: Scenario, passes: Sequence[PassResult], timing: Timing) -> dict[str, Any]:
+    if config.migration is None:
+        return {}
+    abandoned = pass_compaction.abandoned(passes)
+    return {"migration_actors": timing.migration_actors, "compactors_abandoned": abandoned}
 
 
 def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, float | None]:

@@ -49,3 +49,8 @@ def bar(share: float, width: int, *, plain: bool = False) -> str:
         return "#" * round(share * width)
     full, part = divmod(round(share * width * len(EIGHTHS)), len(EIGHTHS))
     return EIGHTHS[-1] * full + (EIGHTHS[part - 1] if part else "")
+
+
+def one_line(text: str) -> str:
+    """Text of unknown origin on one line of a terminal: characters that cannot be printed are escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from cluster.exact.memory import Frame, Mm, Region
 from cluster.exact.nodes import MmSlot, RmapItem, StableNode
 from cluster.exact.paging import Paging
+from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
 from cluster.exact.unstable_tree import UnstableTrees
 from cluster.knobs import Counters, Knobs
@@ -27,8 +28,9 @@ class Ksmd:
         self._knobs = knobs
         self._counters = counters
         self._paging = paging
-        self.stable = StableTrees(profile, knobs, counters, nodes)
-        self._unstable = UnstableTrees(nodes)
+        self._reasons: set[Reason] = set()
+        self.stable = StableTrees(profile, knobs, counters, nodes, self._reasons)
+        self._unstable = UnstableTrees(nodes, self._reasons)
         self._slots: list[MmSlot] = []
         #: finished passes since the start or the last `unmerge_all`
         self.full_scans = 0
@@ -82,6 +84,12 @@ class Ksmd:
     def _forget(self, slot: MmSlot) -> None:
         self._slots.remove(slot)
         slot.mm.slot = None
+
+    def take_reasons(self) -> set[Reason]:
+        """Why what was done since the last call hangs on the shapes of the trees."""
+        taken = set(self._reasons)
+        self._reasons.clear()
+        return taken
 
     # The scan
 

@@ -12,6 +12,7 @@ from cluster.engine import ANON, KSM, NO_FRAME, SWAPPED, ZERO_PAGE, BadAddressEr
 from cluster.exact.ksmd import Ksmd
 from cluster.exact.memory import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
 from cluster.exact.paging import Paging
+from cluster.exact.reason import Reason
 from cluster.knobs import RMAP_ITEM_SIZE, Counters, Knobs
 from cluster.profile import Profile
 from cluster.sysfs import Sysfs
@@ -173,6 +174,13 @@ class ExactMachine:
         self._ksmd.scan(pages)
 
     # What is seen from outside
+
+    def take_reasons(self) -> set[Reason]:
+        """Why what ksmd did since the last call hangs on the shapes of its trees; empty if it does not.
+
+        Until there is a reason, a machine without tree shapes (`MachineSpec.tree_shape`) does the same.
+        """
+        return self._ksmd.take_reasons()
 
     def snapshot(self) -> Snapshot:
         profile = self._profile

@@ -33,6 +33,7 @@ class RmapItem(RbNode):
         "next",
         "nid",
         "oldchecksum",
+        "put_in_as",
         "region",
         "remaining_skips",
         "seqnr",
@@ -55,8 +56,9 @@ class RmapItem(RbNode):
         self.head: StableNode | None = None
         #: the pass in which it was put into the unstable tree (UNSTABLE_FLAG)
         self.seqnr: int | None = None
-        #: which unstable tree that was
+        #: which unstable tree that was, and the key of the content it was put in with
         self.nid = 0
+        self.put_in_as = -1
 
 
 class Place(Enum):
@@ -86,9 +88,11 @@ class StableNode(RbNode):
 class Chain(RbNode):
     """Stands in a stable tree for several stable nodes of one content, the dups: newest first."""
 
-    __slots__ = ("dups", "prune_time")
+    __slots__ = ("dups", "key", "prune_time")
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, key: int, now_ms: int) -> None:
         super().__init__()
+        #: that of the frames
+        self.key = key
         self.dups: list[StableNode] = []
         self.prune_time = now_ms

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cluster.exact.memory import Frame
 from cluster.exact.nodes import Chain, Place, StableNode
 from cluster.exact.rbtree import LEFT, RIGHT, RbTree
+from cluster.exact.reason import Reason
 from cluster.knobs import Counters, Knobs
 from cluster.profile import Profile
 
@@ -31,10 +32,14 @@ class _Walk:
 class StableTrees:
     """One stable tree, or one a node with merge_across_nodes=0."""
 
-    def __init__(self, profile: Profile, knobs: Knobs, counters: Counters, nodes: int) -> None:
+    def __init__(
+        self, profile: Profile, knobs: Knobs, counters: Counters, nodes: int, reasons: set[Reason]
+    ) -> None:
+        """`reasons` takes note if what is stale goes because it stood in somebody's way."""
         self._profile = profile
         self._knobs = knobs
         self._counters = counters
+        self._reasons = reasons
         self._trees: list[Tree] = [RbTree() for _ in range(nodes)]
         #: newest first
         self._migrate_nodes: list[StableNode] = []
@@ -112,6 +117,9 @@ class StableTrees:
         """Remove every stable node that nobody maps; False if some are mapped (remove_all_stable_nodes)."""
         emptied = [self._empty(tree) for tree in self._trees]
         moved = [self._remove_unmapped(node) for node in list(self._migrate_nodes)]
+        if not all(emptied) and self._counters.stable_node_chains:
+            # which chains are left depends on what stood above them
+            self._reasons.add(Reason.STALE_STABLE)
         return all(emptied) and all(moved)
 
     def _walk(self, tree: Tree, key: int, *, prune: bool) -> _Walk:
@@ -119,7 +127,8 @@ class StableTrees:
         side = LEFT
         entry = tree.root
         while entry is not None:
-            picked = self._pick(tree, entry, prune)
+            passing = _key_of(entry) != key
+            picked = self._pass_by(tree, entry, prune) if passing else self._pick(tree, entry, prune)
             if picked is None:
                 # something stale was erased, so the tree may have another shape: from the top again
                 parent, entry = None, tree.root
@@ -130,6 +139,15 @@ class StableTrees:
             side = LEFT if key < dup.frame.key else RIGHT
             parent, entry = entry, tree.child(entry, side)
         return _Walk(None, None, parent, side)
+
+    def _pass_by(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
+        """`_pick` on the way to another content: only because of the tree's shape, if it changes anything."""
+        before = _held_by(entry)
+        picked = self._pick(tree, entry, prune)
+        freed = picked is None and isinstance(entry, Chain)
+        if freed or _held_by(entry) != before:
+            self._reasons.add(Reason.STALE_STABLE)
+        return picked
 
     def _pick(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
         """The best stable node at one place of the tree, and what stands there afterwards."""
@@ -186,7 +204,7 @@ class StableTrees:
         """The chain at a place of the tree; made around the stable node there if it has none yet."""
         if isinstance(entry, Chain):
             return entry
-        chain = Chain(self.now_ms)
+        chain = Chain(_key_of(entry), self.now_ms)
         self._counters.stable_node_chains += 1
         tree.replace(entry, chain)
         self._add_dup(entry, chain)
@@ -280,3 +298,12 @@ class StableTrees:
                 return False
             self._free_chain(tree, entry)
         return True
+
+
+def _key_of(entry: Entry) -> int:
+    return entry.frame.key if isinstance(entry, StableNode) else entry.key
+
+
+def _held_by(entry: Entry) -> int | list[StableNode]:
+    """How many items hang on a stable node; the dups of a chain in their order."""
+    return len(entry.items) if isinstance(entry, StableNode) else list(entry.dups)

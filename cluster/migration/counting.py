@@ -33,12 +33,16 @@ class Counted:
         operations = memory.operations[owner]
         if operations is None:
             raise ValueError(f"nobody is registered as owner {owner}")
-        self.counts = MoveCounts()
-        self.attempts = 0  #: pages for which the owner was asked to move them
+        self.begin()
         self._inner: MovableOperations = operations
         #: bool[frames]: isolated, and an attempt failed since
         self._failed: Bool = np.zeros(memory.pages.count, np.bool_)
         memory.operations[owner] = self
+
+    def begin(self) -> None:
+        """Counts from nothing."""
+        self.counts = MoveCounts()
+        self.attempts = 0  #: pages for which the owner was asked to move them
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         granted = self._inner.isolate_page(pages, mode)

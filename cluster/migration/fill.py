@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,24 +45,37 @@ class _Owner:
 
 @dataclass(slots=True)
 class Filled:
-    """A node's memory, its drivers in the order of the scenario, their owner numbers, and its LRU pages."""
+    """A node's memory, its drivers, and the numbers of owners by name, LRU pages last."""
 
     memory: Memory
     drivers: list[Driver]
-    owners: list[int]
-    lru: LruPages
+    owners: dict[str, int]
+
+    def without_drivers(self) -> Filled:
+        """A copy in which no driver implements the calls: its pages look like any page of the kernel's."""
+        pages = copy.deepcopy(self.memory.pages)
+        pages.mapping[pages.flags & PG_LRU == 0] = 0
+        zones = [replace(zone, pages=pages) for zone in self.memory.zones]
+        memory = Memory(pages, zones)
+        lru = LruPages(memory)
+        lru.adopt(np.flatnonzero(pages.flags & PG_LRU), PAGE_MAPPING_ANON)
+        return Filled(memory, [], lru.owners)
 
 
-def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
+def empty_memory(count: int) -> Memory:
+    """One zone of so many pages, all of them free."""
+    pages = PageMap(count)
+    pages.set_free(np.ones(count, np.bool_))
+    return Memory(pages, [Zone(pages, 0, count)])
+
+
+def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Filled:
     """The memory of a node before its compaction; the same for the same seed and node.
 
-    movable False: no driver implements the calls, so its pages look like any page of the kernel's. Which
-    page is where does not depend on it.
+    It is that of `lru` if given, empty so far.
     """
-    pages = PageMap(spec.pages_per_node)
-    pages.set_free(np.ones(pages.count, np.bool_))
-    memory = Memory(pages, [Zone(pages, 0, pages.count)])
-    lru = LruPages(memory)
+    lru = lru or LruPages(empty_memory(spec.pages_per_node))
+    memory, pages = lru.memory, lru.memory.pages
     made = [_made(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * pages.count), MigrateType.UNMOVABLE)
@@ -74,9 +88,8 @@ def filled(spec: CompactionSpec, node: int, *, movable: bool = True) -> Filled:
         units = np.concatenate([np.zeros(0, np.int64), *owner.units])
         count = round(owner.give_up * len(units))
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
-    if not movable:
-        pages.mapping[pages.flags & PG_LRU == 0] = 0
-    return Filled(memory, drivers, [owner for _driver, owner in made], lru)
+    numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)}
+    return Filled(memory, drivers, numbers | lru.owners)
 
 
 def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:

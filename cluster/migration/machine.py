@@ -6,21 +6,20 @@ only says when it takes its next steps. So nothing is lost with it: its compacto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from cluster.migration.counting import Counted, MoveCounts
-from cluster.migration.fill import filled
+from cluster.migration.fill import Filled, filled
+from cluster.migration.memory import VmStat
 from cluster.migration.spec import CompactionSpec
 from cluster.migration.triggers import Requests, Worker, make_worker
 from cluster.words import I64
 
-#: How LRU pages are called among the drivers.
-LRU = "lru"
-#: Single steps at the end of a turn, fewer than these.
+#: Single steps at the end of a turn, at most.
 _MOST_STEPS = 3
 
 
@@ -40,6 +39,7 @@ class NodeReport:
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
     in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
     in the order of the scenario, LRU pages last. vmstat as in `memory.VmStat`. seconds: simulated.
+    abandoned: compactors whose drivers died.
     """
 
     node: int
@@ -74,22 +74,28 @@ class _Compactor:
 class NodeMemory:
     """A node's memory, with its drivers and its compactors."""
 
-    def __init__(self, spec: CompactionSpec, node: int, *, movable: bool = True) -> None:
+    def __init__(self, spec: CompactionSpec, node: int, filled: Filled) -> None:
         self.spec = spec
         self.node = node
-        self.filled = filled(spec, node, movable=movable)
-        self.memory = self.filled.memory
-        self.before = self.memory.zones[0].buddyinfo()
-        self.abandoned = 0
-        self._counted = {
-            driver.name: Counted(self.memory, owner)
-            for driver, owner in zip(spec.drivers, self.filled.owners, strict=True)
-        }
-        self._counted[LRU] = Counted(self.memory, self.filled.lru.owner)
+        self.filled = filled
+        self.memory = filled.memory
+        self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
         self._compactors = [_Compactor() for _ in range(spec.workers)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Another compaction, of the memory as it is now."""
+        self.before = self.memory.zones[0].buddyinfo()
+        self.memory.vmstat = VmStat()
+        self.abandoned = 0
+        self.requests = Requests(self.spec.attempts)
         self._abandoned: list[Worker] = []
-        self.requests = Requests(spec.attempts)
-        self._chance = np.random.default_rng((spec.seed, node))
+        self._chance = np.random.default_rng((self.spec.seed, self.node))
+        for counted in self._counted.values():
+            counted.begin()
+        for compactor in self._compactors:
+            compactor.session = None
+            compactor.ended = []
 
     @property
     def counts(self) -> dict[str, MoveCounts]:
@@ -154,21 +160,21 @@ class NodeMemory:
 
     def run(self) -> None:
         """All compactors in turns, here and now."""
-        crew = _Alone({self.node: self})
-        drive(self.spec, [self.node], crew)
+        drive(self.spec, [self.node], InlineCrew({self.node: self}))
 
     def obtain(self) -> int:
-        """How many of the scenario's blocks compactors have got, or can be had now."""
+        """How many of the scenario's blocks compactors have got; or can be had now, and are given back."""
         if self.spec.trigger == "direct":
             return self.requests.obtained
-        for done in range(self.spec.attempts):
-            if self.memory.alloc(self.spec.order) is None:
-                return done
-        return self.spec.attempts
+        got = [self.memory.alloc(self.spec.order) for _ in range(self.spec.attempts)]
+        blocks = [pfn for pfn in got if pfn is not None]
+        for pfn in blocks:
+            self.memory.free(np.arange(pfn, pfn + (1 << self.spec.order)))
+        return len(blocks)
 
     def seconds(self) -> float:
         """Simulated time until the last compactor was done; they work side by side."""
-        return max(sum(self._ns(session) for session in self._sessions(c)) for c in self._compactors) / 1e9
+        return max((sum(map(self._ns, self._sessions(c))) for c in self._compactors), default=0) / 1e9
 
     @staticmethod
     def _sessions(compactor: _Compactor) -> list[_Session]:
@@ -178,10 +184,13 @@ class NodeMemory:
         cost = self.spec.cost
         return session.run.scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
 
-    def report(self) -> NodeReport:
-        """What came of it, beside the same memory without movable pages; to be asked once, at the end."""
+    def twin(self) -> NodeMemory:
+        """A copy of this memory as it is now, in which no driver's page can move."""
+        return NodeMemory(self.spec, self.node, self.filled.without_drivers())
+
+    def report(self, twin: NodeMemory) -> NodeReport:
+        """What came of it, beside a twin from before the compaction, which is compacted now."""
         zone, order = self.memory.zones[0], self.spec.order
-        twin = NodeMemory(self.spec, self.node, movable=False)
         twin.run()
         return NodeReport(
             node=self.node,
@@ -203,6 +212,13 @@ def blocks_of(buddyinfo: I64, order: int) -> int:
     return int((buddyinfo[order:] << np.arange(len(buddyinfo) - order)).sum())
 
 
+def unusable_index(buddyinfo: I64, order: int) -> int:
+    """Thousandths of the free memory that a request of `order` cannot use (unusable_show_print())."""
+    free = blocks_of(buddyinfo, 0)
+    suitable = blocks_of(buddyinfo, order) << order
+    return (free - suitable) * 1000 // free if free else 1000
+
+
 class Crew(Protocol):
     """Those who drive the compactors."""
 
@@ -211,10 +227,11 @@ class Crew(Protocol):
 
 
 class MemoryHost:
-    """The memories of some nodes."""
+    """Memories of some nodes of a compaction scenario."""
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
-        self.memories = {node: NodeMemory(spec, node) for node in nodes}
+        self.memories = {node: NodeMemory(spec, node, filled(spec, node)) for node in nodes}
+        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
 
     def take(self, turns: Sequence[Turn]) -> list[bool]:
         return [self.memories[turn.node].take(turn) for turn in turns]
@@ -224,13 +241,14 @@ class MemoryHost:
             self.memories[turn.node].abandon(turn.compactor, turn.generation)
 
     def reports(self) -> list[NodeReport]:
-        return [memory.report() for memory in self.memories.values()]
+        """What became of them; to be asked once, at the end."""
+        return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
 
 
-class _Alone:
+class InlineCrew:
     """Drives compactors of memories in this process."""
 
-    def __init__(self, memories: dict[int, NodeMemory]) -> None:
+    def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
         self._memories = memories
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -243,7 +261,7 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
     Compactors of a node take turns, in another order each round: it depends on the seed, the node and the
     round, and on nothing else, so that the result is the same whoever drives them.
     """
-    left = {node: list(range(spec.workers)) for node in nodes}
+    left = {node: list(range(spec.workers)) for node in nodes if spec.workers}
     chance = {node: np.random.default_rng((spec.seed, node)) for node in nodes}
     while left:
         orders = {node: chance[node].permutation(waiting).tolist() for node, waiting in left.items()}
@@ -258,5 +276,5 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
     """A whole scenario in this process."""
     host = MemoryHost(range(spec.nodes), spec)
-    drive(spec, range(spec.nodes), _Alone(host.memories))
+    drive(spec, range(spec.nodes), InlineCrew(host.memories))
     return host.reports()

@@ -27,6 +27,13 @@ from cluster.migration.pages import (
 )
 from cluster.words import I64, Bool
 
+#: How LRU pages are called among the drivers.
+LRU = "lru"
+
+
+#: More attempts than anybody makes.
+FOREVER = np.iinfo(np.int32).max
+
 
 class IsolateMode(IntFlag):
     """isolate_mode_t (include/linux/mmzone.h)."""
@@ -299,33 +306,38 @@ class LruPages:
     """
 
     def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+        self.memory = memory
         self.owner = memory.register(self)
         self.isolated = 0  #: isolations granted so far
 
+    @property
+    def owners(self) -> dict[str, int]:
+        """Numbers of owners, by what their pages are called in reports."""
+        return {LRU: self.owner}
+
     def adopt(self, pfns: I64, tag: int) -> None:
         """These used pages are on the LRU lists; `tag`: PAGE_MAPPING_ANON or another. int64[n]."""
-        pages = self._memory.pages
+        pages = self.memory.pages
         pages.mapping[pfns] = self.owner << OWNER_SHIFT | tag
         pages.flags[pfns] |= PG_LRU
         pages.flags[pfns[pages.kind[pfns] == Kind.UNEVICTABLE]] |= PG_UNEVICTABLE
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
-        self._memory.pages.flags[pages] &= ~np.uint8(PG_LRU)
+        self.memory.pages.flags[pages] &= ~np.uint8(PG_LRU)
         self.isolated += len(pages)
         return np.ones(len(pages), np.bool_)
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
-        m = self._memory.pages
+        m = self.memory.pages
         m.mapping[newpages] = m.mapping[pages]
         m.flags[newpages] |= (m.flags[pages] & PG_UNEVICTABLE) | PG_LRU
         return np.zeros(len(pages), np.int64)
 
-    def foresee(self, pages: I64, mode: MigrateMode) -> I64:
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
         return np.zeros(len(pages), np.int64)
 
     def tried(self, pages: I64, times: I64) -> None:
         """They always move."""
 
     def putback_page(self, pages: I64) -> None:
-        self._memory.pages.flags[pages] |= PG_LRU
+        self.memory.pages.flags[pages] |= PG_LRU

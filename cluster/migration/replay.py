@@ -15,11 +15,11 @@ from cluster.record import Difference, Json, RecordError
 def compare(record: Json) -> Difference | None:
     """Do what the record's trigger did, from the recorded start; the first difference, if any.
 
-    Raises RecordError if something that is needed is missing in the record.
+    Raises RecordError if something that is needed is missing in the record, or is not what it should be.
     """
     try:
         return _comparison(record)(record)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise RecordError(f"record {record['name']}: {type(error).__name__}: {error}") from error
 
 

@@ -45,7 +45,7 @@ class CompactionSpec:
     #: Part of the memory in pages that nobody can move.
     unmovable: float = 0.0
     seed: int = 1
-    #: "compact_memory", "direct" or "proactive".
+    #: When compactors work: "compact_memory", "direct", "proactive", or "none" for never.
     trigger: str = "compact_memory"
     #: vm.compaction_proactiveness, 0..100; for kcompactd alone.
     proactiveness: int = 20
@@ -67,4 +67,4 @@ class CompactionSpec:
     @property
     def workers(self) -> int:
         """Compactors of a node."""
-        return 1 if self.trigger == "proactive" else self.compactors
+        return {"none": 0, "proactive": 1}.get(self.trigger, self.compactors)

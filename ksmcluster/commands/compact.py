@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ksmcluster.commands.options import Address, Config, Engine, Nodes, NodesPerActor, Quiet, Seed, Settings
+from ksmcluster.commands.options import (
+    Address,
+    Config,
+    Engine,
+    MigrationActors,
+    Nodes,
+    NodesPerActor,
+    Quiet,
+    Seed,
+    Settings,
+)
 from ksmcluster.commands.output import emit, fail, reason
 from ksmcluster.errors import UserError
 
@@ -25,9 +35,7 @@ def compact(
     ] = Engine.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
-    migration_actors: Annotated[
-        int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
-    ] = 4,
+    migration_actors: MigrationActors = 4,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, nodes.parquet and config.toml.")
     ] = None,
@@ -41,8 +49,8 @@ def compact(
     from ksmcluster.compaction import report
     from ksmcluster.config import Overrides, load_compaction
     from ksmcluster.output import check_directory
+    from ksmcluster.printing import printed
     from ksmcluster.progress import shown
-    from ksmcluster.report import printed
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")

@@ -32,4 +32,7 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
 ]
 NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")]
+MigrationActors = Annotated[
+    int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]

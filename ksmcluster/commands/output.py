@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -20,6 +23,22 @@ def emit(text: str) -> None:
         # What is still in the buffer would fail once more when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         fail(f"cannot write to standard output: {reason(error)}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to be written, which takes this name when it is complete; or the program ends with a line."""
+    special = path.exists() and not path.is_file()  # a device, say
+    written = path if special else path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield written
+        if not special:
+            written.replace(path)
+    except OSError as error:
+        fail(f"cannot write {path}: {reason(error)}")
+    finally:
+        if not special:
+            written.unlink(missing_ok=True)
 
 
 def fail(message: str) -> NoReturn:

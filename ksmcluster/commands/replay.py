@@ -28,6 +28,7 @@ from ksmcluster.replay import (
     find,
     replay_script,
 )
+from ksmcluster.text import one_line
 
 _NEWEST = list(PROFILES)[-1]
 _NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
@@ -50,6 +51,13 @@ def replay(
     nodes_per_actor: Annotated[
         int, typer.Option(help="Of the ray engine: NUMA nodes that one actor has.", min=1)
     ] = 1,
+    tree_shape: Annotated[
+        bool,
+        typer.Option(
+            "--tree-shape/--no-tree-shape",
+            help="Of the inline and ray engines: keep the shapes of the kernel's trees; simulate does not.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one line a script.")] = False,
 ) -> None:
     """Run scenario scripts and print what the machine looks like after each step.
@@ -66,7 +74,9 @@ def replay(
         _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_NODES}")
     if compare and (kernel is not None or nodes is not None):
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
-    on = On(engine, nodes_per_actor)
+    if engine == "exact" and not tree_shape:
+        _fail("--no-tree-shape: the exact engine always keeps shapes; choose --engine inline or ray")
+    on = On(engine, nodes_per_actor, tree_shape)
     try:
         with on.started() as on:
             if compare:
@@ -89,10 +99,10 @@ def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: boo
 def _compare(paths: list[Path], on: On, as_json: bool) -> None:
     done: list[Comparison] = []
     for found in find(paths, RECORD_SUFFIXES):
-        for comparison in _comparisons(found, on):
+        for comparison in _comparisons(found, on, explain_equal=as_json):
             done.append(comparison)
             if not as_json:
-                typer.echo(str(comparison))
+                typer.echo(one_line(str(comparison)))
     equal = sum(comparison.difference is None for comparison in done)
     if as_json:
         records = [comparison.as_json() for comparison in done]
@@ -103,13 +113,13 @@ def _compare(paths: list[Path], on: On, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(found: Found, on: On) -> Iterator[Comparison]:
+def _comparisons(found: Found, on: On, *, explain_equal: bool) -> Iterator[Comparison]:
     try:
-        yield from compare_records(found.name, found.path, on)
+        yield from compare_records(found.name, found.path, on, explain_equal=explain_equal)
     except NoRecordsHereError:
         if found.named:
             raise
-        typer.echo(f"{found.path}: no records, left out", err=True)
+        typer.echo(one_line(f"{found.path}: no records, left out"), err=True)
 
 
 def _print_tables(document: Json) -> None:
@@ -118,7 +128,7 @@ def _print_tables(document: Json) -> None:
     title = f"{document['scenario']} (kernel {document['kernel']}, {nodes} node{'s' if nodes > 1 else ''})"
     if "skipped" in document:
         title += f": skipped, it requires {document['skipped']}"
-    console.print(Text(title, style="bold"))
+    console.print(Text(one_line(title), style="bold"))
     if document["records"]:
         console.print(_table(document["records"]))
     for event in document["events"]:
@@ -140,5 +150,5 @@ def _table(records: list[Json]) -> Table:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    typer.echo(one_line(message), err=True)
     raise typer.Exit(2)

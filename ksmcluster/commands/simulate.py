@@ -11,6 +11,7 @@ from ksmcluster.commands.options import (
     Address,
     Config,
     Engine,
+    MigrationActors,
     Nodes,
     NodesPerActor,
     PagesPerNode,
@@ -38,6 +39,7 @@ def simulate(
     ] = Engine.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
+    migration_actors: MigrationActors = 4,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, passes.parquet and config.toml.")
     ] = None,
@@ -60,7 +62,12 @@ def simulate(
     config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(
-            config, engine=engine.value, address=address, nodes_per_actor=nodes_per_actor, progress=listener
+            config,
+            engine=engine.value,
+            address=address,
+            nodes_per_actor=nodes_per_actor,
+            migration_actors=migration_actors,
+            progress=listener,
         )
     if output is not None:
         _save(result, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
@@ -12,16 +12,15 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.migration.buddy import Zone
 from cluster.migration.drivers.registry import DriverError, make_driver
-from cluster.migration.machine import LRU
 from cluster.migration.memory import Memory
+from cluster.migration.movable import LRU
 from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
 from ksmcluster.config.machine import MOST_NODES
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
-from ksmcluster.config.scenario import Seed, Title
 from ksmcluster.config.sizes import Pages, format_size
-from ksmcluster.config.tables import Count, Finite, Name, Share, Table, key
+from ksmcluster.config.tables import Count, Finite, Name, Seed, Share, Table, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
 DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
@@ -51,19 +50,23 @@ class CompactionMachine(Table):
     @field_validator("memory_per_node")
     @classmethod
     def _pageblocks(cls, pages: int) -> int:
-        if pages % PAGEBLOCK_PAGES or pages < 2 * PAGEBLOCK_PAGES:
-            least = format_size(2 * PAGEBLOCK_PAGES)
-            raise ValueError(f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}")
+        if wrong := not_pageblocks(pages):
+            raise ValueError(wrong)
         return pages
+
+
+def not_pageblocks(pages: int) -> str:
+    """What is wrong with the memory of a node, for compaction; nothing if it is whole pageblocks."""
+    if pages % PAGEBLOCK_PAGES == 0 and pages >= 2 * PAGEBLOCK_PAGES:
+        return ""
+    least = format_size(2 * PAGEBLOCK_PAGES)
+    return f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}"
 
 
 class Migration(Table):
     """Compaction: by which rules, for what, and by how many."""
 
     kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
-    trigger: Literal["compact_memory", "direct", "proactive"] = key(
-        SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
-    )
     proactiveness: Annotated[int, Field(ge=0, le=100)] = key(
         SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0: never."
     )
@@ -86,6 +89,14 @@ class Migration(Table):
     def _number(cls, kernel: object) -> object:
         # 6.1 without quotes is a number to TOML; neither of the two reads wrong as one.
         return str(kernel) if isinstance(kernel, float) else kernel
+
+
+class TriggeredMigration(Migration):
+    """Compaction that somebody asks for."""
+
+    trigger: Literal["compact_memory", "direct", "proactive"] = key(
+        SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
+    )
 
 
 class MigrationCost(Table):
@@ -128,7 +139,9 @@ class CompactionScenario(Table):
 
     simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
     machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: Migration = Field(default_factory=lambda: Migration(), description="Compaction.")
+    migration: TriggeredMigration = Field(
+        default_factory=lambda: TriggeredMigration(), description="Compaction."
+    )
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
     driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
 
@@ -141,32 +154,44 @@ class CompactionScenario(Table):
     def _problems(self) -> Iterator[tuple[str, str]]:
         if not self.driver:
             yield "driver", "is empty; nothing would fill the memory"
-        for i, text in repeated([driver.name for driver in self.driver]):
-            yield f"driver[{i}].name", text
-        shares = [*(driver.share for driver in self.driver), self.machine.lru, self.machine.unmovable]
-        if (total := math.fsum(shares)) > 1:
-            yield (
-                "driver",
-                f"shares, machine.lru and machine.unmovable are {total:g} of the memory together; at most 1",
-            )
+        machine = self.machine
+        others = {"machine.lru": machine.lru, "machine.unmovable": machine.unmovable}
+        yield from driver_problems(self.driver, others)
         if 1 << self.migration.order > self.machine.memory_per_node:
             yield "migration.order", "such a block is larger than the memory of a node"
 
 
+def driver_problems(drivers: Sequence[Driver], others: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Names that are there twice; more memory than there is, with the shares that `others` have."""
+    for i, text in repeated([driver.name for driver in drivers]):
+        yield f"driver[{i}].name", text
+    total = math.fsum([*(driver.share for driver in drivers), *others.values()])
+    if total > 1:
+        names = " and ".join(", ".join(["shares", *others]).rsplit(", ", 1))
+        yield "driver", f"{names} are {total:g} of the memory together; at most 1"
+
+
+def driver_specs(drivers: Sequence[Driver]) -> tuple[DriverSpec, ...]:
+    """Drivers as compaction knows them."""
+    return tuple(DriverSpec(d.name, d.kind, d.share, d.discard, tuple(d.settings.items())) for d in drivers)
+
+
+def cost_spec(cost: MigrationCost) -> MigrationCostSpec:
+    """Costs as compaction knows them."""
+    return MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns)
+
+
 def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
     """What to simulate."""
-    machine, cost = scenario.machine, scenario.cost
-    drivers = tuple(
-        DriverSpec(d.name, d.kind, d.share, d.discard, tuple(d.settings.items())) for d in scenario.driver
-    )
+    machine = scenario.machine
     return CompactionSpec(
         nodes=machine.nodes,
         pages_per_node=machine.memory_per_node,
-        drivers=drivers,
+        drivers=driver_specs(scenario.driver),
         lru=machine.lru,
         lru_discard=machine.lru_discard,
         unmovable=machine.unmovable,
         seed=scenario.simulation.seed,
-        cost=MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns),
+        cost=cost_spec(scenario.cost),
         **scenario.migration.model_dump(),
     )

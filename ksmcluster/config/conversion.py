@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cluster import spec
+from cluster.migration.spec import CompactionSpec
 from ksmcluster.config.ksmd import Cost, Ksm
 from ksmcluster.config.machine import Machine
+from ksmcluster.config.migration import to_migration_spec
 from ksmcluster.config.processes import Policy, Process, Region, Write
 from ksmcluster.config.scenario import Scenario
 
@@ -20,7 +22,15 @@ def to_spec(scenario: Scenario) -> spec.SimulationSpec:
         passes=simulation.passes,
         windows_per_pass=simulation.windows_per_pass,
         cost=_cost(scenario.cost),
+        migration=_migration(scenario),
     )
+
+
+def _migration(scenario: Scenario) -> CompactionSpec | None:
+    if scenario.migration is None:
+        return None
+    seed = scenario.simulation.seed
+    return to_migration_spec(scenario.machine, scenario.migration, scenario.driver or (), seed)
 
 
 def _machine(machine: Machine) -> spec.MachineSpec:

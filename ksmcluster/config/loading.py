@@ -43,7 +43,8 @@ def load(
     if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
         raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
     document = _read(source)
-    _refuse(document, "driver", "a scenario of `ksmcluster compact`, which takes it")
+    if "process" not in document.data:
+        _refuse(document, "driver", "a scenario of `ksmcluster compact`, which takes it")
     changed = overrides.apply(document.data)
     scenario = _checked(Scenario, document, changed)
     if overrides.pages_per_node is not None:

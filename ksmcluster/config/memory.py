@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
+from cluster.migration.pages import PAGEBLOCK_PAGES
+from ksmcluster.config.migration import kept
 from ksmcluster.config.problems import Problem
 from ksmcluster.config.processes import Policy, Process, Region
 from ksmcluster.config.scenario import Scenario
@@ -19,10 +22,10 @@ def memory_problems(scenario: Scenario) -> Iterator[Problem]:
     """
     machine = scenario.machine
     for nodes, pages in _demands(scenario).items():
-        room = len(nodes) * machine.memory_per_node
+        room = int(len(nodes) * machine.memory_per_node * (1 - _kept(scenario)))
         if pages > room:
             where = "the machine" if len(nodes) == machine.nodes else f"what is bound to {_named(nodes)}"
-            need = format_size(-(-pages // len(nodes)))
+            need = format_size(_memory_for(scenario, -(-pages // len(nodes))))
             yield Problem(
                 ("machine", "memory_per_node"),
                 f"too little for {where}: {pages} pages are mapped before any merging, and there is room for "
@@ -44,10 +47,23 @@ def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
     processes = tuple(_scaled_process(process, factor) for process in scenario.process)
     result = scenario.model_copy(update={"process": processes})
     need = max(-(-pages // len(nodes)) for nodes, pages in _demands(result).items())
-    if need > scenario.machine.memory_per_node:
-        machine = scenario.machine.model_copy(update={"memory_per_node": need + -(-need // 8)})
+    if _memory_for(scenario, need) > scenario.machine.memory_per_node:
+        pages = _memory_for(scenario, need + -(-need // 8))
+        machine = scenario.machine.model_copy(update={"memory_per_node": pages})
         result = result.model_copy(update={"machine": machine})
     return result
+
+
+def _kept(scenario: Scenario) -> float:
+    return kept(scenario.migration, scenario.driver or ())
+
+
+def _memory_for(scenario: Scenario, pages: int) -> int:
+    """Memory of a node in which there is room for so many pages of processes."""
+    if scenario.migration is None:
+        return pages
+    blocks = math.ceil(pages / (1 - _kept(scenario)) / PAGEBLOCK_PAGES)
+    return blocks * PAGEBLOCK_PAGES
 
 
 def _scaled_process(process: Process, factor: float) -> Process:

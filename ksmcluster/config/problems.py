@@ -54,12 +54,17 @@ def table_of(annotation: object) -> type[BaseModel] | None:
     return next((table for arg in get_args(annotation) if (table := table_of(arg))), None)
 
 
+def several_tables(annotation: object) -> bool:
+    """Whether an annotation with a model inside is one of a list of tables."""
+    return get_origin(annotation) is tuple or any(map(several_tables, get_args(annotation)))
+
+
 def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
     """Every table of a scenario by its dotted name, lists with [] behind the name."""
     found = {path: root}
     for name, field in root.model_fields.items():
         if table := table_of(field.annotation):
-            several = "[]" if get_origin(field.annotation) is tuple else ""
+            several = "[]" if several_tables(field.annotation) else ""
             found |= tables(table, f"{path}.{name}{several}".removeprefix("."))
     return found
 

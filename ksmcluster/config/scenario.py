@@ -9,17 +9,15 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from cluster.spec import SimulationSpec
+from ksmcluster.config.compaction import Driver
 from ksmcluster.config.ksmd import Cost, Ksm
 from ksmcluster.config.machine import Machine
+from ksmcluster.config.migration import KsmMigration, migration_problems
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import Process, repeated
-from ksmcluster.config.tables import Count, Table, key
+from ksmcluster.config.tables import Count, Seed, Table, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(SimulationSpec)}
-MOST_SEED = 2**63 - 1
-
-Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 class Simulation(Table):
@@ -40,6 +38,10 @@ class Scenario(Table):
     machine: Machine = Field(description="The NUMA machine.")
     ksm: Ksm = Field(default_factory=lambda: Ksm(), description="ksmd.")
     cost: Cost = Field(default_factory=lambda: Cost(), description="What ksmd's work costs.")
+    migration: KsmMigration | None = Field(None, description="Compaction; none by default.")
+    driver: Annotated[tuple[Driver, ...], Field(strict=False)] | None = key(
+        None, "Who else fills memory; with a table [migration] only."
+    )
     process: Annotated[tuple[Process, ...], Field(strict=False)] = key(..., "What runs.")
 
     @model_validator(mode="after")
@@ -56,6 +58,7 @@ class Scenario(Table):
             if process.snapshot and self.machine.content == "bytes"
         ]
         problems += self._different_pools()
+        problems += migration_problems(self.machine, self.migration, self.driver or ())
         if problems:
             raise refusal(problems)
         return self

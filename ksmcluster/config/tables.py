@@ -15,6 +15,10 @@ from ksmcluster.config.problems import quoted, refusal
 #: Largest value of a knob that the kernel keeps in an unsigned int.
 UINT = 2**32 - 1
 
+MOST_SEED = 2**63 - 1
+
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -67,7 +67,7 @@ def _run_for_real(
     if most > _MOST_PROCESSES:
         raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
     ksmd = Ksmd(knobs)
-    with _left_as_found(knobs), Children(most) as children:
+    with left_as_found(knobs), Children(most) as children:
         machine = HostMachine(profile, knobs, ksmd, children)
         for name, value in settings.items():
             if knobs.exists(name):
@@ -83,7 +83,7 @@ def _profile(release: str) -> Profile:
 
 
 @contextmanager
-def _left_as_found(knobs: Knobs) -> Iterator[None]:
+def left_as_found(knobs: Knobs) -> Iterator[None]:
     """Put all knobs back at the end, however it comes: by an error, Ctrl-C, SIGTERM or SIGHUP."""
     saved = knobs.saved()
     afterwards = {number: signal.getsignal(number) for number in _SIGNALS}

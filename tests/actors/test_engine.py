@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import closing
 from dataclasses import replace
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import ray
 
+from actors.compaction import RayCrew
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, shares
 from cluster import commands as c
 from cluster.errors import SimulationError
+from cluster.migration.spec import CompactionSpec, DriverSpec
 from cluster.node import Report
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.simulation import Simulation
 from cluster.spec import (
     ContentModel,
     KsmSpec,
@@ -29,6 +33,7 @@ from cluster.spec import (
     WriteSpec,
 )
 from cluster.topology import ring
+from tests.actors.test_compaction import Killing
 
 REGIONS = (
     RegionSpec("libs", 40, ContentModel.REPLICATED),
@@ -70,6 +75,53 @@ def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, 
         assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
 
 
+MIGRATION = CompactionSpec(
+    5,
+    2048,
+    (
+        DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),
+        DriverSpec("buffers", "gpu", 0.2, 0.5, (("busy", 0.3),)),
+    ),
+    unmovable=0.03,
+    compactors=3,
+    batch=8,
+    turn=20,
+)
+COMPACTED = replace(SPEC, machine=MachineSpec(5, 2048, ring(5)), passes=3, migration=MIGRATION)
+
+
+def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -> None:
+    inline = list(run_passes(COMPACTED, engine="inline"))
+    assert sum(r.by_driver["ksm"].moved for result in inline for r in result.compaction) > 20
+    for packed, migration_actors in ((1, 1), (2, 4), (5, 2)):
+        made = list(
+            run_passes(
+                COMPACTED,
+                address=ray_cluster,
+                nodes_per_actor=packed,
+                migration_actors=migration_actors,
+            )
+        )
+        assert same(inline, made)
+        assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in inline]
+
+
+def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
+    """Migration actors die, also during a later compaction; what ksmd merges is the same."""
+    plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
+    with closing(ActorPool()) as pool:
+        crew = Killing(RayCrew(blocks(5, 2), pool.actors(3), 2))
+        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, crew)
+        passes = [simulation.run_pass() for _ in range(3)]
+        crew.crew.close()
+    assert crew.crew.deaths >= 2
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_mappings_distance", "cow_ksm")
+    for result, without in zip(passes, plain, strict=True):
+        assert all(np.array_equal(result.nodes[name], without.nodes[name]) for name in names)
+        for counts in (counts for r in result.compaction for counts in r.by_driver.values()):
+            assert counts.isolated == counts.moved + counts.put_back
+
+
 def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
     events: list[Event] = []
     results = list(run_passes(replace(SPEC, passes=2), address=ray_cluster, on_event=events.append))
@@ -80,7 +132,7 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
     with closing(ActorPool()) as pool:
-        places = [actor.take.remote([node], SPEC, {}) for node, actor in enumerate(pool.actors(5))]
+        places = [actor.take.remote([node], [0] * 5, SPEC, {}) for node, actor in enumerate(pool.actors(5))]
         assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3
 
@@ -96,11 +148,12 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
     one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
     with closing(ActorPool()) as pool:
         (actor,) = pool.actors(1)
-        ray.get(actor.take.remote([0], one, {}))
+        ray.get(actor.take.remote([0], [0], one, {}))
 
         def step(number: int, command: c.Command) -> list[Report]:
-            reports, _sent = actor.step.options(num_returns=2).remote(number, command, [0], [0])
-            answer: list[Report] = ray.get(reports)
+            packed = pickle.dumps(command)
+            reports, _sent = actor.step.options(num_returns=2).remote(number, packed, [0])
+            answer: list[Report] = pickle.loads(ray.get(reports))
             return answer
 
         step(1, c.NewProcess(0))

@@ -103,6 +103,54 @@ def test_compare_names_the_first_difference(tmp_path: Path) -> None:
     assert found["records"][1] == {"name": "all/batch_end", "equal": True, "difference": None}
 
 
+STALE = """\
+proc A
+map A x 3
+fill A x 0 1 const 1
+fill A x 1 2 const 2
+mergeable A x
+scan 2
+dontneed A x 1 2
+batch 1
+"""
+
+
+def test_compare_says_what_hangs_on_the_shape_of_a_tree(script: Path) -> None:
+    script.write_text(STALE)
+    record = script.with_name("small.json")
+    record.write_text(run(script, "--json").stdout)
+
+    equal = json.loads(run("--compare", record, "--engine", "inline", "--json").stdout)
+    assert equal["records"] == [
+        {"name": "small", "equal": True, "difference": None, "reasons": {"stale-stable": ["batch@8"]}}
+    ]
+
+    without = ("--compare", record, "--engine", "inline", "--no-tree-shape")
+    [line, _] = run(*without).stdout.splitlines()
+    assert line == "small differs: batch@8 sysfs.general_profit 3904 -192 (stale-stable since batch@8)"
+    [differing] = json.loads(run(*without, "--json").stdout)["records"]
+    assert differing["reasons"] == {"stale-stable": ["batch@8"]}
+    assert differing["difference"]["reasons"] == ["stale-stable"]
+
+
+def test_a_difference_before_the_reason_has_none(script: Path) -> None:
+    script.write_text(STALE)
+    document = json.loads(run(script, "--json").stdout)
+    document["records"][0]["sysfs"]["pages_shared"] = 7
+    record = script.with_name("small.json")
+    record.write_text(json.dumps(document))
+    assert run("--compare", record).stdout.splitlines()[0] == "small differs: scan@6.1 sysfs.pages_shared 0 7"
+    [differing] = json.loads(run("--compare", record, "--json").stdout)["records"]
+    assert differing["difference"]["reasons"] == []
+
+
+def test_names_from_records_stay_on_their_line(script: Path) -> None:
+    document = json.loads(run(script, "--json").stdout)
+    record = script.with_name("x.json")
+    record.write_text(json.dumps([{**document, "scenario": name} for name in ("a\nb", "\ud800")]))
+    assert run("--compare", record).stdout == "x/a\\nb ok\nx/\\ud800 ok\n2 of 2 equal\n"
+
+
 def test_compare_a_folder_of_archives() -> None:
     result = run("--compare", DATA / "qemu-6.18.15-n2.json.xz")
     assert result.exit_code == 0
@@ -128,6 +176,7 @@ def test_mistakes_in_scripts(script: Path) -> None:
         (["--nodes", "0"], "not possible; choose 1 to 1024"),
         (["--compare", "--nodes", "2"], "leave out --kernel and --nodes"),
         (["--compare"], "not JSON"),
+        (["--no-tree-shape"], "choose --engine inline or ray"),
         (["missing.scn"], "missing.scn: no such file or folder"),
     ],
 )

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from cluster.statistics import COUNTERS, GAUGES, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
-from ksmcluster.config.problems import shown, table_of, tables
+from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
 from ksmcluster.results import DERIVED, TIMING
 
@@ -78,7 +78,7 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f'`"{choice}"`' for choice in bare)
     if table_of(annotation):
-        return "tables" if get_origin(annotation) is tuple else "table"
+        return "tables" if several_tables(annotation) else "table"
     if get_origin(annotation) is tuple:
         return "list"
     if get_origin(annotation) is dict:

@@ -91,6 +91,23 @@ topologies = st.one_of(
 )
 
 
+#: Tables that only go together.
+migrations = st.fixed_dictionaries(
+    {
+        "migration": some(
+            {},
+            trigger=st.sampled_from(["compact_memory", "proactive", "none"]),
+            kernel=st.sampled_from(["4.8", "6.1"]),
+            order=st.integers(0, 10),
+            compactors=counts,
+            unmovable=st.floats(0, 0.3),
+            cost=some({}, scan_ns=rates),
+        ),
+        "driver": st.just([{"name": "gpu", "kind": "gpu", "share": 0.5, "settings": {"busy": 0.1}}]),
+    }
+)
+
+
 @st.composite
 def scenarios(draw: st.DrawFn) -> Data:
     nodes = draw(st.integers(1, 9))
@@ -108,5 +125,6 @@ def scenarios(draw: st.DrawFn) -> Data:
         "machine": {"nodes": nodes, "memory_per_node": "1TiB", "topology": draw(topologies)},
         "ksm": draw(some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18"]), pages_to_scan=counts)),
         "cost": draw(some({}, visit_ns=rates, merge_ns=rates)),
+        **(draw(migrations) if draw(st.booleans()) else {}),
         "process": [draw(processes(nodes, draw(names) + str(i))) for i in range(draw(st.integers(1, 3)))],
     }

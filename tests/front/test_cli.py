@@ -26,7 +26,10 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"ksmcluster {ksmcluster.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "simulate", "compact", "validate", "config", "config show"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "simulate", "compact", "validate", "bench", "bench pass", "bench scaling", "config", "config show"],
+)
 def test_help(run: Run, golden: Golden, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert ran.code == 0
@@ -40,6 +43,7 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("simulate --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("config show tiny", {"pyarrow", "ray"}),
         ("simulate tiny --engine inline", {"ray"}),
+        ("bench scaling --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
         ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),
     ],
@@ -77,6 +81,7 @@ def test_config_list(run: Run) -> None:
     assert [line.split()[0] for line in run("config", "list").out.splitlines()] == [
         "containers",
         "default",
+        "ksm-compaction",
         "tiny",
         "vm-farm",
         "compaction-gpu",

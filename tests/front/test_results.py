@@ -38,6 +38,11 @@ def test_gauges_are_those_of_the_last_pass_and_counters_sums(result: Result) -> 
     assert summary["counters"]["full_scans"] == 4
 
 
+def test_what_nodes_sent_is_there_pass_by_pass(result: Result) -> None:
+    assert result.summary["by_pass"]["bytes_sent"] == [6 * 5000] * 4
+    assert result.summary["counters"]["bytes_sent"] == 4 * 6 * 5000
+
+
 def test_derived_numbers(result: Result) -> None:
     derived = result.summary["derived"]
     assert list(derived) == [s.name for s in DERIVED]

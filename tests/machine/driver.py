@@ -9,8 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.content import page_bytes
+from cluster.digest import Contents
 from cluster.fabric import InlineFabric
 from cluster.machine import Machine
+from cluster.migration.pages import PG_LRU, USED
+from cluster.migration.spec import CompactionSpec
 from cluster.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
 from cluster.topology import ring
@@ -80,13 +83,16 @@ class Workload:
 
     knobs: KsmSpec
     content: str = "symbolic"
+    migration: CompactionSpec | None = None
     machine: Machine = field(init=False)
     fabric: InlineFabric = field(init=False)
     #: By process: content id by virtual page; None for a page that was not touched.
     pages: dict[int, dict[int, int | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        spec = SimulationSpec(MachineSpec(NODES, FRAMES, ring(NODES), self.content), self.knobs, ())
+        frames = self.migration.pages_per_node if self.migration else FRAMES
+        machine = MachineSpec(NODES, frames, ring(NODES), self.content)
+        spec = SimulationSpec(machine, self.knobs, (), migration=self.migration)
         self.fabric = InlineFabric(spec, {})
         self.machine = Machine(self.fabric, self.knobs)
         for node in (0, 1):
@@ -175,7 +181,7 @@ class Workload:
         nodes = self.machine.dump()
         mapped = np.concatenate([node["pte"][node["pte"] >= 0] for node in nodes])
         for number, node in enumerate(nodes):
-            assert len(node["frames"]) + node["free"] == FRAMES
+            assert len(node["frames"]) + node["free"] == self._frames(number)
             pfns, mappings = np.unique(pfn_of(mapped[node_of_frame(mapped) == number]), return_counts=True)
             # The swap cache refers to frames, too, and may be the last to do so.
             used = np.flatnonzero(node["mapcount"])
@@ -191,7 +197,8 @@ class Workload:
             for key, pte in zip(node["keys"].tolist(), node["pte"].tolist(), strict=True):
                 mm = int(mm_of_key(key))
                 found[mm, key & VPN_MASK] = self._content(nodes, mm, pte)
-        expected = {(mm, vpn): self._digest(i) for mm, of in self.pages.items() for vpn, i in of.items()}
+        digests = self._digests()
+        expected = {(mm, vpn): digests[i] for mm, of in self.pages.items() for vpn, i in of.items()}
         assert found == expected
 
     def check_bytes(self) -> None:
@@ -210,6 +217,14 @@ class Workload:
                     expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
                     assert np.array_equal(data[pte & PFN_MASK], expected)
 
+    def _frames(self, node: int) -> int:
+        """Frames that are either free or a process's."""
+        if self.migration is None:
+            return FRAMES
+        pages = self.fabric.host.memories[node].memory.pages
+        others = (pages.order[: pages.count] == USED) & (pages.flags & PG_LRU == 0)
+        return pages.count - int(np.count_nonzero(others))
+
     def _content(self, nodes: list[dict[str, Any]], mm: int, pte: int) -> int | None:
         if pte == PTE_NONE:
             return None
@@ -221,5 +236,11 @@ class Workload:
         node = nodes[int(node_of_frame(np.int64(pte)))]  # type: ignore[arg-type]
         return int(node["content"][np.searchsorted(node["frames"], pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
 
-    def _digest(self, content: int | None) -> int | None:
-        return content
+    def _digests(self) -> dict[int | None, int | None]:
+        """What contents are called, by id."""
+        ids = sorted({i for of in self.pages.values() for i in of.values() if i is not None})
+        contents = Contents(with_bytes=self.content == "bytes")
+        return {
+            None: None,
+            **dict(zip(ids, contents.digests(np.array(ids, np.uint64)).tolist(), strict=True)),
+        }

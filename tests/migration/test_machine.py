@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.migration.drivers.base import NO_PAGE, PageDriver
 from cluster.migration.drivers.zsmalloc import ZsMalloc
+from cluster.migration.fill import filled
 from cluster.migration.machine import NodeMemory, NodeReport, Turn, blocks_of, compact_inline
 from cluster.migration.pages import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.migration.spec import CompactionSpec, DriverSpec
@@ -123,7 +124,8 @@ def test_nothing_is_lost_with_those_who_drive_compactors(
         1, 4 * 512, (replace(ZRAM, share=0.5), faulty), lru=0.1, unmovable=0.05, seed=seed, compactors=3
     )
     spec = replace(spec, trigger=trigger, proactiveness=80, order=6, attempts=4)
-    node = NodeMemory(replace(spec, mode=mode, kernel=kernel, batch=batch, turn=turn), 0)
+    spec = replace(spec, mode=mode, kernel=kernel, batch=batch, turn=turn)
+    node = NodeMemory(spec, 0, filled(spec, 0))
     before = holdings(node)
     generations = [0] * spec.workers
     which = st.integers(0, spec.workers - 1)

@@ -133,3 +133,23 @@ def scripts(draw: st.DrawFn) -> Script:
         writer.act(action)
     writer.write("scan 2")
     return Script(draw(st.sampled_from(sorted(PROFILES))), topology, "\n".join(writer.lines))
+
+
+@st.composite
+def mid_pass_scripts(draw: st.DrawFn) -> Script:
+    """One region whose pages change and go between small batches: much of it hangs on the shapes of trees."""
+    topology = Topology(draw(st.integers(1, 2)))
+    pages = 16
+    lines = [f"set max_page_sharing {draw(st.sampled_from([2, 3, 256]))}"]
+    lines += [f"set merge_across_nodes {draw(st.integers(0, 1))}"]
+    lines += ["proc A", f"map A x {pages}", f"fill A x 0 {pages} rand 1 {draw(st.integers(2, 12))}"]
+    lines += ["mergeable A x", "scan 2"]
+    for _ in range(draw(st.integers(1, 8))):
+        start = draw(st.integers(0, pages - 1))
+        where = f"A x {start} {draw(st.integers(1, pages - start))}"
+        change = draw(st.sampled_from(["fill", "fill", "dontneed", "move"]))
+        pattern = f"rand {draw(st.integers(1, 3))} {draw(st.integers(2, 12))}"
+        more = {"fill": pattern, "dontneed": "", "move": topology.nodes - 1}[change]
+        lines += [f"{change} {where} {more}", f"batch {draw(st.integers(1, pages))}"]
+    lines += ["scan 2"]
+    return Script(draw(st.sampled_from(sorted(PROFILES))), topology, "\n".join(lines))

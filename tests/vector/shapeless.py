@@ -63,10 +63,6 @@ class ShapelessStableTrees(StableTrees):
 class ShapelessUnstableTrees(UnstableTrees):
     """Pages that changed are as good as gone from the tree; one that went is in the way of its like only."""
 
-    def __init__(self, nodes: int) -> None:
-        self._nodes = nodes
-        self.reset()
-
     def reset(self) -> None:
         self._items: list[dict[int, RmapItem]] = [{} for _ in range(self._nodes)]
         self._key_of: dict[RmapItem, int] = {}

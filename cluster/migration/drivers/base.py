@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster.migration.memory import Memory
 from cluster.migration.movable import (
+    FOREVER,
     IsolateMode,
     MigrateMode,
     PageStateError,
@@ -21,7 +22,6 @@ from cluster.migration.pages import Kind, MigrateType
 from cluster.words import I64, Bool
 
 NO_PAGE = -1
-FOREVER = np.iinfo(np.int32).max  #: attempts
 
 
 class PageDriver:

@@ -6,10 +6,10 @@ import errno
 
 import numpy as np
 
-from cluster.migration.drivers.base import FOREVER, PageDriver
+from cluster.migration.drivers.base import PageDriver
 from cluster.migration.drivers.chance import drawn
 from cluster.migration.memory import Memory
-from cluster.migration.movable import MigrateMode
+from cluster.migration.movable import FOREVER, MigrateMode
 from cluster.migration.pages import Kind
 from cluster.words import I64, Bool
 

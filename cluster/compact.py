@@ -1,0 +1,57 @@
+"""Compaction of the memory that processes of a simulated machine are in (mm/compaction.c, mm/migrate.c).
+
+Compactors move frames within a node while no message is under way. They begin with what all nodes say of
+their references to its frames; in the end names follow the frames: page table entries, swap caches, stable
+nodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.mailbox import Kind
+from cluster.migrate import Migration
+from cluster.migration.fill import filled
+from cluster.migration.frames import MovableFrames
+from cluster.migration.machine import NodeMemory, NodeReport
+from cluster.migration.spec import CompactionSpec
+from cluster.page_table import KSM
+from cluster.rmap import found
+from cluster.state import NodeState
+from cluster.words import I64, node_of_frame, pfn_of
+
+
+class NodeCompaction:
+    """A node's compactors, and what they need to know of the rest of the machine."""
+
+    def __init__(self, node: NodeState, spec: CompactionSpec, migration: Migration) -> None:
+        assert isinstance(node.frames, MovableFrames)
+        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
+        self._n = node
+        self._frames = node.frames
+        self._migration = migration
+        #: The memory as it was before the compaction under way.
+        self._twin: NodeMemory
+
+    def begin(self) -> None:
+        """Tells the nodes of frames how they are held here, where that is not by mappings that are found."""
+        n, table = self._n, self._n.table
+        self._frames.begin()
+        self.memory.begin()
+        self._twin = self.memory.twin()
+        slots = np.flatnonzero(table.state[: table.size] & KSM)
+        unfound, count = np.unique(table.pte[slots[~found(n, slots)]], return_counts=True)
+        n.out.send(Kind.HELD, node_of_frame(unfound), unfound, count, np.zeros_like(count))
+        cached, count = np.unique(n.swap.cached[n.swap.cached >= 0], return_counts=True)
+        n.out.send(Kind.HELD, node_of_frame(cached), cached, np.zeros_like(count), count)
+
+    def on_held(self, frames: I64, unfound: I64, cached: I64) -> None:
+        pfns = pfn_of(frames)
+        np.add.at(self._frames.unfound, pfns, unfound)
+        np.add.at(self._frames.cached, pfns, cached)
+
+    def end(self, number: int) -> NodeReport:
+        """Everybody learns the new names of frames that have moved."""
+        self._n.migration = number
+        self._migration.announce(*self._frames.moved(self._n.id))
+        return self.memory.report(self._twin)

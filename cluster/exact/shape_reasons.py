@@ -1,0 +1,30 @@
+"""Which steps of a scenario hang on the shapes of trees, and why."""
+
+from __future__ import annotations
+
+from cluster.driver import Topology, run
+from cluster.exact.machine import ExactMachine
+from cluster.exact.reason import Reason
+from cluster.profile import Profile
+from cluster.scenario import Scenario
+
+#: Labels of the records that follow such steps, in order.
+ShapeReasons = dict[Reason, list[str]]
+
+
+def shape_reasons(scenario: Scenario, profile: Profile, topology: Topology) -> ShapeReasons:
+    """The reasons that the exact engine finds on its way; empty if nothing hangs on shapes.
+
+    Up to the first such step a machine without tree shapes (`MachineSpec.tree_shape`) has the same records.
+
+    Raises ScenarioError as `run` does.
+    """
+    machine = ExactMachine(profile, topology.nodes, swap=topology.swap)
+    reasons: ShapeReasons = {}
+
+    def note(label: str) -> None:
+        for reason in sorted(machine.take_reasons()):
+            reasons.setdefault(reason, []).append(label)
+
+    run(scenario, machine, topology, name="", kernel=profile.name, after_record=note)
+    return reasons

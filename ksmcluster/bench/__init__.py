@@ -1,0 +1,1 @@
+"""How fast the simulator is, and how large: always against something that runs at the same time."""

@@ -1,0 +1,52 @@
+"""Pages that compaction moves in a second of CPU time, in this process."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from cluster.migration.fill import filled
+from cluster.migration.machine import NodeMemory
+from ksmcluster import text
+from ksmcluster.bench.calibration import calibrated
+from ksmcluster.bench.measure import Measure, Outcome, spread
+from ksmcluster.config import Overrides, load_compaction
+from ksmcluster.config.compaction import to_compaction_spec
+from ksmcluster.errors import UserError
+from ksmcluster.printing import plain_table
+from ksmcluster.progress import Tell
+
+
+def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcome:
+    """The compactors of `nodes` nodes of a scenario; filling memory is not measured.
+
+    Raises UserError if the scenario is none, or nothing can be moved in it.
+    """
+    spec = to_compaction_spec(load_compaction(config, Overrides(nodes)))
+    seconds, loops, moved = [], [], 0
+    for number in range(1, repeat + 1):
+        tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
+        memories = [NodeMemory(spec, node, filled(spec, node)) for node in range(nodes)]
+        taken, loop = calibrated(partial(_run, memories), time.process_time)
+        seconds.append(taken)
+        loops.append(loop)
+        moved = sum(memory.memory.vmstat.as_dict()["pgmigrate_success"] for memory in memories)
+    if not moved:
+        raise UserError(f"{config}: nothing is moved in it; give a scenario whose drivers can move pages")
+    rates = tuple(moved / taken for taken in seconds)
+    calibrated_rates = tuple(rate * loop for rate, loop in zip(rates, loops, strict=True))
+    name = f"compaction, {config}, {text.counted(nodes, 'node')}"
+    measures = (
+        Measure(f"{name}: moves", "moves/calibration", calibrated_rates),
+        Measure(f"{name}: moves a second", "moves/s", rates),
+    )
+    shown = plain_table("nodes", "pages moved", "moves/s of CPU", "from to")
+    shown.add_row(f"  {nodes}", f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
+    return Outcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
+
+
+def _run(memories: list[NodeMemory]) -> float:
+    start = time.process_time()
+    for memory in memories:
+        memory.run()
+    return time.process_time() - start

@@ -1,0 +1,96 @@
+"""The host's own ksmd on real memory: its CPU time for each pass."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from cluster.content import PAGE_SIZE, page_bytes
+from cluster.words import U64
+from ksmcluster.bench.shapes import GROUP
+from ksmcluster.errors import UserError
+from ksmcluster.validate.access import check_permission, check_unused
+from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
+from ksmcluster.validate.procfs import kernel_thread, read
+from ksmcluster.validate.session import left_as_found
+
+#: As in the scenario that is simulated.
+_KNOBS = {"advisor_mode": "none", "smart_scan": 0, "use_zero_pages": 0, "max_page_sharing": 256}
+_PAGES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class KsmdPasses:
+    """CPU seconds by phase, and pages_shared and pages_sharing at the end."""
+
+    seconds: dict[str, float]
+    merged: tuple[int, int]
+
+
+def ksmd_passes(pages: int, steady: int, folder: Path = KSM) -> KsmdPasses:
+    """Two passes and `steady` more over the memory that `shapes.grouped` describes; knobs are put back.
+
+    Raises UserError if KSM cannot be had, or somebody else uses it meanwhile.
+    """
+    knobs = Knobs(folder)
+    check_permission(folder)
+    with knobs.locked():
+        check_unused(knobs)
+        ksmd = Ksmd(knobs)
+        with left_as_found(knobs), _memory(pages) as memory:
+            ksmd.start()
+            for name, value in _KNOBS.items():
+                if knobs.exists(name):
+                    knobs.must_set(name, value)
+            memory.madvise(mmap.MADV_MERGEABLE)
+            first, merging, *rest = [_one_pass(ksmd, knobs, pages) for _ in range(2 + steady)]
+            merged = knobs.number("pages_shared"), knobs.number("pages_sharing")
+    return KsmdPasses({"first": first, "merging": merging, "steady": fmean(rest)}, merged)
+
+
+def _one_pass(ksmd: Ksmd, knobs: Knobs, pages: int) -> float:
+    scanned, before = knobs.number("pages_scanned"), _cpu_seconds()
+    ksmd.step(WHOLE_PASS)
+    after = _cpu_seconds()
+    if (visited := knobs.number("pages_scanned") - scanned) != pages:
+        raise UserError(f"ksmd visited {visited} pages, not {pages}: others use KSM by now; try again")
+    return after - before
+
+
+def _cpu_seconds() -> float:
+    """CPU time of ksmd so far; where the kernel keeps no statistics of its scheduler, in ticks."""
+    thread = kernel_thread("ksmd")
+    if statistics := read(thread / "schedstat"):
+        return int(statistics.split()[0]) * 1e-9
+    fields = (thread / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _memory(pages: int) -> Iterator[mmap.mmap]:
+    """Real memory without huge pages: 16 times one page of each group, then as many unique ones."""
+    memory = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    ids = _contents(pages)
+    for start in range(0, pages, _PAGES_AT_ONCE):
+        part = slice(start, start + _PAGES_AT_ONCE)
+        memory[start * PAGE_SIZE : (start + len(ids[part])) * PAGE_SIZE] = page_bytes(ids[part]).tobytes()
+    try:
+        yield memory
+    finally:
+        memory.close()
+
+
+def _contents(pages: int) -> U64:
+    half = pages // (2 * GROUP)
+    shared = np.arange(1, half + 1, dtype=np.uint64)
+    unique = np.arange(1, half * GROUP + 1, dtype=np.uint64) + np.uint64(1 << 32)
+    return np.hstack([np.tile(shared, (GROUP, 1)), unique.reshape(GROUP, half)]).ravel()

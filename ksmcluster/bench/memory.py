@@ -1,0 +1,142 @@
+"""Resident memory of simulations of several sizes, bytes a page, and what larger ones would take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from cluster.spec import PAGE_SIZE
+from ksmcluster import text
+from ksmcluster.bench.footprint import Footprint
+from ksmcluster.bench.measure import Measure, Outcome
+from ksmcluster.bench.programs import own_ray, run_program
+from ksmcluster.bench.scaling import PAGES_MULTIPLE
+from ksmcluster.errors import UserError
+from ksmcluster.printing import plain_table
+from ksmcluster.progress import Tell
+
+_LARGE = {"1 TiB": (1 << 40) // PAGE_SIZE, "16 TiB": (16 << 40) // PAGE_SIZE}
+_MIB = 1 << 20
+_UNIT = "pages/MiB"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """bytes = base + slope * pages, fitted by least squares."""
+
+    base: float
+    slope: float
+
+    @classmethod
+    def fitted(cls, pages: Sequence[int], sizes: Sequence[int]) -> Line:
+        """Through two points at least."""
+        slope, base = np.polyfit(np.array(pages, float), np.array(sizes, float), 1)
+        return cls(float(base), float(slope))
+
+    def at(self, pages: int) -> float:
+        """Bytes for so many pages."""
+        return self.base + self.slope * pages
+
+
+def bench_memory(
+    nodes: int,
+    pages_per_node: Sequence[int],
+    *,
+    engine: str,
+    nodes_per_actor: int,
+    tell: Tell,
+) -> Outcome:
+    """Each size in a process of its own, ascending; those that would not fit are left out.
+
+    Raises UserError if a simulation fails, or fewer than two sizes are left.
+    """
+    if wrong := [pages for pages in pages_per_node if pages < PAGES_MULTIPLE or pages % PAGES_MULTIPLE]:
+        raise UserError(f"--pages-per-node {wrong[0]}: give multiples of {PAGES_MULTIPLE}")
+    found: list[Footprint] = []
+    left_out: dict[int, float] = {}
+    for pages in sorted(set(pages_per_node)):
+        expected = _expected(found, nodes * pages)
+        if expected > available():
+            left_out[nodes * pages] = expected
+            continue
+        tell(f"{text.counted(nodes, 'node')} of {pages:,} pages")
+        arguments = (str(nodes), str(pages), engine, str(nodes_per_actor))
+        ran = run_program("ksmcluster.bench.footprint", *arguments, environment=own_ray())
+        found.append(Footprint(**json.loads(ran)))
+    if len(found) < 2:
+        raise UserError("--pages-per-node: give two sizes at least that fit into memory")
+    if min(line.slope for line in lines(found)) <= 0:
+        raise UserError("--pages-per-node: too small to tell what a page takes; give larger sizes")
+    where = f"{text.counted(nodes, 'node')}, engine {engine}"
+    tables = [(f"Resident memory, {where}", _table(found)), ("Fitted", _fitted(found))]
+    if left_out:
+        tables.append(("Not run, as memory does not suffice", _left_out(left_out)))
+    return Outcome(tuple(_measures(nodes, engine, found)), tuple(tables))
+
+
+def available() -> int:
+    """Bytes that programs can have without swapping."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) << 10
+
+
+def lines(found: Sequence[Footprint]) -> tuple[Line, Line]:
+    """Of peaks, and of what is held at the end."""
+    pages = [f.pages for f in found]
+    return Line.fitted(pages, [f.peak for f in found]), Line.fitted(pages, [f.steady for f in found])
+
+
+def _expected(found: Sequence[Footprint], pages: int) -> float:
+    """The peak for so many pages as the sizes so far have it; nothing before there are two."""
+    return lines(found)[0].at(pages) if len(found) > 1 else 0.0
+
+
+def _measures(nodes: int, engine: str, found: Sequence[Footprint]) -> list[Measure]:
+    """Pages for each MiB, as more is to be better: of each size, and as fitted for more."""
+    name = f"memory, {engine}, {text.counted(nodes, 'node')}"
+    measures = []
+    for f in found:
+        took = f"{text.seconds(f.pass_seconds)} after a start of {text.seconds(f.start_seconds)}"
+        for what, size in (("peak", f.peak), ("steady", f.steady)):
+            extra = f"{text.size(size)}, {size / f.pages:.0f} bytes a page; {took}"
+            each = f"{name} of {f.pages // nodes} pages: {what}"
+            measures.append(Measure(each, _UNIT, (f.pages * _MIB / size,), extra))
+    for what, line in zip(("peak", "steady"), lines(found), strict=True):
+        extra = f"{line.slope:.0f} bytes a page, and {text.size(line.base)}"
+        measures.append(Measure(f"{name}: {what}, fitted", _UNIT, (_MIB / line.slope,), extra))
+    return measures
+
+
+def _table(found: Sequence[Footprint]) -> Table:
+    shown = plain_table("pages", "peak", "steady", "peak a page", "steady a page", "start", "passes")
+    for f in found:
+        shown.add_row(
+            f"  {f.pages:,}",
+            text.size(f.peak),
+            text.size(f.steady),
+            f"{f.peak / f.pages:.0f}",
+            f"{f.steady / f.pages:.0f}",
+            text.seconds(f.start_seconds),
+            text.seconds(f.pass_seconds),
+        )
+    return shown
+
+
+def _left_out(expected: dict[int, float]) -> Table:
+    shown = plain_table("pages", "expected peak")
+    for pages, size in expected.items():
+        shown.add_row(f"  {pages:,}", text.size(size))
+    return shown
+
+
+def _fitted(found: Sequence[Footprint]) -> Table:
+    shown = plain_table("", "bytes a page", "and", *_LARGE)
+    for name, line in zip(("peak", "steady"), lines(found), strict=True):
+        sizes = [text.size(line.at(pages)) for pages in _LARGE.values()]
+        shown.add_row(f"  {name}", f"{line.slope:.1f}", text.size(line.base), *sizes)
+    return shown

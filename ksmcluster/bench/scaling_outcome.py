@@ -1,0 +1,89 @@
+"""What came of scaling: numbers and tables."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from rich.table import Table
+
+from ksmcluster import text
+from ksmcluster.bench.calibration import UNIT
+from ksmcluster.bench.measure import Measure, Outcome, figure, spread
+from ksmcluster.bench.scaling import Point, Scaling
+from ksmcluster.printing import plain_table
+
+
+def outcome(scaling: Scaling) -> Outcome:
+    """The numbers, and the tables."""
+    repeat = len(scaling.weak[0].seconds)
+    measures = [m for point in scaling.weak for m in _weak(scaling, point)]
+    time = "CPU" if scaling.engine == "inline" else "wall"
+    title = f"Weak scaling, engine {scaling.engine}: first and merging pass, {time} time; medians of {repeat}"
+    tables = [(title, _weak_table(scaling)), ("Sent between nodes", _traffic(scaling))]
+    if scaling.alone:
+        measures.append(_strong(scaling.weak[-1], scaling.alone))
+        tables.append(("Strong scaling, the largest machine", _strong_table(scaling.weak[-1], scaling.alone)))
+    return Outcome(tuple(measures), tuple(tables))
+
+
+def _weak(scaling: Scaling, point: Point) -> list[Measure]:
+    """The calibrated rate, and the best time a page against this one's, repetition by repetition."""
+    per_node = point.pages // point.nodes
+    name = f"scaling, {scaling.engine}, {per_node} pages a node: {text.counted(point.nodes, 'node')}"
+    calibrated_rates = tuple(r * loop for r, loop in zip(point.rates(), point.loops, strict=True))
+    used = min(point.processes, scaling.cores)
+    against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
+    sent = sum(point.bytes_sent) / point.pages
+    return [
+        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes a page sent"),
+        Measure(f"{name}, time a page against the best", "x", against),
+    ]
+
+
+def _strong(together: Point, alone: Point) -> Measure:
+    ratios = tuple(a / t for a, t in zip(alone.seconds, together.seconds, strict=True))
+    nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
+    return Measure(
+        f"scaling, {nodes} of {per_node} pages: {together.processes} processes against 1", "x", ratios
+    )
+
+
+def _weak_table(scaling: Scaling) -> Table:
+    shown = plain_table("nodes", "processes", "pages", "pages/s", "from to", "core ns/page", "to best")
+    for point in scaling.weak:
+        core_ns = point.core_ns(scaling.cores)
+        shown.add_row(
+            f"  {point.nodes}",
+            str(point.processes),
+            f"{point.pages:,}",
+            _millions(point.rate()),
+            f"{_millions(min(point.rates()))} to {_millions(max(point.rates()))}",
+            f"{core_ns:,.0f}",
+            f"{core_ns / scaling.best():.2f}",
+        )
+    return shown
+
+
+def _millions(rate: float) -> str:
+    return f"{rate / 1e6:.2f}M"
+
+
+def _traffic(scaling: Scaling) -> Table:
+    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes a page")
+    for point in scaling.weak:
+        sizes = [text.size(sent) for sent in point.bytes_sent]
+        shown.add_row(f"  {point.nodes}", *sizes, f"{sum(point.bytes_sent) / point.pages:.1f}")
+    return shown
+
+
+def _strong_table(together: Point, alone: Point) -> Table:
+    shown = plain_table("processes", "seconds", "times as fast", "from to")
+    ratios = _strong(together, alone)
+    shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "")
+    shown.add_row(
+        f"  {together.processes}",
+        f"{median(together.seconds):.3f}",
+        figure(ratios.value),
+        spread(ratios.values),
+    )
+    return shown

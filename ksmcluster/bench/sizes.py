@@ -1,0 +1,63 @@
+"""How much is measured, unless told otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ksmcluster.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """By command; pages are those of a node."""
+
+    repeat: int
+    pass_pages: int
+    scaling_nodes: tuple[int, ...]
+    scaling_pages: int
+    startup_repeat: int
+    startup_nodes: int
+    startup_packed: tuple[int, ...]
+    compaction_nodes: int
+    memory_nodes: int
+    memory_pages: tuple[int, ...]
+
+
+#: For a laptop.
+FULL = Sizes(
+    repeat=5,
+    pass_pages=1 << 18,
+    scaling_nodes=(1, 2, 4, 8, 16, 32, 64),
+    scaling_pages=1 << 14,
+    startup_repeat=3,
+    startup_nodes=64,
+    startup_packed=(1, 8),
+    compaction_nodes=16,
+    memory_nodes=8,
+    memory_pages=(1 << 15, 1 << 16, 1 << 17, 1 << 18),
+)
+
+#: For continuous integration: all five commands together take less than a minute.
+SHORT = Sizes(
+    repeat=2,
+    pass_pages=1 << 15,
+    scaling_nodes=(1, 4),
+    scaling_pages=1 << 13,
+    startup_repeat=1,
+    startup_nodes=4,
+    startup_packed=(1,),
+    compaction_nodes=2,
+    memory_nodes=4,
+    memory_pages=(1 << 13, 1 << 15, 1 << 16),
+)
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """`1,2,4` as numbers. Raises UserError if they are none, or not all above 0."""
+    try:
+        found = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise UserError(f"{option} {text}: give numbers above 0 with commas between them, as in 1,2,4")
+    return found

@@ -1,0 +1,242 @@
+"""`ksmcluster bench`: how fast the simulator is, how large, and whether it got slower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ksmcluster.bench.plot import check_plot
+from ksmcluster.bench.sizes import FULL, SHORT, numbers
+from ksmcluster.commands.options import Engine, NodesPerActor, Quiet
+from ksmcluster.commands.output import emit, replacing
+from ksmcluster.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ksmcluster.bench.measure import Outcome
+    from ksmcluster.progress import Tell
+
+app = typer.Typer(
+    help="Measure how fast and how large it is, against something that runs at the same time.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+REPEAT = "Repetitions; what counts is their median."
+
+
+def _option(what: str, default: object, **more: Any) -> Any:
+    """An option whose default depends on --short."""
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return typer.Option(help=f"{what} [default: {shown}]", **more)
+
+
+Short = Annotated[bool, typer.Option("--short", help="Small sizes by default, for CI.")]
+Repeat = Annotated[int | None, _option(REPEAT, FULL.repeat, min=1)]
+StartupRepeat = Annotated[int | None, _option(REPEAT, FULL.startup_repeat, min=1)]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the measures for github-action-benchmark (bigger is better)."),
+]
+Compare = Annotated[Path | None, typer.Option(help="A file of --json: exit 1 if a ratio has become worse.")]
+Most = Annotated[str, typer.Option("--max-regression", metavar="SHARE", help="How much worse it may be.")]
+
+
+@app.command("pass", short_help="Passes on one core, against ksmd's CPU time.")
+def passes(
+    pages: Annotated[int | None, _option("Pages on the one node.", FULL.pass_pages)] = None,
+    ksmd: Annotated[
+        bool, typer.Option("--ksmd", help="Beside it this host's own ksmd, on real memory; needs root.")
+    ] = False,
+    short: Short = False,
+    repeat: Repeat = None,
+    as_json: Json = None,
+    compare: Compare = None,
+    max_regression: Most = "20%",
+    quiet: Quiet = False,
+) -> None:
+    """Passes over memory that stands still, on one core: the first, the merging and a steady one.
+
+    Half of the pages are unique, half come in groups of 16; contents are symbolic, or bytes that are hashed
+    and compared. CPU time is held against that of ksmd: of this host's with --ksmd, otherwise of the model's.
+    """
+    sizes = SHORT if short else FULL
+
+    def measure(tell: Tell) -> Outcome:
+        from ksmcluster.bench.passes import measure_passes
+        from ksmcluster.bench.passes_outcome import outcome
+
+        return outcome(
+            measure_passes(pages or sizes.pass_pages, repeat or sizes.repeat, with_ksmd=ksmd, tell=tell)
+        )
+
+    _bench(measure, as_json, compare, max_regression, quiet)
+
+
+@app.command(short_help="Pages/s on more and more nodes; one process and several.")
+def scaling(
+    nodes: Annotated[
+        str | None, _option("Numbers of NUMA nodes.", FULL.scaling_nodes, metavar="N,N,...")
+    ] = None,
+    pages_per_node: Annotated[int | None, _option("Pages on each node.", FULL.scaling_pages)] = None,
+    engine: Annotated[Engine, typer.Option(help="Ray actors, or all in this process.")] = Engine.RAY,
+    processes: Annotated[
+        int | None, _option("Actors that the nodes are spread over.", "one a core", min=1)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw pages/s against nodes.")
+    ] = None,
+    short: Short = False,
+    repeat: Repeat = None,
+    as_json: Json = None,
+    compare: Compare = None,
+    max_regression: Most = "20%",
+    quiet: Quiet = False,
+) -> None:
+    """More and more nodes with as many pages each, and what they send each other.
+
+    The first pass and the merging one are timed, without the start. With Ray, the largest machine is also run
+    in a single process, to see what several bring.
+    """
+    sizes = SHORT if short else FULL
+    counts = numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
+    if plot:
+        check_plot(plot)
+
+    def measure(tell: Tell) -> Outcome:
+        from ksmcluster.bench.plot import draw
+        from ksmcluster.bench.scaling import measure_scaling
+        from ksmcluster.bench.scaling_outcome import outcome
+
+        found = measure_scaling(
+            counts,
+            pages_per_node or sizes.scaling_pages,
+            repeat or sizes.repeat,
+            engine=engine.value,
+            processes=processes,
+            tell=tell,
+        )
+        if plot:
+            with replacing(plot) as file:
+                draw(found, file)
+        return outcome(found)
+
+    _bench(measure, as_json, compare, max_regression, quiet)
+
+
+@app.command(short_help="The command simulate, against Ray alone.")
+def startup(
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1)] = None,
+    nodes_per_actor: Annotated[
+        str | None,
+        _option("Numbers of NUMA nodes that share an actor.", FULL.startup_packed, metavar="N,N,..."),
+    ] = None,
+    short: Short = False,
+    repeat: StartupRepeat = None,
+    as_json: Json = None,
+    compare: Compare = None,
+    max_regression: Most = "20%",
+    quiet: Quiet = False,
+) -> None:
+    """The command `simulate` on the default scenario, in turns with Ray alone starting empty actors."""
+    sizes = SHORT if short else FULL
+    packed = numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
+
+    def measure(tell: Tell) -> Outcome:
+        from ksmcluster.bench.startup import bench_startup
+
+        return bench_startup(nodes or sizes.startup_nodes, packed, repeat or sizes.startup_repeat, tell)
+
+    _bench(measure, as_json, compare, max_regression, quiet)
+
+
+@app.command(short_help="Pages that compaction moves in a second.")
+def compaction(
+    scenario: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="Scenario of `compact`.")
+    ] = "compaction-zram",
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1)] = None,
+    short: Short = False,
+    repeat: Repeat = None,
+    as_json: Json = None,
+    compare: Compare = None,
+    max_regression: Most = "20%",
+    quiet: Quiet = False,
+) -> None:
+    """Pages that compaction moves in a second, on one core."""
+    sizes = SHORT if short else FULL
+
+    def measure(tell: Tell) -> Outcome:
+        from ksmcluster.bench.compaction import bench_compaction
+
+        return bench_compaction(scenario, nodes or sizes.compaction_nodes, repeat or sizes.repeat, tell)
+
+    _bench(measure, as_json, compare, max_regression, quiet)
+
+
+@app.command(short_help="Bytes a page, and what larger machines take.")
+def memory(
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1)] = None,
+    pages_per_node: Annotated[
+        str | None,
+        _option("Pages on each node, two sizes at least.", FULL.memory_pages, metavar="N,N,..."),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Ray actors, or all in one process.")] = Engine.INLINE,
+    nodes_per_actor: NodesPerActor = 1,
+    short: Short = False,
+    as_json: Json = None,
+    compare: Compare = None,
+    max_regression: Most = "20%",
+    quiet: Quiet = False,
+) -> None:
+    """Resident memory over all processes: bytes a page, and what 1 TiB and 16 TiB would take.
+
+    Sizes for which memory does not suffice, as those before them have it, are left out.
+    """
+    sizes = SHORT if short else FULL
+    pages = numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
+
+    def measure(tell: Tell) -> Outcome:
+        from ksmcluster.bench.memory import bench_memory
+
+        return bench_memory(
+            nodes or sizes.memory_nodes,
+            pages,
+            engine=engine.value,
+            nodes_per_actor=nodes_per_actor,
+            tell=tell,
+        )
+
+    _bench(measure, as_json, compare, max_regression, quiet)
+
+
+def _bench(
+    measure: Callable[[Tell], Outcome], as_json: Path | None, compare: Path | None, most: str, quiet: bool
+) -> None:
+    """Measure, show, write, compare: exit 1 if something is worse than it may be."""
+    from rich.console import Console
+
+    from ksmcluster.bench.show import shown_changes, shown_outcome
+    from ksmcluster.bench.tracker import changes, parse_share, read_baseline, to_json
+    from ksmcluster.printing import printed
+    from ksmcluster.progress import telling
+
+    share = parse_share(most)
+    if as_json and not as_json.parent.is_dir():
+        raise UserError(f"--json {as_json}: there is no directory {as_json.parent}; make it")
+    baseline = read_baseline(compare) if compare else None
+    with telling(Console(stderr=True), quiet=quiet) as tell:
+        outcome = measure(tell)
+    emit(printed(shown_outcome(outcome), Console()))
+    if as_json:
+        with replacing(as_json) as file:
+            file.write_text(to_json(outcome.measures))
+    if baseline is not None:
+        compared = changes(outcome.measures, baseline)
+        emit(printed(shown_changes(compared, share), Console()))
+        if any(change.share > share for change in compared):
+            raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""The tables [migration] and [[driver]] in scenarios of `ksmcluster simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from cluster.migration.spec import CompactionSpec
+from ksmcluster.config.compaction import (
+    SPEC,
+    Driver,
+    Migration,
+    MigrationCost,
+    Part,
+    cost_spec,
+    driver_problems,
+    driver_specs,
+    not_pageblocks,
+)
+from ksmcluster.config.machine import Machine
+from ksmcluster.config.tables import key
+
+#: How pages of processes are called among the drivers.
+PROCESSES = ("anon", "ksm")
+
+
+class KsmMigration(Migration):
+    """Compaction of the memory in which ksmd works."""
+
+    trigger: Literal["compact_memory", "proactive", "none"] = key(
+        SPEC["trigger"],
+        "When compactors work. `compact_memory`: after each full pass of ksmd, as if 1 were written to "
+        "/proc/sys/vm/compact_memory. `proactive`: kcompactd, after each full pass. `none`: never; memory "
+        "comes from the buddy allocator all the same.",
+    )
+    unmovable: Part = key(
+        SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."
+    )
+    cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
+
+
+def migration_problems(
+    machine: Machine, migration: KsmMigration | None, drivers: Sequence[Driver]
+) -> Iterator[tuple[str, str]]:
+    """What does not fit together."""
+    if migration is None:
+        if drivers:
+            yield "driver", "has no meaning without a table [migration]"
+        return
+    if wrong := not_pageblocks(machine.memory_per_node):
+        yield "machine.memory_per_node", f"{wrong}: there is a table [migration]"
+    for i, driver in enumerate(drivers):
+        if driver.name in PROCESSES:
+            yield f"driver[{i}].name", f'"{driver.name}" is what pages of processes are called'
+    yield from driver_problems(drivers, {"migration.unmovable": migration.unmovable})
+    if kept(migration, drivers) >= 1:
+        yield "driver", "nothing is left for the processes"
+    if 1 << migration.order > machine.memory_per_node:
+        yield "migration.order", "such a block is larger than the memory of a node"
+
+
+def kept(migration: KsmMigration | None, drivers: Sequence[Driver]) -> float:
+    """The least part of each node's memory that is not for processes."""
+    if migration is None:
+        return 0.0
+    return migration.unmovable + sum(driver.share * (1 - driver.discard) for driver in drivers)
+
+
+def to_migration_spec(
+    machine: Machine, migration: KsmMigration, drivers: Sequence[Driver], seed: int
+) -> CompactionSpec:
+    """What to simulate."""
+    return CompactionSpec(
+        nodes=machine.nodes,
+        pages_per_node=machine.memory_per_node,
+        drivers=driver_specs(drivers),
+        seed=seed,
+        cost=cost_spec(migration.cost),
+        **migration.model_dump(exclude={"cost"}),
+    )

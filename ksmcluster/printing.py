@@ -1,0 +1,29 @@
+"""What a console would show, as text."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+WIDTH = 80
+
+
+def printed(what: RenderableType, console: Console) -> str:
+    """What the console would show of it, in 80 columns."""
+    # Console.capture would touch the stream, which may be a full disk.
+    stream, console.file = console.file, io.StringIO()
+    console.width = WIDTH
+    console.print(what)
+    shown, console.file = console.file.getvalue(), stream
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+
+
+def plain_table(*heads: str) -> Table:
+    """An empty table: texts in the first column, numbers in the others."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    shown.add_column(f"  {heads[0]}", overflow="fold")
+    for head in heads[1:]:
+        shown.add_column(head, justify="right", no_wrap=True)
+    return shown
