@@ -26,7 +26,7 @@ from cluster.spec import PAGE_SIZE
 from cluster.topology import Distances
 from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
 from ksmcluster.printing import WIDTH, plain_table, printed
@@ -75,6 +75,7 @@ class CompactionResult:
             "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
             "seed": config.simulation.seed,
             "kernel": config.migration.kernel,
+            "trigger": config.migration.trigger,
             "nodes": config.machine.nodes,
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
@@ -133,6 +134,7 @@ def report(result: CompactionResult) -> RenderableType:
         f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} asked for": (
             _obtained(summary)
         ),
+        **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
         "Free blocks, all nodes": _blocks(summary),
         "Pages by driver": drivers(summary["by_driver"]),
         "Moved between nodes": result.relocations(),
@@ -151,12 +153,22 @@ def _heading(result: CompactionResult) -> Text:
     facts = (
         text.counted(summary["nodes"], "node"),
         f"kernel {summary['kernel']}",
-        f"mode {migration.mode}",
-        f"{text.counted(migration.compactors, 'compactor')} a node",
+        *_who(migration),
         f"seed {summary['seed']}",
     )
     lines = [Text(summary["title"], style="bold")] if summary["title"] else []
     return Text("\n").join([*lines, Text(", ".join(facts))])
+
+
+def _who(migration: TriggeredMigration) -> tuple[str, ...]:
+    match migration.trigger:
+        case "proactive":
+            return (f"kcompactd, proactiveness {migration.proactiveness}",)
+        case "direct":
+            modes = "async" if migration.mode == "async" else "async, then sync-light"
+            return f"direct compaction, {modes}", f"{text.counted(migration.compactors, 'allocator')} a node"
+        case _:
+            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:
@@ -189,6 +201,20 @@ def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
+def _direct(vmstat: Mapping[str, int]) -> Table:
+    table = plain_table("", "")
+    table.show_header = False
+    says = {
+        "compact_stall": "rounds of compaction that an allocation waited for",
+        "compact_success": "after which there was a block",
+        "compact_fail": "after which there was none",
+        "compact_deferred": "compactions put off, as they failed lately",
+    }
+    for name, what in says.items():
+        table.add_row(f"  {what}", f"{vmstat[name]:,}")
+    return table
+
+
 def contention(counts: Mapping[str, int]) -> Table:
     """How compactors were in each other's way."""
     table = plain_table("", "")
@@ -196,6 +222,7 @@ def contention(counts: Mapping[str, int]) -> Table:
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",
         "skipped_locked": "pages passed by: locked by another compactor",
+        "migrate_locked": "moves put off: locked by another compactor",
         "lock_waits": "waits for page locks",
     }
     for name, what in says.items():

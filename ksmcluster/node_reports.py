@@ -12,7 +12,7 @@ from cluster.migration.machine import NodeReport
 from cluster.spec import PAGE_SIZE
 
 #: Counters of `VmStat` that tell of contention.
-CONTENTION = ("skipped_isolated", "skipped_locked", "lock_waits")
+CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")
 #: The three states of memory: before, and compacted without and with pages that can move.
 STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable[[NodeReport], int]]] = {
     "before": ("before", lambda r: r.before, lambda r: r.obtained_before),

@@ -31,6 +31,14 @@ _FALLBACKS = {
 }
 
 
+def pages_of(heads: I64, sizes: I64) -> I64:
+    """All pages of these blocks, block after block. int64[n], int64[n] -> int64[sum(sizes)]."""
+    before = np.cumsum(sizes) - sizes
+    pages: I64 = np.repeat(heads - before, sizes)
+    pages += np.arange(len(pages))
+    return pages
+
+
 @dataclass(slots=True)
 class CompactionCache:
     """What a zone remembers from one compaction to the next (struct zone)."""
@@ -76,13 +84,16 @@ class Zone:
 
     def take(self, start: int, stop: int) -> I64:
         """Every free page of start..stop-1, which consists of whole free blocks and used pages. int64[n]."""
-        span = self.pages.order[start:stop]
-        taken: I64 = (span != USED).nonzero()[0] + start
-        span[:] = USED
-        self.pages.kind[taken] = Kind.FREE
-        self.pages.refcount[taken] = 1
-        self.free_pages -= len(taken)
+        taken: I64 = (self.pages.order[start:stop] != USED).nonzero()[0] + start
+        self.use(taken)
         return taken
+
+    def use(self, pfns: I64) -> None:
+        """These free pages, whole free blocks but for what is mended afterwards, are used now. int64[n]."""
+        self.pages.order[pfns] = USED
+        self.pages.kind[pfns] = Kind.FREE
+        self.pages.refcount[pfns] = 1
+        self.free_pages -= len(pfns)
 
     def heads(self, start: int, stop: int) -> I64:
         """First pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
@@ -109,6 +120,10 @@ class Zone:
         blocks = self.buddyinfo() << _ORDERS
         total = int(blocks.sum())
         return (total - int(blocks[order:].sum())) / total if total else 1.0
+
+    def fragmentation_score(self) -> int:
+        """Per cent of the free memory that is not in blocks of the size of a huge page."""
+        return int(self.unusable_index(PAGEBLOCK_ORDER) * 100)
 
     def has_block(self, order: int, types: tuple[MigrateType, ...]) -> bool:
         """Is there a free block of at least `order` in a pageblock of one of these types?"""
@@ -151,16 +166,11 @@ class Zone:
         order = self.pages.order
         heads = heads[np.lexsort((heads, order[heads]))]
         sizes = np.int64(1) << order[heads].astype(np.int64)
-        before = np.cumsum(sizes) - sizes
-        used = before < count
-        heads, sizes = heads[used], sizes[used]
-        starts = np.repeat(heads - before[used], sizes)
-        pfns = (starts + np.arange(len(starts)))[:count]
+        enough = int(np.searchsorted(np.cumsum(sizes), count)) + 1
+        heads, sizes = heads[:enough], sizes[:enough]
+        pfns = pages_of(heads, sizes)[:count]
         self.pages.stale[heads[-1] >> MAX_ORDER] = True
-        order[pfns] = USED
-        self.pages.kind[pfns] = Kind.FREE
-        self.pages.refcount[pfns] = 1
-        self.free_pages -= len(pfns)
+        self.use(pfns)
         return pfns
 
     def _blocks(self, order: int, types: tuple[MigrateType, ...]) -> I64:

@@ -25,11 +25,21 @@ from cluster.migration.control import (
     block_end,
     pageblock_start,
 )
+from cluster.migration.foresight import foresee
 from cluster.migration.free_scanner import FreeScanner
 from cluster.migration.memory import Memory
 from cluster.migration.migrate import Migration
-from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatable, isolated
-from cluster.migration.pages import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, TAIL, USED, MigrateType, PageMap
+from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatable, isolated, still_movable
+from cluster.migration.pages import (
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    PG_LOCKED,
+    TAIL,
+    USED,
+    MigrateType,
+    PageMap,
+)
+from cluster.migration.sweep import Sweep
 from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
@@ -45,8 +55,18 @@ class _Scan:
     end: int
     scanned: int = 0
     isolated: int = 0
+    peeked: I64 | None = None  #: pages that looked movable in the last step
     asking: Isolation | None = None
     fails_at: int | None = None  #: optimistic: the next page that cannot be isolated
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """Pages from `low` to the end of a pageblock that look movable, and what is foreseen of them."""
+
+    low: int
+    found: I64
+    again: I64
 
 
 class Compaction:
@@ -54,7 +74,7 @@ class Compaction:
 
     grain None: a step is a batch. grain n: a step is a lock or a driver call for at most n pages, so that any
     interleaving of several runs on the same zone can be played. A step in which a page to migrate or put back
-    is locked by someone else changes nothing but `vmstat.lock_waits`.
+    is locked by someone else, and has to be waited for, changes nothing: the run is `waiting`.
     """
 
     def __init__(
@@ -76,7 +96,8 @@ class Compaction:
         self.succeeded = 0
         self.failed = 0
         self._rules = rules
-        self._grain = grain
+        self._isolate_mode = self.request.isolate_mode
+        self.grain = grain
         self._trace = trace
         self._targets = FreeScanner(memory, self.control, trace)
         self._list = _NO_PAGES
@@ -89,11 +110,25 @@ class Compaction:
         self._putback: Putback | None = None
         self._end_after_putback = False
         self._canceled = False
+        self._sweep: Sweep | None = None
+        self._ahead: _Ahead | None = None
+        self._until: int | None = None
         self._start()
 
     @property
     def done(self) -> bool:
         return self.status != Status.CONTINUE
+
+    @property
+    def scanned(self) -> int:
+        """Pages that both scanners have looked at so far."""
+        return self.control.migrate_scanned + self.control.free_scanned
+
+    @property
+    def waiting(self) -> bool:
+        """The next step needs a page that someone else has locked."""
+        work = self._putback or self._migration
+        return work is not None and work.waiting
 
     @property
     def isolating(self) -> I64:
@@ -115,11 +150,27 @@ class Compaction:
         """End as soon as what is isolated is moved or put back."""
         self._canceled = True
 
-    def abandon(self) -> None:
-        """End at once, in the middle of anything: nothing more is moved, what is isolated is put back.
+    def advance(self, pages: int) -> None:
+        """Step until the migrate scanner is so many pages further, or a lock has to be waited for.
 
-        Isolated pages are locked by nobody else, so that this waits for nothing.
+        Nobody comes in between, so that steps are as large as they can be.
         """
+        grain, self._until = self.grain, self.control.migrate_pfn + pages
+        self._set_grain(None)
+        while not self.done and self.control.migrate_pfn < self._until:
+            self.step()
+            if self.waiting:
+                break
+        self._set_grain(grain)
+        self._until = None
+
+    def _set_grain(self, grain: int | None) -> None:
+        self.grain = grain
+        if self._migration is not None:
+            self._migration.grain = grain
+
+    def abandon(self) -> None:
+        """Nothing more is moved. What is isolated is put back by the steps from here on."""
         if self.done:
             return
         if self._scan is not None:
@@ -129,11 +180,9 @@ class Compaction:
             self._end_migration(self._migration)
             self._list = self._migration.left
             self._migration = None
-        if self._putback is not None:
-            self._putback.run()
-        Putback(self.memory, self._list).run()
-        self._putback, self._list = None, _NO_PAGES
-        self._finish(Status.CONTENDED)
+        left = self._list if self._putback is None else np.concatenate([self._putback.abandon(), self._list])
+        self._putback, self._list = Putback(self.memory, left, self.grain), _NO_PAGES
+        self._end_after_putback = True
 
     def _abandon_scan(self, scan: _Scan) -> None:
         if scan.asking is not None:
@@ -150,8 +199,37 @@ class Compaction:
             self._step_migration(self._migration)
         elif self._scan is not None:
             self._step_scan(self._scan)
+        elif self._unobserved:
+            self._step_sweep()
         else:
             self._step_choose()
+
+    @property
+    def _unobserved(self) -> bool:
+        """Batches can go together: nobody looks at them one by one, and none of them ends the run."""
+        whole = self.request.order == WHOLE_ZONE_ORDER and self.request.good_enough is None
+        return self.grain is None and whole and self._trace is None and self.memory.on_isolate is None
+
+    def _step_sweep(self) -> None:
+        """Batch after batch, as long as it is known what becomes of them."""
+        sweep = self._sweep = Sweep(self.memory, self._targets, self.request)
+        until = self.zone.end if self._until is None else self._until
+        while not (self.done or self._migration or self._putback or sweep.full):
+            if self.control.migrate_pfn >= until:
+                break
+            if self._scan is None:
+                self._step_choose()
+            else:
+                self._step_scan(self._scan)
+        self._carry_out(sweep)
+        self._sweep = self._ahead = None
+
+    def _carry_out(self, sweep: Sweep) -> None:
+        old, new, failed = sweep.carry_out()
+        if len(old):
+            self.moves.append((old, new))
+        self.succeeded += len(old)
+        self.failed += failed
 
     # beginning and end
 
@@ -194,6 +272,9 @@ class Compaction:
             return Status.COMPLETE if c.whole_zone else Status.PARTIAL_SKIPPED
         if self._canceled:
             return Status.CONTENDED
+        if self.request.good_enough is not None:
+            reached = self.zone.fragmentation_score() <= self.request.good_enough
+            return Status.SUCCESS if reached else Status.CONTINUE
         if order == WHOLE_ZONE_ORDER or c.migrate_pfn % PAGEBLOCK_PAGES:
             return Status.CONTINUE
         stealing = self.request.migratetype == MigrateType.MOVABLE or order >= PAGEBLOCK_ORDER // 2
@@ -235,39 +316,86 @@ class Compaction:
 
     def _suitable_source(self, pfn: int) -> bool:
         """suitable_migration_source(): async direct compaction keeps to pageblocks of the type asked for."""
-        pages = self.zone.pages
-        if pages.compound[pfn] >= PAGEBLOCK_ORDER:
-            return False
-        block = pages.pageblock_type[pfn >> PAGEBLOCK_ORDER]
-        return not self.request.optimistic or bool(block == self.request.migratetype)
+        if not self.request.optimistic:
+            return True
+        return bool(self.zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == self.request.migratetype)
 
     def _step_scan(self, scan: _Scan) -> None:
         """Isolate the next pages of the pageblock; at its end, or with a full batch, migrate them."""
         if scan.asking is not None:
             self._take_granted(scan, scan.asking)
+        elif scan.peeked is not None:
+            self._lock(scan, scan.peeked)
         elif scan.low == scan.end:
             self._end_scan(scan)
         else:
-            self._ask(scan)
-            if scan.asking is not None and self._grain is None:
-                self._take_granted(scan, scan.asking)
+            self._peek(scan)
 
-    def _ask(self, scan: _Scan) -> None:
-        """Lock the next pages that look movable; without any, pass to the end of the block or pageblock."""
-        pages, mode = self.zone.pages, self.request.isolate_mode
+    def _peek(self, scan: _Scan) -> None:
+        """The next pages that look movable; without any, pass to the end of the block or pageblock."""
+        pages, mode = self.zone.pages, self._isolate_mode
         end, scan.fails_at = scan.end, None
         if self.request.optimistic:
             end = min(block_end(scan.low, self.request.order), end)
             scan.fails_at = _first_failing(pages, scan.low, end, isolatable(pages, scan.low, end, mode))
+        if self._sweep is not None and self._foreseen(scan, self._sweep):
+            return
         found = isolatable(pages, scan.low, end if scan.fails_at is None else scan.fails_at, mode)
-        wanted = len(found) if self._rescan else COMPACT_CLUSTER_MAX - len(self._list)
-        chunk = found[: wanted if self._grain is None else min(wanted, self._grain)]
+        wanted = self._wanted(found)
+        chunk = found[: wanted if self.grain is None else min(wanted, self.grain)]
         if len(chunk) == 0:
             self._pass_over(scan, end)
             return
         self._advance(scan, int(chunk[-1]) + 1)
-        scan.asking = Isolation(self.memory, chunk, mode)
-        scan.asking.begin()
+        scan.peeked = chunk
+        if self.grain is None:
+            self._take_granted(scan, self._lock(scan, chunk))
+
+    def _wanted(self, found: I64) -> int:
+        return len(found) if self._rescan else COMPACT_CLUSTER_MAX - len(self._list)
+
+    def _lock(self, scan: _Scan, chunk: I64) -> Isolation:
+        """Others may have isolated, moved or freed some of the pages since they were looked at."""
+        scan.peeked = None
+        pfns = still_movable(self.zone.pages, chunk)
+        isolation = scan.asking = Isolation(self.memory, pfns, self._isolate_mode)
+        isolation.begin()
+        return isolation
+
+    def _foreseen(self, scan: _Scan, sweep: Sweep) -> bool:
+        """The next batch becomes part of the sweep, if it is known what becomes of it."""
+        ahead = self._look_ahead(scan)
+        if ahead is None:
+            self._carry_out(sweep)
+            return False
+        wanted = self._wanted(ahead.found)
+        batch, again = ahead.found[:wanted][::-1], ahead.again[:wanted][::-1]
+        self._ahead = None
+        if len(batch) == wanted and not self._rescan:
+            self._advance(scan, int(batch[0]) + 1)
+            if scan.low < scan.end:
+                self._ahead = _Ahead(scan.low, ahead.found[wanted:], ahead.again[wanted:])
+        else:
+            self._advance(scan, scan.end)
+        scan.isolated += len(batch)
+        self._list = batch
+        self._end_scan(scan, again)
+        return True
+
+    def _look_ahead(self, scan: _Scan) -> _Ahead | None:
+        """What there is in the rest of the pageblock, if all of it is foreseen."""
+        pages, ahead = self.zone.pages, self._ahead
+        if len(self._list):
+            return None
+        if ahead is not None and ahead.low == scan.low:
+            return ahead
+        found = isolatable(pages, scan.low, scan.end, self._isolate_mode)
+        if len(found) == 0:
+            return _Ahead(scan.low, found, found)
+        if pages.any_flag(found, PG_LOCKED):
+            return None
+        again = foresee(self.memory, found, self.request.mode)
+        return None if again is None else _Ahead(scan.low, found, again)
 
     def _advance(self, scan: _Scan, stop: int) -> None:
         scan.scanned += steps(self.zone.pages, scan.low, stop)
@@ -288,7 +416,7 @@ class Compaction:
         scan.low = min(block_end(scan.low - 1, self.request.order), scan.end)
         scan.isolated = 0
         if len(self._list):
-            self._putback = Putback(self.memory, self._list, self._grain)
+            self._putback = Putback(self.memory, self._list, self.grain)
             self._list = _NO_PAGES
 
     def _take_granted(self, scan: _Scan, isolation: Isolation) -> None:
@@ -303,7 +431,7 @@ class Compaction:
         elif len(self._list) >= COMPACT_CLUSTER_MAX and not self._rescan:
             self._end_scan(scan)
 
-    def _end_scan(self, scan: _Scan) -> None:
+    def _end_scan(self, scan: _Scan, again: I64 | None = None) -> None:
         c = self.control
         self._scan = None
         c.migrate_pfn = scan.low
@@ -320,10 +448,23 @@ class Compaction:
         self._update_cached = False
         self._last_migrated_pfn = self._iteration_start
         c.wanted = len(self._list)
+        if again is not None and self._sweep is not None and self._plan(self._sweep, again):
+            return
         rules, mode = self._rules.migrate, self.request.mode
         self._migration = Migration(
-            self.memory, self._list, self._targets, mode, rules, self._grain, self.zone.free
+            self.memory, self._list, self._targets, mode, rules, self.grain, self.zone.free
         )
+
+    def _plan(self, sweep: Sweep, again: I64) -> bool:
+        """Let the sweep have the batch; without enough targets, isolate it and go on step by step."""
+        if sweep.add(self._list, again):
+            self._list = _NO_PAGES
+            return True
+        self._carry_out(sweep)
+        isolation = Isolation(self.memory, self._list[::-1], self._isolate_mode)
+        isolation.begin()
+        isolation.finish()
+        return False
 
     def _isolated_nothing(self) -> None:
         if self._update_cached:
@@ -357,7 +498,7 @@ class Compaction:
     def _after_failure(self, migration: Migration) -> None:
         """What is left goes back; a run without memory ends, unless the scanners met."""
         c = self.control
-        self._putback = Putback(self.memory, migration.left, self._grain)
+        self._putback = Putback(self.memory, migration.left, self.grain)
         if migration.error == -errno.ENOMEM and not c.scanners_met():
             self._end_after_putback = True
         elif self.request.optimistic:
@@ -384,15 +525,12 @@ class Compaction:
 
 
 def steps(pages: PageMap, start: int, stop: int) -> int:
-    """Pages that the migrate scanner looks at: free blocks and compound pages once each."""
+    """Pages that the migrate scanner looks at: free blocks once each."""
     span = pages.order[start:stop]
     count = stop - start - int(np.count_nonzero(span == TAIL))
     if span[0] == TAIL:
         inside = span != TAIL
         count += int(np.argmax(inside)) if inside.any() else len(span)
-    compound = pages.compound[start:stop]
-    if compound.any():
-        count -= int(((1 << compound[compound > 0].astype(np.int64)) - 1).sum())
     return count
 
 

@@ -50,7 +50,8 @@ RULES = {
 class Request:
     """What a compaction is for; the defaults are those of /proc/sys/vm/compact_memory.
 
-    `direct`: for an allocation that waits for it. `unevictable`: move such LRU pages too.
+    `direct`: for an allocation that waits for it. `good_enough`: kcompactd's, the score at which
+    it ends. `unevictable`: move such LRU pages too.
     """
 
     mode: MigrateMode = MigrateMode.SYNC
@@ -59,6 +60,7 @@ class Request:
     whole_zone: bool = True
     ignore_skip_hint: bool = True
     direct: bool = False
+    good_enough: int | None = None
     unevictable: bool = False
 
     @property
@@ -83,6 +85,7 @@ class Control:
     free_pfn: int = 0
     whole_zone: bool = True
     wanted: int = 0  #: pages of the batch that needs targets
+    owed: int = 0  #: pages of the batch that are free as soon as their targets are in use
     migrate_scanned: int = 0
     free_scanned: int = 0
     # the fast searches
@@ -92,6 +95,11 @@ class Control:
 
     def __post_init__(self) -> None:
         self.search_order = self.request.order
+
+    @property
+    def free_pages(self) -> int:
+        """Of the zone, for comparisons with its watermark."""
+        return self.zone.free_pages + self.owed
 
     def hinted(self, pfn: int) -> bool:
         """The pageblock had nothing to isolate lately, and that counts in this run."""

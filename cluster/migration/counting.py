@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cluster.migration.memory import Memory
-from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations
+from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations, foreseeing
 from cluster.words import I64, Bool
 
 GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
@@ -51,18 +51,32 @@ class Counted:
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         granted = self._inner.isolate_page(pages, mode)
         self._failed[pages] = False
-        self.counts.isolated += int(np.count_nonzero(granted))
-        self.counts.refused += int(np.count_nonzero(~granted))
+        count = int(np.count_nonzero(granted))
+        self.counts.isolated += count
+        self.counts.refused += len(pages) - count
         return granted
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         answers = self._inner.migrate_page(newpages, pages, mode)
         tried = pages[: len(answers)]
         self.attempts += len(tried)
-        self.counts.moved += int(np.count_nonzero(answers == 0))
+        self.counts.moved += len(tried) - int(np.count_nonzero(answers))
         self.counts.retried += int(np.count_nonzero(self._failed[tried]))
         self._failed[tried] = answers != 0
         return answers
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        inner = foreseeing(self._inner)
+        return None if inner is None else inner.foresee(pages, mode)
+
+    def tried(self, pages: I64, times: I64) -> None:
+        if (inner := foreseeing(self._inner)) is not None:
+            inner.tried(pages, times)
+        attempts = int(times.sum())
+        failed = pages[times > 0]
+        self.attempts += attempts
+        self.counts.retried += attempts - int(np.count_nonzero(~self._failed[failed]))
+        self._failed[failed] = True
 
     def putback_page(self, pages: I64) -> None:
         self.counts.failed += int(np.count_nonzero(self._failed[pages]))

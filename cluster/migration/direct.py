@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -42,8 +43,10 @@ class Allocation:
     pfn: int | None = field(init=False, default=None)
     done: bool = field(init=False, default=False)
     moves: list[tuple[I64, I64]] = field(init=False, default_factory=list)
+    scanned: int = field(init=False, default=0)
+    running: Compaction | None = field(init=False, default=None)
     _left: list[tuple[MigrateMode, list[Zone]]] = field(init=False)
-    _running: Compaction | None = field(init=False, default=None)
+    _stalled: bool = field(init=False, default=False)  #: in this mode, not all zones were unsuitable
 
     def __post_init__(self) -> None:
         self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
@@ -57,10 +60,11 @@ class Allocation:
 
     def step(self) -> None:
         """The next piece of work."""
-        if self._running is not None:
-            self._running.step()
-            if self._running.done:
-                self._after(self._running)
+        if self.running is not None:
+            if not self.running.done:
+                self.running.step()
+            if self.running.done:
+                self._after(self.running)
         elif not self._left:
             self.done = True
         elif not self._left[0][1]:
@@ -69,28 +73,44 @@ class Allocation:
         else:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
 
+    def abandon(self) -> None:
+        """It fails. Further steps put back what is isolated."""
+        self._left = []
+        if self.running is not None:
+            self.running.abandon()
+
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
-        if deferred(zone, self.order) or suitable(zone, self.order) != Status.CONTINUE:
+        if deferred(zone, self.order):
+            self._stalled = True
+            self.memory.vmstat.compact_deferred += 1
             return
+        if suitable(zone, self.order) != Status.CONTINUE:
+            return
+        self._stalled = True
         if restarting(zone, self.order):
             reset_isolation_suitable(zone)
         request = Request(
             mode, self.order, self.migratetype, whole_zone=False, ignore_skip_hint=False, direct=True
         )
-        self._running = Compaction(self.memory, zone, request, rules=self.rules, grain=self.grain)
+        self.running = Compaction(self.memory, zone, request, rules=self.rules, grain=self.grain)
 
     def _after(self, compaction: Compaction) -> None:
-        self._running = None
+        self.running = None
         self.moves += compaction.moves
+        self.scanned += compaction.scanned
         zone, mode = compaction.zone, compaction.request.mode
         if compaction.status == Status.SUCCESS:
             defer_reset(zone, self.order, allocated=False)
-            self._left[0][1].clear()
+            if self._left:
+                self._left[0][1].clear()
         elif mode != MigrateMode.ASYNC and compaction.status != Status.CONTENDED:
             defer(zone, self.order)
 
     def _attempted(self) -> None:
         """All zones were tried in one mode: is there a block now?"""
+        if not self._stalled:
+            return
+        self._stalled = False
         self.memory.vmstat.compact_stall += 1
         self._try_alloc()
         if self.pfn is None:
@@ -192,43 +212,63 @@ class Proactive:
     `step` until `done`. proactiveness: vm.compaction_proactiveness, 0..100.
     """
 
-    def __init__(self, memory: Memory, proactiveness: int, rules: CompactionRules = RULES["6.1"]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        proactiveness: int,
+        rules: CompactionRules = RULES["6.1"],
+        grain: int | None = None,
+    ) -> None:
         self.memory = memory
         self.moves: list[tuple[I64, I64]] = []
         self.done = proactiveness == 0
+        self.running: Compaction | None = None
+        self._scanned = 0
         self._rules = rules
+        self._grain = grain
         self._low = max(100 - proactiveness, 5)
         self._zones: list[Zone] = []
-        self._running: Compaction | None = None
         self._before: int | None = None
+
+    @property
+    def waiting(self) -> bool:
+        return self.running is not None and self.running.waiting
+
+    @property
+    def scanned(self) -> int:
+        return self._scanned + (self.running.scanned if self.running is not None else 0)
 
     def run(self) -> None:
         """All of it, nobody else in between."""
         while not self.done:
             self.step()
 
+    def advance(self, pages: int) -> None:
+        """Many steps, with nobody in between; as `Compaction.advance`."""
+        advance(self, pages)
+
+    def abandon(self) -> None:
+        """No further round. Further steps put back what is isolated."""
+        self._zones, self._low = [], 100
+        if self.running is not None:
+            self.running.abandon()
+
     def step(self) -> None:
         """The next piece of work."""
-        if self._running is not None:
-            self._running.step()
-            if self._running.done or self._good_enough(self._running.zone):
-                self._running = self._leave(self._running)
+        if self.running is not None:
+            if not self.running.done:
+                self.running.step()
+            if self.running.done:
+                self.moves += self.running.moves
+                self._scanned += self.running.scanned
+                self.running = None
         elif self._zones:
-            zone = self._zones.pop(0)
-            request = Request(MigrateMode.SYNC_LIGHT)
-            self._running = Compaction(self.memory, zone, request, rules=self._rules)
+            request = Request(MigrateMode.SYNC_LIGHT, good_enough=self._low)
+            self.running = Compaction(
+                self.memory, self._zones.pop(0), request, rules=self._rules, grain=self._grain
+            )
         else:
             self._next_round()
-
-    def _leave(self, compaction: Compaction) -> Compaction | None:
-        if not compaction.done:
-            compaction.cancel()
-            return compaction
-        self.moves += compaction.moves
-        return None
-
-    def _good_enough(self, zone: Zone) -> bool:
-        return fragmentation_score(zone) <= self._low
 
     def _next_round(self) -> None:
         """Again, if memory is fragmented enough and the round before was of use."""
@@ -242,9 +282,33 @@ class Proactive:
 
     def _weighted(self, zone: Zone) -> int:
         total = sum(other.end - other.start for other in self.memory.zones)
-        return fragmentation_score(zone) * (zone.end - zone.start) // (total + 1)
+        return zone.fragmentation_score() * (zone.end - zone.start) // (total + 1)
 
 
-def fragmentation_score(zone: Zone) -> int:
-    """Per cent of the free memory that is not in blocks of the size of a huge page."""
-    return int(zone.unusable_index(PAGEBLOCK_ORDER) * 100)
+class Runs(Protocol):
+    """Runs one compaction after the other."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def waiting(self) -> bool: ...
+
+    @property
+    def running(self) -> Compaction | None: ...
+
+    def step(self) -> None: ...
+
+
+def advance(runs: Runs, pages: int) -> None:
+    """Step until its compactions have scanned about so many pages, or a lock has to be waited for."""
+    while not runs.done and pages > 0:
+        run = runs.running
+        if run is None or run.done:
+            runs.step()
+            continue
+        before = run.scanned
+        run.advance(pages)
+        pages -= max(run.scanned - before, 1)
+        if runs.waiting:
+            return

@@ -130,7 +130,7 @@ class _Search:
         for order in [*range(first, -1, -1), *range(c.request.order - 1, first, -1)]:
             if (block := self._pick(order)) is None:
                 continue
-            if c.zone.free_pages <= c.zone.watermark_min + (1 << order):
+            if c.free_pages <= c.zone.watermark_min + (1 << order):
                 break
             self.found = block
             self.scanned += (1 << order) - 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 from cluster.migration.memory import Memory
-from cluster.migration.movable import IsolateMode, LruPages, MigrateMode
+from cluster.migration.movable import FOREVER, IsolateMode, LruPages, MigrateMode
 from cluster.migration.pages import OWNER_SHIFT, Kind
 from cluster.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
 
@@ -64,6 +64,11 @@ class MovableFrames(Frames, LruPages):
             column[newpages] = column[pages]
         self._forget(pages)
         return answers
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        if (self.pins[pages] > self.cached[pages]).any():
+            return None
+        return np.where(self.unfound[pages] > 0, FOREVER, 0)
 
     # Frames
 

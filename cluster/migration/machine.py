@@ -12,19 +12,19 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from cluster.migration.compaction import Compaction
-from cluster.migration.control import RULES, Request
+from cluster.migration.control import RULES
 from cluster.migration.counting import Counted, MoveCounts
 from cluster.migration.fill import Filled, filled
 from cluster.migration.memory import VmStat
-from cluster.migration.movable import MigrateMode
 from cluster.migration.relocation import Carried, Carry, NodeRelocations, NodeTransfers, Order
 from cluster.migration.relocator import Owners, Relocator, settle
 from cluster.migration.spec import CompactionSpec
 from cluster.migration.transfer import Letter
+from cluster.migration.triggers import Requests, Worker, make_worker
 from cluster.words import I64
 
-MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
+#: Single steps at the end of a turn, at most.
+_MOST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class NodeReport:
 class _Session:
     """A compactor's run, and what it cost so far: calls for pages, pages moved."""
 
-    run: Compaction
+    run: Worker
     attempts: int = 0
     moved: int = 0
 
@@ -86,7 +86,7 @@ class NodeMemory:
         self.memory = filled.memory
         self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
         self.transfers = self._transfers()
-        self._compactors = [_Compactor() for _ in range(spec.compactors)]
+        self._compactors = [_Compactor() for _ in range(spec.workers)]
         self.begin()
 
     def begin(self) -> None:
@@ -94,6 +94,9 @@ class NodeMemory:
         self.before = self.memory.zones[0].buddyinfo()
         self.memory.vmstat = VmStat()
         self.abandoned = 0
+        self.requests = Requests(self.spec.attempts)
+        self._abandoned: list[Worker] = []
+        self._chance = np.random.default_rng((self.spec.seed, self.node))
         for counted in self._counted.values():
             counted.begin()
         for compactor in self._compactors:
@@ -120,19 +123,35 @@ class NodeMemory:
             return False
         session = compactor.session = compactor.session or self._begin()
         attempts, moved = self._work_done()
-        for _ in range(self.spec.turn):
-            if session.run.done:
-                break
-            session.run.step()
+        self._steps(session.run)
+        self.put_back()
         attempts_now, moved_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
         return session.run.done
 
+    def _steps(self, run: Worker) -> None:
+        """Part of the memory in one go, then single steps: others find it in the middle of something."""
+        if self._chance.integers(2):
+            run.advance(self.spec.turn)
+        for _ in range(int(self._chance.integers(1, _MOST_STEPS + 1))):
+            if run.done:
+                break
+            run.step()
+            if run.waiting:
+                break
+
+    def put_back(self) -> None:
+        """What abandoned compactors had isolated goes back, as soon as nobody has it locked."""
+        for run in self._abandoned:
+            while not run.done:
+                run.step()
+                if run.waiting:
+                    break
+        self._abandoned = [run for run in self._abandoned if not run.done]
+
     def _begin(self) -> _Session:
-        request = Request(MODES[self.spec.mode])
-        rules, zone = RULES[self.spec.kernel], self.memory.zones[0]
-        return _Session(Compaction(self.memory, zone, request, rules=rules, grain=self.spec.batch))
+        return _Session(make_worker(self.memory, self.requests, self.spec))
 
     def _work_done(self) -> tuple[int, int]:
         counted = self._counted.values()
@@ -148,6 +167,8 @@ class NodeMemory:
         if compactor.session is not None:
             self.abandoned += not compactor.session.run.done
             compactor.session.run.abandon()
+            self._abandoned.append(compactor.session.run)
+            self.put_back()
             compactor.ended.append(compactor.session)
             compactor.session = None
 
@@ -157,10 +178,9 @@ class NodeMemory:
         _rounds(self.spec, _compactors(self.spec, [self.node]), crew)
 
     def obtain(self) -> int:
-        """Ask for the scenario's blocks, without any further compaction; how many there are.
-
-        They are given back.
-        """
+        """How many of the scenario's blocks compactors have got; or can be had now, and are given back."""
+        if self.spec.trigger == "direct":
+            return self.requests.obtained
         got = [self.memory.alloc(self.spec.order) for _ in range(self.spec.attempts)]
         blocks = [pfn for pfn in got if pfn is not None]
         for pfn in blocks:
@@ -169,16 +189,15 @@ class NodeMemory:
 
     def seconds(self) -> float:
         """Simulated time until the last compactor was done; they work side by side."""
-        return max(sum(map(self._ns, self._sessions(c))) for c in self._compactors) / 1e9
+        return max((sum(map(self._ns, self._sessions(c))) for c in self._compactors), default=0) / 1e9
 
     @staticmethod
     def _sessions(compactor: _Compactor) -> list[_Session]:
         return [*compactor.ended, *([compactor.session] if compactor.session else [])]
 
     def _ns(self, session: _Session) -> float:
-        cost, control = self.spec.cost, session.run.control
-        scanned = control.migrate_scanned + control.free_scanned
-        return scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
+        cost = self.spec.cost
+        return session.run.scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
 
     def twin(self) -> NodeMemory:
         """A copy of this memory as it is now, in which no driver's page can move."""
@@ -245,6 +264,8 @@ class Memories:
 
     def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
         """Its nodes answer these letters."""
+        for turn in turns:
+            self.memories[turn.node].put_back()
         pairs = zip(turns, letters, strict=True)
         return [self._transfers(turn.node).carry(turn, letter) for turn, letter in pairs]
 
@@ -305,8 +326,7 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
 
 def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[int]]:
     """Those of each node, if there are any."""
-    count = 0 if spec.trigger == "none" else spec.compactors
-    return {node: list(range(count)) for node in nodes if count}
+    return {node: list(range(spec.workers)) for node in nodes if spec.workers}
 
 
 def _rounds(

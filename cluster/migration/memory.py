@@ -29,10 +29,12 @@ class VmStat:
     compact_stall: int = 0
     compact_fail: int = 0
     compact_success: int = 0
+    compact_deferred: int = 0  #: zones not compacted for a request, as that failed lately
     # contention
     skipped_isolated: int = 0  #: pages passed by because another compactor has them
     skipped_locked: int = 0  #: isolations that failed at the page lock
-    lock_waits: int = 0  #: steps in which a page to migrate or put back was locked by another
+    migrate_locked: int = 0  #: attempts to move that found the page locked, and were put off
+    lock_waits: int = 0  #: waits for a page to move or put back that was locked by another
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

@@ -14,12 +14,19 @@ from typing import Protocol
 
 import numpy as np
 
+from cluster.migration import foresight
+from cluster.migration.foresight import MAX_PASSES
 from cluster.migration.memory import Memory
-from cluster.migration.movable import MigrateMode, MovableOperations, PageStateError, Putback, first_owner
+from cluster.migration.movable import (
+    MigrateMode,
+    MovableOperations,
+    PageStateError,
+    Putback,
+    first_owner,
+)
 from cluster.migration.pages import PG_ISOLATED, PG_LOCKED
 from cluster.words import I64
 
-MAX_PASSES = 10  #: migrate calls for a page that answers -EAGAIN
 WAIT_AFTER_PASS = 2  #: in later passes a locked page is waited for, unless the mode is async
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 
@@ -27,8 +34,11 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 class Targets(Protocol):
     """Where new pages come from: used (reference 1), unlocked, without any owner."""
 
-    def take(self, count: int) -> I64:
-        """At most `count` new pages, at least one if there is any at all. int64[0..count]."""
+    def take(self, count: int, owed: int = 0) -> I64:
+        """At most `count` new pages, at least one if there is any at all. int64[0..count].
+
+        owed: pages that will be free once targets taken before are in use.
+        """
 
     def give_back(self, pfns: I64) -> None:
         """Those of the pages taken last that were not used, in the order in which they came."""
@@ -48,8 +58,9 @@ class Migration:
     """One call of migrate_pages(). `step` until `done`; then `left` are still isolated, for the caller.
 
     With a `grain`, a step handles at most so many pages, locking them in one step and calling the driver in
-    the next; without, a step is as many pages as one driver call can take. `moves` are (sources, targets).
-    `error`: number of pages that failed, or -ENOMEM.
+    the next; without, a step is as many pages as one driver call can take. If all answers of a batch are
+    foreseen, it is one such step, retries included. `moves` are (sources, targets). `error`: number of pages
+    that failed, or -ENOMEM.
     """
 
     def __init__(
@@ -67,26 +78,29 @@ class Migration:
         self._targets = targets
         self._mode = mode
         self._rules = rules
-        self._grain = grain
+        self.grain = grain
         self._waiting = pfns
         self._list = _NO_PAGES
         self._retry: list[int] = []
         self._given_up: list[int] = []
         self._pass = 0
         self._in_flight: tuple[MovableOperations, I64, I64] | None = None
+        self._foreseen = _NO_PAGES
+        self._careful = False
         self._putback: Putback | None = None
         self.moves: list[tuple[I64, I64]] = []
         self.succeeded = 0
         self.failed = 0
         self.error = 0
         self.done = False
+        self.waiting = False  #: for a page that someone else has locked
         self.left = _NO_PAGES
         self._next_batch()
 
     @property
     def locked(self) -> I64:
         """Pages whose driver is being asked to move them."""
-        return _NO_PAGES if self._in_flight is None else self._in_flight[1]
+        return self._foreseen if self._in_flight is None else self._in_flight[1]
 
     def run(self) -> None:
         """All of it; only where nobody else can hold a lock."""
@@ -97,11 +111,15 @@ class Migration:
         """The next piece of work; none if a page is locked by someone else and has to be waited for."""
         if self._in_flight is not None:
             self._move(*self._in_flight)
+        elif len(self._foreseen):
+            self._move_foreseen(self._foreseen)
         elif self._putback is not None:
             self._putback.step()
+            self.waiting = self._putback.waiting
             self._putback = None if self._putback.done else self._putback
         elif len(self._list):
-            self._begin()
+            if not self._begin_foreseen():
+                self._begin()
         elif self._retry and self._pass + 1 < MAX_PASSES:
             self._list, self._retry = np.array(self._retry, np.int64), []
             self._pass += 1
@@ -114,8 +132,10 @@ class Migration:
             _operations, chunk, new = self._in_flight
             self._in_flight = None
             self._undo(chunk, new)
+        self._unlock(self._foreseen)
+        self._foreseen = _NO_PAGES
         if self._putback is not None:
-            self._putback.run()
+            self._given_up += self._putback.abandon().tolist()
             self._putback = None
         if not self.done:
             self._finish()
@@ -151,27 +171,29 @@ class Migration:
     def _begin(self) -> None:
         """Lock the next pages and their targets, all of one owner."""
         pages = self._memory.pages
-        chunk = self._list[: self._grain]
-        counts = pages.refcount[chunk]
-        if counts.min() == 1:
-            freed = counts == 1
+        chunk = self._list[: self.grain]
+        freed = pages.refcount[chunk] == 1
+        if np.count_nonzero(freed):
             if freed[0]:
                 self._drop_freed(chunk[: _leading(freed)])
                 return
             chunk = chunk[: _leading(~freed)]
-        if pages.any_locked(chunk):
+        if pages.any_flag(chunk, PG_LOCKED):
             chunk = chunk[: _leading(~pages.locked(chunk))]
             if len(chunk) == 0:
                 self._meet_lock()
                 return
-        word, chunk = first_owner(pages, chunk)
+        self.waiting = False
+        self._begin_run(*first_owner(pages, chunk))
+
+    def _begin_run(self, word: int, chunk: I64) -> None:
         new = self._targets.take(len(chunk))
         if len(new) == 0:
             self._out_of_memory()
             return
         chunk = chunk[: len(new)]
-        pages.flags[chunk] |= PG_LOCKED
-        pages.flags[new] = PG_LOCKED
+        self._memory.pages.flags[chunk] |= PG_LOCKED
+        self._memory.pages.flags[new] = PG_LOCKED
         self._dispatch(word, chunk, new)
 
     def _dispatch(self, word: int, chunk: I64, new: I64) -> None:
@@ -180,7 +202,7 @@ class Migration:
             self._drop_cleared(chunk, new)
             return
         self._in_flight = (operations, chunk, new)
-        if self._grain is None:
+        if self.grain is None:
             self._move(operations, chunk, new)
 
     def _drop_freed(self, chunk: I64) -> None:
@@ -200,10 +222,14 @@ class Migration:
 
     def _meet_lock(self) -> None:
         """trylock_page() failed for the next page."""
-        self._memory.vmstat.lock_waits += 1
+        vmstat = self._memory.vmstat
         if self._mode == MigrateMode.ASYNC or self._pass <= WAIT_AFTER_PASS:
+            vmstat.migrate_locked += 1
             self._retry.append(int(self._list[0]))
             self._list = self._list[1:]
+        elif not self.waiting:
+            vmstat.lock_waits += 1
+            self.waiting = True
 
     def _move(self, operations: MovableOperations, chunk: I64, new: I64) -> None:
         """Call the driver and act on its answers."""
@@ -224,29 +250,70 @@ class Migration:
             self._failed(int(chunk[moved]), answer)
 
     def _undo(self, chunk: I64, new: I64) -> None:
-        pages = self._memory.pages
-        pages.flags[chunk] &= ~np.uint8(PG_LOCKED)
-        pages.flags[new] = 0
+        self._unlock(chunk)
+        self._memory.pages.flags[new] = 0
         self._targets.give_back(new)
 
+    def _unlock(self, pfns: I64) -> None:
+        self._memory.pages.flags[pfns] &= ~np.uint8(PG_LOCKED)
+
     def _complete(self, old: I64, new: I64) -> None:
-        """The old pages are free, the new ones their owner's, or free if the driver took none."""
-        pages = self._memory.pages
-        pages.flags[new] &= ~np.uint8(PG_LOCKED)
-        pages.kind[new] = pages.kind[old]
-        self._free(old)
-        words = pages.mapping[new]
-        if words.min() == 0:
-            self._memory.free(new[words == 0])
+        settle(self._memory, old, new, self._free)
         self.moves.append((old, new))
         self.succeeded += len(old)
+
+    # answers known beforehand
+
+    def _rest(self) -> tuple[I64, I64 | None]:
+        """What is left of the batch, in the order of the attempts, and the passes behind them."""
+        if not self._pass and not self._retry:
+            return self._list, None
+        made = np.repeat([self._pass + 1, self._pass], [len(self._retry), len(self._list)])
+        return np.concatenate([np.array(self._retry, np.int64), self._list]), made
+
+    def _begin_foreseen(self) -> bool:
+        """Lock the rest of the batch, if it is known what its owners will answer."""
+        pages = self._memory.pages
+        batch, _made = self._rest()
+        if self._careful or (self.grain is not None and len(batch) > self.grain):
+            return False
+        if pages.any_flag(batch, PG_LOCKED) or np.count_nonzero(pages.refcount[batch] == 1):
+            return False
+        if foresight.foresee(self._memory, batch, self._mode) is None:
+            return False
+        self.waiting = False
+        pages.flags[batch] |= PG_LOCKED
+        self._foreseen = batch
+        if self.grain is None:
+            self._move_foreseen(batch)
+        return True
+
+    def _move_foreseen(self, batch: I64) -> None:
+        """All attempts that are left."""
+        self._foreseen = _NO_PAGES
+        again = foresight.foresee(self._memory, batch, self._mode)
+        if again is None:
+            # a driver has learnt something since the pages were locked
+            self._unlock(batch)
+            self._careful = True
+            return
+        plan = foresight.plan(batch, again, self._targets, made=self._rest()[1])
+        foresight.carry_out(self._memory, plan, self._mode)
+        if len(plan.old):
+            self._complete(plan.old, plan.new)
+        self._retry, self._list = plan.retry.tolist(), plan.untried
+        self._unlock(plan.retry)
+        self._unlock(plan.untried)
+        self._pass = MAX_PASSES - 1
+        if len(plan.untried):
+            self._out_of_memory()
 
     def _failed(self, pfn: int, answer: int) -> None:
         if answer == -errno.EAGAIN:
             self._retry.append(pfn)
             return
         if self._rules.putback_at_once and answer != -errno.ENOMEM:
-            self._putback = Putback(self._memory, np.array([pfn]), self._grain)
+            self._putback = Putback(self._memory, np.array([pfn]), self.grain)
         else:
             self._given_up.append(pfn)
         if answer == -errno.ENOMEM:
@@ -254,6 +321,17 @@ class Migration:
             return
         self.failed += 1
         self.error += 1
+
+
+def settle(memory: Memory, old: I64, new: I64, free: Callable[[I64], None]) -> None:
+    """After the driver: the old pages are free, the new ones its own, or free if it took none. int64[n]."""
+    pages = memory.pages
+    pages.flags[new] &= ~np.uint8(PG_LOCKED)
+    pages.kind[new] = pages.kind[old]
+    free(old)
+    unused = pages.mapping[new] == 0
+    if np.count_nonzero(unused):
+        memory.free(new[unused])
 
 
 def _leading(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
+from cluster.errors import SimulationError
 from cluster.frames import PAGE_MAPPING_MOVABLE
 from cluster.migration.memory import Memory
 from cluster.migration.pages import (
@@ -28,6 +29,10 @@ from cluster.words import I64, Bool
 
 #: How LRU pages are called among the drivers.
 LRU = "lru"
+
+
+#: More attempts than anybody makes.
+FOREVER = np.iinfo(np.int32).max
 
 
 class IsolateMode(IntFlag):
@@ -46,7 +51,7 @@ class MigrateMode(IntEnum):
     SYNC = 2
 
 
-class PageStateError(Exception):
+class PageStateError(SimulationError):
     """A driver or the VM broke the contract; the message names the pages."""
 
 
@@ -66,6 +71,28 @@ class MovableOperations(Protocol):
 
     def putback_page(self, pages: I64) -> None:
         """These isolated pages were not migrated; the driver has them back. int64[n]."""
+
+
+class Foreseeing(MovableOperations, Protocol):
+    """A driver that can say beforehand what attempts will answer, so that the VM makes only those that move.
+
+    What comes of it is the same as without.
+    """
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        """How many attempts of each page from now on answer -EAGAIN, before one moves it; changes nothing.
+
+        None if only trying can tell: if other answers are possible, isolation may be refused, or what happens
+        to one page changes what another one answers. int64[n] -> int64[n].
+        """
+
+    def tried(self, pages: I64, times: I64) -> None:
+        """In place of so many attempts of each page that answer -EAGAIN, as foreseen. int64[n], int64[n]."""
+
+
+def foreseeing(operations: MovableOperations | None) -> Foreseeing | None:
+    """The same operations, if they can foresee anything."""
+    return cast("Foreseeing", operations) if hasattr(operations, "foresee") else None
 
 
 def lock(pages: PageMap, pfns: I64) -> Bool:
@@ -101,7 +128,7 @@ def release(memory: Memory, pfns: I64, *, keep: bool = False) -> None:
 
 
 def _must_be_locked(pages: PageMap, pfns: I64) -> None:
-    if not np.bitwise_and.reduce(pages.flags[pfns]) & PG_LOCKED and len(pfns):
+    if np.count_nonzero(pages.flags[pfns] & PG_LOCKED) < len(pfns):
         raise PageStateError(f"pages not locked: {pfns[~pages.locked(pfns)][:8].tolist()}")
 
 
@@ -109,7 +136,7 @@ def isolatable(pages: PageMap, start: int, stop: int, mode: IsolateMode) -> I64:
     """Pages of start..stop-1 that look movable, without any lock, ascending. int64[n]."""
     found = pages.page_movable_peek(slice(start, stop))
     flags = pages.flags[start:stop]
-    if flags.any():
+    if np.count_nonzero(flags):
         found &= flags & PG_ISOLATED == 0
         found |= flags & PG_LRU != 0
         if not mode & IsolateMode.UNEVICTABLE:
@@ -117,17 +144,24 @@ def isolatable(pages: PageMap, start: int, stop: int, mode: IsolateMode) -> I64:
     return found.nonzero()[0] + start
 
 
+def still_movable(pages: PageMap, pfns: I64) -> I64:
+    """Those of these pages, which looked movable before, that still do. int64[n] -> int64[0..n]."""
+    movable = pages.page_movable_peek(pfns) | (pages.flags[pfns] & PG_LRU != 0)
+    return pfns if np.count_nonzero(movable) == len(pfns) else pfns[movable]
+
+
 def isolated(pages: PageMap, start: int, stop: int) -> int:
     """How many pages of start..stop-1 someone has isolated."""
-    flags = pages.flags[start:stop]
-    return int(np.count_nonzero(flags & PG_ISOLATED)) if flags.any() else 0
+    return int(np.count_nonzero(pages.flags[start:stop] & PG_ISOLATED))
 
 
 def first_owner(pages: PageMap, pfns: I64) -> tuple[int, I64]:
     """The mapping word of the first page, and the pages up to the first with another one."""
     words = pages.mapping[pfns]
     same = words == words[0]
-    return int(words[0]), pfns if same.all() else pfns[: int(np.argmin(same))]
+    if np.count_nonzero(same) == len(pfns):
+        return int(words[0]), pfns
+    return int(words[0]), pfns[: int(np.argmin(same))]
 
 
 def same_owner(pages: PageMap, pfns: I64) -> Iterator[tuple[int, I64]]:
@@ -158,7 +192,7 @@ class Isolation:
         """Take references and locks; locked pages are left alone."""
         pages = self._memory.pages
         taken = self.asked
-        if pages.flags[taken].any():
+        if np.count_nonzero(pages.flags[taken]):
             taken = taken[lock(pages, taken)]
             self._memory.vmstat.skipped_locked += len(self.asked) - len(taken)
             pages.flags[taken] |= PG_LOCKED
@@ -200,10 +234,13 @@ class Isolation:
         operations = self._memory.operations_of(word)
         if operations is None:
             return run[:0]
-        flags = self._memory.pages.flags[run]
-        if np.bitwise_or.reduce(flags) & PG_ISOLATED:
-            run = run[flags & PG_ISOLATED == 0]
-        return run[operations.isolate_page(run, self._mode)] if len(run) else run
+        isolated = self._memory.pages.flags[run] & PG_ISOLATED
+        if np.count_nonzero(isolated):
+            run = run[isolated == 0]
+        if len(run) == 0:
+            return run
+        granted = operations.isolate_page(run, self._mode)
+        return run if np.count_nonzero(granted) == len(run) else run[granted]
 
 
 class Putback:
@@ -217,6 +254,7 @@ class Putback:
         self._left = pfns
         self._grain = grain
         self._locked = pfns[:0]
+        self.waiting = False  #: for a page that someone else has locked
 
     @property
     def done(self) -> bool:
@@ -228,11 +266,13 @@ class Putback:
             self._finish()
             return
         chunk = self._left[: self._grain]
-        if len(chunk) and self._memory.pages.any_locked(chunk):
+        if self._memory.pages.any_flag(chunk, PG_LOCKED):
             chunk = chunk[: int(np.argmax(self._memory.pages.locked(chunk)))]
             if len(chunk) == 0:
-                self._memory.vmstat.lock_waits += 1
+                self._memory.vmstat.lock_waits += not self.waiting
+                self.waiting = True
                 return
+        self.waiting = False
         self._left = self._left[len(chunk) :]
         self._memory.pages.flags[chunk] |= PG_LOCKED
         self._locked = chunk
@@ -243,6 +283,11 @@ class Putback:
         """All of it; only where nobody else can hold a lock."""
         while not self.done:
             self.step()
+
+    def abandon(self) -> I64:
+        """Instead of going on: the pages that are still isolated, unlocked."""
+        unlock(self._memory.pages, self._locked)
+        return np.concatenate([self._locked, self._left])
 
     def _finish(self) -> None:
         pages, locked = self._memory.pages, self._locked
@@ -288,6 +333,12 @@ class LruPages:
         m.content[newpages] = m.content[pages]
         m.flags[newpages] |= (m.flags[pages] & PG_UNEVICTABLE) | PG_LRU
         return np.zeros(len(pages), np.int64)
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        return np.zeros(len(pages), np.int64)
+
+    def tried(self, pages: I64, times: I64) -> None:
+        """They always move."""
 
     def putback_page(self, pages: I64) -> None:
         self.memory.pages.flags[pages] |= PG_LRU

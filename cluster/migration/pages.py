@@ -64,10 +64,9 @@ class PageMap:
     """One element a page; `count` pages.
 
     kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32, content uint64 (what the
-    page holds, in one word), order int8 (order of the free block that starts here, TAIL, or USED), compound
-    int8 (order of the compound page that starts here, else 0). One element a pageblock: pageblock_type uint8,
-    skip bool (PB_migrate_skip). One element for 1024 pages: stale bool (what was freed among them is not
-    merged yet).
+    page holds, in one word), order int8 (order of the free block that starts here, TAIL, or USED). One
+    element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element for 1024 pages: stale
+    bool (what was freed among them is not merged yet).
     """
 
     def __init__(self, count: int) -> None:
@@ -80,7 +79,6 @@ class PageMap:
         self.refcount = np.zeros(count, np.int32)
         self.content: U64 = np.zeros(count, np.uint64)
         self.order = np.full(size, USED, np.int8)
-        self.compound = np.zeros(count, np.int8)
         self.pageblock_type: U8 = np.full(2 * blocks, MigrateType.MOVABLE, np.uint8)
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)
         self.stale: Bool = np.zeros(blocks, np.bool_)
@@ -109,9 +107,9 @@ class PageMap:
         result: Bool = (self.flags[pfns] & PG_LOCKED) != 0
         return result
 
-    def any_locked(self, pfns: I64) -> bool:
-        """Is one of these pages locked?"""
-        return bool(np.bitwise_or.reduce(self.flags[pfns]) & PG_LOCKED)
+    def any_flag(self, pfns: I64, flag: int) -> bool:
+        """Has one of these pages this flag?"""
+        return bool(np.count_nonzero(self.flags[pfns] & flag))
 
     def map_bytes(self) -> bytes:
         """One letter a page: free ones `.`, those taken from the buddy lists but not used yet `f`."""
@@ -122,9 +120,9 @@ class PageMap:
         """Merge the free pages of stale 1024-page blocks that touch pfns first..last-1."""
         lo, hi = first >> MAX_ORDER, -(-last // MAX_BLOCK_PAGES)
         touched = self.stale[lo:hi]
-        if not touched.any():
+        if not np.count_nonzero(touched):
             return
-        stale = np.flatnonzero(touched) + lo
+        stale = touched.nonzero()[0] + lo
         blocks = self.order.reshape(-1, MAX_BLOCK_PAGES)
         blocks[stale] = _merged(blocks[stale] != USED)
         self.stale[stale] = False

@@ -66,7 +66,7 @@ class ProxyTargets:
         self._spare = proxies.spare(count)
         self._used = 0
 
-    def take(self, count: int) -> I64:
+    def take(self, count: int, owed: int = 0) -> I64:
         taken = self._spare[self._used : self._used + count]
         self._used += len(taken)
         self._refcount[taken] = 1

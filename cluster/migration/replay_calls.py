@@ -300,11 +300,11 @@ def _run_two(setting: _Setting, delay: int, slow: dict[str, I64]) -> None:
         compaction = current[who]
         if compaction is None:
             compaction = current[who] = Compaction(memory, waiting[who].pop(0), grain=1)
-        waits = memory.vmstat.lock_waits
+        met = memory.vmstat.lock_waits + memory.vmstat.migrate_locked
         compaction.step()
         for key, held in (("slmig", compaction.migrating), ("sliso", compaction.isolating)):
             clocks[who] += int(slow[key][numbers[held]].sum())
-        if memory.vmstat.lock_waits > waits:
+        if compaction.waiting or memory.vmstat.lock_waits + memory.vmstat.migrate_locked > met:
             clocks[who] = max(clocks)
         if compaction.done:
             current[who] = None

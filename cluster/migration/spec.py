@@ -66,23 +66,30 @@ class CompactionSpec:
     #: Part of the memory in pages that nobody can move.
     unmovable: float = 0.0
     seed: int = 1
+    #: When compactors work: "compact_memory", "direct", "proactive", or "none" for never.
+    trigger: str = "compact_memory"
+    #: vm.compaction_proactiveness, 0..100; for kcompactd alone.
+    proactiveness: int = 20
     #: A name in `control.RULES`.
     kernel: str = "6.1"
-    #: When compactors work: "compact_memory", or "none" for never.
-    trigger: str = "compact_memory"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"
-    #: What is allocated afterwards on each node: so many blocks of 2^order pages.
+    #: What is allocated on each node, by compactors or afterwards: so many blocks of 2^order pages.
     order: int = 9
     attempts: int = 4
-    #: Compactors at work on each node at once.
+    #: Compactors at work on each node at once; kcompactd is one alone.
     compactors: int = 2
-    #: Most pages that a step of a compactor locks or moves.
+    #: Most pages that a step of a compactor locks or moves, where others can come in between.
     batch: int = 32
-    #: Steps of a compactor before it is another one's turn.
-    turn: int = 64
+    #: Pages that a compactor goes through before it is another one's turn.
+    turn: int = 2048
     cost: MigrationCostSpec = MigrationCostSpec()
     #: One after the other, in this order, those of the same `when`.
     relocations: tuple[RelocationSpec, ...] = ()
     #: int64[nodes, nodes], SLIT units; needed for relocations.
     distance: Distances | None = field(default=None, compare=False)
+
+    @property
+    def workers(self) -> int:
+        """Compactors of a node."""
+        return {"none": 0, "proactive": 1}.get(self.trigger, self.compactors)

@@ -15,7 +15,7 @@ class AllocatedTargets:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def take(self, count: int) -> I64:
+    def take(self, count: int, owed: int = 0) -> I64:
         return self._memory.alloc_bulk(count, MigrateType.MOVABLE)
 
     def give_back(self, pfns: I64) -> None:

@@ -75,12 +75,22 @@ class Migration(Table):
     """Compaction: by which rules, for what, and by how many."""
 
     kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
-    mode: Literal["async", "sync-light", "sync"] = key(SPEC["mode"], "Mode of migration.")
+    proactiveness: Annotated[int, Field(ge=0, le=100)] = key(
+        SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0: never."
+    )
+    mode: Literal["async", "sync-light", "sync"] = key(
+        SPEC["mode"],
+        "Mode of migration, with `compact_memory`. Allocations stay async, or go on to sync-light.",
+    )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
-    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once.")
-    batch: Count = key(SPEC["batch"], "Most pages that a step of a compactor locks or moves.", "pages")
-    turn: Count = key(SPEC["turn"], "Steps of a compactor before it is another one's turn.")
+    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone.")
+    batch: Count = key(
+        SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
+    )
+    turn: Count = key(
+        SPEC["turn"], "Memory that a compactor goes through before it is another one's turn.", "pages"
+    )
 
     @field_validator("kernel", mode="before")
     @classmethod
@@ -89,9 +99,12 @@ class Migration(Table):
         return str(kernel) if isinstance(kernel, float) else kernel
 
 
-class CompactMigration(Migration):
-    """Compaction of memory that is full of drivers' pages."""
+class TriggeredMigration(Migration):
+    """Compaction that somebody asks for."""
 
+    trigger: Literal["compact_memory", "direct", "proactive"] = key(
+        SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
+    )
     relocate: Relocations = key((), "What moves between nodes.")
 
 
@@ -138,7 +151,9 @@ class CompactionScenario(Table):
 
     simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
     machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: CompactMigration = Field(default_factory=lambda: CompactMigration(), description="Compaction.")
+    migration: TriggeredMigration = Field(
+        default_factory=lambda: TriggeredMigration(), description="Compaction."
+    )
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
     driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
 

@@ -30,10 +30,11 @@ PROCESSES = ("anon", "ksm")
 class KsmMigration(Migration):
     """Compaction of the memory in which ksmd works."""
 
-    trigger: Literal["compact_memory", "none"] = key(
+    trigger: Literal["compact_memory", "proactive", "none"] = key(
         SPEC["trigger"],
         "When compactors work. `compact_memory`: after each full pass of ksmd, as if 1 were written to "
-        "/proc/sys/vm/compact_memory. `none`: never; memory comes from the buddy allocator all the same.",
+        "/proc/sys/vm/compact_memory. `proactive`: kcompactd, after each full pass. `none`: never; memory "
+        "comes from the buddy allocator all the same.",
     )
     unmovable: Part = key(
         SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."

@@ -96,7 +96,7 @@ migrations = st.fixed_dictionaries(
     {
         "migration": some(
             {},
-            trigger=st.sampled_from(["compact_memory", "none"]),
+            trigger=st.sampled_from(["compact_memory", "proactive", "none"]),
             kernel=st.sampled_from(["4.8", "6.1"]),
             order=st.integers(0, 10),
             compactors=counts,

@@ -41,6 +41,23 @@ def test_report(result: CompactionResult, golden: Golden) -> None:
     assert max(map(len, str(result).splitlines())) <= 80
 
 
+def test_report_of_allocations(golden: Golden) -> None:
+    settings = ("machine.memory_per_node=32MiB", "migration.trigger=direct", "migration.attempts=8")
+    config = load_compaction("compaction-zram", Overrides(2, settings=settings))
+    made = api.compact(config, engine="inline")
+    result = CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+    golden("compact-direct.txt", f"{result}\n")
+    assert result.summary["obtained"]["movable_on"] > result.summary["obtained"]["movable_off"] == 0
+
+
+def test_report_of_kcompactd() -> None:
+    settings = ("machine.memory_per_node=32MiB", "migration.trigger=proactive")
+    config = load_compaction("compaction-zram", Overrides(2, settings=settings))
+    text = str(api.compact(config, engine="inline"))
+    assert "kcompactd, proactiveness 20" in text
+    assert "Direct compaction" not in text
+
+
 def test_summary(result: CompactionResult, golden: Golden) -> None:
     summary = json.loads(result.summary_json())
     del summary["ksmcluster_version"]

@@ -85,7 +85,7 @@ def test_everything_arrives() -> None:
         ("migration.unmovable=0.6", "scenario: driver: shares and migration.unmovable are 1.1 of the memory"),
         (
             "migration.trigger=often",
-            '--set migration.trigger: "often" is not one of "compact_memory", "none"',
+            '--set migration.trigger: "often" is not one of "compact_memory", "proactive", "none"',
         ),
         ("migration.lru=0.5", "--set migration.lru: unknown key"),
         ("machine.memory_per_node=9MiB", "--set machine.memory_per_node: must be a multiple of 2MiB"),

@@ -222,7 +222,18 @@ def test_every_built_in_driver_is_documented() -> None:
             "zramm",
             "no driver 'zramm'; give one of balloon, faulty, gpu, pinned, zram, or PACKAGE.MODULE:CLASS",
         ),
-        ("no.such:Driver", "driver 'no.such:Driver': No module named 'no'"),
+        (
+            "no.such:Driver",
+            "driver 'no.such:Driver': No module named 'no'; install the package of no, or let PYTHONPATH",
+        ),
+        (
+            "cluster.migration.counting:Counted",
+            "driver 'cluster.migration.counting:Counted' with settings {}: ",
+        ),
+        (
+            "cluster.migration.movable:LruPages",
+            "driver 'cluster.migration.movable:LruPages' has no allocate, discard; PageDriver has them all",
+        ),
         ("cluster.spec:Nothing", "driver 'cluster.spec:Nothing': module 'cluster.spec' has no attribute"),
         ("cluster.spec:PAGE_SIZE", "driver 'cluster.spec:PAGE_SIZE' is not a class"),
     ],
@@ -253,6 +264,17 @@ def test_the_contract_is_checked() -> None:
     m = memory()
     half_empty(m, GoesOn(m))
     with pytest.raises(PageStateError, match="migrate_page must stop at the first error"):
+        compacted(m)
+
+    class Terse(PageDriver):
+        """One answer for all pages."""
+
+        def answers(self, pages, mode):  # type: ignore[no-untyped-def]
+            return np.zeros(1, np.int64)
+
+    m = memory()
+    half_empty(m, Terse(m))
+    with pytest.raises(PageStateError, match=r"Terse.answers: 1 answers for \d+ pages; there must be one"):
         compacted(m)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ from cluster.migration.buddy import Zone
 from cluster.migration.compaction import Compaction
 from cluster.migration.contig import ContigRange
 from cluster.migration.control import RULES, Request
-from cluster.migration.direct import Allocation
+from cluster.migration.direct import Allocation, Proactive
 from cluster.migration.drivers.base import NO_PAGE
 from cluster.migration.drivers.faulty import Faulty
 from cluster.migration.memory import Memory
@@ -142,34 +144,41 @@ def world(seed: int, rates: dict[str, float]) -> World:
     return World(memory, drivers, lru)
 
 
-def workers(memory: Memory, names: list[str], grain: int | None) -> list[Worker]:
-    low, high = memory.zones
-    made: dict[str, Worker] = {}
-    found: list[Worker] = []
-    for name in names:
-        match name:
-            case "low":
-                found.append(Compaction(memory, low, grain=grain))
-            case "high":
-                found.append(Compaction(memory, high, grain=grain))
-            case "old":
-                found.append(Compaction(memory, high, rules=RULES["4.8"], grain=grain))
-            case "light":
-                request = Request(MigrateMode.SYNC_LIGHT)
-                found.append(Compaction(memory, high, request, grain=grain))
-            case "alloc":
-                found.append(Allocation(memory, 5, grain=grain))
-            case "contig":
-                found.append(ContigRange(memory, 1536, 2048, grain=grain))
-            case "offline":
-                made[name] = offline = Offline(memory, 512, 1024, grain=grain)
-                found.append(offline)
-    return found
+#: compactions of a zone: which, mode and kernel
+COMPACTIONS = {
+    "low": (0, MigrateMode.SYNC, "6.1"),
+    "high": (1, MigrateMode.SYNC, "6.1"),
+    "old": (1, MigrateMode.SYNC, "4.8"),
+    "light": (1, MigrateMode.SYNC_LIGHT, "6.1"),
+    "async": (1, MigrateMode.ASYNC, "6.1"),
+}
+OTHERS: dict[str, Callable[[Memory, int | None], Worker]] = {
+    "kcompactd": lambda memory, grain: Proactive(memory, 80, grain=grain),
+    "alloc": lambda memory, grain: Allocation(memory, 5, grain=grain),
+    "contig": lambda memory, grain: ContigRange(memory, 1536, 2048, grain=grain),
+    "offline": lambda memory, grain: Offline(memory, 512, 1024, grain=grain),
+}
 
 
-NAMES = st.lists(
-    st.sampled_from(["low", "high", "old", "light", "alloc", "contig", "offline"]), min_size=1, max_size=5
-)
+def begun(memory: Memory, name: str, grain: int | None) -> Worker:
+    if name in OTHERS:
+        return OTHERS[name](memory, grain)
+    zone, mode, kernel = COMPACTIONS[name]
+    return Compaction(memory, memory.zones[zone], Request(mode), rules=RULES[kernel], grain=grain)
+
+
+def take_turn(active: Worker, chance: Random) -> None:
+    """A step; compactors go on for longer at times, or are abandoned."""
+    if isinstance(active, Compaction | Proactive):
+        if (drawn := chance.random()) < 0.01:
+            active.abandon()
+        elif drawn < 0.05:
+            active.advance(chance.choice([1, 300, 2000]))
+    if not active.done:
+        active.step()
+
+
+NAMES = st.lists(st.sampled_from([*COMPACTIONS, "high", *OTHERS]), min_size=1, max_size=8)
 RATE = st.sampled_from([0.0, 0.05, 0.5])
 RATES = st.fixed_dictionaries(
     {
@@ -194,11 +203,11 @@ def test_nothing_is_lost(
     seed: int, rates: dict[str, float], names: list[str], grain: int | None, order
 ) -> None:  # type: ignore[no-untyped-def]
     w = world(seed, rates)
-    active = workers(w.memory, names, grain)
+    active = [begun(w.memory, name, grain) for name in names]
     everyone = list(active)
     steps = 0
-    while active := [worker for worker in active if not worker.done]:
-        order.choice(active).step()
+    while active := [one for one in active if not one.done]:
+        take_turn(order.choice(active), order)
         steps += 1
         assert steps < 300_000
         for worker in active:

@@ -182,7 +182,9 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     for _ in range(20):
         migration.step()
     assert not migration.done
-    assert memory.vmstat.lock_waits > 3
+    assert migration.waiting
+    # put off in three passes, waited for in the fourth
+    assert (memory.vmstat.migrate_locked, memory.vmstat.lock_waits) == (3, 1)
     memory.pages.flags[both[:1]] ^= 1
     migration.run()
     assert migration.succeeded == 2
@@ -202,6 +204,66 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     memory.pages.flags[both[:1]] ^= 1
     putback.run()
     assert memory.pages.flags.max() == 0
+
+
+def meeting(mode: MigrateMode) -> tuple[Memory, Compaction, Compaction]:
+    """The first compactor has isolated a page, which the second saw before that, and has locked now."""
+    memory, driver = setting([513])
+    zone = memory.zones[0]
+    first, second = (Compaction(memory, zone, Request(mode), grain=1) for _ in range(2))
+    alone, _driver = setting([513])
+    shadow = Compaction(alone, alone.zones[0], Request(mode), grain=1)
+    # one step more, and the page is locked
+    steps = 0
+    while not len(shadow.isolating):
+        shadow.step()
+        steps += 1
+    for _ in range(steps - 1):
+        second.step()
+    while not memory.pages.flags[513] & PG_ISOLATED:
+        first.step()
+    second.step()
+    assert second.isolating.tolist() == driver.frame_of.tolist() == [513]
+    return memory, first, second
+
+
+def test_a_sync_compactor_waits_for_a_page_that_another_one_has_locked() -> None:
+    for mode in (MigrateMode.SYNC, MigrateMode.SYNC_LIGHT):
+        memory, first, second = meeting(mode)
+        for _ in range(40):
+            first.step()
+        assert first.waiting
+        assert not second.waiting
+        assert (memory.vmstat.migrate_locked, memory.vmstat.lock_waits) == (3, 1)
+        # it sees that the page is isolated, and lets it go
+        second.step()
+        first.run()
+        second.run()
+        assert (first.succeeded, second.succeeded, memory.vmstat.lock_waits) == (1, 0, 1)
+        assert not memory.pages.flags.any()
+
+
+def test_an_async_compactor_does_not_wait_to_migrate() -> None:
+    memory, first, second = meeting(MigrateMode.ASYNC)
+    while not first.waiting:
+        first.step()
+    # ten attempts put off; putting the page back needs its lock in any mode
+    assert (memory.vmstat.migrate_locked, memory.vmstat.lock_waits) == (10, 1)
+    assert (first.succeeded, first.failed, memory.vmstat.pgmigrate_fail) == (0, 1, 1)
+    second.step()
+    first.run()
+    assert not memory.pages.flags.any()
+
+
+def test_an_abandoned_compactor_waits_too() -> None:
+    memory, first, second = meeting(MigrateMode.SYNC)
+    first.abandon()
+    first.step()
+    assert first.waiting
+    second.step()
+    first.run()
+    assert first.done
+    assert not memory.pages.flags.any()
 
 
 def test_direct_compaction_makes_the_block() -> None:

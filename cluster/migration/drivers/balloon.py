@@ -17,6 +17,7 @@ class Balloon(PageDriver):
     """Its pages hold nothing, so any of them moves, except while the balloon is being resized."""
 
     kind = Kind.BALLOON
+    steady = True
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory)

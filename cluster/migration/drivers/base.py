@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 
 from cluster.migration.memory import Memory
 from cluster.migration.movable import (
+    FOREVER,
     IsolateMode,
     MigrateMode,
     PageStateError,
@@ -26,11 +29,13 @@ class PageDriver:
 
     page_at int64[frames]: number of the page in a frame, or NO_PAGE; frame_of int64[pages]: its frame, or
     NO_PAGE once freed. Subclasses say in `may_isolate` and `answers` when a page cannot move, and in `moved`
-    what else moves with it.
+    what else moves with it. A subclass is `steady` if its `answers` do not change by being asked for: then it
+    is not asked again and again, which is faster.
     """
 
     kind = Kind.MOVABLE
     migratetype = MigrateType.MOVABLE  #: what its pages are asked for as
+    steady = False
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
@@ -103,6 +108,9 @@ class PageDriver:
         answers = self.answers(pages, mode)
         if answers is None:
             answers = np.zeros(len(pages), np.int64)
+        elif len(answers) != len(pages):
+            what = f"{type(self).__name__}.answers: {len(answers)} answers for {len(pages)} pages"
+            raise PageStateError(f"{what}; there must be one for each")
         elif answers.any():
             first = int(np.argmax(answers != 0))
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
@@ -115,6 +123,21 @@ class PageDriver:
         set_page_movable(self.memory, newpages, self.owner)
         clear_page_movable(self.memory, pages)
         return answers
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        own = type(self)
+        if (own.migrate_page, own.may_isolate) != (PageDriver.migrate_page, PageDriver.may_isolate):
+            return None
+        if not self.steady and own.answers is not PageDriver.answers:
+            return None
+        answers = self.answers(pages, mode)
+        if answers is None:
+            return np.zeros(len(pages), np.int64)
+        again = answers == -errno.EAGAIN
+        return np.where(again, FOREVER, 0) if (again | (answers == 0)).all() else None
+
+    def tried(self, pages: I64, times: I64) -> None:
+        """Nothing to do: if attempts changed anything, `foresee` would have said nothing."""
 
     def putback_page(self, pages: I64) -> None:
         """Nothing to do: pages keep their numbers while they are isolated."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.words import I64, U64, Bool
+from cluster.words import F64, I64, U64, Bool
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def happens(probability: float, seed: int, *names: I64) -> Bool:
     """For each row of names, whether an event of this probability happens to it. int64[n]... -> bool[n]."""
+    result: Bool = drawn(seed, *names) < probability
+    return result
+
+
+def drawn(seed: int, *names: I64) -> F64:
+    """For each row of names a number of [0, 1). int64[n]... -> float64[n]."""
     state: U64 = np.full(len(names[0]), seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     for name in names:
         state = splitmix64(state ^ name.astype(np.uint64))
-    return (state >> np.uint64(11)).astype(np.float64) < probability * 2.0**53
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def splitmix64(x: U64) -> U64:

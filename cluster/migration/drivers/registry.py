@@ -27,6 +27,9 @@ class Driver(MovableOperations, Protocol):
         """Give units up. int64[n], each once."""
 
 
+_CALLS = ("isolate_page", "migrate_page", "putback_page", "allocate", "discard")
+
+
 class DriverError(SimulationError):
     """A driver cannot be had; the message is one line for the user."""
 
@@ -47,9 +50,12 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Dr
     """
     factory = BUILT_IN.get(name) or _entry_point(name)
     try:
-        return factory(memory, **settings)
+        driver = factory(memory, **settings)
     except (TypeError, ValueError) as error:
         raise DriverError(f"driver {name!r} with settings {dict(settings)}: {error}") from error
+    if missing := [call for call in _CALLS if not hasattr(driver, call)]:
+        raise DriverError(f"driver {name!r} has no {', '.join(missing)}; PageDriver has them all")
+    return driver
 
 
 def _entry_point(name: str) -> Callable[..., Driver]:
@@ -59,6 +65,9 @@ def _entry_point(name: str) -> Callable[..., Driver]:
         raise DriverError(f"no driver {name!r}; give one of {known}, or PACKAGE.MODULE:CLASS")
     try:
         found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        hint = f"; install the package of {error.name}, or let PYTHONPATH name its directory"
+        raise DriverError(f"driver {name!r}: {error}{hint}") from error
     except (ImportError, AttributeError) as error:
         raise DriverError(f"driver {name!r}: {error}") from error
     if not callable(found):

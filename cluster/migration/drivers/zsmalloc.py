@@ -74,6 +74,7 @@ class ZsMalloc(PageDriver):
     """Objects 0, 1, ... in size classes."""
 
     kind = Kind.ZSMALLOC
+    steady = True
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory)
@@ -200,6 +201,8 @@ class ZsMalloc(PageDriver):
     # migration
 
     def answers(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        if not any(np.count_nonzero(c.accessed) for c in self._classes.values()):
+            return None
         numbers = self.page_at[pages]
         busy = np.zeros(len(pages), np.bool_)
         for index, key in enumerate(self._class_keys):

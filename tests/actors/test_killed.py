@@ -1,0 +1,108 @@
+"""Migration actors killed wherever a compaction may be: nothing is lost, locked or left isolated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Timer
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from actors.answers import answers
+from actors.compaction import RayCrew, crew_on_ray
+from cluster.migration.machine import MemoryHost, drive
+from cluster.migration.pages import PG_ISOLATED, PG_LOCKED
+from cluster.migration.spec import CompactionSpec, DriverSpec
+from tests.migration.test_machine import holdings
+
+NODES = 2
+CHECKED = "tests.migration.test_interleavings:Checked"
+#: `Checked` fails if a page is isolated twice, or moved or put back without being isolated.
+DRIVERS = (
+    DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),
+    DriverSpec("odd", CHECKED, 0.3, 0.5, (("refuse", 0.05), ("again", 0.1), ("fail", 0.05))),
+)
+
+
+def spec_of(seed: int, trigger: str) -> CompactionSpec:
+    return CompactionSpec(
+        NODES,
+        8 * 512,
+        DRIVERS,
+        lru=0.1,
+        unmovable=0.05,
+        seed=seed,
+        trigger=trigger,
+        attempts=2,
+        order=8,
+        compactors=3,
+        batch=8,
+        turn=200,
+    )
+
+
+def on_owners(crew: RayCrew, look: Callable[[MemoryHost], Any]) -> list[Any]:
+    """What there is to be seen where the memories are."""
+    found: list[Any] = answers(
+        [owner.__ray_call__.remote(lambda actor: look(actor._host)) for owner in crew._owners]
+    )
+    return found
+
+
+def holding(host: MemoryHost) -> list[list[object]]:
+    return [holdings(node) for node in host.memories.values()]
+
+
+def held(host: MemoryHost) -> tuple[bool, bool]:
+    """Is a page locked, is one isolated?"""
+    flags = np.concatenate([node.memory.pages.flags for node in host.memories.values()])
+    return bool((flags & PG_LOCKED).any()), bool((flags & PG_ISOLATED).any())
+
+
+class Killing:
+    """Kills migration actors before their turn or while they are at work, sometimes several in a row."""
+
+    def __init__(self, crew: RayCrew, seed: int) -> None:
+        self.crew = crew
+        self.rng = np.random.default_rng(seed)
+        self.states: set[tuple[bool, bool]] = set()
+
+    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        if not turns or self.crew.deaths > 25 or self.rng.random() > 0.25:
+            return self.crew.take(turns)
+        self.states |= set(on_owners(self.crew, held))
+        times = int(self.rng.integers(1, 4))
+        for _ in range(times):
+            victim = (turns[0][0] + turns[0][1]) % len(self.crew.pool)
+            killer = Timer(
+                float(self.rng.choice([0, 0.0005, 0.002, 0.01])), ray.kill, [self.crew.pool[victim]]
+            )
+            killer.start()
+            if self.rng.random() < 0.5:
+                killer.join()
+            done = self.crew.take(turns)
+            killer.join()
+        return done
+
+
+@pytest.mark.parametrize("trigger", ["compact_memory", "direct"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_lost_whenever_migration_actors_die(ray_cluster: str, seed: int, trigger: str) -> None:
+    spec = spec_of(seed, trigger)
+    with crew_on_ray(spec, 1, 2) as crew:
+        before = on_owners(crew, holding)
+        killing = Killing(crew, seed)
+        drive(spec, range(NODES), killing)
+        after = on_owners(crew, holding)
+        deaths, reports = crew.deaths, crew.reports()
+    assert deaths >= 3
+    # some died while their compactors had pages locked, or isolated
+    assert any(locked for locked, _ in killing.states)
+    assert any(isolated for _, isolated in killing.states)
+    assert after == before
+    assert sum(report.abandoned for report in reports) > 0
+    for report in reports:
+        for name, counts in report.by_driver.items():
+            assert counts.isolated == counts.moved + counts.put_back, name
