@@ -19,3 +19,8 @@ def shares(actors: int, cpus: Sequence[float]) -> list[int]:
     total = sum(weights)
     ends = [sum(weights[: i + 1]) / total for i in range(len(weights))]
     return [next(i for i, end in enumerate(ends) if (actor + 0.5) / actors < end) for actor in range(actors)]
+
+
+def group_of(actor: int) -> int:
+    """Neighbours, mostly on one machine, who get one object together: each object costs Ray some time."""
+    return actor // 8

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from actors.hosts import group_of
 from cluster.fabric import Host, Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
@@ -55,18 +56,21 @@ class NodeActor:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
         `packed` is what other actors sent to these nodes in the last superstep. To be called with so many
-        returns: the reports, then what goes to each actor. All are pickled: Ray itself takes three times as
-        long over many small arrays.
+        returns: the reports, then what goes to each group of actors. All are pickled: Ray itself takes three
+        times as long over many small arrays.
         """
         if number != self._number:
-            parcels = [*self._kept, *(parcel for part in packed for parcel in pickle.loads(part))]
+            mine = (pickle.loads(part)[self._own] for part in packed)
+            parcels = [*self._kept, *(parcel for part in mine for parcel in pickle.loads(part))]
             self._kept = []
             reports, sent = self._host.step(pickle.loads(command), parcels, to)
-            by_actor: list[Parcels] = [[] for _ in range(self._actor_of[-1] + 1)]
+            by_actor: dict[int, Parcels] = {}
             for parcel in sent:
-                by_actor[self._actor_of[parcel[1]]].append(parcel)
-            self._kept, by_actor[self._own] = by_actor[self._own], []
-            to_actors = (pickle.dumps(parcels, 5) if parcels else b"" for parcels in by_actor)
-            self._last = [pickle.dumps(reports, 5), *to_actors]
+                by_actor.setdefault(self._actor_of[parcel[1]], []).append(parcel)
+            self._kept = by_actor.pop(self._own, [])
+            by_group: list[dict[int, bytes]] = [{} for _ in range(group_of(self._actor_of[-1]) + 1)]
+            for actor, of_actor in by_actor.items():
+                by_group[group_of(actor)][actor] = pickle.dumps(of_actor, 5)
+            self._last = [pickle.dumps(reports, 5), *(pickle.dumps(group, 5) for group in by_group)]
             self._number = number
         return self._last

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.answers import answers
+from actors.hosts import group_of
 from cluster.commands import Command
 from cluster.node import Report
 from cluster.snapshot_pages import SnapshotPages
@@ -16,7 +17,7 @@ from cluster.spec import SimulationSpec
 class RayFabric:
     """The coordinator's way to the nodes (a `cluster.fabric.Fabric`).
 
-    What an actor sends is one object for each actor that it goes to. The coordinator passes on the
+    What an actor sends is one object for each group of actors that it goes to. The coordinator passes on the
     references; what is in them it never sees.
     """
 
@@ -25,7 +26,8 @@ class RayFabric:
         self._actors = actors
         self._actor_of = [actor for actor, host in enumerate(hosts) for _ in host]
         self.nodes = len(self._actor_of)
-        self._steps = [actor.step.options(num_returns=1 + len(actors)) for actor in actors]
+        groups = group_of(len(actors) - 1) + 1
+        self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._number = 0
         #: By actor: references to what others sent it last, and which of its nodes are addressed.
         self._parcels: dict[int, list[Any]] = {}
@@ -60,6 +62,6 @@ class RayFabric:
             for other in sorted(
                 {self._actor_of[node] for report in of_actor for node in report.to} - {actor}
             ):
-                self._parcels.setdefault(other, []).append(refs[1 + other])
+                self._parcels.setdefault(other, []).append(refs[1 + group_of(other)])
         self._addressed = {node for of_actor in reports for report in of_actor for node in report.to}
         return [report for of_actor in reports for report in of_actor]
