@@ -1,8 +1,9 @@
 """A compaction scenario on Ray actors, or in this process; the result is the same.
 
-Compactor c of node n is driven by migration actor (n + c) modulo their number. In each superstep at most one
-compactor of a node is at work, in the order that `cluster.migration.machine.drive` says; different nodes work
-at the same time. Within a node, compactors interleave: each stops in the middle of whatever it does.
+Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
+actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
+`cluster.migration.machine.drive` says; different nodes work at the same time. Within a node they interleave:
+each stops in the middle of whatever it does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from actors.hosts import blocks
 from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.migration.machine import NodeReport, Turn, compact_inline, drive
+from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
 from cluster.results import ActorsStarting, Event
 
@@ -82,6 +84,7 @@ class RayCrew:
     """Drives compactors with a pool of migration actors (a `cluster.migration.machine.Crew`).
 
     One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
+    Transfers go on where they were.
     """
 
     def __init__(self, hosts: list[list[int]], owners: list[Any], size: int) -> None:
@@ -111,13 +114,38 @@ class RayCrew:
                 done |= {turn.node: end for turn, end in zip(of_owner, ended, strict=True)}
         return [done.get(node, False) for node, _ in turns]
 
-    def _outcome(self, actor: int, call: Any) -> list[list[bool]]:
+    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
+        carried: dict[Carry, Carried] = {}
+        while left := [turn for turn in turns if turn not in carried]:
+            for between, outcomes in self._carry(left):
+                carried |= zip(between, outcomes, strict=True)
+        return [carried[turn] for turn in turns]
+
+    def _carry(self, turns: Sequence[Carry]) -> Iterator[tuple[list[Carry], list[Carried]]]:
+        """Turns with what came of them, but for those of actors that died."""
+        by_actor: dict[int, dict[tuple[int, int], list[Carry]]] = {}
+        for turn in turns:
+            owners = self._owner_of[turn.node], self._owner_of[turn.peer]
+            of_actor = by_actor.setdefault(turn.transfer % len(self.pool), {})
+            of_actor.setdefault(owners, []).append(turn)
+        calls = {
+            actor: self.pool[actor].carry.remote([(*owners, between) for owners, between in to.items()])
+            for actor, to in by_actor.items()
+        }
+        for actor, call in calls.items():
+            yield from zip(by_actor[actor].values(), self._outcome(actor, call), strict=False)
+
+    def ask(self, order: Order) -> list[Any]:
+        found = answers([owner.ask.remote(order) for owner in self._owners])
+        return [answer for of_owner in found for answer in of_owner]
+
+    def _outcome(self, actor: int, call: Any) -> list[list[Any]]:
         """What the migration actor answered; nothing if it died."""
         import ray
         from ray.exceptions import ActorDiedError, RayTaskError
 
         try:
-            ended: list[list[bool]] = ray.get(call)
+            ended: list[list[Any]] = ray.get(call)
         except RayTaskError:
             return answers(call)  # type: ignore[no-any-return]
         except ActorDiedError as error:

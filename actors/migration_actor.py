@@ -1,8 +1,9 @@
 """Actors of a compaction: owners of nodes' memories, and a pool of those that drive the compactors.
 
 A migration actor has no pages and no state: it tells the owners of nodes to let a compactor take its next
-steps (isolate, migrate, put back). What a compactor has isolated or locked stays with the node's owner, so
-that nothing is lost with a migration actor.
+steps (isolate, migrate, put back), and carries letters between the two owners of a transfer. What a compactor
+or a transfer has isolated or locked stays with the node's owner, so that nothing is lost with a migration
+actor.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import ray
 
 from actors.answers import answers
 from cluster.migration.machine import MemoryHost, NodeReport, Turn
+from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
+from cluster.migration.transfer import Letter
 
 
 @ray.remote(num_cpus=0)
@@ -36,6 +39,18 @@ class MemoryActor:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
         self._host.abandon(turns)
 
+    def letters(self, turns: Sequence[Carry]) -> list[Letter | None]:
+        """What its nodes, the peers of these turns, wrote last."""
+        return self._host.letters(turns)
+
+    def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
+        """Its nodes answer letters."""
+        return self._host.carry(turns, letters)
+
+    def ask(self, order: Order) -> list[Any]:
+        """Its nodes carry out an order; their answers."""
+        return self._host.ask(order)
+
     def reports(self) -> list[NodeReport]:
         """What became of its nodes."""
         return self._host.reports()
@@ -43,7 +58,7 @@ class MemoryActor:
 
 @ray.remote(num_cpus=0)
 class MigrationActor:
-    """Drives compactors on nodes that others own."""
+    """Drives compactors on nodes that others own, and carries letters between these."""
 
     def __init__(self, owners: list[Any]) -> None:
         self._owners = owners
@@ -53,3 +68,12 @@ class MigrationActor:
         asked = [self._owners[owner].take_turns.remote(of_owner) for owner, of_owner in turns]
         done: list[list[bool]] = answers(asked)
         return done
+
+    def carry(self, turns: Sequence[tuple[int, int, list[Carry]]]) -> list[list[Carried]]:
+        """Turns by the owners' numbers of those who write and of those who wrote before."""
+        # references: letters go from owner to owner
+        letters = [self._owners[peer].letters.remote(between) for _owner, peer, between in turns]
+        pairs = zip(turns, letters, strict=True)
+        asked = [self._owners[owner].carry.remote(between, of_peer) for (owner, _, between), of_peer in pairs]
+        carried: list[list[Carried]] = answers(asked)
+        return carried

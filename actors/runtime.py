@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "RAY_task_events_report_interval_ms": "0",
     # Start all actors at once; Ray would start as many at a time as there are cores.
     "RAY_worker_maximum_startup_concurrency": "1024",
+    # On a busy machine the last of them take longer than Ray's minute.
+    "RAY_worker_register_timeout_seconds": "900",
 }
 
 #: Messages between nodes are all that goes through the object store: about so much for each frame at once.

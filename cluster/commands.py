@@ -108,6 +108,40 @@ class EndCompaction:
 
 
 @dataclass(frozen=True, slots=True)
+class TellMappings:
+    """Tell other nodes which of their frames are mapped here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which frames should be on other nodes, as they gain `min_gain` at least there?"""
+
+    min_gain: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountFrames:
+    """How many frames are in use, can move, and are free?"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MoveFrames:
+    """Frames go to other nodes."""
+
+    #: int64[nodes, nodes]: how many, from row to column.
+    frames: I64
+    #: Those that wished it, or the lowest ones.
+    wished: bool
+    #: Of the migration, among all windows and migrations.
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountMoved:
+    """How many frames did `MoveFrames` bring?"""
+
+
+@dataclass(frozen=True, slots=True)
 class Collect:
     """Report every statistic."""
 
@@ -218,6 +252,7 @@ ProcessCommand = (
 )
 Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
 Compaction = BeginCompaction | EndCompaction
+Relocation = TellMappings | Wish | CountFrames | MoveFrames | CountMoved
 Command = (
     Populate
     | Tick
@@ -228,6 +263,7 @@ Command = (
     | UnmergeAll
     | ForgetItems
     | Compaction
+    | Relocation
     | Question
     | ProcessCommand
 )

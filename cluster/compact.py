@@ -28,7 +28,7 @@ class NodeCompaction:
         assert isinstance(node.frames, MovableFrames)
         self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
         self._n = node
-        self._frames = node.frames
+        self.frames = node.frames
         self._migration = migration
         #: The memory as it was before the compaction under way.
         self._twin: NodeMemory
@@ -36,7 +36,7 @@ class NodeCompaction:
     def begin(self) -> None:
         """Tells the nodes of frames how they are held here, where that is not by mappings that are found."""
         n, table = self._n, self._n.table
-        self._frames.begin()
+        self.frames.begin()
         self.memory.begin()
         self._twin = self.memory.twin()
         slots = np.flatnonzero(table.state[: table.size] & KSM)
@@ -47,11 +47,11 @@ class NodeCompaction:
 
     def on_held(self, frames: I64, unfound: I64, cached: I64) -> None:
         pfns = pfn_of(frames)
-        np.add.at(self._frames.unfound, pfns, unfound)
-        np.add.at(self._frames.cached, pfns, cached)
+        np.add.at(self.frames.unfound, pfns, unfound)
+        np.add.at(self.frames.cached, pfns, cached)
 
     def end(self, number: int) -> NodeReport:
         """Everybody learns the new names of frames that have moved."""
         self._n.migration = number
-        self._migration.announce(*self._frames.moved(self._n.id))
+        self._migration.announce(*self.frames.moved(self._n.id))
         return self.memory.report(self._twin)

@@ -18,7 +18,7 @@ class Effects:
     def found_nodes(self, keys: I64, frames: I64, digests: U64) -> None:
         """The frames of these pages become KSM frames, with stable nodes."""
         out = self._n.out
-        out.send(Kind.MAKE_KSM, node_of_frame(frames), frames, digests)
+        out.send(Kind.MAKE_KSM, node_of_frame(frames), frames)
         out.send(Kind.STABLE, node_of_key(keys), keys, frames, digests)
 
     def map(self, keys: I64, frames: I64, digests: U64) -> None:
@@ -44,7 +44,7 @@ class Effects:
     def break_out(self, keys: I64, frames: I64, digests: U64) -> None:
         """The frames of these pages become KSM frames without stable nodes, and are left again."""
         out = self._n.out
-        out.send(Kind.MAKE_KSM, node_of_frame(frames), frames, digests)
+        out.send(Kind.MAKE_KSM, node_of_frame(frames), frames)
         out.send(Kind.BREAK, node_of_key(keys), keys, frames, digests)
 
     def map_zero(self, keys: I64) -> None:

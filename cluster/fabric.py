@@ -43,6 +43,7 @@ QUIET = frozenset(
         Kind.PIN,
         Kind.UNLINKED,
         Kind.LANDED,
+        Kind.MAPPED,
     }
 )
 

@@ -10,14 +10,17 @@ import numpy as np
 from cluster import commands as c
 from cluster.fabric import QUIET, Fabric, exchange, pending
 from cluster.mailbox import Kind
+from cluster.migration.flows import matrix, transfers
 from cluster.migration.machine import Crew, NodeReport, drive
-from cluster.migration.spec import CompactionSpec
+from cluster.migration.spec import CompactionSpec, RelocationSpec
 from cluster.mm_slot import MmSlots
 from cluster.node import Report
+from cluster.relocate import granted
 from cluster.spec import KsmSpec, PolicySpec, ProcessSpec
 from cluster.statistics import NODE_NAMES
+from cluster.topology import Distances
 from cluster.window import END, Window
-from cluster.words import I64, U64, VPN_BITS, mm_id, node_of_mm
+from cluster.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 
 DEFAULT_POLICY = PolicySpec()
 
@@ -239,6 +242,26 @@ class Machine:
         drive(spec, range(self._fabric.nodes), crew)
         reports = exchange(self._fabric, c.EndCompaction(self._next_number()))
         return tuple(report.answer["compaction"] for report in reports)
+
+    def relocate(self, spec: RelocationSpec, distance: Distances) -> I64:
+        """Moves frames of processes between nodes; how many, from row to column. int64[nodes, nodes]."""
+        nodes = self._fabric.nodes
+        chosen = np.isin(np.arange(nodes), spec.nodes) if spec.nodes else np.ones(nodes, np.bool_)
+        if spec.kind == "nearer":
+            frames = self._wished(spec, chosen)
+        else:
+            counts = exchange(self._fabric, c.CountFrames())
+            census = np.array([report.answer["frames"] for report in counts])
+            frames = matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), nodes)
+        exchange(self._fabric, c.MoveFrames(frames, spec.kind == "nearer", self._next_number()))
+        moved = [report.answer["frames"] for report in exchange(self._fabric, c.CountMoved())]
+        return np.array(moved).T
+
+    def _wished(self, spec: RelocationSpec, chosen: Bool) -> I64:
+        exchange(self._fabric, c.TellMappings())
+        answers = [report.answer for report in exchange(self._fabric, c.Wish(spec.min_gain))]
+        wishes = np.array([answer["frames"] for answer in answers]) * chosen[:, None]
+        return granted(wishes, np.array([answer["free"] for answer in answers]), spec.most_pages)
 
     # What it came to.
 

@@ -47,7 +47,7 @@ class Kind(IntEnum):
     STABLE = 12
     #: Map this KSM frame instead: item key, frame, digest.
     MERGE = 13
-    #: A private frame becomes a KSM frame: frame, digest.
+    #: A private frame becomes a KSM frame: frame.
     MAKE_KSM = 14
     #: Byte comparison, at the node of the page: item key, old frame, KSM frame, digest.
     COMPARE_SOURCE = 15
@@ -85,7 +85,7 @@ class Kind(IntEnum):
     RMAP_WALK = 31
     #: frame, how many.
     RMAP_FOUND = 32
-    #: A frame moves in: old frame, digest, mapping word, reference count, map count, and uint8[4096] if
+    #: A frame moves in: old frame, digest, mapping word, pins, map count, and uint8[4096] if
     #: there are bytes.
     MOVE_IN = 33
     #: It is here now: old frame, new frame, digest.
@@ -103,6 +103,8 @@ class Kind(IntEnum):
     #: What a node has of this frame before a compaction: frame, mappings that reverse mapping does not find,
     #: references of the swap cache.
     HELD = 40
+    #: A node maps this frame of another one: frame, node, how often.
+    MAPPED = 41
 
 
 #: What one node sends another, or all that it gets: columns by kind.

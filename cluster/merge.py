@@ -187,8 +187,8 @@ class Merger:
 
     # Frames of this node.
 
-    def on_make_ksm(self, frames: I64, digests: U64) -> None:
-        self._n.frames.make_ksm(frames, digests)
+    def on_make_ksm(self, frames: I64) -> None:
+        self._n.frames.make_ksm(frames)
 
     def on_dropped(self, frames: I64) -> None:
         """Stable nodes were removed with all their items."""

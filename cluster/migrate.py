@@ -20,8 +20,10 @@ from cluster.trees import Trees
 from cluster.words import (
     I64,
     U8,
+    U32,
     U64,
     Array,
+    empty,
     frame_word,
     is_ksm_word,
     ksm_word,
@@ -37,8 +39,10 @@ class Migration:
         self._faults = faults
         self._placement = placement
         self._trees = trees
-        #: KSM frames of this node whose mappings are being looked for, and where they are to go.
-        self._leaving: dict[int, int] = {}
+        #: KSM frames of this node whose mappings are being looked for, ascending, and where they are to go.
+        self._leaving: tuple[I64, I64] = (empty(), empty())
+        #: Frames that came here so far, by the nodes from which.
+        self.moved_in: I64 = np.zeros(node.nodes, np.int64)
 
     def move(self, slots: I64, to: int) -> None:
         """move_pages(): the frames of these pages are to be on node `to`."""
@@ -50,7 +54,8 @@ class Migration:
     def on_migrate(self, frames: I64, to: I64) -> None:
         ksm = is_ksm_word(frames)
         self._send_off(frames[~ksm], to[~ksm])
-        self._leaving = dict(zip(frames[ksm].tolist(), to[ksm].tolist(), strict=True))
+        order = np.argsort(frames[ksm])
+        self._leaving = frames[ksm][order], to[ksm][order]
         self._to_all(Kind.RMAP_WALK, frames[ksm])
 
     def _to_all(self, kind: Kind, *columns: Array) -> None:
@@ -71,20 +76,21 @@ class Migration:
         words, which = np.unique(frames, return_inverse=True)
         total = np.bincount(which, count).astype(np.int64)
         words = words[total == self._n.frames.mapcount[pfn_of(words)]]
-        self._send_off(words, np.array([self._leaving[word] for word in words.tolist()], np.int64))
+        leaving, to = self._leaving
+        self._send_off(words, to[np.searchsorted(leaving, words)])
 
     def _send_off(self, frames: I64, to: I64) -> None:
         store, pfns = self._n.frames, pfn_of(frames)
         digests, *pages = store.read(pfns)
-        about = store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns]
+        about = store.mapping[pfns], store.pins[pfns], store.mapcount[pfns]
         self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *pages)
 
     def on_move_in(
         self,
         old: I64,
         digests: U64,
-        mapping: U64,
-        refcount: Array,
+        mapping: U32,
+        pins: Array,
         mapcount: Array,
         pages: U8 | None = None,
     ) -> None:
@@ -94,12 +100,13 @@ class Migration:
         got = slice(len(pfns))
         old = old[got]
         store.fill(pfns, digests[got], None if pages is None else pages[got])
-        store.mapping[pfns], store.refcount[pfns], store.mapcount[pfns] = (
+        store.mapping[pfns], store.pins[pfns], store.mapcount[pfns] = (
             mapping[got],
-            refcount[got],
+            pins[got],
             mapcount[got],
         )
         self.announce(old, pfns)
+        self.moved_in += np.bincount(node_of_frame(old), minlength=n.nodes)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
 
     def announce(self, old: I64, pfns: I64) -> None:
@@ -108,9 +115,9 @@ class Migration:
         ksm = is_ksm_word(old)
         new, digests = frame_word(n.id, pfns), store.content[pfns]
         new[ksm] = ksm_word(new[ksm], n.migration)
-        store.make_ksm(new[ksm], digests[ksm])
+        store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
-        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint64(2)).astype(np.int64))
+        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint32(2)).astype(np.int64))
         n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
 
     def on_moved_out(self, frames: I64) -> None:

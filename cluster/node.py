@@ -32,6 +32,7 @@ from cluster.workload import Workload
 if TYPE_CHECKING:
     # Modules that most machines do without; actors start sooner.
     from cluster.compact import NodeCompaction
+    from cluster.relocate import NodeRelocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,16 @@ class Node:
             Kind.LANDED: self.state.on_landed,
         }
         self._merger = merger
+        self._relocation: NodeRelocation | None = None
         self._compaction: NodeCompaction | None = None
         if spec.migration is not None:
             from cluster.compact import NodeCompaction
+            from cluster.relocate import NodeRelocation
 
             self._compaction = NodeCompaction(self.state, spec.migration, migration)
             self._handlers[Kind.HELD] = self._compaction.on_held
+            self._relocation = NodeRelocation(self.state, self._compaction.frames, migration)
+            self._handlers[Kind.MAPPED] = self._relocation.on_mapped
 
     @property
     def compaction(self) -> NodeCompaction:
@@ -128,6 +133,13 @@ class Node:
         if self._compaction is None:
             raise SimulationError("the scenario has no [migration]")
         return self._compaction
+
+    @property
+    def relocation(self) -> NodeRelocation:
+        """Its part in relocations; SimulationError if the scenario can have none."""
+        if self._relocation is None:
+            raise SimulationError("the scenario has no [migration]")
+        return self._relocation
 
     def _on_dropped(self, frames: I64) -> None:
         self._merger.on_dropped(frames)
@@ -157,14 +169,36 @@ class Node:
                 decide(self.trees, window)
             case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
                 self._set(command)
-            case c.BeginCompaction():
-                self.compaction.begin()
-            case c.EndCompaction(number):
-                return {"compaction": self.compaction.end(number)}
+            case c.BeginCompaction() | c.EndCompaction():
+                return self._compact(command)
+            case c.TellMappings() | c.Wish() | c.CountFrames() | c.MoveFrames() | c.CountMoved():
+                return self._relocate(command)
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
             case _:
                 return self.processes.run(command)
+        return {}
+
+    def _compact(self, command: c.Compaction) -> dict[str, Any]:
+        match command:
+            case c.BeginCompaction():
+                self.compaction.begin()
+            case c.EndCompaction(number):
+                return {"compaction": self.compaction.end(number)}
+        return {}
+
+    def _relocate(self, command: c.Relocation) -> dict[str, Any]:
+        match command:
+            case c.TellMappings():
+                self.relocation.tell_mappings()
+            case c.Wish(min_gain):
+                return self.relocation.wish(min_gain)
+            case c.CountFrames():
+                return self.relocation.count()
+            case c.MoveFrames(frames, wished, number):
+                self.relocation.move(frames[self.state.id], number, wished=wished)
+            case c.CountMoved():
+                return {"frames": self.relocation.moved_in}
         return {}
 
     def _set(self, command: c.SetKnobs | c.UnmergeAll | c.ForgetItems) -> None:
@@ -256,7 +290,7 @@ class Node:
             "state": n.table.state[slots],
             "frames": used,
             "mapcount": n.frames.mapcount[used],
-            "refcount": n.frames.refcount[used],
+            "refcount": n.frames.mapcount[used] + n.frames.pins[used],
             "mapping": n.frames.mapping[used],
             "content": n.frames.content[used],
             "free": n.frames.free_count,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from cluster.migration.machine import NodeReport
+    from cluster.migration.relocated import Relocated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +30,8 @@ class PassResult:
     wall_seconds: float
     #: What compaction after the pass did to each node; nothing without [migration].
     compaction: tuple[NodeReport, ...] = ()
+    #: What was moved between nodes after the pass, before the compaction.
+    relocated: tuple[Relocated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

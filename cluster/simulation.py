@@ -12,6 +12,7 @@ from cluster.advisor import Advisor
 from cluster.fabric import Fabric
 from cluster.machine import Machine
 from cluster.migration.machine import Crew, NodeReport
+from cluster.migration.relocated import Relocated, node_seconds
 from cluster.results import PassResult
 from cluster.spec import CostSpec, SimulationSpec
 from cluster.statistics import COUNTERS, NODE_NAMES
@@ -26,6 +27,8 @@ class Simulation:
     def __init__(self, fabric: Fabric, spec: SimulationSpec, crew: Crew) -> None:
         """Creates the scenario's processes and fills their memory. `crew` drives its compactors, if any."""
         self._migration = spec.migration
+        self._relocations = spec.relocations
+        self._distance = spec.machine.distance
         self._crew = crew
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
@@ -45,17 +48,32 @@ class Simulation:
             clock.advance(self._machine.collect())
             if ended:
                 break
+        self._passes += 1
+        relocated = self._relocate()
         compaction = self._compact()
         nodes = {name: clock.columns[name] for name in NODE_NAMES}
         for counter in COUNTERS:
             nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
-        self._passes += 1
         pages_to_scan = clock.advisor.pages_to_scan
         if ended:
             clock.end_pass(int(nodes["pages_scanned"].sum()), int(nodes["ksmd_cpu_ns"].sum()))
         full_scans = self._machine.full_scans
-        return PassResult(self._passes, nodes, full_scans, clock.seconds, pages_to_scan, 0.0, compaction)
+        done = self._passes, nodes, full_scans, clock.seconds, pages_to_scan
+        return PassResult(*done, wall_seconds=0.0, compaction=compaction, relocated=relocated)
+
+    def _relocate(self) -> tuple[Relocated, ...]:
+        """Frames that the scenario moves after this pass, beside ksmd as well."""
+        due = [r for r in self._relocations if r.after_pass == self._passes]
+        if not due or self._migration is None:
+            return ()
+        done = []
+        for relocation in due:
+            pages = self._machine.relocate(relocation, self._distance)
+            seconds = node_seconds(self._migration.cost, self._distance, pages, pages)
+            done.append(Relocated(relocation, pages, pages, seconds))
+        self._clock.columns = self._machine.collect()
+        return tuple(done)
 
     def _compact(self) -> tuple[NodeReport, ...]:
         """After a pass; kcompactd works beside ksmd, so that the clock goes on as if it were not there."""

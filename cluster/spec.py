@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.migration.spec import CompactionSpec
+from cluster.migration.spec import CompactionSpec, RelocationSpec
 
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
@@ -191,3 +191,5 @@ class SimulationSpec:
     cost: CostSpec = field(default_factory=CostSpec)
     #: Memory comes from a buddy allocator, shared with drivers, and is compacted after each pass. None: no.
     migration: CompactionSpec | None = None
+    #: Frames of processes that move between nodes after passes; only with `migration`.
+    relocations: tuple[RelocationSpec, ...] = ()

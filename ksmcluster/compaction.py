@@ -20,12 +20,15 @@ from rich.text import Text
 
 from cluster.migration.machine import NodeReport
 from cluster.migration.pages import MAX_ORDER
+from cluster.migration.relocated import Relocated, relocated, simulated_seconds
+from cluster.migration.spec import CompactionSpec
 from cluster.spec import PAGE_SIZE
-from ksmcluster import __version__, text
+from cluster.topology import Distances
+from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration
+from ksmcluster.config.compaction import CompactionScenario, CompactMigration, to_compaction_spec
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
-from ksmcluster.output import NODES, write_directory
+from ksmcluster.output import NODES, RELOCATIONS, write_directory
 from ksmcluster.printing import WIDTH, plain_table, printed
 
 if TYPE_CHECKING:
@@ -79,23 +82,43 @@ class CompactionResult:
             "obtained": obtained(reports),
             "free_blocks": free_blocks(reports),
             **work(reports),
-            "simulated_seconds": max(r.seconds for r in reports),
+            "relocations": [relocations.summary(done) for done in self._relocated],
+            "simulated_seconds": simulated_seconds(self._spec, reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
+
+    @cached_property
+    def _spec(self) -> CompactionSpec:
+        return to_compaction_spec(self.config)
+
+    @cached_property
+    def _relocated(self) -> list[Relocated]:
+        return relocated(self._spec, self.reports)
+
+    @cached_property
+    def _distance(self) -> Distances:
+        return self.config.machine.topology.build(self.config.machine.nodes)
+
+    def relocations(self) -> RenderableType | None:
+        """What was moved between nodes, for a person; None if the scenario moves nothing."""
+        return relocations.report(self._relocated, self._distance) if self._relocated else None
 
     def summary_json(self) -> str:
         """The text of summary.json."""
         return json.dumps(self.summary, indent=2) + "\n"
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables that `save` writes, by the names of their files: one row a node."""
+        """The tables that `save` writes, by the names of their files."""
         import pyarrow as pa
 
         rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in self.reports]
-        return {NODES: pa.Table.from_pylist(rows)}
+        tables = {NODES: pa.Table.from_pylist(rows)}
+        if self._relocated:
+            tables[RELOCATIONS] = relocations.table(self._relocated, self._distance)
+        return tables
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, nodes.parquet and config.toml: all of them, or none if that fails."""
+        """Write summary.json, config.toml and the tables: all of them, or none if that fails."""
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
@@ -107,19 +130,21 @@ def report(result: CompactionResult) -> RenderableType:
     """The summary that a person reads."""
     summary = result.summary
     size = text.size(PAGE_SIZE << summary["order"])
-    sections = {
+    sections: dict[str, RenderableType | None] = {
         f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} asked for": (
             _obtained(summary)
         ),
         **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
         "Free blocks, all nodes": _blocks(summary),
         "Pages by driver": drivers(summary["by_driver"]),
+        "Moved between nodes": result.relocations(),
         "Contention": contention(summary["contention"]),
         "Time": _time(summary),
     }
     parts: list[RenderableType] = [_heading(result)]
     for title, section in sections.items():
-        parts += [Text(), Text(title, style="bold cyan"), section]
+        if section is not None:
+            parts += [Text(), Text(title, style="bold cyan"), section]
     return Group(*parts)
 
 
@@ -135,7 +160,7 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _who(migration: TriggeredMigration) -> tuple[str, ...]:
+def _who(migration: CompactMigration) -> tuple[str, ...]:
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)
@@ -205,14 +230,20 @@ def contention(counts: Mapping[str, int]) -> Table:
     return table
 
 
+def _moved(summary: Mapping[str, Any]) -> str:
+    within = text.size(summary["bytes_moved_within"])
+    if not summary["relocations"]:
+        return f"{within} moved on all"
+    return f"moved {within} within nodes, {text.size(summary['bytes_moved_between'])} between them"
+
+
 def _time(summary: Mapping[str, Any]) -> Table:
     timing = summary["timing"]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=20)
     grid.add_column()
-    moved = text.size(summary["bytes_moved"])
     milliseconds = summary["simulated_seconds"] * 1e3
-    grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {moved} moved on all")
+    grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {_moved(summary)}")
     start, wall = text.seconds(timing["start_seconds"]), text.seconds(timing["wall_seconds"])
     grid.add_row("  on this host", f"{wall}, of which {start} to start ({timing['engine']})")
     if timing["compactors_abandoned"]:

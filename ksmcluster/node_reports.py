@@ -34,12 +34,17 @@ def free_blocks(reports: Sequence[NodeReport]) -> dict[str, list[int]]:
 
 
 def work(reports: Sequence[NodeReport]) -> dict[str, Any]:
-    """What the compactors did: by_driver, bytes_moved, contention, vmstat."""
+    """What was done: by_driver, bytes_moved within nodes and between them, contention, vmstat."""
     vmstat = {name: sum(r.vmstat[name] for r in reports) for name in reports[0].vmstat}
     by_driver = {name: _counts(reports, name) for name in reports[0].by_driver}
+    moved, away = (
+        PAGE_SIZE * sum(counts[which] for counts in by_driver.values()) for which in ("moved", "moved_away")
+    )
     return {
         "by_driver": by_driver,
-        "bytes_moved": PAGE_SIZE * sum(counts["moved"] for counts in by_driver.values()),
+        "bytes_moved": moved,
+        "bytes_moved_within": moved - away,
+        "bytes_moved_between": away,
         "contention": {name: vmstat.pop(name) for name in CONTENTION},
         "vmstat": vmstat,
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 PASSES = "passes.parquet"
 NODES = "nodes.parquet"
+RELOCATIONS = "relocations.parquet"
 CONFIG = "config.toml"
 
 
@@ -35,7 +36,7 @@ class Writable(Protocol):
         """The text of summary.json."""
 
     def tables(self) -> dict[str, pa.Table]:
-        """Tables by the names of their files: PASSES or NODES."""
+        """Tables by the names of their files: PASSES, NODES or RELOCATIONS."""
 
 
 def check_directory(directory: Path) -> None:
@@ -81,7 +82,7 @@ def _replace(directory: Path, new: Path) -> None:
 
 def _is_output(directory: Path) -> bool:
     """Whether the directory holds an output of ours and nothing else."""
-    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, NODES, CONFIG}:
+    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, NODES, RELOCATIONS, CONFIG}:
         return False
     try:
         summary = json.loads((directory / SUMMARY).read_bytes())

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from cluster.migration.machine import NodeReport, unusable_index
 from cluster.results import PassResult
+from cluster.spec import PAGE_SIZE
+from ksmcluster import relocations
 from ksmcluster.config.migration import KsmMigration
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 
@@ -24,12 +26,18 @@ def summary(config: KsmMigration, nodes: int, passes: Sequence[PassResult]) -> d
     """The part `migration` of summary.json."""
     by_pass = [result.compaction for result in passes]
     seconds = [max(r.seconds for r in reports) for reports in by_pass]
+    relocated = [done for result in passes for done in result.relocated]
+    done = work([report for reports in by_pass for report in reports])
+    between = PAGE_SIZE * sum(int(relocation.pages.sum()) for relocation in relocated)
     return {
         "kernel": config.kernel,
         "trigger": config.trigger,
         "order": config.order,
         "requested": config.attempts * nodes,
-        **work([report for reports in by_pass for report in reports]),
+        **done,
+        "bytes_moved": done["bytes_moved"] + between,
+        "bytes_moved_between": between,
+        "relocations": [relocations.summary(relocation) for relocation in relocated],
         "simulated_seconds": sum(seconds),
         "by_pass": {
             "obtained": _by_state([obtained(reports) for reports in by_pass]),

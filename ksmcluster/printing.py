@@ -1,4 +1,4 @@
-"""What a console would show, as text."""
+"""What a console would show, as text, and tables of numbers for it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def printed(what: RenderableType, console: Console) -> str:
 
 
 def plain_table(*heads: str) -> Table:
-    """An empty table: texts in the first column, numbers in the others."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    shown.add_column(f"  {heads[0]}", overflow="fold")
+    """A table of numbers, but for the first column."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(f"  {heads[0]}", overflow="fold")
     for head in heads[1:]:
-        shown.add_column(head, justify="right", no_wrap=True)
-    return shown
+        table.add_column(head, justify="right", no_wrap=True)
+    return table

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.spec import PAGE_SIZE
-from ksmcluster import text
+from ksmcluster import relocations, text
 from ksmcluster.compaction import contention, drivers
 from ksmcluster.node_reports import STATES
 from ksmcluster.printing import WIDTH, plain_table, printed
@@ -165,7 +165,15 @@ def _compaction(result: Result) -> dict[str, RenderableType]:
         asked: _obtained(migration["by_pass"]),
         "Pages moved by owner, all passes": drivers(migration["by_driver"]),
         "Contention of compactors": contention(migration["contention"]),
+        **_relocations(result),
     }
+
+
+def _relocations(result: Result) -> dict[str, RenderableType]:
+    """What was moved between nodes, if anything was."""
+    if not result.relocated:
+        return {}
+    return {"Moved between nodes": relocations.report(result.relocated, result.distance)}
 
 
 def _obtained(by_pass: Mapping[str, Any]) -> Table:
@@ -185,7 +193,7 @@ def _time(result: Result) -> Table:
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
     if migration := result.summary.get("migration"):
-        milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved"])
+        milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
     if count := timing.get("compactors_abandoned"):
         grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")

@@ -16,10 +16,12 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from cluster.migration.relocated import Relocated
 from cluster.results import PassResult
 from cluster.spec import PAGE_SIZE
 from cluster.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
-from ksmcluster import __version__, pass_compaction
+from cluster.topology import Distances
+from ksmcluster import __version__, pass_compaction, relocations
 from ksmcluster.config import Scenario, resolved_toml
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class Result:
     passes: PassTable
     #: The contents of summary.json.
     summary: dict[str, Any]
+    #: What was moved between nodes, in the order in which it was.
+    relocated: tuple[Relocated, ...] = ()
 
     @classmethod
     def of(cls, config: Scenario, passes: Sequence[PassResult], timing: Timing) -> Result:
@@ -101,7 +105,8 @@ class Result:
         table = _table(passes)
         if config.migration is not None:
             table |= pass_compaction.columns(config.migration, passes)
-        return cls(config, table, _summary(config, passes, table, timing))
+        relocated = tuple(done for result in passes for done in result.relocated)
+        return cls(config, table, _summary(config, passes, table, timing), relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """A statistic as int64[passes, nodes]."""
@@ -113,10 +118,18 @@ class Result:
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that `save` writes, by the names of their files."""
-        return {"passes.parquet": self.passes.to_arrow()}
+        tables = {"passes.parquet": self.passes.to_arrow()}
+        if self.relocated:
+            tables["relocations.parquet"] = relocations.table(self.relocated, self.distance)
+        return tables
+
+    @property
+    def distance(self) -> Distances:
+        """Distances between the nodes."""
+        return self.config.machine.topology.build(self.config.machine.nodes)
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, passes.parquet and config.toml: all of them, or none if that fails.
+        """Write summary.json, config.toml and the tables: all of them, or none if that fails.
 
         An earlier output is replaced; UserError if the directory holds anything else.
         """

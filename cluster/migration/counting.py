@@ -10,6 +10,8 @@ from cluster.migration.memory import Memory
 from cluster.migration.movable import IsolateMode, MigrateMode, MovableOperations, foreseeing
 from cluster.words import I64, Bool
 
+GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
+
 
 @dataclass(slots=True)
 class MoveCounts:
@@ -21,6 +23,7 @@ class MoveCounts:
     retried: int = 0  #: attempts to move a page after its first one
     failed: int = 0  #: pages put back after an attempt that failed
     put_back: int = 0  #: pages put back, those not tried included
+    moved_away: int = 0  #: of those moved, to other nodes
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -33,6 +36,7 @@ class Counted:
         operations = memory.operations[owner]
         if operations is None:
             raise ValueError(f"nobody is registered as owner {owner}")
+        self.owner = owner
         self.begin()
         self._inner: MovableOperations = operations
         #: bool[frames]: isolated, and an attempt failed since

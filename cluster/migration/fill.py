@@ -10,11 +10,14 @@ import numpy as np
 
 from cluster.frames import PAGE_MAPPING_ANON
 from cluster.migration.buddy import Zone
+from cluster.migration.counting import GUESTS
 from cluster.migration.drivers.registry import Driver, DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LruPages
 from cluster.migration.pages import PG_LRU, Kind, MigrateType, PageMap
+from cluster.migration.remote import Guests, Proxies
 from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.migration.transfer import Lodging
 from cluster.words import I64
 
 #: Allocations that fill a node: owners take turns, so that their pages lie mixed in every pageblock.
@@ -45,11 +48,15 @@ class _Owner:
 
 @dataclass(slots=True)
 class Filled:
-    """A node's memory, its drivers, and the numbers of owners by name, LRU pages last."""
+    """A node's memory, its drivers, and the numbers of owners by name, LRU pages last.
+
+    lodging: with guests and proxies, if the scenario moves pages between nodes.
+    """
 
     memory: Memory
     drivers: list[Driver]
     owners: dict[str, int]
+    lodging: Lodging | None = None
 
     def without_drivers(self) -> Filled:
         """A copy in which no driver implements the calls: its pages look like any page of the kernel's."""
@@ -62,10 +69,10 @@ class Filled:
         return Filled(memory, [], lru.owners)
 
 
-def empty_memory(count: int) -> Memory:
-    """One zone of so many pages, all of them free."""
-    pages = PageMap(count)
-    pages.set_free(np.ones(count, np.bool_))
+def empty_memory(count: int, proxies: int = 0) -> Memory:
+    """One zone of so many pages, all of them free, and page frame numbers for so many proxies."""
+    pages = PageMap(count + proxies)
+    pages.set_free(np.arange(count + proxies) < count)
     return Memory(pages, [Zone(pages, 0, count)])
 
 
@@ -74,13 +81,14 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
 
     It is that of `lru` if given, empty so far.
     """
-    lru = lru or LruPages(empty_memory(spec.pages_per_node))
+    size = spec.pages_per_node
+    lru = lru or LruPages(empty_memory(size, proxies=size if spec.relocations else 0))
     memory, pages = lru.memory, lru.memory.pages
     made = [_made(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
-    fixed = memory.alloc_bulk(round(spec.unmovable * pages.count), MigrateType.UNMOVABLE)
+    fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
     pages.kind[fixed] = Kind.UNMOVABLE
-    owners = [_of_driver(d, driver, pages.count) for d, driver in zip(spec.drivers, drivers, strict=True)]
+    owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
     _fill(memory, owners)
     rng = np.random.default_rng((spec.seed, node))
@@ -88,8 +96,11 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
         units = np.concatenate([np.zeros(0, np.int64), *owner.units])
         count = round(owner.give_up * len(units))
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
-    numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)}
-    return Filled(memory, drivers, numbers | lru.owners)
+    numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
+    if not spec.relocations:
+        return Filled(memory, drivers, numbers)
+    lodging = Lodging(memory, lru, Guests(memory), Proxies(memory, node, size))
+    return Filled(memory, drivers, numbers | {GUESTS: lodging.guests.owner}, lodging)
 
 
 def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
@@ -114,14 +125,14 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
         lru.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
-    wanted = int(spec.lru * memory.pages.count)
+    wanted = int(spec.lru * spec.pages_per_node)
     return _Owner(allocate, memory.put, wanted, spec.lru_discard, [])
 
 
 def _fill(memory: Memory, owners: list[_Owner]) -> None:
     """Always the owner that is farthest from what it wants, in parts of its own; until all have it."""
-    chunk = max(memory.pages.count // _TURNS, 1)
     zone = memory.zones[0]
+    chunk = max((zone.end - zone.start) // _TURNS, 1)
     left = [owner for owner in owners if owner.wanted]
     while left:
         owner = min(left, key=lambda o: o.used / o.wanted)

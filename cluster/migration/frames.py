@@ -10,7 +10,7 @@ from cluster.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 from cluster.migration.memory import Memory
 from cluster.migration.movable import FOREVER, IsolateMode, LruPages, MigrateMode
 from cluster.migration.pages import OWNER_SHIFT, Kind
-from cluster.words import FRAME_BITS, I64, U64, Array, Bool, frame_word, generation_of, pfn_of
+from cluster.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
 
 
 class MovableFrames(Frames, LruPages):
@@ -37,7 +37,7 @@ class MovableFrames(Frames, LruPages):
 
     def moved(self, node: int) -> tuple[I64, I64]:
         """Frames that have moved since `begin`: the names they had on this `node`, and their pfns."""
-        pfns = np.flatnonzero((self.refcount != 0) & (self._came_from != np.arange(self.count)))
+        pfns = np.flatnonzero(self.referenced(slice(None)) & (self._came_from != np.arange(self.count)))
         return frame_word(node, self._came_from[pfns]) | (self.generation[pfns] << FRAME_BITS), pfns
 
     # LruPages
@@ -48,9 +48,13 @@ class MovableFrames(Frames, LruPages):
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         """Not those to which somebody has a reference that is no mapping (isolate_migratepages_block())."""
-        pinned = self.refcount[pages] > self.mapcount[pages] + self.cached[pages]
+        pinned = self._pinned(pages)
         super().isolate_page(pages[~pinned], mode)
         return ~pinned
+
+    def _pinned(self, pages: I64) -> Bool:
+        pinned: Bool = self.pins[pages] > self.cached[pages]
+        return pinned
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         """-EAGAIN for a page that is still mapped after try_to_migrate()."""
@@ -59,14 +63,14 @@ class MovableFrames(Frames, LruPages):
             first = int(np.argmax(answers != 0))
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
         super().migrate_page(newpages, pages, mode)
-        columns: list[Array] = [self.mapping, self.refcount, self.mapcount, self.content, self.generation]
+        columns: list[Array] = [self.mapping, self.mapcount, self.pins, self.content, self.generation]
         for column in [*columns, self._came_from, *([] if self.data is None else [self.data])]:
             column[newpages] = column[pages]
         self._forget(pages)
         return answers
 
     def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
-        if (self.refcount[pages] > self.mapcount[pages] + self.cached[pages]).any():
+        if self._pinned(pages).any():
             return None
         return np.where(self.unfound[pages] > 0, FOREVER, 0)
 
@@ -77,7 +81,7 @@ class MovableFrames(Frames, LruPages):
         return sum(zone.free_pages for zone in self.memory.zones)
 
     def in_use(self) -> I64:
-        return np.flatnonzero(self.refcount)
+        return np.flatnonzero(self.referenced(slice(None)))
 
     def alloc(self, wanted: int) -> I64:
         pfns = self.memory.alloc_bulk(wanted)
@@ -85,8 +89,8 @@ class MovableFrames(Frames, LruPages):
         self.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
-    def make_ksm(self, frames: I64, digests: U64) -> None:
-        super().make_ksm(frames, digests)
+    def make_ksm(self, frames: I64) -> None:
+        super().make_ksm(frames)
         pfns = pfn_of(frames)
         self.generation[pfns] = generation_of(frames)
         self.memory.pages.mapping[pfns] = self._ksm_owner << OWNER_SHIFT | PAGE_MAPPING_KSM
@@ -97,6 +101,6 @@ class MovableFrames(Frames, LruPages):
 
     def _forget(self, pfns: I64) -> None:
         self.mapping[pfns] = 0
-        self.refcount[pfns] = 0
+        self.pins[pfns] = 0
         self.mapcount[pfns] = 0
         self.generation[pfns] = 0

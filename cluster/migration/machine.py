@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from cluster.migration.control import RULES
 from cluster.migration.counting import Counted, MoveCounts
 from cluster.migration.fill import Filled, filled
 from cluster.migration.memory import VmStat
+from cluster.migration.relocation import Carried, Carry, NodeRelocations, NodeTransfers, Order
+from cluster.migration.relocator import Owners, Relocator, settle
 from cluster.migration.spec import CompactionSpec
+from cluster.migration.transfer import Letter
 from cluster.migration.triggers import Requests, Worker, make_worker
 from cluster.words import I64
 
@@ -38,8 +42,8 @@ class NodeReport:
 
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
     in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
-    in the order of the scenario, LRU pages last. vmstat as in `memory.VmStat`. seconds: simulated.
-    abandoned: compactors whose drivers died.
+    in the order of the scenario, then LRU pages and guests. vmstat as in `memory.VmStat`. seconds: simulated,
+    of its compactors. abandoned: compactors whose drivers died. relocations: None if the scenario has none.
     """
 
     node: int
@@ -53,6 +57,7 @@ class NodeReport:
     vmstat: dict[str, int]
     abandoned: int
     seconds: float
+    relocations: NodeRelocations | None = None
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class NodeMemory:
         self.filled = filled
         self.memory = filled.memory
         self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
+        self.transfers = self._transfers()
         self._compactors = [_Compactor() for _ in range(spec.workers)]
         self.begin()
 
@@ -97,9 +103,17 @@ class NodeMemory:
             compactor.session = None
             compactor.ended = []
 
+    def _transfers(self) -> NodeTransfers | None:
+        """Its side of transfers, if there are any in the scenario."""
+        spec, lodging = self.spec, self.filled.lodging
+        if lodging is None:
+            return None
+        shape, rules = (len(spec.relocations), spec.nodes), RULES[spec.kernel].migrate
+        return NodeTransfers(self.node, shape, lodging, self._counted, rules)
+
     @property
     def counts(self) -> dict[str, MoveCounts]:
-        """By name of the driver, LRU pages last."""
+        """By name of the driver, then LRU pages and guests."""
         return {name: counted.counts for name, counted in self._counted.items()}
 
     def take(self, turn: Turn) -> bool:
@@ -160,7 +174,8 @@ class NodeMemory:
 
     def run(self) -> None:
         """All compactors in turns, here and now."""
-        drive(self.spec, [self.node], InlineCrew({self.node: self}))
+        crew = InlineCrew({self.node: self})
+        _rounds(self.spec, _compactors(self.spec, [self.node]), crew)
 
     def obtain(self) -> int:
         """How many of the scenario's blocks compactors have got; or can be had now, and are given back."""
@@ -204,6 +219,7 @@ class NodeMemory:
             vmstat=self.memory.vmstat.as_dict(),
             abandoned=self.abandoned,
             seconds=self.seconds(),
+            relocations=self.transfers.report() if self.transfers else None,
         )
 
 
@@ -219,19 +235,21 @@ def unusable_index(buddyinfo: I64, order: int) -> int:
     return (free - suitable) * 1000 // free if free else 1000
 
 
-class Crew(Protocol):
-    """Those who drive the compactors."""
+class Crew(Owners, Protocol):
+    """Those who drive the compactors and carry the letters of transfers."""
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
         """One turn each for (node, compactor) pairs of different nodes; which are done with their runs."""
 
+    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
+        """One letter each for transfers, written by different nodes."""
 
-class MemoryHost:
-    """Memories of some nodes of a compaction scenario."""
 
-    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
-        self.memories = {node: NodeMemory(spec, node, filled(spec, node)) for node in nodes}
-        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
+class Memories:
+    """Memories of some nodes."""
+
+    def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
+        self.memories = memories
 
     def take(self, turns: Sequence[Turn]) -> list[bool]:
         return [self.memories[turn.node].take(turn) for turn in turns]
@@ -240,37 +258,117 @@ class MemoryHost:
         for turn in turns:
             self.memories[turn.node].abandon(turn.compactor, turn.generation)
 
+    def letters(self, turns: Sequence[Carry]) -> list[Letter | None]:
+        """The letters that wait for an answer at its nodes, the peers of these turns."""
+        return [self._transfers(turn.peer).letter(turn.transfer) for turn in turns]
+
+    def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
+        """Its nodes answer these letters."""
+        pairs = zip(turns, letters, strict=True)
+        return [self._transfers(turn.node).carry(turn, letter) for turn, letter in pairs]
+
+    def ask(self, order: Order) -> list[Any]:
+        return [self._transfers(node).ask(order) for node in self.memories]
+
+    def _transfers(self, node: int) -> NodeTransfers:
+        transfers = self.memories[node].transfers
+        if transfers is None:
+            raise ValueError("the scenario moves nothing between nodes")
+        return transfers
+
+
+class MemoryHost(Memories):
+    """Memories of some nodes of a compaction scenario."""
+
+    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
+        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
+
     def reports(self) -> list[NodeReport]:
         """What became of them; to be asked once, at the end."""
         return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
 
 
 class InlineCrew:
-    """Drives compactors of memories in this process."""
+    """Everything in this process."""
 
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
-        self._memories = memories
+        self._host = Memories(memories)
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        return [self._memories[node].take(Turn(node, compactor)) for node, compactor in turns]
+        return self._host.take([Turn(node, compactor) for node, compactor in turns])
+
+    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
+        return self._host.carry(turns, self._host.letters(turns))
+
+    def ask(self, order: Order) -> list[Any]:
+        return self._host.ask(order)
 
 
 def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
-    """All compactors of these nodes until they are done.
+    """All compactors of these nodes until they are done, and what the scenario moves between nodes.
 
-    Compactors of a node take turns, in another order each round: it depends on the seed, the node and the
-    round, and on nothing else, so that the result is the same whoever drives them.
+    Compactors of a node take turns, and so do the transfers that are to write a letter there, in another
+    order each round: it depends on the seed, the node and the round, and on nothing else, so that the result
+    is the same whoever drives them.
     """
-    left = {node: list(range(spec.workers)) for node in nodes if spec.workers}
-    chance = {node: np.random.default_rng((spec.seed, node)) for node in nodes}
-    while left:
-        orders = {node: chance[node].permutation(waiting).tolist() for node, waiting in left.items()}
-        for place in range(spec.workers):
-            turns = [(node, order[place]) for node, order in orders.items() if place < len(order)]
-            for (node, compactor), done in zip(turns, crew.take(turns), strict=True):
-                if done:
-                    left[node].remove(compactor)
-        left = {node: waiting for node, waiting in left.items() if waiting}
+    at_work = _compactors(spec, nodes)
+    if not spec.relocations:
+        _rounds(spec, at_work, crew)
+        return
+    _rounds(spec, {}, crew, Relocator(spec, "before", crew))
+    _rounds(spec, at_work, crew, Relocator(spec, "during", crew))
+    _rounds(spec, {}, crew, Relocator(spec, "after", crew))
+    settle(crew)
+
+
+def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[int]]:
+    """Those of each node, if there are any."""
+    return {node: list(range(spec.workers)) for node in nodes if spec.workers}
+
+
+def _rounds(
+    spec: CompactionSpec, left: dict[int, list[int]], crew: Crew, relocator: Relocator | None = None
+) -> None:
+    """Round after round, until these compactors are done, and nothing is left to move."""
+    chances: dict[int, np.random.Generator] = {}
+    while True:
+        due = relocator.due() if relocator else {}
+        waiting = {node: [*left.get(node, ()), *due.get(node, ())] for node in sorted({*left, *due})}
+        if not waiting:
+            return
+        orders = {node: _order(spec.seed, node, chances, those) for node, those in waiting.items()}
+        for place in range(max(map(len, orders.values()))):
+            at_work = {node: order[place] for node, order in orders.items() if place < len(order)}
+            _take(at_work, left, crew)
+            if relocator is not None:
+                _carry(at_work, relocator, crew)
+        left = {node: compactors for node, compactors in left.items() if compactors}
+
+
+def _take(at_work: dict[int, int | Carry], left: dict[int, list[int]], crew: Crew) -> None:
+    turns = [(node, worker) for node, worker in at_work.items() if isinstance(worker, int)]
+    for (node, compactor), done in zip(turns, crew.take(turns) if turns else (), strict=True):
+        if done:
+            left[node].remove(compactor)
+
+
+def _carry(at_work: dict[int, int | Carry], relocator: Relocator, crew: Crew) -> None:
+    turns = [worker for worker in at_work.values() if isinstance(worker, Carry)]
+    for turn, carried in zip(turns, crew.carry(turns) if turns else (), strict=True):
+        relocator.took(turn, carried)
+
+
+T = TypeVar("T")
+
+
+def _order(seed: int, node: int, chances: dict[int, np.random.Generator], waiting: list[T]) -> list[T]:
+    """In the order of the round; each node draws its own."""
+    if len(waiting) == 1:
+        return waiting
+    if node not in chances:
+        chances[node] = np.random.default_rng((seed, node))
+    return [waiting[i] for i in chances[node].permutation(len(waiting))]
 
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:

@@ -14,6 +14,7 @@ from cluster.words import I64
 
 if TYPE_CHECKING:
     from cluster.migration.movable import MovableOperations
+    from cluster.migration.remote import Proxies
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class Memory:
     operations: list[MovableOperations | None] = field(default_factory=lambda: [None])
     #: told of every attempt to isolate: the pages asked for, and those granted
     on_isolate: Callable[[I64, I64], None] | None = None
+    #: page frame numbers above the zones, for pages on other nodes
+    proxies: Proxies | None = None
 
     def register(self, operations: MovableOperations) -> int:
         """A new owner; its number, for the mapping words of its pages."""
@@ -65,6 +68,8 @@ class Memory:
 
     def free(self, pfns: I64) -> None:
         """These pages become free, in whatever zones they are. int64[n]."""
+        if self.proxies is not None:
+            pfns = self.proxies.free(pfns)
         for zone in self.zones:
             inside = pfns[(pfns >= zone.start) & (pfns < zone.end)]
             if len(inside):

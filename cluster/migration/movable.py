@@ -330,6 +330,7 @@ class LruPages:
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         m = self.memory.pages
         m.mapping[newpages] = m.mapping[pages]
+        m.content[newpages] = m.content[pages]
         m.flags[newpages] |= (m.flags[pages] & PG_UNEVICTABLE) | PG_LRU
         return np.zeros(len(pages), np.int64)
 

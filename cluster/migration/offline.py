@@ -131,9 +131,14 @@ class Offline:
             self.error = -errno.EINTR if self._canceled else -errno.EBUSY
             undo_isolate_range(self.memory, self.start, self._types)
             return
-        self.memory.take_range(self.start, self.end)
-        pages.refcount[self.start : self.end] = 0
-        pages.kind[self.start : self.end] = Kind.HOLE
+        take_offline(self.memory, self.start, self.end)
+
+
+def take_offline(memory: Memory, start: int, end: int) -> None:
+    """Free pages start..end-1, whole pageblocks, are no memory any more."""
+    memory.take_range(start, end)
+    memory.pages.refcount[start:end] = 0
+    memory.pages.kind[start:end] = Kind.HOLE
 
 
 def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULES["6.1"]) -> int:

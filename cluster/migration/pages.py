@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_MOVABLE
-from cluster.words import I64, U8, Bool
+from cluster.words import I64, U8, U64, Bool
 
 MAX_ORDER = 10  #: largest order of a free block
 PAGEBLOCK_ORDER = 9
@@ -63,9 +63,10 @@ class MigrateType(IntEnum):
 class PageMap:
     """One element a page; `count` pages.
 
-    kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32, order int8 (order of the
-    free block that starts here, TAIL, or USED). One element a pageblock: pageblock_type uint8, skip bool
-    (PB_migrate_skip). One element for 1024 pages: stale bool (what was freed among them is not merged yet).
+    kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32, content uint64 (what the
+    page holds, in one word), order int8 (order of the free block that starts here, TAIL, or USED).
+    One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element for 1024 pages:
+    stale bool (what was freed among them is not merged yet).
     """
 
     def __init__(self, count: int) -> None:
@@ -76,6 +77,7 @@ class PageMap:
         self.mapping = np.zeros(count, np.uint32)
         self.flags: U8 = np.zeros(count, np.uint8)
         self.refcount = np.zeros(count, np.int32)
+        self.content: U64 = np.zeros(count, np.uint64)
         self.order = np.full(size, USED, np.int8)
         self.pageblock_type: U8 = np.full(2 * blocks, MigrateType.MOVABLE, np.uint8)
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cluster.topology import Distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,27 @@ class MigrationCostSpec:
     scan: float = 10.0
     #: For each call for a page, whether it moves or not: page locks, unmapping, the driver.
     attempt: float = 500.0
-    #: For each page moved: 4 KiB copied within a node, at 8 GiB/s.
+    #: For each page moved: 4 KiB copied within a node, at 8 GiB/s. Between nodes, as many times more as the
+    #: distance is longer than that of a node to itself.
     copy: float = 477.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelocationSpec:
+    """Moving pages between nodes."""
+
+    #: "drain", "even-out" or, for memory of simulated processes, "nearer".
+    kind: str
+    #: The nodes to drain, or those among which memory is evened out, or from which it moves; none: all nodes.
+    nodes: tuple[int, ...] = ()
+    #: "before", "during" or "after" the compaction.
+    when: str = "before"
+    #: At most so many pages; None: as many as it takes.
+    most_pages: int | None = None
+    #: After which pass of ksmd, if there is one.
+    after_pass: int | None = None
+    #: "nearer": by how much the distances of a frame's mappings must become less in all, in SLIT units.
+    min_gain: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +84,10 @@ class CompactionSpec:
     #: Pages that a compactor goes through before it is another one's turn.
     turn: int = 2048
     cost: MigrationCostSpec = MigrationCostSpec()
+    #: One after the other, in this order, those of the same `when`.
+    relocations: tuple[RelocationSpec, ...] = ()
+    #: int64[nodes, nodes], SLIT units; needed for relocations.
+    distance: Distances | None = field(default=None, compare=False)
 
     @property
     def workers(self) -> int:

@@ -52,7 +52,7 @@ SHORT = Sizes(
 )
 
 
-def numbers(option: str, text: str) -> tuple[int, ...]:
+def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     """`1,2,4` as numbers. Raises UserError if they are none, or not all above 0."""
     try:
         found = tuple(int(number) for number in text.split(","))

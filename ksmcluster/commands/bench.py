@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ksmcluster.bench.plot import check_plot
-from ksmcluster.bench.sizes import FULL, SHORT, numbers
+from ksmcluster.bench.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import Engine, NodesPerActor, Quiet
 from ksmcluster.commands.output import emit, replacing
 from ksmcluster.errors import UserError
@@ -103,7 +103,7 @@ def scaling(
     in a single process, to see what several bring.
     """
     sizes = SHORT if short else FULL
-    counts = numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
+    counts = parse_numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
     if plot:
         check_plot(plot)
 
@@ -144,7 +144,7 @@ def startup(
 ) -> None:
     """The command `simulate` on the default scenario, in turns with Ray alone starting empty actors."""
     sizes = SHORT if short else FULL
-    packed = numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
+    packed = parse_numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
 
     def measure(tell: Tell) -> Outcome:
         from ksmcluster.bench.startup import bench_startup
@@ -198,7 +198,7 @@ def memory(
     Sizes for which memory does not suffice, as those before them have it, are left out.
     """
     sizes = SHORT if short else FULL
-    pages = numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
+    pages = parse_numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
 
     def measure(tell: Tell) -> Outcome:
         from ksmcluster.bench.memory import bench_memory

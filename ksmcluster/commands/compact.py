@@ -36,6 +36,10 @@ def compact(
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
+    drain: Annotated[
+        list[int] | None,
+        typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, nodes.parquet and config.toml.")
     ] = None,
@@ -56,7 +60,8 @@ def compact(
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
         check_directory(output)
-    config = load_compaction(scenario, Overrides(nodes, seed, settings=tuple(settings or ())))
+    overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
+    config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(
             config,

@@ -11,14 +11,16 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from cluster.migration.buddy import Zone
+from cluster.migration.counting import GUESTS
 from cluster.migration.drivers.registry import DriverError, make_driver
 from cluster.migration.memory import Memory
 from cluster.migration.movable import LRU
 from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
-from ksmcluster.config.machine import MOST_NODES
+from ksmcluster.config.machine import MOST_NODES, Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
+from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
 from ksmcluster.config.tables import Count, Finite, Name, Seed, Share, Table, Title, key
 
@@ -46,6 +48,7 @@ class CompactionMachine(Table):
     lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")
     unmovable: Part = key(SPEC["unmovable"], "Part of it in pages of the kernel, which never move.")
+    topology: Topology = Field(default_factory=lambda: Topology(), description="Distances between the nodes.")
 
     @field_validator("memory_per_node")
     @classmethod
@@ -53,6 +56,11 @@ class CompactionMachine(Table):
         if wrong := not_pageblocks(pages):
             raise ValueError(wrong)
         return pages
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        fit(self.topology, self.nodes)
+        return self
 
 
 def not_pageblocks(pages: int) -> str:
@@ -91,20 +99,23 @@ class Migration(Table):
         return str(kernel) if isinstance(kernel, float) else kernel
 
 
-class TriggeredMigration(Migration):
-    """Compaction that somebody asks for."""
+class CompactMigration(Migration):
+    """Compaction of memory that is full of drivers' pages."""
 
     trigger: Literal["compact_memory", "direct", "proactive"] = key(
         SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
     )
+    relocate: Relocations = key((), "What moves between nodes.")
 
 
 class MigrationCost(Table):
-    """Simulated time of compactors."""
+    """Simulated time of compactors and transfers."""
 
     scan_ns: Finite = key(COST.scan, "For each page that a scanner looks at.", "ns")
     attempt_ns: Finite = key(COST.attempt, "For each attempt to move a page.", "ns")
-    copy_ns: Finite = key(COST.copy, "For each page moved.", "ns")
+    copy_ns: Finite = key(
+        COST.copy, "For each page moved within a node; between nodes, times their distance / 10.", "ns"
+    )
 
 
 class Driver(Table):
@@ -120,8 +131,9 @@ class Driver(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name == LRU:
-            raise refusal([("name", f'"{LRU}" is what LRU pages are called')])
+        if self.name in (LRU, GUESTS):
+            what = {LRU: "LRU pages", GUESTS: "pages of other nodes' drivers"}[self.name]
+            raise refusal([("name", f'"{self.name}" is what {what} are called')])
         pages = PageMap(MAX_BLOCK_PAGES)
         pages.set_free(np.ones(pages.count, np.bool_))
         memory = Memory(pages, [Zone(pages, 0, pages.count)])
@@ -139,9 +151,7 @@ class CompactionScenario(Table):
 
     simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
     machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: TriggeredMigration = Field(
-        default_factory=lambda: TriggeredMigration(), description="Compaction."
-    )
+    migration: CompactMigration = Field(default_factory=lambda: CompactMigration(), description="Compaction.")
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
     driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
 
@@ -159,6 +169,7 @@ class CompactionScenario(Table):
         yield from driver_problems(self.driver, others)
         if 1 << self.migration.order > self.machine.memory_per_node:
             yield "migration.order", "such a block is larger than the memory of a node"
+        yield from relocation_problems(self.migration.relocate, self.machine.nodes)
 
 
 def driver_problems(drivers: Sequence[Driver], others: Mapping[str, float]) -> Iterator[tuple[str, str]]:
@@ -193,5 +204,7 @@ def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
         unmovable=machine.unmovable,
         seed=scenario.simulation.seed,
         cost=cost_spec(scenario.cost),
-        **scenario.migration.model_dump(),
+        relocations=tuple(relocation.to_spec() for relocation in scenario.migration.relocate),
+        distance=machine.topology.build(machine.nodes),
+        **scenario.migration.model_dump(exclude={"relocate"}),
     )

@@ -23,6 +23,7 @@ def to_spec(scenario: Scenario) -> spec.SimulationSpec:
         windows_per_pass=simulation.windows_per_pass,
         cost=_cost(scenario.cost),
         migration=_migration(scenario),
+        relocations=tuple(r.to_spec() for r in scenario.migration.relocate) if scenario.migration else (),
     )
 
 

@@ -108,6 +108,15 @@ class Topology(Table):
         return matrix
 
 
+def fit(topology: Topology, nodes: int) -> None:
+    """Settle the shape of a machine with so many nodes; a refusal if that does not fit."""
+    topology.shape(nodes)
+    try:
+        topology.build(nodes)
+    except ValueError as error:
+        raise refusal([("topology", str(error))]) from None
+
+
 def _read_matrix(data: Mapping[str, object], info: ValidationInfo) -> list[list[int]]:
     if data["kind"] == "host":
         return _rows(topology.host())
@@ -141,9 +150,5 @@ class Machine(Table):
 
     @model_validator(mode="after")
     def _shape(self) -> Self:
-        self.topology.shape(self.nodes)
-        try:
-            self.topology.build(self.nodes)
-        except ValueError as error:
-            raise refusal([("topology", str(error))]) from None
+        fit(self.topology, self.nodes)
         return self

@@ -20,6 +20,7 @@ from ksmcluster.config.compaction import (
     not_pageblocks,
 )
 from ksmcluster.config.machine import Machine
+from ksmcluster.config.relocation import FrameRelocations, relocation_problems
 from ksmcluster.config.tables import key
 
 #: How pages of processes are called among the drivers.
@@ -38,6 +39,7 @@ class KsmMigration(Migration):
     unmovable: Part = key(
         SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."
     )
+    relocate: FrameRelocations = key((), "What moves between nodes.")
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
 
 
@@ -59,6 +61,7 @@ def migration_problems(
         yield "driver", "nothing is left for the processes"
     if 1 << migration.order > machine.memory_per_node:
         yield "migration.order", "such a block is larger than the memory of a node"
+    yield from relocation_problems(migration.relocate, machine.nodes)
 
 
 def kept(migration: KsmMigration | None, drivers: Sequence[Driver]) -> float:
@@ -78,5 +81,5 @@ def to_migration_spec(
         drivers=driver_specs(drivers),
         seed=seed,
         cost=cost_spec(migration.cost),
-        **migration.model_dump(exclude={"cost"}),
+        **migration.model_dump(exclude={"cost", "relocate"}),
     )

@@ -25,6 +25,8 @@ class Overrides:
     pages_per_node: int | None = None
     #: `key=value` each, the key a dotted path such as process[0].count, the value as in TOML.
     settings: tuple[str, ...] = ()
+    #: Nodes to drain, besides what the scenario moves.
+    drain: tuple[int, ...] = ()
 
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
         """Change the TOML data in place; returns for each key changed what to call it in an error."""
@@ -42,7 +44,19 @@ class Overrides:
             if number is not None:
                 _put(data, path, number)
                 changed[path] = option
+        if self.drain:
+            changed[_drain(data, self.drain)] = "--drain"
         return changed
+
+
+def _drain(data: dict[str, Any], nodes: tuple[int, ...]) -> Path:
+    """One relocation more, at the end; the path of the nodes' key."""
+    migration = data.get("migration")
+    others = migration.get("relocate") if isinstance(migration, dict) else None
+    number = len(others) if isinstance(others, list) else 0
+    relocation: Path = ("migration", "relocate", number)
+    _put(data, relocation, {"kind": "drain", "nodes": list(nodes)})
+    return (*relocation, "nodes")
 
 
 def _parse(setting: str) -> tuple[Path, Any]:

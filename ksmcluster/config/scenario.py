@@ -52,6 +52,7 @@ class Scenario(Table):
         if not self.process:
             problems.append(("process", "is empty; nothing would run"))
         problems += self._absent_nodes()
+        problems += self._absent_passes()
         problems += [
             (f"process[{i}].snapshot", 'has digests, no bytes; it needs machine.content = "symbolic"')
             for i, process in enumerate(self.process)
@@ -76,6 +77,12 @@ class Scenario(Table):
                 if absent := policy.absent(nodes):
                     last = f"the last is {nodes - 1}" if nodes > 1 else "the only one is 0"
                     yield f"{path}.policy.nodes", f"there is no node {absent[0]}; {last}"
+
+    def _absent_passes(self) -> Iterator[tuple[str, str]]:
+        for i, relocation in enumerate(self.migration.relocate if self.migration else ()):
+            if relocation.after_pass > self.simulation.passes:
+                path = f"migration.relocate[{i}].after_pass"
+                yield path, f"there is no pass {relocation.after_pass}; the last is {self.simulation.passes}"
 
     def _different_pools(self) -> Iterator[tuple[str, str]]:
         sizes: dict[str, tuple[int | None, str]] = {}

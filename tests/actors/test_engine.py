@@ -15,7 +15,7 @@ from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, shares
 from cluster import commands as c
 from cluster.errors import SimulationError
-from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.node import Report
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.simulation import Simulation
@@ -104,6 +104,20 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
         )
         assert same(inline, made)
         assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in inline]
+
+
+def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
+    kinds = (("nearer", 2), ("drain", 2), ("even-out", 3), ("nearer", 3))
+    relocations = tuple(
+        RelocationSpec(kind, (1,) if kind == "drain" else (), after_pass=after) for kind, after in kinds
+    )
+    spec = replace(COMPACTED, relocations=relocations)
+    inline = list(run_passes(spec, engine="inline"))
+    moved = [done.pages.sum() for result in inline for done in result.relocated]
+    assert all(moved)
+    made = list(run_passes(spec, address=ray_cluster, nodes_per_actor=2))
+    assert same(inline, made)
+    assert [repr(a.relocated) for a in made] == [repr(b.relocated) for b in inline]
 
 
 def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:

@@ -18,7 +18,7 @@ from ksmcluster.bench.programs import own_ray, run_program
 from ksmcluster.bench.scaling import Point, Scaling
 from ksmcluster.bench.scaling_outcome import outcome
 from ksmcluster.bench.shapes import grouped, spread_out
-from ksmcluster.bench.sizes import numbers
+from ksmcluster.bench.sizes import parse_numbers
 from ksmcluster.bench.startup import measures_of
 from ksmcluster.errors import UserError
 
@@ -134,6 +134,6 @@ def test_programs() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,,2", "0", "1,-2", "many"])
 def test_numbers(text: str) -> None:
-    assert numbers("--nodes", "4,1,16") == (4, 1, 16)
+    assert parse_numbers("--nodes", "4,1,16") == (4, 1, 16)
     with pytest.raises(UserError, match="--nodes"):
-        numbers("--nodes", text)
+        parse_numbers("--nodes", text)

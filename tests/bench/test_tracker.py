@@ -13,7 +13,7 @@ from ksmcluster.bench.measure import Measure, spread
 from ksmcluster.bench.show import shown_changes
 from ksmcluster.bench.tracker import Change, changes, parse_share, read_baseline, to_json
 from ksmcluster.errors import UserError
-from ksmcluster.report import printed
+from ksmcluster.printing import printed
 
 
 def test_file() -> None:

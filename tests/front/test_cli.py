@@ -84,6 +84,7 @@ def test_config_list(run: Run) -> None:
         "ksm-compaction",
         "tiny",
         "vm-farm",
+        "compaction-drain",
         "compaction-gpu",
         "compaction-zram",
     ]

@@ -20,6 +20,15 @@ SMALL = ("--nodes", "2", "--set", "machine.memory_per_node=16MiB", "--engine", "
 
 
 @pytest.fixture(scope="module")
+def drained() -> CompactionResult:
+    settings = ("machine.memory_per_node=16MiB", "machine.topology=ring", "machine.unmovable=0.0002")
+    relocate = ("migration.relocate=[{kind='even-out', when='after'}]",)
+    config = load_compaction("compaction-drain", Overrides(4, settings=settings + relocate, drain=(1,)))
+    made = api.compact(config, engine="inline")
+    return CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+
+
+@pytest.fixture(scope="module")
 def result() -> CompactionResult:
     config = load_compaction("compaction-gpu", Overrides(2, settings=("machine.memory_per_node=16MiB",)))
     made = api.compact(config, engine="inline")
@@ -55,6 +64,35 @@ def test_summary(result: CompactionResult, golden: Golden) -> None:
     golden("compact.json", json.dumps(summary, indent=2) + "\n")
 
 
+def test_report_of_what_moved_between_nodes(drained: CompactionResult, golden: Golden) -> None:
+    golden("compact-drain.txt", f"{drained}\n")
+    assert str(drained).isascii()
+    assert max(map(len, str(drained).splitlines())) <= 80
+
+
+def test_what_moved_between_nodes(drained: CompactionResult, tmp_path: Path) -> None:
+    """The same in summary.json, in the tables, and by driver."""
+    drained.save(tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    table = pq.read_table(tmp_path / "out" / "relocations.parquet").to_pylist()
+    between = summary["bytes_moved_between"]
+    assert between == sum(row["bytes"] for row in table)
+    assert between == sum(part["bytes"] for part in summary["relocations"])
+    assert between == 4096 * sum(counts["moved_away"] for counts in summary["by_driver"].values())
+    assert summary["bytes_moved"] == between + summary["bytes_moved_within"]
+    even, drain = summary["relocations"]
+    assert {(m["from"], m["to"]): m["bytes"] for m in drain["moved"]} == {
+        (row["source"], row["target"]): row["bytes"] for row in table if row["kind"] == "drain"
+    }
+    assert {row["distance"] for row in table} <= {16, 22}
+    assert summary["simulated_seconds"] > drain["simulated_seconds"] + even["simulated_seconds"]
+    # a page of the kernel holds a pageblock
+    (node,) = drain["drained"]
+    assert node["stayed"] == [{"owner": "unmovable", "pages": 1, "why": "cannot move"}]
+    assert (node["node"], node["offline"], node["pageblocks_offline"]) == (1, False, 7)
+    drained.save(tmp_path / "out")
+
+
 def test_json_is_the_same_but_for_the_timing(run: Run) -> None:
     ran = [run("compact", "--json", *SMALL) for _ in range(2)]
     assert [(r.code, r.err) for r in ran] == [(0, "")] * 2
@@ -84,6 +122,7 @@ def test_output(run: Run, tmp_path: Path) -> None:
         ("--address auto --engine inline", "error: --address: "),
         ("tiny", "error: tiny.toml: [[process]] makes it a scenario of `ksmcluster simulate`"),
         ("gone.toml", "error: there is no scenario gone.toml"),
+        ("--drain 64", "error: --drain: there is no node 64; the last is 63"),
         ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
         ("--migration-actors 0", "Invalid value for '--migration-actors'"),
     ],

@@ -6,9 +6,11 @@ import copy
 import tomllib
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.migration.machine import compact_inline
+from cluster.migration.relocated import relocated
 from cluster.migration.spec import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
 from ksmcluster.config.compaction import to_compaction_spec
@@ -28,14 +30,34 @@ def message(*sets: str, source: dict[str, Any] | None = None) -> str:
 
 @pytest.mark.parametrize("name", bundled_compactions())
 def test_scenarios_that_come_along(name: str) -> None:
-    """The seed's story: no huge page before, none without movable pages, all that are asked for with them."""
     scenario = load_compaction(name)
     assert scenario.simulation.title
-    assert scenario.machine.nodes == 64
     assert load_compaction(tomllib.loads(resolved_toml(scenario))) == scenario
+
+
+@pytest.mark.parametrize("name", ["compaction-zram", "compaction-gpu"])
+def test_huge_pages(name: str) -> None:
+    """The seed's story: no huge page before, none without movable pages, all that are asked for with them."""
+    scenario = load_compaction(name)
+    assert scenario.machine.nodes == 64
     for report in compact_inline(to_compaction_spec(load_compaction(name, Overrides(nodes=3)))):
         assert (report.obtained_before, report.obtained_without) == (0, 0)
         assert report.obtained_after == scenario.migration.attempts
+
+
+def test_drained_nodes() -> None:
+    """They go offline, which they could not if drivers' pages did not move; then all others have as much."""
+    spec = to_compaction_spec(load_compaction("compaction-drain"))
+    reports = compact_inline(spec)
+    drained, evened = relocated(spec, reports)
+    assert {node: d.offline for node, d in drained.drained.items()} == {5: 32, 6: 32}
+    assert all(d.fixed > spec.pages_per_node / 2 for d in drained.drained.values())
+    # all that there is room for stays in the socket
+    assert drained.pages[5, [4, 7]].all()
+    assert evened.pages.any()
+    sizes = 1 << np.arange(11)
+    free = [report.after @ sizes for report in reports if report.node not in drained.drained]
+    assert max(free) - min(free) <= 1
 
 
 def test_defaults_are_those_of_the_machine() -> None:
@@ -55,6 +77,7 @@ def test_defaults_are_those_of_the_machine() -> None:
         ("migration.compactors=0", "must be at least 1, not 0"),
         ("driver[0].share=0", "must be above 0.0, not 0"),
         ("driver[0].name=lru", '"lru" is what LRU pages are called'),
+        ("driver[0].name=guests", '"guests" is what pages of other nodes\' drivers are called'),
         ("cost.scan=3", "unknown key; did you mean"),
     ],
 )
@@ -63,6 +86,32 @@ def test_mistakes_are_told_in_one_line(setting: str, text: str) -> None:
     assert text in said
     assert said.startswith(f"--set {setting.partition('=')[0]}: ")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("relocate", "text"),
+    [
+        ({"kind": "drain"}, 'is empty; kind = "drain" needs it'),
+        ({"kind": "drain", "nodes": [2]}, "there is no node 2; the last is 1"),
+        ({"kind": "drain", "nodes": [1, 0]}, "are all there are; no node is left to take their pages"),
+        ({"kind": "even-out", "nodes": [-1]}, "there is no node -1; the last is 1"),
+    ],
+)
+def test_mistakes_of_relocations(relocate: dict[str, Any], text: str) -> None:
+    said = message(source=SMALL | {"migration": {"relocate": [relocate]}})
+    assert said == f"scenario: migration.relocate[0].nodes: {text}"
+
+
+def test_draining_from_the_command_line() -> None:
+    made = load_compaction(copy.deepcopy(SMALL), Overrides(drain=(1,)))
+    assert [r.nodes for r in to_compaction_spec(made).relocations] == [(1,)]
+    with pytest.raises(UserError, match=r"^--drain: there is no node 7; the last is 1$"):
+        load_compaction(copy.deepcopy(SMALL), Overrides(drain=(7,)))
+
+
+def test_distances_need_as_many_nodes() -> None:
+    said = message("machine.topology.kind=mesh", "machine.topology.rows=3")
+    assert said == "scenario: machine.topology: has 3 nodes, but machine.nodes is 2"
 
 
 @pytest.mark.parametrize(

@@ -438,6 +438,7 @@ def test_files_that_are_no_scenario(tmp_path: Path, content: bytes, text: str) -
 
 def test_absent_files(tmp_path: Path) -> None:
     assert message("tny") == 'there is no scenario tny; did you mean "tiny"?'
-    names = "compaction-gpu, compaction-zram, containers, default, ksm-compaction, tiny, vm-farm"
+    compactions = "compaction-drain, compaction-gpu, compaction-zram"
+    names = f"{compactions}, containers, default, ksm-compaction, tiny, vm-farm"
     assert f"the scenarios that come along are {names}" in message(tmp_path / "x.toml")
     assert message(tmp_path) == f"cannot read {tmp_path}: Is a directory"

@@ -19,7 +19,7 @@ from cluster.migration.movable import (
     unlock,
 )
 from cluster.migration.pages import Kind, MigrateType
-from cluster.words import I64, Bool
+from cluster.words import I64, U64, Bool
 
 NO_PAGE = -1
 
@@ -42,6 +42,11 @@ class PageDriver:
         self.owner = memory.register(self)
         self.page_at: I64 = np.full(memory.pages.count, NO_PAGE, np.int64)
         self.frame_of: I64 = np.zeros(0, np.int64)
+
+    @property
+    def content(self) -> U64:
+        """What the frames hold. uint64[frames]."""
+        return self.memory.pages.content
 
     def allocate(self, count: int) -> I64:
         """At most `count` new pages from the free memory; their numbers. int64[0..count]."""
@@ -92,7 +97,7 @@ class PageDriver:
         return None
 
     def moved(self, newpages: I64, pages: I64) -> None:
-        """These pages were moved. int64[n], int64[n]."""
+        """These pages were moved, with their contents. int64[n], int64[n]."""
 
     # MovableOperations
 
@@ -113,6 +118,7 @@ class PageDriver:
         self.page_at[pages] = NO_PAGE
         self.page_at[newpages] = numbers
         self.frame_of[numbers] = newpages
+        self.content[newpages] = self.content[pages]
         self.moved(newpages, pages)
         set_page_movable(self.memory, newpages, self.owner)
         clear_page_movable(self.memory, pages)

@@ -11,7 +11,7 @@ from cluster.migration.drivers.chance import happens
 from cluster.migration.memory import Memory
 from cluster.migration.movable import IsolateMode, MigrateMode
 from cluster.migration.pages import PG_LOCKED, Kind
-from cluster.words import I64, U64, Bool
+from cluster.words import I64, Bool
 
 _REFUSE, _AGAIN, _GIVE_UP, _NO_MEMORY, _RELEASE = range(5)
 
@@ -20,7 +20,7 @@ class Faulty(PageDriver):
     """Rates 0..1: `refuse` isolation, answer -EAGAIN (`again`), an error (`fail`), -ENOMEM (`no_memory`).
 
     `release`: migrate_page gives some other page up, isolated or not, as a driver does that frees memory
-    meanwhile. content uint64[frames]: what the pages hold; it moves with them.
+    meanwhile.
     """
 
     kind = Kind.MOVABLE
@@ -37,7 +37,6 @@ class Faulty(PageDriver):
         seed: int = 0,
     ) -> None:
         super().__init__(memory)
-        self.content: U64 = np.zeros(memory.pages.count, np.uint64)
         self.released: list[int] = []
         self._rates = (refuse, again, fail, no_memory, release)
         self._seed = seed
@@ -63,10 +62,6 @@ class Faulty(PageDriver):
         answers[self._strikes(_AGAIN, pages)] = -errno.EAGAIN
         return answers
 
-    def moved(self, newpages: I64, pages: I64) -> None:
-        self.content[newpages] = self.content[pages]
-        self.content[pages] = 0
-
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         if self._strikes(_RELEASE, pages[:1]).any():
             self._release_another()
@@ -80,5 +75,4 @@ class Faulty(PageDriver):
             pfn = unlocked.min(keepdims=True)
             number = self.page_at[pfn]
             self.released.append(int(number[0]))
-            self.content[pfn] = 0
             self.free(number)

@@ -17,7 +17,7 @@ from cluster.migration.memory import Memory
 from cluster.migration.movable import MigrateMode
 from cluster.migration.pages import PG_LOCKED, Kind
 from cluster.spec import PAGE_SIZE
-from cluster.words import I64, U64
+from cluster.words import I64
 
 MAX_PAGES_PER_ZSPAGE = 4
 CLASS_STEP = 16  #: bytes between two size classes
@@ -71,14 +71,13 @@ class _SizeClass:
 
 
 class ZsMalloc(PageDriver):
-    """Objects 0, 1, ... in size classes. content uint64[frames]: what a page holds, wherever it is."""
+    """Objects 0, 1, ... in size classes."""
 
     kind = Kind.ZSMALLOC
     steady = True
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory)
-        self.content: U64 = np.zeros(memory.pages.count, np.uint64)
         self._classes: dict[tuple[int, int], _SizeClass] = {}
         # by page number: the zspage and the class it is a member of
         self._zspage: I64 = np.zeros(0, np.int64)
@@ -211,10 +210,6 @@ class ZsMalloc(PageDriver):
                 mine = self._page_class[numbers] == index
                 busy[mine] = accessed[self._zspage[numbers[mine]]] > 0
         return np.where(busy, -errno.EAGAIN, 0) if busy.any() else None
-
-    def moved(self, newpages: I64, pages: I64) -> None:
-        self.content[newpages] = self.content[pages]
-        self.content[pages] = 0
 
 
 class Zram(ZsMalloc):

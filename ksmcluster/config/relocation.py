@@ -1,0 +1,94 @@
+"""The tables [[migration.relocate]]: what moves between nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cluster.migration.spec import RelocationSpec
+from ksmcluster.config.tables import Count, Numbers, Switched, Table, key
+
+SPEC: dict[str, Any] = {field.name: field.default for field in fields(RelocationSpec)}
+
+
+class Relocate(Table):
+    """Moving pages from node to node in a scenario of `ksmcluster compact`."""
+
+    kind: Literal["drain", "even-out"] = key(
+        ...,
+        "`drain` moves all that can move off some nodes, to the nearest ones with room, and takes their "
+        "memory offline; `even-out` moves as few pages as it takes for nodes to have as many as each other.",
+    )
+    nodes: Numbers = key(
+        SPEC["nodes"],
+        "The nodes to drain, or those among which memory is evened out: by default, all of them.",
+    )
+    when: Literal["before", "during", "after"] = key(SPEC["when"], "In relation to the compaction.")
+    most_pages: Count | None = key(
+        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+    )
+
+    def to_spec(self) -> RelocationSpec:
+        """What to simulate."""
+        return RelocationSpec(self.kind, self.nodes, self.when, self.most_pages)
+
+
+class RelocateFrames(Table):
+    """Moving frames of processes from node to node in a scenario of `ksmcluster simulate`."""
+
+    kind: Literal["nearer", "drain", "even-out"] = key(
+        ...,
+        "`nearer`: each frame goes to the node from which those who map it are least far, all together; "
+        "`drain`: all go off some nodes, to the nearest ones with room; `even-out`: as few as it takes for "
+        "nodes to have as many as each other.",
+    )
+    after_pass: Count = key(..., "The pass of ksmd after which it is done, before any compaction.")
+    nodes: Numbers = key(
+        SPEC["nodes"],
+        "The nodes to drain, those among which memory is evened out, or those that frames may leave to be "
+        "nearer: by default, all of them.",
+    )
+    min_gain: Count | None = key(
+        None,
+        "By how much the distances of a frame's mappings must become less, added up.",
+        "SLIT units",
+    )
+    most_pages: Count | None = key(
+        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+    )
+
+    KEYS: ClassVar[Switched] = {"min_gain": (("nearer",), SPEC["min_gain"])}
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        self.settle("kind", self.KEYS)
+        return self
+
+    def to_spec(self) -> RelocationSpec:
+        """What to simulate."""
+        gain = SPEC["min_gain"] if self.min_gain is None else self.min_gain
+        return RelocationSpec(
+            self.kind, self.nodes, most_pages=self.most_pages, after_pass=self.after_pass, min_gain=gain
+        )
+
+
+Relocations = Annotated[tuple[Relocate, ...], Field(strict=False)]
+FrameRelocations = Annotated[tuple[RelocateFrames, ...], Field(strict=False)]
+
+
+def relocation_problems(
+    relocations: Sequence[Relocate | RelocateFrames], nodes: int
+) -> Iterator[tuple[str, str]]:
+    """Nodes that are not there, or that would be the last one."""
+    for i, relocation in enumerate(relocations):
+        path = f"migration.relocate[{i}].nodes"
+        if absent := [node for node in relocation.nodes if not 0 <= node < nodes]:
+            last = f"the last is {nodes - 1}" if nodes > 1 else "the only one is 0"
+            yield path, f"there is no node {absent[0]}; {last}"
+        elif relocation.kind == "drain" and not relocation.nodes:
+            yield path, 'is empty; kind = "drain" needs it'
+        elif relocation.kind == "drain" and len(set(relocation.nodes)) == nodes:
+            yield path, "are all there are; no node is left to take their pages"
