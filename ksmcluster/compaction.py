@@ -26,7 +26,7 @@ from cluster.spec import PAGE_SIZE
 from cluster.topology import Distances
 from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, CompactMigration, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
 from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
 from ksmcluster.printing import WIDTH, plain_table, printed
@@ -160,7 +160,7 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _who(migration: CompactMigration) -> tuple[str, ...]:
+def _who(migration: TriggeredMigration) -> tuple[str, ...]:
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)

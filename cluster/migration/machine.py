@@ -124,7 +124,7 @@ class NodeMemory:
         session = compactor.session = compactor.session or self._begin()
         attempts, moved = self._work_done()
         self._steps(session.run)
-        self._put_back()
+        self.put_back()
         attempts_now, moved_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
@@ -141,7 +141,7 @@ class NodeMemory:
             if run.waiting:
                 break
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
         """What abandoned compactors had isolated goes back, as soon as nobody has it locked."""
         for run in self._abandoned:
             while not run.done:
@@ -168,7 +168,7 @@ class NodeMemory:
             self.abandoned += not compactor.session.run.done
             compactor.session.run.abandon()
             self._abandoned.append(compactor.session.run)
-            self._put_back()
+            self.put_back()
             compactor.ended.append(compactor.session)
             compactor.session = None
 
@@ -264,6 +264,8 @@ class Memories:
 
     def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
         """Its nodes answer these letters."""
+        for turn in turns:
+            self.memories[turn.node].put_back()
         pairs = zip(turns, letters, strict=True)
         return [self._transfers(turn.node).carry(turn, letter) for turn, letter in pairs]
 
@@ -331,19 +333,20 @@ def _rounds(
     spec: CompactionSpec, left: dict[int, list[int]], crew: Crew, relocator: Relocator | None = None
 ) -> None:
     """Round after round, until these compactors are done, and nothing is left to move."""
-    chances: dict[int, np.random.Generator] = {}
+    round_number = 0
     while True:
         due = relocator.due() if relocator else {}
         waiting = {node: [*left.get(node, ()), *due.get(node, ())] for node in sorted({*left, *due})}
         if not waiting:
             return
-        orders = {node: _order(spec.seed, node, chances, those) for node, those in waiting.items()}
+        orders = {node: _order(spec.seed, node, round_number, those) for node, those in waiting.items()}
         for place in range(max(map(len, orders.values()))):
             at_work = {node: order[place] for node, order in orders.items() if place < len(order)}
             _take(at_work, left, crew)
             if relocator is not None:
                 _carry(at_work, relocator, crew)
         left = {node: compactors for node, compactors in left.items() if compactors}
+        round_number += 1
 
 
 def _take(at_work: dict[int, int | Carry], left: dict[int, list[int]], crew: Crew) -> None:
@@ -362,13 +365,9 @@ def _carry(at_work: dict[int, int | Carry], relocator: Relocator, crew: Crew) ->
 T = TypeVar("T")
 
 
-def _order(seed: int, node: int, chances: dict[int, np.random.Generator], waiting: list[T]) -> list[T]:
-    """In the order of the round; each node draws its own."""
-    if len(waiting) == 1:
-        return waiting
-    if node not in chances:
-        chances[node] = np.random.default_rng((seed, node))
-    return [waiting[i] for i in chances[node].permutation(len(waiting))]
+def _order(seed: int, node: int, round_number: int, waiting: list[T]) -> list[T]:
+    rng = np.random.default_rng((seed, node, round_number))
+    return [waiting[i] for i in rng.permutation(len(waiting))]
 
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:

@@ -64,9 +64,9 @@ class PageMap:
     """One element a page; `count` pages.
 
     kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32, content uint64 (what the
-    page holds, in one word), order int8 (order of the free block that starts here, TAIL, or USED).
-    One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element for 1024 pages:
-    stale bool (what was freed among them is not merged yet).
+    page holds, in one word), order int8 (order of the free block that starts here, TAIL, or USED). One
+    element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element for 1024 pages: stale
+    bool (what was freed among them is not merged yet).
     """
 
     def __init__(self, count: int) -> None:

@@ -99,8 +99,8 @@ class Migration(Table):
         return str(kernel) if isinstance(kernel, float) else kernel
 
 
-class CompactMigration(Migration):
-    """Compaction of memory that is full of drivers' pages."""
+class TriggeredMigration(Migration):
+    """Compaction that somebody asks for."""
 
     trigger: Literal["compact_memory", "direct", "proactive"] = key(
         SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
@@ -151,7 +151,9 @@ class CompactionScenario(Table):
 
     simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
     machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: CompactMigration = Field(default_factory=lambda: CompactMigration(), description="Compaction.")
+    migration: TriggeredMigration = Field(
+        default_factory=lambda: TriggeredMigration(), description="Compaction."
+    )
     cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
     driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
 
