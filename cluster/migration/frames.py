@@ -48,9 +48,13 @@ class MovableFrames(Frames, LruPages):
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         """Not those to which somebody has a reference that is no mapping (isolate_migratepages_block())."""
-        pinned = self.pins[pages] > self.cached[pages]
+        pinned = self._pinned(pages)
         super().isolate_page(pages[~pinned], mode)
         return ~pinned
+
+    def _pinned(self, pages: I64) -> Bool:
+        pinned: Bool = self.pins[pages] > self.cached[pages]
+        return pinned
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         """-EAGAIN for a page that is still mapped after try_to_migrate()."""
@@ -66,7 +70,7 @@ class MovableFrames(Frames, LruPages):
         return answers
 
     def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
-        if (self.pins[pages] > self.cached[pages]).any():
+        if self._pinned(pages).any():
             return None
         return np.where(self.unfound[pages] > 0, FOREVER, 0)
 

@@ -151,6 +151,8 @@ class FreeScanner:
         """The same if all free pages may be taken; where it stopped, pages looked at, pages taken."""
         order = self._zone.pages.order[start:end]
         free = (order != USED).nonzero()[0]
+        if len(free) == 0:
+            return end, end - start, _NO_PAGES
         if len(free) > wanted:
             further = (order[free[wanted:]] != TAIL).nonzero()[0]
             free = free[: wanted + int(further[0])] if len(further) else free
@@ -162,6 +164,8 @@ class FreeScanner:
     def _block_by_block(self, start: int, end: int, wanted: int, stride: int) -> tuple[int, int, I64]:
         """The same with a stride, or where the watermark may come in between (__isolate_free_page)."""
         heads = self._zone.heads(start, end)
+        if len(heads) == 0:
+            return end, -(-(end - start) // stride), _NO_PAGES
         spare = self._control.free_pages - self._zone.watermark_min
         stop, position, scanned, total = end, start, 0, 0
         met: list[tuple[int, int]] = []
