@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from actors.answers import answers
-from actors.engine import ENGINES, places
+from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
 from cluster.errors import SimulationError
 from cluster.migration.machine import NodeReport, Turn, compact_inline, drive
 from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
-from cluster.results import ActorsStarting, Event
+from cluster.results import Event
 
 #: Times that migration actors may die in one run; then it is no accident any more.
 MOST_DEATHS = 100
@@ -67,12 +67,7 @@ def crew_on_ray(
     ]
     crew = RayCrew(hosts, owners, migration_actors)
     try:
-        waiting = [owner.ready.remote() for owner in owners]
-        on_event(ActorsStarting(0, len(owners)))
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            answers(done)
-            on_event(ActorsStarting(len(owners) - len(waiting), len(owners)))
+        wait_for(owners, on_event)
         yield crew
     finally:
         crew.close()

@@ -27,10 +27,6 @@ class MemoryActor:
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
         self._host = MemoryHost(nodes, spec)
 
-    def ready(self) -> str:
-        """The Ray node that it runs on."""
-        return str(ray.get_runtime_context().get_node_id())
-
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
         """Turns of compactors of its nodes; which are done."""
         return self._host.take(turns)

@@ -14,7 +14,7 @@ from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 if TYPE_CHECKING:
-    from cluster.migration.machine import Turn
+    from cluster.migration.machine import Memories, Turn
 
 
 class NodeActor:
@@ -44,13 +44,17 @@ class NodeActor:
     @ray.method(max_task_retries=0)
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
         """Turns of compactors of its nodes; which are done."""
-        return [self._host.nodes[turn.node].compaction.memory.take(turn) for turn in turns]
+        return self._memories().take(turns)
 
     def abandon(self, turns: Sequence[Turn]) -> None:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
-        for turn in turns:
-            memory = self._host.nodes[turn.node].compaction.memory
-            memory.abandon(turn.compactor, turn.generation)
+        self._memories().abandon(turns)
+
+    def _memories(self) -> Memories:
+        # Only some scenarios have compactors; without their modules an actor starts sooner.
+        from cluster.migration.machine import Memories
+
+        return Memories(self._host.memories)
 
     def step(self, number: int, command: bytes, to: list[int], *packed: bytes) -> list[bytes]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
