@@ -202,29 +202,30 @@ def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def _direct(vmstat: Mapping[str, int]) -> Table:
-    table = plain_table("", "")
-    table.show_header = False
     says = {
         "compact_stall": "rounds of compaction that an allocation waited for",
         "compact_success": "after which there was a block",
         "compact_fail": "after which there was none",
         "compact_deferred": "compactions put off, as they failed lately",
     }
-    for name, what in says.items():
-        table.add_row(f"  {what}", f"{vmstat[name]:,}")
-    return table
+    return _worded(says, vmstat)
 
 
 def contention(counts: Mapping[str, int]) -> Table:
     """How compactors were in each other's way."""
-    table = plain_table("", "")
-    table.show_header = False
     says = {
         "skipped_isolated": "pages passed by: isolated by another compactor",
         "skipped_locked": "pages passed by: locked by another compactor",
         "migrate_locked": "moves put off: locked by another compactor",
         "lock_waits": "waits for page locks",
     }
+    return _worded(says, counts)
+
+
+def _worded(says: Mapping[str, str], counts: Mapping[str, int]) -> Table:
+    """A line for each of these counts, in words."""
+    table = plain_table("", "")
+    table.show_header = False
     for name, what in says.items():
         table.add_row(f"  {what}", f"{counts[name]:,}")
     return table
