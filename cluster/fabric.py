@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from cluster.commands import Command
 from cluster.mailbox import Inbox, Kind, receive
 from cluster.node import Node, Report
+from cluster.parcels import Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
@@ -62,10 +63,6 @@ def exchange(fabric: Fabric, command: Command, *, leave: frozenset[Kind] = QUIET
 def pending(reports: list[Report], kind: Kind) -> bool:
     """Whether messages of that kind are under way."""
     return any(kind in report.sent for report in reports)
-
-
-#: Messages under way: from node, to node, what.
-Parcels = list[tuple[int, int, Inbox]]
 
 
 class Host:

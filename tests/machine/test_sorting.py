@@ -12,6 +12,12 @@ from cluster.sorting import choose_sort
 VARIABLE = "NPY_DISABLE_CPU_FEATURES"
 
 
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also afterwards, if it was not set before."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+
+
 def cpuinfo(vendor: str, family: int, flags: str) -> str:
     one = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nflags\t\t: fpu {flags} nx\n\n"
     return one + one.replace("avx2", "avx2 avx512f")
@@ -30,7 +36,7 @@ def cpuinfo(vendor: str, family: int, flags: str) -> str:
 def test_only_zen4_does_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str, family: int, flags: str, kept_from: bool
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    unset(monkeypatch)
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo(vendor, family, flags))
     choose_sort(file)
@@ -48,6 +54,6 @@ def test_what_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_without_a_list_of_processors_nothing_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    unset(monkeypatch)
     choose_sort(tmp_path / "none")
     assert VARIABLE not in os.environ

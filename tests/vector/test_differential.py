@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from cluster.commands import Command
 from cluster.driver import Topology
 from cluster.exact.shape_reasons import shape_reasons
-from cluster.fabric import Host, Parcels
+from cluster.fabric import Host
 from cluster.node import Report
+from cluster.parcels import Parcels
 from cluster.profile import PROFILES
 from cluster.record import compare
 from cluster.scenario import parse
