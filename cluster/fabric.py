@@ -1,4 +1,4 @@
-"""How the coordinator reaches the nodes: supersteps of one command or none, until no message is left."""
+"""How the coordinator reaches the nodes: in supersteps of one command, or of none for messages under way."""
 
 from __future__ import annotations
 
@@ -49,20 +49,51 @@ QUIET = frozenset(
 )
 
 
-def exchange(fabric: Fabric, command: Command, *, leave: frozenset[Kind] = QUIET) -> list[Report]:
-    """One command and all that follows from it, but for messages of kinds that may be left for the next one.
+class Exchange:
+    """Commands one after the other: each finds all that those before it have brought about."""
 
-    Returns the reports on the command itself.
-    """
-    first = reports = fabric.superstep(command)
-    while any(report.sent - leave for report in reports):
-        reports = fabric.superstep(None)
-    return first
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._left = QUIET
+        #: Of the last superstep.
+        self.reports: list[Report] = []
 
+    def run(self, command: Command, *, leave: frozenset[Kind] = QUIET) -> list[Report]:
+        """A command and what follows from it, but for messages of kinds that may be left for the next one.
 
-def pending(reports: list[Report], kind: Kind) -> bool:
-    """Whether messages of that kind are under way."""
-    return any(kind in report.sent for report in reports)
+        Returns the reports on the command itself.
+        """
+        first = self.begin(command)
+        self._left = leave
+        self.settle()
+        return first
+
+    def begin(self, command: Command) -> list[Report]:
+        """A command whose messages arrive with the next one if that is `ask`, otherwise before it."""
+        self.settle()
+        return self._step(command)
+
+    def ask(self, question: Command) -> list[Report]:
+        """The answers that there are when all messages have arrived."""
+        reports = self._step(question)
+        while self._loud:
+            reports = self._step(question)
+        return reports
+
+    def settle(self) -> None:
+        """All messages arrive, but those that may be left for the next command."""
+        while self._loud:
+            self._step(None)
+
+    @property
+    def _loud(self) -> bool:
+        return any(report.sent - self._left for report in self.reports)
+
+    def _step(self, command: Command | None) -> list[Report]:
+        if command is not None:
+            self._left = QUIET
+        self.reports = self._fabric.superstep(command)
+        return self.reports
 
 
 class Host:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster import commands as c
-from cluster.fabric import QUIET, Fabric, exchange, pending
+from cluster.fabric import QUIET, Exchange, Fabric
 from cluster.mailbox import Kind
 from cluster.migration.flows import matrix, transfers
 from cluster.migration.machine import Crew, NodeReport, drive
@@ -24,6 +24,9 @@ from cluster.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 
 DEFAULT_POLICY = PolicySpec()
 
+#: What nodes send in a scan comes with the decision, but for questions about pages of other nodes.
+_AFTER_SCAN = frozenset(Kind) - {Kind.CONTENT_REQUEST, Kind.CONTENT_REPLY}
+
 
 class Machine:
     """Operations on simulated processes, and ksmd.
@@ -32,7 +35,8 @@ class Machine:
     """
 
     def __init__(self, fabric: Fabric, knobs: KsmSpec) -> None:
-        self._fabric = fabric
+        self._nodes = fabric.nodes
+        self._exchange = Exchange(fabric)
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
@@ -53,8 +57,8 @@ class Machine:
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
         """Creates the scenario's processes, in blocks over the nodes, and registers them in that order."""
         kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
-        nodes = np.concatenate([spread(k.count, self._fabric.nodes) for k in kinds])
-        exchange(self._fabric, c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
+        nodes = np.concatenate([spread(k.count, self._nodes) for k in kinds])
+        self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
         mergeable = np.array([k.snapshot is not None or any(r.mergeable for r in k.regions) for k in kinds])
         registered = []
         for kind, node in zip(kind_of, nodes, strict=True):
@@ -69,47 +73,47 @@ class Machine:
 
     def new_process(self, node: int = 0) -> int:
         mm = self._next_mm(node)
-        exchange(self._fabric, c.NewProcess(mm))
+        self._exchange.run(c.NewProcess(mm))
         return mm
 
     def map(self, mm: int, start: int, pages: int, policy: PolicySpec = DEFAULT_POLICY) -> None:
-        exchange(self._fabric, c.Map(mm, start, pages, policy))
+        self._exchange.run(c.Map(mm, start, pages, policy))
 
     def write(self, mm: int, vpns: I64, ids: U64) -> None:
         """Whole pages get the contents with these ids; `vpns` are distinct."""
-        exchange(self._fabric, c.Write(mm, vpns, ids))
+        self._exchange.run(c.Write(mm, vpns, ids))
 
     def read(self, mm: int, start: int, pages: int) -> None:
-        exchange(self._fabric, c.Read(mm, start, pages))
+        self._exchange.run(c.Read(mm, start, pages))
 
     def madvise(self, mm: int, start: int, pages: int, *, mergeable: bool) -> None:
         """MADV_MERGEABLE or MADV_UNMERGEABLE (ksm_madvise())."""
-        exchange(self._fabric, c.Madvise(mm, start, pages, mergeable))
+        self._exchange.run(c.Madvise(mm, start, pages, mergeable))
         if mergeable:
             self.register(mm)
         else:
             self._doubtful.add(mm)
 
     def dontneed(self, mm: int, start: int, pages: int) -> None:
-        exchange(self._fabric, c.Drop(mm, start, pages, unmap=False))
+        self._exchange.run(c.Drop(mm, start, pages, unmap=False))
 
     def unmap(self, mm: int, start: int, pages: int) -> None:
-        exchange(self._fabric, c.Drop(mm, start, pages, unmap=True))
+        self._exchange.run(c.Drop(mm, start, pages, unmap=True))
         self._doubtful.add(mm)
 
     def pageout(self, mm: int, start: int, pages: int) -> None:
         """MADV_PAGEOUT, to swap that is never full."""
-        exchange(self._fabric, c.PageOut(mm, start, pages))
+        self._exchange.run(c.PageOut(mm, start, pages))
 
     def move(self, mm: int, start: int, pages: int, to: int) -> int:
         """move_pages() with MPOL_MF_MOVE_ALL; returns how many of the pages are on node `to` then."""
-        exchange(self._fabric, c.Move(mm, start, pages, to, self._next_number()))
-        reports = exchange(self._fabric, c.CountOn(mm, start, pages, to))
+        self._exchange.run(c.Move(mm, start, pages, to, self._next_number()))
+        reports = self._exchange.run(c.CountOn(mm, start, pages, to))
         return int(next(r.answer["pages"] for r in reports if r.answer))
 
     def merge_any(self, mm: int) -> None:
         """All memory of the process becomes mergeable, now and later."""
-        exchange(self._fabric, c.MergeAny(mm))
+        self._exchange.run(c.MergeAny(mm))
         self.register(mm)
         self._doubtful.add(mm)
 
@@ -121,26 +125,26 @@ class Machine:
     def fork(self, parent: int) -> int:
         """The child runs on the parent's node."""
         child = self._next_mm(node_of_mm(parent))
-        exchange(self._fabric, c.Fork(parent, child))
+        self._exchange.run(c.Fork(parent, child))
         if parent in self.slots:
             self.slots.enter([child])
             self._doubtful.add(child)
         return child
 
     def exit(self, mm: int) -> None:
-        reports = exchange(self._fabric, c.Exit(mm))
+        reports = self._exchange.run(c.Exit(mm))
         items = any(report.answer.get("items") for report in reports)
         if mm not in self.slots or self.slots.exit(mm, items=items):
             self._doubtful.discard(mm)
-            exchange(self._fabric, c.Reap(mm))
+            self._exchange.run(c.Reap(mm))
         else:
             self._doubtful.add(mm)
             self._exited.add(mm)
 
     def unmerge_all(self) -> None:
         """run=2, then 0: undoes every merge and forgets all rmap_items."""
-        exchange(self._fabric, c.UnmergeAll())
-        exchange(self._fabric, c.ForgetItems())
+        self._exchange.run(c.UnmergeAll())
+        self._exchange.run(c.ForgetItems())
         self.remove_stable()
         for mm in self._exited & set(self.slots.mms):
             self.slots.remove(mm)
@@ -151,27 +155,30 @@ class Machine:
 
     def remove_stable(self) -> bool:
         """Removes stable nodes that nobody maps; returns whether there are none left."""
-        reports = exchange(self._fabric, c.RemoveStable())
+        reports = self._exchange.run(c.RemoveStable())
         return not any(report.answer["left"] for report in reports)
 
     def tick(self, start: float, stop: float) -> None:
         """The workload's writes in an interval of simulated seconds."""
         # Frames that go may tell the trees so: that is in time even if it comes after the next command.
-        exchange(self._fabric, c.Tick(start, stop), leave=QUIET | {Kind.PUT})
+        self._exchange.run(c.Tick(start, stop), leave=QUIET | {Kind.PUT})
 
     def set_knobs(self, **knobs: int) -> None:
         self.knobs = replace(self.knobs, **knobs)  # type: ignore[arg-type]
-        exchange(self._fabric, c.SetKnobs(self.knobs))
+        self._exchange.run(c.SetKnobs(self.knobs))
 
     # ksmd.
 
     def scan(self, pages: int | None = None) -> bool:
-        """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end."""
+        """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end.
+
+        What was decided last may still be under way to the nodes: it arrives before anything else is done.
+        """
         if self.knobs.run != 1 or len(self.slots) == 0 or pages == 0:
             return False
         ranks = self.slots.ranks()
         if ranks is not None:
-            exchange(self._fabric, c.Order(ranks))
+            self._exchange.run(c.Order(ranks))
         high = END if pages is None else self._behind(pages)
         window = self._next_window(high)
         self._window(window)
@@ -198,16 +205,13 @@ class Machine:
         return Window(self._passes, self.slots.low, high, self._next_number(), first, due)
 
     def _window(self, window: Window) -> None:
-        reports = self._fabric.superstep(c.Scan(window))
-        busy = any(r.busy or r.sent for r in reports)
-        while pending(reports, Kind.CONTENT_REQUEST) or pending(reports, Kind.CONTENT_REPLY):
-            reports = self._fabric.superstep(None)
-        if busy:
-            exchange(self._fabric, c.Decide(window))
+        reports = self._exchange.run(c.Scan(window), leave=_AFTER_SCAN)
+        if any(r.busy or r.sent for r in reports):
+            self._exchange.begin(c.Decide(window))
 
     def _behind(self, pages: int) -> int:
         """The scan position behind the next `pages` pages, END if there are fewer."""
-        reports = exchange(self._fabric, c.CountPages(self.slots.low))
+        reports = self._exchange.run(c.CountPages(self.slots.low))
         counts: dict[int, int] = {}
         for report in reports:
             counts.update(report.answer["pages"])
@@ -221,13 +225,13 @@ class Machine:
         return END
 
     def _locate(self, mm: int, low: int, pages: int) -> int:
-        reports = exchange(self._fabric, c.Locate(mm, low, pages))
+        reports = self._exchange.run(c.Locate(mm, low, pages))
         return int(next(r.answer["position"] for r in reports if r.answer))
 
     def _reap(self, passed: tuple[int, ...]) -> None:
         """Processes that the scan went through and that have nothing mergeable lose their place."""
         for mm in [mm for mm in passed if mm in self._doubtful]:
-            reports = exchange(self._fabric, c.Reap(mm))
+            reports = self._exchange.run(c.Reap(mm))
             if any(r.answer.get("gone") for r in reports):
                 self.slots.remove(mm)
                 self._exited.discard(mm)
@@ -238,28 +242,28 @@ class Machine:
 
     def compact(self, spec: CompactionSpec, crew: Crew) -> tuple[NodeReport, ...]:
         """Compactors at work on all nodes, until they are done; what became of each node."""
-        exchange(self._fabric, c.BeginCompaction())
-        drive(spec, range(self._fabric.nodes), crew)
-        reports = exchange(self._fabric, c.EndCompaction(self._next_number()))
+        self._exchange.run(c.BeginCompaction())
+        drive(spec, range(self._nodes), crew)
+        reports = self._exchange.run(c.EndCompaction(self._next_number()))
         return tuple(report.answer["compaction"] for report in reports)
 
     def relocate(self, spec: RelocationSpec, distance: Distances) -> I64:
         """Moves frames of processes between nodes; how many, from row to column. int64[nodes, nodes]."""
-        nodes = self._fabric.nodes
+        nodes = self._nodes
         chosen = np.isin(np.arange(nodes), spec.nodes) if spec.nodes else np.ones(nodes, np.bool_)
         if spec.kind == "nearer":
             frames = self._wished(spec, chosen)
         else:
-            counts = exchange(self._fabric, c.CountFrames())
+            counts = self._exchange.run(c.CountFrames())
             census = np.array([report.answer["frames"] for report in counts])
             frames = matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), nodes)
-        exchange(self._fabric, c.MoveFrames(frames, spec.kind == "nearer", self._next_number()))
-        moved = [report.answer["frames"] for report in exchange(self._fabric, c.CountMoved())]
+        self._exchange.run(c.MoveFrames(frames, spec.kind == "nearer", self._next_number()))
+        moved = [report.answer["frames"] for report in self._exchange.run(c.CountMoved())]
         return np.array(moved).T
 
     def _wished(self, spec: RelocationSpec, chosen: Bool) -> I64:
-        exchange(self._fabric, c.TellMappings())
-        answers = [report.answer for report in exchange(self._fabric, c.Wish(spec.min_gain))]
+        self._exchange.run(c.TellMappings())
+        answers = [report.answer for report in self._exchange.run(c.Wish(spec.min_gain))]
         wishes = np.array([answer["frames"] for answer in answers]) * chosen[:, None]
         return granted(wishes, np.array([answer["free"] for answer in answers]), spec.most_pages)
 
@@ -267,12 +271,14 @@ class Machine:
 
     def collect(self) -> dict[str, I64]:
         """Every statistic so far, counters since the start: int64[nodes] by name."""
-        reports = exchange(self._fabric, c.Collect())
+        reports = self._exchange.reports
+        if not all("statistics" in report.answer for report in reports) or any(r.sent for r in reports):
+            reports = self._exchange.ask(c.Collect())
         return statistics_of(reports)
 
     def dump(self) -> list[dict[str, Any]]:
         """Page tables and frames by node, for checks and records."""
-        return [report.answer for report in exchange(self._fabric, c.Dump())]
+        return [report.answer for report in self._exchange.run(c.Dump())]
 
 
 def spread(count: int, nodes: int) -> I64:

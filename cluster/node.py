@@ -151,6 +151,9 @@ class Node:
             self._handlers[kind](*columns)
         answer = {} if command is None else self._run(command)
         packed = self.state.out.pack()
+        if not packed and isinstance(command, c.Scan | c.Decide):
+            # If nobody sends anything, the window is over, and nobody need ask.
+            answer = self._collected()
         kinds = frozenset(kind for inbox in packed.values() for kind in inbox)
         return Report(kinds, tuple(packed), self.trees.busy, answer), packed
 
@@ -222,10 +225,13 @@ class Node:
             case c.Locate(mm):
                 return {"position": self.scanner.locate(question)} if self._has(mm) else {}
             case c.Collect():
-                shared, sharing, _, _ = self.trees.counts()
-                return {"statistics": self.statistics(), "shared": shared, "sharing": sharing}
+                return self._collected()
             case c.Dump():
                 return self.dump()
+
+    def _collected(self) -> dict[str, Any]:
+        shared, sharing, _, _ = self.trees.counts()
+        return {"statistics": self.statistics(), "shared": shared, "sharing": sharing}
 
     def _has(self, mm: int) -> bool:
         return mm in self.state.spaces.mms

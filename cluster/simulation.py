@@ -34,6 +34,7 @@ class Simulation:
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
         self._windows = spec.windows_per_pass
+        self._writes = spec.writes
         self._passes = 0
 
     def run_pass(self) -> PassResult:
@@ -41,7 +42,7 @@ class Simulation:
         clock = self._clock
         before, cpu = clock.columns, clock.cpu_ns.copy()
         for pages in self._window_sizes():
-            if clock.columns:
+            if clock.columns and self._writes:
                 self._machine.tick(clock.ticked, clock.seconds)
                 clock.ticked = clock.seconds
             ended = self._machine.scan(pages)

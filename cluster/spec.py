@@ -193,3 +193,8 @@ class SimulationSpec:
     migration: CompactionSpec | None = None
     #: Frames of processes that move between nodes after passes; only with `migration`.
     relocations: tuple[RelocationSpec, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether processes write after the start."""
+        return any(kind.snapshot or any(region.writes for region in kind.regions) for kind in self.processes)

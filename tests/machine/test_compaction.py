@@ -58,7 +58,8 @@ class Compacted:
 
     def compact(self, deaths: Sequence[bool] = ()) -> tuple[NodeReport, ...]:
         """Compacts all nodes; only where pages are changes."""
-        before, columns = self.state(), self.machine.collect()
+        columns = self.machine.collect()  # what is under way arrives before
+        before = self.state()
         crew = Mortal(self.workload.fabric.host.memories, list(deaths))
         reports = self.machine.compact(self.spec, crew)
         self.workload.check()
@@ -121,6 +122,7 @@ def three_sharers(spec: CompactionSpec, **knobs: int) -> tuple[Compacted, list[i
 
 
 def frames_of(made: Compacted, mms: list[int]) -> list[int]:
+    made.machine.collect()
     found = []
     for mm in mms:
         state = made.nodes[mm >> 15].state
