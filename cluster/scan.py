@@ -262,8 +262,7 @@ class Scanner:
         """Items of pages that are gone, or not mergeable any more, are freed."""
         table = self._n.table
         table.state[slots] &= KSM | ORPHAN | SHARED | ZEROED | PRESENT
-        table.age[slots] = 0
-        table.remaining_skips[slots] = 0
+        table.rejuvenate(slots)
 
     def _visit_ksm(self, slots: I64, keys: I64) -> None:
         """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""

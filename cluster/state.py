@@ -145,6 +145,13 @@ class NodeState:
         self.spaces = AddressSpaces(self.table)
         self.swap = Swap(with_bytes=self.contents.with_bytes)
         self.ranks = np.full((self.nodes, 1), -1)
+        self.set_knobs(self.knobs)
+
+    def set_knobs(self, knobs: KsmSpec) -> None:
+        """The page table has the columns that these knobs need."""
+        self.knobs = knobs
+        if knobs.smart_scan:
+            self.table.keep("age", "remaining_skips")
 
     @cached_property
     def zonelists(self) -> I64:
