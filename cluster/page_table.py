@@ -36,7 +36,7 @@ PRESENT = 128
 CHECKED = 256
 #: The stable node it hangs on is not that of the frame that the entry maps (NodeState.broken knows which).
 BROKEN = 512
-#: The unstable tree's home has the page; `home` says where that is.
+#: The unstable tree's home has the page (NodeState.waiting knows where that is).
 WAITING = 1024
 #: The KSM frame mapped has no stable node.
 ORPHAN = 2048
@@ -52,14 +52,14 @@ class PageTable:
         self.checksum = np.empty(0, np.uint32)
         #: Digest under which the page hangs in a tree, or that its KSM frame has.
         self.tree_key = np.empty(0, np.uint64)
-        #: Of a waiting page, the home of its entry in the unstable tree.
+        #: Of a waiting page, the home of its entry in the unstable tree. Empty where the digest says it.
         self.home = np.empty(0, np.uint16)
         #: smart_scan: visits without a merge, and visits still to be skipped. Empty unless it has been on.
         self.age = np.empty(0, np.uint8)
         self.remaining_skips = np.empty(0, np.uint8)
         self.size = 0
         self._holes: list[tuple[int, int]] = []
-        self._kept = ["pte", "state", "checksum", "tree_key", "home"]
+        self._kept = ["pte", "state", "checksum", "tree_key"]
 
     def keep(self, *names: str) -> None:
         """These columns have an element a slot from now on, 0 at first."""

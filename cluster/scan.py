@@ -349,7 +349,8 @@ class Scanner:
         The page of a KSM frame is to go back to its stable node, though.
         """
         table = self._n.table
-        table.home[slots] = homes
+        if not self._n.homes_follow:
+            table.home[slots] = homes
         state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
         ksm = (state & KSM) != 0
         state &= ~np.uint16(ACTIVE)
