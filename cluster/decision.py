@@ -74,7 +74,7 @@ class Decision:
         trees, unstable, window = self.trees, self.trees.unstable, self.window
         which, row = unstable.rows(self.active)
         self.unsettled[which] = True
-        dirty = unstable["dirty"][row]
+        dirty = trees.dirty(row)
         pos = trees.node.position(unstable["key"][row])
         before = np.where(dirty == 0, pos < window.low, dirty == window.pass_number)
         self.waiting_row[which[before][::-1]] = row[before][::-1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.commands import Command
+from cluster.heap import Heap
 from cluster.mailbox import Inbox, Kind, receive
 from cluster.node import Node, Report
 from cluster.parcels import Parcels
@@ -103,6 +104,7 @@ class Host:
         self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
     ) -> None:
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
+        self._heap = Heap()
 
     @property
     def memories(self) -> dict[int, NodeMemory]:
@@ -120,9 +122,12 @@ class Host:
         parcels.clear()
         reports, sent = [], []
         for node in to:
-            report, packed = self.nodes[node].step(command, receive(inboxes.pop(node)))
+            inbox = receive(inboxes.pop(node))
+            self._heap.took(inbox)
+            report, packed = self.nodes[node].step(command, inbox)
             reports.append(report)
-            sent += [(node, other, inbox) for other, inbox in packed.items()]
+            sent += [(node, other, parcel) for other, parcel in packed.items()]
+        self._heap.after(command)
         return reports, sent
 
 

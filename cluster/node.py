@@ -241,7 +241,7 @@ class Node:
         if old.merge_across_nodes != knobs.merge_across_nodes:
             self.processes.change_trees()
             self.state.strays.clear()
-        self.state.knobs = knobs
+        self.state.set_knobs(knobs)
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
             self.processes.look_again()
 

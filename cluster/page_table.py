@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.words import Array
+from cluster.words import I64, Array
 
 #: Nothing mapped; the shared zero page; and from here downwards, swapped out: PTE_SWAP - number of the entry.
 PTE_NONE = -1
@@ -36,7 +36,7 @@ PRESENT = 128
 CHECKED = 256
 #: The stable node it hangs on is not that of the frame that the entry maps (NodeState.broken knows which).
 BROKEN = 512
-#: The unstable tree's home has the page; `home` says where that is.
+#: The unstable tree's home has the page (NodeState.waiting knows where that is).
 WAITING = 1024
 #: The KSM frame mapped has no stable node.
 ORPHAN = 2048
@@ -52,15 +52,21 @@ class PageTable:
         self.checksum = np.empty(0, np.uint32)
         #: Digest under which the page hangs in a tree, or that its KSM frame has.
         self.tree_key = np.empty(0, np.uint64)
-        #: Of a waiting page, the home of its entry in the unstable tree.
+        #: Of a waiting page, the home of its entry in the unstable tree. Empty where the digest says it.
         self.home = np.empty(0, np.uint16)
-        #: smart_scan: visits without a merge, and visits still to be skipped.
+        #: smart_scan: visits without a merge, and visits still to be skipped. Empty unless it has been on.
         self.age = np.empty(0, np.uint8)
         self.remaining_skips = np.empty(0, np.uint8)
         self.size = 0
         self._holes: list[tuple[int, int]] = []
+        self._kept = ["pte", "state", "checksum", "tree_key"]
 
-    _ARRAYS = ("pte", "state", "checksum", "tree_key", "home", "age", "remaining_skips")
+    def keep(self, *names: str) -> None:
+        """These columns have an element a slot from now on, 0 at first."""
+        for name in names:
+            if name not in self._kept:
+                self._kept.append(name)
+                setattr(self, name, np.zeros(len(self.pte), getattr(self, name).dtype))
 
     def allocate(self, pages: int) -> int:
         """First slot of a run of empty slots."""
@@ -72,15 +78,15 @@ class PageTable:
         self.size += pages
         if self.size > len(self.pte):
             self._grow(max(self.size, len(self.pte) * 3 // 2))
+        self.pte[start : self.size] = PTE_NONE
         return start
 
     def _grow(self, capacity: int) -> None:
-        for name in self._ARRAYS:
+        for name in self._kept:
             old: Array = getattr(self, name)
             new = np.zeros(capacity, old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
-        self.pte[len(old) :] = PTE_NONE
 
     def reserve(self, pages: int) -> None:
         """Makes room for so many slots in all, at once."""
@@ -92,6 +98,11 @@ class PageTable:
         run = slice(start, start + pages)
         self.pte[run] = PTE_NONE
         self.state[run] = 0
-        self.age[run] = 0
-        self.remaining_skips[run] = 0
+        self.rejuvenate(run)
         self._holes.append((start, pages))
+
+    def rejuvenate(self, slots: I64 | slice) -> None:
+        """smart_scan knows nothing of these pages any more."""
+        if len(self.age):
+            self.age[slots] = 0
+            self.remaining_skips[slots] = 0

@@ -104,8 +104,7 @@ class Processes:
         items = np.flatnonzero(table.state[: table.size] & ITEM)
         state = table.state[items] & ~np.uint16(ITEM | UNSTABLE | STABLE | CHECKED | BROKEN | WAITING)
         table.state[items] = state | ACTIVE
-        table.age[items] = 0
-        table.remaining_skips[items] = 0
+        table.rejuvenate(items)
         n.broken.forget()
         n.orphans.update(n.swap.cached[is_ksm_word(n.swap.cached) & (n.swap.cached >= 0)].tolist())
         n.window = Window(0)

@@ -262,8 +262,7 @@ class Scanner:
         """Items of pages that are gone, or not mergeable any more, are freed."""
         table = self._n.table
         table.state[slots] &= KSM | ORPHAN | SHARED | ZEROED | PRESENT
-        table.age[slots] = 0
-        table.remaining_skips[slots] = 0
+        table.rejuvenate(slots)
 
     def _visit_ksm(self, slots: I64, keys: I64) -> None:
         """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""
@@ -350,7 +349,8 @@ class Scanner:
         The page of a KSM frame is to go back to its stable node, though.
         """
         table = self._n.table
-        table.home[slots] = homes
+        if not self._n.homes_follow:
+            table.home[slots] = homes
         state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
         ksm = (state & KSM) != 0
         state &= ~np.uint16(ACTIVE)

@@ -145,6 +145,15 @@ class NodeState:
         self.spaces = AddressSpaces(self.table)
         self.swap = Swap(with_bytes=self.contents.with_bytes)
         self.ranks = np.full((self.nodes, 1), -1)
+        self.set_knobs(self.knobs)
+
+    def set_knobs(self, knobs: KsmSpec) -> None:
+        """The page table has the columns that these knobs need."""
+        self.knobs = knobs
+        if knobs.smart_scan:
+            self.table.keep("age", "remaining_skips")
+        if not self.homes_follow:
+            self.table.keep("home")
 
     @cached_property
     def zonelists(self) -> I64:
@@ -160,6 +169,11 @@ class NodeState:
     def profile(self) -> Profile:
         return PROFILES[self.knobs.kernel]
 
+    @property
+    def homes_follow(self) -> bool:
+        """Whether the home of a waiting page follows from its digest: its frame may be elsewhere by now."""
+        return self.knobs.merge_across_nodes == 1 and not self.tree_shape
+
     def home(self, digests: U64, tree: I64) -> I64:
         """The nodes that keep the stable and unstable trees' entries of contents.
 
@@ -168,9 +182,12 @@ class NodeState:
         if self.knobs.merge_across_nodes and self.tree_shape:
             return np.zeros(len(digests), np.int64)
         if self.knobs.merge_across_nodes:
-            # The scrambled digest as a fraction of the nodes: a division would take several times as long.
-            return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
+            return self._home_of(digests)
         return tree
+
+    def _home_of(self, digests: U64) -> I64:
+        # The scrambled digest as a fraction of the nodes: a division would take several times as long.
+        return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
 
     def home_of_frames(self, digests: U64, frames: I64) -> I64:
         return self.home(digests, node_of_frame(frames))
@@ -183,7 +200,8 @@ class NodeState:
     def waiting(self, slots: I64) -> tuple[I64, U64, I64]:
         """Of pages that wait in unstable trees: item keys, digests, and the homes of the trees' entries."""
         digests = self.table.tree_key[slots]
-        return self.keys_of(slots), digests, self.table.home[slots].astype(np.int64)
+        homes = self._home_of(digests) if self.homes_follow else self.table.home[slots].astype(np.int64)
+        return self.keys_of(slots), digests, homes
 
     def send_to_trees(self, kind: Kind, homes: I64, frames: I64, *columns: Array) -> None:
         """Sends rows to the homes of these KSM frames' contents, and to nodes whose trees have the frames."""

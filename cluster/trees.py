@@ -43,9 +43,10 @@ class Trees:
         #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
         self.migrating = SortedTable(frame=np.int64, count=np.int32, dead=np.int8)
         self.shape: Shape | None = None
-        #: Pages that wait: item key; frame, or -1 if the page went; and the pass in which it changed or went
-        #: after ksmd had put it in, or 0. With a shape also what it holds now; else it goes if it changes.
-        self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32)
+        #: Pages that wait: item key; frame or, if the page went after ksmd had put it in, ~pass in which it
+        #: did. With a shape also the pass in which it changed or went, or 0, and what it holds now; else it
+        #: goes if it changes.
+        self.unstable = SortedTable(key=np.int64, frame=np.int64)
         if node.tree_shape:
             # Only for records; without it an actor starts sooner.
             from cluster.shape import Shape
@@ -88,8 +89,9 @@ class Trees:
         rows = self.unstable.find(digests, "key", keys)
         there = np.flatnonzero(rows >= 0)
         rows = rows[there]
+        in_tree = self._in_tree(rows)
         self.unstable["frame"][rows] = frames[there]
-        self._set_dirty(rows, self._changed(rows))
+        self._set_dirty(rows, self._changed(rows), in_tree)
 
     def on_wait_content(self, digests: U64, keys: I64, holds: U64) -> None:
         """Pages waiting have changed, or are what they were again."""
@@ -98,11 +100,24 @@ class Trees:
         rows, changed = rows[there], holds[there] != digests[there]
         if self.shape is None:
             same = rows[np.flatnonzero(~changed)]
-            self._set_dirty(same, np.zeros(len(same), np.bool_))
+            self._set_dirty(same, np.zeros(len(same), np.bool_), self._in_tree(same))
             self.unstable.remove(rows[np.flatnonzero(changed)])
         else:
             self.unstable["holds"][rows] = holds[there].view(np.int64)
-            self._set_dirty(rows, self._changed(rows))
+            self._set_dirty(rows, self._changed(rows), self._in_tree(rows))
+
+    def dirty(self, rows: I64) -> I64:
+        """The pass in which waiting pages changed or went after ksmd had put them in, or 0."""
+        if self.shape is None:
+            return np.maximum(~self.unstable["frame"][rows], 0)
+        dirty: I64 = self.unstable["dirty"][rows]
+        return dirty
+
+    def _in_tree(self, rows: I64) -> Bool:
+        """Which waiting pages ksmd has put in in the pass under way."""
+        passed = self.node.passed(self.unstable["key"][rows])
+        in_tree: Bool = (self.dirty(rows) == self.node.window.pass_number) | passed
+        return in_tree
 
     def _changed(self, rows: I64) -> Bool:
         """Which waiting pages hold something else by now."""
@@ -111,12 +126,15 @@ class Trees:
         changed: Bool = self.unstable["holds"][rows] != self.unstable.digest[rows].view(np.int64)
         return changed
 
-    def _set_dirty(self, rows: I64, changed: Bool) -> None:
+    def _set_dirty(self, rows: I64, changed: Bool, in_tree: Bool) -> None:
         """Pages that are not as they were are only of interest in the tree of the pass under way."""
         unstable, current = self.unstable, self.node.window.pass_number
-        in_tree = (unstable["dirty"][rows] == current) | self.node.passed(unstable["key"][rows])
-        dirty = changed | (unstable["frame"][rows] < 0)
-        unstable["dirty"][rows] = np.where(dirty, current, 0)
+        gone = unstable["frame"][rows] < 0
+        dirty = changed | gone
+        if self.shape is None:
+            unstable["frame"][rows[gone]] = ~current
+        else:
+            unstable["dirty"][rows] = np.where(dirty, current, 0)
         unstable.remove(rows[dirty & ~in_tree])
 
     def on_stale(self, digests: U64, frames: I64) -> None:

@@ -93,13 +93,16 @@ class Workload:
     def populate(self, command: Populate) -> None:
         """Creates this node's processes and touches their pages."""
         mine = np.flatnonzero(command.nodes == self._n.id)
+        kinds = command.kinds[mine].tolist()
         first = np.searchsorted(command.kinds, np.arange(len(self._spec.processes)))
-        for index, process in enumerate(mine):
-            kind = int(command.kinds[process])
-            spec = self._spec.processes[kind]
+        processes = [
+            (self._spec.processes[kind], int(i - first[kind])) for kind, i in zip(kinds, mine, strict=True)
+        ]
+        # Growing copies all that there is, and leaves room that is not needed.
+        self._n.table.reserve(sum(self._pages(*process) for process in processes))
+        for index, (spec, number) in enumerate(processes):
             mm = Mm(mm_id(self._n.id, index))
             self._n.spaces.mms[mm.id] = mm
-            number = int(process - first[kind])
             if spec.snapshot is None:
                 self._map_regions(spec, number, mm)
             else:
@@ -108,6 +111,16 @@ class Workload:
             self._fill(region)
         for replay in self._replays:
             self._apply(replay, 0)
+
+    def _pages(self, spec: ProcessSpec, number: int) -> int:
+        """Virtual pages of a process."""
+        mapped = spec.regions if spec.snapshot is None else self._captured(spec, number).mappings
+        return sum(part.pages for part in mapped)
+
+    def _captured(self, spec: ProcessSpec, number: int) -> SnapshotProcess:
+        assert spec.snapshot is not None
+        processes = self._snapshots[spec.snapshot].processes
+        return processes[number % len(processes)]
 
     def _map_regions(self, spec: ProcessSpec, number: int, mm: Mm) -> None:
         vpn = FIRST_VPN
@@ -123,11 +136,10 @@ class Workload:
 
     def _map_snapshot(self, spec: ProcessSpec, number: int, mm: Mm) -> None:
         assert spec.snapshot is not None
-        snapshot = self._snapshots[spec.snapshot]
-        process = snapshot.processes[number % len(snapshot.processes)]
+        process = self._captured(spec, number)
         for m in process.mappings:
             self._map(mm, m.start, m.pages, m.mergeable, None, spec)
-        times = snapshot.moments
+        times = self._snapshots[spec.snapshot].moments
         if spec.replay_interval is not None:
             times = tuple(i * spec.replay_interval for i in range(len(times)))
         self._replays.append(Replay(process, mm, times))
