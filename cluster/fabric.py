@@ -127,7 +127,8 @@ class Host:
             report, packed = self.nodes[node].step(command, inbox)
             reports.append(report)
             sent += [(node, other, parcel) for other, parcel in packed.items()]
-        self._heap.after(command)
+        if not sent:
+            self._heap.rest()
         return reports, sent
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 
-from cluster.commands import Collect, Command
 from cluster.mailbox import Inbox
 
 #: Rows of messages after which a window leaves much: some 20 MiB. Less is not worth the page faults.
@@ -21,9 +20,9 @@ class Heap:
         """A node of this process took these messages in."""
         self._rows += sum(len(columns[0]) for columns in inbox.values())
 
-    def after(self, command: Command | None) -> None:
-        """All nodes have carried that out."""
-        if isinstance(command, Collect) and self._rows >= MUCH:
+    def rest(self) -> None:
+        """Nothing of these nodes is under way."""
+        if self._rows >= MUCH:
             self._rows = 0
             if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
                 trim(0)
