@@ -9,7 +9,7 @@ import numpy as np
 from cluster.mailbox import joined
 from cluster.sorted_table import SortedTable
 from cluster.trees import Trees
-from cluster.words import I64, U64, Array, empty
+from cluster.words import I64, U64, Array, Bool, empty
 
 #: Columns of a table by name, that of the digests under `digest`.
 Columns = dict[str, Array]
@@ -32,6 +32,14 @@ class Changes:
         holds = digests.view(np.int64)
         row: Columns = {"digest": digests, "key": keys, "frame": frames, "dirty": clean, "holds": holds}
         self.waits.append(row)
+
+    def found(self, trees: Trees, digests: U64, frames: I64, counts: I64, dup: Bool) -> None:
+        """New stable nodes with these KSM frames and so many items, in front of others of their contents."""
+        new = len(digests)
+        trees.front -= new
+        order = trees.front + np.arange(new)[::-1]
+        row: Columns = {"digest": digests, "frame": frames, "count": counts, "dup": dup, "order": order}
+        self.nodes.append(row | {"dead": np.zeros(new, np.int8)})
 
     def carry_out(self, trees: Trees) -> None:
         trees.stable.remove(np.concatenate([empty(), *self.nodes_gone]))

@@ -15,7 +15,7 @@ from cluster.scan import PORTION, Event
 from cluster.sorted_table import expand
 from cluster.trees import Arrived, Trees
 from cluster.window import Window
-from cluster.words import U64, empty
+from cluster.words import I64, U64, Bool, empty, ksm_word
 
 
 def decide(trees: Trees, window: Window) -> None:
@@ -40,7 +40,7 @@ def decide(trees: Trees, window: Window) -> None:
     unsettled = [empty(np.uint64)]
     contents = _Contents(trees, arrived, also)
     if shape is None:
-        contents.let_lonely_wait(trees, changed)
+        contents.decide_new(trees, window, effects, changed)
     for digests, arrivals in contents.portions(portion):
         decision = Decision(trees, window, effects, changed, digests, arrivals)
         decision.carry_out()
@@ -76,19 +76,48 @@ class _Contents:
         self._start = start
         self._count = np.diff(start, append=len(digests))
 
-    def let_lonely_wait(self, trees: Trees, changed: Changes) -> None:
-        """Decides the contents that come for the first time, in one page."""
-        lonely = self._count == 1
-        rows = self._order[self._start[np.flatnonzero(lonely)]]
-        lonely[lonely] = self._arrived.kind[rows] == Event.CANDIDATE
-        for known in (trees.stable, trees.unstable, trees.empty_chains):
+    def decide_new(self, trees: Trees, window: Window, effects: Effects, changed: Changes) -> None:
+        """Contents of which the trees have nothing, the most frequent ones, need no plan."""
+        new = self._new(trees)
+        lonely = new & (self._count == 1)
+        merging = new & (self._count > 1) & (self._count <= trees.node.limit)
+        self._wait(np.flatnonzero(lonely), changed)
+        self._merge(np.flatnonzero(merging), trees, window, effects, changed)
+        left = np.flatnonzero(~(lonely | merging))
+        self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
+
+    def _new(self, trees: Trees) -> Bool:
+        """Which contents come as pages with frames of their own, and are not in the trees."""
+        new: Bool = self._count > 0
+        other = self._arrived.kind != Event.CANDIDATE
+        if other.any():
+            before = np.concatenate([[0], np.cumsum(other[self._order])])
+            new &= before[self._start + self._count] == before[self._start]
+        for known in (trees.stable, trees.unstable, trees.empty_chains, trees.migrating):
             if len(known):
-                lonely &= ~is_in(self._digests, known.digest)
-        chosen = np.flatnonzero(lonely)
+                new &= ~is_in(self._digests, known.digest)
+        return new
+
+    def _wait(self, chosen: I64, changed: Changes) -> None:
+        """A single page waits."""
         rows = self._order[self._start[chosen]]
         changed.wait(self._digests[chosen], self._arrived.key[rows], self._arrived.frame[rows])
-        left = np.flatnonzero(~lonely)
-        self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
+
+    def _merge(self, chosen: I64, trees: Trees, window: Window, effects: Effects, changed: Changes) -> None:
+        """The first page waits, the second founds a stable node with it, the rest join."""
+        if len(chosen) == 0:
+            return
+        arrived, digests = self._arrived, self._digests[chosen]
+        start, others = self._start[chosen], self._count[chosen] - 1
+        founders = self._order[start + 1]
+        frames = ksm_word(arrived.frame[founders], window.number)
+        # Of each content the events from the second on, and the first in place of the second.
+        at = expand(start + 1, others)
+        at[np.cumsum(others) - others] -= 1
+        effects.found_nodes(arrived.key[founders], frames, digests)
+        effects.map(arrived.key[self._order[at]], np.repeat(frames, others), np.repeat(digests, others))
+        effects.get(frames, others)
+        changed.found(trees, digests, frames, others + 1, np.zeros(len(chosen), np.bool_))
 
     def portions(self, size: int) -> Iterator[tuple[U64, Events]]:
         """At most `size` contents at once, and as many events unless one content has more."""

@@ -276,17 +276,8 @@ class Decision:
         founding = np.bincount(plan.new_group, minlength=problem.groups) > 0
         chained = founding & (nodes > 1)
         stable["dup"][s.row[chained[problem.node_group]]] = 1
-        trees.front -= new
-        self.changes.nodes.append(
-            {
-                "digest": s.digests[plan.new_group],
-                "frame": frames,
-                "count": plan.node_count[old:],
-                "dead": np.zeros(new, np.int64),
-                "dup": chained[plan.new_group].astype(np.int64),
-                "order": trees.front + np.arange(new)[::-1],
-            }
-        )
+        digests, dup = s.digests[plan.new_group], chained[plan.new_group]
+        self.changes.found(trees, digests, frames, plan.node_count[old:], dup)
         return frames
 
     def _tell(self, s: Solved, frames: I64) -> None:
