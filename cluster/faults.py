@@ -253,7 +253,7 @@ class Faults:
         table.pte[slots] = frames
         ksm = is_ksm_word(frames)
         table.state[slots] |= np.where(ksm, PRESENT | KSM, PRESENT | SHARED).astype(np.uint16)
-        table.tree_key[slots[ksm]] = n.swap.read(entries[ksm])[0]
+        table.rekey(slots[ksm], n.swap.read(entries[ksm])[0])
         n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
         self._placement.tell_frames(slots)
         unpinned = n.swap.put(entries)

@@ -8,6 +8,7 @@ from cluster.faults import Faults
 from cluster.mailbox import Kind
 from cluster.page_table import (
     ACTIVE,
+    ASIDE,
     BROKEN,
     CHECKED,
     ITEM,
@@ -21,7 +22,7 @@ from cluster.page_table import (
 )
 from cluster.scan import Scanner
 from cluster.state import NodeState, renamed
-from cluster.words import I64, U8, U64, checksum, node_of_frame, node_of_key, pfn_of
+from cluster.words import I64, U8, U64, node_of_frame, node_of_key, pfn_of
 
 #: Pages compared at once: so few that they stay in a core's cache.
 PAGES_AT_ONCE = 64
@@ -42,7 +43,7 @@ class Merger:
         """These pages wait in the unstable tree."""
         slots = self._slots(keys)
         table = self._n.table
-        table.tree_key[slots] = digests
+        table.rekey(slots, digests)
         self._scanner.await_change(slots, self._n.home_of_frames(digests, table.pte[slots]))
 
     def on_hung(self, keys: I64, unseen: U8) -> None:
@@ -58,8 +59,7 @@ class Merger:
         slots = self._slots(keys)
         table.state[slots] = (table.state[slots] & ~np.uint16(STABLE | UNSTABLE | WAITING)) | ACTIVE
         slots = slots[seen == 1]
-        table.checksum[slots] = checksum(table.tree_key[slots])
-        table.state[slots] |= CHECKED
+        table.state[slots] = (table.state[slots] | CHECKED) & ~np.uint16(ASIDE)
 
     def on_map_zero(self, keys: I64) -> None:
         self._scanner.map_zero(self._slots(keys))
@@ -72,7 +72,7 @@ class Merger:
         slots = self._slots(keys)
         self._spread(table.pte[slots], frames, digests, KSM | ORPHAN)
         table.pte[slots] = frames
-        table.tree_key[slots] = digests
+        table.rekey(slots, digests)
         table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED | UNSTABLE | WAITING)
         self._faults.break_ksm(slots)
 
@@ -116,15 +116,15 @@ class Merger:
         slots, at = slots[same], at[same]
         self._faults.withdraw(slots)
         table.pte[slots] = new[at]
-        table.tree_key[slots] = digests[at]
+        table.rekey(slots, digests[at])
         table.state[slots] = (table.state[slots] & ~np.uint16(SHARED)) | np.uint16(flags | ACTIVE)
         return slots, at
 
     def _hang(self, slots: I64, frames: I64, digests: U64) -> None:
         table = self._n.table
         table.pte[slots] = frames
-        table.tree_key[slots] = digests
-        table.state[slots] = (table.state[slots] & CHECKED) | ITEM | STABLE | KSM | PRESENT
+        table.rekey(slots, digests)
+        table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | STABLE | KSM | PRESENT
 
     def on_merge(self, keys: I64, frames: I64, digests: U64) -> None:
         """These pages are to map KSM frames of the same digest; bytes are compared before."""

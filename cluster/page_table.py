@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.words import I64, Array
+from cluster.words import I64, U32, U64, Array, checksum, empty
 
 #: Nothing mapped; the shared zero page; and from here downwards, swapped out: PTE_SWAP - number of the entry.
 PTE_NONE = -1
@@ -40,6 +40,8 @@ BROKEN = 512
 WAITING = 1024
 #: The KSM frame mapped has no stable node.
 ORPHAN = 2048
+#: CHECKED: the checksum is not that of the digest in `tree_key`.
+ASIDE = 4096
 
 
 class PageTable:
@@ -48,9 +50,8 @@ class PageTable:
     def __init__(self) -> None:
         self.pte = np.empty(0, np.int64)
         self.state = np.empty(0, np.uint16)
-        #: What the item remembers of the content at ksmd's last visit.
-        self.checksum = np.empty(0, np.uint32)
-        #: Digest under which the page hangs in a tree, or that its KSM frame has.
+        #: Digest under which the page hangs in a tree, or that its KSM frame has; else that of ksmd's
+        #: last visit. Its checksum is the item's, nearly always.
         self.tree_key = np.empty(0, np.uint64)
         #: Of a waiting page, the home of its entry in the unstable tree. Empty where the digest says it.
         self.home = np.empty(0, np.uint16)
@@ -59,7 +60,9 @@ class PageTable:
         self.remaining_skips = np.empty(0, np.uint8)
         self.size = 0
         self._holes: list[tuple[int, int]] = []
-        self._kept = ["pte", "state", "checksum", "tree_key"]
+        self._kept = ["pte", "state", "tree_key"]
+        #: Slots, ascending, and the checksums of those that are ASIDE; what others have here means nothing.
+        self._aside: tuple[I64, U32] = empty(), empty(np.uint32)
 
     def keep(self, *names: str) -> None:
         """These columns have an element a slot from now on, 0 at first."""
@@ -67,6 +70,36 @@ class PageTable:
             if name not in self._kept:
                 self._kept.append(name)
                 setattr(self, name, np.zeros(len(self.pte), getattr(self, name).dtype))
+
+    def checksums(self, slots: I64) -> U32:
+        """What items remember of the contents at ksmd's last visits, if they are CHECKED."""
+        sums = checksum(self.tree_key[slots])
+        aside = np.flatnonzero(self.state[slots] & ASIDE)
+        if len(aside):
+            found, of_found = self._aside
+            sums[aside] = of_found[np.searchsorted(found, slots[aside])]
+        return sums
+
+    def remember(self, slots: I64, sums: U32) -> None:
+        """CHECKED items have checksums that are not those of their digests."""
+        if len(slots) == 0:
+            return
+        self.state[slots] &= ~np.uint16(ASIDE)
+        old, of_old = self._aside
+        kept = np.flatnonzero(self.state[old] & ASIDE)
+        slots, sums = np.concatenate([old[kept], slots]), np.concatenate([of_old[kept], sums])
+        order = np.argsort(slots)
+        self._aside = slots[order], sums[order]
+        self.state[slots] |= ASIDE
+
+    def rekey(self, slots: I64, digests: U64) -> None:
+        """Pages get other digests, but no other checksums."""
+        other = np.flatnonzero(self.tree_key[slots] != digests)
+        slots, digests = slots[other], digests[other]
+        sums = self.checksums(slots)
+        self.tree_key[slots] = digests
+        aside = np.flatnonzero(((self.state[slots] & CHECKED) != 0) & (sums != checksum(digests)))
+        self.remember(slots[aside], sums[aside])
 
     def allocate(self, pages: int) -> int:
         """First slot of a run of empty slots."""

@@ -13,6 +13,7 @@ from cluster.mailbox import Kind
 from cluster.migrate import Migration
 from cluster.page_table import (
     ACTIVE,
+    ASIDE,
     BROKEN,
     CHECKED,
     ITEM,
@@ -102,7 +103,7 @@ class Processes:
                 if vma.mergeable:
                     self._faults.break_ksm(_slots_of(vma))
         items = np.flatnonzero(table.state[: table.size] & ITEM)
-        state = table.state[items] & ~np.uint16(ITEM | UNSTABLE | STABLE | CHECKED | BROKEN | WAITING)
+        state = table.state[items] & ~np.uint16(ITEM | UNSTABLE | STABLE | CHECKED | ASIDE | BROKEN | WAITING)
         table.state[items] = state | ACTIVE
         table.rejuvenate(items)
         n.broken.forget()

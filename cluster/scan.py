@@ -17,6 +17,7 @@ from cluster.faults import Faults
 from cluster.mailbox import Kind
 from cluster.page_table import (
     ACTIVE,
+    ASIDE,
     BROKEN,
     CHECKED,
     ITEM,
@@ -282,7 +283,7 @@ class Scanner:
     def _visit_strays(self, slots: I64, keys: I64) -> None:
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
-        seen = ((state & CHECKED) != 0) & (table.checksum[slots] == checksum(digests))
+        seen = ((state & CHECKED) != 0) & (table.checksums(slots) == checksum(digests))
         kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
@@ -310,9 +311,8 @@ class Scanner:
     def _compare(self, slots: I64, keys: I64, digests: U64) -> None:
         """The checksum test; pages that pass it are looked up in the trees."""
         n, table = self._n, self._n.table
-        sums, old_sums = checksum(digests), table.checksum[slots]
         state = table.state[slots]
-        same = (old_sums == sums) & ((state & CHECKED) != 0)
+        same = self._seen(slots, state, digests)
         shared = (state & SHARED) != 0
         kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
@@ -327,12 +327,11 @@ class Scanner:
         looking = ~same & shared if n.profile.checksum_first else ~same
         found_changed = np.flatnonzero(looking)
         kinds[found_changed] = Event.VOLATILE_SHARED if n.profile.checksum_first else Event.STABLE_ONLY
-        self._changed.append((slots[found_changed], old_sums[found_changed], state[found_changed]))
+        self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 
-        table.checksum[slots] = sums
         table.tree_key[slots] = digests
-        table.state[slots] = state | CHECKED
+        table.state[slots] = (state | CHECKED) & ~np.uint16(ASIDE)
         self.map_zero(zero)
         rows = rows_where(sent | looking)
         slots, digests, kinds = slots[rows], digests[rows], kinds[rows]
@@ -342,6 +341,19 @@ class Scanner:
         wait = rows_where(CANDIDATES[kinds])
         self.await_change(slots[wait], homes[wait])
         n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds)
+
+    def _seen(self, slots: I64, state: U16, digests: U64) -> Bool:
+        """Whether items have the checksums of these contents."""
+        table = self._n.table
+        checked = (state & CHECKED) != 0
+        same: Bool = checked & (table.tree_key[slots] == digests) & ((state & ASIDE) == 0)
+        other = np.flatnonzero(checked & ~same)
+        same[other] = table.checksums(slots[other]) == checksum(digests[other])
+        return same
+
+    def _note_changed(self, slots: I64, state: U16) -> None:
+        if len(slots):
+            self._changed.append((slots, self._n.table.checksums(slots), state))
 
     def await_change(self, slots: I64, homes: I64) -> None:
         """These pages wait in unstable trees of these homes; nothing is to be done until something changes.
@@ -362,13 +374,13 @@ class Scanner:
         table = self._n.table
         for changed, sums, states in self._changed:
             mine = np.isin(changed, slots)
-            table.checksum[changed[mine]] = sums[mine]
-            unchecked = mine & ((states & CHECKED) == 0)
-            table.state[changed[unchecked]] &= ~np.uint16(CHECKED)
+            checked = (states & CHECKED) != 0
+            table.remember(changed[mine & checked], sums[mine & checked])
+            table.state[changed[mine & ~checked]] &= ~np.uint16(CHECKED)
 
     def map_zero(self, slots: I64) -> None:
         """Pages of zeros give up their frames; their items live until the next pass."""
         table = self._n.table
         self._faults.put(table.pte[slots])
         table.pte[slots] = PTE_ZERO
-        table.state[slots] = (table.state[slots] & CHECKED) | ITEM | ZEROED | ACTIVE
+        table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | ZEROED | ACTIVE

@@ -15,7 +15,7 @@ from cluster.topology import ring
 PAGES = 1 << 14
 
 #: Page table and rmap_item; frame; page that waits; stable node; frame that was freed.
-SLOT, FRAME, WAITING, STABLE, FREED = 24, 18, 24, 30, 4
+SLOT, FRAME, WAITING, STABLE, FREED = 20, 18, 24, 30, 4
 
 
 def arrays(thing: Any, seen: set[int]) -> int:
