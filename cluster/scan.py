@@ -212,40 +212,43 @@ class Scanner:
     def _leave_trees(self, slots: I64) -> None:
         """remove_rmap_item_from_tree(); the pages are to be looked up anew at their next visit."""
         self._n.version += 1
-        self._take_out(slots, self._n.keys_of(slots), np.ones(len(slots), np.bool_))
-        self._n.table.state[slots] |= ACTIVE
+        keys, state = self._n.keys_of(slots), self._n.table.state[slots]
+        self._take_out(slots, keys, state, np.ones(len(slots), np.bool_))
+        self._n.table.state[slots] = state | ACTIVE
 
     # Visits.
 
     def _visit(self, slots: I64) -> None:
-        table, index = self._n.table, self._n.spaces.index
-        vma = index.vma_of(slots)
-        keys, state = index.keys(slots, vma), table.state[slots]
-        alive = ((state & PRESENT) != 0) & index.mergeable[vma]
-        self._take_out(slots, keys, alive)
+        state = self._n.table.state[slots]
+        keys, alive = self._n.spaces.index.along(slots)
+        alive &= (state & PRESENT) != 0
+        self._take_out(slots, keys, state, alive)
         self._forget(slots[np.flatnonzero(~alive)])
         ksm = alive & ((state & (KSM | ORPHAN)) == KSM)
         rows = np.flatnonzero(ksm)
         self._visit_ksm(slots[rows], keys[rows])
         private = rows_where(alive & ~ksm)
-        self._visit_private(slots[private], keys[private])
+        self._visit_private(slots[private], keys[private], state[private])
 
-    def _take_out(self, slots: I64, keys: I64, alive: Bool) -> None:
-        """Items leave the trees, but for the stable node of the frame that they map now."""
-        n, table = self._n, self._n.table
-        state = table.state[slots]
-        waiting = (state & WAITING) != 0
+    def _take_out(self, slots: I64, keys: I64, state: U16, alive: Bool) -> None:
+        """Items leave the trees, but for the stable node of the frame mapped now; `state` is theirs."""
+        rows = np.flatnonzero(state & (UNSTABLE | WAITING | BROKEN))
+        if len(rows) == 0:
+            return
+        slots, keys, alive = slots[rows], keys[rows], alive[rows]
+        n, of_hung = self._n, state[rows]
+        waiting = (of_hung & WAITING) != 0
         gone = np.flatnonzero(~alive & waiting)
         if len(gone):
             _, digests, homes = n.waiting(slots[gone])
             kinds = np.full(len(homes), Event.ERASE, np.uint8)
             n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
         self._faults.withdraw(slots[np.flatnonzero(alive & waiting)])
-        broken = np.flatnonzero(state & BROKEN)
+        broken = np.flatnonzero(of_hung & BROKEN)
         self._leave(slots[broken], keys[broken])
-        state &= ~np.uint16(UNSTABLE | WAITING)
-        state[broken] &= ~np.uint16(STABLE | BROKEN)
-        table.state[slots] = state
+        of_hung &= ~np.uint16(UNSTABLE | WAITING)
+        of_hung[broken] &= ~np.uint16(STABLE | BROKEN)
+        state[rows] = n.table.state[slots] = of_hung
 
     def _leave(self, slots: I64, keys: I64) -> None:
         if len(slots):
@@ -287,18 +290,17 @@ class Scanner:
         kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
-    def _visit_private(self, slots: I64, keys: I64) -> None:
+    def _visit_private(self, slots: I64, keys: I64, state: U16) -> None:
         n, table = self._n, self._n.table
-        table.state[slots] |= ITEM
-        frames = table.pte[slots]
-        away = node_of_frame(frames) != n.id
-        if away.any():
-            n.out.send(
-                Kind.CONTENT_REQUEST, node_of_frame(frames[away]), slots[away], keys[away], frames[away]
-            )
-            here = ~away
-            slots, keys, frames = slots[here], keys[here], frames[here]
-        self._compare(slots, keys, n.frames.content[pfn_of(frames)])
+        frames, state = table.pte[slots], state | np.uint16(ITEM)
+        away = np.flatnonzero(node_of_frame(frames) != n.id)
+        if len(away):
+            table.state[slots[away]] = state[away]
+            to = node_of_frame(frames[away])
+            n.out.send(Kind.CONTENT_REQUEST, to, slots[away], keys[away], frames[away])
+            here = np.flatnonzero(node_of_frame(frames) == n.id)
+            slots, keys, frames, state = slots[here], keys[here], frames[here], state[here]
+        self._compare(slots, keys, frames, state, n.frames.content[pfn_of(frames)])
 
     def on_content_request(self, slots: I64, keys: I64, frames: I64) -> None:
         n = self._n
@@ -306,24 +308,25 @@ class Scanner:
         n.out.send(Kind.CONTENT_REPLY, node_of_key(keys), slots, keys, content)
 
     def on_content_reply(self, slots: I64, keys: I64, content: U64) -> None:
-        self._compare(slots, keys, content)
+        table = self._n.table
+        self._compare(slots, keys, table.pte[slots], table.state[slots], content)
 
-    def _compare(self, slots: I64, keys: I64, digests: U64) -> None:
-        """The checksum test; pages that pass it are looked up in the trees."""
+    def _compare(self, slots: I64, keys: I64, frames: I64, state: U16, digests: U64) -> None:
+        """The checksum test; pages that pass it are looked up in the trees. `state` is that of the visit."""
         n, table = self._n, self._n.table
-        state = table.state[slots]
         same = self._seen(slots, state, digests)
         shared = (state & SHARED) != 0
         kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
         kinds[np.flatnonzero(state & ORPHAN)] = Event.CANDIDATE_ORPHAN
-        sent = same
+        sent = waits = same
         zero = slots[:0]
         if n.knobs.use_zero_pages:
             zeros = same & (digests == 0) & ((state & ORPHAN) == 0)
             kinds[np.flatnonzero(zeros)] = Event.STABLE_OR_ZERO
+            waits = same & ~zeros
             if n.profile.checksum_first:
-                zero, sent = slots[np.flatnonzero(zeros)], same & ~zeros
+                zero, sent = slots[np.flatnonzero(zeros)], waits
         looking = ~same & shared if n.profile.checksum_first else ~same
         found_changed = np.flatnonzero(looking)
         kinds[found_changed] = Event.VOLATILE_SHARED if n.profile.checksum_first else Event.STABLE_ONLY
@@ -331,16 +334,17 @@ class Scanner:
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 
         table.tree_key[slots] = digests
-        table.state[slots] = (state | CHECKED) & ~np.uint16(ASIDE)
+        state = (state | np.uint16(CHECKED)) & ~np.uint16(ASIDE)
+        # Candidates wait in the unstable tree unless its home tells something else.
+        rows = rows_where(waits)
+        state[rows] = _waiting(state[rows])
+        table.state[slots] = state
         self.map_zero(zero)
         rows = rows_where(sent | looking)
-        slots, digests, kinds = slots[rows], digests[rows], kinds[rows]
-        frames = table.pte[slots]
+        digests, frames = digests[rows], frames[rows]
         homes = n.home_of_frames(digests, frames)
-        # Candidates wait in the unstable tree unless its home tells something else.
-        wait = rows_where(CANDIDATES[kinds])
-        self.await_change(slots[wait], homes[wait])
-        n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds)
+        self._keep_homes(slots[rows], homes)
+        n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds[rows])
 
     def _seen(self, slots: I64, state: U16, digests: U64) -> Bool:
         """Whether items have the checksums of these contents."""
@@ -356,18 +360,13 @@ class Scanner:
             self._changed.append((slots, self._n.table.checksums(slots), state))
 
     def await_change(self, slots: I64, homes: I64) -> None:
-        """These pages wait in unstable trees of these homes; nothing is to be done until something changes.
+        """These pages wait in unstable trees of these homes."""
+        self._keep_homes(slots, homes)
+        self._n.table.state[slots] = _waiting(self._n.table.state[slots])
 
-        The page of a KSM frame is to go back to its stable node, though.
-        """
-        table = self._n.table
+    def _keep_homes(self, slots: I64, homes: I64) -> None:
         if not self._n.homes_follow:
-            table.home[slots] = homes
-        state = (table.state[slots] | UNSTABLE | WAITING) & ~np.uint16(STABLE)
-        ksm = (state & KSM) != 0
-        state &= ~np.uint16(ACTIVE)
-        state[np.flatnonzero(ksm)] |= ACTIVE
-        table.state[slots] = state
+            self._n.table.home[slots] = homes
 
     def unsee(self, slots: I64) -> None:
         """These pages were merged before anybody compared their checksums."""
@@ -384,3 +383,13 @@ class Scanner:
         self._faults.put(table.pte[slots])
         table.pte[slots] = PTE_ZERO
         table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | ZEROED | ACTIVE
+
+
+def _waiting(state: U16) -> U16:
+    """States of pages once they wait: nothing is to be done until something changes.
+
+    The page of a KSM frame is to go back to its stable node, though.
+    """
+    state = (state | np.uint16(UNSTABLE | WAITING)) & ~np.uint16(STABLE | ACTIVE)
+    state[np.flatnonzero(state & KSM)] |= ACTIVE
+    return state

@@ -129,6 +129,15 @@ class _Index:
         """Item keys of slots whose VMAs are known."""
         return slots + self._key_less_slot[vma_of]
 
+    def along(self, slots: I64) -> tuple[I64, Bool]:
+        """Item keys of mapped slots, and whether their VMAs are mergeable. Quicker, for ascending slots."""
+        if len(slots) == 0:
+            return slots, np.empty(0, np.bool_)
+        low, high = np.searchsorted(self._slot0, slots[[0, -1]], "right")
+        vmas = slice(int(low) - 1, int(high))
+        count = np.diff(np.searchsorted(slots, self._slot0[vmas]), append=len(slots))
+        return slots + np.repeat(self._key_less_slot[vmas], count), np.repeat(self.mergeable[vmas], count)
+
     def slots(self, keys: I64) -> I64:
         """Slots of item keys; -1 where nothing is mapped."""
         if len(self._key0) == 0:
