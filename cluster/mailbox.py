@@ -118,7 +118,8 @@ class Outbox:
 
     def __init__(self, node: int) -> None:
         self._node = node
-        self._parts: dict[Kind, list[tuple[Array, tuple[Array, ...]]]] = {}
+        #: By kind the parts of each column, that of the receiving nodes first.
+        self._parts: dict[Kind, list[list[Array]]] = {}
         #: Payload bytes sent to other nodes since the start.
         self.bytes_sent = 0
 
@@ -128,7 +129,9 @@ class Outbox:
             return
         if isinstance(to, int):
             to = np.full(len(columns[0]), to)
-        self._parts.setdefault(kind, []).append((to.astype(np.uint16), columns))
+        table = self._parts.setdefault(kind, [[] for _ in range(1 + len(columns))])
+        for parts, column in zip(table, (to.astype(np.uint16), *columns), strict=True):
+            parts.append(column)
 
     def pack(self) -> Packed:
         """The messages by destination; the outbox is empty afterwards."""
@@ -139,15 +142,13 @@ class Outbox:
         self._parts = {}
         return packed
 
-    def _by_destination(
-        self, parts: list[tuple[Array, tuple[Array, ...]]]
-    ) -> Iterator[tuple[int, tuple[Array, ...]]]:
-        to = np.concatenate([part[0] for part in parts])
-        columns = list(joined([part[1] for part in parts]))
+    def _by_destination(self, table: list[list[Array]]) -> Iterator[tuple[int, tuple[Array, ...]]]:
+        to = _joined(table[0])
+        order = np.argsort(to, kind="stable") if (to != to[0]).any() else None
+        columns = [_joined(parts) if order is None else _joined(parts)[order] for parts in table[1:]]
         self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
-        if (to != to[0]).any():
-            order = np.argsort(to, kind="stable")
-            to, columns = to[order], [column[order] for column in columns]
+        if order is not None:
+            to = to[order]
         first = np.flatnonzero(changes(to)).tolist()
         for low, high in zip(first, [*first[1:], len(to)], strict=True):
             yield int(to[low]), tuple(column[low:high] for column in columns)
@@ -164,6 +165,11 @@ def receive(parts: Iterable[Inbox]) -> Inbox:
 
 def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
     """Tables of the same columns, one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return tuple(_joined(list(columns)) for columns in zip(*parts, strict=True))
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Parts of a column, one behind the other; the list lets go of them, so that their memory can be used."""
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    return whole

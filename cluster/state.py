@@ -16,13 +16,14 @@ from cluster.page_table import PageTable
 from cluster.profile import PROFILES, Profile
 from cluster.spec import KsmSpec
 from cluster.swap import Swap
-from cluster.vma import AddressSpaces, positions
+from cluster.vma import AddressSpaces
 from cluster.window import END, Window
 from cluster.words import (
     I64,
     MAX_MMS_PER_NODE,
     MM_INDEX_BITS,
     U64,
+    VPN_BITS,
     Array,
     Bool,
     is_ksm_word,
@@ -237,8 +238,9 @@ class NodeState:
         return away
 
     def position(self, keys: I64) -> I64:
-        """Scan positions of rmap_items."""
-        return positions(keys, self.rank_of(keys))
+        """Scan positions of rmap_items; negative for those of an mm that is not in ksmd's list."""
+        mm, rows, ranks = self._runs(keys)
+        return keys + np.repeat((ranks - mm) << VPN_BITS, rows)
 
     def passed(self, keys: I64) -> Bool:
         """Which rmap_items ksmd has come by in the pass under way."""
@@ -249,10 +251,15 @@ class NodeState:
 
     def rank_of(self, keys: I64) -> I64:
         """Rank in ksmd's list of each item's mm; -1 if it is not in the list."""
+        _, rows, ranks = self._runs(keys)
+        return np.repeat(ranks, rows)
+
+    def _runs(self, keys: I64) -> tuple[I64, I64, I64]:
+        """Runs of items of one mm: its number, how many items, its rank in ksmd's list or -1."""
         mm = mm_of_key(keys)
         starts = np.flatnonzero(changes(mm))
         run = mm[starts]
         index = run & (MAX_MMS_PER_NODE - 1)
         known = index < self.ranks.shape[1]
         ranks = np.where(known, self.ranks[run >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
-        return np.repeat(ranks, np.diff(starts, append=len(mm)))
+        return run, np.diff(starts, append=len(mm)), ranks

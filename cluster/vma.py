@@ -9,7 +9,7 @@ import numpy as np
 from cluster.errors import SimulationError
 from cluster.page_table import PageTable
 from cluster.spec import PolicySpec
-from cluster.words import I64, VPN_BITS, VPN_MASK, Bool
+from cluster.words import I64, VPN_BITS, Bool
 
 
 @dataclass(slots=True)
@@ -145,8 +145,3 @@ class _Index:
         at = np.searchsorted(self._key0, keys, "right") - 1
         found = (at >= 0) & (keys < self._key_end[at])
         return np.where(found, keys + self._slot_less_key[at], -1)
-
-
-def positions(keys: I64, rank: I64) -> I64:
-    """Scan positions of item keys; `rank` is the rank of each key's mm."""
-    return (rank << VPN_BITS) | (keys & VPN_MASK)
