@@ -60,7 +60,7 @@ class Node:
             distance=spec.machine.distance,
             knobs=spec.ksm,
             contents=Contents(with_bytes=with_bytes),
-            out=Outbox(node),
+            out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
         )
         placement = Placement(self.state)
