@@ -92,7 +92,7 @@ def measure_scaling(
     last = weak[-1]
     alone = Point(last.nodes, 1, last.pages) if last.processes > 1 else None
     try:
-        with nullcontext() if engine == "inline" else connected(None):
+        with nullcontext() if engine == "inline" else connected(None, last.pages):
             for number in range(1, repeat + 1):
                 for point in [*weak, *([alone] if alone else [])]:
                     where = f" in {text.counted(point.processes, 'actor')}" if engine == "ray" else ""
