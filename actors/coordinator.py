@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.compaction import RayCrew
+from actors.lean import Lean
 from actors.ray_fabric import RayFabric
 from cluster.results import PassResult
 from cluster.simulation import Simulation
@@ -13,7 +14,7 @@ from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 
-class Coordinator:
+class Coordinator(Lean):
     """A thin shell around `cluster.simulation.Simulation`."""
 
     def start(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.hosts import group_of
+from actors.lean import Lean
 from cluster.fabric import Host
 from cluster.parcels import Parcels, packed, unpacked
 from cluster.snapshot_pages import SnapshotPages
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cluster.migration.machine import Memories, Turn
 
 
-class NodeActor:
+class NodeActor(Lean):
     """Carries commands and messages to its nodes."""
 
     def take(

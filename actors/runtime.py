@@ -20,6 +20,8 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Nothing is scaled here; of Ray's two autoscalers, this one ends at once when it is told to.
+    "RAY_enable_autoscaler_v2": "1",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     # Start all actors at once; Ray would start as many at a time as there are cores.
