@@ -91,9 +91,18 @@ class Zone:
     def use(self, pfns: I64) -> None:
         """These free pages, whole free blocks but for what is mended afterwards, are used now. int64[n]."""
         self.pages.order[pfns] = USED
+        self.free_pages -= len(pfns)
+        self.mark_used(pfns)
+
+    def take_all(self, start: int, stop: int, count: int) -> None:
+        """All free pages of start..stop-1, so many in whole free blocks, are to be marked as used."""
+        self.pages.order[start:stop] = USED
+        self.free_pages -= count
+
+    def mark_used(self, pfns: I64) -> None:
+        """These pages, which are not free any more, have one user. int64[n]."""
         self.pages.kind[pfns] = Kind.FREE
         self.pages.refcount[pfns] = 1
-        self.free_pages -= len(pfns)
 
     def heads(self, start: int, stop: int) -> I64:
         """First pages of the free blocks that start in start..stop-1, ascending. int64[n]."""

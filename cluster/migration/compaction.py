@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.migration import fast_search
+from cluster.migration.ahead import Ahead, look_ahead, steps
 from cluster.migration.buddy import Zone
 from cluster.migration.control import (
     COMPACT_CLUSTER_MAX,
@@ -25,7 +26,6 @@ from cluster.migration.control import (
     block_end,
     pageblock_start,
 )
-from cluster.migration.foresight import foresee
 from cluster.migration.free_scanner import FreeScanner
 from cluster.migration.memory import Memory
 from cluster.migration.migrate import Migration
@@ -33,8 +33,6 @@ from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatabl
 from cluster.migration.pages import (
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
-    PG_LOCKED,
-    TAIL,
     USED,
     MigrateType,
     PageMap,
@@ -43,6 +41,7 @@ from cluster.migration.sweep import Sweep
 from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
+_AHEAD = 8 * PAGEBLOCK_PAGES  #: pages that a sweep looks at together
 _ALL_TYPES = (MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE)
 
 
@@ -58,15 +57,6 @@ class _Scan:
     peeked: I64 | None = None  #: pages that looked movable in the last step
     asking: Isolation | None = None
     fails_at: int | None = None  #: optimistic: the next page that cannot be isolated
-
-
-@dataclass(slots=True)
-class _Ahead:
-    """Pages from `low` to the end of a pageblock that look movable, and what is foreseen of them."""
-
-    low: int
-    found: I64
-    again: I64
 
 
 class Compaction:
@@ -111,7 +101,6 @@ class Compaction:
         self._end_after_putback = False
         self._canceled = False
         self._sweep: Sweep | None = None
-        self._ahead: _Ahead | None = None
         self._until: int | None = None
         self._start()
 
@@ -157,6 +146,8 @@ class Compaction:
         """
         grain, self._until = self.grain, self.control.migrate_pfn + pages
         self._set_grain(None)
+        if self._migration is not None and self._unobserved and self._migration.withdraw():
+            self._migration = None
         while not self.done and self.control.migrate_pfn < self._until:
             self.step()
             if self.waiting:
@@ -197,39 +188,128 @@ class Compaction:
             self._step_putback(self._putback)
         elif self._migration is not None:
             self._step_migration(self._migration)
-        elif self._scan is not None:
-            self._step_scan(self._scan)
         elif self._unobserved:
             self._step_sweep()
+        elif self._scan is not None:
+            self._step_scan(self._scan)
         else:
             self._step_choose()
 
     @property
     def _unobserved(self) -> bool:
         """Batches can go together: nobody looks at them one by one, and none of them ends the run."""
-        whole = self.request.order == WHOLE_ZONE_ORDER and self.request.good_enough is None
+        request = self.request
+        whole = request.order == WHOLE_ZONE_ORDER and request.good_enough is None and not request.optimistic
         return self.grain is None and whole and self._trace is None and self.memory.on_isolate is None
 
     def _step_sweep(self) -> None:
         """Batch after batch, as long as it is known what becomes of them."""
-        sweep = self._sweep = Sweep(self.memory, self._targets, self.request)
         until = self.zone.end if self._until is None else self._until
+        sweep = self._sweep = Sweep(self.memory, self._targets, self.request)
+        self._targets.begin_alone(lambda: self._carry_out(sweep, 1))
+        begun = self._scan
+        if self._scan is None and len(self._list):
+            self._migrate()
         while not (self.done or self._migration or self._putback or sweep.full):
             if self.control.migrate_pfn >= until:
                 break
-            if self._scan is None:
-                self._step_choose()
-            else:
-                self._step_scan(self._scan)
+            scan = self._scan
+            if scan is None:
+                if not self._sweep_ahead(sweep, until):
+                    self._carry_out(sweep)
+                    self._step_choose()
+            # one begun before leaves its batch to the next step, if it ends beyond `until`
+            elif (scan is begun and scan.end >= until) or not self._sweep_scan(sweep, scan):
+                self._step_scan(scan)
+            elif scan is begun:
+                sweep.hurry()
         self._carry_out(sweep)
-        self._sweep = self._ahead = None
+        self._targets.end_alone()
+        self._sweep = None
 
-    def _carry_out(self, sweep: Sweep) -> None:
-        old, new, failed = sweep.carry_out()
+    def _sweep_ahead(self, sweep: Sweep, until: int) -> bool:
+        """The next batches become part of the sweep; False, and no change, if it is not known what becomes of them."""
+        c = self.control
+        stop = block_end(min(until, c.migrate_pfn + _AHEAD) - 1, PAGEBLOCK_ORDER)
+        stop = min(stop, pageblock_start(c.free_pfn))
+        if stop <= c.migrate_pfn or self._canceled or self._hinted_source(c.migrate_pfn):
+            return False
+        ahead = look_ahead(self.memory, c.migrate_pfn, stop, self._isolate_mode, self.request.mode)
+        if ahead is None:
+            return False
+        first, stop = 0, min(until, ahead.stop)
+        while c.migrate_pfn < stop and block_end(c.migrate_pfn, PAGEBLOCK_ORDER) <= c.free_pfn:
+            if sweep.full or self._migration is not None or self._hinted_source(c.migrate_pfn):
+                break
+            self._begin_iteration()
+            first = self._sweep_batch(sweep, ahead, first, c.migrate_pfn, c.migrate_pfn)
+        return True
+
+    def _sweep_scan(self, sweep: Sweep, scan: _Scan) -> bool:
+        """The same with the next batch of a scan that has isolated nothing so far."""
+        if scan.peeked is not None or scan.asking is not None or len(self._list) or scan.low == scan.end:
+            return False
+        ahead = look_ahead(self.memory, scan.low, scan.end, self._isolate_mode, self.request.mode)
+        if ahead is None:
+            self._carry_out(sweep)
+            return False
+        self._scan = None
+        self.control.migrate_scanned += scan.scanned
+        self._sweep_batch(sweep, ahead, 0, scan.start, scan.low)
+        return True
+
+    def _sweep_batch(self, sweep: Sweep, ahead: Ahead, first: int, start: int, low: int) -> int:
+        """The batch that begins with found[first], from `low` in a scan from `start`; where the next one begins."""
+        c, end, last = self.control, block_end(low, PAGEBLOCK_ORDER), ahead.end_of(low)
+        rescan, stop = self._rescan, end
+        if not rescan and last - first >= COMPACT_CLUSTER_MAX:
+            last = first + COMPACT_CLUSTER_MAX
+            stop = int(ahead.found[last - 1]) + 1
+        c.migrate_pfn = stop
+        c.migrate_scanned += ahead.scanned(low, stop, c.free_pfn)
+        self.memory.vmstat.skipped_isolated += ahead.isolated(low, stop)
+        self.memory.vmstat.compact_isolated += last - first
+        if stop == end and (rescan or first == last):
+            self._scanned_in_vain(start, end)
+        if first == last:
+            self._isolated_nothing()
+            return last
+        self._update_cached = False
+        self._last_migrated_pfn = self._iteration_start
+        c.wanted = last - first
+        if not sweep.add(*ahead.batch(first, last)):
+            self._isolate_at_once(sweep, ahead.found[first:last])
+        return last
+
+    def _isolate_at_once(self, sweep: Sweep, pfns: I64) -> None:
+        """A batch for which there are too few targets."""
+        self._carry_out(sweep)
+        isolation = Isolation(self.memory, pfns, self._isolate_mode)
+        isolation.begin()
+        isolation.finish()
+        self._list = pfns[::-1]
+        self._migration = self._new_migration()
+
+    def _migrate(self) -> None:
+        """What is isolated becomes part of the sweep, if that goes on, or a migration of its own."""
+        goes_on = self._until is None or self.control.migrate_pfn < self._until
+        if self._sweep is not None and goes_on and self._sweep.join(self._list):
+            self._list = _NO_PAGES
+        else:
+            self._migration = self._new_migration()
+
+    def _new_migration(self) -> Migration:
+        rules, mode = self._rules.migrate, self.request.mode
+        return Migration(self.memory, self._list, self._targets, mode, rules, self.grain, self.zone.free)
+
+    def _carry_out(self, sweep: Sweep, most: int | None = None) -> int:
+        """What the sweep has, or the first batches of it; pages moved."""
+        old, new, failed = sweep.carry_out(most)
         if len(old):
             self.moves.append((old, new))
         self.succeeded += len(old)
         self.failed += failed
+        return len(old)
 
     # beginning and end
 
@@ -288,15 +368,17 @@ class Compaction:
         if (status := self._finished()) != Status.CONTINUE:
             self._finish(status)
             return
-        c = self.control
-        self._iteration_start = c.migrate_pfn
-        same = self._last_migrated_pfn >> PAGEBLOCK_ORDER == c.migrate_pfn >> PAGEBLOCK_ORDER
-        self._rescan = self._rules.rest_of_pageblock and same
+        self._begin_iteration()
         low = self._next_source()
         if low is None:
             self._isolated_nothing()
         else:
             self._scan = _Scan(low, low, block_end(low, PAGEBLOCK_ORDER))
+
+    def _begin_iteration(self) -> None:
+        self._iteration_start = start = self.control.migrate_pfn
+        same = self._last_migrated_pfn >> PAGEBLOCK_ORDER == start >> PAGEBLOCK_ORDER
+        self._rescan = self._rules.rest_of_pageblock and same
 
     def _next_source(self) -> int | None:
         """First pfn to scan from: skips pageblocks by their hints and types (isolate_migratepages)."""
@@ -304,8 +386,7 @@ class Compaction:
         low = fast_search.find_migrateblock(c) if self._rules.fast_search else c.migrate_pfn
         found = low != c.migrate_pfn and c.fast_search_fail == 0
         while (end := block_end(low, PAGEBLOCK_ORDER)) <= c.free_pfn:
-            aligned = low % PAGEBLOCK_PAGES == 0 or low == self.zone.start
-            if found or not (aligned and c.hinted(low)):
+            if found or not self._hinted_source(low):
                 if self._suitable_source(low):
                     c.migrate_pfn = low
                     return low
@@ -313,6 +394,9 @@ class Compaction:
             found = False
             low = c.migrate_pfn = end
         return None
+
+    def _hinted_source(self, pfn: int) -> bool:
+        return self.control.hinted(pfn) and (pfn % PAGEBLOCK_PAGES == 0 or pfn == self.zone.start)
 
     def _suitable_source(self, pfn: int) -> bool:
         """suitable_migration_source(): async direct compaction keeps to pageblocks of the type asked for."""
@@ -338,8 +422,6 @@ class Compaction:
         if self.request.optimistic:
             end = min(block_end(scan.low, self.request.order), end)
             scan.fails_at = _first_failing(pages, scan.low, end, isolatable(pages, scan.low, end, mode))
-        if self._sweep is not None and self._foreseen(scan, self._sweep):
-            return
         found = isolatable(pages, scan.low, end if scan.fails_at is None else scan.fails_at, mode)
         wanted = self._wanted(found)
         chunk = found[: wanted if self.grain is None else min(wanted, self.grain)]
@@ -361,41 +443,6 @@ class Compaction:
         isolation = scan.asking = Isolation(self.memory, pfns, self._isolate_mode)
         isolation.begin()
         return isolation
-
-    def _foreseen(self, scan: _Scan, sweep: Sweep) -> bool:
-        """The next batch becomes part of the sweep, if it is known what becomes of it."""
-        ahead = self._look_ahead(scan)
-        if ahead is None:
-            self._carry_out(sweep)
-            return False
-        wanted = self._wanted(ahead.found)
-        batch, again = ahead.found[:wanted][::-1], ahead.again[:wanted][::-1]
-        self._ahead = None
-        if len(batch) == wanted and not self._rescan:
-            self._advance(scan, int(batch[0]) + 1)
-            if scan.low < scan.end:
-                self._ahead = _Ahead(scan.low, ahead.found[wanted:], ahead.again[wanted:])
-        else:
-            self._advance(scan, scan.end)
-        scan.isolated += len(batch)
-        self._list = batch
-        self._end_scan(scan, again)
-        return True
-
-    def _look_ahead(self, scan: _Scan) -> _Ahead | None:
-        """What there is in the rest of the pageblock, if all of it is foreseen."""
-        pages, ahead = self.zone.pages, self._ahead
-        if len(self._list):
-            return None
-        if ahead is not None and ahead.low == scan.low:
-            return ahead
-        found = isolatable(pages, scan.low, scan.end, self._isolate_mode)
-        if len(found) == 0:
-            return _Ahead(scan.low, found, found)
-        if pages.any_flag(found, PG_LOCKED):
-            return None
-        again = foresee(self.memory, found, self.request.mode)
-        return None if again is None else _Ahead(scan.low, found, again)
 
     def _advance(self, scan: _Scan, stop: int) -> None:
         scan.scanned += steps(self.zone.pages, scan.low, stop)
@@ -431,16 +478,14 @@ class Compaction:
         elif len(self._list) >= COMPACT_CLUSTER_MAX and not self._rescan:
             self._end_scan(scan)
 
-    def _end_scan(self, scan: _Scan, again: I64 | None = None) -> None:
+    def _end_scan(self, scan: _Scan) -> None:
         c = self.control
         self._scan = None
         c.migrate_pfn = scan.low
         c.migrate_scanned += scan.scanned
         self.memory.vmstat.compact_isolated += scan.isolated
         if scan.low == scan.end and (not scan.isolated or self._rescan):
-            if scan.start % PAGEBLOCK_PAGES == 0:
-                self.zone.pages.skip[scan.start >> PAGEBLOCK_ORDER] = True
-            self._update_cached_migrate(scan.end)
+            self._scanned_in_vain(scan.start, scan.end)
         self._emit("iso_m", scan.start, scan.low, scan.scanned, scan.isolated)
         if len(self._list) == 0:
             self._isolated_nothing()
@@ -448,23 +493,13 @@ class Compaction:
         self._update_cached = False
         self._last_migrated_pfn = self._iteration_start
         c.wanted = len(self._list)
-        if again is not None and self._sweep is not None and self._plan(self._sweep, again):
-            return
-        rules, mode = self._rules.migrate, self.request.mode
-        self._migration = Migration(
-            self.memory, self._list, self._targets, mode, rules, self.grain, self.zone.free
-        )
+        self._migrate()
 
-    def _plan(self, sweep: Sweep, again: I64) -> bool:
-        """Let the sweep have the batch; without enough targets, isolate it and go on step by step."""
-        if sweep.add(self._list, again):
-            self._list = _NO_PAGES
-            return True
-        self._carry_out(sweep)
-        isolation = Isolation(self.memory, self._list[::-1], self._isolate_mode)
-        isolation.begin()
-        isolation.finish()
-        return False
+    def _scanned_in_vain(self, start: int, end: int) -> None:
+        """Nothing was isolated up to the end of the pageblock, or all there was."""
+        if start % PAGEBLOCK_PAGES == 0:
+            self.zone.pages.skip[start >> PAGEBLOCK_ORDER] = True
+        self._update_cached_migrate(end)
 
     def _isolated_nothing(self) -> None:
         if self._update_cached:
@@ -522,16 +557,6 @@ class Compaction:
     def _emit(self, *event: object) -> None:
         if self._trace is not None:
             self._trace.emit(*event)
-
-
-def steps(pages: PageMap, start: int, stop: int) -> int:
-    """Pages that the migrate scanner looks at: free blocks once each."""
-    span = pages.order[start:stop]
-    count = stop - start - int(np.count_nonzero(span == TAIL))
-    if span[0] == TAIL:
-        inside = span != TAIL
-        count += int(np.argmax(inside)) if inside.any() else len(span)
-    return count
 
 
 def _first_failing(pages: PageMap, start: int, end: int, movable: I64) -> int | None:

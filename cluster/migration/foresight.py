@@ -50,23 +50,23 @@ def foresee(memory: Memory, batch: I64, mode: MigrateMode) -> I64 | None:
     return again
 
 
-def plan(batch: I64, again: I64, targets: Targets, owed: int = 0, made: I64 | None = None) -> Plan:
+def plan(batch: I64, again: I64, targets: Targets, made: I64 | None = None) -> Plan:
     """All attempts that the pages of a batch need, as if made one after the other; takes the targets.
 
     made: passes that the pages have behind them, if any: p + 1 for some, then p for the rest. int64[n]
     """
     if made is None and np.count_nonzero(again) == 0:
-        new = take(targets, len(batch), owed)
+        new = take(targets, len(batch))
         return Plan(batch, None, batch[: len(new)], new, _NO_PAGES, batch[len(new) :])
     made = np.zeros(len(batch), np.int64) if made is None else made
     moves_in = made + again
     order = np.argsort(moves_in, kind="stable")[: np.count_nonzero(moves_in < MAX_PASSES)]
-    new = take(targets, len(order), owed)
+    new = take(targets, len(order))
     complete = len(new) == len(order)
     order = order[: len(new)]
     start = int(made[-1]), int(np.count_nonzero(made > made[-1]))
     end = after_last(moves_in, order, start)
-    if end is not None and complete and len(probe := targets.take(1, owed + len(new))):
+    if end is not None and complete and len(probe := targets.take(1, len(new))):
         targets.give_back(probe)
         end = None
     number, place = end or (MAX_PASSES, 0)
@@ -93,10 +93,10 @@ def carry_out(memory: Memory, plan: Plan, mode: MigrateMode) -> None:
             raise PageStateError(f"foreseen to move, but did not: some of {old[:8].tolist()}")
 
 
-def take(targets: Targets, count: int, owed: int) -> I64:
+def take(targets: Targets, count: int) -> I64:
     """So many targets, or as many as there are."""
-    taken = targets.take(count, owed)
-    while len(taken) < count and len(more := targets.take(count - len(taken), owed + len(taken))):
+    taken = targets.take(count)
+    while len(taken) < count and len(more := targets.take(count - len(taken), len(taken))):
         taken = np.concatenate([taken, more])
     return taken
 

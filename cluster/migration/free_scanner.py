@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cluster.migration import fast_search
 from cluster.migration.buddy import pages_of
 from cluster.migration.control import Control, Trace, pageblock_start
+from cluster.migration.free_pages import FreePages
 from cluster.migration.memory import Memory
 from cluster.migration.movable import MigrateMode
 from cluster.migration.pages import (
@@ -22,6 +25,7 @@ from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 _MOVABLE = int(MigrateType.MOVABLE)
+_AHEAD = 8 * PAGEBLOCK_PAGES  #: what is looked through at once where nobody comes in between
 
 
 class FreeScanner:
@@ -35,11 +39,18 @@ class FreeScanner:
         self._stack = _NO_PAGES
         self._top = 0
         self._missing = 0  #: pages still to be fetched, in the middle of a fetch
+        self._free: FreePages | None = None
+        self._alone = False
+        self._unmarked: list[I64] = []
+        self._watched = -1
+        self._near: Callable[[], int] = int
+        #: pages of earlier batches that are free as soon as their targets are in use
+        self.owed = 0
 
     def take(self, count: int, owed: int = 0) -> I64:
         """compaction_alloc(): from the page fetched last to the first; fetches only if none is left."""
         if self._top == 0:
-            self._control.owed = owed
+            self._control.owed = self.owed + owed
             self._fetch()
             self._control.owed = 0
         first = max(self._top - count, 0)
@@ -59,9 +70,33 @@ class FreeScanner:
 
     def drain(self) -> I64:
         """What is left at the end of the run."""
+        self.mark()
         rest = self._stack[: self._top]
         self._stack, self._top = _NO_PAGES, 0
         return rest
+
+    def begin_alone(self, near: Callable[[], int]) -> None:
+        """Until `end_alone`, nobody else takes or frees pages, and nobody looks at those taken.
+
+        near: frees pages that are owed, and says how many, before free pages near the one watched are merged.
+        """
+        self._alone, self._free = True, None
+        self._near, self._watched = near, -1
+
+    def watch(self, pfn: int) -> None:
+        """Tell of it before coming near this page."""
+        self._watched = pfn | (MAX_BLOCK_PAGES - 1)
+
+    def end_alone(self) -> None:
+        self.mark()
+        self._alone, self._watched = False, -1
+
+    def mark(self) -> None:
+        """The pages taken since `begin_alone` are used by now; others may follow."""
+        self._free = None
+        if self._unmarked:
+            self._zone.mark_used(np.concatenate(self._unmarked))
+            self._unmarked = []
 
     def _fetch(self) -> None:
         """isolate_freepages(): at least as many pages as the batch has, if there are so many."""
@@ -102,6 +137,9 @@ class FreeScanner:
         largest = c.rules.free_stride
         stride = largest if c.request.mode == MigrateMode.ASYNC else 1
         while block >= lowest:
+            if block <= self._watched:
+                self._watched = -1
+                c.owed -= self._near()
             if self._suitable(block):
                 end = min(block + PAGEBLOCK_PAGES, self._zone.end)
                 before = len(fetched)
@@ -134,12 +172,21 @@ class FreeScanner:
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
         """isolate_freepages_block(): whole free blocks until there are enough; where it stopped."""
-        pages = self._zone.pages
+        zone, pages = self._zone, self._zone.pages
         if pages.stale[start >> MAX_ORDER]:
             pages.merge(start, end)
-        plenty = self._control.free_pages - (end - start) > self._zone.watermark_min + MAX_BLOCK_PAGES
-        if stride == 1 and plenty and pages.order[start] != TAIL:
-            stop, scanned, taken = self._all_free(start, end, self._missing)
+        if self._free is None or start < self._free.low or not self._alone:
+            self._free = self._look(start)
+        first, last = self._free.span(start, end)
+        plenty = zone.free_pages + self._control.owed - (end - start) > zone.watermark_min + MAX_BLOCK_PAGES
+        if first == last:
+            stop, scanned, taken = end, -(-(end - start) // stride), _NO_PAGES
+        elif stride == 1 and plenty and pages.order[start] != TAIL:
+            # all of them may be taken
+            taken = self._free.take(first, last, self._missing)
+            stop = int(taken[-1]) + 1 if len(taken) >= self._missing else end
+            scanned = stop - start
+            self._use(start, stop, taken)
         else:
             stop, scanned, taken = self._block_by_block(start, end, self._missing, stride)
         self._add(fetched, taken, scanned)
@@ -147,19 +194,23 @@ class FreeScanner:
             self._trace.emit("iso_f", start, stop, scanned, len(taken))
         return stop
 
-    def _all_free(self, start: int, end: int, wanted: int) -> tuple[int, int, I64]:
-        """The same if all free pages may be taken; where it stopped, pages looked at, pages taken."""
-        order = self._zone.pages.order[start:end]
-        free = (order != USED).nonzero()[0]
-        if len(free) == 0:
-            return end, end - start, _NO_PAGES
-        if len(free) > wanted:
-            further = (order[free[wanted:]] != TAIL).nonzero()[0]
-            free = free[: wanted + int(further[0])] if len(further) else free
-        stop = int(free[-1]) + 1 + start if len(free) >= wanted else end
-        taken = free + start
-        self._zone.use(taken)
-        return stop, stop - start, taken
+    def _use(self, start: int, stop: int, taken: I64) -> None:
+        """These are all free pages of start..stop-1."""
+        if not self._alone:
+            self._zone.use(taken)
+            return
+        self._zone.take_all(start, stop, len(taken))
+        self._unmarked.append(taken)
+
+    def _look(self, start: int) -> FreePages:
+        """The free pages of the pageblock; and of those below it that are merged, where nobody comes in between."""
+        pages, block = self._zone.pages, pageblock_start(start)
+        low = block
+        if self._alone:
+            low = max(block - _AHEAD, pageblock_start(self._control.migrate_pfn)) + PAGEBLOCK_PAGES
+            stale = pages.stale[low >> MAX_ORDER : block >> MAX_ORDER].nonzero()[0]
+            low = max(low, ((low >> MAX_ORDER) + int(stale[-1]) + 1) << MAX_ORDER) if len(stale) else low
+        return FreePages(pages.order, low, block + PAGEBLOCK_PAGES)
 
     def _block_by_block(self, start: int, end: int, wanted: int, stride: int) -> tuple[int, int, I64]:
         """The same with a stride, or where the watermark may come in between (__isolate_free_page)."""

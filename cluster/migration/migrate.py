@@ -140,6 +140,14 @@ class Migration:
         if not self.done:
             self._finish()
 
+    def withdraw(self) -> bool:
+        """If nothing was tried yet, there will be nothing: its pages are unlocked and still isolated."""
+        begun = self.done or self._pass or self.succeeded or self.failed or self._retry
+        if begun or self._in_flight is not None or self._putback is not None:
+            return False
+        self._unlock(self._foreseen)
+        return True
+
     def _next_batch(self) -> None:
         size = self._rules.batch or len(self._waiting)
         self._list, self._waiting = self._waiting[:size], self._waiting[size:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.migration.control import Request
-from cluster.migration.foresight import MAX_PASSES, Plan, after_last, carry_out, owners, take
+from cluster.migration.foresight import MAX_PASSES, Plan, after_last, carry_out, foresee, owners, take
 from cluster.migration.free_scanner import FreeScanner
 from cluster.migration.memory import Memory
 from cluster.migration.migrate import settle
@@ -19,6 +19,8 @@ from cluster.words import I64
 #: Pages of a sweep: many, but few enough that their data stay in the processor's caches.
 MAX_PAGES = 8192
 _NO_PAGES: I64 = np.zeros(0, np.int64)
+#: pages, how often attempts of each fail if any does, and targets
+_Batch = tuple[I64, I64 | None, I64]
 
 
 class Sweep:
@@ -28,43 +30,70 @@ class Sweep:
         self._memory = memory
         self._targets = targets
         self._request = request
-        self._batches: list[tuple[I64, I64, I64]] = []
-        self._owed = 0
+        self._batches: list[_Batch] = []
+        self._isolated = 0  #: pages of the first batch that are isolated already
         self.pages = 0
 
     @property
     def full(self) -> bool:
         return self.pages >= MAX_PAGES
 
-    def add(self, batch: I64, again: I64) -> bool:
-        """The batch is to be moved; False, and no change, if there are too few targets for all attempts."""
-        moving = len(batch) - int(np.count_nonzero(again >= MAX_PASSES))
-        new = take(self._targets, moving, self._owed)
-        if len(new) < moving or not self._enough(again, len(new)):
+    def add(self, batch: I64, again: I64 | None, stuck: bool = True) -> bool:
+        """The batch is to be moved; False, and no change, if there are too few targets for all attempts.
+
+        again: as foreseen, None for no attempt that fails; stuck: some may never move.
+        """
+        moving = len(batch)
+        if again is not None and stuck:
+            moving -= int(np.count_nonzero(again >= MAX_PASSES))
+        new = take(self._targets, moving)
+        if len(new) < moving or (again is not None and not self._enough(again, len(new))):
             self._targets.give_back(new)
             return False
         self._batches.append((batch, again, new))
-        self._owed += moving
+        self._targets.owed += moving
         self.pages += len(batch)
         return True
+
+    def join(self, batch: I64) -> bool:
+        """As the first batch, one that is isolated already; False too if it is not known what becomes of it."""
+        pages = self._memory.pages
+        if pages.any_flag(batch, PG_LOCKED) or np.count_nonzero(pages.refcount[batch] == 1):
+            return False
+        again = foresee(self._memory, batch, self._request.mode)
+        if again is None or not self.add(batch, again):
+            return False
+        self._isolated = len(batch)
+        self.hurry()
+        return True
+
+    def hurry(self) -> None:
+        """The first batch would have been carried out by now: it is, before the free scanner comes near it."""
+        if self._batches:
+            self._targets.watch(int(self._batches[0][0].max()))
 
     def _enough(self, again: I64, taken: int) -> bool:
         """An attempt that fails needs a target too, which then is left for the next batch."""
         if not self._targets.empty or after_last(again, np.argsort(again, kind="stable")[:taken]) is None:
             return True
-        probe = self._targets.take(1, self._owed + taken)
+        probe = self._targets.take(1, taken)
         self._targets.give_back(probe)
         return len(probe) > 0
 
-    def carry_out(self) -> tuple[I64, I64, int]:
-        """Isolate, move and put back the pages of all batches: those moved, where to, and how many failed."""
-        if not self._batches:
+    def carry_out(self, most: int | None = None) -> tuple[I64, I64, int]:
+        """Isolate, move and put back pages of the first batches: those moved, where to, and how many failed."""
+        self._targets.mark()
+        batches, self._batches = self._batches[:most], self._batches[len(self._batches[:most]) :]
+        if not batches:
             return _NO_PAGES, _NO_PAGES, 0
-        plan = self._plan()
-        self._batches, self._owed, self.pages = [], 0, 0
+        plan = _plan(batches)
+        self.pages -= len(plan.batch)
+        self._targets.owed -= len(plan.old)
         memory, vmstat = self._memory, self._memory.vmstat
-        self._isolate(plan.batch)
-        memory.pages.flags[plan.batch] |= PG_ISOLATED
+        memory.pages.flags[plan.batch] |= PG_LOCKED
+        if len(fresh := plan.batch[self._isolated :]):
+            self._isolate(fresh)
+        self._isolated = 0
         carry_out(memory, plan, self._request.mode)
         if len(plan.old):
             settle(memory, plan.old, plan.new, memory.free)
@@ -74,22 +103,27 @@ class Sweep:
         vmstat.pgmigrate_fail += len(plan.retry)
         return plan.old, plan.new, len(plan.retry)
 
-    def _plan(self) -> Plan:
-        """All batches as one, in whose order pages move batch after batch, and pass after pass in each."""
-        batch, again, new = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
-        if np.count_nonzero(again) == 0:
-            return Plan(batch, None, batch, new, _NO_PAGES, _NO_PAGES)
-        number = np.repeat(np.arange(len(self._batches)), [len(pages) for pages, _, _ in self._batches])
-        times = np.minimum(again, MAX_PASSES)
-        order = np.argsort(number * (MAX_PASSES + 1) + times, kind="stable")
-        fails = times == MAX_PASSES
-        return Plan(batch, times, batch[order[~fails[order]]], new, batch[fails], _NO_PAGES)
-
     def _isolate(self, batch: I64) -> None:
         pages = self._memory.pages
         pages.refcount[batch] += 1
-        pages.flags[batch] |= PG_LOCKED
         for operations, which in owners(self._memory, batch):
             asked = batch[which]
             if operations is None or not operations.isolate_page(asked, self._request.isolate_mode).all():
                 raise PageStateError(f"isolation foreseen, but refused: some of {asked[:8].tolist()}")
+        pages.flags[batch] |= PG_ISOLATED
+
+
+def _plan(batches: list[_Batch]) -> Plan:
+    """All batches as one, in whose order pages move batch after batch, and pass after pass in each."""
+    batch = np.concatenate([pages for pages, _, _ in batches])
+    new = np.concatenate([targets for _, _, targets in batches])
+    if all(again is None for _, again, _ in batches):
+        return Plan(batch, None, batch, new, _NO_PAGES, _NO_PAGES)
+    lengths = [len(pages) for pages, _, _ in batches]
+    number = np.repeat(np.arange(len(batches)), lengths)
+    none = np.zeros(max(lengths), np.int64)
+    again = np.concatenate([none[: len(pages)] if again is None else again for pages, again, _ in batches])
+    times = np.minimum(again, MAX_PASSES)
+    order = np.argsort(number * (MAX_PASSES + 1) + times, kind="stable")
+    fails = times == MAX_PASSES
+    return Plan(batch, times, batch[order[~fails[order]]], new, batch[fails], _NO_PAGES)
