@@ -29,7 +29,7 @@ class Ahead:
         self.stop = stop
         self.found = found
         self.again = again if np.count_nonzero(again) else None
-        self.stuck = self.again is not None and np.count_nonzero(again >= MAX_PASSES) > 0
+        self.stuck = self.again is not None and bool((again >= MAX_PASSES).any())
         self._pages = pages
         self._first = start // PAGEBLOCK_PAGES
         ends = np.arange(self._first + 1, -(-stop // PAGEBLOCK_PAGES) + 1) * PAGEBLOCK_PAGES
