@@ -61,7 +61,7 @@ class Ahead:
 def look_ahead(
     memory: Memory, start: int, stop: int, isolate_mode: IsolateMode, mode: MigrateMode
 ) -> Ahead | None:
-    """From `start` up to `stop`, or to a pageblock before it; None if it is not known what becomes of the first."""
+    """From `start` up to `stop`, or to a pageblock before it; None: the first is not foreseen."""
     pages = memory.pages
     found = isolatable(pages, start, stop, isolate_mode)
     if len(found) == 0:

@@ -228,7 +228,7 @@ class Compaction:
         self._sweep = None
 
     def _sweep_ahead(self, sweep: Sweep, until: int) -> bool:
-        """The next batches become part of the sweep; False, and no change, if it is not known what becomes of them."""
+        """The next batches become part of the sweep; False, and no change, if that is not foreseen."""
         c = self.control
         stop = block_end(min(until, c.migrate_pfn + _AHEAD) - 1, PAGEBLOCK_ORDER)
         stop = min(stop, pageblock_start(c.free_pfn))
@@ -259,7 +259,7 @@ class Compaction:
         return True
 
     def _sweep_batch(self, sweep: Sweep, ahead: Ahead, first: int, start: int, low: int) -> int:
-        """The batch that begins with found[first], from `low` in a scan from `start`; where the next one begins."""
+        """The batch from found[first] and `low` on, in a scan from `start`; where the next one begins."""
         c, end, last = self.control, block_end(low, PAGEBLOCK_ORDER), ahead.end_of(low)
         rescan, stop = self._rescan, end
         if not rescan and last - first >= COMPACT_CLUSTER_MAX:

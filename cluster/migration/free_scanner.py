@@ -18,7 +18,6 @@ from cluster.migration.pages import (
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     TAIL,
-    USED,
     MigrateType,
 )
 from cluster.words import I64
@@ -203,7 +202,7 @@ class FreeScanner:
         self._unmarked.append(taken)
 
     def _look(self, start: int) -> FreePages:
-        """The free pages of the pageblock; and of those below it that are merged, where nobody comes in between."""
+        """Free pages of the pageblock; where nobody comes in between, of merged ones below it too."""
         pages, block = self._zone.pages, pageblock_start(start)
         low = block
         if self._alone:

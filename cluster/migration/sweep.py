@@ -56,7 +56,7 @@ class Sweep:
         return True
 
     def join(self, batch: I64) -> bool:
-        """As the first batch, one that is isolated already; False too if it is not known what becomes of it."""
+        """As the first batch, one that is isolated already; False too if it is not foreseen."""
         pages = self._memory.pages
         if pages.any_flag(batch, PG_LOCKED) or np.count_nonzero(pages.refcount[batch] == 1):
             return False
@@ -68,7 +68,7 @@ class Sweep:
         return True
 
     def hurry(self) -> None:
-        """The first batch would have been carried out by now: it is, before the free scanner comes near it."""
+        """The first batch would have been carried out by now: so it is, before the free scanner is near."""
         if self._batches:
             self._targets.watch(int(self._batches[0][0].max()))
 
@@ -81,7 +81,7 @@ class Sweep:
         return len(probe) > 0
 
     def carry_out(self, most: int | None = None) -> tuple[I64, I64, int]:
-        """Isolate, move and put back pages of the first batches: those moved, where to, and how many failed."""
+        """Isolate, move and put back pages of the first batches: moved, where to, how many failed."""
         self._targets.mark()
         batches, self._batches = self._batches[:most], self._batches[len(self._batches[:most]) :]
         if not batches:
