@@ -133,7 +133,7 @@ class NodeMemory:
     def _steps(self, run: Worker) -> None:
         """Part of the memory in one go, then single steps: others find it in the middle of something."""
         if self._chance.integers(2):
-            run.advance(self.spec.turn)
+            run.advance(self.spec.turn_pages)
         for _ in range(int(self._chance.integers(1, _MOST_STEPS + 1))):
             if run.done:
                 break

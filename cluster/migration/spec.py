@@ -81,13 +81,18 @@ class CompactionSpec:
     compactors: int = 2
     #: Most pages that a step of a compactor locks or moves, where others can come in between.
     batch: int = 32
-    #: Pages that a compactor goes through before it is another one's turn.
-    turn: int = 2048
+    #: Pages that a compactor goes through before it is another one's turn; None: see `turn_pages`.
+    turn: int | None = None
     cost: MigrationCostSpec = MigrationCostSpec()
     #: One after the other, in this order, those of the same `when`.
     relocations: tuple[RelocationSpec, ...] = ()
     #: int64[nodes, nodes], SLIT units; needed for relocations.
     distance: Distances | None = field(default=None, compare=False)
+
+    @property
+    def turn_pages(self) -> int:
+        """`turn`; by default compactors of large nodes meet as often as those of small ones."""
+        return max(2048, self.pages_per_node // 8) if self.turn is None else self.turn
 
     @property
     def workers(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from cluster.migration.fill import filled
@@ -11,18 +12,24 @@ from ksmcluster import text
 from ksmcluster.bench.calibration import calibrated
 from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.config.compaction import to_compaction_spec
+from ksmcluster.config.compaction import not_pageblocks, to_compaction_spec
+from ksmcluster.config.sizes import format_size
 from ksmcluster.errors import UserError
 from ksmcluster.printing import plain_table
 from ksmcluster.progress import Tell
 
 
-def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcome:
-    """The compactors of `nodes` nodes of a scenario; filling memory is not measured.
+def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> Outcome:
+    """The compactors of `nodes` nodes of a scenario, with so much memory; filling it is not measured.
 
-    Raises UserError if the scenario is none, or nothing can be moved in it.
+    Raises UserError if the scenario is none, the size cannot be, or nothing can be moved in it.
     """
-    spec = to_compaction_spec(load_compaction(config, Overrides(nodes)))
+    if problem := not_pageblocks(pages_per_node):
+        raise UserError(f"--pages-per-node: {problem}")
+    size = format_size(pages_per_node)
+    spec = replace(
+        to_compaction_spec(load_compaction(config, Overrides(nodes))), pages_per_node=pages_per_node
+    )
     seconds, loops, moved = [], [], 0
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
@@ -35,13 +42,13 @@ def bench_compaction(config: str, nodes: int, repeat: int, tell: Tell) -> Outcom
         raise UserError(f"{config}: nothing is moved in it; give a scenario whose drivers can move pages")
     rates = tuple(moved / taken for taken in seconds)
     calibrated_rates = tuple(rate * loop for rate, loop in zip(rates, loops, strict=True))
-    name = f"compaction, {config}, {text.counted(nodes, 'node')}"
+    name = f"compaction, {config}, {text.counted(nodes, 'node')} of {size}"
     measures = (
         Measure(f"{name}: moves", "moves/calibration", calibrated_rates),
         Measure(f"{name}: moves a second", "moves/s", rates),
     )
-    shown = plain_table("nodes", "pages moved", "moves/s of CPU", "from to")
-    shown.add_row(f"  {nodes}", f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
+    shown = plain_table("nodes", "memory of each", "pages moved", "moves/s of CPU", "from to")
+    shown.add_row(f"  {nodes}", size, f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
     return Outcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
 
 

@@ -19,6 +19,7 @@ class Sizes:
     startup_nodes: int
     startup_packed: tuple[int, ...]
     compaction_nodes: int
+    compaction_pages: int
     memory_nodes: int
     memory_pages: tuple[int, ...]
 
@@ -32,7 +33,8 @@ FULL = Sizes(
     startup_repeat=3,
     startup_nodes=64,
     startup_packed=(1, 8),
-    compaction_nodes=16,
+    compaction_nodes=2,
+    compaction_pages=1 << 18,
     memory_nodes=8,
     memory_pages=(1 << 15, 1 << 16, 1 << 17, 1 << 18),
 )
@@ -47,6 +49,7 @@ SHORT = Sizes(
     startup_nodes=4,
     startup_packed=(1,),
     compaction_nodes=2,
+    compaction_pages=1 << 14,
     memory_nodes=4,
     memory_pages=(1 << 13, 1 << 15, 1 << 16),
 )

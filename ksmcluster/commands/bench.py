@@ -160,6 +160,9 @@ def compaction(
         str, typer.Argument(metavar="CONFIG", help="Scenario of `compact`.")
     ] = "compaction-zram",
     nodes: Annotated[int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1)] = None,
+    pages_per_node: Annotated[
+        int | None, _option("Pages on each node.", FULL.compaction_pages, min=1)
+    ] = None,
     short: Short = False,
     repeat: Repeat = None,
     as_json: Json = None,
@@ -173,7 +176,13 @@ def compaction(
     def measure(tell: Tell) -> Outcome:
         from ksmcluster.bench.compaction import bench_compaction
 
-        return bench_compaction(scenario, nodes or sizes.compaction_nodes, repeat or sizes.repeat, tell)
+        return bench_compaction(
+            scenario,
+            nodes or sizes.compaction_nodes,
+            pages_per_node or sizes.compaction_pages,
+            repeat or sizes.repeat,
+            tell,
+        )
 
     _bench(measure, as_json, compare, max_regression, quiet)
 

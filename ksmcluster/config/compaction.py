@@ -88,8 +88,11 @@ class Migration(Table):
     batch: Count = key(
         SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
     )
-    turn: Count = key(
-        SPEC["turn"], "Memory that a compactor goes through before it is another one's turn.", "pages"
+    turn: Count | None = key(
+        SPEC["turn"],
+        "Memory that a compactor goes through before it is another one's turn; by default, the larger of "
+        "2048 and an eighth of a node's.",
+        "pages",
     )
 
     @field_validator("kernel", mode="before")

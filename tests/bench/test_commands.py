@@ -96,11 +96,11 @@ def test_startup(tmp_path: Path) -> None:
 
 def test_compaction(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "compaction.json"
-    ran = run("bench", "compaction", "--nodes", "1", "--repeat", "1", "--quiet", "--json", str(file))
+    ran = run("bench", "compaction", "--short", "--nodes", "1", "--quiet", "--json", str(file))
     assert (ran.code, ran.err) == (0, "")
     assert list(entries(file)) == [
-        "compaction, compaction-zram, 1 node: moves",
-        "compaction, compaction-zram, 1 node: moves a second",
+        "compaction, compaction-zram, 1 node of 64MiB: moves",
+        "compaction, compaction-zram, 1 node of 64MiB: moves a second",
     ]
 
 

@@ -20,7 +20,9 @@ from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
 
 COMMAND = (
-    "import os, sys, typer; from ksmcluster.commands.capture import capture;"
+    # A shell's background jobs, and what they start, would ignore the interrupt.
+    "import os, signal, sys, typer; from ksmcluster.commands.capture import capture;"
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"
     "app = typer.Typer(); app.command()(capture);"
 )
 
