@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 
@@ -24,3 +25,9 @@ def shares(actors: int, cpus: Sequence[float]) -> list[int]:
 def group_of(actor: int) -> int:
     """Neighbours, mostly on one machine, who get one object together: each object costs Ray some time."""
     return actor // 8
+
+
+def group_ranges(actor_of: Sequence[int]) -> list[tuple[int, int]]:
+    """Nodes low..high-1 of each group; `actor_of[n]` is the actor of node n."""
+    groups = [group_of(actor) for actor in actor_of]
+    return [(bisect_left(groups, group), bisect_right(groups, group)) for group in range(groups[-1] + 1)]

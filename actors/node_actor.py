@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.hosts import group_of
+from actors.hosts import group_ranges
 from actors.lean import Lean
 from cluster.fabric import Host
-from cluster.parcels import Parcels, packed, unpacked
+from cluster.mailbox import Mail
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
-from cluster.words import U8
 
 if TYPE_CHECKING:
     from cluster.migration.machine import Memories, Turn
@@ -35,12 +34,13 @@ class NodeActor(Lean):
         `actor_of[n]` is the actor of node n.
         """
         self._host = Host(nodes, spec, snapshots)
-        self._actor_of = actor_of
-        self._own = actor_of[nodes[0]]
+        self._groups = group_ranges(actor_of)
+        #: Its own nodes are low..high-1.
+        self._low, self._high = nodes[0], nodes[-1] + 1
         self._number = 0
         self._last: list[Any] = []
         #: What its nodes sent each other in the last superstep.
-        self._kept: Parcels = []
+        self._kept: list[Mail] = []
         return str(ray.get_runtime_context().get_node_id())
 
     # A turn that Ray repeats would be another one.
@@ -59,21 +59,29 @@ class NodeActor(Lean):
 
         return Memories(self._host.memories)
 
-    def step(self, number: int, command: bytes, to: list[int], *parcels: U8) -> list[Any]:
+    def step(self, number: int, command: bytes, to: list[int], *mail: list[Mail]) -> list[Any]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
-        `parcels` are what other actors sent to these nodes in the last superstep, and perhaps to others.
+        `mail` is what other actors sent to these nodes in the last superstep, and perhaps to others.
         To be called with so many returns: the reports, pickled, then what goes to each group of actors.
         """
         if number != self._number:
-            mine = frozenset(to)
-            received = [*self._kept, *(parcel for part in parcels for parcel in unpacked(part, mine))]
-            self._kept = []
+            self._last = []
+            arrived = [sent for part in mail for sent in part]
+            received = self._kept + self._among(arrived, self._low, self._high)
+            self._kept = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
-            groups: list[Parcels] = [[] for _ in range(group_of(self._actor_of[-1]) + 1)]
-            for parcel in sent:
-                actor = self._actor_of[parcel[1]]
-                (self._kept if actor == self._own else groups[group_of(actor)]).append(parcel)
-            self._last = [pickle.dumps(reports, 5), *(packed(group) if group else None for group in groups)]
+            self._kept = self._among(sent, self._low, self._high)
+            self._last = [pickle.dumps(reports, 5), *(self._others(sent, *group) for group in self._groups)]
             self._number = number
         return self._last
+
+    def _others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
+        """What goes to nodes low..high-1, but for its own."""
+        below = self._among(sent, low, min(high, self._low))
+        return below + self._among(sent, max(low, self._high), high)
+
+    @staticmethod
+    def _among(mail: list[Mail], low: int, high: int) -> list[Mail]:
+        parts = [sent.among(low, high) for sent in mail] if low < high else []
+        return [part for part in parts if part.tables]

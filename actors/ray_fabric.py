@@ -30,7 +30,7 @@ class RayFabric:
         self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._number = 0
         #: By actor: references to what others sent it last, and which of its nodes are addressed.
-        self._parcels: dict[int, list[Any]] = {}
+        self._mail: dict[int, list[Any]] = {}
         self._addressed: set[int] = set()
         #: Calls by which the actors get their nodes.
         self._taking: list[Any] = []
@@ -51,17 +51,17 @@ class RayFabric:
         for actor, host in enumerate(self._hosts):
             to = host if command is not None else [node for node in host if node in self._addressed]
             if to:
-                parcels = self._parcels.get(actor, [])
-                returns[actor] = self._steps[actor].remote(self._number, packed, to, *parcels)
+                mail = self._mail.get(actor, [])
+                returns[actor] = self._steps[actor].remote(self._number, packed, to, *mail)
         answers(self._taking)
         self._taking = []
         answered = answers([refs[0] for refs in returns.values()])
         reports: list[list[Report]] = [pickle.loads(reports) for reports in answered]
-        self._parcels = {}
+        self._mail = {}
         for (actor, refs), of_actor in zip(returns.items(), reports, strict=True):
             for other in sorted(
                 {self._actor_of[node] for report in of_actor for node in report.to} - {actor}
             ):
-                self._parcels.setdefault(other, []).append(refs[1 + group_of(other)])
+                self._mail.setdefault(other, []).append(refs[1 + group_of(other)])
         self._addressed = {node for of_actor in reports for report in of_actor for node in report.to}
         return [report for of_actor in reports for report in of_actor]

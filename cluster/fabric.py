@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.commands import Command
 from cluster.heap import Heap
-from cluster.mailbox import Inbox, Kind, receive
+from cluster.mailbox import Inbox, Kind, Mail, receive
 from cluster.node import Node, Report
-from cluster.parcels import Parcels
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
@@ -111,22 +110,26 @@ class Host:
         """What compactors work on; SimulationError if the scenario has none."""
         return {number: node.compaction.memory for number, node in self.nodes.items()}
 
-    def step(self, command: Command | None, parcels: Parcels, to: list[int]) -> tuple[list[Report], Parcels]:
+    def step(
+        self, command: Command | None, mail: list[Mail], to: list[int]
+    ) -> tuple[list[Report], list[Mail]]:
         """One superstep of the nodes `to`, ascending: their reports, and what they sent.
 
-        The list of parcels is empty afterwards, so that each inbox goes as soon as it was taken in.
+        The list of mail is empty afterwards, so that each inbox goes as soon as it was taken in.
         """
         inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
-        for _, node, inbox in sorted(parcels, key=lambda parcel: parcel[0]):
-            inboxes[node].append(inbox)
-        parcels.clear()
+        for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
+            for node, inbox in sent_by.inboxes().items():
+                inboxes[node].append(inbox)
+        mail.clear()
         reports, sent = [], []
         for node in to:
             inbox = receive(inboxes.pop(node))
             self._heap.took(inbox)
-            report, packed = self.nodes[node].step(command, inbox)
+            report, sends = self.nodes[node].step(command, inbox)
             reports.append(report)
-            sent += [(node, other, parcel) for other, parcel in packed.items()]
+            if sends.tables:
+                sent.append(sends)
         if not sent:
             self._heap.rest()
         return reports, sent
@@ -138,10 +141,10 @@ class InlineFabric:
     def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
         self.nodes = spec.machine.nodes
         self.host = Host(list(range(self.nodes)), spec, snapshots)
-        self._sent: Parcels = []
+        self._sent: list[Mail] = []
 
     def superstep(self, command: Command | None) -> list[Report]:
-        addressed = {parcel[1] for parcel in self._sent}
+        addressed = {node for mail in self._sent for node in mail.to}
         to = list(range(self.nodes)) if command is not None else sorted(addressed)
         reports, self._sent = self.host.step(command, self._sent, to)
         return reports

@@ -1,14 +1,17 @@
 """Messages between nodes: batches of rows, one table of numpy columns a kind.
 
-A node fills an `Outbox` during a superstep; `Outbox.pack` splits each table by destination, and `receive`
+A node fills an `Outbox` during a superstep; `Outbox.pack` sorts each table by destination, and `receive`
 puts together what a node gets in the next superstep, in the order of the sending nodes. That order does not
 depend on how nodes are spread over actors, and neither does anything computed from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from enum import IntEnum
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,8 +112,49 @@ class Kind(IntEnum):
 
 #: What one node sends another, or all that it gets: columns by kind.
 Inbox = dict[Kind, tuple[Array, ...]]
-#: What one node sends, by destination.
-Packed = dict[int, Inbox]
+
+
+class Table(NamedTuple):
+    """Rows of one kind for several nodes: to[i], ascending, gets rows bounds[i] to bounds[i + 1]."""
+
+    to: tuple[int, ...]
+    bounds: tuple[int, ...]
+    columns: tuple[Array, ...]
+
+    def among(self, low: int, high: int) -> Table | None:
+        """What goes to nodes low..high-1, if any does: views."""
+        first, last = bisect_left(self.to, low), bisect_left(self.to, high)
+        if first == last:
+            return None
+        bounds = self.bounds[first : last + 1]
+        start, stop = bounds[0], bounds[-1]
+        columns = tuple(column[start:stop] for column in self.columns)
+        return Table(self.to[first:last], tuple(bound - start for bound in bounds), columns)
+
+
+class Mail(NamedTuple):
+    """What one node sends in one superstep. Whole columns, so that a process can pass them on as they are."""
+
+    sender: int
+    tables: dict[Kind, Table]
+
+    @property
+    def to(self) -> tuple[int, ...]:
+        """The receiving nodes, ascending."""
+        return tuple(sorted({node for table in self.tables.values() for node in table.to}))
+
+    def among(self, low: int, high: int) -> Mail:
+        """What goes to nodes low..high-1: views."""
+        parts = {kind: table.among(low, high) for kind, table in self.tables.items()}
+        return Mail(self.sender, {kind: part for kind, part in parts.items() if part})
+
+    def inboxes(self) -> dict[int, Inbox]:
+        """By receiving node: views."""
+        inboxes: dict[int, Inbox] = {}
+        for kind, (to, bounds, columns) in self.tables.items():
+            for node, (low, high) in zip(to, pairwise(bounds), strict=True):
+                inboxes.setdefault(node, {})[kind] = tuple(column[low:high] for column in columns)
+        return inboxes
 
 
 class Outbox:
@@ -135,25 +179,20 @@ class Outbox:
         for parts, column in zip(table, (to.astype(self._node_type), *columns), strict=True):
             parts.append(column)
 
-    def pack(self) -> Packed:
-        """The messages by destination; the outbox is empty afterwards."""
-        packed: Packed = {}
-        for kind in sorted(self._parts):
-            for node, columns in self._by_destination(self._parts[kind]):
-                packed.setdefault(node, {})[kind] = columns
-        self._parts = {}
-        return packed
+    def pack(self) -> Mail:
+        """All messages; the outbox is empty afterwards."""
+        parts, self._parts = self._parts, {}
+        return Mail(self._node, {kind: self._by_destination(parts[kind]) for kind in sorted(parts)})
 
-    def _by_destination(self, table: list[list[Array]]) -> Iterator[tuple[int, tuple[Array, ...]]]:
+    def _by_destination(self, table: list[list[Array]]) -> Table:
         to = _joined(table[0])
         order = np.argsort(to, kind="stable") if (to != to[0]).any() else None
         columns = [_joined(parts) if order is None else _joined(parts)[order] for parts in table[1:]]
         self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
         if order is not None:
             to = to[order]
-        first = np.flatnonzero(changes(to)).tolist()
-        for low, high in zip(first, [*first[1:], len(to)], strict=True):
-            yield int(to[low]), tuple(column[low:high] for column in columns)
+        first = np.flatnonzero(changes(to))
+        return Table(tuple(to[first].tolist()), (*first.tolist(), len(to)), tuple(columns))
 
 
 def receive(parts: Iterable[Inbox]) -> Inbox:

@@ -14,7 +14,7 @@ from cluster.digest import Contents
 from cluster.errors import SimulationError
 from cluster.faults import Faults
 from cluster.frames import Frames
-from cluster.mailbox import Inbox, Kind, Outbox, Packed
+from cluster.mailbox import Inbox, Kind, Mail, Outbox
 from cluster.merge import Merger
 from cluster.migrate import Migration
 from cluster.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
@@ -145,17 +145,16 @@ class Node:
         self._merger.on_dropped(frames)
         self.trees.on_dropped(frames)
 
-    def step(self, command: c.Command | None, inbox: Inbox) -> tuple[Report, Packed]:
+    def step(self, command: c.Command | None, inbox: Inbox) -> tuple[Report, Mail]:
         """Takes in the messages, carries out the command, and gives what is to be sent."""
         for kind, columns in inbox.items():
             self._handlers[kind](*columns)
         answer = {} if command is None else self._run(command)
-        packed = self.state.out.pack()
-        if not packed and isinstance(command, c.Scan | c.Decide):
+        sends = self.state.out.pack()
+        if not sends.tables and isinstance(command, c.Scan | c.Decide):
             # If nobody sends anything, the window is over, and nobody need ask.
             answer = self._collected()
-        kinds = frozenset(kind for inbox in packed.values() for kind in inbox)
-        return Report(kinds, tuple(packed), self.trees.busy, answer), packed
+        return Report(frozenset(sends.tables), sends.to, self.trees.busy, answer), sends
 
     def _run(self, command: c.Command) -> dict[str, Any]:
         match command:

@@ -8,8 +8,8 @@ from cluster.commands import Command
 from cluster.driver import Topology
 from cluster.exact.shape_reasons import shape_reasons
 from cluster.fabric import Host
+from cluster.mailbox import Mail
 from cluster.node import Report
-from cluster.parcels import Parcels
 from cluster.profile import PROFILES
 from cluster.record import compare
 from cluster.scenario import parse
@@ -66,19 +66,19 @@ class PackedFabric:
         firsts = range(0, self.nodes, per_host)
         packs = [list(range(first, min(first + per_host, self.nodes))) for first in firsts]
         self._hosts = [Host(pack, spec, {}) for pack in packs]
-        self._sent: Parcels = []
+        self._sent: list[Mail] = []
 
     def superstep(self, command: Command | None) -> list[Report]:
         reports: list[Report] = []
-        sent: Parcels = []
+        sent: list[Mail] = []
         for host in self._hosts:
-            parcels = [parcel for parcel in self._sent if parcel[1] in host.nodes]
-            addressed = {parcel[1] for parcel in parcels}
+            mail = [sent_by.among(min(host.nodes), max(host.nodes) + 1) for sent_by in self._sent]
+            addressed = {node for sent_by in mail for node in sent_by.to}
             to = [node for node in host.nodes if command is not None or node in addressed]
             if to:
-                told, parcels = host.step(command, parcels, to)
+                told, mail = host.step(command, mail, to)
                 reports += told
-                sent += parcels
+                sent += mail
         self._sent = sent
         return reports
 
