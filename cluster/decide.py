@@ -114,8 +114,8 @@ class _Contents:
         # Of each content the events from the second on, and the first in place of the second.
         at = expand(start + 1, others)
         at[np.cumsum(others) - others] -= 1
-        effects.found_nodes(arrived.key[founders], frames, digests)
-        effects.map(arrived.key[self._order[at]], np.repeat(frames, others), np.repeat(digests, others))
+        effects.found_nodes(arrived.key[founders], frames)
+        effects.map(arrived.key[self._order[at]], np.repeat(frames, others))
         effects.get(frames, others)
         changed.found(trees, digests, frames, others + 1, np.zeros(len(chosen), np.bool_))
 

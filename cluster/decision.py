@@ -282,9 +282,9 @@ class Decision:
 
     def _tell(self, s: Solved, frames: I64) -> None:
         """`frames` are those of the old stable nodes and the new ones."""
-        plan, effects, keys, group = s.plan, self.effects, s.events.key, s.problem.group
+        plan, effects, keys = s.plan, self.effects, s.events.key
         founders = np.flatnonzero(plan.founder)
-        effects.found_nodes(keys[founders], frames[plan.target[founders]], s.digests[group[founders]])
+        effects.found_nodes(keys[founders], frames[plan.target[founders]])
         own = np.flatnonzero(plan.own)
         effects.hang(keys[own], _VOLATILE[s.events.kind[own]].astype(np.uint8))
         merged = np.flatnonzero((plan.target >= 0) & ~plan.founder & ~plan.own)
@@ -293,7 +293,6 @@ class Decision:
         effects.map(
             np.concatenate([keys[merged], self.trees.unstable["key"][s.waiting_row[waited]]]),
             frames[target],
-            np.concatenate([s.digests[group[merged]], s.digests[waited]]),
         )
         count = np.bincount(target, minlength=len(frames))
         mapped = np.flatnonzero(count)

@@ -15,15 +15,19 @@ class Effects:
     def __init__(self, node: NodeState) -> None:
         self._n = node
 
-    def found_nodes(self, keys: I64, frames: I64, digests: U64) -> None:
+    def rekey(self, keys: I64, digests: U64) -> None:
+        """These pages have contents of other digests by now; to be told with what becomes of them."""
+        self._n.out.send(Kind.REKEY, node_of_key(keys), keys, digests)
+
+    def found_nodes(self, keys: I64, frames: I64) -> None:
         """The frames of these pages become KSM frames, with stable nodes."""
         out = self._n.out
         out.send(Kind.MAKE_KSM, node_of_frame(frames), frames)
-        out.send(Kind.STABLE, node_of_key(keys), keys, frames, digests)
+        out.send(Kind.STABLE, node_of_key(keys), keys, frames)
 
-    def map(self, keys: I64, frames: I64, digests: U64) -> None:
+    def map(self, keys: I64, frames: I64) -> None:
         """These pages map KSM frames instead of their own; the frames are told by `get`."""
-        self._n.out.send(Kind.MERGE, node_of_key(keys), keys, frames, digests)
+        self._n.out.send(Kind.MERGE, node_of_key(keys), keys, frames)
 
     def get(self, frames: I64, count: I64) -> None:
         """So many pages more map these frames."""

@@ -34,6 +34,7 @@ QUIET = frozenset(
         Kind.STALE,
         Kind.DROPPED,
         Kind.WAIT,
+        Kind.REKEY,
         Kind.MAKE_KSM,
         Kind.RECOUNT,
         Kind.WAIT_FRAME,

@@ -46,68 +46,70 @@ class Kind(IntEnum):
     DROPPED = 10
     #: This page waits in the unstable tree now: item key, digest.
     WAIT = 11
-    #: This page's frame has become a KSM frame: item key, frame, digest.
-    STABLE = 12
-    #: Map this KSM frame instead: item key, frame, digest.
-    MERGE = 13
+    #: This page has the content of another digest by now: item key, digest. Before those that merge it.
+    REKEY = 12
+    #: This page's frame has become a KSM frame: item key, frame.
+    STABLE = 13
+    #: Map this KSM frame instead: item key, frame.
+    MERGE = 14
     #: A private frame becomes a KSM frame: frame.
-    MAKE_KSM = 14
+    MAKE_KSM = 15
     #: Byte comparison, at the node of the page: item key, old frame, KSM frame, digest.
-    COMPARE_SOURCE = 15
+    COMPARE_SOURCE = 16
     #: ... at the node of the KSM frame: item key, KSM frame, digest, uint8[4096] the bytes.
-    COMPARE_TARGET = 16
+    COMPARE_TARGET = 17
     #: ... and what came of it: item key, KSM frame, digest, 1 if equal.
-    VERDICT = 17
+    VERDICT = 18
     #: More or fewer items hang on this stable node: digest, frame, how many more.
-    RECOUNT = 18
+    RECOUNT = 19
     #: The page waiting with this digest has another frame now, or is gone (-1): digest, item key, frame.
-    WAIT_FRAME = 19
+    WAIT_FRAME = 20
     #: Copy this frame, which then loses a mapping, into a private one: frame, private frame.
-    COPY = 20
+    COPY = 21
     #: What a private frame holds: frame, digest and, with bytes, uint8[4096].
-    FILL = 21
+    FILL = 22
     #: The item of this page hangs on the stable node of the KSM frame that the page maps: item key, 1 if its
     #: checksum was not compared.
-    HUNG = 22
+    HUNG = 23
     #: It is in no tree: item key, 1 if its checksum was compared.
-    LOOSE = 23
+    LOOSE = 24
     #: This page's frame has become a KSM frame without a stable node: item key, frame, digest.
-    BREAK = 24
+    BREAK = 25
     #: Map the shared zero page instead: item key.
-    MAP_ZERO = 25
+    MAP_ZERO = 26
     #: The swap cache refers to this frame; it does so no longer: frame.
-    PIN = 26
-    UNPIN = 27
+    PIN = 27
+    UNPIN = 28
     #: Is this the only mapping, and what does it hold: slot, item key, frame.
-    SWAP_REQUEST = 28
+    SWAP_REQUEST = 29
     #: slot, frame, digest, and, with bytes, uint8[4096]; only of those that can be swapped out.
-    SWAP_REPLY = 29
+    SWAP_REPLY = 30
     #: Migrate this frame: frame, node.
-    MIGRATE = 30
+    MIGRATE = 31
     #: How many mappings of this KSM frame does reverse mapping find: frame.
-    RMAP_WALK = 31
+    RMAP_WALK = 32
     #: frame, how many.
-    RMAP_FOUND = 32
+    RMAP_FOUND = 33
     #: A frame moves in: old frame, digest, mapping word, pins, map count, and uint8[4096] if
     #: there are bytes.
-    MOVE_IN = 33
+    MOVE_IN = 34
     #: It is here now: old frame, new frame, digest.
-    MOVED = 34
+    MOVED = 35
     #: It has left: old frame.
-    MOVED_OUT = 35
+    MOVED_OUT = 36
     #: A stable node whose frame has moved to this node, but not into its tree: digest, frame, items, dead.
-    MIGRATING = 36
+    MIGRATING = 37
     #: The tree that had such a stable node before has it no longer: frame.
-    UNLINKED = 37
+    UNLINKED = 38
     #: It is in the tree of its frame's node now: frame.
-    LANDED = 38
+    LANDED = 39
     #: The page waiting with this digest holds something else now: digest, item key, digest.
-    WAIT_CONTENT = 39
+    WAIT_CONTENT = 40
     #: What a node has of this frame before a compaction: frame, mappings that reverse mapping does not find,
     #: references of the swap cache.
-    HELD = 40
+    HELD = 41
     #: A node maps this frame of another one: frame, node, how often.
-    MAPPED = 41
+    MAPPED = 42
 
 
 #: What one node sends another, or all that it gets: columns by kind.

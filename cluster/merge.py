@@ -46,6 +46,9 @@ class Merger:
         table.rekey(slots, digests)
         self._scanner.await_change(slots, self._n.home_of_frames(digests, table.pte[slots]))
 
+    def on_rekey(self, keys: I64, digests: U64) -> None:
+        self._n.table.rekey(self._slots(keys), digests)
+
     def on_hung(self, keys: I64, unseen: U8) -> None:
         """These pages' items hang on the stable node of their own frame."""
         table = self._n.table
@@ -76,15 +79,16 @@ class Merger:
         table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED | UNSTABLE | WAITING)
         self._faults.break_ksm(slots)
 
-    def on_stable(self, keys: I64, frames: I64, digests: U64) -> None:
+    def on_stable(self, keys: I64, frames: I64) -> None:
         """The frames of these pages have become KSM frames."""
         n, table = self._n, self._n.table
         slots = self._slots(keys)
-        shared = (table.state[slots] & SHARED) != 0
-        also, of = self._spread(table.pte[slots[shared]], frames[shared], digests[shared], KSM)
+        shared = np.flatnonzero(table.state[slots] & SHARED)
+        behind = slots[shared]
+        also, of = self._spread(table.pte[behind], frames[shared], table.tree_key[behind], KSM)
         if n.knobs.smart_scan and len(also):
-            self._unskip(also, slots[shared][of])
-        self._hang(slots, frames, digests)
+            self._unskip(also, behind[of])
+        self._hang(slots, frames)
 
     def _unskip(self, slots: I64, founders: I64) -> None:
         """Pages behind those that made their frames KSM frames: smart_scan leaves KSM pages alone, so what it
@@ -120,22 +124,22 @@ class Merger:
         table.state[slots] = (table.state[slots] & ~np.uint16(SHARED)) | np.uint16(flags | ACTIVE)
         return slots, at
 
-    def _hang(self, slots: I64, frames: I64, digests: U64) -> None:
+    def _hang(self, slots: I64, frames: I64) -> None:
         table = self._n.table
         table.pte[slots] = frames
-        table.rekey(slots, digests)
         table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | STABLE | KSM | PRESENT
 
-    def on_merge(self, keys: I64, frames: I64, digests: U64) -> None:
+    def on_merge(self, keys: I64, frames: I64) -> None:
         """These pages are to map KSM frames of the same digest; bytes are compared before."""
         n = self._n
         if not n.contents.with_bytes:
-            self._replace(keys, frames, digests)
+            self._replace(keys, frames)
             return
-        old = n.table.pte[self._slots(keys)]
+        slots = self._slots(keys)
+        old, digests = n.table.pte[slots], n.table.tree_key[slots]
         n.out.send(Kind.COMPARE_SOURCE, node_of_frame(old), keys, old, frames, digests)
 
-    def _replace(self, keys: I64, frames: I64, digests: U64) -> None:
+    def _replace(self, keys: I64, frames: I64) -> None:
         n, table = self._n, self._n.table
         slots = self._slots(keys)
         old = table.pte[slots]
@@ -144,7 +148,7 @@ class Merger:
             np.count_nonzero(node_of_frame(old) != node_of_frame(frames))
         )
         self._faults.put(old)
-        self._hang(slots, frames, digests)
+        self._hang(slots, frames)
         if not n.profile.checksum_first:
             self._scanner.unsee(slots)
 
@@ -172,7 +176,7 @@ class Merger:
     def on_verdict(self, keys: I64, frames: I64, digests: U64, equal: U8) -> None:
         """Pages whose digests agree but whose bytes do not stay as they are."""
         same = equal == 1
-        self._replace(keys[same], frames[same], digests[same])
+        self._replace(keys[same], frames[same])
         keys, frames, digests = keys[~same], frames[~same], digests[~same]
         n = self._n
         slots = self._slots(keys)

@@ -96,9 +96,12 @@ class Outcome:
     landed: list[int] = field(default_factory=list)
 
     def tell(self, effects: Effects) -> None:
-        effects.found_nodes(*_triples(self.founded))
+        keys, frames, digests = _triples(self.founded)
+        effects.rekey(keys, digests)
+        effects.found_nodes(keys, frames)
         keys, frames, digests = _triples(self.merged)
-        effects.map(keys, frames, digests)
+        effects.rekey(keys, digests)
+        effects.map(keys, frames)
         effects.get(frames, np.ones(len(frames), np.int64))
         effects.break_out(*_triples(self.broken))
         waits = np.array(self.waiting, np.uint64).reshape(-1, 2)

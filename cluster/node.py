@@ -86,6 +86,7 @@ class Node:
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
             Kind.WAIT: merger.on_wait,
+            Kind.REKEY: merger.on_rekey,
             Kind.STABLE: merger.on_stable,
             Kind.MERGE: merger.on_merge,
             Kind.MAKE_KSM: merger.on_make_ksm,
