@@ -11,7 +11,6 @@ import json
 import lzma
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -59,14 +58,6 @@ def unpack(text: str) -> bytes:
 def moves_of(run: Json) -> I64:
     """(source, target) of each move, in order. int64[n, 2]."""
     return np.frombuffer(unpack(run["moves_zb64"]), "<u4").astype(np.int64).reshape(-1, 2)
-
-
-def trace_of(run: Json) -> list[list[Any]]:
-    """The kernel's tracepoints."""
-    events = json.loads(unpack(run["trace_zb64"])) if "trace_zb64" in run else run["trace"]
-    if not isinstance(events, list):
-        raise RecordError("the trace is not a list")
-    return events
 
 
 def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPages]:
