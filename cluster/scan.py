@@ -171,7 +171,7 @@ class Scanner:
 
     def _clip(self, vma: Vma, window: Window) -> tuple[int, int]:
         """Virtual pages of the VMA that the window covers."""
-        rank = int(self._n.rank_of(np.array([vma.mm << VPN_BITS]))[0])
+        rank = self._n.rank_of(vma.mm)
         if rank < 0:
             return 0, 0
         base = rank << VPN_BITS

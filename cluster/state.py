@@ -249,10 +249,10 @@ class NodeState:
         passed: Bool = self.position(keys) < self.window.high
         return passed
 
-    def rank_of(self, keys: I64) -> I64:
-        """Rank in ksmd's list of each item's mm; -1 if it is not in the list."""
-        _, rows, ranks = self._runs(keys)
-        return np.repeat(ranks, rows)
+    def rank_of(self, mm: int) -> int:
+        """Rank in ksmd's list of an mm; -1 if it is not in the list."""
+        index = mm & (MAX_MMS_PER_NODE - 1)
+        return int(self.ranks[mm >> MM_INDEX_BITS, index]) if index < self.ranks.shape[1] else -1
 
     def _runs(self, keys: I64) -> tuple[I64, I64, I64]:
         """Runs of items of one mm: its number, how many items, its rank in ksmd's list or -1."""
