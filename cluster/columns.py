@@ -47,7 +47,7 @@ def order_by(first: U64, then: I64) -> tuple[I64, U64]:
 def _packed(words: U64) -> tuple[I64, U64]:
     """Indices that sort the words, equal ones in their order, and the words sorted.
 
-    One sort of the words' high bits above the index, if those tell all different words apart.
+    One sort of the words' high bits above the index, if those tell different words apart as far as needed.
     """
     if len(words) == 0:
         return np.empty(0, np.int64), words
@@ -58,8 +58,7 @@ def _packed(words: U64) -> tuple[I64, U64]:
     packed.sort()
     order = packed & low
     found = words[order]
-    packed[1:] ^= packed[:-1].copy()
-    if (changes(found) & (packed <= low))[1:].any():
+    if (found[1:] < found[:-1]).any():
         quick = np.argsort(words)
         packed = np.cumsum(changes(words[quick]), dtype=np.uint64) * (low + np.uint64(1))
         packed |= quick.view(np.uint64)
