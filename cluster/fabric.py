@@ -145,7 +145,9 @@ class InlineFabric:
         self._sent: list[Mail] = []
 
     def superstep(self, command: Command | None) -> list[Report]:
-        addressed = {node for mail in self._sent for node in mail.to}
-        to = list(range(self.nodes)) if command is not None else sorted(addressed)
+        if command is not None:
+            to = list(range(self.nodes))
+        else:
+            to = sorted({node for mail in self._sent for node in mail.to})
         reports, self._sent = self.host.step(command, self._sent, to)
         return reports

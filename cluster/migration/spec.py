@@ -91,7 +91,7 @@ class CompactionSpec:
 
     @property
     def turn_pages(self) -> int:
-        """`turn`; by default compactors of large nodes meet as often as those of small ones."""
+        """`turn`, by default so much that compactors of large nodes meet as often as those of small ones."""
         return max(2048, self.pages_per_node // 8) if self.turn is None else self.turn
 
     @property

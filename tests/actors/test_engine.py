@@ -12,7 +12,7 @@ import ray
 
 from actors.compaction import RayCrew
 from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks, shares
+from actors.hosts import blocks, group_ranges, shares
 from cluster import commands as c
 from cluster.errors import SimulationError
 from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
@@ -156,6 +156,8 @@ def test_actors_are_shared_out_by_cpus() -> None:
     assert shares(4, [0, 1, 3]) == [1, 2, 2, 2]
     assert shares(2, [0, 0]) == [0, 1]
     assert blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    # Ten actors of two nodes each: eight actors are a group.
+    assert group_ranges([node // 2 for node in range(20)]) == [(0, 16), (16, 20)]
 
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
