@@ -32,14 +32,14 @@ class Tick(NamedTuple):
     stop: float
 
 
-class Order(NamedTuple):
-    """ksmd's list: `ranks[node, index of the mm]`, -1 for those not in it."""
-
-    ranks: I64
-
-
 class Scan(NamedTuple):
+    """Visit the pages of the window.
+
+    `ranks[node, index of the mm]` is ksmd's list, -1 for those not in it; None if it is as it was.
+    """
+
     window: Window
+    ranks: I64 | None
 
 
 class Decide(NamedTuple):
@@ -72,9 +72,13 @@ class CountOn(NamedTuple):
 
 
 class CountPages(NamedTuple):
-    """How many pages of each process ksmd would visit from position `low` to the end of the pass."""
+    """How many pages of each process ksmd would visit from position `low` to the end of the pass.
+
+    `ranks` as in `Scan`.
+    """
 
     low: int
+    ranks: I64 | None
 
 
 class Locate(NamedTuple):
@@ -226,7 +230,6 @@ Relocation = TellMappings | Wish | CountFrames | MoveFrames | CountMoved
 Command = (
     Populate
     | Tick
-    | Order
     | Scan
     | Decide
     | SetKnobs

@@ -176,9 +176,6 @@ class Machine:
         """
         if self.knobs.run != 1 or len(self.slots) == 0 or pages == 0:
             return False
-        ranks = self.slots.ranks()
-        if ranks is not None:
-            self._exchange.run(c.Order(ranks))
         high = END if pages is None else self._behind(pages)
         window = self._next_window(high)
         self._window(window)
@@ -205,13 +202,13 @@ class Machine:
         return Window(self._passes, self.slots.low, high, self._next_number(), first, due)
 
     def _window(self, window: Window) -> None:
-        reports = self._exchange.run(c.Scan(window), leave=_AFTER_SCAN)
+        reports = self._exchange.run(c.Scan(window, self.slots.ranks()), leave=_AFTER_SCAN)
         if any(r.busy or r.sent for r in reports):
             self._exchange.begin(c.Decide(window))
 
     def _behind(self, pages: int) -> int:
         """The scan position behind the next `pages` pages, END if there are fewer."""
-        reports = self._exchange.run(c.CountPages(self.slots.low))
+        reports = self._exchange.run(c.CountPages(self.slots.low, self.slots.ranks()))
         counts: dict[int, int] = {}
         for report in reports:
             counts.update(report.answer["pages"])

@@ -163,9 +163,8 @@ class Node:
                 self.workload.populate(command)
             case c.Tick():
                 self.workload.tick(command)
-            case c.Order(ranks):
-                self.state.ranks = ranks
-            case c.Scan(window):
+            case c.Scan(window, ranks):
+                self._order(ranks)
                 self.state.window = window
                 self.scanner.scan(window)
             case c.Decide(window):
@@ -218,7 +217,8 @@ class Node:
         match question:
             case c.RemoveStable():
                 return {"left": self.trees.remove_unmapped()}
-            case c.CountPages(low):
+            case c.CountPages(low, ranks):
+                self._order(ranks)
                 return {"pages": self.scanner.count(low)}
             case c.CountOn(mm):
                 return {"pages": self.processes.count_on(question)} if self._has(mm) else {}
@@ -228,6 +228,10 @@ class Node:
                 return self._collected()
             case c.Dump():
                 return self.dump()
+
+    def _order(self, ranks: I64 | None) -> None:
+        if ranks is not None:
+            self.state.ranks = ranks
 
     def _collected(self) -> dict[str, Any]:
         shared, sharing, _, _ = self.trees.counts()
