@@ -7,12 +7,12 @@ decides what happens between two steps. Records of real kernels reproduce to the
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.migration import fast_search
-from cluster.migration.ahead import Ahead, look_ahead, steps
+from cluster.migration.ahead import Ahead, look_ahead
+from cluster.migration.block_scan import BlockScan
 from cluster.migration.buddy import Zone
 from cluster.migration.control import (
     COMPACT_CLUSTER_MAX,
@@ -29,34 +29,14 @@ from cluster.migration.control import (
 from cluster.migration.free_scanner import FreeScanner
 from cluster.migration.memory import Memory
 from cluster.migration.migrate import Migration
-from cluster.migration.movable import Isolation, MigrateMode, Putback, isolatable, isolated, still_movable
-from cluster.migration.pages import (
-    PAGEBLOCK_ORDER,
-    PAGEBLOCK_PAGES,
-    USED,
-    MigrateType,
-    PageMap,
-)
+from cluster.migration.movable import Isolation, MigrateMode, Putback
+from cluster.migration.pages import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.migration.sweep import Sweep
 from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 _AHEAD = 8 * PAGEBLOCK_PAGES  #: pages that a sweep looks at together
 _ALL_TYPES = (MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE)
-
-
-@dataclass(slots=True)
-class _Scan:
-    """The migrate scanner inside one pageblock (isolate_migratepages_block)."""
-
-    start: int
-    low: int
-    end: int
-    scanned: int = 0
-    isolated: int = 0
-    peeked: I64 | None = None  #: pages that looked movable in the last step
-    asking: Isolation | None = None
-    fails_at: int | None = None  #: optimistic: the next page that cannot be isolated
 
 
 class Compaction:
@@ -95,7 +75,7 @@ class Compaction:
         # pfn 0, in the kernel too: a run that begins in pageblock 0 takes it for half done
         self._last_migrated_pfn = 0
         self._rescan = False
-        self._scan: _Scan | None = None
+        self._scan: BlockScan | None = None
         self._migration: Migration | None = None
         self._putback: Putback | None = None
         self._end_after_putback = False
@@ -122,7 +102,7 @@ class Compaction:
     @property
     def isolating(self) -> I64:
         """Pages locked by this run while their driver decides whether to let them go."""
-        return self._scan.asking.locked if self._scan and self._scan.asking else _NO_PAGES
+        return self._scan.locked if self._scan else _NO_PAGES
 
     @property
     def migrating(self) -> I64:
@@ -175,10 +155,9 @@ class Compaction:
         self._putback, self._list = Putback(self.memory, left, self.grain), _NO_PAGES
         self._end_after_putback = True
 
-    def _abandon_scan(self, scan: _Scan) -> None:
-        if scan.asking is not None:
-            scan.asking.undo()
-        self._scan = None
+    def _abandon_scan(self, scan: BlockScan) -> None:
+        scan.abandon()
+        self._scan, self._list = None, scan.list
         self.control.migrate_scanned += scan.scanned
         self.memory.vmstat.compact_isolated += scan.isolated
 
@@ -245,9 +224,9 @@ class Compaction:
             first = self._sweep_batch(sweep, ahead, first, c.migrate_pfn, c.migrate_pfn)
         return True
 
-    def _sweep_scan(self, sweep: Sweep, scan: _Scan) -> bool:
+    def _sweep_scan(self, sweep: Sweep, scan: BlockScan) -> bool:
         """The same with the next batch of a scan that has isolated nothing so far."""
-        if scan.peeked is not None or scan.asking is not None or len(self._list) or scan.low == scan.end:
+        if not scan.untouched:
             return False
         ahead = look_ahead(self.memory, scan.low, scan.end, self._isolate_mode, self.request.mode)
         if ahead is None:
@@ -373,7 +352,7 @@ class Compaction:
         if low is None:
             self._isolated_nothing()
         else:
-            self._scan = _Scan(low, low, block_end(low, PAGEBLOCK_ORDER))
+            self._scan = BlockScan(self.memory, self.zone.pages, self.request, low, whole=self._rescan)
 
     def _begin_iteration(self) -> None:
         self._iteration_start = start = self.control.migrate_pfn
@@ -404,83 +383,17 @@ class Compaction:
             return True
         return bool(self.zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == self.request.migratetype)
 
-    def _step_scan(self, scan: _Scan) -> None:
+    def _step_scan(self, scan: BlockScan) -> None:
         """Isolate the next pages of the pageblock; at its end, or with a full batch, migrate them."""
-        if scan.asking is not None:
-            self._take_granted(scan, scan.asking)
-        elif scan.peeked is not None:
-            self._lock(scan, scan.peeked)
-        elif scan.low == scan.end:
-            self._end_scan(scan)
-        else:
-            self._peek(scan)
-
-    def _peek(self, scan: _Scan) -> None:
-        """The next pages that look movable; without any, pass to the end of the block or pageblock."""
-        pages, mode = self.zone.pages, self._isolate_mode
-        end, scan.fails_at = scan.end, None
-        if self.request.optimistic:
-            end = min(block_end(scan.low, self.request.order), end)
-            scan.fails_at = _first_failing(pages, scan.low, end, isolatable(pages, scan.low, end, mode))
-        found = isolatable(pages, scan.low, end if scan.fails_at is None else scan.fails_at, mode)
-        wanted = self._wanted(found)
-        chunk = found[: wanted if self.grain is None else min(wanted, self.grain)]
-        if len(chunk) == 0:
-            self._pass_over(scan, end)
-            return
-        self._advance(scan, int(chunk[-1]) + 1)
-        scan.peeked = chunk
-        if self.grain is None:
-            self._take_granted(scan, self._lock(scan, chunk))
-
-    def _wanted(self, found: I64) -> int:
-        return len(found) if self._rescan else COMPACT_CLUSTER_MAX - len(self._list)
-
-    def _lock(self, scan: _Scan, chunk: I64) -> Isolation:
-        """Others may have isolated, moved or freed some of the pages since they were looked at."""
-        scan.peeked = None
-        pfns = still_movable(self.zone.pages, chunk)
-        isolation = scan.asking = Isolation(self.memory, pfns, self._isolate_mode)
-        isolation.begin()
-        return isolation
-
-    def _advance(self, scan: _Scan, stop: int) -> None:
-        scan.scanned += steps(self.zone.pages, scan.low, stop)
-        self.memory.vmstat.skipped_isolated += isolated(self.zone.pages, scan.low, stop)
-        scan.low = stop
-
-    def _pass_over(self, scan: _Scan, end: int) -> None:
-        if scan.fails_at is not None:
-            self._advance(scan, scan.fails_at + 1)
-            self._give_up_block(scan)
-            return
-        self._advance(scan, end)
-        if self.request.optimistic and scan.isolated:
+        given_up = scan.step(self.grain)
+        if len(given_up):
+            self._putback = Putback(self.memory, given_up, self.grain)
+        if scan.finished:
             self._end_scan(scan)
 
-    def _give_up_block(self, scan: _Scan) -> None:
-        """Async direct compaction met a page that fails: the aligned block is of no use any more."""
-        scan.low = min(block_end(scan.low - 1, self.request.order), scan.end)
-        scan.isolated = 0
-        if len(self._list):
-            self._putback = Putback(self.memory, self._list, self.grain)
-            self._list = _NO_PAGES
-
-    def _take_granted(self, scan: _Scan, isolation: Isolation) -> None:
-        isolation.finish()
-        scan.asking = None
-        granted = isolation.granted
-        scan.isolated += len(granted)
-        # the list is worked from the page added last
-        self._list = np.concatenate([granted[::-1], self._list]) if len(self._list) else granted[::-1]
-        if len(granted) < len(isolation.asked) and self.request.optimistic:
-            self._give_up_block(scan)
-        elif len(self._list) >= COMPACT_CLUSTER_MAX and not self._rescan:
-            self._end_scan(scan)
-
-    def _end_scan(self, scan: _Scan) -> None:
+    def _end_scan(self, scan: BlockScan) -> None:
         c = self.control
-        self._scan = None
+        self._scan, self._list = None, scan.list
         c.migrate_pfn = scan.low
         c.migrate_scanned += scan.scanned
         self.memory.vmstat.compact_isolated += scan.isolated
@@ -557,10 +470,3 @@ class Compaction:
     def _emit(self, *event: object) -> None:
         if self._trace is not None:
             self._trace.emit(*event)
-
-
-def _first_failing(pages: PageMap, start: int, end: int, movable: I64) -> int | None:
-    """The first used page that does not look movable, if any."""
-    fails = pages.order[start:end] == USED
-    fails[movable - start] = False
-    return int(np.argmax(fails)) + start if fails.any() else None
