@@ -86,6 +86,8 @@ class ZsMalloc(PageDriver):
         # by object number: class, zspage and slot
         self._place: I64 = np.zeros((0, 3), np.int64)
         self._unfreed: I64 = np.zeros(0, np.int64)
+        #: Under way now, to objects of any class.
+        self._accesses = 0
 
     @property
     def pages_used(self) -> int:
@@ -163,6 +165,7 @@ class ZsMalloc(PageDriver):
         self._count_access(objects, -1)
 
     def _count_access(self, objects: I64, step: int) -> None:
+        self._accesses += step * len(objects)
         places = self._place[objects]
         for index, key in enumerate(self._class_keys):
             np.add.at(self._classes[key].accessed, places[places[:, 0] == index, 1], step)
@@ -201,7 +204,7 @@ class ZsMalloc(PageDriver):
     # migration
 
     def answers(self, pages: I64, mode: MigrateMode) -> I64 | None:
-        if not any(np.count_nonzero(c.accessed) for c in self._classes.values()):
+        if not self._accesses:
             return None
         numbers = self.page_at[pages]
         busy = np.zeros(len(pages), np.bool_)
