@@ -20,9 +20,9 @@ class BlockScan:
     `whole`: a batch takes all there is up to the end of the pageblock.
     """
 
-    def __init__(self, memory: Memory, pages: PageMap, request: Request, low: int, *, whole: bool) -> None:
+    def __init__(self, memory: Memory, request: Request, low: int, *, whole: bool) -> None:
         self._memory = memory
-        self._pages = pages
+        self._pages = memory.pages
         self._request = request
         self._whole = whole
         self.start = self.low = low

@@ -352,7 +352,7 @@ class Compaction:
         if low is None:
             self._isolated_nothing()
         else:
-            self._scan = BlockScan(self.memory, self.zone.pages, self.request, low, whole=self._rescan)
+            self._scan = BlockScan(self.memory, self.request, low, whole=self._rescan)
 
     def _begin_iteration(self) -> None:
         self._iteration_start = start = self.control.migrate_pfn
