@@ -20,9 +20,7 @@ from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
 
 COMMAND = (
-    # A shell's background jobs, and what they start, would ignore the interrupt.
-    "import os, signal, sys, typer; from ksmcluster.commands.capture import capture;"
-    "signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "import os, sys, typer; from ksmcluster.commands.capture import capture;"
     "app = typer.Typer(); app.command()(capture);"
 )
 
