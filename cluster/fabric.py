@@ -103,8 +103,8 @@ class Host:
     def __init__(
         self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
     ) -> None:
-        self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
         self._heap = Heap()
+        self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     @property
     def memories(self) -> dict[int, NodeMemory]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from cluster.heap import keep_free_memory
 from cluster.migration.control import RULES
 from cluster.migration.counting import Counted, MoveCounts
 from cluster.migration.fill import Filled, filled
@@ -283,6 +284,7 @@ class MemoryHost(Memories):
     """Memories of some nodes of a compaction scenario."""
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        keep_free_memory()
         super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
         self._twins = {node: memory.twin() for node, memory in self.memories.items()}
 
