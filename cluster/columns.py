@@ -35,9 +35,9 @@ def is_in(values: Array, ascending: Array) -> Bool:
     return found
 
 
-def order_by(first: U64, then: I64) -> tuple[I64, U64]:
+def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:
     """Indices that sort by `first`, then by `then`, equal rows in their order; and `first` sorted."""
-    if not (then[1:] < then[:-1]).any():
+    if then is None or not (then[1:] < then[:-1]).any():
         return _packed(first)
     order = np.argsort(then, kind="stable")
     packed, found = _packed(first[order])
@@ -56,13 +56,13 @@ def _packed(words: U64) -> tuple[I64, U64]:
     packed &= ~low
     packed |= np.arange(len(words), dtype=np.uint64)
     packed.sort()
-    order = packed & low
+    order = np.bitwise_and(packed, low, out=packed)
     found = words[order]
     if (found[1:] < found[:-1]).any():
         quick = np.argsort(words)
         packed = np.cumsum(changes(words[quick]), dtype=np.uint64) * (low + np.uint64(1))
         packed |= quick.view(np.uint64)
         packed.sort()
-        order = packed & low
+        order = np.bitwise_and(packed, low, out=packed)
         found = words[order]
     return order.view(np.int64), found

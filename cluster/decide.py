@@ -63,10 +63,10 @@ class _Contents:
     """The contents of events that arrived, and `also` others, ascending, with their events in scan order."""
 
     def __init__(self, trees: Trees, arrived: Arrived, also: U64) -> None:
-        self._arrived = arrived
-        self._pos = trees.node.position(arrived.key)
+        self._arrived, self._node = arrived, trees.node
+        pos = None if self._in_scan_order() else self._node.position(arrived.key)
         # An item leaves its old tree before it is looked up: events of one position stay as they came.
-        self._order, digests = order_by(arrived.digest, self._pos)
+        self._order, digests = order_by(arrived.digest, pos)
         start = np.flatnonzero(changes(digests))
         self._digests = digests[start]
         if len(also):
@@ -75,6 +75,16 @@ class _Contents:
         #: Of each content, the first of its events in `order`, and how many it has.
         self._start = start
         self._count = np.diff(start, append=len(digests))
+
+    def _in_scan_order(self) -> bool:
+        """Whether the events came so; a portion after the other, as all positions take much memory."""
+        last = -1
+        for low in range(0, len(self._arrived.key), PORTION):
+            pos = self._node.position(self._arrived.key[low : low + PORTION])
+            if pos[0] < last or (pos[1:] < pos[:-1]).any():
+                return False
+            last = pos[-1]
+        return True
 
     def decide_new(self, trees: Trees, window: Window, effects: Effects, changed: Changes) -> None:
         """Contents of which the trees have nothing, the most frequent ones, need no plan."""
@@ -123,6 +133,7 @@ class _Contents:
         """At most `size` contents at once, and as many events unless one content has more."""
         arrived, behind = self._arrived, np.cumsum(self._count)
         low, contents = 0, len(self._digests)
+        pos = self._node.position(arrived.key) if contents else empty()
         while low < contents:
             fitting = int(np.searchsorted(behind, behind[low] - self._count[low] + size, "right"))
             high = min(max(fitting, low + 1), low + size, contents)
@@ -133,7 +144,7 @@ class _Contents:
                 self._digests[low:high],
                 Events(
                     group,
-                    self._pos[rows],
+                    pos[rows],
                     arrived.key[rows],
                     arrived.frame[rows],
                     arrived.kind[rows],
