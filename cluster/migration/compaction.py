@@ -66,7 +66,6 @@ class Compaction:
         self.succeeded = 0
         self.failed = 0
         self._rules = rules
-        self._isolate_mode = self.request.isolate_mode
         self.grain = grain
         self._trace = trace
         self._targets = FreeScanner(memory, self.control, trace)
@@ -213,7 +212,7 @@ class Compaction:
         stop = min(stop, pageblock_start(c.free_pfn))
         if stop <= c.migrate_pfn or self._canceled or self._hinted_source(c.migrate_pfn):
             return False
-        ahead = look_ahead(self.memory, c.migrate_pfn, stop, self._isolate_mode, self.request.mode)
+        ahead = look_ahead(self.memory, c.migrate_pfn, stop, self.request.isolate_mode, self.request.mode)
         if ahead is None:
             return False
         first, stop = 0, min(until, ahead.stop)
@@ -228,7 +227,7 @@ class Compaction:
         """The same with the next batch of a scan that has isolated nothing so far."""
         if not scan.untouched:
             return False
-        ahead = look_ahead(self.memory, scan.low, scan.end, self._isolate_mode, self.request.mode)
+        ahead = look_ahead(self.memory, scan.low, scan.end, self.request.isolate_mode, self.request.mode)
         if ahead is None:
             self._carry_out(sweep)
             return False
@@ -263,7 +262,7 @@ class Compaction:
     def _isolate_at_once(self, sweep: Sweep, pfns: I64) -> None:
         """A batch for which there are too few targets."""
         self._carry_out(sweep)
-        isolation = Isolation(self.memory, pfns, self._isolate_mode)
+        isolation = Isolation(self.memory, pfns, self.request.isolate_mode)
         isolation.begin()
         isolation.finish()
         self._list = pfns[::-1]

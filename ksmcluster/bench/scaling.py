@@ -35,6 +35,8 @@ class Point:
     pages: int
     #: Of the timed passes together.
     seconds: list[float] = field(default_factory=list)
+    #: Of the first pass, in which nothing is sent: what processes do side by side that need not meet.
+    first: list[float] = field(default_factory=list)
     #: Of a calibration loop beside each.
     loops: list[float] = field(default_factory=list)
     #: Sent to other nodes in each pass.
@@ -117,5 +119,6 @@ def _measure(point: Point, engine: str) -> None:
         partial(clocked, spec, clock, engine=engine, nodes_per_actor=nodes_per_actor), clock
     )
     point.seconds.append(sum(run.seconds[:_TIMED]))
+    point.first.append(run.seconds[0])
     point.loops.append(loop)
     point.bytes_sent = [int(result.nodes["bytes_sent"].sum()) for result in run.results]

@@ -21,7 +21,7 @@ def outcome(scaling: Scaling) -> Outcome:
     title = f"Weak scaling, engine {scaling.engine}: first and merging pass, {time} time; medians of {repeat}"
     tables = [(title, _weak_table(scaling)), ("Sent between nodes", _traffic(scaling))]
     if scaling.alone:
-        measures.append(_strong(scaling.weak[-1], scaling.alone))
+        measures += _strong(scaling.weak[-1], scaling.alone)
         tables.append(("Strong scaling, the largest machine", _strong_table(scaling.weak[-1], scaling.alone)))
     return Outcome(tuple(measures), tuple(tables))
 
@@ -40,12 +40,18 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     ]
 
 
-def _strong(together: Point, alone: Point) -> Measure:
-    ratios = tuple(a / t for a, t in zip(alone.seconds, together.seconds, strict=True))
+def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:
+    """Of both passes, and of the first one, repetition by repetition."""
     nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
-    return Measure(
-        f"scaling, {nodes} of {per_node} pages: {together.processes} processes against 1", "x", ratios
+    name, processes = f"scaling, {nodes} of {per_node} pages", text.counted(together.processes, "process")
+    return (
+        Measure(f"{name}: {processes} against 1", "x", _ratios(alone.seconds, together.seconds)),
+        Measure(f"{name}, first pass: {processes} to 1", "x", _ratios(alone.first, together.first)),
     )
+
+
+def _ratios(more: list[float], less: list[float]) -> tuple[float, ...]:
+    return tuple(m / n for m, n in zip(more, less, strict=True))
 
 
 def _weak_table(scaling: Scaling) -> Table:
@@ -77,13 +83,9 @@ def _traffic(scaling: Scaling) -> Table:
 
 
 def _strong_table(together: Point, alone: Point) -> Table:
-    shown = plain_table("processes", "seconds", "times as fast", "from to")
-    ratios = _strong(together, alone)
-    shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "")
-    shown.add_row(
-        f"  {together.processes}",
-        f"{median(together.seconds):.3f}",
-        figure(ratios.value),
-        spread(ratios.values),
-    )
+    shown = plain_table("processes", "seconds", "times as fast", "from to", "first pass", "from to")
+    both, first = _strong(together, alone)
+    shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "", "1", "")
+    ratios = [cell for m in (both, first) for cell in (figure(m.value), spread(m.values))]
+    shown.add_row(f"  {together.processes}", f"{median(together.seconds):.3f}", *ratios)
     return shown
