@@ -6,8 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from cluster.migration.fill import filled
-from cluster.migration.machine import NodeMemory
+from cluster.migration.machine import MemoryHost, NodeMemory
 from ksmcluster import text
 from ksmcluster.bench.calibration import calibrated
 from ksmcluster.bench.measure import Measure, Outcome, spread
@@ -33,7 +32,7 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
     seconds, loops, moved = [], [], 0
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
-        memories = [NodeMemory(spec, node, filled(spec, node)) for node in range(nodes)]
+        memories = list(MemoryHost(range(nodes), spec).memories.values())
         taken, loop = calibrated(partial(_run, memories), time.process_time)
         seconds.append(taken)
         loops.append(loop)
