@@ -27,7 +27,6 @@ def group_of(actor: int) -> int:
     return actor // 8
 
 
-def group_ranges(actor_of: Sequence[int]) -> list[tuple[int, int]]:
-    """Nodes low..high-1 of each group; `actor_of[n]` is the actor of node n."""
-    groups = [group_of(actor) for actor in actor_of]
-    return [(bisect_left(groups, group), bisect_right(groups, group)) for group in range(groups[-1] + 1)]
+def ranges(of: Sequence[int]) -> list[tuple[int, int]]:
+    """Nodes low..high-1 of each actor, or group; `of[n]`, ascending, is that of node n."""
+    return [(bisect_left(of, number), bisect_right(of, number)) for number in range(of[-1] + 1)]

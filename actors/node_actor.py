@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.hosts import group_ranges
+from actors.hosts import group_of, ranges
 from actors.lean import Lean
 from cluster.fabric import Host
 from cluster.mailbox import Mail
+from cluster.node import Report
 from cluster.snapshot_pages import SnapshotPages
 from cluster.spec import SimulationSpec
 
 if TYPE_CHECKING:
     from cluster.migration.machine import Memories, Turn
+
+
+#: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
+LITTLE = 1 << 18
 
 
 class NodeActor(Lean):
@@ -34,7 +39,9 @@ class NodeActor(Lean):
         `actor_of[n]` is the actor of node n.
         """
         self._host = Host(nodes, spec, snapshots)
-        self._groups = group_ranges(actor_of)
+        self._actor_of = actor_of
+        self._actors = ranges(actor_of)
+        self._groups = ranges([group_of(actor) for actor in actor_of])
         #: Its own nodes are low..high-1.
         self._low, self._high = nodes[0], nodes[-1] + 1
         self._number = 0
@@ -59,22 +66,33 @@ class NodeActor(Lean):
 
         return Memories(self._host.memories)
 
-    def step(self, number: int, command: bytes, to: list[int], *mail: list[Mail]) -> list[Any]:
+    def step(
+        self, number: int, command: bytes, to: list[int], little: list[bytes], *mail: list[Mail]
+    ) -> list[Any]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
-        `mail` is what other actors sent to these nodes in the last superstep, and perhaps to others.
-        To be called with so many returns: the reports, pickled, then what goes to each group of actors.
+        `little` and `mail` are what other actors sent to these nodes in the last superstep, and perhaps to
+        others. To be called with so many returns: pickled, the reports, and what is sent to each actor or, if
+        that is much, None; then what goes to each group of actors, if it is much.
         """
         if number != self._number:
             self._last = []
-            arrived = [sent for part in mail for sent in part]
+            arrived = [sent for part in (*map(pickle.loads, little), *mail) for sent in part]
             received = self._kept + self._among(arrived, self._low, self._high)
             self._kept = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = self._among(sent, self._low, self._high)
-            self._last = [pickle.dumps(reports, 5), *(self._others(sent, *group) for group in self._groups)]
+            self._last = self._answer(reports, sent)
             self._number = number
         return self._last
+
+    def _answer(self, reports: list[Report], sent: list[Mail]) -> list[Any]:
+        if sum(mail.nbytes for mail in sent) > LITTLE:
+            return [pickle.dumps((reports, None), 5), *(self._others(sent, *group) for group in self._groups)]
+        to = sorted({self._actor_of[node] for report in reports for node in report.to})
+        parts = {actor: self._others(sent, *self._actors[actor]) for actor in to}
+        little = {actor: pickle.dumps(part, 5) for actor, part in parts.items() if part}
+        return [pickle.dumps((reports, little), 5), *(None for _ in self._groups)]
 
     def _others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
         """What goes to nodes low..high-1, but for its own."""

@@ -17,8 +17,8 @@ from cluster.spec import SimulationSpec
 class RayFabric:
     """The coordinator's way to the nodes (a `cluster.fabric.Fabric`).
 
-    What an actor sends is one object for each group of actors that it goes to. The coordinator passes on the
-    references; what is in them it never sees.
+    What an actor sends comes with its answer, if it is little; otherwise it is one object for each group of
+    actors that it goes to. The coordinator passes on bytes or references; what is in them it never sees.
     """
 
     def __init__(self, hosts: list[list[int]], actors: list[Any]) -> None:
@@ -29,8 +29,10 @@ class RayFabric:
         groups = group_of(len(actors) - 1) + 1
         self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._number = 0
-        #: By actor: references to what others sent it last, and which of its nodes are addressed.
+        #: By actor: references to what others sent it last, or that itself where it is little.
         self._mail: dict[int, list[Any]] = {}
+        self._little: dict[int, list[bytes]] = {}
+        #: The nodes to which something was sent.
         self._addressed: set[int] = set()
         #: Calls by which the actors get their nodes.
         self._taking: list[Any] = []
@@ -51,17 +53,25 @@ class RayFabric:
         for actor, host in enumerate(self._hosts):
             to = host if command is not None else [node for node in host if node in self._addressed]
             if to:
-                mail = self._mail.get(actor, [])
-                returns[actor] = self._steps[actor].remote(self._number, packed, to, *mail)
+                mail, little = self._mail.get(actor, []), self._little.get(actor, [])
+                returns[actor] = self._steps[actor].remote(self._number, packed, to, little, *mail)
         answers(self._taking)
         self._taking = []
         answered = answers([refs[0] for refs in returns.values()])
-        reports: list[list[Report]] = [pickle.loads(reports) for reports in answered]
-        self._mail = {}
-        for (actor, refs), of_actor in zip(returns.items(), reports, strict=True):
-            for other in sorted(
-                {self._actor_of[node] for report in of_actor for node in report.to} - {actor}
-            ):
-                self._mail.setdefault(other, []).append(refs[1 + group_of(other)])
-        self._addressed = {node for of_actor in reports for report in of_actor for node in report.to}
-        return [report for of_actor in reports for report in of_actor]
+        self._mail, self._little = {}, {}
+        reports: list[Report] = []
+        for (actor, refs), answer in zip(returns.items(), answered, strict=True):
+            of_actor, little = pickle.loads(answer)
+            reports += of_actor
+            if little is None:
+                self._pass_on(refs, {self._actor_of[node] for r in of_actor for node in r.to} - {actor})
+            else:
+                for other, part in little.items():
+                    self._little.setdefault(other, []).append(part)
+        self._addressed = {node for report in reports for node in report.to}
+        return reports
+
+    def _pass_on(self, refs: list[Any], to: set[int]) -> None:
+        """What an actor has sent to these others is to go along with the next calls."""
+        for other in sorted(to):
+            self._mail.setdefault(other, []).append(refs[1 + group_of(other)])

@@ -145,6 +145,11 @@ class Mail(NamedTuple):
         """The receiving nodes, ascending."""
         return tuple(sorted({node for table in self.tables.values() for node in table.to}))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return sum(column.nbytes for table in self.tables.values() for column in table.columns)
+
     def among(self, low: int, high: int) -> Mail:
         """What goes to nodes low..high-1: views."""
         parts = {kind: table.among(low, high) for kind, table in self.tables.items()}

@@ -12,7 +12,8 @@ import ray
 
 from actors.compaction import RayCrew
 from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks, group_ranges, shares
+from actors.hosts import blocks, group_of, ranges, shares
+from actors.node_actor import LITTLE
 from cluster import commands as c
 from cluster.errors import SimulationError
 from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
@@ -33,6 +34,7 @@ from cluster.spec import (
     WriteSpec,
 )
 from cluster.topology import ring
+from ksmcluster.bench.shapes import spread_out
 from tests.actors.test_compaction import Killing
 
 REGIONS = (
@@ -106,6 +108,15 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
         assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in inline]
 
 
+def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
+    """More than comes with answers, to actors of two groups."""
+    spec = spread_out(10, 1 << 14, 2)
+    inline = list(run_passes(spec, engine="inline"))
+    assert inline[1].nodes["bytes_sent"].min() > LITTLE
+    for packed in (1, 4):
+        assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+
+
 def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
     kinds = (("nearer", 2), ("drain", 2), ("even-out", 3), ("nearer", 3))
     relocations = tuple(
@@ -157,7 +168,8 @@ def test_actors_are_shared_out_by_cpus() -> None:
     assert shares(2, [0, 0]) == [0, 1]
     assert blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     # Ten actors of two nodes each: eight actors are a group.
-    assert group_ranges([node // 2 for node in range(20)]) == [(0, 16), (16, 20)]
+    assert ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]
+    assert ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
 
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
@@ -168,9 +180,9 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
 
         def step(number: int, command: c.Command) -> list[Report]:
             packed = pickle.dumps(command)
-            reports, _sent = actor.step.options(num_returns=2).remote(number, packed, [0])
-            answer: list[Report] = pickle.loads(ray.get(reports))
-            return answer
+            answer, _sent = actor.step.options(num_returns=2).remote(number, packed, [0], [])
+            reports: list[Report] = pickle.loads(ray.get(answer))[0]
+            return reports
 
         step(1, c.NewProcess(0))
         step(2, c.Map(0, 10, 4, PolicySpec()))
