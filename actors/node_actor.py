@@ -72,8 +72,8 @@ class NodeActor(Lean):
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
         `little` and `mail` are what other actors sent to these nodes in the last superstep, and perhaps to
-        others. To be called with so many returns: pickled, the reports, and what is sent to each actor or, if
-        that is much, None; then what goes to each group of actors, if it is much.
+        others. To be called with so many returns: pickled, the reports, and by actor what is sent to it, or
+        None if all is much; then what goes to each group of actors, if it is much.
         """
         if number != self._number:
             self._last = []
@@ -87,12 +87,12 @@ class NodeActor(Lean):
         return self._last
 
     def _answer(self, reports: list[Report], sent: list[Mail]) -> list[Any]:
-        if sum(mail.nbytes for mail in sent) > LITTLE:
-            return [pickle.dumps((reports, None), 5), *(self._others(sent, *group) for group in self._groups)]
-        to = sorted({self._actor_of[node] for report in reports for node in report.to})
-        parts = {actor: self._others(sent, *self._actors[actor]) for actor in to}
-        little = {actor: pickle.dumps(part, 5) for actor, part in parts.items() if part}
-        return [pickle.dumps((reports, little), 5), *(None for _ in self._groups)]
+        to = {self._actor_of[node] for report in reports for node in report.to}
+        others = sorted(to - {self._actor_of[self._low]})
+        much = sum(mail.nbytes for mail in sent) > LITTLE
+        little = {a: None if much else pickle.dumps(self._among(sent, *self._actors[a]), 5) for a in others}
+        groups = (self._others(sent, *group) if much else None for group in self._groups)
+        return [pickle.dumps((reports, little), 5), *groups]
 
     def _others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
         """What goes to nodes low..high-1, but for its own."""

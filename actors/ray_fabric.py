@@ -60,18 +60,13 @@ class RayFabric:
         answered = answers([refs[0] for refs in returns.values()])
         self._mail, self._little = {}, {}
         reports: list[Report] = []
-        for (actor, refs), answer in zip(returns.items(), answered, strict=True):
-            of_actor, little = pickle.loads(answer)
+        for refs, answer in zip(returns.values(), answered, strict=True):
+            of_actor, sent = pickle.loads(answer)
             reports += of_actor
-            if little is None:
-                self._pass_on(refs, {self._actor_of[node] for r in of_actor for node in r.to} - {actor})
-            else:
-                for other, part in little.items():
-                    self._little.setdefault(other, []).append(part)
+            for other, little in sent.items():
+                if little is None:
+                    self._mail.setdefault(other, []).append(refs[1 + group_of(other)])
+                else:
+                    self._little.setdefault(other, []).append(little)
         self._addressed = {node for report in reports for node in report.to}
         return reports
-
-    def _pass_on(self, refs: list[Any], to: set[int]) -> None:
-        """What an actor has sent to these others is to go along with the next calls."""
-        for other in sorted(to):
-            self._mail.setdefault(other, []).append(refs[1 + group_of(other)])
