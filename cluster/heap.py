@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
-from cluster.mailbox import Inbox
+if TYPE_CHECKING:
+    from cluster.mailbox import Inbox
 
 #: Rows of messages after which a window leaves much: some 20 MiB. Less is not worth the page faults.
 MUCH = 1 << 19
