@@ -144,7 +144,8 @@ class Compaction:
         if self.done:
             return
         if self._scan is not None:
-            self._abandon_scan(self._scan)
+            self._scan.abandon()
+            self._leave_scan(self._scan)
         if self._migration is not None:
             self._migration.abandon()
             self._end_migration(self._migration)
@@ -154,8 +155,8 @@ class Compaction:
         self._putback, self._list = Putback(self.memory, left, self.grain), _NO_PAGES
         self._end_after_putback = True
 
-    def _abandon_scan(self, scan: BlockScan) -> None:
-        scan.abandon()
+    def _leave_scan(self, scan: BlockScan) -> None:
+        """What it has isolated is to be migrated or put back."""
         self._scan, self._list = None, scan.list
         self.control.migrate_scanned += scan.scanned
         self.memory.vmstat.compact_isolated += scan.isolated
@@ -391,11 +392,8 @@ class Compaction:
             self._end_scan(scan)
 
     def _end_scan(self, scan: BlockScan) -> None:
-        c = self.control
-        self._scan, self._list = None, scan.list
-        c.migrate_pfn = scan.low
-        c.migrate_scanned += scan.scanned
-        self.memory.vmstat.compact_isolated += scan.isolated
+        self._leave_scan(scan)
+        self.control.migrate_pfn = scan.low
         if scan.low == scan.end and (not scan.isolated or self._rescan):
             self._scanned_in_vain(scan.start, scan.end)
         self._emit("iso_m", scan.start, scan.low, scan.scanned, scan.isolated)
@@ -404,7 +402,7 @@ class Compaction:
             return
         self._update_cached = False
         self._last_migrated_pfn = self._iteration_start
-        c.wanted = len(self._list)
+        self.control.wanted = len(self._list)
         self._migrate()
 
     def _scanned_in_vain(self, start: int, end: int) -> None:
