@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -64,9 +65,8 @@ class _Contents:
 
     def __init__(self, trees: Trees, arrived: Arrived, also: U64) -> None:
         self._arrived, self._node = arrived, trees.node
-        pos = None if self._in_scan_order() else self._node.position(arrived.key)
         # An item leaves its old tree before it is looked up: events of one position stay as they came.
-        self._order, digests = order_by(arrived.digest, pos)
+        self._order, digests = order_by(arrived.digest, None if self._in_scan_order() else self._pos)
         start = np.flatnonzero(changes(digests))
         self._digests = digests[start]
         if len(also):
@@ -75,6 +75,11 @@ class _Contents:
         #: Of each content, the first of its events in `order`, and how many it has.
         self._start = start
         self._count = np.diff(start, append=len(digests))
+
+    @cached_property
+    def _pos(self) -> I64:
+        """Scan positions of the events, if anybody needs them."""
+        return self._node.position(self._arrived.key)
 
     def _in_scan_order(self) -> bool:
         """Whether the events came so; a portion after the other, as all positions take much memory."""
@@ -133,7 +138,6 @@ class _Contents:
         """At most `size` contents at once, and as many events unless one content has more."""
         arrived, behind = self._arrived, np.cumsum(self._count)
         low, contents = 0, len(self._digests)
-        pos = self._node.position(arrived.key) if contents else empty()
         while low < contents:
             fitting = int(np.searchsorted(behind, behind[low] - self._count[low] + size, "right"))
             high = min(max(fitting, low + 1), low + size, contents)
@@ -144,7 +148,7 @@ class _Contents:
                 self._digests[low:high],
                 Events(
                     group,
-                    pos[rows],
+                    self._pos[rows],
                     arrived.key[rows],
                     arrived.frame[rows],
                     arrived.kind[rows],
