@@ -90,14 +90,13 @@ class Zone:
 
     def use(self, pfns: I64) -> None:
         """These free pages, whole free blocks but for what is mended afterwards, are used now. int64[n]."""
-        self.pages.order[pfns] = USED
-        self.free_pages -= len(pfns)
+        self.unlist(pfns)
         self.mark_used(pfns)
 
-    def take_all(self, start: int, stop: int, count: int) -> None:
-        """All free pages of start..stop-1, so many in whole free blocks, are to be marked as used."""
-        self.pages.order[start:stop] = USED
-        self.free_pages -= count
+    def unlist(self, pfns: I64) -> None:
+        """The same, but that they are still to be marked as used."""
+        self.pages.order[pfns] = USED
+        self.free_pages -= len(pfns)
 
     def mark_used(self, pfns: I64) -> None:
         """These pages, which are not free any more, have one user. int64[n]."""

@@ -35,7 +35,7 @@ from cluster.migration.sweep import Sweep
 from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
-_AHEAD = 8 * PAGEBLOCK_PAGES  #: pages that a sweep looks at together
+_AHEAD = 32 * PAGEBLOCK_PAGES  #: pages that a sweep looks at together
 _ALL_TYPES = (MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE)
 
 

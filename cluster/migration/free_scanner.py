@@ -24,7 +24,7 @@ from cluster.words import I64
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 _MOVABLE = int(MigrateType.MOVABLE)
-_AHEAD = 8 * PAGEBLOCK_PAGES  #: what is looked through at once where nobody comes in between
+_AHEAD = 32 * PAGEBLOCK_PAGES  #: what is looked through at once where nobody comes in between
 
 
 class FreeScanner:
@@ -139,21 +139,67 @@ class FreeScanner:
             if block <= self._watched:
                 self._watched = -1
                 c.owed -= self._near()
-            if self._suitable(block):
+            before = len(fetched)
+            if (run := self._run(start, lowest, stride)) is not None:
+                block, start = self._use_run(fetched, start, *run)
+                end = block + PAGEBLOCK_PAGES
+            elif barren := self._barren(start, lowest):
+                stride = self._pass_by(start, barren, stride)
+                start = block = block - barren * PAGEBLOCK_PAGES
+                continue
+            elif self._suitable(block):
                 end = min(block + PAGEBLOCK_PAGES, self._zone.end)
-                before = len(fetched)
                 start = self._block(fetched, start, end, stride)
-                if start == end:
-                    self._update_skip(block)
-                if self._missing <= 0:
-                    start = block - PAGEBLOCK_PAGES if start >= end else start
-                    break
-                if start < end:
-                    break
-                stride = 1 if len(fetched) > before else min(largest, stride << 1)
-            block -= PAGEBLOCK_PAGES
-            start = block
+            else:
+                start = block = block - PAGEBLOCK_PAGES
+                continue
+            if start == end:
+                self._update_skip(block, block + PAGEBLOCK_PAGES)
+            if self._missing <= 0:
+                start = block - PAGEBLOCK_PAGES if start >= end else start
+                break
+            if start < end:
+                break
+            stride = 1 if len(fetched) > before else min(largest, stride << 1)
+            start = block = block - PAGEBLOCK_PAGES
         c.free_pfn = start
+
+    def _barren(self, start: int, lowest: int) -> int:
+        """How many pageblocks from that of `start` down to `lowest` have nothing to give."""
+        lowest = max(lowest, self._watched + 1)
+        return self._free_pages(start).barren(start, lowest) if self._alone else 0
+
+    def _pass_by(self, start: int, count: int, stride: int) -> int:
+        """So many pageblocks from that of `start` have nothing to give; the stride behind them."""
+        block = pageblock_start(start)
+        pages = block + PAGEBLOCK_PAGES - start
+        for _ in range(count):
+            self._control.free_scanned += -(-pages // stride)
+            stride = min(self._control.rules.free_stride, stride << 1)
+            pages = PAGEBLOCK_PAGES
+        self._update_skip(block - (count - 1) * PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
+        return stride
+
+    def _run(self, start: int, lowest: int, stride: int) -> tuple[I64, int, int] | None:
+        """What may be taken at once from `start` down to `lowest`, as FreePages.take_run() has it."""
+        if stride != 1 or not self._alone or not self._plenty(self._missing + PAGEBLOCK_PAGES):
+            return None
+        return self._free_pages(start).take_run(start, max(lowest, self._watched + 1), self._missing)
+
+    def _use_run(self, fetched: list[I64], start: int, taken: I64, bottom: int, stop: int) -> tuple[int, int]:
+        """These are all free pages from `start` down to those of pageblock `bottom` before `stop`."""
+        block = pageblock_start(start)
+        self._use(taken)
+        self._add(fetched, taken, block - start + block - bottom + stop - bottom)
+        if bottom < block:
+            self._update_skip(bottom + PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
+        return bottom, stop
+
+    def _plenty(self, most: int) -> bool:
+        """The watermark does not come in between, whatever is taken of so many pages."""
+        zone = self._zone
+        free = zone.free_pages + self._control.owed
+        return free - most - PAGEBLOCK_PAGES > zone.watermark_min + MAX_BLOCK_PAGES
 
     def _suitable(self, block: int) -> bool:
         """A MOVABLE pageblock that is not hinted, and does not start a free block of its own size."""
@@ -165,27 +211,22 @@ class FreeScanner:
         free = pages.order[max(block, self._zone.start)] >= PAGEBLOCK_ORDER
         return not free and not self._control.hinted(block)
 
-    def _update_skip(self, block: int) -> None:
-        self._zone.pages.skip[block >> PAGEBLOCK_ORDER] = True
-        self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, block)
+    def _update_skip(self, low: int, high: int) -> None:
+        self._zone.pages.skip[low >> PAGEBLOCK_ORDER : high >> PAGEBLOCK_ORDER] = True
+        self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
         """isolate_freepages_block(): whole free blocks until there are enough; where it stopped."""
-        zone, pages = self._zone, self._zone.pages
-        if pages.stale[start >> MAX_ORDER]:
-            pages.merge(start, end)
-        if self._free is None or start < self._free.low or not self._alone:
-            self._free = self._look(start)
-        first, last = self._free.span(start, end)
-        plenty = zone.free_pages + self._control.owed - (end - start) > zone.watermark_min + MAX_BLOCK_PAGES
+        free = self._free_pages(start)
+        first, last = free.span(start, end)
         if first == last:
             stop, scanned, taken = end, -(-(end - start) // stride), _NO_PAGES
-        elif stride == 1 and plenty and pages.order[start] != TAIL:
+        elif stride == 1 and self._plenty(0) and self._zone.pages.order[start] != TAIL:
             # all of them may be taken
-            taken = self._free.take(first, last, self._missing)
+            taken = free.take(first, last, self._missing)
             stop = int(taken[-1]) + 1 if len(taken) >= self._missing else end
             scanned = stop - start
-            self._use(start, stop, taken)
+            self._use(taken)
         else:
             stop, scanned, taken = self._block_by_block(start, end, self._missing, stride)
         self._add(fetched, taken, scanned)
@@ -193,13 +234,22 @@ class FreeScanner:
             self._trace.emit("iso_f", start, stop, scanned, len(taken))
         return stop
 
-    def _use(self, start: int, stop: int, taken: I64) -> None:
-        """These are all free pages of start..stop-1."""
-        if not self._alone:
+    def _use(self, taken: I64) -> None:
+        """These are whole free blocks."""
+        if self._alone:
+            self._zone.unlist(taken)
+            self._unmarked.append(taken)
+        else:
             self._zone.use(taken)
-            return
-        self._zone.take_all(start, stop, len(taken))
-        self._unmarked.append(taken)
+
+    def _free_pages(self, start: int) -> FreePages:
+        """Those of the pageblock, and of some below it."""
+        pages = self._zone.pages
+        if pages.stale[start >> MAX_ORDER]:
+            pages.merge(start, start + 1)
+        if self._free is None or start < self._free.low or not self._alone:
+            self._free = self._look(start)
+        return self._free
 
     def _look(self, start: int) -> FreePages:
         """Free pages of the pageblock; where nobody comes in between, of merged ones below it too."""
@@ -209,7 +259,14 @@ class FreeScanner:
             low = max(block - _AHEAD, pageblock_start(self._control.migrate_pfn)) + PAGEBLOCK_PAGES
             stale = pages.stale[low >> MAX_ORDER : block >> MAX_ORDER].nonzero()[0]
             low = max(low, ((low >> MAX_ORDER) + int(stale[-1]) + 1) << MAX_ORDER) if len(stale) else low
-        return FreePages(pages.order, low, block + PAGEBLOCK_PAGES)
+        high = block + PAGEBLOCK_PAGES
+        blocks = slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER)
+        suitable = pages.pageblock_type[blocks] == _MOVABLE
+        suitable &= pages.order[low:high:PAGEBLOCK_PAGES] < PAGEBLOCK_ORDER
+        if not self._control.request.ignore_skip_hint:
+            suitable &= ~pages.skip[blocks]
+        suitable[-1] &= high <= self._zone.end
+        return FreePages(pages.order, low, high, suitable)
 
     def _block_by_block(self, start: int, end: int, wanted: int, stride: int) -> tuple[int, int, I64]:
         """The same with a stride, or where the watermark may come in between (__isolate_free_page)."""
