@@ -36,6 +36,8 @@ class Frames:
         self._fresh = 0
         self._recycled: list[U32] = []
         self._recycled_count = 0
+        #: How many KSM frames there are; None until somebody asks again.
+        self._ksm_frames: int | None = None
 
     @property
     def free_count(self) -> int:
@@ -44,6 +46,13 @@ class Frames:
     @property
     def used(self) -> int:
         return self.count - self.free_count
+
+    @property
+    def ksm_frames(self) -> int:
+        """KSM frames that somebody refers to."""
+        if self._ksm_frames is None:
+            self._ksm_frames = int(np.count_nonzero(self.is_ksm(slice(None))))
+        return self._ksm_frames
 
     def in_use(self) -> I64:
         """The pfns of frames that somebody refers to."""
@@ -126,10 +135,11 @@ class Frames:
 
     def _free(self, pfns: I64) -> None:
         self.mapping[pfns] = 0
+        self._ksm_frames = None
         self._recycled.append(pfns.astype(np.uint32))
         self._recycled_count += len(pfns)
 
-    def is_ksm(self, pfns: I64) -> Bool:
+    def is_ksm(self, pfns: I64 | slice) -> Bool:
         """PageKsm()."""
         ksm: Bool = (self.mapping[pfns] & np.uint32(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
         return ksm
@@ -143,3 +153,4 @@ class Frames:
     def make_ksm(self, frames: I64) -> None:
         """set_page_stable_node() for the frames with these names."""
         self.mapping[pfn_of(frames)] = PAGE_MAPPING_KSM
+        self._ksm_frames = None

@@ -259,6 +259,7 @@ class Node:
             **self._gauges[1],
             "frames_used": n.frames.used,
             "frames_free": n.frames.free_count,
+            "ksm_frames": n.frames.ksm_frames,
             "stable_node_chains": chains,
             "stable_node_dups": dups,
             **n.counters,

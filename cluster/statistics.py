@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Statistic(NamedTuple):
@@ -24,13 +24,16 @@ GAUGES = (
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
     Statistic(
-        "pages_sharing", "pages", "further pages merged into the KSM frames of this node: what is saved"
+        "pages_sharing",
+        "pages",
+        "further pages merged into the KSM frames of this node: what is saved, as far as ksmd knows by now",
     ),
     Statistic("pages_unshared", "pages", "pages of the node's processes waiting in the unstable tree"),
     Statistic("pages_volatile", "pages", "tracked pages of the node's processes in neither tree"),
     Statistic("rmap_items", "pages", "pages of the node's processes that ksmd keeps track of"),
     Statistic("ksm_merging_pages", "pages", "pages of the node's processes that hang on a stable node"),
     Statistic("ksm_zero_pages", "pages", "pages of the node's processes that ksmd mapped to the zero page"),
+    Statistic("ksm_frames", "pages", "KSM frames of this node in use"),
     Statistic("ksm_mappings", "pages", "page table entries of the node's processes that map a KSM frame"),
     Statistic("ksm_mappings_remote", "pages", "... of them, those whose KSM frame is on another node"),
     Statistic(

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.spec import PAGE_SIZE
 from ksmcluster import text
+from ksmcluster.results import saved_bytes
 
 Listener = Callable[[Event], None]
 #: Told in a few words what begins now.
@@ -57,7 +57,7 @@ def _bars(console: Console) -> Progress:
 def _did(result: PassResult) -> str:
     """What a pass has done, and how fast."""
     pages = int(result.nodes["pages_scanned"].sum())
-    saved = int((result.nodes["pages_sharing"] + result.nodes["ksm_zero_pages"]).sum()) * PAGE_SIZE
+    saved = int(saved_bytes(result.nodes).sum())
     rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
     return f"{rate}{text.size(saved)} saved"
 

@@ -7,10 +7,10 @@ TIMING below.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from blake3 import blake3
@@ -33,10 +33,12 @@ RMAP_ITEM_BYTES = 64
 DERIVED = (
     Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
     Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
-    Statistic("saved_bytes", "bytes", "pages_sharing + ksm_zero_pages"),
+    Statistic("saved_bytes", "bytes", "ksm_mappings - ksm_frames + ksm_zero_pages"),
     Statistic("saved_fraction", "", "saved / before"),
     Statistic(
-        "general_profit_bytes", "bytes", "saved, less 64 bytes for each of rmap_items, as the kernel has it"
+        "general_profit_bytes",
+        "bytes",
+        "pages_sharing + ksm_zero_pages, less 64 bytes for each of rmap_items, as the kernel has it",
     ),
     Statistic("ksm_mappings_remote_fraction", "", "ksm_mappings_remote / ksm_mappings; null without any"),
     Statistic(
@@ -164,7 +166,6 @@ def _summary(
     gauges = {s.name: int(by_pass[s.name][-1]) for s in GAUGES}
     counters = {s.name: int(by_pass[s.name].sum()) for s in COUNTERS}
     totals = gauges | counters
-    saved = (by_pass["pages_sharing"] + by_pass["ksm_zero_pages"]) * PAGE_SIZE
     return {
         "schema_version": SCHEMA_VERSION,
         "ksmcluster_version": __version__,
@@ -180,13 +181,21 @@ def _summary(
         "by_pass": {
             "full_scans": [result.full_scans for result in passes],
             "simulated_seconds": [result.simulated_seconds for result in passes],
-            "saved_bytes": saved.tolist(),
+            "saved_bytes": saved_bytes(by_pass).tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
             "pages_to_scan": [result.pages_to_scan for result in passes],
         },
         **_migration(config, passes),
         "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, passes, timing),
     }
+
+
+T = TypeVar("T", int, NDArray[np.int64])
+
+
+def saved_bytes(totals: Mapping[str, T]) -> T:
+    """What pages that KSM has merged would take more, if each had a frame of its own."""
+    return (totals["ksm_mappings"] - totals["ksm_frames"] + totals["ksm_zero_pages"]) * PAGE_SIZE
 
 
 def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]:
@@ -203,15 +212,17 @@ def _driven(config: Scenario, passes: Sequence[PassResult], timing: Timing) -> d
 
 
 def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, float | None]:
-    saved = (totals["pages_sharing"] + totals["ksm_zero_pages"]) * PAGE_SIZE
+    saved = saved_bytes(totals)
     after = totals["frames_used"] * PAGE_SIZE
     mappings = totals["ksm_mappings"]
+    # The kernel's counter lags behind writes, until ksmd comes by.
+    profit = (totals["pages_sharing"] + totals["ksm_zero_pages"]) * PAGE_SIZE
     return {
         "memory_before_bytes": after + saved,
         "memory_after_bytes": after,
         "saved_bytes": saved,
         "saved_fraction": saved / (after + saved) if saved else 0.0,
-        "general_profit_bytes": saved - RMAP_ITEM_BYTES * totals["rmap_items"],
+        "general_profit_bytes": profit - RMAP_ITEM_BYTES * totals["rmap_items"],
         "ksm_mappings_remote_fraction": totals["ksm_mappings_remote"] / mappings if mappings else None,
         "ksm_mappings_mean_distance": totals["ksm_mappings_distance"] / mappings if mappings else None,
         "simulated_seconds": simulated_seconds,

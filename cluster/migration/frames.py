@@ -100,6 +100,7 @@ class MovableFrames(Frames, LruPages):
         self.memory.put(pfns)
 
     def _forget(self, pfns: I64) -> None:
+        self._ksm_frames = None
         self.mapping[pfns] = 0
         self.pins[pfns] = 0
         self.mapcount[pfns] = 0

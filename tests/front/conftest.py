@@ -56,6 +56,7 @@ def pass_result(number: int, nodes: int) -> PassResult:
         "rmap_items": 950,
         "ksm_merging_pages": 110 * number,
         "ksm_zero_pages": 10 * number,
+        "ksm_frames": 30 * number,
         "ksm_mappings": 110 * number,
         "ksm_mappings_remote": 55 * number,
         "ksm_mappings_distance": 1650 * number,

@@ -77,8 +77,8 @@ def test_progress_as_lines() -> None:
         f"{done} of 8 node actors ready" for done in (2, 4, 6, 8)
     ]
     assert lines[5:] == [
-        "pass 1 of 2: 12,000 pages/s, 1.2 MiB saved",
-        "pass 2 of 2: 12,000 pages/s, 2.3 MiB saved",
+        "pass 1 of 2: 12,000 pages/s, 1.1 MiB saved",
+        "pass 2 of 2: 12,000 pages/s, 2.1 MiB saved",
     ]
 
 
@@ -88,7 +88,7 @@ def test_progress_on_a_terminal() -> None:
     assert "starting" in out
     assert "8/8" in out
     assert "2/2" in out
-    assert "12,000 pages/s, 2.3 MiB saved" in out
+    assert "12,000 pages/s, 2.1 MiB saved" in out
 
 
 def test_quiet() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.content import page_bytes
 from cluster.digest import Contents
 from cluster.fabric import InlineFabric
+from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.machine import Machine
 from cluster.migration.pages import PG_LRU, USED
 from cluster.migration.spec import CompactionSpec
@@ -179,6 +180,9 @@ class Workload:
     def check(self) -> None:
         """Conservation: frames, map counts, contents."""
         nodes = self.machine.dump()
+        kinds = [node["mapping"] & PAGE_MAPPING_FLAGS for node in nodes]
+        ksm = [int(np.count_nonzero(kind == PAGE_MAPPING_KSM)) for kind in kinds]
+        assert self.machine.collect()["ksm_frames"].tolist() == ksm
         mapped = np.concatenate([node["pte"][node["pte"] >= 0] for node in nodes])
         for number, node in enumerate(nodes):
             assert len(node["frames"]) + node["free"] == self._frames(number)
