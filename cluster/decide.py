@@ -30,6 +30,7 @@ def decide(trees: Trees, window: Window) -> None:
     else:
         if window.first:
             shape.start_pass()
+            trees.drop_gone(window.pass_number)
         trees.follow(shape)
         also = np.concatenate([also, trees.unstable.digest])
         # Searches of all contents walk over the same tree.

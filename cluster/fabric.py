@@ -77,7 +77,8 @@ class Exchange:
     def ask(self, question: Command) -> list[Report]:
         """The answers that there are when all messages have arrived."""
         reports = self._step(question)
-        while self._loud:
+        # Even a quiet message may change an answer.
+        while any(report.sent for report in reports):
             reports = self._step(question)
         return reports
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 RMAP_ITEM_SIZE = 64  #: bytes, sizeof(struct ksm_rmap_item)
 
 UINT_MAX = 2**32 - 1
-INT_MAX = 2**31 - 1
+INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 ULONG_MAX = 2**64 - 1
 
 
@@ -50,10 +50,22 @@ class Counters:
 
 def parse_number(text: str, low: int, high: int) -> int | None:
     """A decimal number as the kernel's kstrto* functions read it; None where they fail."""
-    if not re.fullmatch(r"\+?[0-9]{1,20}", text):
+    value = _decimal(text)
+    return value if value is not None and not text.startswith("-") and low <= value <= high else None
+
+
+def overflows(text: str, low: int, high: int) -> bool:
+    """Whether they fail with ERANGE: a number, but none that the type from low to high can hold."""
+    value = _decimal(text)
+    return value is not None and (low < 0 or not text.startswith("-")) and not low <= value <= high
+
+
+def _decimal(text: str) -> int | None:
+    """The number; one beyond every type is cut off behind 21 digits."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
         return None
-    value = int(text)
-    return value if low <= value <= high else None
+    value = int(text.lstrip("+-0")[:21] or "0")
+    return -value if text.startswith("-") else value
 
 
 def parse_bool(text: str) -> int | None:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from cluster.content import PAGE_SIZE
 from cluster.knobs import (
     INT_MAX,
+    INT_MIN,
     RMAP_ITEM_SIZE,
     UINT_MAX,
     ULONG_MAX,
     Counters,
     Knobs,
+    overflows,
     parse_bool,
     parse_number,
 )
@@ -35,6 +37,8 @@ _RANGES = {
 _DRIVERS = ("pages_to_scan", "sleep_millisecs")
 #: knobs that cannot change while there are stable nodes
 _NEEDS_EMPTY_TREES = ("merge_across_nodes", "max_page_sharing")
+#: what those are read into, as they tell of numbers too large for it; others say EINVAL whatever is wrong
+_TYPES = {"merge_across_nodes": (0, ULONG_MAX), "max_page_sharing": (INT_MIN, INT_MAX)}
 
 
 class Sysfs:
@@ -88,7 +92,7 @@ class Sysfs:
             return "ENOENT"
         value = _parse(name, text)
         if value is None:
-            return "EINVAL"
+            return "ERANGE" if name in _TYPES and overflows(text, *_TYPES[name]) else "EINVAL"
         if name in _NEEDS_EMPTY_TREES and value != getattr(self._knobs, name) and self._trees_in_use(count):
             return "EBUSY"
         setattr(self._knobs, name, value)

@@ -252,6 +252,11 @@ class Trees:
             if key not in waiting:
                 shape.take(key)
 
+    def drop_gone(self, pass_number: int) -> None:
+        """At the start of a pass, with a shape: what changed or went in an earlier one is in no tree."""
+        dirty = self.unstable["dirty"]
+        self.unstable.remove(np.flatnonzero((dirty != 0) & (dirty < pass_number)))
+
     def drop_stale_migrating(self) -> None:
         """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
         rows = np.flatnonzero(self.migrating["dead"])
