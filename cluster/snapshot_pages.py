@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.words import I64, U64
 
 
@@ -18,12 +21,23 @@ class SnapshotMapping:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SnapshotMoment:
+    """The pages of a captured process at one moment, ascending by vpn."""
+
+    #: int64[n], uint64[n]; content 0 is a page of zeros.
+    vpn: I64
+    content: U64
+    #: bool[n]: the content was found in no other captured process, at any moment.
+    own: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SnapshotProcess:
-    """One captured process: its VMAs, and for each moment its pages as vpn int64[n], content uint64[n]."""
+    """One captured process: its VMAs, and its pages at each moment."""
 
     name: str
     mappings: tuple[SnapshotMapping, ...]
-    moments: tuple[tuple[I64, U64], ...]
+    moments: tuple[SnapshotMoment, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

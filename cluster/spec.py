@@ -70,6 +70,15 @@ class Rewrite(StrEnum):
     REDRAW = "redraw"
 
 
+class Clones(StrEnum):
+    """What further processes of a snapshot hold, beyond those captured."""
+
+    #: Contents found in one captured process alone are each clone's own.
+    DISTINCT = "distinct"
+    #: Exact copies.
+    IDENTICAL = "identical"
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
     """A placement policy and the nodes that it names (none for `local`)."""
@@ -130,6 +139,7 @@ class ProcessSpec:
     snapshot: str | None = None
     #: Simulated seconds between two moments of the snapshot; None: as captured.
     replay_interval: float | None = None
+    clones: Clones = Clones.DISTINCT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

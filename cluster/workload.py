@@ -16,8 +16,9 @@ from blake3 import blake3
 from cluster.commands import Populate, Tick
 from cluster.content import mix
 from cluster.faults import Faults
-from cluster.snapshot_pages import SnapshotPages, SnapshotProcess
+from cluster.snapshot_pages import SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec import (
+    Clones,
     ContentModel,
     Law,
     ProcessSpec,
@@ -72,6 +73,9 @@ class Replay:
     """A captured process that is replayed: its VMAs, and the next moment to apply."""
 
     process: SnapshotProcess
+    kind: ProcessSpec
+    #: Index of the process in its kind.
+    number: int
     mm: Mm
     times: tuple[float, ...]
     next: int = 1
@@ -142,7 +146,7 @@ class Workload:
         times = self._snapshots[spec.snapshot].moments
         if spec.replay_interval is not None:
             times = tuple(i * spec.replay_interval for i in range(len(times)))
-        self._replays.append(Replay(process, mm, times))
+        self._replays.append(Replay(process, spec, number, mm, times))
 
     def _fill(self, region: Region) -> None:
         if region.spec.model is ContentModel.UNTOUCHED:
@@ -227,19 +231,30 @@ class Workload:
 
     def _apply(self, replay: Replay, moment: int) -> None:
         """Writes what is new since the moment before, and drops the pages that went."""
-        vpns, content = replay.process.moments[moment]
-        spaces = self._n.spaces
+        now, spaces = replay.process.moments[moment], self._n.spaces
+        vpns, content, held = now.vpn, now.content, self._held(replay, now)
         if moment == 0:
-            self._faults.write(spaces.slots(replay.mm, vpns), content)
+            self._faults.write(spaces.slots(replay.mm, vpns), held)
             self._n.counters["pages_written"] -= len(vpns)
             return
-        old_vpns, old = replay.process.moments[moment - 1]
+        before = replay.process.moments[moment - 1]
+        old_vpns, old = before.vpn, before.content
         at = np.minimum(np.searchsorted(old_vpns, vpns), max(len(old_vpns) - 1, 0))
         same = (
             (old_vpns[at] == vpns) & (old[at] == content) if len(old_vpns) else np.zeros(len(vpns), np.bool_)
         )
-        self._faults.write(spaces.slots(replay.mm, vpns[~same]), content[~same])
+        self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
+
+    def _held(self, replay: Replay, moment: SnapshotMoment) -> U64:
+        """The contents that this clone of the captured process holds then, with ids of its own for its own.
+
+        The first clone has them too: as no other process holds those contents, nothing else changes.
+        """
+        if replay.kind.clones is Clones.IDENTICAL:
+            return moment.content
+        own = content_ids("clone", self._spec.seed, replay.kind.name, replay.number, number=moment.content)
+        return np.where(moment.own, own, moment.content)
 
 
 def seconds_on(writes: WriteSpec, start: float, stop: float) -> float:

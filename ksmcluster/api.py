@@ -48,9 +48,9 @@ def simulate(
             progress(event)
 
     from actors.engine import run_passes
-    from ksmcluster.snapshot_pages import load_pages
+    from ksmcluster.snapshot_pages import load_pages, notes
 
-    snapshots = {path: load_pages(path) for process in spec.processes if (path := process.snapshot)}
+    snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
     try:
         passes = list(
             run_passes(
@@ -72,7 +72,7 @@ def simulate(
         start_seconds=began - start,
         migration_actors=migration_actors if engine == "ray" else None,
     )
-    return Result.of(scenario, passes, timing)
+    return Result.of(scenario, passes, timing, tuple(notes(spec, snapshots)))
 
 
 def compact(

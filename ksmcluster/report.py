@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -47,6 +48,7 @@ def report(result: Result, *, plain: bool = False) -> RenderableType:
     """The summary; `plain` draws with ASCII."""
     sections = {
         "Memory": _memory(result, plain),
+        **_notes(result),
         "Pass by pass": _passes(result, plain),
         "Counters of the kernel": _counters(result),
         "Across the nodes": _nodes(result, plain),
@@ -90,6 +92,12 @@ def _memory(result: Result, plain: bool) -> Table:
         percent = f"{share:.1%}".replace("%", " %")
         grid.add_row(f"  {name}", text.size(count), percent, Text(text.bar(share, 32, plain=plain), style))
     return grid
+
+
+def _notes(result: Result) -> dict[str, RenderableType]:
+    """What to know when reading the numbers, if there is anything."""
+    notes = [Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]]
+    return {"Notes": Group(*notes)} if notes else {}
 
 
 def _passes(result: Result, plain: bool) -> Table:

@@ -102,13 +102,16 @@ class Result:
     relocated: tuple[Relocated, ...] = ()
 
     @classmethod
-    def of(cls, config: Scenario, passes: Sequence[PassResult], timing: Timing) -> Result:
-        """Put together what the passes left behind."""
+    def of(
+        cls, config: Scenario, passes: Sequence[PassResult], timing: Timing, notes: Sequence[str] = ()
+    ) -> Result:
+        """Put together what the passes left behind. `notes`: what to know when reading it, a line each."""
         table = _table(passes)
         if config.migration is not None:
             table |= pass_compaction.columns(config.migration, passes)
         relocated = tuple(done for result in passes for done in result.relocated)
-        return cls(config, table, _summary(config, passes, table, timing), relocated)
+        summary = _summary(config, passes, table, timing)
+        return cls(config, table, summary | {"notes": list(notes)}, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """A statistic as int64[passes, nodes]."""

@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 
 import numpy as np
 
-from cluster.snapshot_pages import SnapshotMapping, SnapshotPages, SnapshotProcess
-from ksmcluster.snapshot import Snapshot
+from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
+from cluster.spec import Clones, SimulationSpec
+from cluster.words import I64, U64
+from ksmcluster import snapshot
+
+#: A process's pages at each moment: vpn int64[n], content uint64[n].
+Moments = tuple[tuple[I64, U64], ...]
 
 
-def load_pages(path: Path | str) -> SnapshotPages:
-    """All mergeable pages of a snapshot, 16 bytes a page and moment.
+def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
+    """All mergeable pages of the snapshots of a scenario, by path; 17 bytes a page and moment.
 
-    Raises UserError if the file is no snapshot.
+    Raises UserError if a file is no snapshot.
     """
-    with Snapshot.open(path) as snapshot:
-        moments = range(len(snapshot.moments))
-        processes = []
-        for index, process in enumerate(snapshot.processes):
-            pages = tuple(snapshot.pages(index, moment) for moment in moments)
-            processes.append(
-                SnapshotProcess(
-                    name=process.name,
-                    # Pages that KSM would pass over are not loaded, so whatever is may be merged.
-                    mappings=tuple(
-                        SnapshotMapping(m.name, m.start_vpn, m.pages, mergeable=True)
-                        for m in process.mappings
-                    ),
-                    moments=tuple((vpn.astype(np.int64), content) for vpn, content in pages),
-                )
+    with ExitStack() as stack:
+        opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
+        read = {
+            path: [_moments(found, index) for index in range(len(found.processes))]
+            for path, found in opened.items()
+        }
+    common = _common([moments for processes in read.values() for moments in processes])
+    return {
+        path: SnapshotPages(
+            tuple(_process(*pair, common) for pair in zip(found.processes, read[path], strict=True)),
+            found.moments,
+        )
+        for path, found in opened.items()
+    }
+
+
+def notes(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[str]:
+    """What a reader of the result has to know of the snapshots, a line each."""
+    for kind in spec.processes:
+        if kind.snapshot is None:
+            continue
+        captured = len(snapshots[kind.snapshot].processes)
+        if captured == 1 < kind.count and kind.clones is Clones.DISTINCT:
+            yield (
+                f"{kind.name}: {kind.count:,} clones of one process, so what they share is unknown: this "
+                'saving is a lower bound, and that with clones = "identical" an upper one'
             )
-        return SnapshotPages(tuple(processes), snapshot.moments)
+
+
+def _moments(found: snapshot.Snapshot, index: int) -> Moments:
+    pages = (found.pages(index, moment) for moment in range(len(found.moments)))
+    return tuple((vpn.astype(np.int64), content) for vpn, content in pages)
+
+
+def _common(processes: list[Moments]) -> U64:
+    """Contents that two or more of the processes hold, at whatever moments, and zeros; ascending."""
+    held = [np.unique(np.concatenate([content for _, content in moments])) for moments in processes]
+    contents, holders = np.unique(np.concatenate([*held, np.zeros(1, np.uint64)]), return_counts=True)
+    common: U64 = contents[(holders > 1) | (contents == 0)]
+    return common
+
+
+def _process(process: snapshot.SnapshotProcess, moments: Moments, common: U64) -> SnapshotProcess:
+    return SnapshotProcess(
+        name=process.name,
+        # Pages that KSM would pass over are not loaded, so whatever is may be merged.
+        mappings=tuple(
+            SnapshotMapping(m.name, m.start_vpn, m.pages, mergeable=True) for m in process.mappings
+        ),
+        moments=tuple(SnapshotMoment(vpn, content, ~np.isin(content, common)) for vpn, content in moments),
+    )

@@ -63,6 +63,7 @@ def _process(process: Process, nodes: int) -> spec.ProcessSpec:
         policy=_policy(process.policy, nodes),
         snapshot=process.snapshot,
         replay_interval=process.replay_interval,
+        clones=spec.Clones(process.clones or spec.Clones.DISTINCT),
     )
 
 

@@ -161,6 +161,12 @@ class Process(Table):
         "Time between two moments of the snapshot; by default that of the capture.",
         "s of simulated time",
     )
+    clones: Literal["distinct", "identical"] | None = key(
+        None,
+        "Processes beyond those captured. `distinct`, the default: they share zeros and what was found in "
+        "two or more captured processes, and have contents of their own for all else. `identical`: exact "
+        "copies.",
+    )
     region: Annotated[tuple[Region, ...], Field(strict=False)] = key((), "Memory of each process.")
 
     @field_validator("snapshot")
@@ -186,11 +192,15 @@ class Process(Table):
             problems.append(("region", "cannot be given together with snapshot, which has the regions"))
         if self.snapshot is None and self.replay_interval is not None:
             problems.append(("replay_interval", "has no meaning without snapshot"))
+        if self.snapshot is None and self.clones is not None:
+            problems.append(("clones", "has no meaning without snapshot"))
         problems += [
             (f"region[{i}].name", text) for i, text in repeated([region.name for region in self.region])
         ]
         if problems:
             raise refusal(problems)
+        if self.snapshot is not None and self.clones is None:
+            self.clones = "distinct"
         return self
 
     def total(self, nodes: int) -> int:

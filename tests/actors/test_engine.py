@@ -20,6 +20,7 @@ from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.node import Report
 from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.simulation import Simulation
+from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec import (
     ContentModel,
     KsmSpec,
@@ -75,6 +76,22 @@ def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, 
     assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
     for packed in (1, 2, 5):
         assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+
+
+def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
+    pages = np.arange(30)
+    moments = tuple(
+        SnapshotMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
+        for n in (0, 1)
+    )
+    process = SnapshotProcess("captured", (SnapshotMapping("", 0, 30, mergeable=True),), moments)
+    snapshots = {"s": SnapshotPages((process,), (0.0, 1e-6))}
+    spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s"),))
+    inline = list(run_passes(spec, engine="inline", snapshots=snapshots))
+    assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30
+    for packed in (1, 2):
+        options = {"address": ray_cluster, "nodes_per_actor": packed}
+        assert same(inline, list(run_passes(spec, snapshots=snapshots, **options)))
 
 
 MIGRATION = CompactionSpec(

@@ -28,7 +28,7 @@ def simulated(snapshot: Path, processes: int, passes: int = 3, **replay: float) 
         processes=(ProcessSpec("captured", processes, (), snapshot=str(snapshot), **replay),),
         passes=passes,
     )
-    return list(run_passes(spec, engine="inline", snapshots={str(snapshot): load_pages(snapshot)}))
+    return list(run_passes(spec, engine="inline", snapshots=load_pages([str(snapshot)])))
 
 
 def total(result: PassResult, name: str) -> int:

@@ -375,6 +375,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].region[1]={name='r', size='4KiB', model='zero'}"], '"r" is the name of an earlier one'),
         (["process[0].per_node=1"], "process[0].per_node: cannot be given together with count"),
         (["process[0].replay_interval=1"], "replay_interval: has no meaning without snapshot"),
+        (["process[0].clones='identical'"], "clones: has no meaning without snapshot"),
         (["process[0].snapshot=gone.parquet"], "process[0].snapshot: there is no file /"),
         (["process[0].policy=bind"], 'process[0].policy.nodes: is missing; kind = "bind" needs it'),
         (["process[0].policy={kind='bind', nodes=[2]}"], "policy.nodes: there is no node 2; the last is 1"),
@@ -418,6 +419,9 @@ def test_a_snapshot_takes_the_place_of_regions(tmp_path: Path) -> None:
     assert process == spec.ProcessSpec(
         "app", 2, (), snapshot=str(tmp_path / "app.parquet"), replay_interval=2.0
     )
+    assert load(tmp_path / "scenario.toml").process[0].clones == "distinct"
+    identical = load(tmp_path / "scenario.toml", Overrides(settings=("process[0].clones=identical",)))
+    assert to_spec(identical).processes[0].clones is spec.Clones.IDENTICAL
     text = message(tmp_path / "scenario.toml", pages_per_node=5)
     assert text == "--pages-per-node: the scenario has no regions to scale, only snapshots"
 
