@@ -11,6 +11,7 @@ from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPage
 from cluster.spec import Clones, SimulationSpec
 from cluster.words import I64, U64
 from ksmcluster import snapshot
+from ksmcluster.errors import UserError
 
 #: A process's pages at each moment: vpn int64[n], content uint64[n].
 Moments = tuple[tuple[I64, U64], ...]
@@ -19,10 +20,11 @@ Moments = tuple[tuple[I64, U64], ...]
 def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
     """All mergeable pages of the snapshots of a scenario, by path; 17 bytes a page and moment.
 
-    Raises UserError if a file is no snapshot.
+    Raises UserError if a file is no snapshot, or their digests have different keys.
     """
     with ExitStack() as stack:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
+        _check_keys(opened)
         read = {
             path: [_moments(found, index) for index in range(len(found.processes))]
             for path, found in opened.items()
@@ -43,10 +45,22 @@ def notes(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Itera
         if kind.snapshot is None:
             continue
         captured = len(snapshots[kind.snapshot].processes)
-        if captured == 1 < kind.count and kind.clones is Clones.DISTINCT:
+        clones = sum(other.count for other in spec.processes if other.snapshot == kind.snapshot)
+        if captured == 1 < clones and kind.clones is Clones.DISTINCT:
             yield (
-                f"{kind.name}: {kind.count:,} clones of one process, so what they share is unknown: this "
+                f"{kind.name}: {clones:,} clones of one process, so what they share is unknown: this "
                 'saving is a lower bound, and that with clones = "identical" an upper one'
+            )
+
+
+def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
+    """Pages whose digests have different keys would never be equal, whatever they held."""
+    paths = list(opened)
+    for path in paths[1:]:
+        if not opened[path].comparable(opened[paths[0]]):
+            raise UserError(
+                f"{path} and {paths[0]} have digests of different keys, so that no page of one would merge "
+                "with one of the other: capture them together, or both with the same --key-file"
             )
 
 

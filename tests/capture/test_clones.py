@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ksmcluster
+from ksmcluster.errors import UserError
 from ksmcluster.results import Result
 from ksmcluster.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from tests.capture.conftest import Run
@@ -73,6 +74,12 @@ def test_clones_of_two_kinds_are_distinct_as_well(run: Run, tmp_path: Path) -> N
     two = captured(run, tmp_path / "two", "sa", "sb")
     kind = {"count": 2, "snapshot": two}
     assert merged(simulated(kind, kind)) == (1, 3, 4)
+    one = {"count": 1, "snapshot": captured(run, tmp_path / "one", "sa")}
+    result = simulated(one, one)
+    assert merged(result) == (0, 0, 4)
+    assert [note.split(",")[0] for note in result.summary["notes"]] == [
+        f"kind{i}: 2 clones of one process" for i in range(2)
+    ]
 
 
 def test_captured_processes_of_all_snapshots_count(run: Run, tmp_path: Path) -> None:
@@ -120,3 +127,25 @@ def test_clones_of_one_process_are_a_lower_bound(run: Run, tmp_path: Path) -> No
         result = simulated(kind)
         assert result.summary["notes"] == []
         assert "Notes" not in str(result)
+
+
+def test_snapshots_of_different_keys_are_refused(run: Run, tmp_path: Path) -> None:
+    keyed = {
+        "a": ("--key-file", tmp_path / "key"),
+        "b": (),
+        "c": (),
+        "d": ("--unkeyed",),
+        "e": ("--unkeyed",),
+    }
+    paths = {name: captured(run, tmp_path / name, "sa", options=key) for name, key in keyed.items()}
+
+    def of(*names: str) -> Result:
+        return simulated(*({"count": 1, "snapshot": paths[name]} for name in names))
+
+    for names in ("ab", "bc", "ad", "aad", "bd"):
+        with pytest.raises(UserError, match=r"different keys.*with the same --key-file") as refused:
+            of(*names)
+        assert paths[names[0]] in str(refused.value)
+        assert paths[names[-1]] in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+    assert merged(of("d", "e")) == (2, 2, 0)
