@@ -89,8 +89,9 @@ def _memory(result: Result, plain: bool) -> Table:
     for name, style in (("before", "blue"), ("after", "blue"), ("saved", "green")):
         count = derived["saved_bytes" if name == "saved" else f"memory_{name}_bytes"]
         share = count / before if before else 0
-        percent = f"{share:.1%}".replace("%", " %")
-        grid.add_row(f"  {name}", text.size(count), percent, Text(text.bar(share, 32, plain=plain), style))
+        grid.add_row(
+            f"  {name}", text.size(count), text.percent(share), Text(text.bar(share, 32, plain=plain), style)
+        )
     return grid
 
 
@@ -102,17 +103,17 @@ def _notes(result: Result) -> dict[str, RenderableType]:
 
 def _passes(result: Result, plain: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("  pass", "shared", "sharing", "unshared", "volatile", "skipped", "saved"):
+    for name in ("  pass", "time", "shared", "sharing", "unshared", "volatile", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped")
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
     columns = [result.by_node(name).sum(axis=1) for name in names]
-    saved = result.summary["by_pass"]["saved_bytes"]
+    saved, took = (result.summary["by_pass"][name] for name in ("saved_bytes", "scan_seconds"))
     before = result.summary["derived"]["memory_before_bytes"] or 1
     for index, count in enumerate(saved):
         numbers = [f"{column[index]:,}" for column in columns]
         picture = Text(text.bar(min(count / before, 1), 10, plain=plain), "green")
-        table.add_row(str(index + 1), *numbers, text.size(count), picture)
+        table.add_row(str(index + 1), text.seconds(took[index]), *numbers, text.size(count), picture)
     return table
 
 
@@ -134,7 +135,7 @@ def _nodes(result: Result, plain: bool) -> RenderableType:
     merged, across = counters["pages_merged"], counters["pages_merged_remote"]
     grid.add_row("  merges", f"{merged:,}, of which {across:,} with a page of another node")
     if derived["ksm_mappings_mean_distance"] is not None:
-        share = f"{derived['ksm_mappings_remote_fraction']:.1%}".replace("%", " %")
+        share = text.percent(derived["ksm_mappings_remote_fraction"])
         distance = derived["ksm_mappings_mean_distance"]
         grid.add_row("  KSM mappings", f"{share} remote, mean distance {distance:.1f} (local: 10)")
     sent = result.summary["by_pass"]["bytes_sent"]
@@ -194,12 +195,26 @@ def _obtained(by_pass: Mapping[str, Any]) -> Table:
     return table
 
 
+def _full_scan(result: Result) -> tuple[str, ...]:
+    """How long the last pass took, with which knobs, and how busy ksmd was; nothing if it did not run."""
+    by_pass = result.summary["by_pass"]
+    took, cpu, pages = (by_pass[name][-1] for name in ("scan_seconds", "ksmd_cpu_seconds", "pages_to_scan"))
+    if not took:
+        return ()
+    knobs = f"pages_to_scan={pages}, sleep_millisecs={result.config.ksm.sleep_millisecs}"
+    skipped = int(result.by_node("pages_skipped")[-1].sum())
+    last = "the last pass" + (f" ({skipped:,} skipped)" if skipped else "")
+    return f"{text.seconds(took)} at {knobs}", f"in {last}, ksmd at {text.percent(cpu / took)} of a CPU"
+
+
 def _time(result: Result) -> Table:
     derived, timing = result.summary["derived"], result.summary["timing"]
     grid = _grid()
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
+    for name, value in zip(("  a full scan", ""), _full_scan(result), strict=False):
+        grid.add_row(name, value)
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")

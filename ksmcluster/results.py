@@ -184,6 +184,8 @@ def _summary(
         "by_pass": {
             "full_scans": [result.full_scans for result in passes],
             "simulated_seconds": [result.simulated_seconds for result in passes],
+            "scan_seconds": np.diff([result.simulated_seconds for result in passes], prepend=0.0).tolist(),
+            "ksmd_cpu_seconds": (by_pass["ksmd_cpu_ns"] / 1e9).tolist(),
             "saved_bytes": saved_bytes(by_pass).tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
             "pages_to_scan": [result.pages_to_scan for result in passes],

@@ -30,6 +30,11 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
+def percent(share: float) -> str:
+    """`62.5 %` for 0.625."""
+    return f"{share:.1%}".replace("%", " %")
+
+
 def counted(number: int, noun: str) -> str:
     """`1 node`, `64 nodes`, `3 passes`."""
     plural = noun + ("es" if noun.endswith("s") else "s")

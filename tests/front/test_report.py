@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
+import ksmcluster
 from cluster.results import ActorsStarting, PassDone, PassStarted
 from ksmcluster import text
 from ksmcluster.config import Overrides, load
@@ -27,6 +29,31 @@ def test_report_tells_of_the_advisor(result: Result) -> None:
     advised = result_of(load("tiny", Overrides(settings=("ksm.advisor_mode=scan-time",))))
     assert "100 in the first pass, 400 in the last (advisor)\n" in str(advised)
     assert "advisor" not in str(result)
+
+
+def test_report_says_how_long_a_full_scan_takes() -> None:
+    settings = ("ksm.pages_to_scan=30", "ksm.sleep_millisecs=50", "ksm.smart_scan=0")
+    result = ksmcluster.simulate(load("tiny", Overrides(passes=2, settings=settings)), engine="inline")
+    by_pass = result.summary["by_pass"]
+    assert by_pass["scan_seconds"][0] == by_pass["simulated_seconds"][0] > 0
+    assert sum(by_pass["scan_seconds"]) == pytest.approx(result.summary["derived"]["simulated_seconds"])
+    assert sum(by_pass["ksmd_cpu_seconds"]) == pytest.approx(result.summary["derived"]["ksmd_cpu_seconds"])
+    took, cpu = (by_pass[name][-1] for name in ("scan_seconds", "ksmd_cpu_seconds"))
+    slept = -(-int(result.by_node("pages_scanned")[-1].sum()) // 30) * 0.05
+    assert took == pytest.approx(slept + cpu)
+    line, under = re.findall(r"  a full scan  +(.*)\n +(.*)\n", str(result))[0]
+    assert line == f"{text.seconds(took)} at pages_to_scan=30, sleep_millisecs=50"
+    assert under == f"in the last pass, ksmd at {text.percent(cpu / took)} of a CPU"
+    assert re.search(rf"\n +2 +{text.seconds(took)} ", str(result))
+
+
+def test_report_says_if_the_last_scan_left_pages_out(result: Result) -> None:
+    assert "in the last pass (42 skipped), ksmd at " in str(result)
+
+
+def test_without_ksmd_there_is_no_full_scan() -> None:
+    idle = ksmcluster.simulate(load("tiny", Overrides(settings=("ksm.run=0",))), engine="inline")
+    assert "full scan  " not in str(idle)
 
 
 def test_report_fits_80_columns_and_has_no_colours_when_piped() -> None:
