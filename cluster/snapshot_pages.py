@@ -46,3 +46,7 @@ class SnapshotPages:
 
     processes: tuple[SnapshotProcess, ...]
     moments: tuple[float, ...]
+
+    def times(self, interval: float | None) -> tuple[float, ...]:
+        """When each moment is replayed, in simulated seconds: as captured, or so far from one to the next."""
+        return self.moments if interval is None else tuple(i * interval for i in range(len(self.moments)))

@@ -143,9 +143,7 @@ class Workload:
         process = self._captured(spec, number)
         for m in process.mappings:
             self._map(mm, m.start, m.pages, m.mergeable, None, spec)
-        times = self._snapshots[spec.snapshot].moments
-        if spec.replay_interval is not None:
-            times = tuple(i * spec.replay_interval for i in range(len(times)))
+        times = self._snapshots[spec.snapshot].times(spec.replay_interval)
         self._replays.append(Replay(process, spec, number, mm, times))
 
     def _fill(self, region: Region) -> None:

@@ -72,7 +72,8 @@ def simulate(
         start_seconds=began - start,
         migration_actors=migration_actors if engine == "ray" else None,
     )
-    return Result.of(scenario, passes, timing, tuple(notes(spec, snapshots)))
+    reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
+    return Result.of(scenario, passes, timing, reading)
 
 
 def compact(

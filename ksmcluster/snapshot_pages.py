@@ -10,7 +10,7 @@ import numpy as np
 from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec import Clones, SimulationSpec
 from cluster.words import I64, U64
-from ksmcluster import snapshot
+from ksmcluster import snapshot, text
 from ksmcluster.errors import UserError
 
 #: A process's pages at each moment: vpn int64[n], content uint64[n].
@@ -39,7 +39,9 @@ def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
     }
 
 
-def notes(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[str]:
+def notes(
+    spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages], simulated_seconds: float
+) -> Iterator[str]:
     """What a reader of the result has to know of the snapshots, a line each."""
     for kind in spec.processes:
         if kind.snapshot is None:
@@ -50,6 +52,12 @@ def notes(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Itera
             yield (
                 f"{kind.name}: {clones:,} clones of one process, so what they share is unknown: this "
                 'saving is a lower bound, and that with clones = "identical" an upper one'
+            )
+        times = snapshots[kind.snapshot].times(kind.replay_interval)
+        if len(times) > 1 and times[-1] < simulated_seconds:
+            yield (
+                f"{kind.name}: {len(times):,} moments end at {text.seconds(times[-1])} of "
+                f"{text.seconds(simulated_seconds)} simulated; then memory stands still"
             )
 
 

@@ -1,4 +1,4 @@
-"""More processes than were captured: what the clones share, and what they have of their own."""
+"""Snapshots in scenarios: clones of what was captured, keys, moments."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def captured(run: Run, output: Path, *memories: str, options: tuple[object, ...]
         image.write_bytes(b"".join((bytes(1) if page == "0" else page.encode()) * PAGE for page in memory))
         arguments += ["--image", image]
     assert run(*arguments, "--output", output, "--quiet", *options).exit_code == 0
+    return str(output)
+
+
+def of_moments(output: Path, times: tuple[float, ...], held: tuple[tuple[str, ...], ...]) -> str:
+    """A snapshot with what each process holds at each moment, a letter for the content of a page."""
+    rows = {
+        (moment, process): {vpn: (letter.encode() * 16, MERGEABLE) for vpn, letter in enumerate(pages)}
+        for moment, memories in enumerate(held)
+        for process, pages in enumerate(memories)
+    }
+    process = SnapshotProcess(None, "image", "image", (Mapping(0, len(held[0][0]), "rw-p", "", True),))
+    write(output, rows, replace(metadata(times), processes=(process,) * len(held[0])))
     return str(output)
 
 
@@ -90,18 +102,12 @@ def test_captured_processes_of_all_snapshots_count(run: Run, tmp_path: Path) -> 
 
 def test_what_is_common_is_so_at_all_moments(tmp_path: Path) -> None:
     """The content m goes from the first process to the second; p is the first one's, and moves in it."""
-    held = {(0, 0): "mpq", (0, 1): "xyz", (1, 0): "pqp", (1, 1): "mmx"}
-    rows = {
-        at: {vpn: (letter.encode() * 16, MERGEABLE) for vpn, letter in enumerate(pages)}
-        for at, pages in held.items()
-    }
-    processes = (SnapshotProcess(None, "image", "image", (Mapping(0, 3, "rw-p", "", True),)),) * 2
-    write(tmp_path / "s", rows, replace(metadata((0.0, 1e-3)), processes=processes))
-    result = simulated({"count": 4, "snapshot": str(tmp_path / "s")}, passes=4)
+    path = of_moments(tmp_path / "s", (0.0, 1e-3), (("mpq", "xyz"), ("pqp", "mmx")))
+    result = simulated({"count": 4, "snapshot": path}, passes=4)
     # At last: m four times; p twice in each of two clones; q and x, once in each, belong to one alone.
     assert merged(result) == (3, 3 + 2, 4)
     assert result.summary["counters"]["pages_written"] == 4 * 3
-    first = simulated({"count": 4, "snapshot": str(tmp_path / "s"), "replay_interval": 1e9})
+    first = simulated({"count": 4, "snapshot": path, "replay_interval": 1e9})
     assert merged(first) == (1, 1, 10)
 
 
@@ -149,3 +155,20 @@ def test_snapshots_of_different_keys_are_refused(run: Run, tmp_path: Path) -> No
         assert paths[names[-1]] in str(refused.value)
         assert len(str(refused.value).splitlines()) == 1
     assert merged(of("d", "e")) == (2, 2, 0)
+
+
+def test_memory_stands_still_after_the_last_moment(tmp_path: Path) -> None:
+    """A pass sleeps twice for 1 s."""
+    slow = {"pages_to_scan": 1, "sleep_millisecs": 1000}
+    path = of_moments(tmp_path / "s", (0.0, 2.25), (("ab",), ("ac",)))
+    kind = {"count": 1, "snapshot": path}
+    result = simulated(kind, passes=4, **slow)
+    assert result.by_node("pages_written").sum(axis=1).tolist() == [0, 0, 1, 0]
+    note = "kind0: 2 moments end at 2.2 s of 8.0 s simulated; then memory stands still"
+    assert result.summary["notes"] == [note]
+    assert f"\nNotes\n  {note}\n" in str(result)
+
+    assert simulated(kind, passes=1, **slow).summary["notes"] == []
+    assert simulated(kind | {"replay_interval": 9.0}, passes=4, **slow).summary["notes"] == []
+    still = of_moments(tmp_path / "still", (0.0,), (("ab",),))
+    assert simulated({"count": 1, "snapshot": still}, passes=4, **slow).summary["notes"] == []
