@@ -68,7 +68,7 @@ class Summary:
     ended: tuple[int, ...]
     """PIDs of processes that ended during the capture; their last moments may lack pages."""
     memory_bytes: int
-    """Bytes of all captured pages."""
+    """Bytes of the captured pages of one moment, the one that has most."""
     file_bytes: int
     seconds: float
 
@@ -134,7 +134,7 @@ class Session:
                 for source in self._sources
                 if isinstance(source, ProcessSource) and source.has_ended()
             ),
-            memory_bytes=PAGE_SIZE * sum(moment.pages for moment in moments),
+            memory_bytes=PAGE_SIZE * max(moment.pages for moment in moments),
             file_bytes=size,
             seconds=time.monotonic() - begin,
         )

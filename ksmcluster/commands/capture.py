@@ -153,9 +153,10 @@ def _print_summary(summary: Summary, output: Path) -> None:
         table.add_row(f"{moment.seconds:.1f}", *(f"{count:,}" for count in counts), _size(saved))
     console = Console()
     console.print(table)
+    several = f"{len(summary.moments):,} moments of up to " if len(summary.moments) > 1 else ""
     notes = [
         f"{summary.processes} {'process' if summary.processes == 1 else 'processes'}",
-        f"{_size(summary.memory_bytes)} of memory in {summary.seconds:.1f} s",
+        f"{several}{_size(summary.memory_bytes)} of memory in {summary.seconds:.1f} s",
         f"{_size(summary.file_bytes)} in {output}",
     ]
     if summary.vanished_pages:

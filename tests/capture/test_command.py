@@ -168,6 +168,16 @@ def test_summary_for_people(image: Path, run: Any, tmp_path: Path) -> None:
     assert run("--image", image, "--output", tmp_path / "s", "--quiet").output == ""
 
 
+def test_summary_says_what_one_moment_has(child: Any, run: Any, summary: Any, tmp_path: Path) -> None:
+    arguments = ("--pid", child.pid, "--output", tmp_path / "s", "--interval", 0, "--count", 3)
+    found = summary(*arguments)
+    pages = [moment["pages"] for moment in found["moments"]]
+    assert len(pages) == 3
+    assert found["memory_bytes"] == max(pages) * PAGE
+    last = run(*arguments).stdout.splitlines()[-1]
+    assert last.startswith(f"1 process, 3 moments of up to {max(pages) * PAGE / 2**20:.1f} MiB of memory in ")
+
+
 def random_image(path: Path) -> Path:
     """Enough distinct pages for a snapshot of more than 8 KiB."""
     path.write_bytes(os.urandom(1024 * PAGE))
