@@ -92,6 +92,9 @@ def _memory(result: Result, plain: bool) -> Table:
         grid.add_row(
             f"  {name}", text.size(count), text.percent(share), Text(text.bar(share, 32, plain=plain), style)
         )
+    if (profit := derived["general_profit_bytes"]) < 0:
+        # What ksmd keeps of each page takes more than is saved.
+        grid.add_row("  general_profit", text.size(profit), "", Text("KSM costs memory here", "yellow"))
     return grid
 
 

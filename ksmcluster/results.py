@@ -38,7 +38,8 @@ DERIVED = (
     Statistic(
         "general_profit_bytes",
         "bytes",
-        "pages_sharing + ksm_zero_pages, less 64 bytes for each of rmap_items, as the kernel has it",
+        "pages_sharing + ksm_zero_pages, less 64 bytes for each of rmap_items, as the kernel has it; "
+        "below 0, KSM costs more memory than it saves",
     ),
     Statistic("ksm_mappings_remote_fraction", "", "ksm_mappings_remote / ksm_mappings; null without any"),
     Statistic(
@@ -89,7 +90,7 @@ class Result:
     >>> result = ksmcluster.simulate("tiny", engine="inline")
     >>> print(result)
     >>> result.summary["derived"]["saved_bytes"]
-    >>> result.passes.to_arrow().to_pandas()
+    >>> result.passes.to_arrow().to_pandas()  # with pandas, which does not come along
     """
 
     #: What was simulated, defaults and changes included.

@@ -51,6 +51,19 @@ def test_report_says_if_the_last_scan_left_pages_out(result: Result) -> None:
     assert "in the last pass (42 skipped), ksmd at " in str(result)
 
 
+def test_report_says_if_ksm_costs_memory(result: Result) -> None:
+    """Pages that differ: nothing is saved, and ksmd keeps 64 bytes for each of 4096."""
+    region = {"name": "state", "size": "16MiB", "model": "unique"}
+    scenario = {
+        "machine": {"nodes": 1, "memory_per_node": "20MiB"},
+        "process": [{"name": "all", "count": 1, "region": [region]}],
+    }
+    different = ksmcluster.simulate(scenario, engine="inline")
+    assert different.summary["derived"]["general_profit_bytes"] == -64 * 4096
+    assert re.search(r"\n  general_profit  +-256.0 KiB  +KSM costs memory here\n", str(different))
+    assert "KSM costs" not in str(result)
+
+
 def test_without_ksmd_there_is_no_full_scan() -> None:
     idle = ksmcluster.simulate(load("tiny", Overrides(settings=("ksm.run=0",))), engine="inline")
     assert "full scan  " not in str(idle)
