@@ -58,6 +58,10 @@ class ForgetItems(NamedTuple):
     """The trees lose all rmap_items."""
 
 
+class TellUnmapped(NamedTuple):
+    """Before RemoveStable: tell the trees of KSM frames that only the swap cache refers to."""
+
+
 class RemoveStable(NamedTuple):
     """Remove stable nodes that nobody maps, and report whether there are others."""
 
@@ -235,6 +239,7 @@ Command = (
     | SetKnobs
     | UnmergeAll
     | ForgetItems
+    | TellUnmapped
     | Compaction
     | Relocation
     | Question

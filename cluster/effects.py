@@ -67,6 +67,10 @@ class Effects:
         """Stable nodes whose frames have migrated are not in their old trees any more."""
         self._to_all(Kind.UNLINKED, frames)
 
+    def orphan(self, frames: I64) -> None:
+        """Stable nodes are gone whose frames are still in swap caches."""
+        self._to_all(Kind.ORPHANED, frames)
+
     def _to_all(self, kind: Kind, frames: I64) -> None:
         nodes = self._n.nodes
         self._n.out.send(kind, np.repeat(np.arange(nodes), len(frames)), np.tile(frames, nodes))

@@ -46,6 +46,8 @@ QUIET = frozenset(
         Kind.UNLINKED,
         Kind.LANDED,
         Kind.MAPPED,
+        Kind.UNMAPPED,
+        Kind.ORPHANED,
     }
 )
 

@@ -198,6 +198,18 @@ class Faults:
         digests = n.frames.content[pfn_of(words)]
         n.send_to_trees(Kind.STALE, n.home_of_frames(digests, words), words, digests, words)
 
+    def tell_cached(self) -> None:
+        """Asks the nodes of KSM frames in the swap cache whether somebody maps them."""
+        cached = self._n.swap.cached
+        frames = cached[(cached >= 0) & is_ksm_word(cached)]
+        self._n.out.send(Kind.CACHED, node_of_frame(frames), frames)
+
+    def on_cached(self, frames: I64) -> None:
+        n = self._n
+        frames = frames[n.frames.mapcount[pfn_of(frames)] == 0]
+        digests = n.frames.content[pfn_of(frames)]
+        n.send_to_trees(Kind.UNMAPPED, n.home_of_frames(digests, frames), frames, digests, frames)
+
     def on_set_content(self, frames: I64, ids: U64) -> None:
         n = self._n
         n.frames.write(pfn_of(frames), ids, n.contents.digests(ids))

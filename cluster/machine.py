@@ -155,6 +155,7 @@ class Machine:
 
     def remove_stable(self) -> bool:
         """Removes stable nodes that nobody maps; returns whether there are none left."""
+        self._exchange.run(c.TellUnmapped())
         reports = self._exchange.run(c.RemoveStable())
         return not any(report.answer["left"] for report in reports)
 

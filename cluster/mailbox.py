@@ -110,6 +110,12 @@ class Kind(IntEnum):
     HELD = 41
     #: A node maps this frame of another one: frame, node, how often.
     MAPPED = 42
+    #: The swap cache has this KSM frame: does anybody map it: frame.
+    CACHED = 43
+    #: Nobody does: digest, frame.
+    UNMAPPED = 44
+    #: Its stable node was removed all the same: frame.
+    ORPHANED = 45
 
 
 #: What one node sends another, or all that it gets: columns by kind.

@@ -115,8 +115,11 @@ class Node:
             Kind.MIGRATING: trees.on_migrating,
             Kind.UNLINKED: self.state.on_unlinked,
             Kind.LANDED: self.state.on_landed,
+            Kind.CACHED: faults.on_cached,
+            Kind.UNMAPPED: trees.on_unmapped,
+            Kind.ORPHANED: self.state.on_orphaned,
         }
-        self._merger = merger
+        self._merger, self._faults = merger, faults
         self._relocation: NodeRelocation | None = None
         self._compaction: NodeCompaction | None = None
         if spec.migration is not None:
@@ -169,7 +172,7 @@ class Node:
                 self.scanner.scan(window)
             case c.Decide(window):
                 decide(self.trees, window)
-            case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems():
+            case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems() | c.TellUnmapped():
                 self._set(command)
             case c.BeginCompaction() | c.EndCompaction():
                 return self._compact(command)
@@ -203,7 +206,7 @@ class Node:
                 return {"frames": self.relocation.moved_in}
         return {}
 
-    def _set(self, command: c.SetKnobs | c.UnmergeAll | c.ForgetItems) -> None:
+    def _set(self, command: c.SetKnobs | c.UnmergeAll | c.ForgetItems | c.TellUnmapped) -> None:
         """What is written to /sys/kernel/mm/ksm."""
         match command:
             case c.SetKnobs(knobs):
@@ -212,6 +215,8 @@ class Node:
                 self.processes.unmerge_all()
             case c.ForgetItems():
                 self.trees.forget_items()
+            case c.TellUnmapped():
+                self._faults.tell_cached()
 
     def _answer(self, question: c.Question) -> dict[str, Any]:
         match question:

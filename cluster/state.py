@@ -230,6 +230,11 @@ class NodeState:
         for frame in frames.tolist():
             self.strays.pop(frame, None)
 
+    def on_orphaned(self, frames: I64) -> None:
+        """The stable nodes of these frames, which only swap caches refer to, are gone."""
+        cached = self.swap.cached
+        self.orphans.update(cached[np.isin(cached, frames)].tolist())
+
     def away(self, frames: I64) -> Bool:
         """Whether frames that this node's trees have are on other nodes by now."""
         if self.knobs.merge_across_nodes:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from cluster.shape import Shape
 
 
+#: In place of 1 in the column `dead`, during a removal: the frame is there, but nobody maps it.
+_UNMAPPED = 2
+
+
 @dataclass(slots=True)
 class Arrived:
     """Events as they came: digest, item key, frame, kind."""
@@ -204,16 +208,33 @@ class Trees:
             self._counts = (self.version, shared, total - shared, chains, int(np.count_nonzero(dup)))
         return self._counts[1:]
 
+    def on_unmapped(self, digests: U64, frames: I64) -> None:
+        """Stable nodes that the next removal takes though their frames are still there."""
+        for table in (self.stable, self.migrating):
+            rows = table.find(digests, "frame", frames)
+            rows = rows[rows >= 0]
+            table["dead"][rows] = np.where(table["dead"][rows] == 0, _UNMAPPED, table["dead"][rows])
+
     def remove_unmapped(self) -> bool:
         """Removes stable nodes without mappings; tells if others are left (remove_all_stable_nodes())."""
         self.version += 1
+        before = self._unmapped()
         if self.shape is None:
             self.stable.remove(np.flatnonzero(self.stable["dead"]))
             self.empty_chains.remove(np.arange(len(self.empty_chains)))
         else:
             self._remove_from_top(self.shape)
         self.migrating.remove(np.flatnonzero(self.migrating["dead"]))
+        left = self._unmapped()
+        Effects(self.node).orphan(before[~np.isin(before, left)])
+        for table in (self.stable, self.migrating):
+            table["dead"][table["dead"] == _UNMAPPED] = 0
         return len(self.stable) + len(self.migrating) > 0
+
+    def _unmapped(self) -> I64:
+        """Frames of stable nodes that nobody maps, but that are in swap caches."""
+        tables = (self.stable, self.migrating)
+        return np.concatenate([table["frame"][table["dead"] == _UNMAPPED] for table in tables])
 
     def _remove_from_top(self, shape: Shape) -> None:
         """Takes the topmost content of the tree again and again, and stops at the first that is mapped."""
