@@ -27,7 +27,7 @@ from cluster.topology import Distances
 from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
-from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
+from ksmcluster.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
 from ksmcluster.printing import WIDTH, plain_table, printed
 
@@ -80,12 +80,22 @@ class CompactionResult:
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
             "obtained": obtained(reports),
+            "available": self._available,
             "free_blocks": free_blocks(reports),
             **work(reports),
             "relocations": [relocations.summary(done) for done in self._relocated],
             "simulated_seconds": simulated_seconds(self._spec, reports),
             "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
         }
+
+    @property
+    def _available(self) -> dict[str, int]:
+        free = available(self.reports, self.config.migration.order)
+        if self.config.migration.trigger != "direct":
+            return free
+        # Allocators keep what they get, once they are at work.
+        kept = obtained(self.reports) | {"before": 0}
+        return {name: count + kept[name] for name, count in free.items()}
 
     @cached_property
     def _spec(self) -> CompactionSpec:
@@ -172,7 +182,7 @@ def _who(migration: TriggeredMigration) -> tuple[str, ...]:
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:
-    table = plain_table("", "obtained", "failed")
+    table = plain_table("", "obtained", "failed", "available")
     says = {
         "before": "before compaction",
         "movable_off": "compacted, drivers' pages cannot move",
@@ -181,7 +191,13 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
     for name, what in says.items():
         got = summary["obtained"][name]
         style = "green" if got == summary["requested"] else "red"
-        table.add_row(Text(f"  {what}"), Text(f"{got:,}", style), f"{summary['requested'] - got:,}")
+        failed, there = summary["requested"] - got, summary["available"][name]
+        table.add_row(Text(f"  {what}"), Text(f"{got:,}", style), f"{failed:,}", f"{there:,}")
+    drained = [node for done in summary["relocations"] for node in done["drained"]]
+    if offline := {node["node"] for node in drained if node["offline"]}:
+        asked = len(offline) * summary["requested"] // summary["nodes"]
+        where = f"    on {text.counted(len(offline), 'node')} that went offline"
+        table.add_row(where, "", f"{asked:,}", "")
     return table
 
 

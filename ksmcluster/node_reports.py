@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.migration.machine import NodeReport
+from cluster.migration.machine import NodeReport, blocks_of
 from cluster.spec import PAGE_SIZE
 
 #: Counters of `VmStat` that tell of contention.
@@ -24,6 +24,14 @@ STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable
 def obtained(reports: Iterable[NodeReport]) -> dict[str, int]:
     """Blocks that could be had, by state."""
     return {name: sum(map(count, reports)) for name, (_, _, count) in STATES.items()}
+
+
+def available(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
+    """Blocks of this order in free memory, by state: all of them, asked for or not."""
+    return {
+        name: sum(blocks_of(blocks(report), order) for report in reports)
+        for name, (_, blocks, _) in STATES.items()
+    }
 
 
 def free_blocks(reports: Sequence[NodeReport]) -> dict[str, list[int]]:

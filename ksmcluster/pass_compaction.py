@@ -16,7 +16,7 @@ from cluster.results import PassResult
 from cluster.spec import PAGE_SIZE
 from ksmcluster import relocations
 from ksmcluster.config.migration import KsmMigration
-from ksmcluster.node_reports import STATES, free_blocks, obtained, row, work
+from ksmcluster.node_reports import STATES, available, free_blocks, obtained, row, work
 
 #: How KSM pages are called among the drivers.
 KSM = "ksm"
@@ -41,6 +41,7 @@ def summary(config: KsmMigration, nodes: int, passes: Sequence[PassResult]) -> d
         "simulated_seconds": sum(seconds),
         "by_pass": {
             "obtained": _by_state([obtained(reports) for reports in by_pass]),
+            "available": _by_state([available(reports, config.order) for reports in by_pass]),
             "free_blocks": _by_state([free_blocks(reports) for reports in by_pass]),
             "unusable_free_index": _by_state([_unusable(reports, config.order) for reports in by_pass]),
             "pages_moved": [_moved(reports) for reports in by_pass],

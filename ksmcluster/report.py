@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,9 +171,12 @@ def _compaction(result: Result) -> dict[str, RenderableType]:
         return {}
     order, requested = migration["order"], migration["requested"]
     size = text.size(PAGE_SIZE << order)
+    by_pass = migration["by_pass"]
+    moved = {"pages moved": by_pass["pages_moved"], "of them KSM": by_pass["ksm_pages_moved"]}
     asked = f"Compaction after each pass, blocks of order {order} ({size} each): {requested:,} asked for"
     return {
-        asked: _obtained(migration["by_pass"]),
+        asked: _by_pass(_by_state(by_pass["obtained"]) | moved),
+        "Such blocks in all free memory": _by_pass(_by_state(by_pass["available"])),
         "Pages moved by owner, all passes": drivers(migration["by_driver"]),
         "Contention of compactors": contention(migration["contention"]),
         **_relocations(result),
@@ -188,12 +190,15 @@ def _relocations(result: Result) -> dict[str, RenderableType]:
     return {"Moved between nodes": relocations.report(result.relocated, result.distance)}
 
 
-def _obtained(by_pass: Mapping[str, Any]) -> Table:
-    """Blocks that could be had, and what was moved for them."""
-    heads = (head for head, _, _ in STATES.values())
-    table = plain_table("pass", *heads, "pages moved", "of them KSM")
-    columns = [*(by_pass["obtained"][name] for name in STATES), by_pass["pages_moved"]]
-    for number, cells in enumerate(zip(*columns, by_pass["ksm_pages_moved"], strict=True), 1):
+def _by_state(counts: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """By the heading of the state."""
+    return {head: counts[name] for name, (head, _, _) in STATES.items()}
+
+
+def _by_pass(columns: Mapping[str, Sequence[int]]) -> Table:
+    """A line for each pass."""
+    table = plain_table("pass", *columns)
+    for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
         table.add_row(f"  {number:>4}", *(f"{cell:,}" for cell in cells))
     return table
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ksmcluster.bench.scaling import Scaling
 
 FORMATS = (".png", ".svg")
@@ -27,6 +29,11 @@ def check_plot(path: Path) -> None:
 
 def draw(scaling: Scaling, path: Path) -> None:
     """Write the picture; raises OSError if it cannot be written."""
+    figure_of(scaling).savefig(path)
+
+
+def figure_of(scaling: Scaling) -> Figure:
+    """The picture."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -39,14 +46,15 @@ def draw(scaling: Scaling, path: Path) -> None:
     axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color="C0", alpha=0.2, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(nodes, labels=[str(n) for n in nodes], minor=False)
-    axes.set_ylim(bottom=0)
+    # The margin by default is a part of what the data span, which may be next to nothing.
+    axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel("NUMA nodes")
     axes.set_ylabel("pages/s, first and merging pass")
     axes.set_title(_title(scaling), fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path)
+    return figure
 
 
 def _title(scaling: Scaling) -> str:
@@ -54,4 +62,5 @@ def _title(scaling: Scaling) -> str:
     per_node = last.pages // last.nodes
     processes = max(point.processes for point in scaling.weak)
     where = "in one process" if processes == 1 else f"in up to {processes} processes on {scaling.cores} cores"
-    return f"{per_node:,} pages a node, {where}; ideal: each core as fast as at its best"
+    # Two lines: in one it would be wider than the picture.
+    return f"{per_node:,} pages a node, {where}\nideal: each core as fast as at its best"

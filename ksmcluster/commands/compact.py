@@ -16,7 +16,6 @@ from ksmcluster.commands.options import (
     NodesPerActor,
     Quiet,
     Seed,
-    Settings,
 )
 from ksmcluster.commands.output import emit, fail, reason
 from ksmcluster.errors import UserError
@@ -29,7 +28,10 @@ def compact(
     scenario: Config = "compaction-zram",
     nodes: Nodes = None,
     seed: Seed = None,
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in migration.order=4; may be repeated."),
+    ] = None,
     engine: Annotated[
         Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
     ] = Engine.RAY,

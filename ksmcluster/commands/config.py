@@ -8,7 +8,10 @@ from ksmcluster.commands.options import Config, Nodes, PagesPerNode, Passes, See
 from ksmcluster.commands.output import emit
 
 config = typer.Typer(
-    help="Look at scenarios without running them.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at scenarios without running them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -21,19 +24,22 @@ def show(
     pages_per_node: PagesPerNode = None,
     settings: Settings = None,
 ) -> None:
-    """Print a scenario as TOML, defaults and changes included."""
-    from ksmcluster.config import Overrides, load, resolved_toml
+    """Print a scenario as TOML, defaults and changes included.
+
+    It may be one of `simulate` or one of `compact`.
+    """
+    from ksmcluster.config import Overrides, load_either, resolved_toml
 
     changes = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()))
-    emit(resolved_toml(load(scenario, changes)))
+    emit(resolved_toml(load_either(scenario, changes)))
 
 
 @config.command("list")
 def list_scenarios() -> None:
-    """Print the scenarios that come with ksmcluster."""
+    """Print the scenarios that come along, and which command takes them."""
     from ksmcluster.config import bundled, bundled_compactions, load, load_compaction
 
-    titles = {name: load(name).simulation.title for name in bundled()}
-    titles |= {name: load_compaction(name).simulation.title for name in bundled_compactions()}
-    for name, title in titles.items():
-        emit(f"{name:16} {title}\n")
+    for name in bundled():
+        emit(f"{name:16}  simulate  {load(name).simulation.title}\n")
+    for name in bundled_compactions():
+        emit(f"{name:16}  compact   {load_compaction(name).simulation.title}\n")

@@ -26,7 +26,7 @@ PagesPerNode = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].count=8; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].per_node=2; may be repeated."),
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")

@@ -8,6 +8,7 @@ from ksmcluster.config.loading import (
     bundled_compactions,
     load,
     load_compaction,
+    load_either,
     resolved_toml,
 )
 from ksmcluster.config.overrides import Overrides
@@ -22,6 +23,7 @@ __all__ = [
     "bundled_compactions",
     "load",
     "load_compaction",
+    "load_either",
     "resolved_toml",
     "to_spec",
 ]

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import tomli_w
 from pydantic import ValidationError
@@ -39,12 +39,36 @@ def load(
     `source` is the name of a scenario that comes with ksmcluster (`bundled`), the path of a TOML file, or
     the data of one. Raises UserError with a line for each mistake.
     """
-    overrides = overrides or Overrides()
+    return _simulation(_read(source), overrides or Overrides())
+
+
+def load_compaction(
+    source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
+    overrides: Overrides | None = None,
+) -> CompactionScenario:
+    """The same for a scenario of `ksmcluster compact`."""
+    return _compaction(_read(source), overrides or Overrides())
+
+
+def load_either(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrides | None = None
+) -> Scenario | CompactionScenario:
+    """The same for a scenario of either command."""
+    document = _read(source)
+    kind = _compaction if _is_compaction(document) else _simulation
+    return kind(document, overrides or Overrides())
+
+
+def _is_compaction(document: _Document) -> bool:
+    """Whether it has drivers alone. With processes, they are those of `simulate`."""
+    return "driver" in document.data and "process" not in document.data
+
+
+def _simulation(document: _Document, overrides: Overrides) -> Scenario:
     if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
         raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
-    document = _read(source)
-    if "process" not in document.data:
-        _refuse(document, "driver", "a scenario of `ksmcluster compact`, which takes it")
+    if _is_compaction(document):
+        _refuse(document, "driver", "compact")
     changed = overrides.apply(document.data)
     scenario = _checked(Scenario, document, changed)
     if overrides.pages_per_node is not None:
@@ -54,17 +78,15 @@ def load(
     return scenario
 
 
-def load_compaction(
-    source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
-    overrides: Overrides | None = None,
-) -> CompactionScenario:
-    """The same for a scenario of `ksmcluster compact`."""
+def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario:
     # numpy and the drivers, which scenarios of `simulate` can do without
     from ksmcluster.config.compaction import CompactionScenario
 
-    document = _read(source)
-    _refuse(document, "process", "a scenario of `ksmcluster simulate`, which takes it")
-    return _checked(CompactionScenario, document, (overrides or Overrides()).apply(document.data))
+    if "process" in document.data:
+        _refuse(document, "process", "simulate")
+    if overrides.pages_per_node is not None:
+        raise UserError("--pages-per-node: scales processes, and a scenario of `ksmcluster compact` has none")
+    return _checked(CompactionScenario, document, overrides.apply(document.data))
 
 
 def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]) -> T:
@@ -74,10 +96,11 @@ def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]
         raise UserError(_lines(problems_of(error, model), document.label, changed)) from None
 
 
-def _refuse(document: _Document, table: str, what: str) -> None:
-    """UserError if the scenario has a table that tells that it is of another kind."""
-    if table in document.data:
-        raise UserError(f"{document.label}: [[{table}]] makes it {what}")
+def _refuse(document: _Document, table: str, command: str) -> NoReturn:
+    """UserError for a scenario of the other command, as a table tells."""
+    raise UserError(
+        f"{document.label}: [[{table}]] makes it a scenario of `ksmcluster {command}`, which takes it"
+    )
 
 
 def resolved_toml(scenario: Table) -> str:

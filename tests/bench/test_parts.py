@@ -14,6 +14,7 @@ from actors.engine import run_passes
 from ksmcluster.bench.calibration import calibrated
 from ksmcluster.bench.footprint import family, resident
 from ksmcluster.bench.memory import Line
+from ksmcluster.bench.plot import figure_of
 from ksmcluster.bench.programs import own_ray, run_program
 from ksmcluster.bench.scaling import Point, Scaling
 from ksmcluster.bench.scaling_outcome import outcome
@@ -66,6 +67,18 @@ def test_ideal_and_core_time() -> None:
     assert [point.core_ns(4) for point in weak] == pytest.approx([1000, 2000, 1250])
     assert scaling.best() == pytest.approx(1000)
     assert [scaling.ideal(point) for point in weak] == pytest.approx([1e6, 2e6, 4e6])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_all_of_the_picture_is_seen(count: int) -> None:
+    """On the most cores, with the most pages, on few points that are nearly the same and on many."""
+    weak = tuple(Point(2**i, 2**i, 2**i * 1_048_576, seconds=[0.2 - i / 1000]) for i in range(count))
+    figure = figure_of(Scaling("ray", 128, weak, None))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[1] > 1.05 * max(line.get_ydata().max() for line in axes.lines)
+    title = axes.title.get_window_extent()
+    assert 0 <= title.x0 < title.x1 <= figure.bbox.x1
 
 
 def test_ratios_of_startup() -> None:

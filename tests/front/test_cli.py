@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 import ksmcluster
 from ksmcluster import api
-from ksmcluster.config import load
+from ksmcluster.cli import COMMANDS
+from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction
 from tests.front.conftest import Run
 
 Golden = Callable[[str, str], None]
@@ -77,16 +79,52 @@ def test_config_show_with_changes(run: Run) -> None:
     assert shown["process"][0]["region"][0]["size"] == "52KiB"
 
 
+@pytest.mark.parametrize("name", bundled_compactions())
+def test_config_show_for_compact(run: Run, name: str) -> None:
+    shown = tomllib.loads(run("config", "show", name, "--nodes", "16", "--set", "migration.order=4").out)
+    assert load_compaction(shown) == load_compaction(name, Overrides(16, settings=("migration.order=4",)))
+    assert shown["cost"]["copy_ns"] == 477.0
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--passes", "error: --passes: unknown key"),
+        ("--pages-per-node", "error: --pages-per-node: scales pro"),
+    ],
+)
+def test_config_show_with_changes_that_compact_does_not_have(run: Run, option: str, text: str) -> None:
+    ran = run("config", "show", "compaction-gpu", option, "3")
+    assert (ran.code, ran.out) == (2, "")
+    assert text in ran.err
+
+
+@pytest.mark.parametrize(("command", "name"), [("simulate", "default"), ("compact", "compaction-zram")])
+def test_the_example_of_a_setting_works(run: Run, command: str, name: str) -> None:
+    example = re.search(r"as in\s+(\S+);", run(command, "--help").out)
+    assert example
+    assert run("config", "show", name, "--set", example[1]).code == 0
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "config show", "bench pass"])
+def test_no_command_installs_completion(run: Run, command: str) -> None:
+    assert "completion" not in run(*command.split(), "--help").out
+
+
+def test_names_of_the_package() -> None:
+    assert {*ksmcluster.__all__, "__version__"} <= {*dir(ksmcluster)}
+
+
 def test_config_list(run: Run) -> None:
-    assert [line.split()[0] for line in run("config", "list").out.splitlines()] == [
-        "containers",
-        "default",
-        "ksm-compaction",
-        "tiny",
-        "vm-farm",
-        "compaction-drain",
-        "compaction-gpu",
-        "compaction-zram",
+    assert [line.split()[:2] for line in run("config", "list").out.splitlines()] == [
+        ["containers", "simulate"],
+        ["default", "simulate"],
+        ["ksm-compaction", "simulate"],
+        ["tiny", "simulate"],
+        ["vm-farm", "simulate"],
+        ["compaction-drain", "compact"],
+        ["compaction-gpu", "compact"],
+        ["compaction-zram", "compact"],
     ]
 
 

@@ -58,6 +58,28 @@ def test_report_of_kcompactd() -> None:
     assert "Direct compaction" not in text
 
 
+def test_allocations_on_nodes_that_are_offline() -> None:
+    """compaction-drain: what failed was asked of the two nodes without memory, and others have more."""
+    config = load_compaction("compaction-drain")
+    made = api.compact(config, engine="inline")
+    summary = made.summary
+    failed = {r.node for r in made.reports if r.obtained_after < config.migration.attempts}
+    assert (failed, summary["obtained"]["movable_on"]) == ({5, 6}, 56)
+    (line,) = (line for line in str(made).splitlines() if "went offline" in line)
+    assert line.split() == ["on", "2", "nodes", "that", "went", "offline", "8"]
+    *_, nines, tens = summary["free_blocks"]["movable_on"]
+    assert summary["available"] == {"before": 0, "movable_off": 0, "movable_on": nines + 2 * tens}
+    assert nines + 2 * tens > 56
+
+
+def test_what_allocators_keep_is_available() -> None:
+    settings = ("machine.memory_per_node=32MiB", "migration.trigger=direct", "migration.attempts=1")
+    made = api.compact(load_compaction("compaction-zram", Overrides(2, settings=settings)), engine="inline")
+    nines = {name: blocks[9] + 2 * blocks[10] for name, blocks in made.summary["free_blocks"].items()}
+    assert made.summary["obtained"]["movable_on"] == 2
+    assert made.summary["available"] == {**nines, "movable_on": nines["movable_on"] + 2}
+
+
 def test_summary(result: CompactionResult, golden: Golden) -> None:
     summary = json.loads(result.summary_json())
     del summary["ksmcluster_version"]

@@ -10,6 +10,7 @@ import pytest
 
 from ksmcluster.config import Scenario, load
 from ksmcluster.config.compaction import CompactionScenario
+from ksmcluster.config.ksmd import Ksm
 from ksmcluster.config.problems import tables
 from tests.front.conftest import check_text
 from tests.front.doc_tables import filled, markers
@@ -34,6 +35,26 @@ def test_every_key_has_a_meaning() -> None:
     for name, table in [*tables(Scenario).items(), *tables(CompactionScenario).items()]:
         for key, field in table.model_fields.items():
             assert field.description, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/config.md"])
+def test_examples_in_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They run, and print what is said behind them, if anything."""
+    blocks = re.findall(r"```(python|text)\n(.*?)```", (DOCS.parent / name).read_text(), re.DOTALL)
+    assert blocks
+    for kind, text in blocks:
+        if kind == "python":
+            capsys.readouterr()
+            exec(text, {})
+        else:
+            assert capsys.readouterr().out == text
+
+
+def test_knobs_of_the_real_machine() -> None:
+    """They are those of the scenario `default`; all others are the kernel's own."""
+    lines = re.findall(r"^echo (\d+) > (\w+)", (DOCS / "results.md").read_text(), re.MULTILINE)
+    knobs = {name: int(value) for value, name in lines}
+    assert Ksm().model_dump() | knobs == load().ksm.model_dump()
 
 
 def test_the_example_is_a_scenario() -> None:

@@ -171,6 +171,8 @@ def test_columns(result: Result, tmp_path: Path) -> None:
     by_pass = result.summary["migration"]["by_pass"]
     assert columns["ksm.moved"].sum(axis=1).tolist() == by_pass["ksm_pages_moved"]
     assert columns["obtained_movable_on"].sum(axis=1).tolist() == by_pass["obtained"]["movable_on"]
+    nines = columns["free_movable_on_9"] + 2 * columns["free_movable_on_10"]
+    assert nines.sum(axis=1).tolist() == by_pass["available"]["movable_on"]
     free = [columns[f"free_before_{order}"].sum(axis=1).tolist() for order in range(11)]
     assert np.transpose(free).tolist() == by_pass["free_blocks"]["before"]
     seconds = (columns["compaction_ns"].max(axis=1) / 1e9).tolist()
