@@ -110,10 +110,11 @@ class Placement:
         """The node to ask for each page's frame in this attempt."""
         targets = np.empty(len(keys), np.int64)
         index = self._n.spaces.index
-        for rank in np.unique(vma_of):
+        vmas = [(index.vmas[index.by_slot[rank]], rank) for rank in np.unique(vma_of)]
+        # By address, as they fault: one VMA may take the anon_vma of another.
+        for vma, rank in sorted(vmas, key=lambda pair: pair[0].start):
             of_vma = vma_of == rank
-            vma = index.vmas[index.by_slot[rank]]
-            vma.anon = True
+            self._n.spaces.mms[vma.mm].anon_vmas.prepare(vma.start)
             targets[of_vma] = self._targets_of(vma.policy, keys[of_vma] & VPN_MASK, attempt[of_vma])
         return targets
 

@@ -77,11 +77,13 @@ class Processes:
             case c.NewProcess(mm):
                 self._n.spaces.mms[mm] = Mm(mm)
             case c.Map(mm, start, pages, policy):
-                self._n.spaces.map(self._mm(mm), start, pages, policy)
+                space = self._mm(mm)
+                self._n.spaces.mmap(space, start, pages, policy, mergeable=space.merge_any)
             case c.Madvise():
                 self._madvise(command)
             case c.MergeAny(mm):
                 self._mm(mm).merge_any = True
+                self._mm(mm).anon_vmas.merge_any()
                 for vma in self._mm(mm).vmas:
                     self._set_mergeable(vma, not vma.unmapped)
             case c.Fork(parent, child):
@@ -127,9 +129,12 @@ class Processes:
         return np.concatenate([np.empty(0, np.int64), *map(_slots_of, vmas)])
 
     def _madvise(self, command: c.Madvise) -> None:
-        for vma in self._n.spaces.split(self._mm(command.mm), command.start, command.start + command.pages):
+        n, mm, end = self._n, self._mm(command.mm), command.start + command.pages
+        for vma in n.spaces.split(mm, command.start, end):
             self._set_mergeable(vma, command.mergeable)
-        self._n.version += 1
+        into_bare = n.profile.into_bare
+        mm.anon_vmas.madvise(command.start, end, mergeable=command.mergeable, into_bare=into_bare)
+        n.version += 1
 
     def _set_mergeable(self, vma: Vma, mergeable: bool) -> None:
         if vma.mergeable == mergeable:
@@ -161,11 +166,13 @@ class Processes:
         n.table.state[np.flatnonzero((state & ITEM != 0) & (state & KSM == 0))] |= ACTIVE
 
     def _drop(self, command: c.Drop) -> None:
-        vmas = self._n.spaces.split(self._mm(command.mm), command.start, command.start + command.pages)
-        for vma in vmas:
+        mm, end = self._mm(command.mm), command.start + command.pages
+        for vma in self._n.spaces.split(mm, command.start, end):
             self._faults.drop(_slots_of(vma))
             if command.unmap:
                 self._unmap(vma)
+        if command.unmap:
+            mm.anon_vmas.munmap(command.start, end)
 
     def _unmap(self, vma: Vma) -> None:
         """The VMA goes; where ksmd still has items it stays as a hole that cannot be touched."""
@@ -174,17 +181,18 @@ class Processes:
         self._n.spaces.changed()
 
     def _fork(self, parent: Mm, child_id: int) -> None:
-        """The child maps the parent's frames; both write to copies from now on."""
+        """The child maps the parent's frames where there is an anon_vma; both write to copies from now on."""
         n, table = self._n, self._n.table
-        child = Mm(child_id, merge_any=parent.merge_any)
+        child = Mm(child_id, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
         n.spaces.mms[child_id] = child
         for vma in [v for v in parent.vmas if not v.unmapped]:
-            copy = n.spaces.map(child, vma.start, vma.pages, vma.policy, vma.name)
-            copy.mergeable = vma.mergeable
-            copy.anon = vma.anon
-            copy.lineage = (parent.id, *vma.lineage) if vma.anon else ()
+            copy = n.spaces.map(
+                child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name
+            )
+            if not parent.anon_vmas.needs_copy(vma.start):
+                continue
             self._share(_slots_of(vma), _slots_of(copy))
             present = _slots_of(copy)
             if vma.mergeable:

@@ -52,6 +52,8 @@ class Profile:
     fork_copies_counts: bool
     #: prctl(PR_SET_MEMORY_MERGE) exists.
     merge_any: bool
+    #: A VMA that gets new flags joins a neighbour even if it alone has an anon_vma (since 6.16).
+    into_bare: bool
     #: Files of /sys/kernel/mm/ksm that count.
     counters: tuple[str, ...]
     #: Files of /sys/kernel/mm/ksm that can be set, other than run, pages_to_scan and sleep_millisecs.
@@ -73,6 +75,7 @@ PROFILES: dict[str, Profile] = {
             track_zero_pages=False,
             fork_copies_counts=False,
             merge_any=False,
+            into_bare=False,
             counters=_COUNTERS_4_8,
             knobs=_KNOBS_4_8,
             process_stats=(),
@@ -86,6 +89,7 @@ PROFILES: dict[str, Profile] = {
             track_zero_pages=False,
             fork_copies_counts=True,
             merge_any=False,
+            into_bare=False,
             counters=_COUNTERS_6_1,
             knobs=_KNOBS_6_1,
             process_stats=_STAT_6_1,
@@ -99,6 +103,7 @@ PROFILES: dict[str, Profile] = {
             track_zero_pages=True,
             fork_copies_counts=False,
             merge_any=True,
+            into_bare=False,
             counters=_COUNTERS_6_12,
             knobs=_KNOBS_6_12,
             process_stats=_STAT_6_12,
@@ -112,6 +117,7 @@ PROFILES: dict[str, Profile] = {
             track_zero_pages=True,
             fork_copies_counts=False,
             merge_any=True,
+            into_bare=True,
             counters=_COUNTERS_6_12,
             knobs=_KNOBS_6_12,
             process_stats=_STAT_6_18,

@@ -21,7 +21,8 @@ def found(n: NodeState, slots: I64) -> Bool:
     vma_of = index.vma_of(slots)
     keys = index.keys(slots, vma_of)
     for rank in np.unique(vma_of[~hit]):
-        for ancestor in index.vmas[index.by_slot[rank]].lineage:
+        vma = index.vmas[index.by_slot[rank]]
+        for ancestor in n.spaces.mms[vma.mm].anon_vmas.lineage(vma.start):
             missing = np.flatnonzero((vma_of == rank) & ~hit)
             theirs = index.slots((ancestor << VPN_BITS) | (keys[missing] & VPN_MASK))
             there = theirs >= 0

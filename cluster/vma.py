@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cluster.anon_vma import AnonVmas
 from cluster.errors import SimulationError
 from cluster.page_table import PageTable
 from cluster.spec import PolicySpec
@@ -14,7 +15,10 @@ from cluster.words import I64, VPN_BITS, Bool
 
 @dataclass(slots=True)
 class Vma:
-    """A run of virtual pages with one placement policy; slot0 is the slot of its first page."""
+    """A run of virtual pages with one placement policy; slot0 is the slot of its first page.
+
+    A part of one of the kernel's VMAs, or all of it: those are in `Mm.anon_vmas`.
+    """
 
     mm: int
     start: int
@@ -25,10 +29,6 @@ class Vma:
     name: str = ""
     #: munmap() or exit() came by; the slots stay until ksmd has seen that.
     unmapped: bool = False
-    #: It has had an anonymous page, so reverse mapping finds its forks.
-    anon: bool = False
-    #: The processes, the nearest first, whose mappings reverse mapping follows to this one.
-    lineage: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -41,6 +41,7 @@ class Mm:
 
     id: int
     vmas: list[Vma] = field(default_factory=list)
+    anon_vmas: AnonVmas = field(default_factory=AnonVmas)
     #: New mappings are mergeable from the start (prctl PR_SET_MEMORY_MERGE).
     merge_any: bool = False
     #: exit() was called; what is left goes when ksmd comes by.
@@ -71,14 +72,25 @@ class AddressSpaces:
             self._index = _Index([v for mm in self.mms.values() for v in mm.vmas])
         return self._index
 
-    def map(self, mm: Mm, start: int, pages: int, policy: PolicySpec, name: str = "") -> Vma:
-        """mmap(): a new VMA without any page.
+    def mmap(self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool) -> Vma:
+        """A new VMA without any page.
+
+        Raises SimulationError if the range is taken.
+        """
+        vma = self.map(mm, start, pages, policy, mergeable=mergeable)
+        mm.anon_vmas.mmap(start, start + pages, mergeable=mergeable)
+        return vma
+
+    def map(
+        self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool, name: str = ""
+    ) -> Vma:
+        """Slots for a range of pages, whose VMA is there already.
 
         Raises SimulationError if the range is taken.
         """
         if any(v.start < start + pages and start < v.end for v in mm.vmas):
             raise SimulationError(f"pages {start:#x}..{start + pages:#x} overlap an existing mapping")
-        vma = Vma(mm.id, start, pages, self._table.allocate(pages), mm.merge_any, policy, name)
+        vma = Vma(mm.id, start, pages, self._table.allocate(pages), mergeable, policy, name)
         mm.vmas.append(vma)
         mm.vmas.sort(key=lambda v: v.start)
         self.changed()

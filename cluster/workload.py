@@ -134,9 +134,8 @@ class Workload:
             self._regions.append(Region(region, number, spec, mm.id, vma.slot0))
 
     def _map(self, mm: Mm, vpn: int, pages: int, mergeable: bool, policy: object, spec: ProcessSpec) -> Vma:
-        vma = self._n.spaces.map(mm, vpn, pages, policy or spec.policy)  # type: ignore[arg-type]
-        vma.mergeable = mergeable
-        return vma
+        policy = policy or spec.policy
+        return self._n.spaces.mmap(mm, vpn, pages, policy, mergeable=mergeable)  # type: ignore[arg-type]
 
     def _map_snapshot(self, spec: ProcessSpec, number: int, mm: Mm) -> None:
         assert spec.snapshot is not None

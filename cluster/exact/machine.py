@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class ExactMachine:
         self._ksmd = Ksmd(profile, knobs, self._counters, self._paging, nodes)
         self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
         self._mms: dict[str, Mm] = {}
+        self._numbers = count()
 
     @property
     def now_ms(self) -> int:
@@ -56,14 +58,15 @@ class ExactMachine:
     # Processes
 
     def proc(self, p: str) -> None:
-        self._mms[p] = Mm(p)
+        self._mms[p] = Mm(p, next(self._numbers))
 
     def fork(self, p: str, q: str) -> None:
-        parent, child = self._mms[p], Mm(q)
+        parent, child = self._mms[p], Mm(q, next(self._numbers))
         self._mms[q] = child
         child.merge_any = parent.merge_any
         if self._profile.fork_copies_counts:
             child.merging_pages, child.rmap_items = parent.merging_pages, parent.rmap_items
+        child.anon_vmas = parent.anon_vmas.fork(parent.number)
         if parent.slot is not None:
             self._ksmd.enter(child)
         for region in parent.regions:
@@ -89,6 +92,7 @@ class ExactMachine:
         if not mm.merge_any:
             mm.merge_any = True
             self._register(mm)
+            mm.anon_vmas.merge_any()
             for region in mm.regions:
                 region.mergeable[:] = region.mapped
         return ""
@@ -101,6 +105,7 @@ class ExactMachine:
         start = FIRST_PAGE + len(mm.regions) * REGION_PAGES
         region = Region(mm, r, start, pages, None if bad_node else node)
         mm.regions.append(region)
+        mm.anon_vmas.mmap(start, start + pages, mergeable=mm.merge_any)
         if mm.merge_any:
             self._register(mm)
             region.mergeable[:] = region.mapped
@@ -125,6 +130,7 @@ class ExactMachine:
                 self._register(region.mm)
                 region.mergeable[index] = 1
 
+        self._split_and_join(p, r, start, count, mergeable=True)
         return self._advise(p, r, start, count, advise)
 
     def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
@@ -133,6 +139,7 @@ class ExactMachine:
                 self._paging.break_ksm(region, index)
                 region.mergeable[index] = 0
 
+        self._split_and_join(p, r, start, count, mergeable=False)
         return self._advise(p, r, start, count, advise)
 
     def dontneed(self, p: str, r: str, start: int, count: int) -> str:
@@ -145,6 +152,8 @@ class ExactMachine:
         if count == 0:
             return "EINVAL"
         region = self._region(p, r)
+        first = region.start + start
+        region.mm.anon_vmas.munmap(first, first + count)
         for index in range(start, start + count):
             self._paging.unmap(region, index)
             region.mapped[index] = region.mergeable[index] = 0
@@ -214,6 +223,12 @@ class ExactMachine:
     def _register(self, mm: Mm) -> None:
         if mm.slot is None:
             self._ksmd.enter(mm)
+
+    def _split_and_join(self, p: str, r: str, start: int, count: int, *, mergeable: bool) -> None:
+        """The VMAs of a range that is to get this flag."""
+        region = self._region(p, r)
+        first, into_bare = region.start + start, self._profile.into_bare
+        region.mm.anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
 
     def _advise(self, p: str, r: str, start: int, count: int, advise: Callable[[Region, int], None]) -> str:
         """madvise: what is mapped gets the advice; holes make it fail all the same."""

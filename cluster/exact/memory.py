@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from cluster.anon_vma import AnonVmas
+
 if TYPE_CHECKING:
     from cluster.exact.nodes import MmSlot, StableNode
 
@@ -60,9 +62,9 @@ Pte = Frame | SwapEntry | Zero | None
 
 
 class Region:
-    """One private anonymous mapping. Its VMAs are the runs of pages with equal flags."""
+    """One private anonymous mapping, of one VMA or several."""
 
-    __slots__ = ("anon_vma", "forks", "mapped", "mergeable", "mm", "name", "node", "pte", "start")
+    __slots__ = ("mapped", "mergeable", "mm", "name", "node", "pte", "start")
 
     def __init__(self, mm: Mm, name: str, start: int, pages: int, node: int | None) -> None:
         self.mm = mm
@@ -74,10 +76,6 @@ class Region:
         self.mapped = bytearray(b"\1" * pages)
         #: VM_MERGEABLE
         self.mergeable = bytearray(pages)
-        #: it has had an anonymous page, so reverse mapping finds its forks through it
-        self.anon_vma = False
-        #: the mappings that children inherited from this one
-        self.forks: list[Region] = []
 
     def __len__(self) -> int:
         return len(self.pte)
@@ -86,12 +84,26 @@ class Region:
 class Mm:
     """A process: its mappings and what KSM counts for it."""
 
-    __slots__ = ("alive", "merge_any", "merging_pages", "name", "regions", "rmap_items", "slot", "zero_pages")
+    __slots__ = (
+        "alive",
+        "anon_vmas",
+        "merge_any",
+        "merging_pages",
+        "name",
+        "number",
+        "regions",
+        "rmap_items",
+        "slot",
+        "zero_pages",
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int) -> None:
         self.name = name
+        #: no other process has had this one
+        self.number = number
         self.alive = True
         self.regions: list[Region] = []
+        self.anon_vmas = AnonVmas()
         #: set while ksmd knows the process (MMF_VM_MERGEABLE)
         self.slot: MmSlot | None = None
         #: MMF_VM_MERGE_ANY

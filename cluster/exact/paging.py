@@ -72,11 +72,10 @@ class Paging:
             self._counters.ksm_zero_pages -= 1
 
     def share(self, parent: Region, child: Region) -> None:
-        """Copy page table entries at fork: frames are shared from now on."""
-        if parent.anon_vma:
-            child.anon_vma = True
-            parent.forks.append(child)
+        """Copy page table entries at fork, where there is an anon_vma: frames are shared from now on."""
         for index, pte in enumerate(parent.pte):
+            if pte is None or not parent.mm.anon_vmas.needs_copy(parent.start + index):
+                continue
             if isinstance(pte, Frame):
                 self.map_frame(child, index, pte)
                 continue
@@ -125,7 +124,7 @@ class Paging:
             self._counters.cow_ksm += 1
 
     def _map_new(self, region: Region, index: int, content: int, key: int) -> None:
-        region.anon_vma = True
+        region.mm.anon_vmas.prepare(region.start + index)
         self.map_frame(region, index, self._new_frame(_node_of(region), content, key))
 
     def _new_frame(self, node: int, content: int, key: int) -> Frame:
@@ -181,12 +180,10 @@ def _rmap_complete(frame: Frame) -> bool:
         return True
     if frame.stable_node is None:
         return False
-    found: set[tuple[Region, int]] = set()
-    for item in frame.stable_node.items:
-        regions = [item.region]
-        while regions:
-            region = regions.pop()
-            regions += region.forks
-            if region.pte[item.index] is frame:
-                found.add((region, item.index))
-    return found == frame.ptes
+    hanging = {(item.region.mm.number, item.address) for item in frame.stable_node.items}
+    for region, index in frame.ptes:
+        address = region.start + index
+        mms = (region.mm.number, *region.mm.anon_vmas.lineage(address))
+        if not any((mm, address) in hanging for mm in mms):
+            return False
+    return True

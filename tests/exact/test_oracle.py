@@ -12,7 +12,7 @@ DOCUMENTS = documents()
 
 
 def test_all_records_are_there() -> None:
-    assert len(DOCUMENTS) == 184
+    assert len(DOCUMENTS) == 206
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -171,7 +171,13 @@ class Workload:
 
     def _fork(self, mm: int) -> None:
         if len(self.pages) < 6:
-            self.pages[self.machine.fork(mm)] = dict(self.pages[mm])
+            child = self.machine.fork(mm)
+            anon_vmas = self.fabric.host.nodes[node_of_mm(mm)].state.spaces.mms[mm].anon_vmas
+            # Pages that were only read are not there in the child, if their VMA was only read.
+            self.pages[child] = {
+                vpn: None if i == 0 and not anon_vmas.needs_copy(vpn) else i
+                for vpn, i in self.pages[mm].items()
+            }
 
     def _exit(self, mm: int) -> None:
         self.machine.exit(mm)

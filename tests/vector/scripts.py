@@ -75,8 +75,12 @@ class _Writer:
             node = self.number(-1, self.nodes - 1)
             self.write("map", p, f"r{k}", pages, *(["node", node] if node >= 0 else []))
             self.mapped[p][f"r{k}"] = [True] * pages
-            self.write("fill", p, f"r{k}", 0, pages, self.pattern())
-            self.write("mergeable", p, f"r{k}")
+            if self.number(0, 3):
+                self.write("fill", p, f"r{k}", 0, pages, self.pattern())
+            else:
+                self.write("read", p, f"r{k}", 0, pages)
+            advised = pages if self.number(0, 3) else self.number(1, pages)
+            self.write("mergeable", p, f"r{k}", 0, advised)
 
     def act(self, action: str) -> None:
         match action:
