@@ -103,6 +103,8 @@ class Clock:
         self.columns: Columns = {}
         self.cpu_ns = np.zeros(spec.machine.nodes)
         self.seconds = 0.0
+        #: Simulated seconds up to which each thread of ksmd has worked.
+        self._threads = np.zeros(spec.machine.nodes if spec.ksm.threads == "per-node" else 1)
         #: Up to when the workload's writes have happened.
         self.ticked = 0.0
 
@@ -110,10 +112,14 @@ class Clock:
         """One window is over; these are the totals since the start."""
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
         cpu = ksmd_cpu_ns(self._cost, old, columns)
-        scanned = int((columns["pages_scanned"] - old["pages_scanned"]).sum())
-        wakeups = math.ceil(scanned / self.advisor.pages_to_scan)
         self.cpu_ns += cpu
-        self.seconds += float(cpu.sum()) * 1e-9 + wakeups * self._sleep_millisecs * 1e-3
+        scanned = columns["pages_scanned"] - old["pages_scanned"]
+        if len(self._threads) == 1:
+            cpu, scanned = cpu.sum(keepdims=True), scanned.sum(keepdims=True)
+        wakeups = np.ceil(scanned / self.advisor.pages_to_scan)
+        self._threads += cpu * 1e-9 + wakeups * self._sleep_millisecs * 1e-3
+        # A window may be one node's pages alone: threads do not wait for each other before the pass ends.
+        self.seconds = float(self._threads.max())
         self.columns = columns
 
     def end_pass(self, scanned: int, cpu_ns: int) -> None:
@@ -121,6 +127,8 @@ class Clock:
         cpu_ms = cpu_ns // 10**6
         slept_ms = scanned // self.advisor.pages_to_scan * self._sleep_millisecs
         self.advisor.end_pass(cpu_ms + slept_ms, cpu_ms)
+        # All begin the next pass together.
+        self._threads[:] = self.seconds
 
 
 def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:

@@ -176,6 +176,8 @@ class KsmSpec:
     advisor_min_pages_to_scan: int = 500
     #: Seconds.
     advisor_target_scan_time: int = 200
+    #: "one", or "per-node": a ksmd for each node, which no kernel has; with trees per node and no advisor.
+    threads: str = "one"
 
 
 @dataclass(frozen=True, slots=True)

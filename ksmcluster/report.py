@@ -212,7 +212,11 @@ def _full_scan(result: Result) -> tuple[str, ...]:
     knobs = f"pages_to_scan={pages}, sleep_millisecs={result.config.ksm.sleep_millisecs}"
     skipped = int(result.by_node("pages_skipped")[-1].sum())
     last = "the last pass" + (f" ({skipped:,} skipped)" if skipped else "")
-    return f"{text.seconds(took)} at {knobs}", f"in {last}, ksmd at {text.percent(cpu / took)} of a CPU"
+    lines = f"{text.seconds(took)} at {knobs}", f"in {last}, ksmd at {text.percent(cpu / took)} of a CPU"
+    if result.config.ksm.threads == "one":
+        return lines
+    threads = text.counted(result.config.machine.nodes, "thread")
+    return *lines, f"(all of its {threads} together, one for each node)"
 
 
 def _time(result: Result) -> Table:
@@ -221,7 +225,7 @@ def _time(result: Result) -> Table:
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
-    for name, value in zip(("  a full scan", ""), _full_scan(result), strict=False):
+    for name, value in zip(("  a full scan", "", ""), _full_scan(result), strict=False):
         grid.add_row(name, value)
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])

@@ -46,7 +46,7 @@ DERIVED = (
         "ksm_mappings_mean_distance", "SLIT units", "ksm_mappings_distance / ksm_mappings; null without any"
     ),
     Statistic("simulated_seconds", "s", "simulated time from the start of ksmd to the end of the last pass"),
-    Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd: ksmd_cpu_ns"),
+    Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, of all its threads: ksmd_cpu_ns"),
 )
 
 TIMING = (

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cluster.spec import CostSpec, KsmSpec
+from ksmcluster.config.problems import refusal
 from ksmcluster.config.tables import UINT, Finite, Knob, Switch, Switched, Table, key
 
 KSM = KsmSpec()
@@ -23,7 +24,7 @@ SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
 
 
 class Ksm(Table):
-    """The knobs of /sys/kernel/mm/ksm under their names, and the kernel whose rules apply."""
+    """The knobs of /sys/kernel/mm/ksm under their names, the kernel whose rules apply, and `threads`."""
 
     kernel: Kernel = key(KSM.kernel, "The kernel whose ksmd is simulated.")
     run: Switch = key(KSM.run, "1: ksmd runs. 0: it does not, and nothing is merged.")
@@ -55,6 +56,11 @@ class Ksm(Table):
         None, "What the advisor begins with; later it may go below.", "pages"
     )
     advisor_max_pages_to_scan: AboveZero | None = key(None, "The most that the advisor sets.", "pages")
+    threads: Literal["one", "per-node"] = key(
+        KSM.threads,
+        "`per-node`: a ksmd for each node, all at work at the same time; "
+        "with `merge_across_nodes = 0` and without an advisor only.",
+    )
 
     KEYS: ClassVar[Switched] = {
         "max_page_sharing": (WITH_CHAINS, KSM.max_page_sharing),
@@ -77,6 +83,13 @@ class Ksm(Table):
     @model_validator(mode="after")
     def _settle(self) -> Self:
         self.settle("kernel", self.KEYS)
+        needs = []
+        if self.merge_across_nodes:
+            needs.append("merge_across_nodes = 0: with 1, all nodes have their trees in common")
+        if self.advisor_mode == "scan-time":
+            needs.append('advisor_mode = "none": the advisor knows of one ksmd only')
+        if self.threads == "per-node" and needs:
+            raise refusal(("threads", f'"per-node" needs {need}') for need in needs)
         return self
 
 

@@ -78,6 +78,14 @@ def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, 
         assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
 
 
+def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> None:
+    one = replace(SPEC, ksm=KsmSpec(merge_across_nodes=0, max_page_sharing=8))
+    spec = replace(one, ksm=replace(one.ksm, threads="per-node"))
+    inline = list(run_passes(spec, engine="inline"))
+    assert inline[-1].simulated_seconds < list(run_passes(one, engine="inline"))[-1].simulated_seconds / 2
+    assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=2)))
+
+
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     pages = np.arange(30)
     moments = tuple(

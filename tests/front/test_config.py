@@ -389,6 +389,12 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["ksm.advisor_min_pages_to_scan=0"], "ksm.advisor_min_pages_to_scan: must be at least 1, not 0"),
         (["ksm.advisor_max_pages_to_scan=0"], "ksm.advisor_max_pages_to_scan: must be at least 1, not 0"),
         (["ksm.advisor_max_cpu=-1"], "ksm.advisor_max_cpu: must be at least 0, not -1"),
+        (["ksm.threads=per-node"], 'ksm.threads: "per-node" needs merge_across_nodes = 0: with 1'),
+        (
+            ["ksm.threads=per-node", "ksm.merge_across_nodes=0", "ksm.advisor_mode=scan-time"],
+            'ksm.threads: "per-node" needs advisor_mode = "none": the advisor knows of one ksmd only',
+        ),
+        (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
         (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),

@@ -47,6 +47,16 @@ def test_report_says_how_long_a_full_scan_takes() -> None:
     assert re.search(rf"\n +2 +{text.seconds(took)} ", str(result))
 
 
+def test_report_has_the_share_of_all_threads_together() -> None:
+    settings = ("ksm.merge_across_nodes=0", "ksm.threads=per-node", "ksm.sleep_millisecs=0")
+    report = str(ksmcluster.simulate(load("tiny", Overrides(settings=settings)), engine="inline"))
+    share = re.search(
+        r"ksmd at (.*) % of a CPU\n +\(all of its 2 threads together, one for each node\)\n", report
+    )
+    assert share
+    assert 100 < float(share[1]) <= 200
+
+
 def test_report_says_if_the_last_scan_left_pages_out(result: Result) -> None:
     assert "in the last pass (42 skipped), ksmd at " in str(result)
 
