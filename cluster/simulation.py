@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,6 +97,7 @@ class Clock:
 
     def __init__(self, spec: SimulationSpec) -> None:
         self._cost = spec.cost
+        self._trees_per_node = not spec.ksm.merge_across_nodes
         self._sleep_millisecs = spec.ksm.sleep_millisecs
         self.advisor = Advisor(spec.ksm)
         self.columns: Columns = {}
@@ -111,7 +111,7 @@ class Clock:
     def advance(self, columns: Columns) -> None:
         """One window is over; these are the totals since the start."""
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
-        cpu = ksmd_cpu_ns(self._cost, old, columns)
+        cpu = ksmd_cpu_ns(self._cost, old, columns, trees_per_node=self._trees_per_node)
         self.cpu_ns += cpu
         scanned = columns["pages_scanned"] - old["pages_scanned"]
         if len(self._threads) == 1:
@@ -131,7 +131,7 @@ class Clock:
         self._threads[:] = self.seconds
 
 
-def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float64]:
+def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns, *, trees_per_node: bool) -> NDArray[np.float64]:
     """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds.
 
     Pages with an unchanged checksum are searched for in the stable tree, those not merged also in the
@@ -141,9 +141,12 @@ def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns) -> NDArray[np.float6
     def done(name: str) -> I64:
         return new[name] - old[name]
 
+    def levels(name: str) -> NDArray[np.float64]:
+        tree = new[name] if trees_per_node else new[name].sum(keepdims=True)
+        return np.log2(1 + tree)
+
     searched = done("checksums") - done("changed")
-    stable = math.log2(1 + int(new["pages_shared"].sum()))
-    unstable = math.log2(1 + int(new["pages_unshared"].sum()))
+    stable, unstable = levels("pages_shared"), levels("pages_unshared")
     ns: NDArray[np.float64] = (
         cost.visit * done("pages_scanned")
         + cost.checksum * done("checksums")

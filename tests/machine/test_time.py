@@ -10,6 +10,7 @@ import pytest
 
 from actors.engine import run_passes
 from cluster.results import PassResult
+from cluster.simulation import ksmd_cpu_ns
 from cluster.spec import (
     ContentModel,
     CostSpec,
@@ -76,3 +77,20 @@ def test_writes_follow_the_time_of_the_pass() -> None:
         for threads in ("one", "per-node")
     }
     assert written == {"one": [0, 300, 300], "per-node": [0, 0, 300]}
+
+
+@pytest.mark.parametrize(("trees_per_node", "expected"), [(True, [50.0, 4.0]), (False, [50.0, 20.0])])
+def test_a_search_costs_the_levels_of_the_trees_that_it_walks(
+    trees_per_node: bool, expected: list[float]
+) -> None:
+    """Levels: log2(4) and log2(8) on node 0, log2(1) and log2(2) on node 1; log2(4) and log2(8) in all."""
+    names = ("pages_scanned", "checksums", "changed", "pages_merged", "pages_shared", "pages_unshared")
+    old = {name: np.zeros(2, np.int64) for name in names}
+    unshared = [7, 1] if trees_per_node else [6, 1]
+    new = old | {
+        "checksums": np.array([10, 4]),
+        "pages_shared": np.array([3, 0]),
+        "pages_unshared": np.array(unshared),
+    }
+    cost = CostSpec(visit=0, checksum=0, tree_level=1, merge=0)
+    assert ksmd_cpu_ns(cost, old, new, trees_per_node=trees_per_node).tolist() == expected
