@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cluster.errors import SimulationError
 
@@ -60,9 +63,8 @@ def _own_token() -> None:
 
 def _check_reachable(address: str) -> None:
     """Raises OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @contextmanager
@@ -81,20 +83,36 @@ def connected(address: str | None, frames: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address is None:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_object_store(frames),
-        )
-    else:
-        _join(address)
+    with _sigterm_kept():
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_object_store(frames),
+            )
+        else:
+            _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Whoever handles SIGTERM goes on doing so; Ray takes it when it starts, and ends with a dump."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (1, signal.SIGTERM):  # as Ray's handler has it
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _object_store(frames: int) -> int:
@@ -105,15 +123,58 @@ def _object_store(frames: int) -> int:
 
 def _join(address: str) -> None:
     import ray
-    from ray.exceptions import AuthenticationError
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray.exceptions import AuthenticationError, RpcError
 
     try:
-        _check_reachable(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # HOST:PORT, also of `auto`
+        found = None if "://" in address else canonicalize_bootstrap_address(address)
+        if found:
+            _check_reachable(found)
+            _authenticate(found)
+        ray.init(address=found or address, log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError as error:
         raise SimulationError(
-            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token"
+            f"the Ray cluster at {address} asks for its token, which is not here: set RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN to what `ray get-auth-token` prints where the cluster was started"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RpcError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise SimulationError(f"cannot join a Ray cluster at {address}: {reason}; check --address") from error
+
+
+def _authenticate(address: str) -> None:
+    """Uses the user's token if the cluster asks for one, and only then.
+
+    `ray start` has its cluster ask for the token in the user's home as soon as there is one. Ray looks for it
+    with the address `auto` alone, and then uses it even for clusters that want none, whose actors then die.
+
+    Raises AuthenticationError if it is not there or not the right one; Ray would go on trying for 20 s.
+    """
+    from ray._private.authentication import authentication_token_setup as setup
+    from ray.exceptions import AuthenticationError
+
+    setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
+    try:
+        _ask_gcs(address)
+    except AuthenticationError:
+        if "RAY_AUTH_MODE" in os.environ:
+            raise
+        logging.getLogger("ray").setLevel(logging.ERROR)  # no word of having found the token
+        if not setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+            raise
+        _ask_gcs(address)
+
+
+def _ask_gcs(address: str) -> None:
+    """Raises AuthenticationError or RpcError, and nothing else is said of it: Ray would print warnings."""
+    from ray._raylet import GcsClient
+
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        GcsClient(address=address)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,11 +1,13 @@
 """The command `ksmcluster`.
 
-Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, and 128 + the number of the signal that
+ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -14,9 +16,7 @@ from typer.core import TyperGroup
 
 from ksmcluster import __version__
 from ksmcluster.errors import UserError
-
-#: 128 + SIGINT, as shells have it.
-INTERRUPTED = 130
+from ksmcluster.signals import ENDED, unwound_by_signals
 
 
 class Command(NamedTuple):
@@ -90,16 +90,18 @@ def ksmcluster(
 
 
 def main() -> None:
-    """Entry point: mistakes of the user and Ctrl-C end in a line, not in a traceback."""
+    """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
     try:
-        app(prog_name="ksmcluster")
+        with unwound_by_signals():
+            app(prog_name="ksmcluster")
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            typer.echo("interrupted", err=True)
+        if end.code in ENDED:
+            with suppress(OSError):  # the terminal may be gone
+                typer.echo(ENDED[end.code], err=True)
         raise
 
 
