@@ -168,7 +168,7 @@ def _authenticate(address: str) -> None:
 
 def _ask_gcs(address: str) -> None:
     """Raises AuthenticationError or RpcError, and nothing else is said of it: Ray would print warnings."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     stderr = os.dup(2)
     try:

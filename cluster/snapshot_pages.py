@@ -32,3 +32,8 @@ class SnapshotPages:
 
     processes: tuple[SnapshotProcess, ...]
     moments: tuple[float, ...]
+
+    @property
+    def pages_a_process(self) -> int:
+        """Pages that each process has at the first moment, on the average."""
+        return sum(len(process.moments[0][0]) for process in self.processes) // len(self.processes)

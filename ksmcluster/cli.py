@@ -98,6 +98,9 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("error: memory ran out: give less at once", err=True)
+        sys.exit(1)
     except SystemExit as end:
         if end.code in ENDED:
             with suppress(OSError):  # the terminal may be gone

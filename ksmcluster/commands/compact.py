@@ -14,6 +14,7 @@ from ksmcluster.commands.options import (
     MigrationActors,
     Nodes,
     NodesPerActor,
+    NoMemoryCheck,
     Quiet,
     Seed,
     Settings,
@@ -36,6 +37,7 @@ def compact(
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
     drain: Annotated[
         list[int] | None,
         typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
@@ -69,6 +71,7 @@ def compact(
             address=address,
             nodes_per_actor=nodes_per_actor,
             migration_actors=migration_actors,
+            memory_check=not no_memory_check,
             progress=listener,
         )
     if output is not None:

@@ -14,6 +14,7 @@ from ksmcluster.commands.options import (
     MigrationActors,
     Nodes,
     NodesPerActor,
+    NoMemoryCheck,
     PagesPerNode,
     Passes,
     Quiet,
@@ -40,6 +41,7 @@ def simulate(
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, passes.parquet and config.toml.")
     ] = None,
@@ -67,6 +69,7 @@ def simulate(
             address=address,
             nodes_per_actor=nodes_per_actor,
             migration_actors=migration_actors,
+            memory_check=not no_memory_check,
             progress=listener,
         )
     if output is not None:
