@@ -30,8 +30,10 @@ _UNIFIED = Path("/sys/fs/cgroup")
 def check(pages: int, bytes_a_page: int, actors: int, less: str) -> None:
     """UserError if so many pages in so many actors (0: in this process) do not fit into this host."""
     need = pages * bytes_a_page + actors * ACTOR
+    if actors and _ray_is_there():
+        return
     have = available() if actors else min(available(), _address_space())
-    if need > have and not _ray_is_there():
+    if need > have:
         raise UserError(
             f"{pages:,} pages take {text.size(need)} of memory at least, and this host has "
             f"{text.size(have)}: " + REMEDY.format(less=less)

@@ -20,6 +20,12 @@ LIMITED = (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests may have joined one in this process."""
+    monkeypatch.setattr(host_memory, "_ray_is_there", lambda: False)
+
+
 @pytest.mark.parametrize("engine", ["ray", "inline"])
 def test_too_much_is_refused_at_once(run: Run, engine: str) -> None:
     ran = run("simulate", "default", "--engine", engine, *MANY)
