@@ -54,14 +54,14 @@ def compact(
     from ksmcluster.api import compact as run
     from ksmcluster.compaction import report
     from ksmcluster.config import Overrides, load_compaction
-    from ksmcluster.output import check_directory
+    from ksmcluster.output import NODES, check_directory
     from ksmcluster.printing import printed
     from ksmcluster.progress import shown
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output)
+        check_directory(output, NODES)
     overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:

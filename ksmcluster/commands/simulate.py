@@ -53,14 +53,14 @@ def simulate(
 
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
-    from ksmcluster.output import check_directory
+    from ksmcluster.output import PASSES, check_directory
     from ksmcluster.progress import shown
     from ksmcluster.report import rendered
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output)
+        check_directory(output, PASSES)
     config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(
