@@ -52,7 +52,10 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            from ksmcluster.config.problems import did_you_mean
+
+            hint = did_you_mean(cmd_name, COMMANDS) or f"; choose one of {', '.join(COMMANDS)}"
+            raise UserError(f'no command "{cmd_name}"{hint}')
         found = COMMANDS[cmd_name]
         what = getattr(import_module(found.module), found.name)
         if not isinstance(what, typer.Typer):
@@ -89,11 +92,34 @@ def ksmcluster(
     """Simulate kernel samepage merging (KSM) on machines of many NUMA nodes."""
 
 
+#: typer has a click of its own, or not, by its version.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def _in_our_words(error: Any) -> str:
+    """What is wrong with an option or argument, in one line."""
+    option, found = getattr(error, "param", None), error.__context__
+    if option is None or not hasattr(found, "errors"):
+        return str(error.format_message())
+    from ksmcluster.config.problems import text_of
+
+    details = found.errors()[0]
+    if details["input"] == "" and option.name == "pid":
+        return "--pid: no process was given; is it running?"
+    return f"{option.opts[-1]}: {text_of(details)}"
+
+
 def main() -> None:
     """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
     try:
         with unwound_by_signals():
-            app(prog_name="ksmcluster")
+            sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
+    except _UsageError as error:
+        if "\n" in error.format_message():  # help, as nothing was given
+            error.show()
+        else:
+            typer.echo(f"error: {_in_our_words(error)}", err=True)
+        sys.exit(2)
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)

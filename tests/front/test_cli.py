@@ -188,17 +188,20 @@ def test_full_standard_output(arguments: list[str]) -> None:
     [
         ("simulate tiny --address auto --engine inline", "error: --address: "),
         ("simulate tiny --engine steam", "'steam' is not one of 'ray', 'inline'"),
-        ("simulate tiny --nodes many", "Invalid value for '--nodes'"),
-        ("simulate tiny --nodes-per-actor 0", "Invalid value for '--nodes-per-actor'"),
+        ("simulate tiny --nodes many", 'error: --nodes: must be a whole number, not "many"\n'),
+        ("simulate tiny --nodes-per-actor 0", "error: --nodes-per-actor: must be at least 1, not "),
         ("simulate gone.toml", "error: there is no scenario gone.toml"),
         ("simulate tiny extra", "unexpected extra argument"),
-        ("simulat", "No such command 'simulat'"),
+        ("simulat", 'error: no command "simulat"; did you mean "simulate"?'),
+        ("capture --output x --pid abc", 'error: --pid: must be a whole number, not "abc"'),
+        ("capture --output x --pid=", "error: --pid: no process was given"),
     ],
 )
 def test_wrong_arguments(run: Run, arguments: str, text: str) -> None:
     ran = run(*arguments.split())
     assert (ran.code, ran.out) == (2, "")
     assert text in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

@@ -124,7 +124,7 @@ def test_output(run: Run, tmp_path: Path) -> None:
         ("gone.toml", "error: there is no scenario gone.toml"),
         ("--drain 64", "error: --drain: there is no node 64; the last is 63"),
         ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
-        ("--migration-actors 0", "Invalid value for '--migration-actors'"),
+        ("--migration-actors 0", "error: --migration-actors: must be at least 1"),
     ],
 )
 def test_mistakes(run: Run, arguments: str, text: str) -> None:
