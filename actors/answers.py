@@ -10,7 +10,7 @@ from cluster.errors import SimulationError
 def answers(refs: Any) -> Any:
     """`ray.get` of one reference or a list.
 
-    Raises SimulationError if an actor did, or if one died.
+    Raises SimulationError or MemoryError if an actor did, SimulationError if one died.
     """
     import ray
     from ray.exceptions import ActorDiedError, RayTaskError
@@ -18,7 +18,7 @@ def answers(refs: Any) -> Any:
     try:
         return ray.get(refs)
     except RayTaskError as error:
-        if isinstance(error.cause, SimulationError):
+        if isinstance(error.cause, SimulationError | MemoryError):
             raise error.cause from None
         raise
     except ActorDiedError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -81,20 +83,36 @@ def connected(address: str | None, frames: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address is None:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_object_store(frames),
-        )
-    else:
-        _join(address)
+    with _sigterm_kept():
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_object_store(frames),
+            )
+        else:
+            _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Whoever handles SIGTERM goes on doing so; Ray takes it when it starts, and ends with a dump."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (1, signal.SIGTERM):  # as Ray's handler has it
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _object_store(frames: int) -> int:
@@ -105,15 +123,20 @@ def _object_store(frames: int) -> int:
 
 def _join(address: str) -> None:
     import ray
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import RayError
 
     try:
         _check_reachable(address)
+    except OSError as error:
+        raise SimulationError(_cannot_join(address, error)) from error
+    try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except AuthenticationError as error:
-        raise SimulationError(
-            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise SimulationError(f"cannot join a Ray cluster at {address}: {reason}; check --address") from error
+    except (OSError, ValueError, RayError) as error:
+        # Ray says no more than that it failed to connect.
+        token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
+        raise SimulationError(_cannot_join(address, error) + token) from error
+
+
+def _cannot_join(address: str, error: Exception) -> str:
+    reason = str(error).partition("\n")[0].rstrip(".")
+    return f"cannot join a Ray cluster at {address}: {reason}; check --address"

@@ -50,3 +50,8 @@ class SnapshotPages:
     def times(self, interval: float | None) -> tuple[float, ...]:
         """When each moment is replayed, in simulated seconds: as captured, or so far from one to the next."""
         return self.moments if interval is None else tuple(i * interval for i in range(len(self.moments)))
+
+    @property
+    def pages_a_process(self) -> int:
+        """Pages that each process has at the first moment, on the average."""
+        return sum(len(process.moments[0].vpn) for process in self.processes) // len(self.processes)

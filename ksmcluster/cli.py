@@ -1,11 +1,13 @@
 """The command `ksmcluster`.
 
-Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, and 128 + the number of the signal that
+ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -14,9 +16,7 @@ from typer.core import TyperGroup
 
 from ksmcluster import __version__
 from ksmcluster.errors import UserError
-
-#: 128 + SIGINT, as shells have it.
-INTERRUPTED = 130
+from ksmcluster.signals import ENDED, unwound_by_signals
 
 
 class Command(NamedTuple):
@@ -52,7 +52,10 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            from ksmcluster.config.problems import did_you_mean
+
+            hint = did_you_mean(cmd_name, COMMANDS) or f"; choose one of {', '.join(COMMANDS)}"
+            raise UserError(f'no command "{cmd_name}"{hint}')
         found = COMMANDS[cmd_name]
         what = getattr(import_module(found.module), found.name)
         if not isinstance(what, typer.Typer):
@@ -89,17 +92,45 @@ def ksmcluster(
     """Simulate kernel samepage merging (KSM) on machines of many NUMA nodes."""
 
 
+#: typer has a click of its own, or not, by its version.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def _in_our_words(error: Any) -> str:
+    """What is wrong with an option or argument, in one line."""
+    option, found = getattr(error, "param", None), error.__context__
+    if option is None or not hasattr(found, "errors"):
+        return str(error.format_message())
+    from ksmcluster.config.problems import text_of
+
+    details = found.errors()[0]
+    if details["input"] == "" and option.name == "pid":
+        return "--pid: no process was given; is it running?"
+    return f"{option.opts[-1]}: {text_of(details)}"
+
+
 def main() -> None:
-    """Entry point: mistakes of the user and Ctrl-C end in a line, not in a traceback."""
+    """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
     try:
-        app(prog_name="ksmcluster")
+        with unwound_by_signals():
+            sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
+    except _UsageError as error:
+        if "\n" in error.format_message():  # help, as nothing was given
+            error.show()
+        else:
+            typer.echo(f"error: {_in_our_words(error)}", err=True)
+        sys.exit(2)
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("error: memory ran out: give less at once", err=True)
+        sys.exit(1)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            typer.echo("interrupted", err=True)
+        if end.code in ENDED:
+            with suppress(OSError):  # the terminal may be gone
+                typer.echo(ENDED[end.code], err=True)
         raise
 
 

@@ -39,31 +39,42 @@ class Writable(Protocol):
         """Tables by the names of their files: PASSES, NODES or RELOCATIONS."""
 
 
-def check_directory(directory: Path) -> None:
-    """UserError if no output can be written there: to be asked before a long simulation."""
-    if wrong := _what_is_wrong(directory):
+def check_directory(directory: Path, table: str) -> None:
+    """UserError if no output with this table, PASSES or NODES, can be written there.
+
+    To be asked before a long simulation.
+    """
+    if wrong := _what_is_wrong(directory, table):
         raise UserError(f"cannot write the results to {directory}: {wrong}")
 
 
-def _what_is_wrong(directory: Path) -> str:
+def _what_is_wrong(directory: Path, table: str) -> str:
     if directory.is_dir():
         if any(directory.iterdir()) and not _is_output(directory):
             return "it is not empty, and what is in it is not an earlier output"
+        other = {PASSES: NODES, NODES: PASSES}[table]
+        if (directory / other).exists():
+            return f"it holds {other}, an output of another command; choose another directory"
     elif directory.exists():
         return "it is not a directory"
     place = next(parent for parent in directory.resolve().parents if parent.exists())
     if not place.is_dir():
         return f"{place} is not a directory"
-    return "" if os.access(place, os.W_OK | os.X_OK) else f"no permission to write in {place}"
+    try:
+        with _sibling(place / directory.name):
+            return ""
+    except OSError as error:
+        return f"nothing can be written in {place}: {os.strerror(error.errno or 0)}"
 
 
 def write_directory(directory: Path, result: Writable) -> None:
     """Write the files of a result into the directory, in place of an earlier output."""
-    check_directory(directory)
+    tables = result.tables()
+    check_directory(directory, PASSES if PASSES in tables else NODES)
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _sibling(directory) as new:
-        _write_files(new, result)
+        _write_files(new, result, tables)
         if directory.exists():
             _replace(directory, new)
         else:
@@ -91,12 +102,12 @@ def _is_output(directory: Path) -> bool:
     return isinstance(summary, dict) and "schema_version" in summary
 
 
-def _write_files(directory: Path, result: Writable) -> None:
+def _write_files(directory: Path, result: Writable, tables: dict[str, pa.Table]) -> None:
     import pyarrow.parquet as pq
 
     (directory / SUMMARY).write_text(result.summary_json())
     (directory / CONFIG).write_text(resolved_toml(result.config))
-    for name, table in result.tables().items():
+    for name, table in tables.items():
         pq.write_table(table, directory / name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -17,6 +16,7 @@ from ksmcluster.bench.measure import Measure, Outcome
 from ksmcluster.bench.programs import own_ray, run_program
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.errors import UserError
+from ksmcluster.host_memory import available
 from ksmcluster.printing import plain_table
 from ksmcluster.progress import Tell
 
@@ -77,12 +77,6 @@ def bench_memory(
     if left_out:
         tables.append(("Not run, as memory does not suffice", _left_out(left_out)))
     return Outcome(tuple(_measures(nodes, engine, found)), tuple(tables))
-
-
-def available() -> int:
-    """Bytes that programs can have without swapping."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) << 10
 
 
 def lines(found: Sequence[Footprint]) -> tuple[Line, Line]:

@@ -34,7 +34,11 @@ def run_program(module: str, *arguments: str, environment: Mapping[str, str] | N
     )
     try:
         out, err = process.communicate()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # it went to the program, too
+        _end(process)
+        raise
+    except SystemExit:  # by a signal that came to this process, perhaps alone
+        process.terminate()
         _end(process)
         raise
     if process.returncode:
@@ -43,7 +47,7 @@ def run_program(module: str, *arguments: str, environment: Mapping[str, str] | N
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C went to the program, too; it may have something to clear away."""
+    """It was told to end; it may have something to clear away."""
     try:
         process.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:

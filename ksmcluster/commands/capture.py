@@ -3,13 +3,11 @@
 import json
 import math
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -47,7 +45,7 @@ def capture(
     json_summary: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout.")] = False,
 ) -> None:
     """Capture the memory of processes, core files and raw images as a snapshot of page digests."""
-    with _one_line_errors(), _unwound_by_signals(), ExitStack() as stack:
+    with _one_line_errors(), ExitStack() as stack:
         _check(pid or [], [*(core or []), *(image or [])], output, stop)
         moments = _moments(interval, count, bool(core or image))
         if key_file is not None and unkeyed:
@@ -113,21 +111,6 @@ def _one_line_errors() -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         typer.echo(f"error: {where}{reason}", err=True)
         raise typer.Exit(1) from error
-
-
-@contextmanager
-def _unwound_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that stopped processes go on."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def _progress(quiet: bool) -> Progress:

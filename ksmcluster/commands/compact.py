@@ -14,6 +14,7 @@ from ksmcluster.commands.options import (
     MigrationActors,
     Nodes,
     NodesPerActor,
+    NoMemoryCheck,
     Quiet,
     Seed,
 )
@@ -38,6 +39,7 @@ def compact(
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
     drain: Annotated[
         list[int] | None,
         typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
@@ -54,14 +56,14 @@ def compact(
     from ksmcluster.api import compact as run
     from ksmcluster.compaction import report
     from ksmcluster.config import Overrides, load_compaction
-    from ksmcluster.output import check_directory
+    from ksmcluster.output import NODES, check_directory
     from ksmcluster.printing import printed
     from ksmcluster.progress import shown
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output)
+        check_directory(output, NODES)
     overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
@@ -71,6 +73,7 @@ def compact(
             address=address,
             nodes_per_actor=nodes_per_actor,
             migration_actors=migration_actors,
+            memory_check=not no_memory_check,
             progress=listener,
         )
     if output is not None:

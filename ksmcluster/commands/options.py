@@ -35,4 +35,7 @@ NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share a
 MigrationActors = Annotated[
     int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
 ]
+NoMemoryCheck = Annotated[
+    bool, typer.Option("--no-memory-check", help="Run even if the memory of this host cannot suffice.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]

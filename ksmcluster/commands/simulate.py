@@ -14,6 +14,7 @@ from ksmcluster.commands.options import (
     MigrationActors,
     Nodes,
     NodesPerActor,
+    NoMemoryCheck,
     PagesPerNode,
     Passes,
     Quiet,
@@ -40,6 +41,7 @@ def simulate(
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, passes.parquet and config.toml.")
     ] = None,
@@ -51,14 +53,14 @@ def simulate(
 
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
-    from ksmcluster.output import check_directory
+    from ksmcluster.output import PASSES, check_directory
     from ksmcluster.progress import shown
     from ksmcluster.report import rendered
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output)
+        check_directory(output, PASSES)
     config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(
@@ -67,6 +69,7 @@ def simulate(
             address=address,
             nodes_per_actor=nodes_per_actor,
             migration_actors=migration_actors,
+            memory_check=not no_memory_check,
             progress=listener,
         )
     if output is not None:

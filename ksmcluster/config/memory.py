@@ -33,6 +33,11 @@ def memory_problems(scenario: Scenario) -> Iterator[Problem]:
             )
 
 
+def pages_mapped(scenario: Scenario) -> int:
+    """The most pages of regions that can be in memory at once, without merging; not of snapshots."""
+    return sum(pages for _, pages in _placed(scenario))
+
+
 def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
     """The scenario with all regions, and the pools they draw from, scaled alike.
 

@@ -80,7 +80,7 @@ def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[Problem]:
         return [Problem((*path, *parse_path(key)), text) for key, text in _context(details)["problems"]]
     if kind == "extra_forbidden":
         return [Problem(path, _unknown_key(path, root))]
-    return [Problem(path, _text(details))]
+    return [Problem(path, text_of(details))]
 
 
 def _unknown_key(path: Path, root: type[BaseModel]) -> str:
@@ -100,6 +100,8 @@ def _unknown_key(path: Path, root: type[BaseModel]) -> str:
 MUST_BE = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "float_type": "a number",
     "string_type": "text in quotes",
     "bool_type": "true or false",
@@ -112,7 +114,8 @@ MUST_BE = {
 }
 
 
-def _text(details: ErrorDetails) -> str:
+def text_of(details: ErrorDetails) -> str:
+    """One finding of pydantic in our words."""
     kind, value, context = details["type"], details["input"], _context(details)
     if kind == "missing":
         return "is missing"

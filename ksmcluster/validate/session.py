@@ -16,6 +16,7 @@ from cluster.record import Json
 from cluster.scenario import Scenario, ScenarioError
 from ksmcluster.errors import UserError
 from ksmcluster.replay import On
+from ksmcluster.signals import heeded
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children
@@ -94,7 +95,7 @@ def left_as_found(knobs: Knobs) -> Iterator[None]:
         raise SystemExit(128 + number)
 
     try:
-        for number in _SIGNALS:
+        for number in heeded(*_SIGNALS):
             signal.signal(number, end)
         try:
             yield

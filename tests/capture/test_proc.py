@@ -20,8 +20,8 @@ from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
 
 COMMAND = (
-    "import os, sys, typer; from ksmcluster.commands.capture import capture;"
-    "app = typer.Typer(); app.command()(capture);"
+    "import os, sys, ksmcluster.commands.capture; from ksmcluster.cli import main;"
+    "sys.argv.insert(1, 'capture');"
 )
 
 
@@ -224,7 +224,7 @@ def test_zombie_and_kernel_thread(fails: Any, tmp_path: Path) -> None:
 def test_no_permission(child: Any, tmp_path: Path, stop: str) -> None:
     arguments = ["--pid", str(child.pid), "--output", str(tmp_path / "s"), *stop.split()]
     result = subprocess.run(
-        [sys.executable, "-c", COMMAND + "os.setgid(65534); os.setuid(65534); app()", *arguments],
+        [sys.executable, "-c", COMMAND + "os.setgid(65534); os.setuid(65534); main()", *arguments],
         capture_output=True,
         text=True,
     )
@@ -244,7 +244,7 @@ def test_interrupted_leaves_nothing(
     folder.mkdir()
     arguments = ["--pid", str(child.pid), "--output", str(folder / "s"), "--interval", "1000", "--count", "2"]
     with subprocess.Popen(
-        [sys.executable, "-c", COMMAND + "app()", *arguments],
+        [sys.executable, "-c", COMMAND + "main()", *arguments],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:

@@ -226,17 +226,20 @@ def test_full_standard_output(arguments: list[str]) -> None:
     [
         ("simulate tiny --address auto --engine inline", "error: --address: "),
         ("simulate tiny --engine steam", "'steam' is not one of 'ray', 'inline'"),
-        ("simulate tiny --nodes many", "Invalid value for '--nodes'"),
-        ("simulate tiny --nodes-per-actor 0", "Invalid value for '--nodes-per-actor'"),
+        ("simulate tiny --nodes many", 'error: --nodes: must be a whole number, not "many"\n'),
+        ("simulate tiny --nodes-per-actor 0", "error: --nodes-per-actor: must be at least 1, not "),
         ("simulate gone.toml", "error: there is no scenario gone.toml"),
         ("simulate tiny extra", "unexpected extra argument"),
-        ("simulat", "No such command 'simulat'"),
+        ("simulat", 'error: no command "simulat"; did you mean "simulate"?'),
+        ("capture --output x --pid abc", 'error: --pid: must be a whole number, not "abc"'),
+        ("capture --output x --pid=", "error: --pid: no process was given"),
     ],
 )
 def test_wrong_arguments(run: Run, arguments: str, text: str) -> None:
     ran = run(*arguments.split())
     assert (ran.code, ran.out) == (2, "")
     assert text in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -248,15 +251,60 @@ def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, run: Run
         run("simulate", "tiny", *INLINE)
 
 
-def test_interrupted() -> None:
-    arguments = ["simulate", "tiny", "--engine", "inline", "--passes", "1000000"]
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+def test_ended_by_a_signal(tmp_path: Path, number: signal.Signals, code: int, says: str) -> None:
+    arguments = [
+        "simulate",
+        "tiny",
+        "--engine",
+        "inline",
+        "--passes",
+        "1000000",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     child = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stderr is not None
     child.stderr.readline()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted"
+    assert (child.returncode, out) == (code, "")
+    assert err.splitlines()[-1] == says
     assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nohup() -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN);" + COMMAND[-1]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, "simulate", "tiny", "--engine", "inline", "--passes", "300"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    child.stderr.readline()
+    child.send_signal(signal.SIGHUP)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err.splitlines()[-1][:16]) == (0, "pass 300 of 300:")
+
+
+def test_a_terminal_that_is_gone() -> None:
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [*COMMAND, "simulate", "tiny", "--engine", "inline", "--passes", "1000000"], stderr=theirs
+    )
+    os.close(theirs)
+    os.read(ours, 1)
+    os.close(ours)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(timeout=60) == 129

@@ -146,7 +146,7 @@ def test_output(run: Run, tmp_path: Path) -> None:
         ("gone.toml", "error: there is no scenario gone.toml"),
         ("--drain 64", "error: --drain: there is no node 64; the last is 63"),
         ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
-        ("--migration-actors 0", "Invalid value for '--migration-actors'"),
+        ("--migration-actors 0", "error: --migration-actors: must be at least 1"),
     ],
 )
 def test_mistakes(run: Run, arguments: str, text: str) -> None:
@@ -163,3 +163,20 @@ def test_output_is_refused_before_the_simulation(
     ran = run("compact", "--output", str(tmp_path))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: cannot write the results to {tmp_path}: it is not empty")
+
+
+def test_an_output_of_the_other_command_stays(run: Run, tmp_path: Path) -> None:
+    simulated, compacted = tmp_path / "simulated", tmp_path / "compacted"
+    run("simulate", "tiny", "--engine", "inline", "--quiet", "--output", str(simulated))
+    run("compact", "--output", str(compacted), *SMALL)
+    before = (simulated / "summary.json").read_text(), (compacted / "summary.json").read_text()
+    assert "it holds passes.parquet" in run("compact", "--output", str(simulated), *SMALL).err
+    assert "it holds nodes.parquet" in run("simulate", "tiny", "--output", str(compacted)).err
+    assert ((simulated / "summary.json").read_text(), (compacted / "summary.json").read_text()) == before
+
+
+def test_where_nothing_can_be_made(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "compact", lambda *_, **__: pytest.fail("has begun"))
+    ran = run("compact", "--output", "/proc/x")
+    assert ran.code == 2
+    assert "cannot write the results to /proc/x: nothing can be written in /proc: " in ran.err

@@ -191,4 +191,4 @@ def test_without_the_table_nothing_is_said_of_it() -> None:
 def test_migration_actors(run: Run) -> None:
     ran = run("simulate", STORY, "--migration-actors", "0")
     assert (ran.code, ran.out) == (2, "")
-    assert "Invalid value for '--migration-actors'" in ran.err
+    assert "error: --migration-actors: must be at least 1" in ran.err

@@ -65,7 +65,17 @@ def test_ray_prints_what_inline_prints_and_nothing_else(environment: dict[str, s
     assert gone(environment)
 
 
-def test_ctrl_c_leaves_no_ray_behind(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+def test_a_signal_leaves_no_ray_behind(
+    environment: dict[str, str], number: signal.Signals, code: int, says: str
+) -> None:
     with subprocess.Popen(
         [*COMMAND, "--passes", "100000"],
         env=environment,
@@ -78,10 +88,9 @@ def test_ctrl_c_leaves_no_ray_behind(environment: dict[str, str]) -> None:
         while not process.stderr.readline().startswith("pass 2 "):
             assert process.poll() is None
         assert processes_of(environment)
-        # As a terminal does it: to all processes of the group.
-        os.killpg(process.pid, signal.SIGINT)
+        # As a terminal, timeout and scancel do it: to all processes of the group.
+        os.killpg(process.pid, number)
         rest = process.stderr.read()
-        assert process.wait() == 130
-    assert rest.rstrip().endswith("interrupted")
-    assert "Traceback" not in rest
+        assert process.wait() == code
+    assert [line for line in rest.splitlines() if not line.startswith("pass ")] == [says]
     assert gone(environment)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
@@ -49,6 +51,7 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Dr
     Raises DriverError for a name that leads nowhere, and for settings that the driver does not take.
     """
     factory = BUILT_IN.get(name) or _entry_point(name)
+    _check_names(name, factory, settings)
     try:
         driver = factory(memory, **settings)
     except (TypeError, ValueError) as error:
@@ -56,6 +59,19 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Dr
     if missing := [call for call in _CALLS if not hasattr(driver, call)]:
         raise DriverError(f"driver {name!r} has no {', '.join(missing)}; PageDriver has them all")
     return driver
+
+
+def _check_names(name: str, factory: Callable[..., Driver], settings: Mapping[str, object]) -> None:
+    """DriverError for a setting that the driver has not, with what may have been meant."""
+    taken = list(inspect.signature(factory).parameters.values())[1:]  # after the memory
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return
+    names = [parameter.name for parameter in taken]
+    for setting in settings:
+        if setting not in names:
+            near = difflib.get_close_matches(setting, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
+            raise DriverError(f"driver {name!r} has no setting {setting!r}; {hint}")
 
 
 def _entry_point(name: str) -> Callable[..., Driver]:
