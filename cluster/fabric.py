@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.commands import Command
+from cluster.commands import Command, Populate
 from cluster.heap import Heap
 from cluster.mailbox import Inbox, Kind, Mail, receive
 from cluster.node import Node, Report
@@ -134,6 +134,8 @@ class Host:
             reports.append(report)
             if sends.tables:
                 sent.append(sends)
+        if isinstance(command, Populate):
+            self._heap.reserve(sum(self.nodes[node].mergeable_pages for node in to))
         if not sent:
             self._heap.rest()
         return reports, sent

@@ -145,6 +145,11 @@ class Node:
             raise SimulationError("the scenario has no [migration]")
         return self._relocation
 
+    @property
+    def mergeable_pages(self) -> int:
+        """Pages of its processes' mergeable VMAs."""
+        return sum(vma.pages for vma in self.state.spaces.index.vmas if vma.mergeable)
+
     def _on_dropped(self, frames: I64) -> None:
         self._merger.on_dropped(frames)
         self.trees.on_dropped(frames)

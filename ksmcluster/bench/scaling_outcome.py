@@ -15,7 +15,7 @@ from ksmcluster.printing import plain_table
 
 def outcome(scaling: Scaling) -> Outcome:
     """The numbers, and the tables."""
-    repeat = len(scaling.weak[0].seconds)
+    repeat = len(scaling.weak[-1].seconds)
     measures = [m for point in scaling.weak for m in _weak(scaling, point)]
     time = "CPU" if scaling.engine == "inline" else "wall"
     title = f"Weak scaling, engine {scaling.engine}: first and merging pass, {time} time; medians of {repeat}"
