@@ -135,7 +135,7 @@ class Host:
             if sends.tables:
                 sent.append(sends)
         if isinstance(command, Populate):
-            self._heap.reserve(sum(self.nodes[node].mergeable_pages for node in to))
+            self._heap.reserve([node.mergeable_pages for node in self.nodes.values()])
         if not sent:
             self._heap.rest()
         return reports, sent

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 #: Rows of messages after which a window leaves much: some 20 MiB. Less is not worth the page faults.
 MUCH = 1 << 19
 
-#: Bytes that a window needs for each page that it merges: messages, and what becomes of them.
-PER_PAGE = 48
+#: Bytes that a window needs for each page that it merges: messages, and what becomes of them; and, one node
+#: after the other, to sort and compare.
+PER_PAGE, AT_WORK = 48, 24
 
 #: glibc's mallopt(3): how much free memory at the end of the heap is given back at once, and the least size
 #: of arrays that get memory of their own, which goes back with each. By default an array's memory mostly goes
@@ -50,9 +51,10 @@ class Heap:
         self._rows = 0
         self._reserved = 0
 
-    def reserve(self, pages: int) -> None:
-        """Takes what a window needs that merges so many pages, all at once: page by page takes longer."""
-        blocks = [np.empty(_BLOCK, np.uint8) for _ in range(pages * PER_PAGE // _BLOCK)]
+    def reserve(self, pages: list[int]) -> None:
+        """Takes what a window needs that merges so many pages of each node: page by page takes longer."""
+        size = sum(pages) * PER_PAGE + max(pages) * AT_WORK
+        blocks = [np.empty(_BLOCK, np.uint8) for _ in range(size // _BLOCK)]
         for block in blocks:
             _touch(block)
         self._reserved = len(blocks) * _BLOCK
