@@ -32,6 +32,9 @@ _PAGE = 4096
 _MADV_POPULATE_WRITE = 23
 
 
+_LIBC = ctypes.CDLL(None)
+
+
 def keep_free_memory() -> None:
     """Has libc keep what temporary arrays leave."""
     _set(_TRIM_THRESHOLD, _KEPT)
@@ -39,7 +42,7 @@ def keep_free_memory() -> None:
 
 
 def _set(parameter: int, value: int) -> None:
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+    if mallopt := getattr(_LIBC, "mallopt", None):
         mallopt(parameter, value)
 
 
@@ -70,7 +73,7 @@ class Heap:
         if self._rows >= MUCH or (self._rows and self._reserved > _KEPT // 2):
             self._rows = self._reserved = 0
             _set(_TRIM_THRESHOLD, _KEPT)
-            if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            if trim := getattr(_LIBC, "malloc_trim", None):
                 trim(0)
 
 
@@ -78,6 +81,6 @@ def _touch(block: U8) -> None:
     """Has the system give its pages now."""
     start = -(-block.ctypes.data // _PAGE) * _PAGE
     size = (block.ctypes.data + block.nbytes) // _PAGE * _PAGE - start
-    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    madvise = getattr(_LIBC, "madvise", None)
     if madvise is None or madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_POPULATE_WRITE):
         block[::_PAGE] = 0

@@ -30,7 +30,7 @@ from cluster.page_table import (
 from cluster.state import NodeState
 from cluster.vma import Mm, Vma
 from cluster.window import Window
-from cluster.words import I64, is_ksm_word, node_of_frame, node_of_mm
+from cluster.words import I64, node_of_frame, node_of_mm
 
 
 class Processes:
@@ -109,7 +109,6 @@ class Processes:
         table.state[items] = state | ACTIVE
         table.rejuvenate(items)
         n.broken.forget()
-        n.orphans.update(n.swap.cached[is_ksm_word(n.swap.cached) & (n.swap.cached >= 0)].tolist())
         n.window = Window(0)
         for mm in list(n.spaces.mms.values()):
             self._reap(mm.id)

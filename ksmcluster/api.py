@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from actors.hosts import blocks
 from cluster.errors import SimulationError
 from cluster.results import ActorsStarting, Event, PassStarted
 from cluster.spec import PAGE_SIZE
@@ -148,7 +149,7 @@ def compact(
 
 def _actors(engine: str, nodes: int, nodes_per_actor: int) -> int:
     """Actors that have the nodes; none if all is in this process."""
-    return -(-nodes // nodes_per_actor) if engine == "ray" else 0
+    return len(blocks(nodes, nodes_per_actor)) if engine == "ray" else 0
 
 
 @contextmanager
