@@ -16,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from cluster.knobs import RMAP_ITEM_SIZE
 from cluster.migration.relocated import Relocated
 from cluster.results import PassResult
 from cluster.spec import PAGE_SIZE
@@ -26,9 +27,6 @@ from ksmcluster.config import Scenario, resolved_toml
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-#: sizeof(struct ksm_rmap_item), which the kernel counts in general_profit.
-RMAP_ITEM_BYTES = 64
 
 DERIVED = (
     Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
@@ -228,7 +226,7 @@ def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, floa
         "memory_after_bytes": after,
         "saved_bytes": saved,
         "saved_fraction": saved / (after + saved) if saved else 0.0,
-        "general_profit_bytes": profit - RMAP_ITEM_BYTES * totals["rmap_items"],
+        "general_profit_bytes": profit - RMAP_ITEM_SIZE * totals["rmap_items"],
         "ksm_mappings_remote_fraction": totals["ksm_mappings_remote"] / mappings if mappings else None,
         "ksm_mappings_mean_distance": totals["ksm_mappings_distance"] / mappings if mappings else None,
         "simulated_seconds": simulated_seconds,
