@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.words import I64, U64, Array, Bool
+from cluster.words import I64, U16, U64, Array, Bool
+
+#: With fewer than one value in so many, marking them takes longer than sorting them.
+_DENSE = 64
 
 
 def rows_where(chosen: Bool) -> I64 | slice:
     """An index of the chosen rows: far quicker than the mask itself, and a view if all are chosen."""
-    rows = np.flatnonzero(chosen)
-    return slice(None) if len(rows) == len(chosen) else rows
+    return slice(None) if chosen.all() else np.flatnonzero(chosen)
+
+
+def rows_with(flags: U16, some: int) -> I64:
+    """Rows that have some of these flags. numpy finds bools several times as quickly as numbers."""
+    return np.flatnonzero((flags & some) != 0)
+
+
+def run_of(rows: I64) -> I64 | slice:
+    """An index of these rows: a slice, which is far quicker, if they lie side by side, ascending."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def taken(column: Array, rows: I64 | slice) -> Array:
+    """A copy of these rows."""
+    part: Array = column[rows]
+    return part.copy() if isinstance(rows, slice) else part
 
 
 def changes(column: Array) -> Bool:
@@ -24,6 +44,15 @@ def distinct(column: Array) -> Array:
     """The distinct values, ascending. Sorting is several times quicker than np.unique's hashing."""
     column = np.sort(column)
     return column[rows_where(changes(column))]
+
+
+def distinct_below(limit: int, column: I64) -> I64:
+    """The distinct values, ascending, none negative and all below `limit`."""
+    if len(column) * _DENSE < limit:
+        return distinct(column)
+    there = np.zeros(limit, np.bool_)
+    there[column] = True
+    return np.flatnonzero(there)
 
 
 def is_in(values: Array, ascending: Array) -> Bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import rows_with
 from cluster.mailbox import Kind
 from cluster.migrate import Migration
 from cluster.migration.fill import filled
@@ -39,7 +40,7 @@ class NodeCompaction:
         self.frames.begin()
         self.memory.begin()
         self._twin = self.memory.twin()
-        slots = np.flatnonzero(table.state[: table.size] & KSM)
+        slots = rows_with(table.state[: table.size], KSM)
         unfound, count = np.unique(table.pte[slots[~found(n, slots)]], return_counts=True)
         n.out.send(Kind.HELD, node_of_frame(unfound), unfound, count, np.zeros_like(count))
         cached, count = np.unique(n.swap.cached[n.swap.cached >= 0], return_counts=True)

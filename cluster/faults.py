@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import rows_where
 from cluster.mailbox import Kind
 from cluster.page_table import (
     ACTIVE,
@@ -23,7 +24,7 @@ from cluster.page_table import (
 from cluster.placement import Placement
 from cluster.rmap import found
 from cluster.state import NodeState
-from cluster.words import I64, U8, U64, Bool, is_ksm_word, node_of_frame, node_of_key, pfn_of
+from cluster.words import I64, U8, U64, Bool, is_ksm_word, node_of_frame, node_of_key, on_node, pfn_of
 
 
 class Faults:
@@ -161,7 +162,7 @@ class Faults:
     def _overwrite(self, slots: I64, ids: U64, digests: U64) -> None:
         n = self._n
         frames = n.table.pte[slots]
-        here = node_of_frame(frames) == n.id
+        here = on_node(frames, n.id)
         n.frames.write(pfn_of(frames[here]), ids[here], digests[here])
         away = frames[~here]
         n.out.send(Kind.SET_CONTENT, node_of_frame(away), away, ids[~here])
@@ -171,9 +172,9 @@ class Faults:
     def put(self, frames: I64) -> None:
         """One mapping of each frame goes."""
         n = self._n
-        here = node_of_frame(frames) == n.id
-        self.on_put(frames[here])
-        away = frames[~here]
+        here = on_node(frames, n.id)
+        self.on_put(frames[rows_where(here)])
+        away = frames[np.flatnonzero(~here)]
         n.out.send(Kind.PUT, node_of_frame(away), away)
 
     def on_put(self, frames: I64) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.columns import distinct, rows_where
+from cluster.columns import distinct_below, rows_where
 from cluster.content import page_bytes
 from cluster.spec import PAGE_SIZE
 from cluster.words import I64, U8, U32, U64, Array, Bool, pfn_of
@@ -128,7 +128,7 @@ class Frames:
         freed: I64 = pfns[rows_where(~self.referenced(pfns))]
         if len(freed) == 0:
             return freed
-        freed = distinct(freed)
+        freed = distinct_below(self.count, freed)
         stale: I64 = freed[self.is_ksm(freed)]
         self._free(freed)
         return stale

@@ -199,7 +199,7 @@ class Outbox:
 
     def _by_destination(self, table: list[list[Array]]) -> Table:
         to = _joined(table[0])
-        order = np.argsort(to, kind="stable") if (to != to[0]).any() else None
+        order = np.argsort(to, kind="stable") if (to[1:] < to[:-1]).any() else None
         columns = [_joined(parts) if order is None else _joined(parts)[order] for parts in table[1:]]
         self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
         if order is not None:

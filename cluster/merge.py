@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import rows_with
 from cluster.faults import Faults
 from cluster.mailbox import Kind
 from cluster.page_table import (
@@ -22,7 +23,7 @@ from cluster.page_table import (
 )
 from cluster.scan import Scanner
 from cluster.state import NodeState, renamed
-from cluster.words import I64, U8, U64, node_of_frame, node_of_key, pfn_of
+from cluster.words import I64, U8, U64, node_of_frame, node_of_key, on_node, pfn_of
 
 #: Pages compared at once: so few that they stay in a core's cache.
 PAGES_AT_ONCE = 64
@@ -83,7 +84,7 @@ class Merger:
         """The frames of these pages have become KSM frames."""
         n, table = self._n, self._n.table
         slots = self._slots(keys)
-        shared = np.flatnonzero(table.state[slots] & SHARED)
+        shared = rows_with(table.state[slots], SHARED)
         behind = slots[shared]
         also, of = self._spread(table.pte[behind], frames[shared], table.tree_key[behind], KSM)
         if n.knobs.smart_scan and len(also):
@@ -113,7 +114,7 @@ class Merger:
             return old, old
         n, table = self._n, self._n.table
         n.swap.cached = renamed(n.swap.cached, old, new)
-        slots = np.flatnonzero(table.state[: table.size] & SHARED)
+        slots = rows_with(table.state[: table.size], SHARED)
         order = np.argsort(old)
         at = order[np.minimum(np.searchsorted(old, table.pte[slots], sorter=order), len(old) - 1)]
         same = old[at] == table.pte[slots]
@@ -158,7 +159,7 @@ class Merger:
         n = self._n
         data = n.frames.data
         assert data is not None
-        here = node_of_frame(frames) == n.id
+        here = on_node(frames, n.id)
         rows = np.flatnonzero(here)
         equal = _equal(data, pfn_of(frames[rows]), data, pfn_of(old[rows]))
         n.out.send(Kind.VERDICT, node_of_key(keys[rows]), keys[rows], frames[rows], digests[rows], equal)

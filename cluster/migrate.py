@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import rows_with
 from cluster.faults import Faults
 from cluster.mailbox import Kind
 from cluster.page_table import KSM, PRESENT
@@ -29,6 +30,7 @@ from cluster.words import (
     ksm_word,
     node_of_frame,
     node_of_mm,
+    on_node,
     pfn_of,
 )
 
@@ -48,7 +50,7 @@ class Migration:
         """move_pages(): the frames of these pages are to be on node `to`."""
         n, table = self._n, self._n.table
         frames = np.unique(table.pte[slots[(table.state[slots] & PRESENT) != 0]])
-        frames = frames[node_of_frame(frames) != to]
+        frames = frames[~on_node(frames, to)]
         n.out.send(Kind.MIGRATE, node_of_frame(frames), frames, np.full(len(frames), to))
 
     def on_migrate(self, frames: I64, to: I64) -> None:
@@ -66,7 +68,7 @@ class Migration:
     def on_rmap_walk(self, frames: I64) -> None:
         """Counts this node's mappings of KSM frames that reverse mapping finds."""
         n, table = self._n, self._n.table
-        slots = np.flatnonzero(table.state[: table.size] & KSM)
+        slots = rows_with(table.state[: table.size], KSM)
         slots = slots[np.isin(table.pte[slots], frames)]
         slots = slots[found(n, slots)]
         words, count = np.unique(table.pte[slots], return_counts=True)
@@ -126,7 +128,7 @@ class Migration:
     def on_moved(self, old: I64, new: I64, digests: U64) -> None:
         """Page table entries, items, the swap cache and the trees follow their frames."""
         n, table = self._n, self._n.table
-        slots = np.flatnonzero(table.state[: table.size] & PRESENT)
+        slots = rows_with(table.state[: table.size], PRESENT)
         slots = slots[np.isin(table.pte[slots], old)]
         before = table.pte[slots]
         table.pte[slots] = renamed(before, old, new)

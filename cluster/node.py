@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster import commands as c
+from cluster.columns import rows_with
 from cluster.decide import decide
 from cluster.digest import Contents
 from cluster.errors import SimulationError
@@ -283,8 +284,7 @@ class Node:
         def count(flag: int) -> int:
             return int(np.count_nonzero(state & flag))
 
-        nodes = node_of_frame(n.table.pte[: n.table.size][(state & KSM) != 0])
-        by_node = np.bincount(nodes, minlength=n.nodes)
+        nodes = node_of_frame(n.table.pte[rows_with(state, KSM)])
         return {
             "pages_mapped": count(PRESENT),
             "pages_unshared": count(UNSTABLE),
@@ -292,8 +292,8 @@ class Node:
             "ksm_merging_pages": count(STABLE),
             "ksm_zero_pages": count(ZEROED),
             "ksm_mappings": len(nodes),
-            "ksm_mappings_remote": len(nodes) - int(by_node[n.id]),
-            "ksm_mappings_distance": int(by_node @ n.distance[n.id]),
+            "ksm_mappings_remote": int(np.count_nonzero(nodes != n.id)),
+            "ksm_mappings_distance": int(n.distance[n.id][nodes].sum()),
         }
 
     def dump(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.columns import rows_with
 from cluster.words import I64, U32, U64, Array, checksum, empty
 
 #: Nothing mapped; the shared zero page; and from here downwards, swapped out: PTE_SWAP - number of the entry.
@@ -74,7 +75,7 @@ class PageTable:
     def checksums(self, slots: I64) -> U32:
         """What items remember of the contents at ksmd's last visits, if they are CHECKED."""
         sums = checksum(self.tree_key[slots])
-        aside = np.flatnonzero(self.state[slots] & ASIDE)
+        aside = rows_with(self.state[slots], ASIDE)
         if len(aside):
             found, of_found = self._aside
             sums[aside] = of_found[np.searchsorted(found, slots[aside])]
@@ -86,7 +87,7 @@ class PageTable:
             return
         self.state[slots] &= ~np.uint16(ASIDE)
         old, of_old = self._aside
-        kept = np.flatnonzero(self.state[old] & ASIDE)
+        kept = rows_with(self.state[old], ASIDE)
         slots, sums = np.concatenate([old[kept], slots]), np.concatenate([of_old[kept], sums])
         order = np.argsort(slots)
         self._aside = slots[order], sums[order]

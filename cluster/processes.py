@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cluster import commands as c
+from cluster.columns import rows_with
 from cluster.errors import SimulationError
 from cluster.faults import Faults
 from cluster.mailbox import Kind
@@ -30,7 +31,7 @@ from cluster.page_table import (
 from cluster.state import NodeState
 from cluster.vma import Mm, Vma
 from cluster.window import Window
-from cluster.words import I64, node_of_frame, node_of_mm
+from cluster.words import I64, node_of_frame, node_of_mm, on_node
 
 
 class Processes:
@@ -94,7 +95,7 @@ class Processes:
         table = self._n.table
         slots = self._mapped(question.mm, question.start, question.pages)
         slots = slots[(table.state[slots] & PRESENT) != 0]
-        return int(np.count_nonzero(node_of_frame(table.pte[slots]) == question.to))
+        return int(np.count_nonzero(on_node(table.pte[slots], question.to)))
 
     def unmerge_all(self) -> None:
         """Breaks every merge of mergeable memory, and frees all rmap_items."""
@@ -104,7 +105,7 @@ class Processes:
             for vma in mm.vmas:
                 if vma.mergeable:
                     self._faults.break_ksm(_slots_of(vma))
-        items = np.flatnonzero(table.state[: table.size] & ITEM)
+        items = rows_with(table.state[: table.size], ITEM)
         state = table.state[items] & ~np.uint16(ITEM | UNSTABLE | STABLE | CHECKED | ASIDE | BROKEN | WAITING)
         table.state[items] = state | ACTIVE
         table.rejuvenate(items)
@@ -153,7 +154,7 @@ class Processes:
         """Pages are to be looked up in other trees; those that ksmd has put into their tree in this pass
         stay there, if searches can still find them."""
         n = self._n
-        slots = np.flatnonzero(n.table.state[: n.table.size] & WAITING)
+        slots = rows_with(n.table.state[: n.table.size], WAITING)
         if n.tree_shape or n.nodes == 1:
             slots = slots[~n.passed(n.keys_of(slots))]
         self._faults.withdraw(slots)

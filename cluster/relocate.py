@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from cluster.columns import rows_with
 from cluster.mailbox import Kind
 from cluster.migrate import Migration
 from cluster.migration.frames import MovableFrames
 from cluster.page_table import PRESENT
 from cluster.state import NodeState
-from cluster.words import FRAME_BITS, I64, Bool, frame_word, is_ksm_word, node_of_frame, pfn_of
+from cluster.words import FRAME_BITS, I64, Bool, frame_word, is_ksm_word, node_of_frame, on_node, pfn_of
 
 _NONE: I64 = np.zeros(0, np.int64)
 #: Numbers in a matrix of frames and nodes.
@@ -43,8 +44,8 @@ class NodeRelocation:
         """Tells other nodes which of their frames this node's processes map, and how often."""
         n, table = self._n, self._n.table
         self._mapped = (_NONE, _NONE, _NONE)
-        mapped = table.pte[np.flatnonzero(table.state[: table.size] & PRESENT)]
-        frames, count = np.unique(mapped[(mapped >= 0) & (node_of_frame(mapped) != n.id)], return_counts=True)
+        mapped = table.pte[rows_with(table.state[: table.size], PRESENT)]
+        frames, count = np.unique(mapped[(mapped >= 0) & (~on_node(mapped, n.id))], return_counts=True)
         n.out.send(Kind.MAPPED, node_of_frame(frames), frames, np.full(len(frames), n.id), count)
 
     def on_mapped(self, frames: I64, nodes: I64, count: I64) -> None:

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from cluster.columns import rows_where
+from cluster.columns import rows_where, rows_with, run_of, taken
 from cluster.commands import Locate
 from cluster.faults import Faults
 from cluster.mailbox import Kind
@@ -34,7 +34,20 @@ from cluster.page_table import (
 from cluster.state import NodeState
 from cluster.vma import Vma
 from cluster.window import Window
-from cluster.words import I64, U8, U16, U32, U64, VPN_BITS, Bool, checksum, node_of_frame, node_of_key, pfn_of
+from cluster.words import (
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    VPN_BITS,
+    Bool,
+    checksum,
+    node_of_frame,
+    node_of_key,
+    on_node,
+    pfn_of,
+)
 
 #: Most pages visited at once: so few that columns of them stay in a core's cache.
 PORTION = 1 << 15
@@ -219,7 +232,7 @@ class Scanner:
     # Visits.
 
     def _visit(self, slots: I64) -> None:
-        state = self._n.table.state[slots]
+        state = taken(self._n.table.state, run_of(slots))
         keys, alive = self._n.spaces.index.along(slots)
         alive &= (state & PRESENT) != 0
         self._take_out(slots, keys, state, alive)
@@ -232,7 +245,7 @@ class Scanner:
 
     def _take_out(self, slots: I64, keys: I64, state: U16, alive: Bool) -> None:
         """Items leave the trees, but for the stable node of the frame mapped now; `state` is theirs."""
-        rows = np.flatnonzero(state & (UNSTABLE | WAITING | BROKEN))
+        rows = rows_with(state, UNSTABLE | WAITING | BROKEN)
         if len(rows) == 0:
             return
         slots, keys, alive = slots[rows], keys[rows], alive[rows]
@@ -244,7 +257,7 @@ class Scanner:
             kinds = np.full(len(homes), Event.ERASE, np.uint8)
             n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
         self._faults.withdraw(slots[np.flatnonzero(alive & waiting)])
-        broken = np.flatnonzero(of_hung & BROKEN)
+        broken = rows_with(of_hung, BROKEN)
         self._leave(slots[broken], keys[broken])
         of_hung &= ~np.uint16(UNSTABLE | WAITING)
         of_hung[broken] &= ~np.uint16(STABLE | BROKEN)
@@ -270,6 +283,8 @@ class Scanner:
 
     def _visit_ksm(self, slots: I64, keys: I64) -> None:
         """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""
+        if len(slots) == 0:
+            return
         n, table = self._n, self._n.table
         frames = table.pte[slots]
         state = table.state[slots]
@@ -292,15 +307,17 @@ class Scanner:
 
     def _visit_private(self, slots: I64, keys: I64, state: U16) -> None:
         n, table = self._n, self._n.table
-        frames, state = table.pte[slots], state | np.uint16(ITEM)
-        away = np.flatnonzero(node_of_frame(frames) != n.id)
-        if len(away):
+        at = run_of(slots)
+        frames, state = taken(table.pte, at), state | np.uint16(ITEM)
+        is_here = on_node(frames, n.id)
+        if not is_here.all():
+            away, here = np.flatnonzero(~is_here), np.flatnonzero(is_here)
             table.state[slots[away]] = state[away]
             to = node_of_frame(frames[away])
             n.out.send(Kind.CONTENT_REQUEST, to, slots[away], keys[away], frames[away])
-            here = np.flatnonzero(node_of_frame(frames) == n.id)
-            slots, keys, frames, state = slots[here], keys[here], frames[here], state[here]
-        self._compare(slots, keys, frames, state, n.frames.content[pfn_of(frames)])
+            at = slots = slots[here]
+            keys, frames, state = keys[here], frames[here], state[here]
+        self._compare(slots, at, keys, frames, state, n.frames.content[pfn_of(frames)])
 
     def on_content_request(self, slots: I64, keys: I64, frames: I64) -> None:
         n = self._n
@@ -309,16 +326,19 @@ class Scanner:
 
     def on_content_reply(self, slots: I64, keys: I64, content: U64) -> None:
         table = self._n.table
-        self._compare(slots, keys, table.pte[slots], table.state[slots], content)
+        self._compare(slots, slots, keys, table.pte[slots], table.state[slots], content)
 
-    def _compare(self, slots: I64, keys: I64, frames: I64, state: U16, digests: U64) -> None:
-        """The checksum test; pages that pass it are looked up in the trees. `state` is that of the visit."""
+    def _compare(self, slots: I64, at: I64 | slice, keys: I64, frames: I64, state: U16, digests: U64) -> None:
+        """The checksum test; pages that pass it are looked up in the trees.
+
+        `at` is an index of the slots, `state` that of the visit.
+        """
         n, table = self._n, self._n.table
-        same = self._seen(slots, state, digests)
+        same = self._seen(slots, at, state, digests)
         shared = (state & SHARED) != 0
         kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
-        kinds[np.flatnonzero(state & ORPHAN)] = Event.CANDIDATE_ORPHAN
+        kinds[rows_with(state, ORPHAN)] = Event.CANDIDATE_ORPHAN
         sent = waits = same
         zero = slots[:0]
         if n.knobs.use_zero_pages:
@@ -333,12 +353,12 @@ class Scanner:
         self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 
-        table.tree_key[slots] = digests
+        table.tree_key[at] = digests
         state = (state | np.uint16(CHECKED)) & ~np.uint16(ASIDE)
         # Candidates wait in the unstable tree unless its home tells something else.
         rows = rows_where(waits)
         state[rows] = _waiting(state[rows])
-        table.state[slots] = state
+        table.state[at] = state
         self.map_zero(zero)
         rows = rows_where(sent | looking)
         digests, frames = digests[rows], frames[rows]
@@ -346,11 +366,13 @@ class Scanner:
         self._keep_homes(slots[rows], homes)
         n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds[rows])
 
-    def _seen(self, slots: I64, state: U16, digests: U64) -> Bool:
-        """Whether items have the checksums of these contents."""
+    def _seen(self, slots: I64, at: I64 | slice, state: U16, digests: U64) -> Bool:
+        """Whether items have the checksums of these contents; `at` is an index of their slots."""
         table = self._n.table
+        same: Bool = (state & (CHECKED | ASIDE)) == CHECKED
+        if same.any():
+            same &= table.tree_key[at] == digests
         checked = (state & CHECKED) != 0
-        same: Bool = checked & (table.tree_key[slots] == digests) & ((state & ASIDE) == 0)
         other = np.flatnonzero(checked & ~same)
         same[other] = table.checksums(slots[other]) == checksum(digests[other])
         return same
@@ -379,6 +401,8 @@ class Scanner:
 
     def map_zero(self, slots: I64) -> None:
         """Pages of zeros give up their frames; their items live until the next pass."""
+        if len(slots) == 0:
+            return
         table = self._n.table
         self._faults.put(table.pte[slots])
         table.pte[slots] = PTE_ZERO
@@ -391,5 +415,5 @@ def _waiting(state: U16) -> U16:
     The page of a KSM frame is to go back to its stable node, though.
     """
     state = (state | np.uint16(UNSTABLE | WAITING)) & ~np.uint16(STABLE | ACTIVE)
-    state[np.flatnonzero(state & KSM)] |= ACTIVE
+    state[rows_with(state, KSM)] |= ACTIVE
     return state

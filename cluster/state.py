@@ -29,6 +29,7 @@ from cluster.words import (
     is_ksm_word,
     mm_of_key,
     node_of_frame,
+    on_node,
     scramble,
 )
 
@@ -175,23 +176,19 @@ class NodeState:
         """Whether the home of a waiting page follows from its digest: its frame may be elsewhere by now."""
         return self.knobs.merge_across_nodes == 1 and not self.tree_shape
 
-    def home(self, digests: U64, tree: I64) -> I64:
-        """The nodes that keep the stable and unstable trees' entries of contents.
-
-        `tree` is the node of each page's frame: with merge_across_nodes=0 that node has the tree.
-        """
-        if self.knobs.merge_across_nodes and self.tree_shape:
+    def home_of_frames(self, digests: U64, frames: I64) -> I64:
+        """The nodes that keep the stable and unstable trees' entries of the contents of these frames."""
+        if not self.knobs.merge_across_nodes:
+            return node_of_frame(frames)
+        if self.tree_shape:
             return np.zeros(len(digests), np.int64)
-        if self.knobs.merge_across_nodes:
-            return self._home_of(digests)
-        return tree
+        return self._home_of(digests)
 
     def _home_of(self, digests: U64) -> I64:
+        if self.nodes == 1:
+            return np.zeros(len(digests), np.int64)
         # The scrambled digest as a fraction of the nodes: a division would take several times as long.
         return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
-
-    def home_of_frames(self, digests: U64, frames: I64) -> I64:
-        return self.home(digests, node_of_frame(frames))
 
     def keys_of(self, slots: I64) -> I64:
         """Item keys of mapped slots."""
@@ -239,13 +236,20 @@ class NodeState:
         """Whether frames that this node's trees have are on other nodes by now."""
         if self.knobs.merge_across_nodes:
             return np.zeros(len(frames), np.bool_)
-        away: Bool = node_of_frame(frames) != self.id
+        away: Bool = ~on_node(frames, self.id)
         return away
 
     def position(self, keys: I64) -> I64:
         """Scan positions of rmap_items; negative for those of an mm that is not in ksmd's list."""
         mm, rows, ranks = self._runs(keys)
         return keys + np.repeat((ranks - mm) << VPN_BITS, rows)
+
+    def in_scan_order(self, keys: I64) -> bool:
+        """Whether scan positions ascend; not seen where mms are not in ksmd's list."""
+        _, rows, ranks = self._runs(keys)
+        falls = keys[1:] < keys[:-1]
+        falls[np.cumsum(rows)[:-1] - 1] = ranks[1:] <= ranks[:-1]
+        return not falls.any()
 
     def passed(self, keys: I64) -> Bool:
         """Which rmap_items ksmd has come by in the pass under way."""

@@ -148,12 +148,26 @@ class _Index:
         low, high = np.searchsorted(self._slot0, slots[[0, -1]], "right")
         vmas = slice(int(low) - 1, int(high))
         count = np.diff(np.searchsorted(slots, self._slot0[vmas]), append=len(slots))
-        return slots + np.repeat(self._key_less_slot[vmas], count), np.repeat(self.mergeable[vmas], count)
+        keys = np.repeat(self._key_less_slot[vmas], count)
+        keys += slots
+        return keys, np.repeat(self.mergeable[vmas], count)
 
     def slots(self, keys: I64) -> I64:
         """Slots of item keys; -1 where nothing is mapped."""
         if len(self._key0) == 0:
             return np.full(len(keys), -1)
+        if len(keys) > len(self._key0) and (keys[1:] >= keys[:-1]).all():
+            return self._ascending(keys)
         at = np.searchsorted(self._key0, keys, "right") - 1
         found = (at >= 0) & (keys < self._key_end[at])
         return np.where(found, keys + self._slot_less_key[at], -1)
+
+    def _ascending(self, keys: I64) -> I64:
+        """The same for ascending keys: each VMA is looked for among them, not each of them among the VMAs."""
+        first = np.searchsorted(keys, self._key0)
+        count = np.diff(first, append=len(keys))
+        slots = np.repeat(self._slot_less_key, count)
+        before = np.full(first[0], -1)
+        slots += keys[first[0] :]
+        slots[keys[first[0] :] >= np.repeat(self._key_end, count)] = -1
+        return slots if first[0] == 0 else np.concatenate([before, slots])

@@ -35,6 +35,7 @@ MM_INDEX_BITS = 15
 FRAME_BITS = PFN_BITS + NODE_BITS
 
 MAX_NODES = 1 << NODE_BITS
+_NODE_FIELD = (MAX_NODES - 1) << PFN_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
 VPN_MASK = (1 << VPN_BITS) - 1
 PFN_MASK = (1 << PFN_BITS) - 1
@@ -80,6 +81,12 @@ def pfn_of(frame: I64) -> I64:
 
 def node_of_frame(frame: Words) -> Words:
     return (frame >> PFN_BITS) & (MAX_NODES - 1)
+
+
+def on_node(frame: I64, node: int) -> Bool:
+    """Which frames are on this node: quicker than to compare `node_of_frame`."""
+    found: Bool = (frame & _NODE_FIELD) == node << PFN_BITS
+    return found
 
 
 def mm_id(node: int, index: int) -> int:
