@@ -8,6 +8,7 @@ from typing import Any
 from actors.compaction import RayCrew
 from actors.lean import Lean
 from actors.ray_fabric import RayFabric
+from actors.timed import timed_pass
 from cluster.results import PassResult
 from cluster.simulation import Simulation
 from cluster.snapshot_pages import SnapshotPages
@@ -38,4 +39,4 @@ class Coordinator(Lean):
 
     def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""
-        return self._simulation.run_pass()
+        return timed_pass(self._simulation)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from actors.answers import answers
 from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
+from actors.timed import timed_pass
 from cluster.errors import SimulationError
 from cluster.fabric import InlineFabric
 from cluster.migration.machine import InlineCrew
@@ -48,22 +47,20 @@ def run_passes(
         simulation = _ray(spec, address, nodes_per_actor, migration_actors, on_event, snapshots)
     else:
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with simulation as run_pass:
+    with simulation as results:
         for number in range(1, spec.passes + 1):
             on_event(PassStarted(number, spec.passes))
-            start = time.perf_counter()
-            result = replace(run_pass(), wall_seconds=time.perf_counter() - start)
+            result = next(results)
             on_event(PassDone(result))
             yield result
 
 
 @contextmanager
-def _inline(
-    spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
-) -> Iterator[Callable[[], PassResult]]:
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots)
     crew = InlineCrew(fabric.host.memories if spec.migration else {})
-    yield Simulation(fabric, spec, crew).run_pass
+    simulation = Simulation(fabric, spec, crew)
+    yield (timed_pass(simulation) for _ in range(spec.passes))
 
 
 @contextmanager
@@ -74,7 +71,7 @@ def _ray(
     migration_actors: int,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
-) -> Iterator[Callable[[], PassResult]]:
+) -> Iterator[Iterator[PassResult]]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
     with connected(address, frames), closing(ActorPool()) as pool:
         import ray
@@ -88,9 +85,19 @@ def _ray(
             started = coordinator.start.remote(spec, snapshots, hosts, actors, migration_actors)
             wait_for(actors, on_event)
             answers(started)
-            yield lambda: answers(coordinator.run_pass.remote())
+            yield _passes(coordinator, spec.passes)
         finally:
             ray.kill(coordinator)
+
+
+def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
+    """Their results. The coordinator is asked for the next pass before one is over, and goes on at once."""
+    asked = coordinator.run_pass.remote()
+    for left in reversed(range(passes)):
+        due = asked
+        if left:
+            asked = coordinator.run_pass.remote()
+        yield answers(due)
 
 
 def wait_for(actors: list[Any], on_event: Callable[[Event], None]) -> None:

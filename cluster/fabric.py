@@ -121,10 +121,7 @@ class Host:
 
         The list of mail is empty afterwards, so that each inbox goes as soon as it was taken in.
         """
-        inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
-        for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
-            for node, inbox in sent_by.inboxes().items():
-                inboxes[node].append(inbox)
+        inboxes = _inboxes(mail, to)
         mail.clear()
         reports, sent = [], []
         for node in to:
@@ -135,10 +132,21 @@ class Host:
             if sends.tables:
                 sent.append(sends)
         if isinstance(command, Populate):
-            self._heap.reserve([node.mergeable_pages for node in self.nodes.values()])
+            nodes = self.nodes.values()
+            columns = (column for node in nodes for column in node.written_first())
+            self._heap.reserve([node.mergeable_pages for node in nodes], columns)
         if not sent:
             self._heap.rest()
         return reports, sent
+
+
+def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
+    """What each of the nodes gets, in the order of the senders."""
+    inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
+    for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
+        for node, inbox in sent_by.inboxes().items():
+            inboxes[node].append(inbox)
+    return inboxes
 
 
 class InlineFabric:

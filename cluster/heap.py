@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.words import U8
+from cluster.words import U8, Array
 
 if TYPE_CHECKING:
     from cluster.mailbox import Inbox
@@ -17,7 +18,7 @@ MUCH = 1 << 19
 
 #: Bytes that a window needs for each page that it merges: messages, and what becomes of them; and, one node
 #: after the other, to sort and compare.
-PER_PAGE, AT_WORK = 48, 24
+PER_PAGE, AT_WORK = 48, 48
 
 #: glibc's mallopt(3): how much free memory at the end of the heap is given back at once, and the least size
 #: of arrays that get memory of their own, which goes back with each. By default an array's memory mostly goes
@@ -54,8 +55,11 @@ class Heap:
         self._rows = 0
         self._reserved = 0
 
-    def reserve(self, pages: list[int]) -> None:
-        """Takes what a window needs that merges so many pages of each node: page by page takes longer."""
+    def reserve(self, pages: list[int], columns: Iterable[Array]) -> None:
+        """Takes what a window needs that merges so many pages of each node, and that of columns which the
+        first pass writes: page by page takes longer."""
+        for column in columns:
+            _touch(column.view(np.uint8))
         size = sum(pages) * PER_PAGE + max(pages) * AT_WORK
         blocks = [np.empty(_BLOCK, np.uint8) for _ in range(size // _BLOCK)]
         for block in blocks:
@@ -78,9 +82,11 @@ class Heap:
 
 
 def _touch(block: U8) -> None:
-    """Has the system give its pages now."""
+    """Has the system give its pages now; what is in them stays."""
     start = -(-block.ctypes.data // _PAGE) * _PAGE
     size = (block.ctypes.data + block.nbytes) // _PAGE * _PAGE - start
     madvise = getattr(_LIBC, "madvise", None)
+    if size <= 0:
+        return
     if madvise is None or madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_POPULATE_WRITE):
-        block[::_PAGE] = 0
+        block[::_PAGE] |= 0
