@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from hypothesis import example, given, settings
 
+from cluster import decide, scan
 from cluster.commands import Command
 from cluster.driver import Topology
 from cluster.exact.shape_reasons import shape_reasons
@@ -53,6 +56,16 @@ def test_without(script: Script) -> None:
         theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
     ours = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
     assert compare(ours, theirs) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(scripts() | mid_pass_scripts())
+def test_portions_are_not_seen(script: Script) -> None:
+    """Pages and contents are worked on in portions, here of three, with the same results."""
+    whole = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
+    with patch.object(scan, "PORTION", 3), patch.object(decide, "PORTION", 3):
+        parts = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
+    assert compare(parts, whole) is None
 
 
 @settings(max_examples=60, deadline=None)
