@@ -56,8 +56,10 @@ class Heap:
         self._reserved = 0
 
     def reserve(self, pages: list[int], columns: Iterable[Array]) -> None:
-        """Takes what a window needs that merges so many pages of each node, and that of columns which the
-        first pass writes: page by page takes longer."""
+        """Takes what a window needs that merges so many pages of each node: page by page takes longer.
+
+        So it does with the memory of `columns`, which the first pass writes.
+        """
         for column in columns:
             _touch(column.view(np.uint8))
         size = sum(pages) * PER_PAGE + max(pages) * AT_WORK
