@@ -132,9 +132,7 @@ class Host:
             if sends.tables:
                 sent.append(sends)
         if isinstance(command, Populate):
-            nodes = self.nodes.values()
-            columns = (column for node in nodes for column in node.written_first())
-            self._heap.reserve([node.mergeable_pages for node in nodes], columns)
+            self._heap.reserve([node.tree_keys() for node in self.nodes.values()])
         if not sent:
             self._heap.rest()
         return reports, sent

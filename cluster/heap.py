@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.words import U8, Array
+from cluster.words import U8, U64
 
 if TYPE_CHECKING:
     from cluster.mailbox import Inbox
@@ -55,13 +55,14 @@ class Heap:
         self._rows = 0
         self._reserved = 0
 
-    def reserve(self, pages: list[int], columns: Iterable[Array]) -> None:
-        """Takes what a window needs that merges so many pages of each node: page by page takes longer.
+    def reserve(self, tree_keys: list[list[U64]]) -> None:
+        """Takes what a window needs that merges all these pages: page by page takes longer.
 
-        So it does with the memory of `columns`, which the first pass writes.
+        `tree_keys` are parts of that column, by node. The first pass writes them, and finds memory there.
         """
-        for column in columns:
-            _touch(column.view(np.uint8))
+        for part in chain.from_iterable(tree_keys):
+            _touch(part.view(np.uint8))
+        pages = [sum(map(len, parts)) for parts in tree_keys]
         size = sum(pages) * PER_PAGE + max(pages) * AT_WORK
         blocks = [np.empty(_BLOCK, np.uint8) for _ in range(size // _BLOCK)]
         for block in blocks:
@@ -87,8 +88,8 @@ def _touch(block: U8) -> None:
     """Has the system give its pages now; what is in them stays."""
     start = -(-block.ctypes.data // _PAGE) * _PAGE
     size = (block.ctypes.data + block.nbytes) // _PAGE * _PAGE - start
-    madvise = getattr(_LIBC, "madvise", None)
     if size <= 0:
         return
+    madvise = getattr(_LIBC, "madvise", None)
     if madvise is None or madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_POPULATE_WRITE):
         block[::_PAGE] |= 0

@@ -27,7 +27,7 @@ from cluster.spec import KsmSpec, SimulationSpec
 from cluster.state import NodeState
 from cluster.trees import Trees
 from cluster.vma import Mm
-from cluster.words import I64, Array, node_of_frame
+from cluster.words import I64, U64, node_of_frame
 from cluster.workload import Workload
 
 if TYPE_CHECKING:
@@ -146,13 +146,8 @@ class Node:
             raise SimulationError("the scenario has no [migration]")
         return self._relocation
 
-    @property
-    def mergeable_pages(self) -> int:
-        """Pages of its processes' mergeable VMAs."""
-        return sum(vma.pages for vma in self.state.spaces.index.vmas if vma.mergeable)
-
-    def written_first(self) -> list[Array]:
-        """Parts of the columns that ksmd's first pass writes, of its processes' mergeable VMAs."""
+    def tree_keys(self) -> list[U64]:
+        """Those of its processes' mergeable VMAs, a part of the column each."""
         index, key = self.state.spaces.index, self.state.table.tree_key
         return [key[vma.slot0 : vma.slot0 + vma.pages] for vma in index.vmas if vma.mergeable]
 

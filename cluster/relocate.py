@@ -45,7 +45,7 @@ class NodeRelocation:
         n, table = self._n, self._n.table
         self._mapped = (_NONE, _NONE, _NONE)
         mapped = table.pte[rows_with(table.state[: table.size], PRESENT)]
-        frames, count = np.unique(mapped[(mapped >= 0) & (~on_node(mapped, n.id))], return_counts=True)
+        frames, count = np.unique(mapped[(mapped >= 0) & ~on_node(mapped, n.id)], return_counts=True)
         n.out.send(Kind.MAPPED, node_of_frame(frames), frames, np.full(len(frames), n.id), count)
 
     def on_mapped(self, frames: I64, nodes: I64, count: I64) -> None:
