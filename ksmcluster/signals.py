@@ -35,10 +35,11 @@ def unwound_by_signals() -> Iterator[None]:
     earlier = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
-    except OSError as error:
+    except (OSError, SystemExit) as error:
         if not asked:
             raise
-        raise SystemExit(128 + asked[0]) from error  # the terminal is gone: nothing can be shown any more
+        # A terminal that is gone can show nothing any more; Ray makes SystemExit(1) of ours while it waits.
+        raise SystemExit(128 + asked[0]) from error
     finally:
         for number, handler in earlier.items():
             if signal.getsignal(number) is end:  # otherwise it is being ended
