@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
+from threading import Event
 
 from actors.engine import run_passes
 from cluster.results import PassResult
@@ -65,18 +65,25 @@ def test_three_processes_merge_as_counted_by_hand(run: Run, tmp_path: Path) -> N
     }
 
 
-def changing(child: Child) -> None:
-    """What the process does while it is captured."""
-    for command in ("write", "unmap"):
-        time.sleep(0.6)
+def changing(child: Child, folder: Path, ended: Event) -> None:
+    """What the process does while it is captured into that folder, as long as it takes."""
+    while not any(folder.iterdir()) and not ended.wait(0.01):
+        pass
+    for command in chain(("write", "write", "unmap"), repeat("write")):
+        if ended.wait(0.2):
+            return
         child.tell(command)
 
 
 def test_moments_replay_as_writes(child: Child, run: Run, tmp_path: Path) -> None:
-    output = tmp_path / "moments.parquet"
+    output = tmp_path / "captured" / "moments.parquet"
+    output.parent.mkdir()
+    ended = Event()
     with ThreadPoolExecutor() as threads:
-        threads.submit(changing, child)
+        changes = threads.submit(changing, child, output.parent, ended)
         done = run("--pid", child.pid, "--output", output, "--quiet", "--interval", 0.5, "--count", 3)
+        ended.set()
+        changes.result()
     assert done.exit_code == 0
     with Snapshot.open(output) as snapshot:
         moments = [dict(zip(*(a.tolist() for a in snapshot.pages(0, m)), strict=True)) for m in range(3)]
