@@ -24,14 +24,16 @@ class Coordinator(Lean):
         snapshots: Mapping[str, SnapshotPages],
         hosts: list[list[int]],
         actors: list[Any],
+        machines: list[str],
         migration_actors: int,
     ) -> None:
-        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles.
+        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles,
+        `machines` where they are.
 
         The actors may still be starting: each fills its nodes as soon as it can. So many migration actors
         drive the compactors, if there are any.
         """
-        fabric = RayFabric(hosts, actors)
+        fabric = RayFabric(hosts, actors, machines)
         fabric.take(spec, snapshots)
         # Ray ends these actors with the one that started them.
         crew = RayCrew(hosts, actors, migration_actors if spec.migration else 0)

@@ -81,8 +81,8 @@ def _ray(
         coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote()
         try:
             hosts = blocks(spec.machine.nodes, nodes_per_actor)
-            actors = pool.actors(len(hosts))
-            started = coordinator.start.remote(spec, snapshots, hosts, actors, migration_actors)
+            actors, machines = pool.actors(len(hosts)), pool.machines(len(hosts))
+            started = coordinator.start.remote(spec, snapshots, hosts, actors, machines, migration_actors)
             wait_for(actors, on_event)
             answers(started)
             yield _passes(coordinator, spec.passes)
@@ -117,6 +117,7 @@ class ActorPool:
 
     def __init__(self) -> None:
         self._actors: list[Any] = []
+        self._machines: list[str] = []
 
     def actors(self, count: int) -> list[Any]:
         """So many actors; new ones may still be starting."""
@@ -129,12 +130,17 @@ class ActorPool:
         actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
         for place in places(count)[len(self._actors) :]:
             self._actors.append(actor.options(scheduling_strategy=place).remote())
+            self._machines.append(place.node_id)
         return self._actors[:count]
+
+    def machines(self, count: int) -> list[str]:
+        """Which machine each of the first so many actors is on."""
+        return self._machines[:count]
 
     def fabric(self, spec: SimulationSpec, nodes_per_actor: int) -> RayFabric:
         """The way to the empty nodes of a new machine."""
         hosts = blocks(spec.machine.nodes, nodes_per_actor)
-        fabric = RayFabric(hosts, self.actors(len(hosts)))
+        fabric = RayFabric(hosts, self.actors(len(hosts)), self.machines(len(hosts)))
         fabric.take(spec, {})
         return fabric
 

@@ -10,6 +10,7 @@ import ray
 
 from actors.hosts import group_of, ranges
 from actors.lean import Lean
+from actors.shared_mail import AVAILABLE, Outlet
 from cluster.fabric import Host
 from cluster.mailbox import Mail
 from cluster.node import Report
@@ -27,20 +28,29 @@ LITTLE = 1 << 18
 class NodeActor(Lean):
     """Carries commands and messages to its nodes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._outlet = Outlet()
+
     def take(
         self,
         nodes: list[int],
         actor_of: list[int],
+        near: list[int],
         spec: SimulationSpec,
         snapshots: Mapping[str, SnapshotPages],
     ) -> str:
         """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on.
 
-        `actor_of[n]` is the actor of node n.
+        `actor_of[n]` is the actor of node n, `near` are the actors of that Ray node, this one included.
         """
         self._host = Host(nodes, spec, snapshots)
+        self._outlet.close()
         self._actor_of = actor_of
         self._actors = ranges(actor_of)
+        self._near = set(near if AVAILABLE else ())
+        #: low..high-1 have all nodes of those in it, and maybe others.
+        self._beside = self._actors[min(near)][0], self._actors[max(near)][1]
         self._groups = ranges([group_of(actor) for actor in actor_of])
         #: Its own nodes are low..high-1.
         self._low, self._high = nodes[0], nodes[-1] + 1
@@ -67,32 +77,40 @@ class NodeActor(Lean):
         return Memories(self._host.memories)
 
     def step(
-        self, number: int, command: bytes, to: list[int], little: list[bytes], *mail: list[Mail]
+        self, number: int, command: bytes, to: list[int], letters: list[bytes], *mail: list[Mail]
     ) -> list[Any]:
         """Superstep `number` of the nodes `to`; a repeated call gets the answer of the first one.
 
-        `little` and `mail` are what other actors sent to these nodes in the last superstep, and perhaps to
+        `letters` and `mail` are what other actors sent to these nodes in the last superstep, and perhaps to
         others. To be called with so many returns: pickled, the reports, and by actor what is sent to it, or
-        None if all is much; then what goes to each group of actors, if it is much.
+        None if that is much and goes to another machine; then what goes to each group of actors, if so.
         """
         if number != self._number:
+            self._outlet.begin(number)
             self._last = []
-            arrived = [sent for part in (*map(pickle.loads, little), *mail) for sent in part]
+            arrived = [sent for part in (*map(pickle.loads, letters), *mail) for sent in part]
             received = self._kept + self._among(arrived, self._low, self._high)
             self._kept = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = self._among(sent, self._low, self._high)
-            self._last = self._answer(reports, sent)
+            self._last = self._answer(number, reports, sent)
             self._number = number
         return self._last
 
-    def _answer(self, reports: list[Report], sent: list[Mail]) -> list[Any]:
+    def _answer(self, number: int, reports: list[Report], sent: list[Mail]) -> list[Any]:
         to = {self._actor_of[node] for report in reports for node in report.to}
         others = sorted(to - {self._actor_of[self._low]})
-        much = sum(mail.nbytes for mail in sent) > LITTLE
-        little = {a: None if much else pickle.dumps(self._among(sent, *self._actors[a]), 5) for a in others}
-        groups = (self._others(sent, *group) if much else None for group in self._groups)
-        return [pickle.dumps((reports, little), 5), *groups]
+        letters: dict[int, bytes | None] = dict.fromkeys(others)
+        far: set[int] = set()
+        if sum(mail.nbytes for mail in sent) <= LITTLE:
+            letters = {a: pickle.dumps(self._among(sent, *self._actors[a]), 5) for a in others}
+        elif others:
+            near = self._near.intersection(others)
+            if near:
+                letters |= dict.fromkeys(near, self._outlet.put(number, self._others(sent, *self._beside)))
+            far = {group_of(actor) for actor in others if actor not in near}
+        groups = (self._others(sent, *of) if g in far else None for g, of in enumerate(self._groups))
+        return [pickle.dumps((reports, letters), 5), *groups]
 
     def _others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
         """What goes to nodes low..high-1, but for its own."""

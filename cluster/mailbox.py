@@ -209,7 +209,7 @@ class Outbox:
 
 
 def receive(parts: Iterable[Inbox]) -> Inbox:
-    """What several nodes sent to one, put together in the order given."""
+    """What several nodes sent to one, put together in the order given; columns of its own, to be kept."""
     rows: dict[Kind, list[tuple[Array, ...]]] = {}
     for part in parts:
         for kind, columns in part.items():
@@ -224,6 +224,8 @@ def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 def _joined(parts: list[Array]) -> Array:
     """Parts of a column, one behind the other; the list lets go of them, so that their memory can be used."""
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    # What is read-only lies where another process has put it, and will put something else.
+    alone = len(parts) == 1 and parts[0].flags.writeable
+    whole = parts[0] if alone else np.concatenate(parts)
     parts.clear()
     return whole

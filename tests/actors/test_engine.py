@@ -183,7 +183,9 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
     with closing(ActorPool()) as pool:
-        places = [actor.take.remote([node], [0] * 5, SPEC, {}) for node, actor in enumerate(pool.actors(5))]
+        places = [
+            actor.take.remote([node], [0] * 5, [0], SPEC, {}) for node, actor in enumerate(pool.actors(5))
+        ]
         assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3
 
@@ -202,7 +204,7 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
     one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
     with closing(ActorPool()) as pool:
         (actor,) = pool.actors(1)
-        ray.get(actor.take.remote([0], [0], one, {}))
+        ray.get(actor.take.remote([0], [0], [0], one, {}))
 
         def step(number: int, command: c.Command) -> list[Report]:
             packed = pickle.dumps(command)
