@@ -1,4 +1,4 @@
-"""Supersteps over Ray actors: one call an actor; messages go from actor to actor through the object store."""
+"""Supersteps over Ray actors: one call an actor; messages go from actor to actor."""
 
 from __future__ import annotations
 

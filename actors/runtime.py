@@ -35,7 +35,8 @@ _ENVIRONMENT = {
     "RAY_worker_register_timeout_seconds": "900",
 }
 
-#: Messages between nodes are all that goes through the object store: about so much for each frame at once.
+#: Captured memory goes through the object store, and messages where actors cannot share memory: at most about
+#: so much for each frame at once.
 _BYTES_PER_FRAME = 64
 _LEAST_OBJECT_STORE = 512 << 20
 #: As much as Ray takes by itself.

@@ -1,0 +1,65 @@
+"""Mail in memory that actors of one machine share."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from actors.shared_mail import Outlet
+from cluster.mailbox import Kind, Mail, Outbox, receive
+
+#: Reads a letter, and prints the item keys in it.
+READER = """
+import pickle, sys
+for mail in pickle.load(sys.stdin.buffer):
+    print(mail.sender, *(column.tolist() for table in mail.tables.values() for column in table.columns))
+"""
+
+
+def mail(sender: int, keys: list[int]) -> Mail:
+    out = Outbox(sender, 4)
+    # Columns of one byte and of eight: the second would not be aligned by itself.
+    out.send(Kind.HUNG, 1, np.array(keys), np.ones(len(keys), np.uint8))
+    out.send(Kind.PUT, 2, np.array(keys[::-1]))
+    return out.pack()
+
+
+@pytest.fixture
+def outlet() -> Outlet:
+    return Outlet()
+
+
+def test_another_process_reads_it(outlet: Outlet) -> None:
+    letter = outlet.put(1, [mail(0, [5, 6, 7]), mail(3, [8])])
+    ran = subprocess.run([sys.executable, "-c", READER], input=letter, capture_output=True, check=True)
+    assert ran.stdout.decode().splitlines() == [
+        "0 [7, 6, 5] [5, 6, 7] [1, 1, 1]",
+        "3 [8] [8] [1]",
+    ]
+    outlet.close()
+
+
+def test_it_stays_for_one_superstep_more(outlet: Outlet) -> None:
+    letter = outlet.put(3, [mail(0, [5])])
+    outlet.begin(4)
+    outlet.put(4, [mail(0, [6])])
+    assert [sent.sender for sent in pickle.loads(letter)] == [0]
+    outlet.begin(5)
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(letter)
+    outlet.close()
+
+
+def test_a_receiver_has_columns_of_its_own(outlet: Outlet) -> None:
+    (read,) = pickle.loads(outlet.put(1, [mail(0, [5, 6])]))
+    views = read.inboxes()[2][Kind.PUT]
+    assert not views[0].flags.writeable
+    (column,) = receive([read.inboxes()[2]])[Kind.PUT]
+    assert not np.shares_memory(column, views[0])
+    column += 1
+    assert column.tolist() == [7, 6]
+    outlet.close()
