@@ -43,10 +43,10 @@ class Placement:
             keys = index.keys(slots, vma_of)
             targets = self._targets(vma_of, keys, attempt)
             here = targets == n.id
-            away = ~here
-            n.out.send(
-                Kind.ALLOC, targets[away], slots[away], keys[away], ids[away], attempt[away], sources[away]
-            )
+            if not here.all():
+                away = ~here
+                to, about = targets[away], (slots[away], keys[away], ids[away], attempt[away], sources[away])
+                n.out.send(Kind.ALLOC, to, *about)
             frames = self._fill(keys[here], ids[here], sources[here])
             got = len(frames)
             self._install(slots[here][:got], frames, sources[here][:got])
@@ -79,6 +79,8 @@ class Placement:
         table.pte[slots] = frames
         table.state[slots] |= PRESENT
         self.tell_frames(slots)
+        if (sources == NEW_CONTENT).all():
+            return
         copies = sources >= 0
         n.out.send(Kind.COPY, node_of_frame(sources[copies]), sources[copies], frames[copies])
         swapped = sources <= PTE_SWAP

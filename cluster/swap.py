@@ -50,6 +50,8 @@ class Swap:
 
     def put(self, ptes: I64) -> I64:
         """One reference less for each (they may repeat); cached frames of entries that go."""
+        if len(ptes) == 0:
+            return ptes
         entries = np.unique(PTE_SWAP - ptes)
         np.subtract.at(self.count, PTE_SWAP - ptes, 1)
         gone = entries[self.count[entries] == 0]

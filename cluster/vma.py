@@ -12,6 +12,9 @@ from cluster.page_table import PageTable
 from cluster.spec import PolicySpec
 from cluster.words import I64, VPN_BITS, Bool
 
+#: With fewer values, to look for each takes no longer than to see whether they ascend.
+_MANY = 1 << 12
+
 
 @dataclass(slots=True)
 class Vma:
@@ -166,7 +169,7 @@ def _rank(starts: I64, values: I64) -> I64:
 
     Starts are looked for among many ascending values, which takes less time than the other way round.
     """
-    if len(values) > len(starts) and (values[1:] >= values[:-1]).all():
+    if len(values) > max(len(starts), _MANY) and (values[1:] >= values[:-1]).all():
         count = np.diff(np.searchsorted(values, starts), prepend=0, append=len(values))
         return np.repeat(np.arange(-1, len(starts)), count)
     return np.searchsorted(starts, values, "right") - 1

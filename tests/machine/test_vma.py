@@ -35,6 +35,9 @@ def test_slots_of_item_keys(layout: list[list[tuple[int, int]]], random: Random)
     keys = sorted(expected)
     ascending = np.array(keys, np.int64)
     assert spaces.index.slots(ascending).tolist() == [expected[key] for key in keys]
+    # So many that VMAs are looked for among them instead.
+    many, each = np.repeat(ascending, 1 << 12), [expected[key] for key in keys]
+    assert np.array_equal(spaces.index.slots(many), np.repeat(np.array(each, np.int64), 1 << 12))
     random.shuffle(keys)
     assert spaces.index.slots(np.array(keys, np.int64)).tolist() == [expected[key] for key in keys]
     mapped = np.array([key for key in sorted(keys) if expected[key] >= 0], np.int64)
