@@ -224,7 +224,7 @@ def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 def _joined(parts: list[Array]) -> Array:
     """Parts of a column, one behind the other; the list lets go of them, so that their memory can be used."""
-    # What is read-only lies where another process has put it, and will put something else.
+    # What is read-only is in memory of another process, which is to go.
     alone = len(parts) == 1 and parts[0].flags.writeable
     whole = parts[0] if alone else np.concatenate(parts)
     parts.clear()

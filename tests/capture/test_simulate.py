@@ -81,8 +81,10 @@ def test_moments_replay_as_writes(child: Child, run: Run, tmp_path: Path) -> Non
     ended = Event()
     with ThreadPoolExecutor() as threads:
         changes = threads.submit(changing, child, output.parent, ended)
-        done = run("--pid", child.pid, "--output", output, "--quiet", "--interval", 0.5, "--count", 3)
-        ended.set()
+        try:
+            done = run("--pid", child.pid, "--output", output, "--quiet", "--interval", 0.5, "--count", 3)
+        finally:
+            ended.set()
         changes.result()
     assert done.exit_code == 0
     with Snapshot.open(output) as snapshot:
