@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
+from actors.lean import end_at_once
 from cluster.migration.machine import MemoryHost, NodeReport, Turn
 from cluster.migration.relocation import Carried, Carry, Order
 from cluster.migration.spec import CompactionSpec
@@ -25,6 +26,7 @@ class MemoryActor:
     """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
+        end_at_once()
         self._host = MemoryHost(nodes, spec)
 
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
@@ -57,6 +59,7 @@ class MigrationActor:
     """Drives compactors on nodes that others own, and carries letters between these."""
 
     def __init__(self, owners: list[Any]) -> None:
+        end_at_once()
         self._owners = owners
 
     def take(self, turns: Sequence[tuple[int, list[Turn]]]) -> list[list[bool]]:
