@@ -27,11 +27,11 @@ class Coordinator(Lean):
         machines: list[str],
         migration_actors: int,
     ) -> None:
-        """Fills the machine; `hosts` are the nodes of each actor, `actors` the actors' handles,
-        `machines` where they are.
+        """Fills the machine.
 
-        The actors may still be starting: each fills its nodes as soon as it can. So many migration actors
-        drive the compactors, if there are any.
+        `hosts` are the nodes of each actor, `actors` the actors' handles, `machines` where they are. The
+        actors may still be starting: each fills its nodes as soon as it can. So many migration actors drive
+        the compactors, if there are any.
         """
         fabric = RayFabric(hosts, actors, machines)
         fabric.take(spec, snapshots)

@@ -104,7 +104,7 @@ class NodeActor(Lean):
         far: set[int] = set()
         if sum(mail.nbytes for mail in sent) <= LITTLE:
             letters = {a: pickle.dumps(self._among(sent, *self._actors[a]), 5) for a in others}
-        elif others:
+        else:
             near = self._near.intersection(others)
             if near:
                 letters |= dict.fromkeys(near, self._outlet.put(number, self._others(sent, *self._beside)))

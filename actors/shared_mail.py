@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cluster.mailbox import Mail
@@ -32,11 +33,8 @@ class _Letter(NamedTuple):
 
 
 def _read(path: str, contents: int) -> list[Mail]:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        memory = memoryview(mmap.mmap(file, 0, prot=mmap.PROT_READ))
-    finally:
-        os.close(file)
+    with Path(path).open("rb") as file:
+        memory = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
     mail, columns = pickle.loads(memory[contents:])
     read: list[Mail] = pickle.loads(mail, buffers=[memory[start:stop] for start, stop in columns])
     return read

@@ -44,9 +44,8 @@ class Placement:
             targets = self._targets(vma_of, keys, attempt)
             here = targets == n.id
             if not here.all():
-                away = ~here
-                to, about = targets[away], (slots[away], keys[away], ids[away], attempt[away], sources[away])
-                n.out.send(Kind.ALLOC, to, *about)
+                away, about = ~here, (slots, keys, ids, attempt, sources)
+                n.out.send(Kind.ALLOC, targets[away], *(column[away] for column in about))
             frames = self._fill(keys[here], ids[here], sources[here])
             got = len(frames)
             self._install(slots[here][:got], frames, sources[here][:got])

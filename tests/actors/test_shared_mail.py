@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -22,15 +24,16 @@ for mail in pickle.load(sys.stdin.buffer):
 
 def mail(sender: int, keys: list[int]) -> Mail:
     out = Outbox(sender, 4)
-    # Columns of one byte and of eight: the second would not be aligned by itself.
+    # Columns of eight bytes and of one: what comes behind would not be aligned by itself.
     out.send(Kind.HUNG, 1, np.array(keys), np.ones(len(keys), np.uint8))
     out.send(Kind.PUT, 2, np.array(keys[::-1]))
     return out.pack()
 
 
 @pytest.fixture
-def outlet() -> Outlet:
-    return Outlet()
+def outlet() -> Iterator[Outlet]:
+    with closing(Outlet()) as outlet:
+        yield outlet
 
 
 def test_another_process_reads_it(outlet: Outlet) -> None:
@@ -40,7 +43,6 @@ def test_another_process_reads_it(outlet: Outlet) -> None:
         "0 [7, 6, 5] [5, 6, 7] [1, 1, 1]",
         "3 [8] [8] [1]",
     ]
-    outlet.close()
 
 
 def test_it_stays_for_one_superstep_more(outlet: Outlet) -> None:
@@ -51,7 +53,6 @@ def test_it_stays_for_one_superstep_more(outlet: Outlet) -> None:
     outlet.begin(5)
     with pytest.raises(FileNotFoundError):
         pickle.loads(letter)
-    outlet.close()
 
 
 def test_a_receiver_has_columns_of_its_own(outlet: Outlet) -> None:
@@ -62,4 +63,3 @@ def test_a_receiver_has_columns_of_its_own(outlet: Outlet) -> None:
     assert not np.shares_memory(column, views[0])
     column += 1
     assert column.tolist() == [7, 6]
-    outlet.close()

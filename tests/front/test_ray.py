@@ -26,16 +26,19 @@ def environment() -> Iterator[dict[str, str]]:
         yield own | {"RAY_TMPDIR": folder}
 
 
-def processes_of(environment: dict[str, str]) -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+def found(environment: dict[str, str], file: str) -> Iterator[tuple[int, str]]:
+    """Processes that have Ray's directory in this file of theirs in /proc: numbers and command lines."""
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            line, text = ((entry / name).read_bytes().decode(errors="replace") for name in ("cmdline", file))
         except OSError:
             continue
-        if environment["RAY_TMPDIR"] in line:
-            found.append(line)
-    return found
+        if environment["RAY_TMPDIR"] in text:
+            yield int(entry.name), line
+
+
+def processes_of(environment: dict[str, str]) -> list[str]:
+    return [line for _, line in found(environment, "cmdline")]
 
 
 def gone(environment: dict[str, str]) -> bool:
@@ -67,14 +70,8 @@ def test_ray_prints_what_inline_prints_and_nothing_else(environment: dict[str, s
 
 def coordinator_of(environment: dict[str, str]) -> int:
     """The number of its process; Ray has put a name of its own in the place of its command line."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            named = (entry / "cmdline").read_bytes().startswith(b"ray::Coordinator")
-            if named and environment["RAY_TMPDIR"].encode() in (entry / "environ").read_bytes():
-                return int(entry.name)
-        except OSError:
-            continue
-    raise AssertionError("no coordinator")
+    (number,) = (n for n, line in found(environment, "environ") if line.startswith("ray::Coordinator"))
+    return number
 
 
 @pytest.mark.parametrize("waiting", [False, True])
