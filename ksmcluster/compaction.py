@@ -5,7 +5,6 @@ docs/compaction.md describes every number.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +28,7 @@ from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
 from ksmcluster.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.output import NODES, RELOCATIONS, write_directory
-from ksmcluster.printing import WIDTH, plain_table, printed
+from ksmcluster.printing import as_text, plain_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,8 +131,7 @@ class CompactionResult:
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-        return printed(report(self), console).rstrip()
+        return as_text(report(self))
 
 
 def report(result: CompactionResult) -> RenderableType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from cluster.spec import PAGE_SIZE
 from ksmcluster import relocations, text
 from ksmcluster.compaction import contention, drivers
 from ksmcluster.node_reports import STATES
-from ksmcluster.printing import WIDTH, plain_table, printed
+from ksmcluster.printing import plain_table, printed
 from ksmcluster.results import Result
 
 #: Nodes in a line of a picture.
@@ -36,11 +35,6 @@ RIGHT = (
 def rendered(result: Result, console: Console) -> str:
     """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
     return printed(report(result, plain=not console.encoding.lower().startswith("utf")), console)
-
-
-def as_text(result: Result) -> str:
-    """The summary without colours."""
-    return rendered(result, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
 
 
 def report(result: Result, *, plain: bool = False) -> RenderableType:

@@ -142,9 +142,10 @@ class Result:
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
-        from ksmcluster.report import as_text
+        from ksmcluster.printing import as_text
+        from ksmcluster.report import report
 
-        return as_text(self)
+        return as_text(report(self))
 
     def __repr__(self) -> str:
         machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
