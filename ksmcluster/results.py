@@ -24,6 +24,9 @@ from cluster.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Sta
 from cluster.topology import Distances
 from ksmcluster import __version__, pass_compaction, relocations
 from ksmcluster.config import Scenario, resolved_toml
+from ksmcluster.output import write_directory
+from ksmcluster.printing import as_text
+from ksmcluster.report import report
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,14 +140,9 @@ class Result:
 
         An earlier output is replaced; UserError if the directory holds anything else.
         """
-        from ksmcluster.output import write_directory
-
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
-        from ksmcluster.printing import as_text
-        from ksmcluster.report import report
-
         return as_text(report(self))
 
     def __repr__(self) -> str:
