@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +26,7 @@ from ksmcluster import __version__, relocations, text
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
 from ksmcluster.node_reports import STATES, available, free_blocks, obtained, row, work
-from ksmcluster.output import NODES, RELOCATIONS, write_directory
+from ksmcluster.output import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.printing import as_text, plain_table
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class CompactionResult:
             "schema_version": SCHEMA_VERSION,
             "ksmcluster_version": __version__,
             "title": config.simulation.title,
-            "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
+            "config_digest": config_digest(resolved_toml(config).encode()),
             "seed": config.simulation.seed,
             "kernel": config.migration.kernel,
             "trigger": config.migration.trigger,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.knobs import RMAP_ITEM_SIZE
@@ -24,7 +23,7 @@ from cluster.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Sta
 from cluster.topology import Distances
 from ksmcluster import __version__, pass_compaction, relocations
 from ksmcluster.config import Scenario, resolved_toml
-from ksmcluster.output import write_directory
+from ksmcluster.output import config_digest, write_directory
 from ksmcluster.printing import as_text
 from ksmcluster.report import report
 
@@ -138,7 +137,7 @@ class Result:
     def save(self, directory: str | Path) -> None:
         """Write summary.json, config.toml and the tables: all of them, or none if that fails.
 
-        An earlier output is replaced; UserError if the directory holds anything else.
+        An earlier output is replaced; UserError if the directory holds anything else, or is the working one.
         """
         write_directory(Path(directory), self)
 
@@ -171,7 +170,7 @@ def _summary(
         "schema_version": SCHEMA_VERSION,
         "ksmcluster_version": __version__,
         "title": config.simulation.title,
-        "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
+        "config_digest": config_digest(resolved_toml(config).encode()),
         "seed": config.simulation.seed,
         "kernel": config.ksm.kernel,
         "nodes": config.machine.nodes,

@@ -197,7 +197,7 @@ def test_output_is_refused_before_the_simulation(
         2,
         "",
         f"error: cannot write the results to {tmp_path}: it is not empty, and what is in it is not an "
-        "earlier output\n",
+        "earlier output; choose another directory\n",
     )
 
 
