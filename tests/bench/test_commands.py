@@ -170,6 +170,56 @@ def test_mistakes(
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        ("pass", "--json", "theirs.json"),
+        ("pass", "--json", "nosuch/../theirs.json"),
+        ("pass", "--json", "link"),
+        ("pass", "--json", "~/theirs.json"),
+        ("scaling", "--json", "theirs.json"),
+        ("scaling", "--plot", "theirs.png"),
+        ("scaling", "--plot", "theirs.svg"),
+    ],
+)
+def test_other_files_are_not_replaced(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for theirs in ("theirs.json", "theirs.png", "theirs.svg"):
+        Path(theirs).write_text('[{"name": "theirs", "value": 1}]')
+    Path("link").symlink_to("theirs.json")
+    ran = run("bench", command, option, name, "--quiet")
+    says = "it is a file that this command did not write; choose another name"
+    assert ran == (2, "", f"error: {option} {name}: {says}\n")
+    assert {file.read_text() for file in tmp_path.iterdir()} == {'[{"name": "theirs", "value": 1}]'}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_earlier_files_are_replaced_and_links_stay(run: Run, tmp_path: Path) -> None:
+    made = [tmp_path / name for name in ("made.json", "made.svg", "made.png")]
+    links = [path.with_stem("link") for path in made]
+    for link, path in zip(links, made, strict=True):
+        link.symlink_to(path.name)  # dangling at first
+    before = [b""] * 3
+    for repeat in ("1", "2"):
+        for plot in links[1:]:
+            options = ("--json", str(links[0]), "--plot", str(plot), "--repeat", repeat)
+            assert run(*SCALING, "--engine", "inline", *options).code == 0
+        assert all(link.is_symlink() for link in links)
+        after = [path.read_bytes() for path in made]
+        assert all(new != old for new, old in zip(after, before, strict=True))
+        before = after
+    assert sorted(tmp_path.iterdir()) == sorted(links + made)
+
+
+def test_a_directory_is_no_file(run: Run, tmp_path: Path) -> None:
+    ran = run(*PASS, "--json", str(tmp_path))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: --json {tmp_path}: it is not a regular file; choose another name\n"
+
+
 def test_a_file_that_cannot_be_written(run: Run) -> None:
     ran = run(*PASS, "--json", "/dev/full")
     assert (ran.code, ran.err) == (1, "error: cannot write /dev/full: No space left on device\n")

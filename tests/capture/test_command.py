@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ksmcluster.snapshot import Snapshot
@@ -140,20 +142,49 @@ def test_mistakes(options: str, message: str, image: Path, fails: Any, tmp_path:
 
 def test_bad_outputs(image: Path, fails: Any, tmp_path: Path) -> None:
     assert "is a folder" in fails("--image", image, "--output", tmp_path)
-    assert "no folder" in fails("--image", image, "--output", tmp_path / "none" / "s")
-    assert "no folder" in fails("--image", image, "--output", image / "s")
+    assert "no directory" in fails("--image", image, "--output", tmp_path / "none" / "s")
+    assert "no directory" in fails("--image", image, "--output", image / "s")
     assert "read and written" in fails("--image", image, "--output", image)
     assert names(tmp_path) == ["image"]
+
+
+def test_other_files_are_not_replaced(image: Path, fails: Any, tmp_path: Path) -> None:
+    thesis, table = tmp_path / "thesis.tex", tmp_path / "table.parquet"
+    thesis.write_bytes(b"years")
+    pq.write_table(pa.table({"years": [1]}), table)
+    (tmp_path / "link").symlink_to(thesis)
+    for name in ("thesis.tex", "link", "nosuch/../thesis.tex", "table.parquet"):
+        assert "did not write; choose another name" in fails("--image", image, "--output", tmp_path / name)
+    assert thesis.read_bytes() == b"years"
+    assert pq.read_table(table).to_pydict() == {"years": [1]}
+    assert names(tmp_path) == ["image", "link", "table.parquet", "thesis.tex"]
+
+
+def test_devices_are_not_replaced(image: Path, fails: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is not a regular file" in fails("--image", image, "--output", tmp_path / "pipe")
+    assert "it is not a regular file" in fails("--image", image, "--output", "/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_link_to_a_snapshot_stays_a_link(image: Path, summary: Any, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("s")  # dangling at first
+    for _ in range(2):
+        summary("--image", image, "--output", tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert len(contents(tmp_path / "s")) == 6
 
 
 def test_an_earlier_snapshot_is_replaced_only_by_a_whole_one(
     image: Path, summary: Any, fails: Any, tmp_path: Path
 ) -> None:
     output = tmp_path / "s"
-    output.write_bytes(b"earlier")
+    summary("--image", image, "--output", output, "--unkeyed")
+    earlier = output.read_bytes()
     fails("--core", image, "--output", output)
-    assert output.read_bytes() == b"earlier"
+    assert output.read_bytes() == earlier
     summary("--image", image, "--output", output)
+    assert output.read_bytes() != earlier
     assert len(contents(output)) == 6
 
 

@@ -190,3 +190,12 @@ def test_cover(earlier: list[Mapping], later: list[Mapping]) -> None:
     for first, second in pairwise(found):
         assert first.end_vpn <= second.start_vpn
         assert first.end_vpn < second.start_vpn or first.name != second.name
+
+
+def test_what_came_in_the_way_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "s"
+    with pytest.raises(UserError, match="did not write"), SnapshotWriter(output) as writer:
+        output.write_bytes(b"years")
+        writer.finish(metadata())
+    assert output.read_bytes() == b"years"
+    assert list(tmp_path.iterdir()) == [output]
