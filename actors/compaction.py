@@ -2,8 +2,8 @@
 
 Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
 actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.migration.machine.drive` says; different nodes work at the same time. Within a node they interleave:
-each stops in the middle of whatever it does.
+`cluster.compaction.scenario.node_memory.drive` says; different nodes work at the same time. Within a node
+they interleave: each stops in the middle of whatever it does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from actors.answers import answers
 from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
-from cluster.errors import SimulationError
-from cluster.migration.machine import NodeReport, Turn, compact_inline, drive
-from cluster.migration.relocation import Carried, Carry, Order
-from cluster.migration.spec import CompactionSpec
-from cluster.results import Event
+from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.scenario.node_memory import NodeReport, Turn, compact_inline, drive
+from cluster.machine.pass_result import Event
+from cluster.spec.compaction import CompactionSpec
+from cluster.spec.errors import SimulationError
 
 #: Times that migration actors may die in one run; then it is no accident any more.
 MOST_DEATHS = 100
@@ -76,7 +76,7 @@ def crew_on_ray(
 
 
 class RayCrew:
-    """Drives compactors with a pool of migration actors (a `cluster.migration.machine.Crew`).
+    """Drives compactors with a pool of migration actors (a `cluster.compaction.scenario.node_memory.Crew`).
 
     One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
     Transfers go on where they were.

@@ -9,14 +9,14 @@ from actors.compaction import RayCrew
 from actors.lean import Lean
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
-from cluster.results import PassResult
-from cluster.simulation import Simulation
-from cluster.snapshot_pages import SnapshotPages
-from cluster.spec import SimulationSpec
+from cluster.machine.pass_result import PassResult
+from cluster.machine.simulation import Simulation
+from cluster.spec.scenario import SimulationSpec
+from cluster.spec.snapshot_pages import SnapshotPages
 
 
 class Coordinator(Lean):
-    """A thin shell around `cluster.simulation.Simulation`."""
+    """A thin shell around `cluster.machine.simulation.Simulation`."""
 
     def start(
         self,

@@ -15,15 +15,15 @@ import ray
 
 from actors.answers import answers
 from actors.lean import end_at_once
-from cluster.migration.machine import MemoryHost, NodeReport, Turn
-from cluster.migration.relocation import Carried, Carry, Order
-from cluster.migration.spec import CompactionSpec
-from cluster.migration.transfer import Letter
+from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.internode.transfer import Letter
+from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn
+from cluster.spec.compaction import CompactionSpec
 
 
 @ray.remote(num_cpus=0)
 class MemoryActor:
-    """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
+    """A thin shell around `cluster.compaction.scenario.node_memory.MemoryHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
         end_at_once()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cluster.driver import Topology, run
-from cluster.exact.machine import ExactMachine
+from cluster.exact.engine import ExactMachine
 from cluster.exact.reason import Reason
-from cluster.profile import Profile
-from cluster.scenario import Scenario
+from cluster.script.parser import Scenario
+from cluster.script.runner import Topology, run
+from cluster.spec.profile import Profile
 
 #: Labels of the records that follow such steps, in order.
 ShapeReasons = dict[Reason, list[str]]

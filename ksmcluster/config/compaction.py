@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cluster.migration.buddy import Zone
-from cluster.migration.counting import GUESTS
-from cluster.migration.drivers.registry import DriverError, make_driver
-from cluster.migration.memory import Memory
-from cluster.migration.movable import LRU
-from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
-from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
+from cluster.compaction.drivers.registry import DriverError, make_driver
+from cluster.compaction.movable.counting import GUESTS
+from cluster.compaction.movable.operations import LRU
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
 from ksmcluster.config.machine import MOST_NODES, Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated

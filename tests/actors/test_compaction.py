@@ -13,14 +13,14 @@ import ray
 
 import ksmcluster
 from actors.compaction import RayCrew, crew_on_ray, run_compaction
-from cluster.errors import SimulationError
-from cluster.migration.machine import drive
-from cluster.migration.pages import PAGEBLOCK_PAGES
-from cluster.migration.relocated import relocated
-from cluster.migration.relocation import Carried, Carry
-from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
-from cluster.results import ActorsStarting, Event
-from cluster.topology import ring
+from cluster.compaction.internode.node_transfers import Carried, Carry
+from cluster.compaction.internode.outcome import relocated
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
+from cluster.compaction.scenario.node_memory import drive
+from cluster.machine.pass_result import ActorsStarting, Event
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.errors import SimulationError
+from cluster.spec.topology import ring
 
 DRIVERS = (
     DriverSpec("swap", "zram", 0.6, 0.7, (("object_size", 1300),)),

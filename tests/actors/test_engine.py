@@ -14,15 +14,13 @@ from actors.compaction import RayCrew
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE
-from cluster import commands as c
-from cluster.errors import SimulationError
-from cluster.fabric import Fabric
-from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
-from cluster.node import Report
-from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.simulation import Simulation
-from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
-from cluster.spec import (
+from cluster.machine.fabric import Fabric
+from cluster.machine.node import Report
+from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.simulation import Simulation
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.errors import SimulationError
+from cluster.spec.scenario import (
     ContentModel,
     KsmSpec,
     Law,
@@ -35,8 +33,10 @@ from cluster.spec import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.topology import ring
-from ksmcluster.bench.shapes import spread_out
+from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
+from cluster.spec.topology import ring
+from cluster.wire import commands as c
+from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_compaction import Killing
 
 REGIONS = (

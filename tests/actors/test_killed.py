@@ -12,8 +12,8 @@ import ray
 
 from actors.answers import answers
 from actors.compaction import RayCrew, crew_on_ray
-from cluster.migration.machine import MemoryHost, drive
-from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.compaction.scenario.node_memory import MemoryHost, drive
+from cluster.spec.compaction import CompactionSpec, DriverSpec
 from tests.migration.test_machine import holdings
 
 NODES = 2

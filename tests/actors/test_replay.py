@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.profile import PROFILES
-from cluster.record import compare
-from ksmcluster.replay import On
+from cluster.script.record import compare
+from cluster.spec.profile import PROFILES
+from ksmcluster.validate.replay import On
 from tests.exact.oracle import documents
 from tests.vector.engines import again, kernel_of, topology_of, vector
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from actors.shared_mail import Outlet
-from cluster.mailbox import Kind, Mail, Outbox, receive
+from cluster.wire.mailbox import Kind, Mail, Outbox, receive
 
 #: Reads a letter, and prints the item keys in it.
 READER = """

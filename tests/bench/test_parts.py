@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from actors.engine import run_passes
-from ksmcluster.bench.calibration import calibrated
-from ksmcluster.bench.footprint import family, resident
 from ksmcluster.bench.memory import Line
 from ksmcluster.bench.plot import figure_of
-from ksmcluster.bench.programs import own_ray, run_program
 from ksmcluster.bench.scaling import Point, Scaling
 from ksmcluster.bench.scaling_outcome import outcome
-from ksmcluster.bench.shapes import grouped, spread_out
-from ksmcluster.bench.sizes import parse_numbers
 from ksmcluster.bench.startup import measures_of
+from ksmcluster.bench.tools.calibration import calibrated
+from ksmcluster.bench.tools.footprint import family, resident
+from ksmcluster.bench.tools.programs import own_ray, run_program
+from ksmcluster.bench.tools.shapes import grouped, spread_out
+from ksmcluster.bench.tools.sizes import parse_numbers
 from ksmcluster.errors import UserError
 
 
@@ -129,7 +129,9 @@ def test_family() -> None:
 
 def test_processes_of_ray_count() -> None:
     alone, on_ray = (
-        json.loads(run_program("ksmcluster.bench.footprint", "1", "800", engine, "1", environment=own_ray()))
+        json.loads(
+            run_program("ksmcluster.bench.tools.footprint", "1", "800", engine, "1", environment=own_ray())
+        )
         for engine in ("inline", "ray")
     )
     assert alone["pages"] == on_ray["pages"] == 800

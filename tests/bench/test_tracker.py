@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ksmcluster.bench.measure import Measure, spread
-from ksmcluster.bench.show import shown_changes
-from ksmcluster.bench.tracker import Change, changes, parse_share, read_baseline, to_json
+from ksmcluster.bench.tools.measure import Measure, spread
+from ksmcluster.bench.tools.show import shown_changes
+from ksmcluster.bench.tools.tracker import Change, changes, parse_share, read_baseline, to_json
 from ksmcluster.errors import UserError
-from ksmcluster.printing import printed
+from ksmcluster.report.console import printed
 
 
 def test_file() -> None:

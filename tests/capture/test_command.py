@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ksmcluster.snapshot import Snapshot
+from ksmcluster.capture.snapshot import Snapshot
 
 PAGE = 4096
 COMMAND = (

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import ksmcluster
+from ksmcluster.capture.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result
-from ksmcluster.snapshot import MERGEABLE, Mapping, SnapshotProcess
+from ksmcluster.results.result import Result
 from tests.capture.conftest import Run
 from tests.capture.test_snapshot import metadata, write
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Event
 
 from actors.engine import run_passes
-from cluster.results import PassResult
-from cluster.spec import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
-from cluster.topology import fully_connected
-from ksmcluster.snapshot import Snapshot
-from ksmcluster.snapshot_pages import load_pages
+from cluster.machine.pass_result import PassResult
+from cluster.spec.scenario import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
+from cluster.spec.topology import fully_connected
+from ksmcluster.capture.load import load_pages
+from ksmcluster.capture.snapshot import Snapshot
 from tests.capture.conftest import Child, Run, started
 
 NO_LIMIT = 1 << 20

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmcluster.errors import UserError
-from ksmcluster.snapshot import (
+from ksmcluster.capture.snapshot import (
     MERGEABLE,
     METADATA_KEY,
     SCHEMA,
@@ -27,6 +26,7 @@ from ksmcluster.snapshot import (
     content_ids,
     cover,
 )
+from ksmcluster.errors import UserError
 
 PROCESSES = (
     SnapshotProcess(7, "näme", "process", (Mapping(0, 2**52, "rw-p", "[heap]", True),)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.driver import Topology, run
 from cluster.exact import ExactMachine
-from cluster.profile import PROFILES, profile_of_release
-from cluster.record import load
-from cluster.scenario import parse
+from cluster.script.parser import parse
+from cluster.script.record import load
+from cluster.script.runner import Topology, run
+from cluster.spec.profile import PROFILES, profile_of_release
 
 DATA = Path(__file__).parent.parent / "data" / "oracle"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.content import Pattern, mix, page_bytes, page_key, pattern_ids, selected
+from cluster.spec.content import Pattern, mix, page_bytes, page_key, pattern_ids, selected
 
 MASK = (1 << 64) - 1
 FIRST_WORD_ZERO = 0x61C8864680B583EB  # splitmix64 puts out 0 first

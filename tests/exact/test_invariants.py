@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.exact import ExactMachine
 from cluster.exact.memory import Frame, Region, SwapEntry, Zero
 from cluster.exact.nodes import Chain, MmSlot, Place, RmapItem, StableNode
-from cluster.profile import PROFILES
+from cluster.spec.profile import PROFILES
 
 PAGES = 6
 KNOBS = {

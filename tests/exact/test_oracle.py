@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.record import compare, dumps
+from cluster.script.record import compare, dumps
 
 from .oracle import documents, replay
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.exact.rbtree import LEFT, RIGHT, RbNode, RbTree
+from cluster.arrays.rbtree import LEFT, RIGHT, RbNode, RbTree
 
 
 class Node(RbNode):

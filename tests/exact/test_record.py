@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.record import (
+from cluster.script.record import (
     Difference,
     NoRecordsError,
     RecordError,

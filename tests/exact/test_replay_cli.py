@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from cluster.record import compare, load
+from cluster.script.record import compare, load
 from ksmcluster.commands.replay import replay
 
 from .oracle import DATA

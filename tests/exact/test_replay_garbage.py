@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import cluster.migration.record
-import cluster.record
+import cluster.compaction.replay.migration_record
+import cluster.script.record
 from ksmcluster.commands.replay import replay
 
 DATA = Path(__file__).parent.parent / "data"
@@ -24,13 +24,13 @@ app.command()(replay)
 #: Records short enough to replay in no time.
 KSM = [
     document
-    for document in cluster.record.load(DATA / "oracle" / "host-6.18.json.xz")
+    for document in cluster.script.record.load(DATA / "oracle" / "host-6.18.json.xz")
     if len(json.dumps(document)) < 10_000
 ]
 MIGRATION = [
     record
     for path in sorted((DATA / "oracle_migrate").glob("*.json.xz"))
-    for record in cluster.migration.record.load(path)
+    for record in cluster.compaction.replay.migration_record.load(path)
     if len(json.dumps(record)) < 20_000
 ]
 SCRIPTS = [document["text"] for document in KSM]

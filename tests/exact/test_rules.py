@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.engine import BadAddressError
 from cluster.exact import ExactMachine
-from cluster.profile import PROFILES, profile_of_release
-from cluster.record import unrle
-from cluster.scenario import ScenarioError
+from cluster.script.engine import BadAddressError
+from cluster.script.parser import ScenarioError
+from cluster.script.record import unrle
+from cluster.spec.profile import PROFILES, profile_of_release
 
 from .oracle import counts, play
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.content import Pattern
-from cluster.operations import (
+from cluster.script.operations import (
     Batch,
     Drain,
     Exit,
@@ -24,7 +23,8 @@ from cluster.operations import (
     SetKnob,
     UnmergeAll,
 )
-from cluster.scenario import ScenarioError, parse
+from cluster.script.parser import ScenarioError, parse
+from cluster.spec.content import Pattern
 
 SCRIPT = """\
 # every operation once

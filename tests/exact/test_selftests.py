@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.profile import PROFILES
-from cluster.record import unfold
-from ksmcluster.replay import On, replay_script
+from cluster.script.record import unfold
+from cluster.spec.profile import PROFILES
+from ksmcluster.validate.replay import On, replay_script
 
 FOLDER = Path(__file__).parent.parent / "scenarios" / "selftests"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "selftests.md"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.driver import Topology
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import shape_reasons
-from cluster.profile import PROFILES
-from cluster.scenario import parse
+from cluster.script.parser import parse
+from cluster.script.runner import Topology
+from cluster.spec.profile import PROFILES
 
 from .oracle import counts, play
 

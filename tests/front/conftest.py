@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cluster.results import PassResult
-from cluster.statistics import NODE_NAMES
+from cluster.machine.pass_result import PassResult
+from cluster.spec.statistics import NODE_NAMES
 from ksmcluster.cli import main
 from ksmcluster.config import Overrides, Scenario, load
-from ksmcluster.results import Result, Timing
+from ksmcluster.results.result import Result, Timing
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: Set this to write the golden files, and the tables in docs/, instead of comparing with them.

@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cluster.statistics import COUNTERS, GAUGES, Statistic
+from cluster.spec.statistics import COUNTERS, GAUGES, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
-from ksmcluster.results import DERIVED, TIMING
+from ksmcluster.results.result import DERIVED, TIMING
 
 Rows = Iterable[tuple[str, ...]]
 

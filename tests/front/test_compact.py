@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ksmcluster import api
-from ksmcluster.compaction import CompactionResult, CompactionTiming
 from ksmcluster.config import Overrides, load_compaction
+from ksmcluster.results.compaction_result import CompactionResult, CompactionTiming
 from tests.front.conftest import Run
 
 Golden = Callable[[str, str], None]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.migration.machine import compact_inline
-from cluster.migration.relocated import relocated
-from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.compaction.internode.outcome import relocated
+from cluster.compaction.scenario.node_memory import compact_inline
+from cluster.spec.compaction import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
 from ksmcluster.config.compaction import to_compaction_spec
 from ksmcluster.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from cluster import spec
+from cluster.spec import scenario as spec
 from ksmcluster.config import Overrides, Scenario, bundled, load, resolved_toml, to_spec
 from ksmcluster.errors import UserError
 from tests.front.strategies import Data, scenarios

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
-from cluster.migration.spec import CompactionSpec, DriverSpec
-from cluster.statistics import NODE_NAMES
+from cluster.spec.compaction import CompactionSpec, DriverSpec
+from cluster.spec.statistics import NODE_NAMES
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result
+from ksmcluster.results.result import Result
 from tests.front.conftest import Run
 
 Golden = Callable[[str, str], None]

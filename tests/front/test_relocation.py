@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
-from cluster.migration.spec import RelocationSpec
+from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result
+from ksmcluster.results.result import Result
 
 #: Ranks whose pages lie on all nodes, and that share a table with the others of their node.
 RANKS: dict[str, Any] = {

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 import ksmcluster
-from cluster.results import ActorsStarting, PassDone, PassStarted
-from ksmcluster import text
+from cluster.machine.pass_result import ActorsStarting, PassDone, PassStarted
 from ksmcluster.config import Overrides, load
-from ksmcluster.progress import shown
-from ksmcluster.report import rendered
-from ksmcluster.results import Result
+from ksmcluster.report import text
+from ksmcluster.report.progress import shown
+from ksmcluster.report.simulation_report import rendered
+from ksmcluster.results.result import Result
 from tests.front.conftest import pass_result, result_of
 
 

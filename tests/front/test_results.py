@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
-from cluster.results import PassResult
-from cluster.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
+from cluster.machine.pass_result import PassResult
+from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
 from ksmcluster.config import load, resolved_toml
 from ksmcluster.errors import UserError
-from ksmcluster.results import DERIVED, TIMING, Result, Timing
+from ksmcluster.results.result import DERIVED, TIMING, Result, Timing
 from tests.front.conftest import result_of
 
 FILES = {"summary.json", "passes.parquet", "config.toml"}

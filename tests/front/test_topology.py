@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import topology
+from cluster.spec import topology
 
 
 def test_fully_connected() -> None:

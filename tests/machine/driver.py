@@ -8,17 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from cluster.content import page_bytes
-from cluster.digest import Contents
-from cluster.fabric import InlineFabric
-from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.machine import Machine
-from cluster.migration.pages import PG_LRU, USED
-from cluster.migration.spec import CompactionSpec
-from cluster.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
-from cluster.spec import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
-from cluster.topology import ring
-from cluster.words import (
+from cluster.arrays.words import (
     MAX_NODES,
     PFN_BITS,
     PFN_MASK,
@@ -28,6 +18,16 @@ from cluster.words import (
     node_of_mm,
     pfn_of,
 )
+from cluster.compaction.pages.page_map import PG_LRU, USED
+from cluster.machine.coordinator import Machine
+from cluster.machine.fabric import InlineFabric
+from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
+from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.spec.compaction import CompactionSpec
+from cluster.spec.content import page_bytes
+from cluster.spec.digest import Contents
+from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.topology import ring
 
 NODES = 3
 FRAMES = 300

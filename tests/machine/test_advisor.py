@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.engine import run_passes
-from cluster.advisor import Advisor
-from cluster.knobs import UINT_MAX
-from cluster.results import PassResult
-from cluster.spec import (
+from cluster.ksm.advisor import Advisor
+from cluster.machine.pass_result import PassResult
+from cluster.spec.knobs import UINT_MAX
+from cluster.spec.scenario import (
     ContentModel,
     CostSpec,
     KsmSpec,
@@ -25,7 +25,7 @@ from cluster.spec import (
     RegionSpec,
     SimulationSpec,
 )
-from cluster.topology import fully_connected
+from cluster.spec.topology import fully_connected
 
 RECORD = json.loads((Path(__file__).parent.parent / "data/advisor/host-6.18.json").read_text())
 ADVISED = KsmSpec(advisor_mode="scan-time")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.anon_vma import AnonVmas
+from cluster.mm.anon_vma import AnonVmas
 
 
 def vmas(pages: int, *, mergeable: tuple[int, int] = (0, 0)) -> AnonVmas:

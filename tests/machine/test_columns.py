@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.columns import distinct_below, order_by, rows_where, rows_with, run_of, taken
+from cluster.arrays.columns import distinct_below, order_by, rows_where, rows_with, run_of, taken
 
 #: Few values, which differ in high bits, in low bits, or in both.
 _WORDS = st.sampled_from(

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import run_passes
-from cluster.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.migration.frames import MovableFrames
-from cluster.migration.machine import InlineCrew, NodeMemory, NodeReport, Turn
-from cluster.migration.spec import CompactionSpec, DriverSpec
-from cluster.spec import (
+from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
+from cluster.compaction.movable.movable_frames import MovableFrames
+from cluster.compaction.scenario.node_memory import InlineCrew, NodeMemory, NodeReport, Turn
+from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
+from cluster.spec.compaction import CompactionSpec, DriverSpec
+from cluster.spec.scenario import (
     ContentModel,
     KsmSpec,
     Law,
@@ -28,8 +29,7 @@ from cluster.spec import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.topology import ring
-from cluster.words import is_ksm_word, node_of_frame, pfn_of, private_word
+from cluster.spec.topology import ring
 from tests.machine.driver import FIRST, KNOBS, NODES, REGION, STEPS, Workload
 from tests.migration.test_machine import holdings
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-import cluster.digest
-from cluster.spec import KsmSpec
+import cluster.spec.digest
+from cluster.spec.scenario import KsmSpec
 from tests.machine.driver import KNOBS, STEPS, Workload
 
 
@@ -45,7 +45,7 @@ def test_pages_of_bytes_merge_as_symbolic_ones_do(knobs: KsmSpec, steps: list[tu
 def test_what_only_has_the_same_digest_is_not_merged(knobs: KsmSpec, steps: list[tuple[Any, ...]]) -> None:
     """Digests of one bit: all contents but zeros collide, so only comparing bytes keeps them apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.digest, "digest_pages", weak_digests)
+        patch.setattr(cluster.spec.digest, "digest_pages", weak_digests)
         workload = Workload(knobs, "bytes")
         for step in [*steps, *[("scan", None)] * 3]:
             workload.run(step)

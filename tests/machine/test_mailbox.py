@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.mailbox import Kind, Mail, Outbox, receive
+from cluster.wire.mailbox import Kind, Mail, Outbox, receive
 
 NODES = 5
 _ROWS = st.lists(

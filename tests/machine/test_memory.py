@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.fabric import InlineFabric
-from cluster.simulation import Simulation
-from cluster.spec import ContentModel, KsmSpec, MachineSpec, ProcessSpec, RegionSpec, SimulationSpec
-from cluster.topology import ring
-from ksmcluster.bench.programs import run_program
+from cluster.machine.fabric import InlineFabric
+from cluster.machine.simulation import Simulation
+from cluster.spec.scenario import ContentModel, KsmSpec, MachineSpec, ProcessSpec, RegionSpec, SimulationSpec
+from cluster.spec.topology import ring
+from ksmcluster.bench.tools.programs import run_program
 
 PAGES = 1 << 14
 
@@ -59,5 +59,5 @@ def test_bytes_per_page(copies: int) -> None:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="libc keeps free memory")
 def test_a_process_gives_back_what_merging_took() -> None:
-    found = json.loads(run_program("ksmcluster.bench.footprint", "2", "262144", "inline", "1"))
+    found = json.loads(run_program("ksmcluster.bench.tools.footprint", "2", "262144", "inline", "1"))
     assert found["peak"] - found["steady"] > 20 * found["pages"]

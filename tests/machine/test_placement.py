@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.errors import OutOfMemoryError
-from cluster.fabric import InlineFabric
-from cluster.machine import Machine
-from cluster.spec import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
-from cluster.topology import from_rows
+from cluster.machine.coordinator import Machine
+from cluster.machine.fabric import InlineFabric
+from cluster.spec.errors import OutOfMemoryError
+from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.topology import from_rows
 
 #: Node 1 is nearer to node 0 than node 2 is; node 3 is the farthest from all.
 DISTANCE = from_rows([[10, 15, 20, 40], [15, 10, 20, 40], [20, 20, 10, 40], [40, 40, 40, 10]])

@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.migration.spec import CompactionSpec, RelocationSpec
-from cluster.relocate import granted
-from cluster.spec import KsmSpec, Policy, PolicySpec
-from cluster.topology import ring
-from cluster.words import is_ksm_word, node_of_frame
+from cluster.arrays.words import is_ksm_word, node_of_frame
+from cluster.numa.relocate_frames import granted
+from cluster.spec.compaction import CompactionSpec, RelocationSpec
+from cluster.spec.scenario import KsmSpec, Policy, PolicySpec
+from cluster.spec.topology import ring
 from tests.machine.driver import FIRST, KNOBS, NODES, REGION, STEPS, Workload
 
 #: Nodes of 1024 frames; no compactors, no drivers.

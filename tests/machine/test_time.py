@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from actors.engine import run_passes
-from cluster.results import PassResult
-from cluster.simulation import ksmd_cpu_ns
-from cluster.spec import (
+from cluster.machine.pass_result import PassResult
+from cluster.machine.simulation import ksmd_cpu_ns
+from cluster.spec.scenario import (
     ContentModel,
     CostSpec,
     KsmSpec,
@@ -21,7 +21,7 @@ from cluster.spec import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.topology import fully_connected
+from cluster.spec.topology import fully_connected
 
 #: Two processes of 100 pages are on node 0, a third on node 1; each visit takes 1 ms.
 SPEC = SimulationSpec(

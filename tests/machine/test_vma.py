@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.page_table import PageTable
-from cluster.spec import Policy, PolicySpec
-from cluster.vma import AddressSpaces, Mm
-from cluster.words import VPN_BITS, mm_id
+from cluster.arrays.words import VPN_BITS, mm_id
+from cluster.mm.page_table import PageTable
+from cluster.mm.vma import AddressSpaces, Mm
+from cluster.spec.scenario import Policy, PolicySpec
 
 _POLICY = PolicySpec(Policy.PREFERRED, (0,))
 #: Processes, and pages before and in each of their VMAs.

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.migration.buddy import Zone
-from cluster.migration.memory import Memory
-from cluster.migration.pages import MAX_ORDER, Kind, MigrateType, PageMap
-from cluster.migration.record import memory_of
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import MAX_ORDER, Kind, MigrateType, PageMap
+from cluster.compaction.replay.migration_record import memory_of
 
 from .test_records import RECORDS
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.migration.buddy import Zone
-from cluster.migration.compaction import Compaction
-from cluster.migration.drivers.balloon import Balloon
-from cluster.migration.drivers.base import NO_PAGE, PageDriver
-from cluster.migration.drivers.gpu import Gpu
-from cluster.migration.drivers.registry import BUILT_IN, DriverError, make_driver
-from cluster.migration.drivers.zsmalloc import Zram, ZsMalloc, class_of
-from cluster.migration.memory import Memory
-from cluster.migration.movable import MigrateMode, PageStateError, lock, set_page_movable
-from cluster.migration.pages import Kind, PageMap
+from cluster.compaction.drivers.balloon import Balloon
+from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.drivers.gpu import Gpu
+from cluster.compaction.drivers.registry import BUILT_IN, DriverError, make_driver
+from cluster.compaction.drivers.zsmalloc import Zram, ZsMalloc, class_of
+from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, set_page_movable
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import Kind, PageMap
+from cluster.compaction.zone.compact_zone import Compaction
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "drivers.md"
 PAGES = 8 * 512
@@ -227,15 +227,19 @@ def test_every_built_in_driver_is_documented() -> None:
             "driver 'no.such:Driver': No module named 'no'; install the package of no, or let PYTHONPATH",
         ),
         (
-            "cluster.migration.counting:Counted",
-            "driver 'cluster.migration.counting:Counted' with settings {}: ",
+            "cluster.compaction.movable.counting:Counted",
+            "driver 'cluster.compaction.movable.counting:Counted' with settings {}: ",
         ),
         (
-            "cluster.migration.movable:LruPages",
-            "driver 'cluster.migration.movable:LruPages' has no allocate, discard; PageDriver has them all",
+            "cluster.compaction.movable.operations:LruPages",
+            "driver 'cluster.compaction.movable.operations:LruPages' has no allocate, discard; "
+            "PageDriver has them all",
         ),
-        ("cluster.spec:Nothing", "driver 'cluster.spec:Nothing': module 'cluster.spec' has no attribute"),
-        ("cluster.spec:PAGE_SIZE", "driver 'cluster.spec:PAGE_SIZE' is not a class"),
+        (
+            "cluster.spec.scenario:Nothing",
+            "driver 'cluster.spec.scenario:Nothing': module 'cluster.spec.scenario' has no attribute",
+        ),
+        ("cluster.spec.scenario:PAGE_SIZE", "driver 'cluster.spec.scenario:PAGE_SIZE' is not a class"),
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:

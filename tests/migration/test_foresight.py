@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.frames import PAGE_MAPPING_ANON
-from cluster.migration.buddy import Zone
-from cluster.migration.compaction import Compaction
-from cluster.migration.control import RULES, Request
-from cluster.migration.drivers.balloon import Balloon
-from cluster.migration.drivers.base import PageDriver
-from cluster.migration.drivers.gpu import Gpu
-from cluster.migration.drivers.zsmalloc import Zram
-from cluster.migration.memory import Memory
-from cluster.migration.movable import IsolateMode, LruPages, MigrateMode, foreseeing
-from cluster.migration.pages import MigrateType, PageMap
-from cluster.words import I64, Bool
+from cluster.arrays.words import I64, Bool
+from cluster.compaction.drivers.balloon import Balloon
+from cluster.compaction.drivers.base import PageDriver
+from cluster.compaction.drivers.gpu import Gpu
+from cluster.compaction.drivers.zsmalloc import Zram
+from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode, foreseeing
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import MigrateType, PageMap
+from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.mm.frames import PAGE_MAPPING_ANON
 
 PAGES = 12 * 512
 

@@ -12,18 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.frames import PAGE_MAPPING_ANON
-from cluster.migration.buddy import Zone
-from cluster.migration.compaction import Compaction
-from cluster.migration.contig import ContigRange
-from cluster.migration.control import RULES, Request
-from cluster.migration.direct import Allocation, Proactive
-from cluster.migration.drivers.base import NO_PAGE
-from cluster.migration.drivers.faulty import Faulty
-from cluster.migration.memory import Memory
-from cluster.migration.movable import IsolateMode, LruPages, MigrateMode
-from cluster.migration.offline import Offline
-from cluster.migration.pages import (
+from cluster.arrays.words import I64, Bool
+from cluster.compaction.drivers.base import NO_PAGE
+from cluster.compaction.drivers.faulty import Faulty
+from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PG_ISOLATED,
     PG_LOCKED,
@@ -32,7 +27,12 @@ from cluster.migration.pages import (
     Kind,
     PageMap,
 )
-from cluster.words import I64, Bool
+from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.compaction.zone.contig_range import ContigRange
+from cluster.compaction.zone.direct_compact import Allocation, Proactive
+from cluster.compaction.zone.offline_pages import Offline
+from cluster.mm.frames import PAGE_MAPPING_ANON
 
 PAGES = 6 * 512
 

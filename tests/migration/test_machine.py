@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.migration.drivers.base import NO_PAGE, PageDriver
-from cluster.migration.drivers.zsmalloc import ZsMalloc
-from cluster.migration.fill import filled
-from cluster.migration.machine import NodeMemory, NodeReport, Turn, blocks_of, compact_inline
-from cluster.migration.pages import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
-from cluster.migration.spec import CompactionSpec, DriverSpec
+from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.drivers.zsmalloc import ZsMalloc
+from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
+from cluster.compaction.scenario.fill import filled
+from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport, Turn, blocks_of, compact_inline
+from cluster.spec.compaction import CompactionSpec, DriverSpec
 
 ZRAM = DriverSpec("swap", "zram", 0.6, 0.7, (("object_size", 1300),))
 GPU = DriverSpec("buffers", "gpu", 0.25, 0.5, (("busy", 0.3),))

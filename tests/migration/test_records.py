@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.migration.record import chosen, hashed, load, moves_of
-from cluster.migration.replay import compare
-from cluster.record import RecordError
-from ksmcluster.replay import ReplayError, compare_records
+from cluster.compaction.replay.migration_record import chosen, hashed, load, moves_of
+from cluster.compaction.replay.replay import compare
+from cluster.script.record import RecordError
+from ksmcluster.validate.replay import ReplayError, compare_records
 
 DATA = Path(__file__).parent.parent / "data" / "oracle_migrate"
 RECORDS: dict[str, dict[str, Any]] = {

@@ -10,18 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import topology
-from cluster.migration.drivers.base import NO_PAGE, PageDriver
-from cluster.migration.drivers.faulty import Faulty
-from cluster.migration.flows import evened, flows
-from cluster.migration.machine import MemoryHost, NodeReport, Turn, compact_inline
-from cluster.migration.movable import MigrateMode, PageStateError, lock, unlock
-from cluster.migration.pages import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
-from cluster.migration.relocated import Relocated, relocated, simulated_seconds
-from cluster.migration.relocation import Carried, Carry, Drained, Drop, Open, Stayed, TakeDropped
-from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
-from cluster.migration.transfer import Transfer
-from cluster.words import I64
+from cluster.arrays.words import I64
+from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.drivers.faulty import Faulty
+from cluster.compaction.internode.flows import evened, flows
+from cluster.compaction.internode.node_transfers import (
+    Carried,
+    Carry,
+    Drained,
+    Drop,
+    Open,
+    Stayed,
+    TakeDropped,
+)
+from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
+from cluster.compaction.internode.transfer import Transfer
+from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, unlock
+from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
+from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn, compact_inline
+from cluster.spec import topology
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
 
 #: Two sockets of two nodes.
 FOUR = topology.sockets(4, (2,), (12, 30))

@@ -7,11 +7,17 @@ import errno
 import numpy as np
 import pytest
 
-from cluster.migration.buddy import Zone
-from cluster.migration.compaction import Compaction
-from cluster.migration.contig import ContigRange
-from cluster.migration.control import RULES, Request, Status, Trace
-from cluster.migration.direct import (
+from cluster.compaction.drivers.scripted import FOREVER, ScriptedDriver
+from cluster.compaction.movable.migrate_pages import Migration
+from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback
+from cluster.compaction.movable.targets import AllocatedTargets
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import PG_ISOLATED, Kind, MigrateType, PageMap
+from cluster.compaction.zone.compact_control import RULES, Request, Status, Trace
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.compaction.zone.contig_range import ContigRange
+from cluster.compaction.zone.direct_compact import (
     Allocation,
     defer,
     defer_reset,
@@ -21,13 +27,7 @@ from cluster.migration.direct import (
     restarting,
     suitable,
 )
-from cluster.migration.drivers.scripted import FOREVER, ScriptedDriver
-from cluster.migration.memory import Memory
-from cluster.migration.migrate import Migration
-from cluster.migration.movable import IsolateMode, Isolation, MigrateMode, Putback
-from cluster.migration.offline import Offline, soft_offline_page
-from cluster.migration.pages import PG_ISOLATED, Kind, MigrateType, PageMap
-from cluster.migration.targets import AllocatedTargets
+from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
 
 PAGES = 8 * 512
 

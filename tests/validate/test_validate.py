@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.profile import PROFILES
-from cluster.scenario import ScenarioError, parse
+from cluster.script.parser import ScenarioError, parse
+from cluster.spec.profile import PROFILES
 from ksmcluster.commands import validate as command
 from ksmcluster.errors import UserError
 from ksmcluster.validate import script

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.driver import Topology, run
-from cluster.engine import Engine
 from cluster.exact import ExactMachine
-from cluster.fabric import Fabric, InlineFabric
-from cluster.profile import PROFILES, profile_of_release
-from cluster.record import unfold
-from cluster.scenario import parse
-from cluster.vector_engine import VectorEngine, spec_for
+from cluster.machine.fabric import Fabric, InlineFabric
+from cluster.machine.script_engine import VectorEngine, spec_for
+from cluster.script.engine import Engine
+from cluster.script.parser import parse
+from cluster.script.record import unfold
+from cluster.script.runner import Topology, run
+from cluster.spec.profile import PROFILES, profile_of_release
 
 Json = dict[str, Any]
 

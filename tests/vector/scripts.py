@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from cluster.driver import Topology
-from cluster.profile import PROFILES
+from cluster.script.runner import Topology
+from cluster.spec.profile import PROFILES
 
 KNOBS = {
     "max_page_sharing": (2, 3, 256),

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import cluster.exact.ksmd
+from cluster.arrays.rbtree import LEFT
 from cluster.exact.memory import Frame
 from cluster.exact.nodes import RmapItem
-from cluster.exact.rbtree import LEFT
 from cluster.exact.stable_tree import Entry, StableTrees, _Walk
 from cluster.exact.unstable_tree import UnstableTrees, mergeable_frame
 

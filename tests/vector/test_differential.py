@@ -6,18 +6,19 @@ from unittest.mock import patch
 
 from hypothesis import example, given, settings
 
-from cluster import decide, scan
-from cluster.commands import Command
-from cluster.driver import Topology
 from cluster.exact.shape_reasons import shape_reasons
-from cluster.fabric import Host
-from cluster.mailbox import Mail
-from cluster.node import Report
-from cluster.profile import PROFILES
-from cluster.record import compare
-from cluster.scenario import parse
-from cluster.spec import SimulationSpec
-from cluster.vector_engine import spec_for
+from cluster.ksm import scan
+from cluster.ksm.decide import decide_window as decide
+from cluster.machine.fabric import Host
+from cluster.machine.node import Report
+from cluster.machine.script_engine import spec_for
+from cluster.script.parser import parse
+from cluster.script.record import compare
+from cluster.script.runner import Topology
+from cluster.spec.profile import PROFILES
+from cluster.spec.scenario import SimulationSpec
+from cluster.wire.commands import Command
+from cluster.wire.mailbox import Mail
 from tests.vector.engines import exact, play, vector
 from tests.vector.scripts import Script, mid_pass_scripts, scripts
 from tests.vector.shapeless import shapeless

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.driver import Topology
-from cluster.merge_plan import NOBODY, Problem, plan_regular, plan_stepwise
-from cluster.scan import Event
+from cluster.ksm.decide.plan import NOBODY, Problem, plan_regular, plan_stepwise
+from cluster.ksm.scan import Event
+from cluster.script.runner import Topology
 from tests.vector.engines import exact, play, vector
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "vectorised.md"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine import Engine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
-from cluster.profile import PROFILES
-from cluster.record import compare
-from cluster.scenario import parse
+from cluster.script.engine import Engine
+from cluster.script.parser import parse
+from cluster.script.record import compare
+from cluster.spec.profile import PROFILES
 from tests.exact.oracle import documents
 from tests.vector.engines import Json, again, exact, kernel_of, play, topology_of, vector
 
