@@ -43,9 +43,9 @@ def run_compaction(
         return compact_inline(spec)
     if engine != "ray":
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as crew:
-        drive(spec, range(spec.nodes), crew)
-        return crew.reports()
+    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
+        drive(spec, range(spec.nodes), compactor_pool)
+        return compactor_pool.reports()
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def crew_on_ray(
     nodes_per_actor: int = 1,
     migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
-) -> Iterator[RayCrew]:
+) -> Iterator[RayCompactorPool]:
     """Owners and migration actors, ready; gone afterwards."""
     import ray
 
@@ -65,18 +65,18 @@ def crew_on_ray(
         MemoryActor.options(scheduling_strategy=place).remote(host, spec)  # type: ignore[attr-defined]
         for host, place in zip(hosts, places(len(hosts)), strict=True)
     ]
-    crew = RayCrew(hosts, owners, migration_actors)
+    compactor_pool = RayCompactorPool(hosts, owners, migration_actors)
     try:
         wait_for(owners, on_event)
-        yield crew
+        yield compactor_pool
     finally:
-        crew.close()
+        compactor_pool.close()
         for owner in owners:
             ray.kill(owner)
 
 
-class RayCrew:
-    """Drives compactors with a pool of migration actors (a `cluster.compaction.scenario.node_memory.Crew`).
+class RayCompactorPool:
+    """Drives compactors with a pool of migration actors (a `cluster.compaction.scenario.node_memory.CompactorPool`).
 
     One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
     Transfers go on where they were.

@@ -16,7 +16,7 @@ import ray
 from actors.answers import answers
 from actors.lean import end_at_once
 from cluster.compaction.internode.node_transfers import Carried, Carry, Order
-from cluster.compaction.internode.transfer import Letter
+from cluster.compaction.internode.transfer import TransferMessage
 from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn
 from cluster.spec.compaction import CompactionSpec
 
@@ -37,11 +37,11 @@ class MemoryActor:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
         self._host.abandon(turns)
 
-    def letters(self, turns: Sequence[Carry]) -> list[Letter | None]:
+    def letters(self, turns: Sequence[Carry]) -> list[TransferMessage | None]:
         """What its nodes, the peers of these turns, wrote last."""
         return self._host.letters(turns)
 
-    def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
+    def carry(self, turns: Sequence[Carry], letters: Sequence[TransferMessage | None]) -> list[Carried]:
         """Its nodes answer letters."""
         return self._host.carry(turns, letters)
 

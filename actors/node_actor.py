@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.hosts import group_of, ranges
-from actors.lean import Lean
+from actors.lean import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LITTLE = 1 << 18
 
 
-class NodeActor(Lean):
+class NodeActor(SlimActor):
     """Carries commands and messages to its nodes."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ from cluster.spec.profile import Profile
 _NO_LIMIT = 10**8
 
 
-class ExactMachine:
+class ExactEngine:
     """A machine of `nodes` NUMA nodes, with or without swap.
 
     Implements `cluster.script.engine.Engine`, where its methods are documented.

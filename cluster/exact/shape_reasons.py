@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.exact.engine import ExactMachine
+from cluster.exact.engine import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.script.parser import Scenario
 from cluster.script.runner import Topology, run
@@ -19,7 +19,7 @@ def shape_reasons(scenario: Scenario, profile: Profile, topology: Topology) -> S
 
     Raises ScenarioError as `run` does.
     """
-    machine = ExactMachine(profile, topology.nodes, swap=topology.swap)
+    machine = ExactEngine(profile, topology.nodes, swap=topology.swap)
     reasons: ShapeReasons = {}
 
     def note(label: str) -> None:

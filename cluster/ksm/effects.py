@@ -39,11 +39,11 @@ class Effects:
 
     def hang(self, keys: I64, unseen: U8) -> None:
         """The items of these pages hang on the stable nodes of the frames that they map anyway."""
-        self._n.out.send(Kind.HUNG, node_of_key(keys), keys, unseen)
+        self._n.out.send(Kind.ADDED_TO_STABLE, node_of_key(keys), keys, unseen)
 
     def loosen(self, keys: I64, seen: U8) -> None:
         """The items of these pages are in no tree."""
-        self._n.out.send(Kind.LOOSE, node_of_key(keys), keys, seen)
+        self._n.out.send(Kind.REMOVED_FROM_TREES, node_of_key(keys), keys, seen)
 
     def break_out(self, keys: I64, frames: I64, digests: U64) -> None:
         """The frames of these pages become KSM frames without stable nodes, and are left again."""

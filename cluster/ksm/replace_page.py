@@ -50,14 +50,14 @@ class Merger:
     def on_rekey(self, keys: I64, digests: U64) -> None:
         self._n.table.rekey(self._slots(keys), digests)
 
-    def on_hung(self, keys: I64, unseen: U8) -> None:
+    def on_added_to_stable(self, keys: I64, unseen: U8) -> None:
         """These pages' items hang on the stable node of their own frame."""
         table = self._n.table
         slots = self._slots(keys)
         table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(UNSTABLE | WAITING | ACTIVE)
         self._scanner.unsee(slots[unseen == 1])
 
-    def on_loose(self, keys: I64, seen: U8) -> None:
+    def on_removed_from_trees(self, keys: I64, seen: U8) -> None:
         """The items of these pages are in no tree until the next visit."""
         table = self._n.table
         slots = self._slots(keys)
@@ -91,12 +91,12 @@ class Merger:
             self._unskip(also, behind[of])
         self._hang(slots, frames)
 
-    def _unskip(self, slots: I64, founders: I64) -> None:
+    def _unskip(self, slots: I64, new_stable_pages: I64) -> None:
         """Pages behind those that made their frames KSM frames: smart_scan leaves KSM pages alone, so what it
         has done to them in this window is undone."""
         n, table = self._n, self._n.table
         pos = n.position(n.keys_of(slots))
-        late = (pos > n.position(n.keys_of(founders))) & (pos < n.window.high)
+        late = (pos > n.position(n.keys_of(new_stable_pages))) & (pos < n.window.high)
         index = n.spaces.index
         slots = slots[late & index.mergeable[index.vma_of(slots)]]
         skipped = slots[self._scanner.unskip(slots)]

@@ -291,8 +291,8 @@ class Scanner:
         hanging = (state & STABLE) != 0
         table.state[slots] = (state | ITEM) & ~np.uint16(ACTIVE)
         stray = np.zeros(len(slots), np.bool_)
-        if n.strays:
-            stray = np.isin(frames, list(n.strays))
+        if n.migrated_stable_nodes:
+            stray = np.isin(frames, list(n.migrated_stable_nodes))
             self._visit_strays(slots[stray], keys[stray])
         new = ~hanging & ~stray
         self._send(Event.JOIN_OWN, table.tree_key[slots[new]], keys[new], frames[new])

@@ -21,7 +21,7 @@ def memcmp_key(digest: int) -> int:
     return page_key(np.array([digest], np.uint64))[0]
 
 
-class Spot(RbNode):
+class StableEntry(RbNode):
     """A content's place in the stable tree."""
 
     __slots__ = ("digest",)
@@ -31,7 +31,7 @@ class Spot(RbNode):
         self.digest = digest
 
 
-class Perch(RbNode):
+class UnstableEntry(RbNode):
     """A waiting page's place in the unstable tree; the digest is that of the page when it was put in."""
 
     __slots__ = ("digest", "key")
@@ -44,10 +44,10 @@ class Perch(RbNode):
 
 class Shape:
     def __init__(self) -> None:
-        self.stable: RbTree[Spot] = RbTree()
-        self.unstable: RbTree[Perch] = RbTree()
-        self._spots: dict[int, Spot] = {}
-        self._perches: dict[int, Perch] = {}
+        self.stable: RbTree[StableEntry] = RbTree()
+        self.unstable: RbTree[UnstableEntry] = RbTree()
+        self._spots: dict[int, StableEntry] = {}
+        self._perches: dict[int, UnstableEntry] = {}
 
     # The stable tree.
 
@@ -63,7 +63,7 @@ class Shape:
         while spot is not None:
             side = LEFT if key < memcmp_key(spot.digest) else RIGHT
             parent, spot = spot, self.stable.child(spot, side)
-        self._spots[digest] = Spot(digest)
+        self._spots[digest] = StableEntry(digest)
         self.stable.insert(self._spots[digest], parent, side)
 
     def uproot(self, digest: int) -> None:
@@ -87,7 +87,7 @@ class Shape:
         """The item keys in the unstable tree."""
         return iter(list(self._perches))
 
-    def add(self, perch: Perch, parent: Perch | None, side: int) -> None:
+    def add(self, perch: UnstableEntry, parent: UnstableEntry | None, side: int) -> None:
         """Puts a page in where a search has ended."""
         self._perches[perch.key] = perch
         self.unstable.insert(perch, parent, side)
@@ -99,7 +99,7 @@ class Shape:
         while perch is not None:
             side = LEFT if order < memcmp_key(perch.digest) else RIGHT
             parent, perch = perch, self.unstable.child(perch, side)
-        self.add(Perch(key, digest), parent, side)
+        self.add(UnstableEntry(key, digest), parent, side)
 
     def take(self, key: int) -> None:
         """Takes a page out of the unstable tree, if it is there."""

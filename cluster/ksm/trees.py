@@ -186,7 +186,7 @@ class Trees:
 
     def on_dropped(self, frames: I64) -> None:
         """What other nodes have of these stable nodes, whose frames had migrated, goes too."""
-        if self.node.strays:
+        if self.node.migrated_stable_nodes:
             self.version += 1
             for table in (self.stable, self.migrating):
                 table.remove(np.flatnonzero(np.isin(table["frame"], frames)))
@@ -282,7 +282,7 @@ class Trees:
         """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
         rows = np.flatnonzero(self.migrating["dead"])
         frames = self.migrating["frame"][rows].tolist()
-        dead = rows[[self.node.strays.get(frame) == -1 for frame in frames]]
+        dead = rows[[self.node.migrated_stable_nodes.get(frame) == -1 for frame in frames]]
         if len(dead):
             self.version += 1
             Effects(self.node).drop(self.migrating["frame"][dead])

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 from cluster.compaction.internode.flows import matrix, transfers
-from cluster.compaction.scenario.node_memory import Crew, NodeReport, drive
+from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport, drive
 from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.fabric import QUIET, Exchange, Fabric
 from cluster.machine.node import Report
@@ -238,10 +238,10 @@ class Machine:
 
     # Compaction.
 
-    def compact(self, spec: CompactionSpec, crew: Crew) -> tuple[NodeReport, ...]:
+    def compact(self, spec: CompactionSpec, compactor_pool: CompactorPool) -> tuple[NodeReport, ...]:
         """Compactors at work on all nodes, until they are done; what became of each node."""
         self._exchange.run(c.BeginCompaction())
-        drive(spec, range(self._nodes), crew)
+        drive(spec, range(self._nodes), compactor_pool)
         reports = self._exchange.run(c.EndCompaction(self._next_number()))
         return tuple(report.answer["compaction"] for report in reports)
 
@@ -261,7 +261,7 @@ class Machine:
 
     def _wished(self, spec: RelocationSpec, chosen: Bool) -> I64:
         self._exchange.run(c.TellMappings())
-        answers = [report.answer for report in self._exchange.run(c.Wish(spec.min_gain))]
+        answers = [report.answer for report in self._exchange.run(c.PreferredNodes(spec.min_gain))]
         wishes = np.array([answer["frames"] for answer in answers]) * chosen[:, None]
         return granted(wishes, np.array([answer["free"] for answer in answers]), spec.most_pages)
 

@@ -99,8 +99,8 @@ class Node:
             Kind.WAIT_CONTENT: trees.on_wait_content,
             Kind.COPY: placement.on_copy,
             Kind.FILL: placement.on_fill,
-            Kind.HUNG: merger.on_hung,
-            Kind.LOOSE: merger.on_loose,
+            Kind.ADDED_TO_STABLE: merger.on_added_to_stable,
+            Kind.REMOVED_FROM_TREES: merger.on_removed_from_trees,
             Kind.BREAK: merger.on_break,
             Kind.MAP_ZERO: merger.on_map_zero,
             Kind.PIN: faults.on_pin,
@@ -182,7 +182,7 @@ class Node:
                 self._set(command)
             case c.BeginCompaction() | c.EndCompaction():
                 return self._compact(command)
-            case c.TellMappings() | c.Wish() | c.CountFrames() | c.MoveFrames() | c.CountMoved():
+            case c.TellMappings() | c.PreferredNodes() | c.CountFrames() | c.MoveFrames() | c.CountMoved():
                 return self._relocate(command)
             case c.RemoveStable() | c.CountPages() | c.CountOn() | c.Locate() | c.Collect() | c.Dump():
                 return self._answer(command)
@@ -202,7 +202,7 @@ class Node:
         match command:
             case c.TellMappings():
                 self.relocation.tell_mappings()
-            case c.Wish(min_gain):
+            case c.PreferredNodes(min_gain):
                 return self.relocation.wish(min_gain)
             case c.CountFrames():
                 return self.relocation.count()
@@ -255,7 +255,7 @@ class Node:
         old = self.state.knobs
         if old.merge_across_nodes != knobs.merge_across_nodes:
             self.processes.change_trees()
-            self.state.strays.clear()
+            self.state.migrated_stable_nodes.clear()
         self.state.set_knobs(knobs)
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
             self.processes.look_again()

@@ -75,7 +75,7 @@ class _Process:
         return next(region for region in self.regions if region.name == name)
 
 
-class VectorEngine:
+class ScriptEngine:
     """A machine of many nodes, with or without swap.
 
     Implements `cluster.script.engine.Engine`, where its methods are documented. Processes are spread over

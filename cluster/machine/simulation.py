@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
 from cluster.compaction.internode.outcome import Relocated, node_seconds
-from cluster.compaction.scenario.node_memory import Crew, NodeReport
+from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport
 from cluster.ksm.advisor import Advisor
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric
@@ -23,12 +23,12 @@ Columns = dict[str, I64]
 class Simulation:
     """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
 
-    def __init__(self, fabric: Fabric, spec: SimulationSpec, crew: Crew) -> None:
-        """Creates the scenario's processes and fills their memory. `crew` drives its compactors, if any."""
+    def __init__(self, fabric: Fabric, spec: SimulationSpec, compactor_pool: CompactorPool) -> None:
+        """Creates the scenario's processes and fills their memory. `compactor_pool` drives its compactors, if any."""
         self._migration = spec.migration
         self._relocations = spec.relocations
         self._distance = spec.machine.distance
-        self._crew = crew
+        self._crew = compactor_pool
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)

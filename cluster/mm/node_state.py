@@ -128,7 +128,7 @@ class NodeState:
     swap: Swap = field(init=False)
     #: With merge_across_nodes=0: KSM frames that have migrated and that the tree of their node does not have
     #: yet, and the node whose tree has them, -1 for none.
-    strays: dict[int, int] = field(default_factory=dict)
+    migrated_stable_nodes: dict[int, int] = field(default_factory=dict)
     #: KSM frames without a stable node that this node's processes map or have in swap.
     orphans: set[int] = field(default_factory=set)
     #: Of the migration that is under way.
@@ -204,28 +204,30 @@ class NodeState:
     def send_to_trees(self, kind: Kind, homes: I64, frames: I64, *columns: Array) -> None:
         """Sends rows to the homes of these KSM frames' contents, and to nodes whose trees have the frames."""
         self.out.send(kind, homes, *columns)
-        if self.strays:
-            trees = np.array([self.strays.get(frame, -1) for frame in frames.tolist()], np.int64)
+        if self.migrated_stable_nodes:
+            trees = np.array(
+                [self.migrated_stable_nodes.get(frame, -1) for frame in frames.tolist()], np.int64
+            )
             stray = trees >= 0
             self.out.send(kind, trees[stray], *(column[stray] for column in columns))
 
-    def rename_strays(self, old: I64, new: I64) -> None:
+    def rename_migrated_stable_nodes(self, old: I64, new: I64) -> None:
         """Keeps track of KSM frames whose stable nodes are not in the trees of their nodes."""
         if self.knobs.merge_across_nodes:
             return
         ksm = is_ksm_word(old)
         for was, word in zip(old[ksm].tolist(), new[ksm].tolist(), strict=True):
-            tree = self.strays.pop(was, node_of_frame(was))
+            tree = self.migrated_stable_nodes.pop(was, node_of_frame(was))
             if tree != node_of_frame(word):
-                self.strays[word] = tree
+                self.migrated_stable_nodes[word] = tree
 
     def on_unlinked(self, frames: I64) -> None:
         for frame in frames.tolist():
-            self.strays[frame] = -1
+            self.migrated_stable_nodes[frame] = -1
 
     def on_landed(self, frames: I64) -> None:
         for frame in frames.tolist():
-            self.strays.pop(frame, None)
+            self.migrated_stable_nodes.pop(frame, None)
 
     def on_orphaned(self, frames: I64) -> None:
         """The stable nodes of these frames, which only swap caches refer to, are gone."""

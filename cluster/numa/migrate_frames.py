@@ -136,7 +136,7 @@ class Migration:
         n.broken.rename(old, new)
         n.swap.cached = renamed(n.swap.cached, old, new)
         n.orphans = set(renamed(np.array(sorted(n.orphans), np.int64), old, new).tolist())
-        n.rename_strays(old, new)
+        n.rename_migrated_stable_nodes(old, new)
         self._trees.rename(old, new, digests)
         self._placement.tell_frames(slots)
         if not n.knobs.merge_across_nodes:

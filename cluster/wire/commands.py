@@ -108,7 +108,7 @@ class TellMappings(NamedTuple):
     """Tell other nodes which of their frames are mapped here."""
 
 
-class Wish(NamedTuple):
+class PreferredNodes(NamedTuple):
     """Which frames should be on other nodes, as they gain `min_gain` at least there?"""
 
     min_gain: int
@@ -230,7 +230,7 @@ ProcessCommand = (
 )
 Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
 Compaction = BeginCompaction | EndCompaction
-Relocation = TellMappings | Wish | CountFrames | MoveFrames | CountMoved
+Relocation = TellMappings | PreferredNodes | CountFrames | MoveFrames | CountMoved
 Command = (
     Populate
     | Tick

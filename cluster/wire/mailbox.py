@@ -70,9 +70,9 @@ class Kind(IntEnum):
     FILL = 22
     #: The item of this page hangs on the stable node of the KSM frame that the page maps: item key, 1 if its
     #: checksum was not compared.
-    HUNG = 23
+    ADDED_TO_STABLE = 23
     #: It is in no tree: item key, 1 if its checksum was compared.
-    LOOSE = 24
+    REMOVED_FROM_TREES = 24
     #: This page's frame has become a KSM frame without a stable node: item key, frame, digest.
     BREAK = 25
     #: Map the shared zero page instead: item key.

@@ -30,7 +30,7 @@ COST = MigrationCostSpec()
 
 Part = Annotated[float, Field(ge=0, le=1)]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
-Crew = Annotated[int, Field(ge=1, le=64)]
+CompactorPool = Annotated[int, Field(ge=1, le=64)]
 
 
 class CompactionRun(Table):
@@ -84,7 +84,9 @@ class Migration(Table):
     )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
-    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone.")
+    compactors: CompactorPool = key(
+        SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone."
+    )
     batch: Count = key(
         SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
     )

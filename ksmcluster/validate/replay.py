@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.compaction.replay.replay import compare_file
-from cluster.exact import ExactMachine
+from cluster.exact import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.machine.script_engine import VectorEngine, spec_for
+from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import MAX_NODES, ScenarioError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
@@ -59,7 +59,7 @@ class On:
     def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
         """A fresh machine."""
         if self.engine == "exact":
-            yield ExactMachine(profile, topology.nodes, swap=topology.swap)
+            yield ExactEngine(profile, topology.nodes, swap=topology.swap)
             return
         spec = spec_for(profile, topology.nodes, tree_shape=self.tree_shape)
         fabric: Fabric
@@ -68,7 +68,7 @@ class On:
         else:
             assert self.pool, "machines of the ray engine need On.started()"
             fabric = self.pool.fabric(spec, self.nodes_per_actor)
-        yield VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
+        yield ScriptEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
 ENGINES = ("exact", "inline", "ray")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.compaction import RayCrew
+from actors.compaction import RayCompactorPool
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE
@@ -161,11 +161,11 @@ def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
     """Migration actors die, also during a later compaction; what ksmd merges is the same."""
     plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
     with closing(ActorPool()) as pool:
-        crew = Killing(RayCrew(blocks(5, 2), pool.actors(3), 2))
-        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, crew)
+        compactor_pool = Killing(RayCompactorPool(blocks(5, 2), pool.actors(3), 2))
+        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, compactor_pool)
         passes = [simulation.run_pass() for _ in range(3)]
-        crew.crew.close()
-    assert crew.crew.deaths >= 2
+        compactor_pool.compactor_pool.close()
+    assert compactor_pool.compactor_pool.deaths >= 2
     names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_mappings_distance", "cow_ksm")
     for result, without in zip(passes, plain, strict=True):
         assert all(np.array_equal(result.nodes[name], without.nodes[name]) for name in names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.exact import ExactMachine
+from cluster.exact import ExactEngine
 from cluster.script.parser import parse
 from cluster.script.record import load
 from cluster.script.runner import Topology, run
@@ -30,7 +30,7 @@ def replay(document: Json) -> Json:
     profile = profile_of_release(document["kernel"])
     recorded = document["topology"]
     topology = Topology(recorded["nodes"], swap=recorded["swap"], cpus=recorded["cpus"])
-    machine = ExactMachine(profile, topology.nodes, swap=topology.swap)
+    machine = ExactEngine(profile, topology.nodes, swap=topology.swap)
     scenario = parse(document["text"])
     return run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
 
@@ -38,7 +38,7 @@ def replay(document: Json) -> Json:
 def play(text: str, kernel: str = "6.18", nodes: int = 1, *, swap: bool = False) -> dict[str, Json]:
     """Run a script; its records by label, with `events` and `knobs` of the document besides."""
     topology = Topology(nodes, swap=swap)
-    machine = ExactMachine(PROFILES[kernel], nodes, swap=swap)
+    machine = ExactEngine(PROFILES[kernel], nodes, swap=swap)
     document = run(parse(text), machine, topology, name="test", kernel=kernel)
     records = {record["label"]: record for record in document["records"]}
     return {**records, "events": document["events"], "knobs": document["knobs"]}

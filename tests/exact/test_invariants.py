@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.exact import ExactMachine
+from cluster.exact import ExactEngine
 from cluster.exact.memory import Frame, Region, SwapEntry, Zero
 from cluster.exact.nodes import Chain, MmSlot, Place, RmapItem, StableNode
 from cluster.spec.profile import PROFILES
@@ -28,7 +28,7 @@ KNOBS = {
 class Model:
     """A machine, and what its pages should hold; None stands for a page that is not mapped."""
 
-    machine: ExactMachine
+    machine: ExactEngine
     held: dict[tuple[str, str], list[int | None]] = field(default_factory=dict)
     forks: int = 0
 
@@ -49,7 +49,7 @@ class Model:
 
 
 def new_model(kernel: str, nodes: int, draw) -> Model:
-    model = Model(ExactMachine(PROFILES[kernel], nodes, swap=True))
+    model = Model(ExactEngine(PROFILES[kernel], nodes, swap=True))
     for knob, values in KNOBS.items():
         model.machine.set_knob(knob, draw(st.sampled_from(values)))
     for p in ("A", "B"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.exact import ExactMachine
+from cluster.exact import ExactEngine
 from cluster.script.engine import BadAddressError
 from cluster.script.parser import ScenarioError
 from cluster.script.record import unrle
@@ -476,7 +476,7 @@ def test_requirements_that_are_not_met_skip_the_rest() -> None:
 
 def test_pruning_follows_simulated_time() -> None:
     """A chain is pruned when its time has come, not before."""
-    machine = ExactMachine(PROFILES["6.1"])
+    machine = ExactEngine(PROFILES["6.1"])
     assert machine.set_knob("max_page_sharing", "2") == ""
     assert machine.set_knob("stable_node_chains_prune_millisecs", "100") == ""
     machine.proc("A")

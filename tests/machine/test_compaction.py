@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from actors.engine import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.node_memory import InlineCrew, NodeMemory, NodeReport, Turn
+from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeMemory, NodeReport, Turn
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.scenario import (
@@ -60,8 +60,8 @@ class Compacted:
         """Compacts all nodes; only where pages are changes."""
         columns = self.machine.collect()  # what is under way arrives before
         before = self.state()
-        crew = Mortal(self.workload.fabric.host.memories, list(deaths))
-        reports = self.machine.compact(self.spec, crew)
+        compactor_pool = Mortal(self.workload.fabric.host.memories, list(deaths))
+        reports = self.machine.compact(self.spec, compactor_pool)
         self.workload.check()
         after = self.state()
         assert after == before
@@ -86,7 +86,7 @@ class Compacted:
         return frames
 
 
-class Mortal(InlineCrew):
+class Mortal(InlineCompactorPool):
     """Those who drive compactors die when they are told to, in the middle of anything."""
 
     def __init__(self, memories: Any, deaths: list[bool]) -> None:
@@ -186,8 +186,8 @@ def test_a_pinned_page_is_not_isolated() -> None:
     before = frames_of(made, mms)
     pfn = pfn_of(np.array(before[:1]))
     made.frames(0).pin(pfn)
-    crew = InlineCrew(made.workload.fabric.host.memories)
-    report = made.machine.compact(SPEC, crew)[0]
+    compactor_pool = InlineCompactorPool(made.workload.fabric.host.memories)
+    report = made.machine.compact(SPEC, compactor_pool)[0]
     assert frames_of(made, mms) == before
     assert (report.by_driver["ksm"].refused, report.by_driver["ksm"].failed) == (SPEC.compactors, 0)
     made.frames(0).unpin(pfn)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.exact import ExactMachine
+from cluster.exact import ExactEngine
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.machine.script_engine import VectorEngine, spec_for
+from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import parse
 from cluster.script.record import unfold
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def exact(kernel: str, topology: Topology) -> Engine:
-    return ExactMachine(PROFILES[kernel], topology.nodes, swap=topology.swap)
+    return ExactEngine(PROFILES[kernel], topology.nodes, swap=topology.swap)
 
 
 def vector(
@@ -25,7 +25,7 @@ def vector(
 ) -> Engine:
     profile = PROFILES[kernel]
     fabric = fabric or InlineFabric(spec_for(profile, topology.nodes, tree_shape=tree_shape), {})
-    return VectorEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
+    return ScriptEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
 
 def topology_of(document: Json) -> Topology:

@@ -43,7 +43,7 @@ def test_the_last_window() -> None:
     )
     for plan in (plan_regular(problem), plan_stepwise(problem)):
         assert plan.target.tolist() == [t, t, u, u, u, NOBODY]
-        assert np.flatnonzero(plan.founder).tolist() == [0, 3]
+        assert np.flatnonzero(plan.new_stable_page).tolist() == [0, 3]
         assert np.flatnonzero(plan.waits).tolist() == [5]
         assert plan.waited_target.tolist() == [t]
         assert plan.node_count.tolist() == [3, 3, 3]

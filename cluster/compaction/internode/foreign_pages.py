@@ -77,7 +77,7 @@ class ProxyTargets:
         self._refcount[pfns] = 0
 
 
-class Guests(PageDriver):
+class ForeignPages(PageDriver):
     """Pages of other nodes' drivers in frames of this one. names int64[pages]: by page number."""
 
     def __init__(self, memory: Memory) -> None:

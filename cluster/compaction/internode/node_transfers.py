@@ -14,8 +14,8 @@ from cluster.compaction.internode.transfer import (
     Arrival,
     Departure,
     Endpoint,
-    Letter,
-    Lodging,
+    TransferMessage,
+    NodeOwners,
     Transfer,
 )
 from cluster.compaction.movable.counting import GUESTS, Counted
@@ -72,7 +72,7 @@ class TakeDropped:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drop:
-    """Guests with these names are to be freed."""
+    """ForeignPages with these names are to be freed."""
 
     names: I64
 
@@ -138,7 +138,7 @@ class NodeTransfers:
         self,
         node: int,
         shape: tuple[int, int],
-        lodging: Lodging,
+        lodging: NodeOwners,
         counted: Mapping[str, Counted],
         rules: MigrateRules,
     ) -> None:
@@ -159,11 +159,11 @@ class NodeTransfers:
 
     # transfers
 
-    def letter(self, transfer: int) -> Letter | None:
+    def letter(self, transfer: int) -> TransferMessage | None:
         """What this node wrote last."""
         return self._endpoints[transfer].last
 
-    def carry(self, turn: Carry, letter: Letter | None) -> Carried:
+    def carry(self, turn: Carry, letter: TransferMessage | None) -> Carried:
         """The node answers a letter, or has done so before."""
         endpoint = self._endpoints[turn.transfer]
         if not isinstance(endpoint, Departure):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.arrays.words import I64, U8, U64
-from cluster.compaction.internode.foreign_pages import NO_NAME, Guests, Proxies, ProxyTargets
+from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
 from cluster.compaction.movable.migrate_pages import MigrateRules, Migration
 from cluster.compaction.movable.operations import (
     IsolateMode,
@@ -66,7 +66,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parcel:
+class PageBatch:
     """From the source: the pages.
 
     names int64[n] (NO_NAME: LRU pages), contents uint64[n], kinds uint8[n], tags int64[n] (of mapping words).
@@ -86,16 +86,16 @@ class Landed:
     serial: int
 
 
-Letter = Offer | Room | Parcel | Landed
+TransferMessage = Offer | Room | PageBatch | Landed
 
 
 @dataclass(slots=True)
-class Lodging:
+class NodeOwners:
     """The memory of a node, and who lives there or elsewhere."""
 
     memory: Memory
     lru: LruPages
-    guests: Guests
+    guests: ForeignPages
     proxies: Proxies
 
 
@@ -103,9 +103,9 @@ class Endpoint:
     """One side of a transfer. Letters are numbered from 0; the source writes those with even numbers."""
 
     def __init__(self) -> None:
-        self.last: Letter | None = None
+        self.last: TransferMessage | None = None
 
-    def answer(self, serial: int, letter: Letter | None) -> Letter | None:
+    def answer(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
         """The letter with this number, which answers the one before it (None for the first).
 
         One that was written already is not written again, whatever is to be answered. None: not now, as a
@@ -119,14 +119,14 @@ class Endpoint:
         self.last = self.last if written is None else written
         return written
 
-    def _write(self, serial: int, letter: Letter | None) -> Letter | None:
+    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
         raise NotImplementedError
 
 
 class Departure(Endpoint):
     """The source of a transfer. moved: pages sent so far; by_owner int64[owners]: of whom they were."""
 
-    def __init__(self, lodging: Lodging, transfer: Transfer, rules: MigrateRules) -> None:
+    def __init__(self, lodging: NodeOwners, transfer: Transfer, rules: MigrateRules) -> None:
         super().__init__()
         self.transfer = transfer
         self.moved = 0
@@ -143,7 +143,7 @@ class Departure(Endpoint):
     def done(self) -> bool:
         return isinstance(self.last, Offer) and self.last.pages == 0
 
-    def _write(self, serial: int, letter: Letter | None) -> Letter | None:
+    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
         match letter:
             case None | Landed():
                 self._isolate()
@@ -187,7 +187,7 @@ class Departure(Endpoint):
         self._waiting = locked
         return locked
 
-    def _send(self, serial: int, room: int) -> Parcel:
+    def _send(self, serial: int, room: int) -> PageBatch:
         """Drivers move as many of the batch as there is room for; the others are put back."""
         self._full = room < len(self._isolated)
         targets = ProxyTargets(self._memory, self._lodging.proxies, room)
@@ -199,7 +199,7 @@ class Departure(Endpoint):
         # a driver may have taken a page, and given it up since
         return self._packed(serial, new[self._memory.pages.refcount[new] > 0])
 
-    def _packed(self, serial: int, new: I64) -> Parcel:
+    def _packed(self, serial: int, new: I64) -> PageBatch:
         """What is in these proxies; those of pages that are this node's business no longer are free."""
         pages, guests = self._memory.pages, self._lodging.guests
         owners = (pages.mapping[new] >> OWNER_SHIFT).astype(np.int64)
@@ -214,28 +214,28 @@ class Departure(Endpoint):
         names[native] = self._lodging.proxies.name(new[native])
         names[visiting] = guests.leave(new[visiting])
         self._memory.put(new[lru])
-        return Parcel(serial, names, contents, kinds, tags)
+        return PageBatch(serial, names, contents, kinds, tags)
 
 
 class Arrival(Endpoint):
     """The target of a transfer."""
 
-    def __init__(self, lodging: Lodging) -> None:
+    def __init__(self, lodging: NodeOwners) -> None:
         super().__init__()
         self._lodging = lodging
         self._frames = _NO_PAGES
 
-    def _write(self, serial: int, letter: Letter | None) -> Letter:
+    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage:
         match letter:
             case Offer(pages=wanted):
                 self._frames = self._lodging.memory.alloc_bulk(wanted, MigrateType.MOVABLE)
                 return Room(serial, len(self._frames))
-            case Parcel():
+            case PageBatch():
                 self._land(letter)
                 return Landed(serial)
         raise PageStateError(f"{letter} is no letter to the target")
 
-    def _land(self, parcel: Parcel) -> None:
+    def _land(self, parcel: PageBatch) -> None:
         memory, count = self._lodging.memory, len(parcel.names)
         frames, unused = self._frames[:count], self._frames[count:]
         self._frames = _NO_PAGES

@@ -73,7 +73,7 @@ class MovableOperations(Protocol):
         """These isolated pages were not migrated; the driver has them back. int64[n]."""
 
 
-class Foreseeing(MovableOperations, Protocol):
+class PredictsRetries(MovableOperations, Protocol):
     """A driver that can say beforehand what attempts will answer, so that the VM makes only those that move.
 
     What comes of it is the same as without.
@@ -90,9 +90,9 @@ class Foreseeing(MovableOperations, Protocol):
         """In place of so many attempts of each page that answer -EAGAIN, as foreseen. int64[n], int64[n]."""
 
 
-def foreseeing(operations: MovableOperations | None) -> Foreseeing | None:
+def foreseeing(operations: MovableOperations | None) -> PredictsRetries | None:
     """The same operations, if they can foresee anything."""
-    return cast("Foreseeing", operations) if hasattr(operations, "foresee") else None
+    return cast("PredictsRetries", operations) if hasattr(operations, "foresee") else None
 
 
 def lock(pages: PageMap, pfns: I64) -> Bool:

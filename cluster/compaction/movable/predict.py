@@ -1,4 +1,4 @@
-"""Moving a whole batch at once, if it is known how often each page answers -EAGAIN (`Foreseeing`).
+"""Moving a whole batch at once, if it is known how often each page answers -EAGAIN (`PredictsRetries`).
 
 Attempts go in passes: all pages of the batch in its order, then again those that answered -EAGAIN, and so on.
 A target is taken for every attempt, and offered to the next one if the page did not move.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import Foreseeing, MigrateMode, PageStateError, foreseeing
+from cluster.compaction.movable.operations import PredictsRetries, MigrateMode, PageStateError, foreseeing
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PG_LOCKED
 
@@ -101,7 +101,7 @@ def take(targets: Targets, count: int) -> I64:
     return taken
 
 
-def owners(memory: Memory, batch: I64) -> Iterator[tuple[Foreseeing | None, I64 | slice]]:
+def owners(memory: Memory, batch: I64) -> Iterator[tuple[PredictsRetries | None, I64 | slice]]:
     """Whose pages these are, and which of them."""
     words = memory.pages.mapping[batch]
     mine = seen = words == words[0]

@@ -10,8 +10,8 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.registry import Driver, DriverError, make_driver
-from cluster.compaction.internode.foreign_pages import Guests, Proxies
-from cluster.compaction.internode.transfer import Lodging
+from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
+from cluster.compaction.internode.transfer import NodeOwners
 from cluster.compaction.movable.counting import GUESTS
 from cluster.compaction.movable.operations import LruPages
 from cluster.compaction.pages.buddy import Zone
@@ -56,7 +56,7 @@ class Filled:
     memory: Memory
     drivers: list[Driver]
     owners: dict[str, int]
-    lodging: Lodging | None = None
+    lodging: NodeOwners | None = None
 
     def without_drivers(self) -> Filled:
         """A copy in which no driver implements the calls: its pages look like any page of the kernel's."""
@@ -99,7 +99,7 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
     numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
     if not spec.relocations:
         return Filled(memory, drivers, numbers)
-    lodging = Lodging(memory, lru, Guests(memory), Proxies(memory, node, size))
+    lodging = NodeOwners(memory, lru, ForeignPages(memory), Proxies(memory, node, size))
     return Filled(memory, drivers, numbers | {GUESTS: lodging.guests.owner}, lodging)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cluster.arrays.words import I64
 from cluster.compaction.internode.node_transfers import Carried, Carry, NodeRelocations, NodeTransfers, Order
 from cluster.compaction.internode.relocator import Owners, Relocator, settle
-from cluster.compaction.internode.transfer import Letter
+from cluster.compaction.internode.transfer import TransferMessage
 from cluster.compaction.movable.counting import Counted, MoveCounts
 from cluster.compaction.pages.memory import VmStat
 from cluster.compaction.scenario.fill import Filled, filled
@@ -175,8 +175,8 @@ class NodeMemory:
 
     def run(self) -> None:
         """All compactors in turns, here and now."""
-        crew = InlineCrew({self.node: self})
-        _rounds(self.spec, _compactors(self.spec, [self.node]), crew)
+        compactor_pool = InlineCompactorPool({self.node: self})
+        _rounds(self.spec, _compactors(self.spec, [self.node]), compactor_pool)
 
     def obtain(self) -> int:
         """How many of the scenario's blocks compactors have got; or can be had now, and are given back."""
@@ -236,7 +236,7 @@ def unusable_index(buddyinfo: I64, order: int) -> int:
     return (free - suitable) * 1000 // free if free else 1000
 
 
-class Crew(Owners, Protocol):
+class CompactorPool(Owners, Protocol):
     """Those who drive the compactors and carry the letters of transfers."""
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -259,11 +259,11 @@ class Memories:
         for turn in turns:
             self.memories[turn.node].abandon(turn.compactor, turn.generation)
 
-    def letters(self, turns: Sequence[Carry]) -> list[Letter | None]:
+    def letters(self, turns: Sequence[Carry]) -> list[TransferMessage | None]:
         """The letters that wait for an answer at its nodes, the peers of these turns."""
         return [self._transfers(turn.peer).letter(turn.transfer) for turn in turns]
 
-    def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
+    def carry(self, turns: Sequence[Carry], letters: Sequence[TransferMessage | None]) -> list[Carried]:
         """Its nodes answer these letters."""
         for turn in turns:
             self.memories[turn.node].put_back()
@@ -293,7 +293,7 @@ class MemoryHost(Memories):
         return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
 
 
-class InlineCrew:
+class InlineCompactorPool:
     """Everything in this process."""
 
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
@@ -309,7 +309,7 @@ class InlineCrew:
         return self._host.ask(order)
 
 
-def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
+def drive(spec: CompactionSpec, nodes: Sequence[int], compactor_pool: CompactorPool) -> None:
     """All compactors of these nodes until they are done, and what the scenario moves between nodes.
 
     Compactors of a node take turns, and so do the transfers that are to write a letter there, in another
@@ -318,12 +318,12 @@ def drive(spec: CompactionSpec, nodes: Sequence[int], crew: Crew) -> None:
     """
     at_work = _compactors(spec, nodes)
     if not spec.relocations:
-        _rounds(spec, at_work, crew)
+        _rounds(spec, at_work, compactor_pool)
         return
-    _rounds(spec, {}, crew, Relocator(spec, "before", crew))
-    _rounds(spec, at_work, crew, Relocator(spec, "during", crew))
-    _rounds(spec, {}, crew, Relocator(spec, "after", crew))
-    settle(crew)
+    _rounds(spec, {}, compactor_pool, Relocator(spec, "before", compactor_pool))
+    _rounds(spec, at_work, compactor_pool, Relocator(spec, "during", compactor_pool))
+    _rounds(spec, {}, compactor_pool, Relocator(spec, "after", compactor_pool))
+    settle(compactor_pool)
 
 
 def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[int]]:
@@ -332,7 +332,10 @@ def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[in
 
 
 def _rounds(
-    spec: CompactionSpec, left: dict[int, list[int]], crew: Crew, relocator: Relocator | None = None
+    spec: CompactionSpec,
+    left: dict[int, list[int]],
+    compactor_pool: CompactorPool,
+    relocator: Relocator | None = None,
 ) -> None:
     """Round after round, until these compactors are done, and nothing is left to move."""
     round_number = 0
@@ -344,23 +347,23 @@ def _rounds(
         orders = {node: _order(spec.seed, node, round_number, those) for node, those in waiting.items()}
         for place in range(max(map(len, orders.values()))):
             at_work = {node: order[place] for node, order in orders.items() if place < len(order)}
-            _take(at_work, left, crew)
+            _take(at_work, left, compactor_pool)
             if relocator is not None:
-                _carry(at_work, relocator, crew)
+                _carry(at_work, relocator, compactor_pool)
         left = {node: compactors for node, compactors in left.items() if compactors}
         round_number += 1
 
 
-def _take(at_work: dict[int, int | Carry], left: dict[int, list[int]], crew: Crew) -> None:
+def _take(at_work: dict[int, int | Carry], left: dict[int, list[int]], compactor_pool: CompactorPool) -> None:
     turns = [(node, worker) for node, worker in at_work.items() if isinstance(worker, int)]
-    for (node, compactor), done in zip(turns, crew.take(turns) if turns else (), strict=True):
+    for (node, compactor), done in zip(turns, compactor_pool.take(turns) if turns else (), strict=True):
         if done:
             left[node].remove(compactor)
 
 
-def _carry(at_work: dict[int, int | Carry], relocator: Relocator, crew: Crew) -> None:
+def _carry(at_work: dict[int, int | Carry], relocator: Relocator, compactor_pool: CompactorPool) -> None:
     turns = [worker for worker in at_work.values() if isinstance(worker, Carry)]
-    for turn, carried in zip(turns, crew.carry(turns) if turns else (), strict=True):
+    for turn, carried in zip(turns, compactor_pool.carry(turns) if turns else (), strict=True):
         relocator.took(turn, carried)
 
 
@@ -375,5 +378,5 @@ def _order(seed: int, node: int, round_number: int, waiting: list[T]) -> list[T]
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
     """A whole scenario in this process."""
     host = MemoryHost(range(spec.nodes), spec)
-    drive(spec, range(spec.nodes), InlineCrew(host.memories))
+    drive(spec, range(spec.nodes), InlineCompactorPool(host.memories))
     return host.reports()

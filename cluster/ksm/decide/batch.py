@@ -268,9 +268,11 @@ class Decision:
         """New stable nodes, in front of those of the same content; returns their frames."""
         stable, trees, problem, plan = self.trees.stable, self.trees, s.problem, s.plan
         old, new = len(s.row), len(plan.new_group)
-        founders = np.flatnonzero(plan.founder)
+        new_stable_pages = np.flatnonzero(plan.new_stable_page)
         frames = np.empty(new, np.int64)
-        frames[plan.target[founders] - old] = ksm_word(s.events.frame[founders], self.window.number)
+        frames[plan.target[new_stable_pages] - old] = ksm_word(
+            s.events.frame[new_stable_pages], self.window.number
+        )
         stable["count"][s.row] = plan.node_count[:old]
         nodes = np.bincount(np.concatenate([problem.node_group, plan.new_group]), minlength=problem.groups)
         founding = np.bincount(plan.new_group, minlength=problem.groups) > 0
@@ -283,11 +285,11 @@ class Decision:
     def _tell(self, s: Solved, frames: I64) -> None:
         """`frames` are those of the old stable nodes and the new ones."""
         plan, effects, keys = s.plan, self.effects, s.events.key
-        founders = np.flatnonzero(plan.founder)
-        effects.found_nodes(keys[founders], frames[plan.target[founders]])
+        new_stable_pages = np.flatnonzero(plan.new_stable_page)
+        effects.found_nodes(keys[new_stable_pages], frames[plan.target[new_stable_pages]])
         own = np.flatnonzero(plan.own)
         effects.hang(keys[own], _VOLATILE[s.events.kind[own]].astype(np.uint8))
-        merged = np.flatnonzero((plan.target >= 0) & ~plan.founder & ~plan.own)
+        merged = np.flatnonzero((plan.target >= 0) & ~plan.new_stable_page & ~plan.own)
         waited = np.flatnonzero(plan.waited_target >= 0)
         target = np.concatenate([plan.target[merged], plan.waited_target[waited]])
         effects.map(

@@ -122,12 +122,12 @@ class _Contents:
             return
         arrived, digests = self._arrived, self._digests[chosen]
         start, others = self._start[chosen], self._count[chosen] - 1
-        founders = self._order[start + 1]
-        frames = ksm_word(arrived.frame[founders], window.number)
+        new_stable_pages = self._order[start + 1]
+        frames = ksm_word(arrived.frame[new_stable_pages], window.number)
         # Of each content the events from the second on, and the first in place of the second.
         at = expand(start + 1, others)
         at[np.cumsum(others) - others] -= 1
-        effects.found_nodes(arrived.key[founders], frames)
+        effects.found_nodes(arrived.key[new_stable_pages], frames)
         # In the order in which they came: pages of one node, ascending, are quicker to find there.
         mapped, joins = np.empty(len(arrived.key), np.int64), np.zeros(len(arrived.key), np.bool_)
         rows = self._order[at]

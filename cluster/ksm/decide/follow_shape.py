@@ -32,7 +32,7 @@ def _ops(shape: Shape, s: Solved, keys: I64) -> Iterator[_Op]:
     new = np.flatnonzero(plan.target >= len(s.row))
     nodes, first = np.unique(plan.target[new], return_index=True)
     first_event = dict(zip(nodes.tolist(), new[first].tolist(), strict=True))
-    for event in np.flatnonzero(plan.founder).tolist():
+    for event in np.flatnonzero(plan.new_stable_page).tolist():
         group, node = int(s.problem.group[event]), int(plan.target[event])
         waiting = first_event[node]
         if waiting == event:

@@ -54,7 +54,7 @@ class Plan:
     #: int64[events]: the stable node that the page hangs on; -1 if none.
     target: I64
     #: bool[events]: this page's frame becomes the new stable node `target`.
-    founder: Bool
+    new_stable_page: Bool
     #: bool[events]: the page waits in the unstable tree now.
     waits: Bool
     #: bool[events]: the page's frame, which it shared, has become the KSM frame of `target`.
@@ -99,15 +99,15 @@ def plan_regular(p: Problem) -> Plan:
     block, in_block = np.divmod(order[rows] + (waited - room_of_group)[group], p.limit)
     in_new = block < new_nodes[group]
     target[rows] = np.where(in_new, first_new[group] + block, NOBODY)
-    founder = np.zeros(len(p.group), np.bool_)
-    founder[rows] = in_new & (in_block == 1)
+    new_stable_page = np.zeros(len(p.group), np.bool_)
+    new_stable_page[rows] = in_new & (in_block == 1)
 
     waited_target = np.where((waited == 1) & (new_nodes > 0), first_new, NOBODY)
     count = _hung(target, waited_target, old + int(new_nodes.sum()))
     count[:old] += p.node_count
     return Plan(
         target=target,
-        founder=founder,
+        new_stable_page=new_stable_page,
         waits=target < 0,
         own=np.zeros(len(p.group), np.bool_),
         waited_target=waited_target,
@@ -153,7 +153,7 @@ class _Stepwise:
         self.waiting_frame = p.waiting.copy()
         self.waiting = np.where(p.waiting >= 0, WAITED, NOBODY)
         self.target = np.full(len(p.group), NOBODY)
-        self.founder = np.zeros(len(p.group), np.bool_)
+        self.new_stable_page = np.zeros(len(p.group), np.bool_)
         self.own = np.zeros(len(p.group), np.bool_)
         self.waited_target = np.full(p.groups, NOBODY)
 
@@ -220,7 +220,7 @@ class _Stepwise:
         self.founded[place] = True
         self.origin[place] = p.frame[second]
         self.target[second] = place
-        self.founder[second] = True
+        self.new_stable_page[second] = True
         first = self.waiting[group]
         self.target[first[first >= 0]] = place[first >= 0]
         self.waited_target[group[first == WAITED]] = place[first == WAITED]
@@ -237,7 +237,7 @@ class _Stepwise:
         number[new] = len(p.node_group) + np.arange(len(new))
         return Plan(
             target=number[self.target],
-            founder=self.founder,
+            new_stable_page=self.new_stable_page,
             waits=waits,
             own=self.own,
             waited_target=number[self.waited_target],

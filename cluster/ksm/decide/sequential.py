@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(slots=True)
-class Waiter:
+class UnstablePage:
     """A page in the unstable tree."""
 
     key: int
@@ -58,7 +58,7 @@ class Waiter:
 
 
 @dataclass(slots=True)
-class Happening:
+class Visit:
     """One event."""
 
     pos: int
@@ -121,7 +121,7 @@ def _triples(rows: list[tuple[int, int, int]]) -> tuple[I64, I64, U64]:
     return table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2]
 
 
-def run(events: list[tuple[Content, Happening]], profile: Profile) -> None:
+def run(events: list[tuple[Content, Visit]], profile: Profile) -> None:
     """Events of one content or of several, in scan order."""
     late: Callable[[], None] | None = None
     for number, (content, event) in enumerate(events):
@@ -133,7 +133,7 @@ def run(events: list[tuple[Content, Happening]], profile: Profile) -> None:
             late = None
 
 
-def _leaves_late(event: Happening, following: Happening, profile: Profile) -> bool:
+def _leaves_late(event: Visit, following: Visit, profile: Profile) -> bool:
     """Old kernels search the stable tree while the page's item still hangs on its old stable node."""
     return (
         not profile.checksum_first
@@ -152,7 +152,7 @@ class Content:
         nodes: list[Node],
         chain: bool,
         migrating: list[Node],
-        waiter: Waiter | None,
+        waiter: UnstablePage | None,
         rules: Rules,
         outcome: Outcome,
     ) -> None:
@@ -166,7 +166,7 @@ class Content:
         self._rules = rules
         self._out = outcome
 
-    def happen(self, event: Happening, leave: Callable[[], None]) -> None:
+    def happen(self, event: Visit, leave: Callable[[], None]) -> None:
         """One event; `leave` has the item leave another stable node, where that comes after the search."""
         match event.kind:
             case Event.LEAVE:
@@ -206,7 +206,7 @@ class Content:
         elif node is not None:
             node.count -= 1
 
-    def _join_own(self, event: Happening) -> bool:
+    def _join_own(self, event: Visit) -> bool:
         """Whether the page's frame, which it shared since a fork, has become a KSM frame by now."""
         node = next((node for node in self.nodes if node.origin == event.frame), None)
         if node is None:
@@ -217,7 +217,7 @@ class Content:
 
     # Searches (stable_tree_search(), unstable_tree_search_insert()).
 
-    def _lookup(self, event: Happening, leave: Callable[[], None]) -> None:
+    def _lookup(self, event: Visit, leave: Callable[[], None]) -> None:
         node = self._search()
         leave()
         if node is not None:
@@ -242,7 +242,7 @@ class Content:
             return None
         return node
 
-    def _search_unstable(self, event: Happening) -> bool:
+    def _search_unstable(self, event: Visit) -> bool:
         """Meet the page that waits, or wait; returns whether the page is in a tree now."""
         waiter, frame = self._meet(event), event.frame
         if waiter is None:
@@ -259,10 +259,10 @@ class Content:
         self._insert(Node(word, 2, origin=frame))
         return True
 
-    def _meet(self, event: Happening) -> Waiter | None:
+    def _meet(self, event: Visit) -> UnstablePage | None:
         """The page at which the search of the unstable tree ends; without any, the page is put in."""
         if self.waiter is None:
-            self.waiter = Waiter(event.key, event.frame, blocked=False, row=event.row)
+            self.waiter = UnstablePage(event.key, event.frame, blocked=False, row=event.row)
             return None
         return self.waiter
 
@@ -274,7 +274,7 @@ class Content:
 
     # Stable nodes that have migrated.
 
-    def _stray(self, event: Happening) -> None:
+    def _stray(self, event: Visit) -> None:
         """A visit of a page whose KSM frame is not, or was not, in the tree of its node."""
         ghost = next((node for node in self.nodes if node.frame == event.frame and node.away), None)
         if ghost is not None:
@@ -297,10 +297,10 @@ class Content:
         elif self._unseen(event) or not self._search_unstable(event):
             self._out.loose.append((event.key, int(self._unseen(event))))
 
-    def _unseen(self, event: Happening) -> bool:
+    def _unseen(self, event: Visit) -> bool:
         return not self._rules.profile.checksum_first and event.kind in _UNSEEN
 
-    def _join_landed(self, event: Happening, hanging: bool) -> None:
+    def _join_landed(self, event: Visit, hanging: bool) -> None:
         if not hanging and self._named(event.frame) is not None:
             self._add(event.frame, 1)
             self._out.hung.append((event.key, 0))

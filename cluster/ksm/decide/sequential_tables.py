@@ -9,7 +9,7 @@ import numpy as np
 from cluster.arrays.sorted_table import SortedTable
 from cluster.arrays.words import I64, U64, Bool
 from cluster.ksm.decide.events import Events
-from cluster.ksm.decide.sequential import Content, Happening, Node, Outcome, Rules, Waiter, run
+from cluster.ksm.decide.sequential import Content, Visit, Node, Outcome, Rules, UnstablePage, run
 from cluster.ksm.decide.table_changes import Changes, Columns
 from cluster.ksm.decide.walk import Walk, WalkedContent
 from cluster.ksm.effects import Effects
@@ -106,12 +106,12 @@ class OneByOne:
         chain = len(empty_chain) > 0 or bool(stable["dup"][row].any())
         return _Loaded(_nodes(stable, row, trees.node.away(stable["frame"][row])), chain, migrating)
 
-    def _waiter(self, row: int) -> Waiter | None:
+    def _waiter(self, row: int) -> UnstablePage | None:
         if row < 0:
             return None
         unstable, rows = self._trees.unstable, np.array([row])
         blocked = bool(self._trees.in_the_way(rows)[0])
-        return Waiter(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
+        return UnstablePage(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
 
     # And back.
 
@@ -126,7 +126,7 @@ class OneByOne:
             self._changes.empty_chains.append({"digest": np.array([content.digest], np.uint64)})
         self._changes.migrating.append(_columns(content.digest, content.migrating))
 
-    def _keep_waiting(self, before: list[int], after: list[tuple[Waiter, int]]) -> None:
+    def _keep_waiting(self, before: list[int], after: list[tuple[UnstablePage, int]]) -> None:
         """`before` are rows of pages that waited, or -1; `after` the pages that do, with what they hold."""
         kept = {waiter.row for waiter, _ in after}
         gone = sorted({row for row in before if row >= 0 and row not in kept})
@@ -138,11 +138,10 @@ class OneByOne:
         self._effects.wait(keys, table[:, 0])
 
 
-def _happenings(events: Events) -> list[Happening]:
+def _happenings(events: Events) -> list[Visit]:
     columns = (getattr(events, name).tolist() for name in ("pos", "key", "frame", "kind", "row"))
     return [
-        Happening(pos, key, frame, Event(kind), row)
-        for pos, key, frame, kind, row in zip(*columns, strict=True)
+        Visit(pos, key, frame, Event(kind), row) for pos, key, frame, kind, row in zip(*columns, strict=True)
     ]
 
 

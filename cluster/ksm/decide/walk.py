@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.arrays.rbtree import LEFT, RIGHT
-from cluster.ksm.decide.sequential import Content, Happening, Node, Outcome, Rules, Waiter
-from cluster.ksm.tree_shape import Perch, Shape, memcmp_key
+from cluster.ksm.decide.sequential import Content, Visit, Node, Outcome, Rules, UnstablePage
+from cluster.ksm.tree_shape import UnstableEntry, Shape, memcmp_key
 
 
 class Walk:
@@ -28,7 +28,7 @@ class Walk:
         self._odd = odd
         self.contents: dict[int, WalkedContent] = {}
         #: By item key: the pages in the unstable tree, and what they hold now.
-        self.waiters: dict[int, Waiter] = {}
+        self.waiters: dict[int, UnstablePage] = {}
         self.holds: dict[int, int] = {}
 
     def content(self, digest: int) -> WalkedContent:
@@ -61,10 +61,10 @@ class Walk:
             return True
         return self.content(digest).pick(prune=prune) is not None
 
-    def search_unstable(self, digest: int, event: Happening) -> Waiter | None:
+    def search_unstable(self, digest: int, event: Visit) -> UnstablePage | None:
         """The page at which the search ends; without any, the page of the event is put in."""
         key, tree = memcmp_key(digest), self._shape.unstable
-        parent: Perch | None = None
+        parent: UnstableEntry | None = None
         side = LEFT
         perch = tree.root
         while perch is not None:
@@ -74,8 +74,8 @@ class Walk:
                 return waiter
             side = LEFT if key < memcmp_key(holds) else RIGHT
             parent, perch = perch, tree.child(perch, side)
-        self._shape.add(Perch(event.key, digest), parent, side)
-        self.waiters[event.key] = Waiter(event.key, event.frame, blocked=False, row=event.row)
+        self._shape.add(UnstableEntry(event.key, digest), parent, side)
+        self.waiters[event.key] = UnstablePage(event.key, event.frame, blocked=False, row=event.row)
         self.holds[event.key] = digest
         return None
 
@@ -111,7 +111,7 @@ class WalkedContent(Content):
                 return found
         return None
 
-    def _meet(self, event: Happening) -> Waiter | None:
+    def _meet(self, event: Visit) -> UnstablePage | None:
         return self._walk.search_unstable(self.digest, event)
 
     def _erase(self, key: int) -> None:
