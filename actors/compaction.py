@@ -76,7 +76,7 @@ def crew_on_ray(
 
 
 class RayCompactorPool:
-    """Drives compactors with a pool of migration actors (a `cluster.compaction.scenario.node_memory.CompactorPool`).
+    """Drives compactors with a pool of migration actors (implements `CompactorPool`).
 
     One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
     Transfers go on where they were.

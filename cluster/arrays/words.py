@@ -26,6 +26,18 @@ F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Array = NDArray[Any]
 
+# What an array of numbers names.
+#: int64: indices of a node's page table slots.
+Slots = I64
+#: int64: page frame numbers on one node.
+Pfns = I64
+#: int64: item keys (rmap_items), as above.
+ItemKeys = I64
+#: int64: frame words, as above.
+FrameWords = I64
+#: uint64: digests of contents.
+Digests = U64
+
 PFN_BITS = 32
 NODE_BITS = 12
 GENERATION_BITS = 19

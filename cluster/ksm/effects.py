@@ -6,7 +6,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, U8, U64, node_of_frame, node_of_key
 from cluster.mm.node_state import NodeState
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 
 class Effects:

@@ -23,7 +23,7 @@ from cluster.mm.page_table import (
     UNSTABLE,
     WAITING,
 )
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 #: Pages compared at once: so few that they stay in a core's cache.
 PAGES_AT_ONCE = 64

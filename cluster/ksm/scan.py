@@ -7,7 +7,6 @@ from the trees is sent as events to the nodes that keep the contents' entries.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from cluster.arrays.words import (
     on_node,
     pfn_of,
 )
+from cluster.ksm.visit import Event
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import (
@@ -46,7 +46,7 @@ from cluster.mm.page_table import (
 )
 from cluster.mm.vma import Vma
 from cluster.wire.commands import Locate
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 from cluster.wire.window import Window
 
 #: Most pages visited at once: so few that columns of them stay in a core's cache.
@@ -55,39 +55,6 @@ PORTION = 1 << 15
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
 #: A page younger than this is never skipped.
 SKIP_FROM_AGE = 3
-
-
-class Event(IntEnum):
-    """What a visit asks of the trees."""
-
-    #: Look this page up, and merge it or let it wait.
-    CANDIDATE = 0
-    #: The same; other entries map its frame too, since a fork.
-    CANDIDATE_SHARED = 1
-    #: The item leaves the stable node of this frame.
-    LEAVE = 2
-    #: The entry maps a KSM frame since a fork: the item joins that stable node.
-    JOIN_OWN = 3
-    #: Only the stable tree is searched; nothing happens if it does not have the content.
-    STABLE_ONLY = 4
-    #: The content has changed; but a frame, shared since a fork, may just have become a KSM frame: JOIN_OWN.
-    VOLATILE_SHARED = 5
-    #: As STABLE_ONLY; what is not found is mapped to the zero page.
-    STABLE_OR_ZERO = 6
-    #: As CANDIDATE; the frame is a KSM frame without a stable node, and so cannot be replaced.
-    CANDIDATE_ORPHAN = 7
-    #: A page that was found gone while it waited in the unstable tree leaves it.
-    ERASE = 8
-    #: The entry maps a KSM frame that has migrated out of its tree: + 1 if the item hangs on its stable node,
-    #: + 2 if the item has no checksum of this content yet.
-    STRAY = 9
-    STRAY_HANGING = 10
-    STRAY_UNSEEN = 11
-    STRAY_HANGING_UNSEEN = 12
-
-
-#: By event, whether it is that of a page that waits in the unstable tree if nothing else comes of it.
-CANDIDATES = np.isin(np.arange(len(Event)), (Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.CANDIDATE_ORPHAN))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from cluster.arrays.sorted_table import SortedTable
 from cluster.arrays.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
 from cluster.ksm.effects import Effects
 from cluster.mm.node_state import NodeState
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 if TYPE_CHECKING:
     from cluster.ksm.tree_shape import Shape

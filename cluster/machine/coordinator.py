@@ -19,7 +19,7 @@ from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
 from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()

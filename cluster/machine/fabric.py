@@ -10,7 +10,8 @@ from cluster.machine.node import Node, Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command, Populate
-from cluster.wire.mailbox import Inbox, Kind, Mail, receive
+from cluster.wire.mailbox import Inbox, Mail, receive
+from cluster.wire.messages import Kind
 
 if TYPE_CHECKING:
     from cluster.compaction.scenario.node_memory import NodeMemory

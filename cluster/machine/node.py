@@ -28,7 +28,8 @@ from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import KsmSpec, SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire import commands as c
-from cluster.wire.mailbox import Inbox, Kind, Mail, Outbox
+from cluster.wire.mailbox import Inbox, Mail, Outbox
+from cluster.wire.messages import Kind
 
 if TYPE_CHECKING:
     # Modules that most machines do without; actors start sooner.

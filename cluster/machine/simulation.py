@@ -24,7 +24,10 @@ class Simulation:
     """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
 
     def __init__(self, fabric: Fabric, spec: SimulationSpec, compactor_pool: CompactorPool) -> None:
-        """Creates the scenario's processes and fills their memory. `compactor_pool` drives its compactors, if any."""
+        """Creates the scenario's processes and fills their memory.
+
+        `compactor_pool` drives the scenario's compactors, if it has any.
+        """
         self._migration = spec.migration
         self._relocations = spec.relocations
         self._distance = spec.machine.distance

@@ -24,7 +24,7 @@ from cluster.mm.page_table import (
     ZEROED,
 )
 from cluster.mm.rmap import found
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 
 class Faults:

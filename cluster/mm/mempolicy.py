@@ -20,7 +20,7 @@ from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import PRESENT, PTE_SWAP, SHARED, WAITING
 from cluster.spec.errors import OutOfMemoryError
 from cluster.spec.scenario import Policy, PolicySpec
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 #: In place of a frame or swap entry to copy: the page gets new content.
 NEW_CONTENT = -1

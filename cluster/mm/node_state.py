@@ -30,7 +30,8 @@ from cluster.mm.vma import AddressSpaces
 from cluster.spec.digest import Contents
 from cluster.spec.profile import PROFILES, Profile
 from cluster.spec.scenario import KsmSpec
-from cluster.wire.mailbox import Kind, Outbox
+from cluster.wire.mailbox import Outbox
+from cluster.wire.messages import Kind
 from cluster.wire.window import END, Window
 
 #: More rmap_items than any stable node has.

@@ -30,7 +30,7 @@ from cluster.mm.vma import Mm, Vma
 from cluster.numa.migrate_frames import Migration
 from cluster.spec.errors import SimulationError
 from cluster.wire import commands as c
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 from cluster.wire.window import Window
 
 

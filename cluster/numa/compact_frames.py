@@ -19,7 +19,7 @@ from cluster.mm.page_table import KSM
 from cluster.mm.rmap import found
 from cluster.numa.migrate_frames import Migration
 from cluster.spec.compaction import CompactionSpec
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 
 class NodeCompaction:

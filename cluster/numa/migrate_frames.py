@@ -32,7 +32,7 @@ from cluster.mm.mempolicy import Placement
 from cluster.mm.node_state import NodeState, renamed
 from cluster.mm.page_table import KSM, PRESENT
 from cluster.mm.rmap import found
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 
 class Migration:

@@ -25,7 +25,7 @@ from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import PRESENT
 from cluster.numa.migrate_frames import Migration
-from cluster.wire.mailbox import Kind
+from cluster.wire.messages import Kind
 
 _NONE: I64 = np.zeros(0, np.int64)
 #: Numbers in a matrix of frames and nodes.

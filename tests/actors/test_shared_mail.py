@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from actors.shared_mail import Outlet
-from cluster.wire.mailbox import Kind, Mail, Outbox, receive
+from cluster.wire.mailbox import Mail, Outbox, receive
+from cluster.wire.messages import Kind
 
 #: Reads a letter, and prints the item keys in it.
 READER = """

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.wire.mailbox import Kind, Mail, Outbox, receive
+from cluster.wire.mailbox import Mail, Outbox, receive
+from cluster.wire.messages import Kind
 
 NODES = 5
 _ROWS = st.lists(

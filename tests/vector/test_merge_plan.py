@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.ksm.decide.plan import NOBODY, Problem, plan_regular, plan_stepwise
-from cluster.ksm.scan import Event
+from cluster.ksm.visit import Event
 from cluster.script.runner import Topology
 from tests.vector.engines import exact, play, vector
 

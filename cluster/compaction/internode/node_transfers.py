@@ -14,9 +14,9 @@ from cluster.compaction.internode.transfer import (
     Arrival,
     Departure,
     Endpoint,
-    TransferMessage,
     NodeOwners,
     Transfer,
+    TransferMessage,
 )
 from cluster.compaction.movable.counting import GUESTS, Counted
 from cluster.compaction.movable.migrate_pages import MigrateRules

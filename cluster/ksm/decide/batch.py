@@ -15,8 +15,8 @@ from cluster.ksm.decide.events import Events, Solved
 from cluster.ksm.decide.plan import NOBODY, Problem, plan_regular, plan_stepwise
 from cluster.ksm.decide.table_changes import Changes
 from cluster.ksm.effects import Effects
-from cluster.ksm.scan import CANDIDATES, Event
 from cluster.ksm.trees import Trees
+from cluster.ksm.visit import CANDIDATES, Event
 from cluster.wire.window import Window
 
 if TYPE_CHECKING:

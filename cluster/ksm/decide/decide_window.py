@@ -14,8 +14,9 @@ from cluster.ksm.decide.batch import Decision
 from cluster.ksm.decide.events import Events
 from cluster.ksm.decide.table_changes import Changes
 from cluster.ksm.effects import Effects
-from cluster.ksm.scan import PORTION, Event
+from cluster.ksm.scan import PORTION
 from cluster.ksm.trees import Arrived, Trees
+from cluster.ksm.visit import Event
 from cluster.wire.window import Window
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.arrays.words import I64, U8, Bool
-from cluster.ksm.scan import Event
+from cluster.ksm.visit import Event
 
 #: In place of an event: the page that waited before the first one.
 WAITED = -2

@@ -14,7 +14,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, PFN_MASK, U64, is_ksm_word, ksm_word
 from cluster.ksm.effects import Effects
-from cluster.ksm.scan import Event
+from cluster.ksm.visit import Event
 from cluster.spec.profile import Profile
 from cluster.wire.window import Window
 

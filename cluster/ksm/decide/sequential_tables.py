@@ -9,13 +9,13 @@ import numpy as np
 from cluster.arrays.sorted_table import SortedTable
 from cluster.arrays.words import I64, U64, Bool
 from cluster.ksm.decide.events import Events
-from cluster.ksm.decide.sequential import Content, Visit, Node, Outcome, Rules, UnstablePage, run
+from cluster.ksm.decide.sequential import Content, Node, Outcome, Rules, UnstablePage, Visit, run
 from cluster.ksm.decide.table_changes import Changes, Columns
 from cluster.ksm.decide.walk import Walk, WalkedContent
 from cluster.ksm.effects import Effects
-from cluster.ksm.scan import Event
 from cluster.ksm.tree_shape import Shape
 from cluster.ksm.trees import Trees
+from cluster.ksm.visit import Event
 from cluster.wire.window import Window
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.arrays.rbtree import LEFT, RIGHT
-from cluster.ksm.decide.sequential import Content, Visit, Node, Outcome, Rules, UnstablePage
-from cluster.ksm.tree_shape import UnstableEntry, Shape, memcmp_key
+from cluster.ksm.decide.sequential import Content, Node, Outcome, Rules, UnstablePage, Visit
+from cluster.ksm.tree_shape import Shape, UnstableEntry, memcmp_key
 
 
 class Walk:
