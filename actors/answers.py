@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.errors import SimulationError
+from cluster.spec.errors import SimulationError
 
 
 def answers(refs: Any) -> Any:

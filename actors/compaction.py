@@ -2,8 +2,8 @@
 
 Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
 actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.migration.machine.drive` says; different nodes work at the same time. Within a node they interleave:
-each stops in the middle of whatever it does.
+`cluster.compaction.scenario.node_memory.drive` says; different nodes work at the same time. Within a node
+they interleave: each stops in the middle of whatever it does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from actors.answers import answers
 from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
-from cluster.errors import SimulationError
-from cluster.migration.machine import NodeReport, Turn, compact_inline, drive
-from cluster.migration.relocation import Carried, Carry, Order
-from cluster.migration.spec import CompactionSpec
-from cluster.results import Event
+from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.scenario.node_memory import NodeReport, Turn, compact_inline, drive
+from cluster.machine.pass_result import Event
+from cluster.spec.compaction import CompactionSpec
+from cluster.spec.errors import SimulationError
 
 #: Times that migration actors may die in one run; then it is no accident any more.
 MOST_DEATHS = 100
@@ -43,9 +43,9 @@ def run_compaction(
         return compact_inline(spec)
     if engine != "ray":
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as crew:
-        drive(spec, range(spec.nodes), crew)
-        return crew.reports()
+    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
+        drive(spec, range(spec.nodes), compactor_pool)
+        return compactor_pool.reports()
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def crew_on_ray(
     nodes_per_actor: int = 1,
     migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
-) -> Iterator[RayCrew]:
+) -> Iterator[RayCompactorPool]:
     """Owners and migration actors, ready; gone afterwards."""
     import ray
 
@@ -65,18 +65,18 @@ def crew_on_ray(
         MemoryActor.options(scheduling_strategy=place).remote(host, spec)  # type: ignore[attr-defined]
         for host, place in zip(hosts, places(len(hosts)), strict=True)
     ]
-    crew = RayCrew(hosts, owners, migration_actors)
+    compactor_pool = RayCompactorPool(hosts, owners, migration_actors)
     try:
         wait_for(owners, on_event)
-        yield crew
+        yield compactor_pool
     finally:
-        crew.close()
+        compactor_pool.close()
         for owner in owners:
             ray.kill(owner)
 
 
-class RayCrew:
-    """Drives compactors with a pool of migration actors (a `cluster.migration.machine.Crew`).
+class RayCompactorPool:
+    """Drives compactors with a pool of migration actors (implements `CompactorPool`).
 
     One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
     Transfers go on where they were.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.compaction import RayCrew
-from actors.lean import Lean
+from actors.compaction import RayCompactorPool
+from actors.lean import SlimActor
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
-from cluster.results import PassResult
-from cluster.simulation import Simulation
-from cluster.snapshot_pages import SnapshotPages
-from cluster.spec import SimulationSpec
+from cluster.machine.pass_result import PassResult
+from cluster.machine.simulation import Simulation
+from cluster.spec.scenario import SimulationSpec
+from cluster.spec.snapshot_pages import SnapshotPages
 
 
-class Coordinator(Lean):
-    """A thin shell around `cluster.simulation.Simulation`."""
+class Coordinator(SlimActor):
+    """A thin shell around `cluster.machine.simulation.Simulation`."""
 
     def start(
         self,
@@ -36,8 +36,8 @@ class Coordinator(Lean):
         fabric = RayFabric(hosts, actors, machines)
         fabric.take(spec, snapshots)
         # Ray ends these actors with the one that started them.
-        crew = RayCrew(hosts, actors, migration_actors if spec.migration else 0)
-        self._simulation = Simulation(fabric, spec, crew)
+        compactor_pool = RayCompactorPool(hosts, actors, migration_actors if spec.migration else 0)
+        self._simulation = Simulation(fabric, spec, compactor_pool)
 
     def run_pass(self) -> PassResult:
         """Runs one pass of ksmd."""

@@ -11,13 +11,13 @@ from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from actors.timed import timed_pass
-from cluster.errors import SimulationError
-from cluster.fabric import InlineFabric
-from cluster.migration.machine import InlineCrew
-from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.simulation import Simulation
-from cluster.snapshot_pages import SnapshotPages
-from cluster.spec import SimulationSpec
+from cluster.compaction.scenario.node_memory import InlineCompactorPool
+from cluster.machine.fabric import InlineFabric
+from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.simulation import Simulation
+from cluster.spec.errors import SimulationError
+from cluster.spec.scenario import SimulationSpec
+from cluster.spec.snapshot_pages import SnapshotPages
 
 ENGINES = ("ray", "inline")
 
@@ -58,8 +58,8 @@ def run_passes(
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots)
-    crew = InlineCrew(fabric.host.memories if spec.migration else {})
-    simulation = Simulation(fabric, spec, crew)
+    compactor_pool = InlineCompactorPool(fabric.host.memories if spec.migration else {})
+    simulation = Simulation(fabric, spec, compactor_pool)
     yield (timed_pass(simulation) for _ in range(spec.passes))
 
 

@@ -16,7 +16,7 @@ def end_at_once() -> None:
     atexit.register(os._exit, 0)
 
 
-class Lean:
+class SlimActor:
     """An actor whose process does without pydantic, pyarrow and Ray's destructors.
 
     Ray would import both in each actor before it takes in its first object, to be able to send objects of

@@ -15,15 +15,15 @@ import ray
 
 from actors.answers import answers
 from actors.lean import end_at_once
-from cluster.migration.machine import MemoryHost, NodeReport, Turn
-from cluster.migration.relocation import Carried, Carry, Order
-from cluster.migration.spec import CompactionSpec
-from cluster.migration.transfer import Letter
+from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.internode.transfer import TransferMessage
+from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn
+from cluster.spec.compaction import CompactionSpec
 
 
 @ray.remote(num_cpus=0)
 class MemoryActor:
-    """A thin shell around `cluster.migration.machine.MemoryHost`: one node, or several."""
+    """A thin shell around `cluster.compaction.scenario.node_memory.MemoryHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
         end_at_once()
@@ -37,11 +37,11 @@ class MemoryActor:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
         self._host.abandon(turns)
 
-    def letters(self, turns: Sequence[Carry]) -> list[Letter | None]:
+    def letters(self, turns: Sequence[Carry]) -> list[TransferMessage | None]:
         """What its nodes, the peers of these turns, wrote last."""
         return self._host.letters(turns)
 
-    def carry(self, turns: Sequence[Carry], letters: Sequence[Letter | None]) -> list[Carried]:
+    def carry(self, turns: Sequence[Carry], letters: Sequence[TransferMessage | None]) -> list[Carried]:
         """Its nodes answer letters."""
         return self._host.carry(turns, letters)
 

@@ -1,4 +1,4 @@
-"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.fabric.Host`."""
+"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.fabric.Host`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.hosts import group_of, ranges
-from actors.lean import Lean
+from actors.lean import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
-from cluster.fabric import Host
-from cluster.mailbox import Mail
-from cluster.node import Report
-from cluster.snapshot_pages import SnapshotPages
-from cluster.spec import SimulationSpec
+from cluster.machine.fabric import Host
+from cluster.machine.node import Report
+from cluster.spec.scenario import SimulationSpec
+from cluster.spec.snapshot_pages import SnapshotPages
+from cluster.wire.mailbox import Mail
 
 if TYPE_CHECKING:
-    from cluster.migration.machine import Memories, Turn
+    from cluster.compaction.scenario.node_memory import Memories, Turn
 
 
 #: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
 LITTLE = 1 << 18
 
 
-class NodeActor(Lean):
+class NodeActor(SlimActor):
     """Carries commands and messages to its nodes."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class NodeActor(Lean):
 
     def _memories(self) -> Memories:
         # Only some scenarios have compactors; without their modules an actor starts sooner.
-        from cluster.migration.machine import Memories
+        from cluster.compaction.scenario.node_memory import Memories
 
         return Memories(self._host.memories)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from actors.answers import answers
 from actors.hosts import group_of
-from cluster.commands import Command
-from cluster.node import Report
-from cluster.snapshot_pages import SnapshotPages
-from cluster.spec import SimulationSpec
+from cluster.machine.node import Report
+from cluster.spec.scenario import SimulationSpec
+from cluster.spec.snapshot_pages import SnapshotPages
+from cluster.wire.commands import Command
 
 
 class RayFabric:
-    """The coordinator's way to the nodes (a `cluster.fabric.Fabric`).
+    """The coordinator's way to the nodes (a `cluster.machine.fabric.Fabric`).
 
     What an actor sends comes with its answer, if it is little. Otherwise it lies in memory that others of its
     machine can read, and is one object for each group of actors of other machines. The coordinator passes on

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.errors import SimulationError
+from cluster.spec.errors import SimulationError
 
 #: Read by Ray when it is imported or started, and by its processes: less to start, nothing to report.
 _ENVIRONMENT = {

@@ -12,7 +12,7 @@ import pickle
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cluster.mailbox import Mail
+from cluster.wire.mailbox import Mail
 
 #: Linux has what this takes. Elsewhere mail goes as it does between machines.
 AVAILABLE = hasattr(os, "memfd_create")

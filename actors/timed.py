@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from cluster.results import PassResult
-from cluster.simulation import Simulation
+from cluster.machine.pass_result import PassResult
+from cluster.machine.simulation import Simulation
 
 
 def timed_pass(simulation: Simulation) -> PassResult:

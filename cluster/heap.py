@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.words import U8, U64
+from cluster.arrays.words import U8, U64
 
 if TYPE_CHECKING:
-    from cluster.mailbox import Inbox
+    from cluster.wire.mailbox import Inbox
 
 #: Rows of messages after which a window leaves much: some 20 MiB. Less is not worth the page faults.
 MUCH = 1 << 19

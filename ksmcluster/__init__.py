@@ -15,10 +15,10 @@ import cluster  # noqa: F401 (before numpy: it chooses numpy's sort)
 
 if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate
-    from ksmcluster.compaction import CompactionResult
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
-    from ksmcluster.results import Result
+    from ksmcluster.results.compaction_result import CompactionResult
+    from ksmcluster.results.result import Result
 
 __version__ = version("ksmcluster")
 
@@ -38,13 +38,13 @@ __all__ = [
 _HOMES = {
     "simulate": "ksmcluster.api",
     "compact": "ksmcluster.api",
-    "CompactionResult": "ksmcluster.compaction",
+    "CompactionResult": "ksmcluster.results.compaction_result",
     "load_compaction": "ksmcluster.config",
     "load": "ksmcluster.config",
     "Overrides": "ksmcluster.config",
     "Scenario": "ksmcluster.config",
     "UserError": "ksmcluster.errors",
-    "Result": "ksmcluster.results",
+    "Result": "ksmcluster.results.result",
 }
 
 

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actors.hosts import blocks
-from cluster.errors import SimulationError
-from cluster.results import ActorsStarting, Event, PassStarted
-from cluster.spec import PAGE_SIZE
+from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
+from cluster.spec.errors import SimulationError
+from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster import host_memory
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result, Timing
+from ksmcluster.results.result import Result, Timing
 
 if TYPE_CHECKING:
-    from ksmcluster.compaction import CompactionResult
     from ksmcluster.config.compaction import CompactionScenario
+    from ksmcluster.results.compaction_result import CompactionResult
 
 
 def simulate(
@@ -55,7 +55,7 @@ def simulate(
             progress(event)
 
     from actors.engine import run_passes
-    from ksmcluster.snapshot_pages import load_pages, notes
+    from ksmcluster.capture.load import load_pages, notes
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
     if memory_check and address is None:
@@ -109,8 +109,8 @@ def compact(
     host cannot suffice, before anything starts, unless there is an `address`, or no `memory_check`.
     """
     from actors.compaction import run_compaction
-    from ksmcluster.compaction import CompactionResult, CompactionTiming
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+    from ksmcluster.results.compaction_result import CompactionResult, CompactionTiming
 
     scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
     start = began = time.perf_counter()

@@ -1,5 +1,5 @@
 """The exact engine: a sequential model of ksmd with the kernel's own ordered trees."""
 
-from cluster.exact.machine import ExactMachine
+from cluster.exact.engine import ExactEngine
 
-__all__ = ["ExactMachine"]
+__all__ = ["ExactEngine"]

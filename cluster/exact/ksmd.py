@@ -12,8 +12,8 @@ from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
 from cluster.exact.unstable_tree import UnstableTrees
-from cluster.knobs import Counters, Knobs
-from cluster.profile import Profile
+from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.profile import Profile
 
 _MAX_AGE = 255
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cluster.anon_vma import AnonVmas
+from cluster.mm.anon_vma import AnonVmas
 
 if TYPE_CHECKING:
     from cluster.exact.nodes import MmSlot, StableNode

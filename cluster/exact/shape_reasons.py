@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cluster.driver import Topology, run
-from cluster.exact.machine import ExactMachine
+from cluster.exact.engine import ExactEngine
 from cluster.exact.reason import Reason
-from cluster.profile import Profile
-from cluster.scenario import Scenario
+from cluster.script.parser import Scenario
+from cluster.script.runner import Topology, run
+from cluster.spec.profile import Profile
 
 #: Labels of the records that follow such steps, in order.
 ShapeReasons = dict[Reason, list[str]]
@@ -19,7 +19,7 @@ def shape_reasons(scenario: Scenario, profile: Profile, topology: Topology) -> S
 
     Raises ScenarioError as `run` does.
     """
-    machine = ExactMachine(profile, topology.nodes, swap=topology.swap)
+    machine = ExactEngine(profile, topology.nodes, swap=topology.swap)
     reasons: ShapeReasons = {}
 
     def note(label: str) -> None:

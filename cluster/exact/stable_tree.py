@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
 from cluster.exact.memory import Frame
 from cluster.exact.nodes import Chain, Place, StableNode
-from cluster.exact.rbtree import LEFT, RIGHT, RbTree
 from cluster.exact.reason import Reason
-from cluster.knobs import Counters, Knobs
-from cluster.profile import Profile
+from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.profile import Profile
 
 Entry = StableNode | Chain
 Tree = RbTree[Entry]

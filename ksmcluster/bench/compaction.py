@@ -6,16 +6,16 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from cluster.migration.machine import MemoryHost, NodeMemory
-from ksmcluster import text
-from ksmcluster.bench.calibration import calibrated
-from ksmcluster.bench.measure import Measure, Outcome, spread
+from cluster.compaction.scenario.node_memory import MemoryHost, NodeMemory
+from ksmcluster.bench.tools.calibration import calibrated
+from ksmcluster.bench.tools.measure import Measure, Outcome, spread
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.config.compaction import not_pageblocks, to_compaction_spec
 from ksmcluster.config.sizes import format_size
 from ksmcluster.errors import UserError
-from ksmcluster.printing import plain_table
-from ksmcluster.progress import Tell
+from ksmcluster.report import text
+from ksmcluster.report.console import plain_table
+from ksmcluster.report.progress import Tell
 
 
 def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> Outcome:

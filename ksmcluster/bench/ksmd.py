@@ -12,9 +12,9 @@ from statistics import fmean
 
 import numpy as np
 
-from cluster.content import PAGE_SIZE, page_bytes
-from cluster.words import U64
-from ksmcluster.bench.shapes import GROUP
+from cluster.arrays.words import U64
+from cluster.spec.content import PAGE_SIZE, page_bytes
+from ksmcluster.bench.tools.shapes import GROUP
 from ksmcluster.errors import UserError
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.knobs import KSM, Knobs

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from cluster.spec import PAGE_SIZE
-from ksmcluster import text
-from ksmcluster.bench.footprint import Footprint
-from ksmcluster.bench.measure import Measure, Outcome
-from ksmcluster.bench.programs import own_ray, run_program
+from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
+from ksmcluster.bench.tools.footprint import Footprint
+from ksmcluster.bench.tools.measure import Measure, Outcome
+from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.errors import UserError
 from ksmcluster.host_memory import available
-from ksmcluster.printing import plain_table
-from ksmcluster.progress import Tell
+from ksmcluster.report import text
+from ksmcluster.report.console import plain_table
+from ksmcluster.report.progress import Tell
 
 _LARGE = {"1 TiB": (1 << 40) // PAGE_SIZE, "16 TiB": (16 << 40) // PAGE_SIZE}
 _MIB = 1 << 20
@@ -66,7 +66,7 @@ def bench_memory(
             continue
         tell(f"{text.counted(nodes, 'node')} of {pages:,} pages")
         arguments = (str(nodes), str(pages), engine, str(nodes_per_actor))
-        ran = run_program("ksmcluster.bench.footprint", *arguments, environment=own_ray())
+        ran = run_program("ksmcluster.bench.tools.footprint", *arguments, environment=own_ray())
         found.append(Footprint(**json.loads(ran)))
     if len(found) < 2:
         raise UserError("--pages-per-node: give two sizes at least that fit into memory")

@@ -9,15 +9,15 @@ from statistics import fmean
 
 import numpy as np
 
-from cluster.content import page_bytes
-from cluster.digest import digest_pages
-from cluster.results import PassResult
-from ksmcluster.bench.calibration import calibrated
-from ksmcluster.bench.clocked import clocked
+from cluster.machine.pass_result import PassResult
+from cluster.spec.content import page_bytes
+from cluster.spec.digest import digest_pages
 from ksmcluster.bench.ksmd import KsmdPasses, ksmd_passes
-from ksmcluster.bench.shapes import GROUP, grouped
+from ksmcluster.bench.tools.calibration import calibrated
+from ksmcluster.bench.tools.clocked import clocked
+from ksmcluster.bench.tools.shapes import GROUP, grouped
 from ksmcluster.errors import UserError
-from ksmcluster.progress import Tell
+from ksmcluster.report.progress import Tell
 
 #: Half of the pages for each of the 16 processes, and half of those in groups.
 PAGES_MULTIPLE = 2 * GROUP

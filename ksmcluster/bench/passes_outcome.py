@@ -6,11 +6,11 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster.bench.calibration import UNIT
-from ksmcluster.bench.measure import Measure, Outcome, spread
 from ksmcluster.bench.passes import CONTENTS, PHASES, Passes, Runs
-from ksmcluster.bench.shapes import GROUP
-from ksmcluster.printing import plain_table
+from ksmcluster.bench.tools.calibration import UNIT
+from ksmcluster.bench.tools.measure import Measure, Outcome, spread
+from ksmcluster.bench.tools.shapes import GROUP
+from ksmcluster.report.console import plain_table
 
 
 def outcome(runs: Runs) -> Outcome:

@@ -12,13 +12,13 @@ from statistics import median
 
 from actors.hosts import blocks
 from actors.runtime import connected
-from cluster.errors import SimulationError
-from ksmcluster import text
-from ksmcluster.bench.calibration import calibrated
-from ksmcluster.bench.clocked import clocked
-from ksmcluster.bench.shapes import spread_out
+from cluster.spec.errors import SimulationError
+from ksmcluster.bench.tools.calibration import calibrated
+from ksmcluster.bench.tools.clocked import clocked
+from ksmcluster.bench.tools.shapes import spread_out
 from ksmcluster.errors import UserError
-from ksmcluster.progress import Tell
+from ksmcluster.report import text
+from ksmcluster.report.progress import Tell
 
 #: Pages of a node: half of each of its four processes' memory is in groups.
 PAGES_MULTIPLE = 8

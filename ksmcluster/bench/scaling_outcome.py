@@ -6,11 +6,11 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster import text
-from ksmcluster.bench.calibration import UNIT
-from ksmcluster.bench.measure import Measure, Outcome, figure, spread
 from ksmcluster.bench.scaling import Point, Scaling
-from ksmcluster.printing import plain_table
+from ksmcluster.bench.tools.calibration import UNIT
+from ksmcluster.bench.tools.measure import Measure, Outcome, figure, spread
+from ksmcluster.report import text
+from ksmcluster.report.console import plain_table
 
 
 def outcome(scaling: Scaling) -> Outcome:

@@ -8,11 +8,11 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster import text
-from ksmcluster.bench.measure import Measure, Outcome, spread
-from ksmcluster.bench.programs import own_ray, run_program
-from ksmcluster.printing import plain_table
-from ksmcluster.progress import Tell
+from ksmcluster.bench.tools.measure import Measure, Outcome, spread
+from ksmcluster.bench.tools.programs import own_ray, run_program
+from ksmcluster.report import text
+from ksmcluster.report.console import plain_table
+from ksmcluster.report.progress import Tell
 
 
 def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell: Tell) -> Outcome:
@@ -21,7 +21,7 @@ def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell:
     ours: dict[int, list[float]] = {packed: [] for packed in nodes_per_actor}
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: Ray alone, {text.counted(nodes, 'actor')}")
-        alone.append(_seconds("ksmcluster.bench.ray_alone", str(nodes)))
+        alone.append(_seconds("ksmcluster.bench.tools.ray_alone", str(nodes)))
         for packed, seconds in ours.items():
             tell(f"{number} of {repeat}: simulate, {text.counted(packed, 'node')} an actor")
             options = f"simulate --nodes {nodes} --nodes-per-actor {packed} --quiet --json"

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from ksmcluster.capture.snapshot import MERGEABLE, PAGE_SIZE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import MERGEABLE, PAGE_SIZE, Mapping
 
 
 class ImageSource:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmcluster.snapshot import FILE, PAGE_SIZE, SHARED_ZERO, SWAPPED
+from ksmcluster.capture.snapshot import FILE, PAGE_SIZE, SHARED_ZERO, SWAPPED
 
 _WINDOW = 1 << 16
 """Entries read at once: 512 KiB of pagemap for 256 MiB of address space."""

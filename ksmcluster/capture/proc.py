@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmcluster.capture import pagemap
+from ksmcluster.capture.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO, Mapping
 
 _NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 """VmFlags of mappings that KSM leaves alone: shared, device, special, huge TLB and droppable ones."""

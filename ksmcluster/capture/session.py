@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ksmcluster.capture.hashing import PageHasher
 from ksmcluster.capture.proc import ProcessGoneError, ProcessSource, stopped
-from ksmcluster.capture.source import Source
-from ksmcluster.snapshot import (
+from ksmcluster.capture.snapshot import (
     FORMAT_VERSION,
     MERGEABLE,
     PAGE_SIZE,
@@ -27,6 +26,7 @@ from ksmcluster.snapshot import (
     content_ids,
     cover,
 )
+from ksmcluster.capture.source import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ksmcluster.capture.snapshot import PAGE_SIZE, Mapping
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import PAGE_SIZE, Mapping
 
 CHUNK_PAGES = 256
 """Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ksmcluster.bench.plot import check_plot, is_plot
-from ksmcluster.bench.sizes import FULL, SHORT, parse_numbers
+from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import Engine, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ksmcluster.bench.measure import Outcome
-    from ksmcluster.progress import Tell
+    from ksmcluster.bench.tools.measure import Outcome
+    from ksmcluster.report.progress import Tell
 
 app = typer.Typer(
     help="Measure how fast and how large it is, against something that runs at the same time.",
@@ -230,10 +230,10 @@ def _bench(
     """Measure, show, write, compare: exit 1 if something is worse than it may be."""
     from rich.console import Console
 
-    from ksmcluster.bench.show import shown_changes, shown_outcome
-    from ksmcluster.bench.tracker import changes, is_measures, parse_share, read_baseline, to_json
-    from ksmcluster.printing import printed
-    from ksmcluster.progress import telling
+    from ksmcluster.bench.tools.show import shown_changes, shown_outcome
+    from ksmcluster.bench.tools.tracker import changes, is_measures, parse_share, read_baseline, to_json
+    from ksmcluster.report.console import printed
+    from ksmcluster.report.progress import telling
 
     share = parse_share(most)
     target = Target("--json", as_json, is_measures) if as_json else None

@@ -20,9 +20,9 @@ from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.image import ImageSource
 from ksmcluster.capture.proc import ProcessSource
 from ksmcluster.capture.session import Options, Session, Summary
+from ksmcluster.capture.snapshot import MAX_MOMENTS, PAGE_SIZE
 from ksmcluster.capture.source import Source
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import MAX_MOMENTS, PAGE_SIZE
 
 
 def capture(

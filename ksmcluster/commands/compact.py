@@ -22,7 +22,7 @@ from ksmcluster.commands.output import emit, fail, reason
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
-    from ksmcluster.compaction import CompactionResult
+    from ksmcluster.results.compaction_result import CompactionResult
 
 
 def compact(
@@ -54,11 +54,11 @@ def compact(
     from rich.console import Console
 
     from ksmcluster.api import compact as run
-    from ksmcluster.compaction import report
     from ksmcluster.config import Overrides, load_compaction
-    from ksmcluster.output import NODES, check_directory
-    from ksmcluster.printing import printed
-    from ksmcluster.progress import shown
+    from ksmcluster.report.console import printed
+    from ksmcluster.report.progress import shown
+    from ksmcluster.results.compaction_result import report
+    from ksmcluster.results.directory import NODES, check_directory
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")

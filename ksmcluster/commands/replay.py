@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.profile import PROFILES
-from cluster.record import Json, dumps
-from cluster.scenario import MAX_NODES
-from ksmcluster.replay import (
+from cluster.script.parser import MAX_NODES
+from cluster.script.record import Json, dumps
+from cluster.spec.profile import PROFILES
+from ksmcluster.report.text import one_line
+from ksmcluster.validate.replay import (
     ENGINES,
     RECORD_SUFFIXES,
     SCRIPT_SUFFIX,
@@ -28,7 +29,6 @@ from ksmcluster.replay import (
     find,
     replay_script,
 )
-from ksmcluster.text import one_line
 
 _NEWEST = list(PROFILES)[-1]
 _NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals

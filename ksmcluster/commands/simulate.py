@@ -25,7 +25,7 @@ from ksmcluster.commands.output import emit, fail, reason
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
-    from ksmcluster.results import Result
+    from ksmcluster.results.result import Result
 
 
 def simulate(
@@ -53,9 +53,9 @@ def simulate(
 
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
-    from ksmcluster.output import PASSES, check_directory
-    from ksmcluster.progress import shown
-    from ksmcluster.report import rendered
+    from ksmcluster.report.progress import shown
+    from ksmcluster.report.simulation_report import rendered
+    from ksmcluster.results.directory import PASSES, check_directory
 
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")

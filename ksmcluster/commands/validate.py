@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ksmcluster.errors import UserError
-from ksmcluster.replay import ENGINES
 from ksmcluster.validate.comparison import Comparison, Step, Value
+from ksmcluster.validate.replay import ENGINES
 from ksmcluster.validate.session import validate as run_both
 
 _NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cluster.migration.buddy import Zone
-from cluster.migration.counting import GUESTS
-from cluster.migration.drivers.registry import DriverError, make_driver
-from cluster.migration.memory import Memory
-from cluster.migration.movable import LRU
-from cluster.migration.pages import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
-from cluster.migration.spec import CompactionSpec, DriverSpec, MigrationCostSpec
+from cluster.compaction.drivers.registry import DriverError, make_driver
+from cluster.compaction.movable.counting import GUESTS
+from cluster.compaction.movable.operations import LRU
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
 from ksmcluster.config.machine import MOST_NODES, Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
@@ -30,7 +30,7 @@ COST = MigrationCostSpec()
 
 Part = Annotated[float, Field(ge=0, le=1)]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
-Crew = Annotated[int, Field(ge=1, le=64)]
+CompactorPool = Annotated[int, Field(ge=1, le=64)]
 
 
 class CompactionRun(Table):
@@ -84,7 +84,9 @@ class Migration(Table):
     )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
-    compactors: Crew = key(SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone.")
+    compactors: CompactorPool = key(
+        SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone."
+    )
     batch: Count = key(
         SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
     )

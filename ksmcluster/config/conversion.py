@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster import spec
-from cluster.migration.spec import CompactionSpec
+from cluster.spec import scenario as spec
+from cluster.spec.compaction import CompactionSpec
 from ksmcluster.config.ksmd import Cost, Ksm
 from ksmcluster.config.machine import Machine
 from ksmcluster.config.migration import to_migration_spec

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.spec import CostSpec, KsmSpec
+from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.tables import UINT, Finite, Knob, Switch, Switched, Table, key
 

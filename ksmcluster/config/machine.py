@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
-from cluster import topology
+from cluster.spec import topology
 from ksmcluster.config.problems import did_you_mean, refusal
 from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import Count, Numbers, Switched, Table, base_directory, key

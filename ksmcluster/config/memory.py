@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from cluster.migration.pages import PAGEBLOCK_PAGES
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
 from ksmcluster.config.migration import kept
 from ksmcluster.config.problems import Problem
 from ksmcluster.config.processes import Policy, Process, Region

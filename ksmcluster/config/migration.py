@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.migration.spec import CompactionSpec
+from cluster.spec.compaction import CompactionSpec
 from ksmcluster.config.compaction import (
     SPEC,
     Driver,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from cluster import spec
+from cluster.spec import scenario as spec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import (

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cluster.migration.spec import RelocationSpec
+from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config.tables import Count, Numbers, Switched, Table, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(RelocationSpec)}

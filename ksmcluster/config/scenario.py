@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from cluster.spec import SimulationSpec
+from cluster.spec.scenario import SimulationSpec
 from ksmcluster.config.compaction import Driver
 from ksmcluster.config.ksmd import Cost, Ksm
 from ksmcluster.config.machine import Machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.record import Json, unfold
+from cluster.script.record import Json, unfold
 
 Value = int | str
 

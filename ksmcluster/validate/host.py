@@ -8,9 +8,9 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.content import PAGE_SIZE, page_bytes
-from cluster.engine import ANON, RegionView, Snapshot
-from cluster.profile import Profile
+from cluster.script.engine import ANON, RegionView, Snapshot
+from cluster.spec.content import PAGE_SIZE, page_bytes
+from cluster.spec.profile import Profile
 from ksmcluster.errors import UserError
 from ksmcluster.validate import procfs
 from ksmcluster.validate.children import Children
@@ -26,7 +26,7 @@ _MERGEABLE, _UNMERGEABLE, _DONTNEED = 12, 13, 4  # advice to madvise
 
 
 class HostMachine:
-    """Has `cluster.engine.Engine`'s methods; those it cannot serve are kept out of scripts beforehand.
+    """Has `cluster.script.engine.Engine`'s methods; those it cannot serve are kept out of scripts beforehand.
 
     In regions seen from here, KSM pages and the zero page are not told from other pages: only frames count.
     """

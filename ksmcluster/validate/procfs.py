@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.content import PAGE_SIZE
-from cluster.engine import NO_FRAME, SWAPPED
+from cluster.script.engine import NO_FRAME, SWAPPED
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.errors import UserError
 
 PROC = Path("/proc")

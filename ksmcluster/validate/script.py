@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from cluster.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob
-from cluster.scenario import Scenario, ScenarioError, parse
+from cluster.script.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob
+from cluster.script.parser import Scenario, ScenarioError, parse
 from ksmcluster.errors import UserError
 
 #: sharing, zeros, more sharers than max_page_sharing, copy-on-write, fork, holes, exit, a batch in mid-pass

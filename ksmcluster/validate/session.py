@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cluster.driver import Topology, run
-from cluster.operations import Fork, Proc
-from cluster.profile import Profile, profile_of_release
-from cluster.record import Json
-from cluster.scenario import Scenario, ScenarioError
+from cluster.script.operations import Fork, Proc
+from cluster.script.parser import Scenario, ScenarioError
+from cluster.script.record import Json
+from cluster.script.runner import Topology, run
+from cluster.spec.profile import Profile, profile_of_release
 from ksmcluster.errors import UserError
-from ksmcluster.replay import On
 from ksmcluster.signals import heeded
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
@@ -24,6 +23,7 @@ from ksmcluster.validate.comparison import Comparison, steps
 from ksmcluster.validate.host import HostMachine
 from ksmcluster.validate.knobs import KSM, Knobs
 from ksmcluster.validate.ksmd import Ksmd
+from ksmcluster.validate.replay import On
 
 _NODES = Path("/sys/devices/system/node")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

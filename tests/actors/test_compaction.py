@@ -12,15 +12,15 @@ import pytest
 import ray
 
 import ksmcluster
-from actors.compaction import RayCrew, crew_on_ray, run_compaction
-from cluster.errors import SimulationError
-from cluster.migration.machine import drive
-from cluster.migration.pages import PAGEBLOCK_PAGES
-from cluster.migration.relocated import relocated
-from cluster.migration.relocation import Carried, Carry
-from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
-from cluster.results import ActorsStarting, Event
-from cluster.topology import ring
+from actors.compaction import RayCompactorPool, crew_on_ray, run_compaction
+from cluster.compaction.internode.node_transfers import Carried, Carry
+from cluster.compaction.internode.outcome import relocated
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
+from cluster.compaction.scenario.node_memory import drive
+from cluster.machine.pass_result import ActorsStarting, Event
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.errors import SimulationError
+from cluster.spec.topology import ring
 
 DRIVERS = (
     DriverSpec("swap", "zram", 0.6, 0.7, (("object_size", 1300),)),
@@ -58,11 +58,11 @@ def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: 
 
 
 class Killing:
-    """A crew of which migration actors are killed: before a turn, and while they may be at work."""
+    """A compactor_pool of which migration actors are killed: before a turn, and while they may be at work."""
 
-    def __init__(self, crew: RayCrew) -> None:
-        self.crew = crew
-        self.ask = crew.ask
+    def __init__(self, compactor_pool: RayCompactorPool) -> None:
+        self.compactor_pool = compactor_pool
+        self.ask = compactor_pool.ask
         self.calls = 0
         self.carries = 0
 
@@ -70,9 +70,9 @@ class Killing:
         """Letters 0 to 4 of a transfer, and letter 1 of the next batch."""
         self.carries += 1
         if self.carries not in (1, 2, 3, 4, 5, 6):
-            return self.crew.carry(turns)
-        victim = self.crew.pool[turns[0].transfer % len(self.crew.pool)]
-        return self._killing(victim, 0.001 * (self.carries % 3), lambda: self.crew.carry(turns))
+            return self.compactor_pool.carry(turns)
+        victim = self.compactor_pool.pool[turns[0].transfer % len(self.compactor_pool.pool)]
+        return self._killing(victim, 0.001 * (self.carries % 3), lambda: self.compactor_pool.carry(turns))
 
     def _killing(self, victim: Any, after: float, work: Callable[[], list[T]]) -> list[T]:
         killer = Timer(after, ray.kill, [victim])
@@ -84,16 +84,16 @@ class Killing:
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
         self.calls += 1
         if self.calls not in (3, 8, 14, 20):
-            return self.crew.take(turns)
-        victim = self.crew.pool[self.calls % len(self.crew.pool)]
-        return self._killing(victim, 0.001 * (self.calls - 3), lambda: self.crew.take(turns))
+            return self.compactor_pool.take(turns)
+        victim = self.compactor_pool.pool[self.calls % len(self.compactor_pool.pool)]
+        return self._killing(victim, 0.001 * (self.calls - 3), lambda: self.compactor_pool.take(turns))
 
 
 def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:
-    with crew_on_ray(SPEC, 1, 2) as crew:
-        drive(SPEC, range(SPEC.nodes), Killing(crew))
-        assert crew.deaths >= 2
-        reports = crew.reports()
+    with crew_on_ray(SPEC, 1, 2) as compactor_pool:
+        drive(SPEC, range(SPEC.nodes), Killing(compactor_pool))
+        assert compactor_pool.deaths >= 2
+        reports = compactor_pool.reports()
     sizes = 1 << np.arange(11)
     assert sum(report.abandoned for report in reports) > 0
     for report, whole in zip(reports, run_compaction(SPEC, engine="inline"), strict=True):
@@ -108,20 +108,20 @@ def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:
 def test_transfers_go_on_when_migration_actors_die(ray_cluster: str, when: str) -> None:
     """Nothing is lost, nothing moves twice: the result is that of a run in which nobody died."""
     spec = replace(MOVING, compactors=1, relocations=(RelocationSpec("drain", (2,), when),))
-    with crew_on_ray(spec, 1, 2) as crew:
-        killing = Killing(crew)
+    with crew_on_ray(spec, 1, 2) as compactor_pool:
+        killing = Killing(compactor_pool)
         killing.calls = 100
         drive(spec, range(spec.nodes), killing)
-        assert crew.deaths >= 3
-        reports = crew.reports()
+        assert compactor_pool.deaths >= 3
+        reports = compactor_pool.reports()
     assert repr(reports) == repr(run_compaction(spec, engine="inline"))
 
 
 def test_nothing_is_lost_when_actors_die_while_pages_move_everywhere(ray_cluster: str) -> None:
-    with crew_on_ray(MOVING, 1, 2) as crew:
-        drive(MOVING, range(MOVING.nodes), Killing(crew))
-        assert crew.deaths >= 4
-        reports = crew.reports()
+    with crew_on_ray(MOVING, 1, 2) as compactor_pool:
+        drive(MOVING, range(MOVING.nodes), Killing(compactor_pool))
+        assert compactor_pool.deaths >= 4
+        reports = compactor_pool.reports()
     whole = run_compaction(MOVING, engine="inline")
     sizes = 1 << np.arange(11)
     in_use = sum(SPEC.pages_per_node - report.before @ sizes for report in reports)

@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 import ray
 
-from actors.compaction import RayCrew
+from actors.compaction import RayCompactorPool
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE
-from cluster import commands as c
-from cluster.errors import SimulationError
-from cluster.fabric import Fabric
-from cluster.migration.spec import CompactionSpec, DriverSpec, RelocationSpec
-from cluster.node import Report
-from cluster.results import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.simulation import Simulation
-from cluster.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
-from cluster.spec import (
+from cluster.machine.fabric import Fabric
+from cluster.machine.node import Report
+from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.simulation import Simulation
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.errors import SimulationError
+from cluster.spec.scenario import (
     ContentModel,
     KsmSpec,
     Law,
@@ -35,8 +33,10 @@ from cluster.spec import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.topology import ring
-from ksmcluster.bench.shapes import spread_out
+from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
+from cluster.spec.topology import ring
+from cluster.wire import commands as c
+from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_compaction import Killing
 
 REGIONS = (
@@ -161,11 +161,11 @@ def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
     """Migration actors die, also during a later compaction; what ksmd merges is the same."""
     plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
     with closing(ActorPool()) as pool:
-        crew = Killing(RayCrew(blocks(5, 2), pool.actors(3), 2))
-        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, crew)
+        compactor_pool = Killing(RayCompactorPool(blocks(5, 2), pool.actors(3), 2))
+        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, compactor_pool)
         passes = [simulation.run_pass() for _ in range(3)]
-        crew.crew.close()
-    assert crew.crew.deaths >= 2
+        compactor_pool.compactor_pool.close()
+    assert compactor_pool.compactor_pool.deaths >= 2
     names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_mappings_distance", "cow_ksm")
     for result, without in zip(passes, plain, strict=True):
         assert all(np.array_equal(result.nodes[name], without.nodes[name]) for name in names)

@@ -11,13 +11,13 @@ import pytest
 import ray
 
 from actors.answers import answers
-from actors.compaction import RayCrew, crew_on_ray
-from cluster.migration.machine import MemoryHost, drive
-from cluster.migration.spec import CompactionSpec, DriverSpec
-from tests.migration.test_machine import holdings
+from actors.compaction import RayCompactorPool, crew_on_ray
+from cluster.compaction.scenario.node_memory import MemoryHost, drive
+from cluster.spec.compaction import CompactionSpec, DriverSpec
+from tests.cluster.compaction.test_node_memory import holdings
 
 NODES = 2
-CHECKED = "tests.migration.test_interleavings:Checked"
+CHECKED = "tests.cluster.compaction.test_interleavings:Checked"
 #: `Checked` fails if a page is isolated twice, or moved or put back without being isolated.
 DRIVERS = (
     DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),
@@ -42,10 +42,10 @@ def spec_of(seed: int, trigger: str) -> CompactionSpec:
     )
 
 
-def on_owners(crew: RayCrew, look: Callable[[MemoryHost], Any]) -> list[Any]:
+def on_owners(compactor_pool: RayCompactorPool, look: Callable[[MemoryHost], Any]) -> list[Any]:
     """What there is to be seen where the memories are."""
     found: list[Any] = answers(
-        [owner.__ray_call__.remote(lambda actor: look(actor._host)) for owner in crew._owners]
+        [owner.__ray_call__.remote(lambda actor: look(actor._host)) for owner in compactor_pool._owners]
     )
     return found
 
@@ -57,23 +57,23 @@ def holding(host: MemoryHost) -> list[list[object]]:
 class Killing:
     """Kills migration actors before their turn or while they are at work, sometimes several in a row."""
 
-    def __init__(self, crew: RayCrew, seed: int) -> None:
-        self.crew = crew
+    def __init__(self, compactor_pool: RayCompactorPool, seed: int) -> None:
+        self.compactor_pool = compactor_pool
         self.rng = np.random.default_rng(seed)
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        if not turns or self.crew.deaths > 25 or self.rng.random() > 0.25:
-            return self.crew.take(turns)
+        if not turns or self.compactor_pool.deaths > 25 or self.rng.random() > 0.25:
+            return self.compactor_pool.take(turns)
         times = int(self.rng.integers(1, 4))
         for _ in range(times):
-            victim = (turns[0][0] + turns[0][1]) % len(self.crew.pool)
+            victim = (turns[0][0] + turns[0][1]) % len(self.compactor_pool.pool)
             killer = Timer(
-                float(self.rng.choice([0, 0.0005, 0.002, 0.01])), ray.kill, [self.crew.pool[victim]]
+                float(self.rng.choice([0, 0.0005, 0.002, 0.01])), ray.kill, [self.compactor_pool.pool[victim]]
             )
             killer.start()
             if self.rng.random() < 0.5:
                 killer.join()
-            done = self.crew.take(turns)
+            done = self.compactor_pool.take(turns)
             killer.join()
         return done
 
@@ -82,11 +82,11 @@ class Killing:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_lost_whenever_migration_actors_die(ray_cluster: str, seed: int, trigger: str) -> None:
     spec = spec_of(seed, trigger)
-    with crew_on_ray(spec, 1, 2) as crew:
-        before = on_owners(crew, holding)
-        drive(spec, range(NODES), Killing(crew, seed))
-        after = on_owners(crew, holding)
-        deaths, reports = crew.deaths, crew.reports()
+    with crew_on_ray(spec, 1, 2) as compactor_pool:
+        before = on_owners(compactor_pool, holding)
+        drive(spec, range(NODES), Killing(compactor_pool, seed))
+        after = on_owners(compactor_pool, holding)
+        deaths, reports = compactor_pool.deaths, compactor_pool.reports()
     assert deaths > 0
     assert after == before
     assert sum(report.abandoned for report in reports) > 0

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from actors.shared_mail import Outlet
-from cluster.mailbox import Kind, Mail, Outbox, receive
+from cluster.wire.mailbox import Mail, Outbox, receive
+from cluster.wire.messages import Kind
 
 #: Reads a letter, and prints the item keys in it.
 READER = """
@@ -25,7 +26,7 @@ for mail in pickle.load(sys.stdin.buffer):
 def mail(sender: int, keys: list[int]) -> Mail:
     out = Outbox(sender, 4)
     # Columns of eight bytes and of one: what comes behind would not be aligned by itself.
-    out.send(Kind.HUNG, 1, np.array(keys), np.ones(len(keys), np.uint8))
+    out.send(Kind.ADDED_TO_STABLE, 1, np.array(keys), np.ones(len(keys), np.uint8))
     out.send(Kind.PUT, 2, np.array(keys[::-1]))
     return out.pack()
 

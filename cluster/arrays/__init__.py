@@ -1,0 +1,1 @@
+"""numpy tools: packed words, columns, sorted tables, a red-black tree."""

@@ -1,0 +1,82 @@
+"""Tables sorted by digest, for vectorised look-ups: what the kernel's trees are to the simulation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cluster.arrays.columns import is_in
+from cluster.arrays.words import I64, U64, Array
+
+
+class SortedTable:
+    """Rows of columns under a uint64 digest, which may repeat; later rows of a digest come last."""
+
+    def __init__(self, **dtypes: type[np.signedinteger[Any]]) -> None:
+        self.digest = np.empty(0, np.uint64)
+        self.columns: dict[str, Array] = {name: np.empty(0, dtype) for name, dtype in dtypes.items()}
+
+    def __len__(self) -> int:
+        return len(self.digest)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+    def rows(self, digests: U64) -> tuple[I64, I64]:
+        """All rows of the given digests: for each, the index of its digest in `digests`, and the row."""
+        there = np.flatnonzero(is_in(digests, self.digest))
+        digests = digests[there]
+        low = np.searchsorted(self.digest, digests, "left")
+        count = np.searchsorted(self.digest, digests, "right") - low
+        return np.repeat(there, count), expand(low, count)
+
+    def find(self, digests: U64, name: str, values: I64) -> I64:
+        """The row with each digest and value in column `name`; -1 where there is none."""
+        which, row = self.rows(digests)
+        hit = self.columns[name][row] == values[which]
+        found = np.full(len(digests), -1)
+        found[which[hit]] = row[hit]
+        return found
+
+    def insert(self, digests: U64, **columns: Array) -> None:
+        """Adds rows; `digests` ascending."""
+        if len(self) == 0:
+            self.digest = digests.copy()
+            for name, old in self.columns.items():
+                self.columns[name] = columns[name].astype(old.dtype)
+            return
+        new = np.searchsorted(self.digest, digests, "right") + np.arange(len(digests))
+        size = len(self.digest) + len(digests)
+        old = np.ones(size, np.bool_)
+        old[new] = False
+        rows = np.flatnonzero(old)
+        self.digest = _merged(self.digest, rows, digests, new)
+        for name, column in self.columns.items():
+            self.columns[name] = _merged(column, rows, columns[name], new)
+
+    def remove(self, rows: I64) -> None:
+        if len(rows) == 0:
+            return
+        keep = np.ones(len(self.digest), np.bool_)
+        keep[rows] = False
+        left = np.flatnonzero(keep)
+        self.digest = self.digest[left]
+        for name, values in self.columns.items():
+            self.columns[name] = values[left]
+
+
+def _merged(old: Array, old_rows: I64, new: Array, new_rows: I64) -> Array:
+    """One column of values for those rows and these."""
+    column = np.empty(len(old) + len(new), old.dtype)
+    column[old_rows] = old
+    column[new_rows] = new
+    return column
+
+
+def expand(start: I64, count: I64) -> I64:
+    """The runs start[i], start[i] + 1, ... of count[i] numbers each, one behind the other."""
+    total = int(count.sum())
+    ends = np.cumsum(count)
+    runs: I64 = np.arange(total) + np.repeat(start - (ends - count), count)
+    return runs

@@ -1,0 +1,183 @@
+"""A driver that fails as a script says: for tests, and to replay what a driver did on a real kernel."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.arrays.words import I64, Bool
+from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.movable.operations import IsolateMode, MigrateMode, clear_page_movable, release
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU
+
+FOREVER = 255  #: a count that never goes down
+GIVE_UP_SELF = (1, 2)  #: `rel`: migrate gives the page itself up; 2 keeps the reference
+GIVE_UP_PEER_IN_ISOLATE = (3, 4)
+GIVE_UP_PEER_IN_MIGRATE = (5, 6)
+GIVE_UP_IN_PUTBACK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One call, or `R`/`k`: a page given up, its reference put or kept; `T`: an attempt to isolate ended.
+
+    flags: 1 locked, 2 tagged movable, 4 operations set, 8 isolated, 16 LRU.
+    """
+
+    op: str
+    page: int
+    pfn: int
+    newpfn: int
+    mode: int
+    answer: int
+    flags_before: int
+    flags_after: int
+    refcount: int
+    newflags_before: int = 0
+    newflags_after: int = 0
+
+
+@dataclass(slots=True)
+class Scripts:
+    """One element a page: how often isolate refuses, migrate fails and with what; what the page gives up."""
+
+    refusals: I64
+    error: I64
+    failures: I64
+    rel: I64
+    relerr: I64
+    peer: I64
+    events: list[Event] = field(default_factory=list)
+
+
+class ScriptedDriver(PageDriver):
+    """Pages with scripts. `log`: keep every call in `scripts.events`. Kept pages (rel 2, 4, 6) stay used."""
+
+    def __init__(self, memory: Memory, *, log: bool = False) -> None:
+        super().__init__(memory)
+        none = np.zeros(0, np.int64)
+        self.scripts = Scripts(none, none, none, none, none, none)
+        self._log = log
+        if log:
+            memory.on_isolate = self._log_attempts
+
+    def adopt(self, pfns: I64) -> I64:
+        more = np.zeros(len(pfns), np.int64)
+        s = self.scripts
+        for name in ("refusals", "error", "failures", "rel", "relerr", "peer"):
+            setattr(s, name, np.concatenate([getattr(s, name), more]))
+        return super().adopt(pfns)
+
+    def may_isolate(self, pages: I64, mode: IsolateMode) -> Bool:
+        s, numbers = self.scripts, self.page_at[pages]
+        refused = s.refusals[numbers] > 0
+        self._count_down(s.refusals, numbers[refused])
+        for pfn, refuses in zip(pages.tolist(), refused.tolist(), strict=True):
+            self._note("I", pfn, mode=mode, answer=int(not refuses))
+            self._give_up_peer(pfn, GIVE_UP_PEER_IN_ISOLATE)
+        return ~refused
+
+    def answers(self, pages: I64, mode: MigrateMode) -> I64:
+        s, numbers = self.scripts, self.page_at[pages]
+        answers = np.where(s.failures[numbers] > 0, s.error[numbers], 0)
+        return np.where(np.isin(s.rel[numbers], GIVE_UP_SELF), s.relerr[numbers], answers)
+
+    def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
+        if not self._log and not self.scripts.rel.any():
+            numbers = self.page_at[pages]
+            answers = super().migrate_page(newpages, pages, mode)
+            if answers[-1]:
+                self._count_down(self.scripts.failures, numbers[len(answers) - 1 : len(answers)])
+            return answers
+        # a call may change what the next one meets
+        return self._migrate_one(newpages[:1], pages[:1], mode)
+
+    def _migrate_one(self, new: I64, old: I64, mode: MigrateMode) -> I64:
+        number, pfn, newpfn = int(self.page_at[old[0]]), int(old[0]), int(new[0])
+        before = (self._flags(pfn), self._flags(newpfn))
+        self._give_up_peer(pfn, GIVE_UP_PEER_IN_MIGRATE)
+        if (rel := int(self.scripts.rel[number])) in GIVE_UP_SELF:
+            answers = self.answers(old, mode)
+            self._give_up_self(pfn, keep=rel == GIVE_UP_SELF[1])
+        else:
+            answers = super().migrate_page(new, old, mode)
+            if answers[0]:
+                self._count_down(self.scripts.failures, np.array([number]))
+        self._note("M", pfn, newpfn, mode, int(answers[0]), number=number, before=before)
+        return answers
+
+    def putback_page(self, pages: I64) -> None:
+        for pfn in pages.tolist():
+            number, flags = int(self.page_at[pfn]), self._flags(pfn)
+            gives_up = self.scripts.rel[number] == GIVE_UP_IN_PUTBACK
+            if gives_up:
+                self._give_up_self(pfn, keep=False)
+            self._note("P", pfn, answer=int(gives_up), number=number, before=(flags, 0))
+
+    def _count_down(self, counts: I64, numbers: I64) -> None:
+        counts[numbers] -= counts[numbers] != FOREVER
+
+    def _give_up_self(self, pfn: int, *, keep: bool) -> None:
+        """The VM holds the lock and goes on with the page."""
+        page = np.array([pfn])
+        clear_page_movable(self.memory, page)
+        if not keep:
+            self._forget(page)
+            self.memory.put(page)
+
+    def _give_up_peer(self, pfn: int, when: tuple[int, int]) -> None:
+        number = int(self.page_at[pfn])
+        rel = int(self.scripts.rel[number])
+        if rel not in when:
+            return
+        self.scripts.rel[number] = 0
+        peer = int(self.scripts.peer[number])
+        page = self.frame_of[peer : peer + 1].copy()
+        keep = rel == when[1]
+        before = self._flags(int(page[0]))
+        self.memory.pages.flags[page] |= PG_LOCKED
+        if keep:
+            release(self.memory, page, keep=True)
+            self.memory.pages.flags[page] &= ~np.uint8(PG_LOCKED)
+        else:
+            self._forget(page)
+            release(self.memory, page)
+        self._note("k" if keep else "R", int(page[0]), number=peer, before=(before, 0))
+
+    # the log
+
+    def _flags(self, pfn: int) -> int:
+        """Page flags and mapping word in one number, as `Event` has them."""
+        pages = self.memory.pages
+        flags = int(pages.flags[pfn]) & (PG_LOCKED | PG_ISOLATED | PG_LRU)
+        word = int(pages.mapping[pfn])
+        return flags | (word & 2) | (4 if word >> OWNER_SHIFT else 0)
+
+    def _note(
+        self,
+        op: str,
+        pfn: int,
+        newpfn: int = 0,
+        mode: int = 0,
+        answer: int = 0,
+        *,
+        number: int = NO_PAGE,
+        before: tuple[int, int] | None = None,
+    ) -> None:
+        if not self._log:
+            return
+        now = (self._flags(pfn), self._flags(newpfn) if newpfn else 0)
+        before = now if before is None else before
+        page = int(self.page_at[pfn]) if number == NO_PAGE else number
+        count = int(self.memory.pages.refcount[pfn])
+        self.scripts.events.append(
+            Event(op, page, pfn, newpfn, mode, answer, before[0], now[0], count, before[1], now[1])
+        )
+
+    def _log_attempts(self, asked: I64, granted: I64) -> None:
+        mine = asked[self.page_at[asked] != NO_PAGE]
+        for pfn, got in zip(mine.tolist(), np.isin(mine, granted).tolist(), strict=True):
+            self._note("T", pfn, answer=0 if got else -errno.EBUSY)

@@ -1,0 +1,64 @@
+"""Who sends how many pages to whom, so that they travel as little as can be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.words import I64, Bool
+from cluster.spec.topology import Distances
+
+
+def flows(supply: I64, room: I64, distance: Distances, most: int | None = None) -> I64:
+    """Pages from nodes with `supply` to others with `room`, nearest pairs first. int64[n], int64[n].
+
+    int64[k, 3]: rows are (source, target, pages), at most `most` pages in all. Among targets at the same
+    distance from a source, those with most room come first.
+    """
+    supply, room = supply.copy(), room.copy()
+    left = int(supply.sum()) if most is None else most
+    rows: list[I64] = []
+    for reach in np.unique(distance).tolist():
+        for source in np.flatnonzero(supply).tolist():
+            targets = np.flatnonzero((distance[source] == reach) & (room > 0))
+            targets = targets[targets != source]
+            targets = targets[np.argsort(-room[targets], kind="stable")]
+            upto = np.minimum(np.cumsum(room[targets]), min(int(supply[source]), left))
+            pages = np.diff(upto, prepend=0)
+            room[targets] -= pages
+            supply[source] -= pages.sum()
+            left -= int(pages.sum())
+            sent = np.column_stack([np.full(len(targets), source), targets, pages])
+            rows.append(sent[pages > 0])
+    return np.concatenate([np.zeros((0, 3), np.int64), *rows])
+
+
+def evened(used: I64) -> I64:
+    """As many pages on each node as on any other, or one more where there are most. int64[n] -> int64[n]."""
+    nodes, total = len(used), int(used.sum())
+    goal = np.full(nodes, total // nodes)
+    goal[np.argsort(-used, kind="stable")[: total % nodes]] += 1
+    return goal
+
+
+def transfers(kind: str, census: I64, chosen: Bool, distance: Distances, most: int | None) -> I64:
+    """What "drain" or "even-out" (`kind`) of the chosen nodes asks for: rows as of `flows`.
+
+    census int64[nodes, 3]: pages in use, those that can move, and room for others; chosen bool[nodes].
+    """
+    used, movable, room = census.T
+    supply = np.where(chosen, movable, 0)
+    if kind == "drain":
+        return flows(supply, np.where(chosen, 0, room), distance, most)
+    goal = np.zeros_like(used)
+    # an offline node has neither pages nor room
+    online = chosen & (used + room > 0)
+    goal[online] = evened(used[online])
+    supply = np.minimum(supply, np.maximum(used - goal, 0))
+    return flows(supply, np.minimum(room, np.maximum(goal - used, 0)), distance, most)
+
+
+def matrix(rows: I64, nodes: int) -> I64:
+    """Rows of `flows` as int64[nodes, nodes]."""
+    pages = np.zeros((nodes, nodes), np.int64)
+    pages[rows[:, 0], rows[:, 1]] = rows[:, 2]
+    return pages

@@ -1,0 +1,84 @@
+"""Counting, by owner, what becomes of pages that the VM wants to move."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from cluster.arrays.words import I64, Bool
+from cluster.compaction.movable.operations import IsolateMode, MigrateMode, MovableOperations, foreseeing
+from cluster.compaction.pages.memory import Memory
+
+GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
+
+
+@dataclass(slots=True)
+class MoveCounts:
+    """Pages of one owner."""
+
+    isolated: int = 0  #: isolations granted
+    refused: int = 0  #: isolations refused by the driver
+    moved: int = 0
+    retried: int = 0  #: attempts to move a page after its first one
+    failed: int = 0  #: pages put back after an attempt that failed
+    put_back: int = 0  #: pages put back, those not tried included
+    moved_away: int = 0  #: of those moved, to other nodes
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Counted:
+    """Operations that count, around those of an owner; in their place in `Memory.operations`."""
+
+    def __init__(self, memory: Memory, owner: int) -> None:
+        operations = memory.operations[owner]
+        if operations is None:
+            raise ValueError(f"nobody is registered as owner {owner}")
+        self.owner = owner
+        self.begin()
+        self._inner: MovableOperations = operations
+        #: bool[frames]: isolated, and an attempt failed since
+        self._failed: Bool = np.zeros(memory.pages.count, np.bool_)
+        memory.operations[owner] = self
+
+    def begin(self) -> None:
+        """Counts from nothing."""
+        self.counts = MoveCounts()
+        self.attempts = 0  #: pages for which the owner was asked to move them
+
+    def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
+        granted = self._inner.isolate_page(pages, mode)
+        self._failed[pages] = False
+        count = int(np.count_nonzero(granted))
+        self.counts.isolated += count
+        self.counts.refused += len(pages) - count
+        return granted
+
+    def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
+        answers = self._inner.migrate_page(newpages, pages, mode)
+        tried = pages[: len(answers)]
+        self.attempts += len(tried)
+        self.counts.moved += len(tried) - int(np.count_nonzero(answers))
+        self.counts.retried += int(np.count_nonzero(self._failed[tried]))
+        self._failed[tried] = answers != 0
+        return answers
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        inner = foreseeing(self._inner)
+        return None if inner is None else inner.foresee(pages, mode)
+
+    def tried(self, pages: I64, times: I64) -> None:
+        if (inner := foreseeing(self._inner)) is not None:
+            inner.tried(pages, times)
+        attempts = int(times.sum())
+        failed = pages[times > 0]
+        self.attempts += attempts
+        self.counts.retried += attempts - int(np.count_nonzero(~self._failed[failed]))
+        self._failed[failed] = True
+
+    def putback_page(self, pages: I64) -> None:
+        self.counts.failed += int(np.count_nonzero(self._failed[pages]))
+        self.counts.put_back += len(pages)
+        self._inner.putback_page(pages)

@@ -1,0 +1,107 @@
+"""Frames of processes in memory that compaction works on: LRU pages, anonymous ones and KSM pages."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from cluster.arrays.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
+from cluster.compaction.movable.operations import FOREVER, IsolateMode, LruPages, MigrateMode
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import OWNER_SHIFT, Kind
+from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
+
+
+class MovableFrames(Frames, LruPages):
+    """Frames that come from a node's buddy allocator and that compaction moves, columns and all.
+
+    In the memory's page map a frame has one reference, whoever refers to it here. KSM frames are pages of an
+    owner of their own there. int64 `generation`: that of the frame's name, 0 for private frames.
+    """
+
+    def __init__(self, memory: Memory, *, with_bytes: bool) -> None:
+        Frames.__init__(self, memory.pages.count, with_bytes=with_bytes)
+        LruPages.__init__(self, memory)
+        self._ksm_owner = memory.register(self)
+        self.generation = np.zeros(self.count, np.int64)
+        self.begin()
+
+    def begin(self) -> None:
+        """Before a compaction: nothing is known of how frames are held, none has moved."""
+        #: Mappings that reverse mapping does not find; references of the swap cache.
+        self.unfound = np.zeros(self.count, np.int64)
+        self.cached = np.zeros(self.count, np.int64)
+        #: Where the frame was before.
+        self._came_from = np.arange(self.count)
+
+    def moved(self, node: int) -> tuple[I64, I64]:
+        """Frames that have moved since `begin`: the names they had on this `node`, and their pfns."""
+        pfns = np.flatnonzero(self.referenced(slice(None)) & (self._came_from != np.arange(self.count)))
+        return frame_word(node, self._came_from[pfns]) | (self.generation[pfns] << FRAME_BITS), pfns
+
+    # LruPages
+
+    @property
+    def owners(self) -> dict[str, int]:
+        return {"anon": self.owner, "ksm": self._ksm_owner}
+
+    def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
+        """Not those to which somebody has a reference that is no mapping (isolate_migratepages_block())."""
+        pinned = self._pinned(pages)
+        super().isolate_page(pages[~pinned], mode)
+        return ~pinned
+
+    def _pinned(self, pages: I64) -> Bool:
+        pinned: Bool = self.pins[pages] > self.cached[pages]
+        return pinned
+
+    def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
+        """-EAGAIN for a page that is still mapped after try_to_migrate()."""
+        answers = np.where(self.unfound[pages] > 0, -errno.EAGAIN, 0)
+        if answers.any():
+            first = int(np.argmax(answers != 0))
+            answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
+        super().migrate_page(newpages, pages, mode)
+        columns: list[Array] = [self.mapping, self.mapcount, self.pins, self.content, self.generation]
+        for column in [*columns, self._came_from, *([] if self.data is None else [self.data])]:
+            column[newpages] = column[pages]
+        self._forget(pages)
+        return answers
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        if self._pinned(pages).any():
+            return None
+        return np.where(self.unfound[pages] > 0, FOREVER, 0)
+
+    # Frames
+
+    @property
+    def free_count(self) -> int:
+        return sum(zone.free_pages for zone in self.memory.zones)
+
+    def in_use(self) -> I64:
+        return np.flatnonzero(self.referenced(slice(None)))
+
+    def alloc(self, wanted: int) -> I64:
+        pfns = self.memory.alloc_bulk(wanted)
+        self.memory.pages.kind[pfns] = Kind.LRU
+        self.adopt(pfns, PAGE_MAPPING_ANON)
+        return pfns
+
+    def make_ksm(self, frames: I64) -> None:
+        super().make_ksm(frames)
+        pfns = pfn_of(frames)
+        self.generation[pfns] = generation_of(frames)
+        self.memory.pages.mapping[pfns] = self._ksm_owner << OWNER_SHIFT | PAGE_MAPPING_KSM
+
+    def _free(self, pfns: I64) -> None:
+        self._forget(pfns)
+        self.memory.put(pfns)
+
+    def _forget(self, pfns: I64) -> None:
+        self._ksm_frames = None
+        self.mapping[pfns] = 0
+        self.pins[pfns] = 0
+        self.mapcount[pfns] = 0
+        self.generation[pfns] = 0

@@ -1,0 +1,229 @@
+"""The free memory of a zone (mm/page_alloc.c): blocks of 2^0 to 2^10 pages, pageblocks with a migrate type.
+
+Free pages are always merged as far as alignment allows. Which of several equal blocks an allocation gets
+depends on the history of the kernel's lists; here it is the lowest one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.pages.page_map import (
+    MAX_ORDER,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    USED,
+    Kind,
+    MigrateType,
+    PageMap,
+)
+
+_ORDERS = np.arange(MAX_ORDER + 1)
+
+#: where else a request of a type may take memory from (fallbacks[] in mm/page_alloc.c)
+_FALLBACKS = {
+    MigrateType.UNMOVABLE: (MigrateType.RECLAIMABLE, MigrateType.MOVABLE),
+    MigrateType.MOVABLE: (MigrateType.RECLAIMABLE, MigrateType.UNMOVABLE),
+    MigrateType.RECLAIMABLE: (MigrateType.UNMOVABLE, MigrateType.MOVABLE),
+}
+
+
+def pages_of(heads: I64, sizes: I64) -> I64:
+    """All pages of these blocks, block after block. int64[n], int64[n] -> int64[sum(sizes)]."""
+    before = np.cumsum(sizes) - sizes
+    pages: I64 = np.repeat(heads - before, sizes)
+    pages += np.arange(len(pages))
+    return pages
+
+
+@dataclass(slots=True)
+class CompactionCache:
+    """What a zone remembers from one compaction to the next (struct zone)."""
+
+    migrate_pfn: list[int]  #: where the migrate scanner goes on: for async, for the other modes
+    free_pfn: int
+    init_migrate_pfn: int
+    init_free_pfn: int
+    blockskip_flush: bool = False
+    considered: int = 0
+    defer_shift: int = 0
+    order_failed: int = 0
+
+
+@dataclass(slots=True)
+class Zone:
+    """Pages start..end-1 of a page map, some of them free. `watermark_min` and `free_pages` in pages."""
+
+    pages: PageMap
+    start: int
+    end: int
+    name: str = "Normal"
+    watermark_min: int = 0
+    watermark_low: int = 0
+    lowmem_reserve: int = 0  #: kept from requests that could use a higher zone
+    free_pages: int = 0
+    cache: CompactionCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        last = (self.end - 1) // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
+        self.cache = CompactionCache([self.start, self.start], last, self.start, last)
+        self.free_pages = int(np.count_nonzero(self.pages.order[self.start : self.end] != USED))
+
+    def free(self, pfns: I64) -> None:
+        """These pages, which nobody uses any more, become free. int64[n], each once."""
+        pages = self.pages
+        pages.order[pfns] = 0
+        pages.stale[pfns >> MAX_ORDER] = True
+        pages.mapping[pfns] = 0
+        pages.flags[pfns] = 0
+        pages.refcount[pfns] = 0
+        self.free_pages += len(pfns)
+
+    def take(self, start: int, stop: int) -> I64:
+        """Every free page of start..stop-1, which consists of whole free blocks and used pages. int64[n]."""
+        taken: I64 = (self.pages.order[start:stop] != USED).nonzero()[0] + start
+        self.use(taken)
+        return taken
+
+    def use(self, pfns: I64) -> None:
+        """These free pages, whole free blocks but for what is mended afterwards, are used now. int64[n]."""
+        self.unlist(pfns)
+        self.mark_used(pfns)
+
+    def unlist(self, pfns: I64) -> None:
+        """The same, but that they are still to be marked as used."""
+        self.pages.order[pfns] = USED
+        self.free_pages -= len(pfns)
+
+    def mark_used(self, pfns: I64) -> None:
+        """These pages, which are not free any more, have one user. int64[n]."""
+        self.pages.kind[pfns] = Kind.FREE
+        self.pages.refcount[pfns] = 1
+
+    def heads(self, start: int, stop: int) -> I64:
+        """First pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
+        self.pages.merge(start, stop)
+        heads: I64 = (self.pages.order[start:stop] >= 0).nonzero()[0] + start
+        return heads
+
+    def merge(self) -> None:
+        """Merge what was freed since the last time."""
+        self.pages.merge(self.start, self.end)
+
+    def buddyinfo(self) -> I64:
+        """Free blocks by order, as in /proc/buddyinfo. int64[11]."""
+        self.merge()
+        order = self.pages.order[self.start : self.end]
+        return np.bincount(order[order >= 0], minlength=MAX_ORDER + 1).astype(np.int64)
+
+    def free_blocks(self, order: int) -> int:
+        """How many blocks of `order` the free memory holds, those inside larger ones counted."""
+        return int((self.buddyinfo()[order:] << (_ORDERS[order:] - order)).sum())
+
+    def unusable_index(self, order: int) -> float:
+        """Share of the free memory that a request of `order` cannot use (/sys/kernel/debug/extfrag)."""
+        blocks = self.buddyinfo() << _ORDERS
+        total = int(blocks.sum())
+        return (total - int(blocks[order:].sum())) / total if total else 1.0
+
+    def fragmentation_score(self) -> int:
+        """Per cent of the free memory that is not in blocks of the size of a huge page."""
+        return int(self.unusable_index(PAGEBLOCK_ORDER) * 100)
+
+    def has_block(self, order: int, types: tuple[MigrateType, ...]) -> bool:
+        """Is there a free block of at least `order` in a pageblock of one of these types?"""
+        return len(self._blocks(order, types)) > 0
+
+    def alloc(self, order: int, migratetype: MigrateType = MigrateType.MOVABLE) -> int | None:
+        """First page of a block of 2^order pages, now used; None if there is none above the watermark."""
+        size = 1 << order
+        if self.free_pages - size < self.watermark_min + self.lowmem_reserve:
+            return None
+        pfn = self._find(order, migratetype)
+        if pfn is None:
+            return None
+        self._split(pfn, order)
+        self.pages.order[pfn : pfn + size] = USED
+        self.pages.kind[pfn : pfn + size] = Kind.FREE
+        self.pages.refcount[pfn : pfn + size] = 1
+        self.free_pages -= size
+        return pfn
+
+    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> I64:
+        """At most `count` single pages above the watermark, smallest blocks first. int64[n]."""
+        left = min(count, self.free_pages - self.watermark_min)
+        taken: list[I64] = []
+        while left > 0:
+            if (got := self._alloc_run(left, migratetype)) is None:
+                break
+            taken.append(got)
+            left -= len(got)
+        return np.concatenate(taken) if taken else np.zeros(0, np.int64)
+
+    def _alloc_run(self, count: int, migratetype: MigrateType) -> I64 | None:
+        """Pages of the smallest blocks of the type; of one stolen block if the type has none."""
+        heads = self._blocks(0, (migratetype,))
+        if len(heads) == 0:
+            stolen = self._find(0, migratetype)
+            if stolen is None:
+                return None
+            heads = np.array([stolen])
+        order = self.pages.order
+        heads = heads[np.lexsort((heads, order[heads]))]
+        sizes = np.int64(1) << order[heads].astype(np.int64)
+        enough = int(np.searchsorted(np.cumsum(sizes), count)) + 1
+        heads, sizes = heads[:enough], sizes[:enough]
+        pfns = pages_of(heads, sizes)[:count]
+        self.pages.stale[heads[-1] >> MAX_ORDER] = True
+        self.use(pfns)
+        return pfns
+
+    def _blocks(self, order: int, types: tuple[MigrateType, ...]) -> I64:
+        """First pages of free blocks of at least `order`, in pageblocks of these types, ascending."""
+        self.merge()
+        step = 1 << order
+        first = -(-self.start // step) * step
+        heads = np.flatnonzero(self.pages.order[first : self.end : step] >= order) * step + first
+        return heads[np.isin(self.pages.pageblock_type[heads >> PAGEBLOCK_ORDER], types)]
+
+    def _find(self, order: int, migratetype: MigrateType) -> int | None:
+        """The block to cut: the smallest of the type, else the largest of another one (__rmqueue)."""
+        heads = self._blocks(order, (migratetype,))
+        if len(heads):
+            return int(heads[np.argmin(self.pages.order[heads])])
+        for other in _FALLBACKS.get(migratetype, ()):
+            heads = self._blocks(order, (other,))
+            if len(heads):
+                pfn = int(heads[np.argmax(self.pages.order[heads])])
+                self._steal(pfn, migratetype, other)
+                return pfn
+        return None
+
+    def _steal(self, pfn: int, migratetype: MigrateType, other: MigrateType) -> None:
+        """The pageblock changes its type if enough of it fits the new one (steal_suitable_fallback)."""
+        order = int(self.pages.order[pfn])
+        block = pfn >> PAGEBLOCK_ORDER
+        types = self.pages.pageblock_type
+        if order >= PAGEBLOCK_ORDER:
+            types[block : block + (1 << (order - PAGEBLOCK_ORDER))] = migratetype
+            return
+        if migratetype == MigrateType.MOVABLE and order < PAGEBLOCK_ORDER // 2:
+            return
+        span = slice(block * PAGEBLOCK_PAGES, (block + 1) * PAGEBLOCK_PAGES)
+        free = int(np.count_nonzero(self.pages.order[span] != USED))
+        movable = int(np.count_nonzero(self.pages.mapping[span] != 0))
+        if migratetype == MigrateType.MOVABLE:
+            alike = movable
+        else:
+            alike = PAGEBLOCK_PAGES - free - movable if other == MigrateType.MOVABLE else 0
+        if free + alike >= PAGEBLOCK_PAGES // 2:
+            types[block] = migratetype
+
+    def _split(self, pfn: int, order: int) -> None:
+        """Cut the free block at pfn down to `order`; the rest stays free (expand)."""
+        for k in range(order, int(self.pages.order[pfn])):
+            self.pages.order[pfn + (1 << k)] = k
+        self.pages.order[pfn] = order

@@ -1,0 +1,107 @@
+"""Replaying records of whole memories: compaction from the recorded start, compared move by move."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER
+from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, unpack
+from cluster.compaction.zone.compact_control import Request
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.script.record import Difference, Json
+
+#: counters that follow from the start map alone; compact_migrate_scanned needs the orders of compound pages
+COUNTERS = ("pgmigrate_success", "pgmigrate_fail", "compact_free_scanned", "compact_isolated")
+
+
+def compact_all(memory: Memory, request: Request | None = None) -> I64:
+    """Compaction of every zone, from the lowest up, as compact_memory does it; the moves. int64[n, 2]."""
+    moves = []
+    for zone in memory.zones:
+        compaction = Compaction(memory, zone, request)
+        compaction.run()
+        moves += compaction.moves
+    return np.concatenate([np.column_stack(pair) for pair in moves]) if moves else np.zeros((0, 2), np.int64)
+
+
+def compare_compact(record: Json) -> Difference | None:
+    """compact_memory, once for each run of the record, each from the map that was recorded before it.
+
+    Where pages of the recorded system itself moved too, targets depend on pages that a map does not show
+    (those in per-CPU batches on their way to the LRU lists): then only which pages moved is compared.
+    """
+    before: ScriptedDriver | None = None
+    for number, run in enumerate(record["runs"]):
+        memory, driver, lru = memory_of(record, record["states"][number])
+        if before is None:
+            for behaviour in record["behaviour"]:
+                apply_behaviour(driver, behaviour["rule"])
+        else:
+            _carry(before, driver)
+        before = driver
+        step = f"run {number}"
+        moves = compact_all(memory)
+        mine, theirs = moves[driver.page_at[moves[:, 1]] >= 0], moves_of(run)
+        alone = not run["summary"]["other_migrated"] and not lru.isolated
+        difference = (
+            first_difference(step, "moves", mine, theirs) or _counters(step, memory, run)
+            if alone
+            else first_difference(step, "sources", np.unique(mine[:, 0]), np.unique(theirs[:, 0]))
+        )
+        difference = difference or _free_blocks(step, memory, record["states"][number + 1])
+        if difference:
+            return difference
+    return None
+
+
+def compare_zram(record: Json) -> Difference | None:
+    """Compaction of a memory full of zsmalloc pages, before and after zsmalloc's own compaction."""
+    states = record["states"]
+    for number, (before, after) in enumerate((("punched", "compacted"), ("zs_compacted", "compacted_again"))):
+        memory, driver, _lru = memory_of(record, states[before])
+        compact_all(memory)
+        letters = np.frombuffer(unpack(states[after]["map_zb64"]), np.uint8)
+        theirs = np.flatnonzero(letters == driver.kind)
+        difference = (
+            first_difference(after, "pages", np.sort(driver.frame_of), theirs)
+            or _counters(after, memory, record["runs"][number])
+            or _free_blocks(after, memory, states[after])
+        )
+        if difference:
+            return difference
+    return None
+
+
+def _carry(before: ScriptedDriver, after: ScriptedDriver) -> None:
+    """What is left of the scripts goes with the pages from one run to the next."""
+    numbers = before.page_at[after.frame_of]
+    known = numbers >= 0
+    for name in ("refusals", "failures", "error"):
+        getattr(after.scripts, name)[known] = getattr(before.scripts, name)[numbers[known]]
+
+
+def _counters(step: str, memory: Memory, run: Json) -> Difference | None:
+    ours = memory.vmstat.as_dict()
+    theirs = {name: run["vmstat_delta"].get(name, 0) for name in COUNTERS}
+    name = next((name for name in COUNTERS if ours[name] != theirs[name]), None)
+    return None if name is None else Difference(step, name, ours[name], theirs[name])
+
+
+def _free_blocks(step: str, memory: Memory, after: Json) -> Difference | None:
+    ours, theirs = memory.free_blocks(PAGEBLOCK_ORDER), after["order9_free_blocks"]
+    return None if ours == theirs else Difference(step, "order9_free_blocks", ours, theirs)
+
+
+def first_difference(step: str, field: str, ours: I64, theirs: I64) -> Difference | None:
+    """The first row at which two arrays differ, or their lengths."""
+    common = min(len(ours), len(theirs))
+    unequal = np.argwhere(ours[:common] != theirs[:common])
+    if len(unequal):
+        at = int(unequal[0, 0])
+        return Difference(step, f"{field}[{at}]", ours[at].tolist(), theirs[at].tolist())
+    if len(ours) != len(theirs):
+        return Difference(step, f"{field}.length", len(ours), len(theirs))
+    return None

@@ -1,0 +1,105 @@
+"""Records of what a real kernel did with movable pages: reading them, building the memory they start from.
+
+Kinds of records: `callbacks` (calls of a driver, page by page; also two compactors at once, offlining and
+alloc_contig_range), `blocks` (whole memories before and after compaction, with every move) and `zram`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import lzma
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cluster.arrays.words import I64, U64, Bool
+from cluster.compaction.drivers.chance import splitmix64
+from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.movable.operations import LruPages
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import Kind, PageMap
+from cluster.mm.frames import PAGE_MAPPING_ANON
+from cluster.script.record import Json, RecordError
+
+_LOWMEM_RESERVE_RATIO = 256
+KINDS = ("callbacks", "blocks", "zram")
+_USED_PAGES = np.frombuffer(b"MULXSKCRZH", np.uint8)
+
+
+def load(path: Path) -> list[Json]:
+    """The migration records of a file: a JSON list, `.json` or `.json.xz`; empty if it holds something else.
+
+    Raises RecordError if the file is not JSON, OSError if it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
+    except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise RecordError(f"not JSON: {error}") from error
+    documents = value if isinstance(value, list) else [value]
+    return documents if all(map(_is_record, documents)) else []
+
+
+def _is_record(document: object) -> bool:
+    return isinstance(document, dict) and document.get("kind") in KINDS and "name" in document
+
+
+def unpack(text: str) -> bytes:
+    """base64(zlib(...)), as the `_zb64` fields are. Raises RecordError on anything else."""
+    try:
+        return zlib.decompress(base64.b64decode(text, validate=True))
+    except (ValueError, zlib.error) as error:
+        raise RecordError(f"not base64(zlib(data)): {error}") from error
+
+
+def moves_of(run: Json) -> I64:
+    """(source, target) of each move, in order. int64[n, 2]."""
+    return np.frombuffer(unpack(run["moves_zb64"]), "<u4").astype(np.int64).reshape(-1, 2)
+
+
+def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPages]:
+    """The memory that a state of the record shows, and the owners of its pages that can move."""
+    letters = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
+    pages = PageMap(len(letters))
+    pages.kind[:] = letters
+    pages.set_free(letters == Kind.FREE)
+    types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
+    pages.pageblock_type[: len(types)] = types
+    pages.refcount[~np.isin(letters, _USED_PAGES)] = 0
+    zones = []
+    for above, z in enumerate(record["zones"], 1):
+        end = z["start_pfn"] + z["spanned"]
+        reserve = sum(other["managed"] for other in record["zones"][above:]) // _LOWMEM_RESERVE_RATIO
+        zones.append(Zone(pages, z["start_pfn"], end, z["zone"], z["min"], z["low"], reserve))
+    memory = Memory(pages, zones)
+    driver = ScriptedDriver(memory)
+    driver.kind = Kind.ZSMALLOC if record["kind"] == "zram" else Kind.MOVABLE
+    driver.adopt(np.flatnonzero(letters == driver.kind))
+    lru = LruPages(memory)
+    on_lists = (letters == Kind.LRU) | (letters == Kind.UNEVICTABLE)
+    lru.adopt(np.flatnonzero(on_lists), PAGE_MAPPING_ANON)
+    return memory, driver, lru
+
+
+def chosen(pfns: I64, seed: int, unit: int, percent: int) -> Bool:
+    """Which pages a random rule of the recorded driver means: H(seed, pfn / unit) % 100 < percent."""
+    return hashed(seed, pfns // unit) % np.uint64(100) < percent
+
+
+def hashed(seed: int, values: I64) -> U64:
+    """splitmix64((seed << 32) | value). int64[n] -> uint64[n]."""
+    return splitmix64(values.astype(np.uint64) | np.uint64(seed << 32))
+
+
+def apply_behaviour(driver: ScriptedDriver, rule: str) -> None:
+    """`SEED UNIT PCT iso K` or `SEED UNIT PCT err K E`: scripts for a random share of the driver's pages."""
+    seed, unit, percent, what, count, *error = rule.split()
+    numbers = np.flatnonzero(chosen(driver.frame_of, int(seed), int(unit), int(percent)))
+    if what == "iso":
+        driver.scripts.refusals[numbers] = int(count)
+    else:
+        driver.scripts.failures[numbers] = int(count)
+        driver.scripts.error[numbers] = int(error[0])

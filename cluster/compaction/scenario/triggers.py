@@ -1,0 +1,112 @@
+"""Who compacts a node's memory, and why: writers to compact_memory, allocations that fail, kcompactd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.compaction.movable.operations import MigrateMode
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.compaction.zone.direct_compact import Allocation, Proactive, advance, kswapd_sleeps
+from cluster.spec.compaction import CompactionSpec
+
+MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
+
+
+class Worker(Protocol):
+    """Moves pages, step by step. Many work on one memory, in any order of their steps."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def waiting(self) -> bool:
+        """The next step needs a page that someone else has locked."""
+
+    @property
+    def scanned(self) -> int:
+        """Pages that its scanners have looked at so far."""
+
+    def step(self) -> None:
+        """The next piece of work."""
+
+    def advance(self, pages: int) -> None:
+        """Many steps, with nobody in between, until about so many pages are scanned or a lock is met."""
+
+    def abandon(self) -> None:
+        """Nothing more is moved. Further steps put back what is isolated."""
+
+
+@dataclass(slots=True)
+class Requests:
+    """Blocks that are asked for on a node."""
+
+    left: int
+    obtained: int = 0
+
+
+class DirectCompactor:
+    """Allocates blocks of `order`, one after the other, as long as there are `requests` left; keeps them."""
+
+    def __init__(self, memory: Memory, requests: Requests, spec: CompactionSpec) -> None:
+        self.done = False
+        self.scanned = 0
+        self._memory = memory
+        self._requests = requests
+        self._spec = spec
+        self._current: Allocation | None = None
+
+    @property
+    def waiting(self) -> bool:
+        return self.running is not None and self.running.waiting
+
+    @property
+    def running(self) -> Compaction | None:
+        """The compaction for the request that it is busy with."""
+        return self._current.running if self._current is not None else None
+
+    def step(self) -> None:
+        if self._current is not None:
+            self._current.step()
+        elif self._requests.left:
+            self._requests.left -= 1
+            self._current = self._begin()
+        else:
+            self.done = True
+        if self._current is not None and self._current.done:
+            self._end(self._current)
+
+    def _begin(self) -> Allocation:
+        second = MigrateMode.ASYNC if self._spec.mode == "async" else MigrateMode.SYNC_LIGHT
+        modes, rules = (MigrateMode.ASYNC, second), RULES[self._spec.kernel]
+        return Allocation(self._memory, self._spec.order, modes=modes, rules=rules, grain=self._spec.batch)
+
+    def _end(self, allocation: Allocation) -> None:
+        self._requests.obtained += allocation.pfn is not None
+        self.scanned += allocation.scanned
+        self._current = None
+        kswapd_sleeps(self._memory)
+
+    def advance(self, pages: int) -> None:
+        advance(self, pages)
+
+    def abandon(self) -> None:
+        """The request that it was busy with is another one's."""
+        if self._current is not None:
+            self._requests.left += 1
+            self._current.abandon()
+        self._requests = Requests(0)
+
+
+def make_worker(memory: Memory, requests: Requests, spec: CompactionSpec) -> Worker:
+    """One of a node's compactors, for the scenario's trigger; all of the node share `requests`."""
+    match spec.trigger:
+        case "direct":
+            return DirectCompactor(memory, requests, spec)
+        case "proactive":
+            return Proactive(memory, spec.proactiveness, RULES[spec.kernel], spec.batch)
+        case _:
+            request = Request(MODES[spec.mode])
+            return Compaction(memory, memory.zones[0], request, rules=RULES[spec.kernel], grain=spec.batch)

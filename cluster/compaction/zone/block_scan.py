@@ -1,0 +1,129 @@
+"""The migrate scanner inside one pageblock (isolate_migratepages_block()), as a state machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.movable.operations import Isolation, isolatable, isolated, still_movable
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, USED, PageMap
+from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, Request, block_end
+from cluster.compaction.zone.lookahead import steps
+
+_NO_PAGES: I64 = np.zeros(0, np.int64)
+
+
+class BlockScan:
+    """Isolates pages from `low` on. `step` until `finished`: with a full batch, or at the pageblock's end.
+
+    `whole`: a batch takes all there is up to the end of the pageblock.
+    """
+
+    def __init__(self, memory: Memory, request: Request, low: int, *, whole: bool) -> None:
+        self._memory = memory
+        self._pages = memory.pages
+        self._request = request
+        self._whole = whole
+        self.start = self.low = low
+        self.end = block_end(low, PAGEBLOCK_ORDER)
+        self.scanned = 0
+        self.isolated = 0
+        self.finished = False
+        #: The pages isolated; the one added last is worked on first.
+        self.list = _NO_PAGES
+        #: Pages that looked movable in the last step.
+        self._peeked: I64 | None = None
+        self._asking: Isolation | None = None
+        #: Optimistic: the next page that cannot be isolated.
+        self._fails_at: int | None = None
+
+    @property
+    def locked(self) -> I64:
+        """Pages whose driver is about to decide whether to let them go."""
+        return self._asking.locked if self._asking else _NO_PAGES
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing is isolated, nor about to be, and there is something to look at."""
+        at_work = self._peeked is not None or self._asking is not None or len(self.list)
+        return not at_work and self.low < self.end
+
+    def abandon(self) -> None:
+        """Locks are given up; what is isolated stays so."""
+        if self._asking is not None:
+            self._asking.undo()
+
+    def step(self, grain: int | None) -> I64:
+        """The next at most `grain` pages, or all at once; returns pages to be put back after all."""
+        if self._asking is not None:
+            return self._take_granted(self._asking)
+        if self._peeked is not None:
+            self._lock(self._peeked)
+        elif self.low == self.end:
+            self.finished = True
+        else:
+            return self._peek(grain)
+        return _NO_PAGES
+
+    def _peek(self, grain: int | None) -> I64:
+        """The next pages that look movable; without any, pass to the end of the block or pageblock."""
+        pages, mode = self._pages, self._request.isolate_mode
+        end, self._fails_at = self.end, None
+        if self._request.optimistic:
+            end = min(block_end(self.low, self._request.order), end)
+            self._fails_at = _first_failing(pages, self.low, end, isolatable(pages, self.low, end, mode))
+        found = isolatable(pages, self.low, end if self._fails_at is None else self._fails_at, mode)
+        wanted = len(found) if self._whole else COMPACT_CLUSTER_MAX - len(self.list)
+        chunk = found[: wanted if grain is None else min(wanted, grain)]
+        if len(chunk) == 0:
+            return self._pass_over(end)
+        self._advance(int(chunk[-1]) + 1)
+        self._peeked = chunk
+        return self._take_granted(self._lock(chunk)) if grain is None else _NO_PAGES
+
+    def _lock(self, chunk: I64) -> Isolation:
+        """Others may have isolated, moved or freed some of the pages since they were looked at."""
+        self._peeked = None
+        pfns = still_movable(self._pages, chunk)
+        isolation = self._asking = Isolation(self._memory, pfns, self._request.isolate_mode)
+        isolation.begin()
+        return isolation
+
+    def _advance(self, stop: int) -> None:
+        self.scanned += steps(self._pages, self.low, stop)
+        self._memory.vmstat.skipped_isolated += isolated(self._pages, self.low, stop)
+        self.low = stop
+
+    def _pass_over(self, end: int) -> I64:
+        if self._fails_at is not None:
+            self._advance(self._fails_at + 1)
+            return self._give_up_block()
+        self._advance(end)
+        self.finished = self._request.optimistic and self.isolated > 0
+        return _NO_PAGES
+
+    def _give_up_block(self) -> I64:
+        """Async direct compaction met a page that fails: the aligned block is of no use any more."""
+        self.low = min(block_end(self.low - 1, self._request.order), self.end)
+        self.isolated = 0
+        given_up, self.list = self.list, _NO_PAGES
+        return given_up
+
+    def _take_granted(self, isolation: Isolation) -> I64:
+        isolation.finish()
+        self._asking = None
+        granted = isolation.granted
+        self.isolated += len(granted)
+        self.list = np.concatenate([granted[::-1], self.list]) if len(self.list) else granted[::-1]
+        if len(granted) < len(isolation.asked) and self._request.optimistic:
+            return self._give_up_block()
+        self.finished = len(self.list) >= COMPACT_CLUSTER_MAX and not self._whole
+        return _NO_PAGES
+
+
+def _first_failing(pages: PageMap, start: int, end: int, movable: I64) -> int | None:
+    """The first used page that does not look movable, if any."""
+    fails = pages.order[start:end] == USED
+    fails[movable - start] = False
+    return int(np.argmax(fails)) + start if fails.any() else None

@@ -1,0 +1,137 @@
+"""What a compaction is asked for, by which rules it goes, and where it stands (struct compact_control)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cluster.compaction.movable.migrate_pages import MigrateRules
+from cluster.compaction.movable.operations import IsolateMode, MigrateMode
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
+
+COMPACT_CLUSTER_MAX = 32  #: pages of a batch; largest step of the free scanner
+COSTLY_ORDER = 3  #: searches of the free lists begin above this order
+WHOLE_ZONE_ORDER = -1  #: compaction that was asked for by hand, not for an allocation
+
+
+class Status(Enum):
+    """How a run stands or ended (enum compact_result)."""
+
+    CONTINUE = "continue"
+    COMPLETE = "complete"  #: the scanners met after a whole pass
+    PARTIAL_SKIPPED = "partial_skipped"  #: they met, but the pass had not begun at the bottom
+    CONTENDED = "contended"  #: given up
+    SUCCESS = "success"  #: the block that was asked for is there
+    SKIPPED = "skipped"  #: not enough free memory, or not fragmented
+    DEFERRED = "deferred"  #: failed too often lately
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionRules:
+    """How releases differ."""
+
+    migrate: MigrateRules
+    #: the rest of a pageblock goes in one batch of any size
+    rest_of_pageblock: bool
+    #: largest step of the free scanner
+    free_stride: int
+    #: searches of the free lists that spare the scanners work for large orders
+    fast_search: bool
+
+
+RULES = {
+    "4.8": CompactionRules(MigrateRules(putback_at_once=True, batch=None), False, 1, False),
+    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a compaction is for; the defaults are those of /proc/sys/vm/compact_memory.
+
+    `direct`: for an allocation that waits for it. `good_enough`: kcompactd's, the score at which
+    it ends. `unevictable`: move such LRU pages too.
+    """
+
+    mode: MigrateMode = MigrateMode.SYNC
+    order: int = WHOLE_ZONE_ORDER
+    migratetype: MigrateType = MigrateType.MOVABLE
+    whole_zone: bool = True
+    ignore_skip_hint: bool = True
+    direct: bool = False
+    good_enough: int | None = None
+    unevictable: bool = False
+
+    @property
+    def isolate_mode(self) -> IsolateMode:
+        mode = IsolateMode.UNEVICTABLE if self.unevictable else IsolateMode.NONE
+        return mode if self.mode == MigrateMode.SYNC else mode | IsolateMode.ASYNC_MIGRATE
+
+    @property
+    def optimistic(self) -> bool:
+        """Async direct compaction: an order-aligned block with a page that fails is not worth going on."""
+        return self.direct and self.mode == MigrateMode.ASYNC
+
+
+@dataclass(slots=True)
+class Control:
+    """The state that the two scanners share."""
+
+    zone: Zone
+    request: Request
+    rules: CompactionRules
+    migrate_pfn: int = 0
+    free_pfn: int = 0
+    whole_zone: bool = True
+    wanted: int = 0  #: pages of the batch that needs targets
+    owed: int = 0  #: pages of the batch that are free as soon as their targets are in use
+    migrate_scanned: int = 0
+    free_scanned: int = 0
+    # the fast searches
+    fast_search_fail: int = 0
+    fast_start_pfn: int | None = 0  #: lowest block that they found; None once it was used
+    search_order: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.search_order = self.request.order
+
+    @property
+    def free_pages(self) -> int:
+        """Of the zone, for comparisons with its watermark."""
+        return self.zone.free_pages + self.owed
+
+    def hinted(self, pfn: int) -> bool:
+        """The pageblock had nothing to isolate lately, and that counts in this run."""
+        return not self.request.ignore_skip_hint and bool(self.zone.pages.skip[pfn >> PAGEBLOCK_ORDER])
+
+    def scanners_met(self) -> bool:
+        """compact_scanners_met(): both are in the same pageblock, or past each other."""
+        return self.free_pfn >> PAGEBLOCK_ORDER <= self.migrate_pfn >> PAGEBLOCK_ORDER
+
+    def scan_limit(self) -> int:
+        """freelist_scan_limit(): blocks a fast search looks at, fewer the more often it failed."""
+        return (COMPACT_CLUSTER_MAX >> min(15, self.fast_search_fail)) + 1
+
+
+def pageblock_start(pfn: int) -> int:
+    return pfn // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
+
+
+def block_end(pfn: int, order: int) -> int:
+    """End of the aligned block of this order that holds pfn."""
+    return ((pfn >> order) + 1) << order
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the kernel's tracepoints would say: (kind, ...) tuples.
+
+    begin/end zone_start migrate_pfn free_pfn zone_end mode [status]; iso_m, iso_f start end scanned taken;
+    mp succeeded failed mode; mig migrated failed.
+    """
+
+    events: list[tuple[object, ...]] = field(default_factory=list)
+
+    def emit(self, *event: object) -> None:
+        self.events.append(event)

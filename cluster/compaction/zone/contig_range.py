@@ -1,0 +1,141 @@
+"""alloc_contig_range(): make one range of pages free by moving what is in it (mm/page_alloc.c)."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.movable.migrate_pages import Migration
+from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback, isolatable
+from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
+from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, RULES, CompactionRules
+
+MAX_ROUNDS = 5  #: migrate_pages calls for a batch that does not go away
+_NO_PAGES: I64 = np.zeros(0, np.int64)
+
+
+class ContigRange:
+    """One attempt on pages start..end-1, whole pageblocks. `step` until `done`.
+
+    `error` 0: they are the caller's.
+    -EBUSY: a page could not move; -ENOMEM: no target, or a driver said so. grain as in `Compaction`.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        start: int,
+        end: int,
+        *,
+        rules: CompactionRules = RULES["6.1"],
+        grain: int | None = None,
+    ) -> None:
+        if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
+            raise ValueError(f"pages {start}..{end} are not whole pageblocks")
+        self.memory = memory
+        self.start, self.end = start, end
+        self.moves: list[tuple[I64, I64]] = []
+        self.error = 0
+        self.done = False
+        self._rules = rules
+        self._grain = grain
+        self._low = start
+        self._list = _NO_PAGES
+        self._rounds = 0
+        self._asking: Isolation | None = None
+        self._migration: Migration | None = None
+        self._putback: Putback | None = None
+        types = isolate_range(memory, start, end)
+        self._types = types or []
+        if types is None:
+            self.error = -errno.EBUSY
+            self.done = True
+
+    def run(self) -> int:
+        """All of it, nobody else in between; the error."""
+        while not self.done:
+            self.step()
+        return self.error
+
+    def step(self) -> None:
+        """The next piece of work."""
+        if self._asking is not None:
+            self._take_granted(self._asking)
+        elif self._migration is not None:
+            self._step_migration(self._migration)
+        elif self._putback is not None:
+            self._putback.step()
+            if self._putback.done:
+                self._putback = None
+                self._finish()
+        else:
+            self._isolate()
+
+    def _isolate(self) -> None:
+        """Up to 32 pages, over as many pageblocks as it takes; then they migrate."""
+        wanted = COMPACT_CLUSTER_MAX - len(self._list)
+        mode = IsolateMode.UNEVICTABLE
+        found = isolatable(self.memory.pages, self._low, self.end, mode)[:wanted]
+        chunk = found[: self._grain]
+        self._low = int(chunk[-1]) + 1 if len(chunk) else self.end
+        if len(chunk):
+            self._asking = Isolation(self.memory, chunk, mode)
+            self._asking.begin()
+            if self._grain is None:
+                self._take_granted(self._asking)
+        elif len(self._list):
+            self._rounds = 0
+            self._migrate()
+        else:
+            self._finish()
+
+    def _take_granted(self, isolation: Isolation) -> None:
+        isolation.finish()
+        self._asking = None
+        self.memory.vmstat.compact_isolated += len(isolation.granted)
+        self._list = np.concatenate([isolation.granted[::-1], self._list])
+        if len(self._list) >= COMPACT_CLUSTER_MAX:
+            self._rounds = 0
+            self._migrate()
+
+    def _migrate(self) -> None:
+        targets = AllocatedTargets(self.memory)
+        self._rounds += 1
+        self._migration = Migration(
+            self.memory, self._list, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
+        )
+
+    def _step_migration(self, migration: Migration) -> None:
+        if not migration.done:
+            migration.step()
+        if not migration.done:
+            return
+        self._migration = None
+        self.moves += migration.moves
+        self._list = migration.left
+        if migration.error == -errno.ENOMEM:
+            self._give_up(-errno.ENOMEM)
+        elif len(self._list) and self._rounds == MAX_ROUNDS:
+            self._give_up(-errno.EBUSY)
+        elif len(self._list):
+            self._migrate()
+
+    def _give_up(self, error: int) -> None:
+        self.error = error
+        self._putback = Putback(self.memory, self._list, self._grain)
+        self._list = _NO_PAGES
+
+    def _finish(self) -> None:
+        """Take the free pages, if all of the range is free now."""
+        self.done = True
+        pages = self.memory.pages
+        undo_isolate_range(self.memory, self.start, self._types)
+        if self.error == 0 and (pages.order[self.start : self.end] == USED).any():
+            self.error = -errno.EBUSY
+        if self.error == 0:
+            self.memory.take_range(self.start, self.end)
+            self.memory.vmstat.compact_isolated += self.end - self.start

@@ -1,0 +1,314 @@
+"""Compaction for an allocation that waits for it (__alloc_pages_slowpath), and by kcompactd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.movable.operations import MigrateMode
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import (
+    MAX_ORDER,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    PG_LRU,
+    MigrateType,
+)
+from cluster.compaction.zone.compact_control import COSTLY_ORDER, RULES, CompactionRules, Request, Status
+from cluster.compaction.zone.compact_zone import Compaction
+
+MAX_DEFER_SHIFT = 6
+EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: below it, reclaim would help more than compaction
+_SAMPLE = 1 << COSTLY_ORDER  #: pages between two that are looked at for resetting a hint
+
+
+@dataclass(slots=True)
+class Allocation:
+    """A request for 2^order pages that may compact memory. `step` until `done`; `pfn` None: it failed.
+
+    modes: those in which compaction is tried, one after the other: async only, as with __GFP_NORETRY, or then
+    sync-light, as with __GFP_RETRY_MAYFAIL.
+    """
+
+    memory: Memory
+    order: int
+    migratetype: MigrateType = MigrateType.MOVABLE
+    modes: tuple[MigrateMode, ...] = (MigrateMode.ASYNC, MigrateMode.SYNC_LIGHT)
+    rules: CompactionRules = field(default_factory=lambda: RULES["6.1"])
+    grain: int | None = None
+    pfn: int | None = field(init=False, default=None)
+    done: bool = field(init=False, default=False)
+    moves: list[tuple[I64, I64]] = field(init=False, default_factory=list)
+    scanned: int = field(init=False, default=0)
+    running: Compaction | None = field(init=False, default=None)
+    _left: list[tuple[MigrateMode, list[Zone]]] = field(init=False)
+    _stalled: bool = field(init=False, default=False)  #: in this mode, not all zones were unsuitable
+
+    def __post_init__(self) -> None:
+        self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
+        self._try_alloc()
+
+    def run(self) -> int | None:
+        """All of it, nobody else in between; the first page."""
+        while not self.done:
+            self.step()
+        return self.pfn
+
+    def step(self) -> None:
+        """The next piece of work."""
+        if self.running is not None:
+            if not self.running.done:
+                self.running.step()
+            if self.running.done:
+                self._after(self.running)
+        elif not self._left:
+            self.done = True
+        elif not self._left[0][1]:
+            self._left.pop(0)
+            self._attempted()
+        else:
+            self._begin(self._left[0][0], self._left[0][1].pop(0))
+
+    def abandon(self) -> None:
+        """It fails. Further steps put back what is isolated."""
+        self._left = []
+        if self.running is not None:
+            self.running.abandon()
+
+    def _begin(self, mode: MigrateMode, zone: Zone) -> None:
+        if deferred(zone, self.order):
+            self._stalled = True
+            self.memory.vmstat.compact_deferred += 1
+            return
+        if suitable(zone, self.order) != Status.CONTINUE:
+            return
+        self._stalled = True
+        if restarting(zone, self.order):
+            reset_isolation_suitable(zone)
+        request = Request(
+            mode, self.order, self.migratetype, whole_zone=False, ignore_skip_hint=False, direct=True
+        )
+        self.running = Compaction(self.memory, zone, request, rules=self.rules, grain=self.grain)
+
+    def _after(self, compaction: Compaction) -> None:
+        self.running = None
+        self.moves += compaction.moves
+        self.scanned += compaction.scanned
+        zone, mode = compaction.zone, compaction.request.mode
+        if compaction.status == Status.SUCCESS:
+            defer_reset(zone, self.order, allocated=False)
+            if self._left:
+                self._left[0][1].clear()
+        elif mode != MigrateMode.ASYNC and compaction.status != Status.CONTENDED:
+            defer(zone, self.order)
+
+    def _attempted(self) -> None:
+        """All zones were tried in one mode: is there a block now?"""
+        if not self._stalled:
+            return
+        self._stalled = False
+        self.memory.vmstat.compact_stall += 1
+        self._try_alloc()
+        if self.pfn is None:
+            self.memory.vmstat.compact_fail += 1
+        else:
+            self.memory.vmstat.compact_success += 1
+            defer_reset(self.memory.zone_of(self.pfn), self.order, allocated=True)
+
+    def _try_alloc(self) -> None:
+        self.pfn = self.memory.alloc(self.order, self.migratetype)
+        self.done = self.pfn is not None
+
+
+def deferred(zone: Zone, order: int) -> bool:
+    """compaction_deferred(): it failed lately, and was not asked for often enough since."""
+    cache = zone.cache
+    if order < cache.order_failed:
+        return False
+    cache.considered = min(cache.considered + 1, 1 << cache.defer_shift)
+    return cache.considered < 1 << cache.defer_shift
+
+
+def defer(zone: Zone, order: int) -> None:
+    """defer_compaction(): a run for this order failed; skip twice as many of the next requests."""
+    cache = zone.cache
+    cache.considered = 0
+    cache.defer_shift = min(cache.defer_shift + 1, MAX_DEFER_SHIFT)
+    cache.order_failed = min(cache.order_failed, order)
+
+
+def defer_reset(zone: Zone, order: int, *, allocated: bool) -> None:
+    """compaction_defer_reset(): a run for this order succeeded, or even the allocation did."""
+    cache = zone.cache
+    if allocated:
+        cache.considered = cache.defer_shift = 0
+    cache.order_failed = max(cache.order_failed, order + 1)
+
+
+def restarting(zone: Zone, order: int) -> bool:
+    """compaction_restarting(): it failed as often as counts; the hints may be the reason."""
+    cache = zone.cache
+    full = cache.defer_shift == MAX_DEFER_SHIFT and cache.considered >= 1 << MAX_DEFER_SHIFT
+    return order >= cache.order_failed and full
+
+
+def suitable(zone: Zone, order: int) -> Status:
+    """compaction_suitable(): CONTINUE, or why not: SUCCESS (there is a block), SKIPPED."""
+    gap = 2 << order
+    low = zone.watermark_low if order > COSTLY_ORDER else zone.watermark_min
+    if zone.free_pages <= low + zone.lowmem_reserve + gap:
+        return Status.SKIPPED
+    index = fragmentation_index(zone, order)
+    return Status.SKIPPED if order > COSTLY_ORDER and 0 <= index <= EXTFRAG_THRESHOLD else Status.CONTINUE
+
+
+def fragmentation_index(zone: Zone, order: int) -> int:
+    """0: a failure would be for want of memory; 1000: for fragmentation; -1000: there is a block."""
+    counts = zone.buddyinfo()
+    if counts[order:].any():
+        return -1000
+    blocks = int(counts.sum())
+    if blocks == 0:
+        return 0
+    free = int((counts << np.arange(MAX_ORDER + 1)).sum())
+    return 1000 - (1000 + free * 1000 // (1 << order)) // blocks
+
+
+def kswapd_sleeps(memory: Memory) -> None:
+    """kswapd goes to sleep: hints are forgotten in zones in which a direct compaction met its own end."""
+    for zone in memory.zones:
+        if zone.cache.blockskip_flush:
+            reset_isolation_suitable(zone)
+
+
+def reset_isolation_suitable(zone: Zone) -> None:
+    """Forget hints of pageblocks with free or LRU pages among a sample; scanners restart at the outermost."""
+    zone.cache.blockskip_flush = False
+    zone.merge()
+    pages, cache = zone.pages, zone.cache
+    sampled = np.arange(zone.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES, zone.end, _SAMPLE)
+    sampled = sampled[sampled >= zone.start]
+    block = sampled >> PAGEBLOCK_ORDER
+    free = np.unique(block[pages.order[sampled] >= 0])
+    lru = np.unique(block[pages.flags[sampled] & PG_LRU != 0])
+    pages.skip[free] = False
+    pages.skip[lru] = False
+    targets = free[pages.pageblock_type[free] == MigrateType.MOVABLE]
+    if len(free) == 0 or len(targets) == 0:
+        return
+    first = max(int(min([*lru[:1], *free[:1]])) << PAGEBLOCK_ORDER, zone.start)
+    last = int(targets[-1]) << PAGEBLOCK_ORDER
+    cache.init_migrate_pfn, cache.migrate_pfn = first, [first, first]
+    cache.init_free_pfn = cache.free_pfn = last
+
+
+class Proactive:
+    """kcompactd's proactive compaction: whole zones, sync-light, again while it makes memory less fragmented.
+
+    `step` until `done`. proactiveness: vm.compaction_proactiveness, 0..100.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        proactiveness: int,
+        rules: CompactionRules = RULES["6.1"],
+        grain: int | None = None,
+    ) -> None:
+        self.memory = memory
+        self.moves: list[tuple[I64, I64]] = []
+        self.done = proactiveness == 0
+        self.running: Compaction | None = None
+        self._scanned = 0
+        self._rules = rules
+        self._grain = grain
+        self._low = max(100 - proactiveness, 5)
+        self._zones: list[Zone] = []
+        self._before: int | None = None
+
+    @property
+    def waiting(self) -> bool:
+        return self.running is not None and self.running.waiting
+
+    @property
+    def scanned(self) -> int:
+        return self._scanned + (self.running.scanned if self.running is not None else 0)
+
+    def run(self) -> None:
+        """All of it, nobody else in between."""
+        while not self.done:
+            self.step()
+
+    def advance(self, pages: int) -> None:
+        """Many steps, with nobody in between; as `Compaction.advance`."""
+        advance(self, pages)
+
+    def abandon(self) -> None:
+        """No further round. Further steps put back what is isolated."""
+        self._zones, self._low = [], 100
+        if self.running is not None:
+            self.running.abandon()
+
+    def step(self) -> None:
+        """The next piece of work."""
+        if self.running is not None:
+            if not self.running.done:
+                self.running.step()
+            if self.running.done:
+                self.moves += self.running.moves
+                self._scanned += self.running.scanned
+                self.running = None
+        elif self._zones:
+            request = Request(MigrateMode.SYNC_LIGHT, good_enough=self._low)
+            self.running = Compaction(
+                self.memory, self._zones.pop(0), request, rules=self._rules, grain=self._grain
+            )
+        else:
+            self._next_round()
+
+    def _next_round(self) -> None:
+        """Again, if memory is fragmented enough and the round before was of use."""
+        score = sum(self._weighted(zone) for zone in self.memory.zones)
+        useless = self._before is not None and score >= self._before
+        if useless or score <= min(self._low + 10, 100):
+            self.done = True
+            return
+        self._before = score
+        self._zones = list(self.memory.zones)
+
+    def _weighted(self, zone: Zone) -> int:
+        total = sum(other.end - other.start for other in self.memory.zones)
+        return zone.fragmentation_score() * (zone.end - zone.start) // (total + 1)
+
+
+class Runs(Protocol):
+    """Runs one compaction after the other."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def waiting(self) -> bool: ...
+
+    @property
+    def running(self) -> Compaction | None: ...
+
+    def step(self) -> None: ...
+
+
+def advance(runs: Runs, pages: int) -> None:
+    """Step until its compactions have scanned about so many pages, or a lock has to be waited for."""
+    while not runs.done and pages > 0:
+        run = runs.running
+        if run is None or run.done:
+            runs.step()
+            continue
+        before = run.scanned
+        run.advance(pages)
+        pages -= max(run.scanned - before, 1)
+        if runs.waiting:
+            return

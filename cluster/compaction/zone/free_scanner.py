@@ -1,0 +1,295 @@
+"""The free scanner: targets for a compaction, from the top of its zone downwards (mm/compaction.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.movable.operations import MigrateMode
+from cluster.compaction.pages.buddy import pages_of
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import (
+    MAX_BLOCK_PAGES,
+    MAX_ORDER,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    TAIL,
+    MigrateType,
+)
+from cluster.compaction.zone import fast_search
+from cluster.compaction.zone.compact_control import Control, Trace, pageblock_start
+from cluster.compaction.zone.free_pages import FreePages
+
+_NO_PAGES: I64 = np.zeros(0, np.int64)
+_MOVABLE = int(MigrateType.MOVABLE)
+_AHEAD = 32 * PAGEBLOCK_PAGES  #: what is looked through at once where nobody comes in between
+
+
+class FreeScanner:
+    """Targets of one compaction run (`Targets`): a stack, filled when it is empty."""
+
+    def __init__(self, memory: Memory, control: Control, trace: Trace | None) -> None:
+        self._memory = memory
+        self._control = control
+        self._zone = control.zone
+        self._trace = trace
+        self._stack = _NO_PAGES
+        self._top = 0
+        self._missing = 0  #: pages still to be fetched, in the middle of a fetch
+        self._free: FreePages | None = None
+        self._alone = False
+        self._unmarked: list[I64] = []
+        self._watched = -1
+        self._near: Callable[[], int] = int
+        #: pages of earlier batches that are free as soon as their targets are in use
+        self.owed = 0
+
+    def take(self, count: int, owed: int = 0) -> I64:
+        """compaction_alloc(): from the page fetched last to the first; fetches only if none is left."""
+        if self._top == 0:
+            self._control.owed = self.owed + owed
+            self._fetch()
+            self._control.owed = 0
+        first = max(self._top - count, 0)
+        taken = self._stack[first : self._top][::-1]
+        self._top = first
+        return taken
+
+    @property
+    def empty(self) -> bool:
+        """The next target has to be fetched."""
+        return self._top == 0
+
+    def give_back(self, pfns: I64) -> None:
+        """compaction_free(): unused, they are next again."""
+        self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
+        self._top = len(self._stack)
+
+    def drain(self) -> I64:
+        """What is left at the end of the run."""
+        self.mark()
+        rest = self._stack[: self._top]
+        self._stack, self._top = _NO_PAGES, 0
+        return rest
+
+    def begin_alone(self, near: Callable[[], int]) -> None:
+        """Until `end_alone`, nobody else takes or frees pages, and nobody looks at those taken.
+
+        near: frees pages that are owed, and says how many, before free pages near the one watched are merged.
+        """
+        self._alone, self._free = True, None
+        self._near, self._watched = near, -1
+
+    def watch(self, pfn: int) -> None:
+        """Tell of it before coming near this page."""
+        self._watched = pfn | (MAX_BLOCK_PAGES - 1)
+
+    def end_alone(self) -> None:
+        self.mark()
+        self._alone, self._watched = False, -1
+
+    def mark(self) -> None:
+        """The pages taken since `begin_alone` are used by now; others may follow."""
+        self._free = None
+        if self._unmarked:
+            self._zone.mark_used(np.concatenate(self._unmarked))
+            self._unmarked = []
+
+    def _fetch(self) -> None:
+        """isolate_freepages(): at least as many pages as the batch has, if there are so many."""
+        c = self._control
+        fetched: list[I64] = []
+        self._missing = c.wanted
+        if c.rules.fast_search:
+            got = fast_search.isolate_freepages(c)
+            if got is not None:
+                self._add(fetched, got.pages, got.extra)
+                if got.around is not None and self._missing > 0 and not c.request.optimistic:
+                    self._around(fetched, got.around)
+        if not fetched:
+            self._scan_down(fetched)
+        self._stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
+        self._top = len(self._stack)
+
+    def _add(self, fetched: list[I64], pages: I64, scanned: int) -> None:
+        if len(pages):
+            fetched.append(pages)
+            self._missing -= len(pages)
+            self._memory.vmstat.compact_isolated += len(pages)
+        self._control.free_scanned += scanned
+
+    def _around(self, fetched: list[I64], pfn: int) -> None:
+        """fast_isolate_around(): the rest of the pageblock of a page found by a search."""
+        start = max(pageblock_start(pfn), self._zone.start)
+        end = min(pageblock_start(pfn) + PAGEBLOCK_PAGES, self._zone.end)
+        if self._block(fetched, start, end, 1) == end and self._missing > 0:
+            self._zone.pages.skip[pfn >> PAGEBLOCK_ORDER] = True
+
+    def _scan_down(self, fetched: list[I64]) -> None:
+        """Pageblock by pageblock downwards, upwards inside each; remembers where it stopped."""
+        c = self._control
+        start = c.free_pfn
+        block = pageblock_start(start)
+        lowest = pageblock_start(c.migrate_pfn) + PAGEBLOCK_PAGES
+        largest = c.rules.free_stride
+        stride = largest if c.request.mode == MigrateMode.ASYNC else 1
+        while block >= lowest:
+            if block <= self._watched:
+                self._watched = -1
+                c.owed -= self._near()
+            before = len(fetched)
+            if (run := self._run(start, lowest, stride)) is not None:
+                block, start = self._use_run(fetched, start, *run)
+                end = block + PAGEBLOCK_PAGES
+            elif barren := self._barren(start, lowest):
+                stride = self._pass_by(start, barren, stride)
+                start = block = block - barren * PAGEBLOCK_PAGES
+                continue
+            elif self._suitable(block):
+                end = min(block + PAGEBLOCK_PAGES, self._zone.end)
+                start = self._block(fetched, start, end, stride)
+            else:
+                start = block = block - PAGEBLOCK_PAGES
+                continue
+            if start == end:
+                self._update_skip(block, block + PAGEBLOCK_PAGES)
+            if self._missing <= 0:
+                start = block - PAGEBLOCK_PAGES if start >= end else start
+                break
+            if start < end:
+                break
+            stride = 1 if len(fetched) > before else min(largest, stride << 1)
+            start = block = block - PAGEBLOCK_PAGES
+        c.free_pfn = start
+
+    def _barren(self, start: int, lowest: int) -> int:
+        """How many pageblocks from that of `start` down to `lowest` have nothing to give."""
+        lowest = max(lowest, self._watched + 1)
+        return self._free_pages(start).barren(start, lowest) if self._alone else 0
+
+    def _pass_by(self, start: int, count: int, stride: int) -> int:
+        """So many pageblocks from that of `start` have nothing to give; the stride behind them."""
+        block = pageblock_start(start)
+        pages = block + PAGEBLOCK_PAGES - start
+        for _ in range(count):
+            self._control.free_scanned += -(-pages // stride)
+            stride = min(self._control.rules.free_stride, stride << 1)
+            pages = PAGEBLOCK_PAGES
+        self._update_skip(block - (count - 1) * PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
+        return stride
+
+    def _run(self, start: int, lowest: int, stride: int) -> tuple[I64, int, int] | None:
+        """What may be taken at once from `start` down to `lowest`, as FreePages.take_run() has it."""
+        if stride != 1 or not self._alone or not self._plenty(self._missing + PAGEBLOCK_PAGES):
+            return None
+        return self._free_pages(start).take_run(start, max(lowest, self._watched + 1), self._missing)
+
+    def _use_run(self, fetched: list[I64], start: int, taken: I64, bottom: int, stop: int) -> tuple[int, int]:
+        """These are all free pages from `start` down to those of pageblock `bottom` before `stop`."""
+        block = pageblock_start(start)
+        self._use(taken)
+        self._add(fetched, taken, block - start + block - bottom + stop - bottom)
+        if bottom < block:
+            self._update_skip(bottom + PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
+        return bottom, stop
+
+    def _plenty(self, most: int) -> bool:
+        """The watermark does not come in between, whatever is taken of so many pages."""
+        zone = self._zone
+        free = zone.free_pages + self._control.owed
+        return free - most - PAGEBLOCK_PAGES > zone.watermark_min + MAX_BLOCK_PAGES
+
+    def _suitable(self, block: int) -> bool:
+        """A MOVABLE pageblock that is not hinted, and does not start a free block of its own size."""
+        pages = self._zone.pages
+        if pages.pageblock_type[block >> PAGEBLOCK_ORDER] != _MOVABLE:
+            return False
+        if pages.stale[block >> MAX_ORDER]:
+            pages.merge(block, block + 1)
+        free = pages.order[max(block, self._zone.start)] >= PAGEBLOCK_ORDER
+        return not free and not self._control.hinted(block)
+
+    def _update_skip(self, low: int, high: int) -> None:
+        self._zone.pages.skip[low >> PAGEBLOCK_ORDER : high >> PAGEBLOCK_ORDER] = True
+        self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
+
+    def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
+        """isolate_freepages_block(): whole free blocks until there are enough; where it stopped."""
+        free = self._free_pages(start)
+        first, last = free.span(start, end)
+        if first == last:
+            stop, scanned, taken = end, -(-(end - start) // stride), _NO_PAGES
+        elif stride == 1 and self._plenty(0) and self._zone.pages.order[start] != TAIL:
+            # all of them may be taken
+            taken = free.take(first, last, self._missing)
+            stop = int(taken[-1]) + 1 if len(taken) >= self._missing else end
+            scanned = stop - start
+            self._use(taken)
+        else:
+            stop, scanned, taken = self._block_by_block(start, end, self._missing, stride)
+        self._add(fetched, taken, scanned)
+        if self._trace is not None:
+            self._trace.emit("iso_f", start, stop, scanned, len(taken))
+        return stop
+
+    def _use(self, taken: I64) -> None:
+        """These are whole free blocks."""
+        if self._alone:
+            self._zone.unlist(taken)
+            self._unmarked.append(taken)
+        else:
+            self._zone.use(taken)
+
+    def _free_pages(self, start: int) -> FreePages:
+        """Those of the pageblock, and of some below it."""
+        pages = self._zone.pages
+        if pages.stale[start >> MAX_ORDER]:
+            pages.merge(start, start + 1)
+        if self._free is None or start < self._free.low or not self._alone:
+            self._free = self._look(start)
+        return self._free
+
+    def _look(self, start: int) -> FreePages:
+        """Free pages of the pageblock; where nobody comes in between, of merged ones below it too."""
+        pages, block = self._zone.pages, pageblock_start(start)
+        low = block
+        if self._alone:
+            low = max(block - _AHEAD, pageblock_start(self._control.migrate_pfn)) + PAGEBLOCK_PAGES
+            stale = pages.stale[low >> MAX_ORDER : block >> MAX_ORDER].nonzero()[0]
+            low = max(low, ((low >> MAX_ORDER) + int(stale[-1]) + 1) << MAX_ORDER) if len(stale) else low
+        high = block + PAGEBLOCK_PAGES
+        blocks = slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER)
+        suitable = pages.pageblock_type[blocks] == _MOVABLE
+        suitable &= pages.order[low:high:PAGEBLOCK_PAGES] < PAGEBLOCK_ORDER
+        if not self._control.request.ignore_skip_hint:
+            suitable &= ~pages.skip[blocks]
+        suitable[-1] &= high <= self._zone.end
+        return FreePages(pages.order, low, high, suitable)
+
+    def _block_by_block(self, start: int, end: int, wanted: int, stride: int) -> tuple[int, int, I64]:
+        """The same with a stride, or where the watermark may come in between (__isolate_free_page)."""
+        heads = self._zone.heads(start, end)
+        if len(heads) == 0:
+            return end, -(-(end - start) // stride), _NO_PAGES
+        spare = self._control.free_pages - self._zone.watermark_min
+        stop, position, scanned, total = end, start, 0, 0
+        met: list[tuple[int, int]] = []
+        for head, order in zip(heads.tolist(), self._zone.pages.order[heads].tolist(), strict=True):
+            if head < position or (head - position) % stride:
+                continue
+            size = 1 << order
+            if spare - total <= size:
+                stop = head
+                break
+            met.append((head, size))
+            total += size
+            scanned += (head - position) // stride + size
+            position = head + size - 1 + stride
+            if total >= wanted:
+                stop = head + size
+                break
+        taken = pages_of(*np.array(met, np.int64).reshape(-1, 2).T)
+        self._zone.use(taken)
+        return stop, scanned + max(-(-(stop - position) // stride), 0), taken

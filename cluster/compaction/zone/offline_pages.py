@@ -1,0 +1,160 @@
+"""Taking memory away: offline_pages() of blocks (mm/memory_hotplug.c), soft_offline_page() of a page."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from cluster.arrays.words import I64
+from cluster.compaction.movable.migrate_pages import Migration
+from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback, isolatable
+from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED, Kind
+from cluster.compaction.zone.compact_control import RULES, CompactionRules
+
+_NO_PAGES: I64 = np.zeros(0, np.int64)
+_MODE = IsolateMode.UNEVICTABLE
+
+
+class Offline:
+    """Emptying pages start..end-1, round after round, until nothing in them looks movable any more.
+
+    `step` until `done`; `error` 0: the range is offline. A page that does not move is tried again for as long
+    as the caller goes on; `cancel` ends that, as a signal does. `rounds` have been made. grain as in
+    `Compaction`.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        start: int,
+        end: int,
+        *,
+        rules: CompactionRules = RULES["6.1"],
+        grain: int | None = None,
+    ) -> None:
+        if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
+            raise ValueError(f"pages {start}..{end} are not whole pageblocks")
+        self.memory = memory
+        self.start, self.end = start, end
+        self.moves: list[tuple[I64, I64]] = []
+        self.rounds = 0
+        self.error = 0
+        self.done = False
+        self._rules = rules
+        self._grain = grain
+        self._canceled = False
+        self._low = start
+        self._held: list[I64] = []
+        self._work: Isolation | Migration | Putback | None = None
+        types = isolate_range(memory, start, end)
+        self._types = types or []
+        if types is None:
+            self.error = -errno.EBUSY
+            self.done = True
+
+    def run(self, max_rounds: int) -> int:
+        """At most so many rounds, nobody else in between; the error."""
+        while not self.done:
+            if self.rounds > max_rounds:
+                self.cancel()
+            self.step()
+        return self.error
+
+    def cancel(self) -> None:
+        """No further round; what is isolated is still moved or put back."""
+        self._canceled = True
+
+    def step(self) -> None:
+        """The next piece of work."""
+        work = self._work
+        if isinstance(work, Isolation):
+            self._take_granted(work)
+        elif isinstance(work, Migration):
+            self._step_migration(work)
+        elif isinstance(work, Putback):
+            work.step()
+            self._work = None if work.done else work
+        else:
+            self._isolate()
+
+    def _isolate(self) -> None:
+        """do_migrate_range(): every page of the range that can be had, in one list, ascending."""
+        pages = self.memory.pages
+        if self._low == self.start:
+            if self._canceled or not len(isolatable(pages, self.start, self.end, _MODE)):
+                self._finish()
+                return
+            self.rounds += 1
+        chunk = isolatable(pages, self._low, self.end, _MODE)[: self._grain]
+        self._low = int(chunk[-1]) + 1 if len(chunk) and self._grain else self.end
+        if len(chunk):
+            # the scan holds a reference of its own meanwhile
+            self._work = Isolation(self.memory, chunk, _MODE, held=1)
+            self._work.begin()
+            if self._grain is None:
+                self._take_granted(self._work)
+        if self._low == self.end and not isinstance(self._work, Isolation):
+            self._migrate()
+
+    def _take_granted(self, isolation: Isolation) -> None:
+        isolation.finish()
+        self._held.append(isolation.granted)
+        self._work = None
+        if self._low == self.end:
+            self._migrate()
+
+    def _migrate(self) -> None:
+        pfns = np.concatenate(self._held) if self._held else _NO_PAGES
+        self._held = []
+        self._low = self.start
+        if len(pfns):
+            targets = AllocatedTargets(self.memory)
+            self._work = Migration(
+                self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
+            )
+
+    def _step_migration(self, migration: Migration) -> None:
+        if not migration.done:
+            migration.step()
+        if migration.done:
+            self.moves += migration.moves
+            self._work = Putback(self.memory, migration.left, self._grain) if len(migration.left) else None
+
+    def _finish(self) -> None:
+        self.done = True
+        pages = self.memory.pages
+        free = (pages.order[self.start : self.end] != USED).all()
+        if not free:
+            self.error = -errno.EINTR if self._canceled else -errno.EBUSY
+            undo_isolate_range(self.memory, self.start, self._types)
+            return
+        take_offline(self.memory, self.start, self.end)
+
+
+def take_offline(memory: Memory, start: int, end: int) -> None:
+    """Free pages start..end-1, whole pageblocks, are no memory any more."""
+    memory.take_range(start, end)
+    memory.pages.refcount[start:end] = 0
+    memory.pages.kind[start:end] = Kind.HOLE
+
+
+def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULES["6.1"]) -> int:
+    """Move one page away and never use its frame again; 0, or -EBUSY if it does not move."""
+    pages = memory.pages
+    page = np.array([pfn], np.int64)
+    isolation = Isolation(memory, page, _MODE, held=1)
+    isolation.begin()
+    isolation.finish()
+    if len(isolation.granted) == 0:
+        return -errno.EBUSY
+    migration = Migration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)
+    migration.run()
+    Putback(memory, migration.left).run()
+    if migration.error:
+        return -errno.EBUSY
+    if pages.order[pfn] != USED:
+        memory.poison(pfn)
+    return 0

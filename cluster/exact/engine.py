@@ -1,0 +1,276 @@
+"""The exact machine: processes by name, system calls, sysfs, and snapshots of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.exact.ksmd import Ksmd
+from cluster.exact.memory import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
+from cluster.exact.paging import Paging
+from cluster.exact.reason import Reason
+from cluster.script.engine import (
+    ANON,
+    KSM,
+    NO_FRAME,
+    SWAPPED,
+    ZERO_PAGE,
+    BadAddressError,
+    RegionView,
+    Snapshot,
+)
+from cluster.script.sysfs import Sysfs
+from cluster.spec.content import PAGE_SIZE, page_key
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, Knobs
+from cluster.spec.profile import Profile
+
+_NO_LIMIT = 10**8
+
+
+class ExactEngine:
+    """A machine of `nodes` NUMA nodes, with or without swap.
+
+    Implements `cluster.script.engine.Engine`, where its methods are documented.
+    """
+
+    def __init__(self, profile: Profile, nodes: int = 1, *, swap: bool = False) -> None:
+        self._profile = profile
+        self._nodes = nodes
+        self._counters = Counters()
+        knobs = Knobs()
+        self._paging = Paging(self._counters, swap=swap, track_zero_pages=profile.track_zero_pages)
+        self._ksmd = Ksmd(profile, knobs, self._counters, self._paging, nodes)
+        self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
+        self._mms: dict[str, Mm] = {}
+        self._numbers = count()
+
+    @property
+    def now_ms(self) -> int:
+        """Simulated time. It stands still, and so chains are not pruned later, unless somebody sets it."""
+        return self._ksmd.stable.now_ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._ksmd.stable.now_ms = now_ms
+
+    # sysfs
+
+    def set_knob(self, knob: str, value: str) -> str:
+        return self._sysfs.write(knob, value, self._counters)
+
+    def knobs(self) -> dict[str, int | str]:
+        return self._sysfs.knobs()
+
+    # Processes
+
+    def proc(self, p: str) -> None:
+        self._mms[p] = Mm(p, next(self._numbers))
+
+    def fork(self, p: str, q: str) -> None:
+        parent, child = self._mms[p], Mm(q, next(self._numbers))
+        self._mms[q] = child
+        child.merge_any = parent.merge_any
+        if self._profile.fork_copies_counts:
+            child.merging_pages, child.rmap_items = parent.merging_pages, parent.rmap_items
+        child.anon_vmas = parent.anon_vmas.fork(parent.number)
+        if parent.slot is not None:
+            self._ksmd.enter(child)
+        for region in parent.regions:
+            copy = Region(child, region.name, region.start, len(region), region.node)
+            copy.mapped[:] = region.mapped
+            copy.mergeable[:] = region.mergeable
+            child.regions.append(copy)
+            self._paging.share(region, copy)
+
+    def exit(self, p: str) -> None:
+        mm = self._mms.pop(p)
+        mm.alive = False
+        if mm.slot is not None:
+            self._ksmd.exit(mm)
+        for region in mm.regions:
+            for index in range(len(region)):
+                self._paging.unmap(region, index)
+
+    def merge_any(self, p: str) -> str:
+        if not self._profile.merge_any:
+            return "EINVAL"
+        mm = self._mms[p]
+        if not mm.merge_any:
+            mm.merge_any = True
+            self._register(mm)
+            mm.anon_vmas.merge_any()
+            for region in mm.regions:
+                region.mergeable[:] = region.mapped
+        return ""
+
+    # Memory
+
+    def map(self, p: str, r: str, pages: int, node: int | None) -> str:
+        mm = self._mms[p]
+        bad_node = node is not None and not 0 <= node < self._nodes
+        start = FIRST_PAGE + len(mm.regions) * REGION_PAGES
+        region = Region(mm, r, start, pages, None if bad_node else node)
+        mm.regions.append(region)
+        mm.anon_vmas.mmap(start, start + pages, mergeable=mm.merge_any)
+        if mm.merge_any:
+            self._register(mm)
+            region.mergeable[:] = region.mapped
+        return "EINVAL" if bad_node else ""
+
+    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> None:
+        region = self._region(p, r)
+        keys = page_key(contents)
+        for index, content, key in zip(pages.tolist(), contents.tolist(), keys, strict=True):
+            _check_mapped(region, index)
+            self._paging.write(region, index, content, key)
+
+    def read(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._region(p, r)
+        for index in range(start, start + count):
+            _check_mapped(region, index)
+            self._paging.read(region, index)
+
+    def mergeable(self, p: str, r: str, start: int, count: int) -> str:
+        def advise(region: Region, index: int) -> None:
+            if not region.mergeable[index]:
+                self._register(region.mm)
+                region.mergeable[index] = 1
+
+        self._split_and_join(p, r, start, count, mergeable=True)
+        return self._advise(p, r, start, count, advise)
+
+    def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
+        def advise(region: Region, index: int) -> None:
+            if region.mergeable[index]:
+                self._paging.break_ksm(region, index)
+                region.mergeable[index] = 0
+
+        self._split_and_join(p, r, start, count, mergeable=False)
+        return self._advise(p, r, start, count, advise)
+
+    def dontneed(self, p: str, r: str, start: int, count: int) -> str:
+        return self._advise(p, r, start, count, self._paging.unmap)
+
+    def pageout(self, p: str, r: str, start: int, count: int) -> str:
+        return self._advise(p, r, start, count, self._paging.page_out)
+
+    def unmap(self, p: str, r: str, start: int, count: int) -> str:
+        if count == 0:
+            return "EINVAL"
+        region = self._region(p, r)
+        first = region.start + start
+        region.mm.anon_vmas.munmap(first, first + count)
+        for index in range(start, start + count):
+            self._paging.unmap(region, index)
+            region.mapped[index] = region.mergeable[index] = 0
+        return ""
+
+    def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
+        if not 0 <= node < self._nodes:
+            return 0
+        region = self._region(p, r)
+        frames = (region.pte[index] for index in range(start, start + count))
+        return sum(self._move_frame(frame, node) for frame in frames)
+
+    def _move_frame(self, pte: Pte, node: int) -> bool:
+        return isinstance(pte, Frame) and (pte.node == node or self._paging.migrate(pte, node))
+
+    # ksmd
+
+    def unmerge_all(self) -> None:
+        self._ksmd.unmerge_all()
+
+    def scan(self) -> bool:
+        before = self._ksmd.full_scans
+        self._ksmd.scan(_NO_LIMIT)
+        return self._ksmd.full_scans > before
+
+    def batch(self, pages: int) -> None:
+        self._ksmd.scan(pages)
+
+    # What is seen from outside
+
+    def take_reasons(self) -> set[Reason]:
+        """Why what ksmd did since the last call hangs on the shapes of its trees; empty if it does not.
+
+        Until there is a reason, a machine without tree shapes (`MachineSpec.tree_shape`) does the same.
+        """
+        return self._ksmd.take_reasons()
+
+    def snapshot(self) -> Snapshot:
+        profile = self._profile
+        vmstat = {"cow_ksm": self._counters.cow_ksm, "ksm_swpin_copy": self._counters.ksm_swpin_copy}
+        return Snapshot(
+            sysfs=self._sysfs.counters(self._counters, self._ksmd.full_scans),
+            vmstat={name: vmstat[name] for name in profile.vmstat},
+            procs={name: self._process_stats(mm) for name, mm in self._mms.items()},
+            regions=[_view(region) for region in self._regions()],
+        )
+
+    def _process_stats(self, mm: Mm) -> dict[str, int | str]:
+        merged = mm.merging_pages + mm.zero_pages
+        stats: dict[str, int | str] = {
+            "ksm_merging_pages": mm.merging_pages,
+            "ksm_rmap_items": mm.rmap_items,
+            "ksm_zero_pages": mm.zero_pages,
+            "ksm_process_profit": merged * PAGE_SIZE - mm.rmap_items * RMAP_ITEM_SIZE,
+            "ksm_merge_any": _yes(mm.merge_any),
+            "ksm_mergeable": _yes(mm.mergeable()),
+        }
+        return {name: stats[name] for name in self._profile.process_stats}
+
+    def _regions(self) -> Iterator[Region]:
+        for mm in self._mms.values():
+            yield from mm.regions
+
+    def _region(self, p: str, r: str) -> Region:
+        return next(region for region in self._mms[p].regions if region.name == r)
+
+    def _register(self, mm: Mm) -> None:
+        if mm.slot is None:
+            self._ksmd.enter(mm)
+
+    def _split_and_join(self, p: str, r: str, start: int, count: int, *, mergeable: bool) -> None:
+        """The VMAs of a range that is to get this flag."""
+        region = self._region(p, r)
+        first, into_bare = region.start + start, self._profile.into_bare
+        region.mm.anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
+
+    def _advise(self, p: str, r: str, start: int, count: int, advise: Callable[[Region, int], None]) -> str:
+        """madvise: what is mapped gets the advice; holes make it fail all the same."""
+        region = self._region(p, r)
+        error = ""
+        for index in range(start, start + count):
+            if region.mapped[index]:
+                advise(region, index)
+            else:
+                error = "ENOMEM"
+        return error
+
+
+def _check_mapped(region: Region, index: int) -> None:
+    if not region.mapped[index]:
+        raise BadAddressError(f"page {index} of {region.mm.name} {region.name} is not mapped any more")
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _view(region: Region) -> RegionView:
+    seen = np.array([_look(pte) for pte in region.pte], dtype=np.int64).reshape(-1, 3)
+    return RegionView(region.mm.name, region.name, seen[:, 0], seen[:, 1], seen[:, 2])
+
+
+def _look(pte: Pte) -> tuple[int, int, int]:
+    """Frame number, kind and node of a page table entry."""
+    if isinstance(pte, Frame):
+        return pte.pfn, KSM if pte.ksm else ANON, pte.node
+    if pte is None:
+        return NO_FRAME, NO_FRAME, -1
+    if isinstance(pte, SwapEntry):
+        return SWAPPED, SWAPPED, -1
+    return 0, ZERO_PAGE, -1

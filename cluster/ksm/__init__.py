@@ -1,0 +1,1 @@
+"""ksmd on one node."""

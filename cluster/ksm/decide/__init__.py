@@ -1,0 +1,1 @@
+"""What becomes of the pages of one scan window."""

@@ -1,0 +1,278 @@
+"""The distributed machine as the replay driver wants it: names for processes and regions, and snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
+from cluster.machine.coordinator import Machine
+from cluster.machine.fabric import Fabric, InlineFabric
+from cluster.mm.page_table import KSM as MAPS_KSM
+from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.script.engine import (
+    ANON,
+    KSM,
+    NO_FRAME,
+    SWAPPED,
+    ZERO_PAGE,
+    BadAddressError,
+    RegionView,
+    Snapshot,
+)
+from cluster.script.sysfs import Sysfs
+from cluster.spec.content import PAGE_SIZE
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, Knobs
+from cluster.spec.profile import Profile
+from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.topology import fully_connected
+
+#: Where the first region of a process lies, and how far it is from one to the next, in pages.
+FIRST_PAGE = 0x1000000
+REGION_PAGES = 0x40000
+
+#: More than any scenario can fill.
+_FRAMES_PER_NODE = 1 << 22
+#: Knobs that the machine has; the others are only kept.
+_MACHINE_KNOBS = (
+    "merge_across_nodes",
+    "max_page_sharing",
+    "use_zero_pages",
+    "smart_scan",
+    "stable_node_chains_prune_millisecs",
+)
+
+
+def spec_for(profile: Profile, nodes: int, *, tree_shape: bool = True) -> SimulationSpec:
+    """The machine that scenarios run on, as it is before a scenario starts; a fabric is made of this."""
+    knobs = Knobs()
+    ksm = KsmSpec(kernel=profile.name, **{name: getattr(knobs, name) for name in _MACHINE_KNOBS})
+    machine = MachineSpec(nodes, _FRAMES_PER_NODE, fully_connected(nodes), tree_shape=tree_shape)
+    return SimulationSpec(machine, ksm, processes=())
+
+
+@dataclass(slots=True)
+class _Region:
+    name: str
+    start: int
+    pages: int
+    #: Whether each page is mapped.
+    mapped: NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class _Process:
+    name: str
+    mm: int
+    merge_any: bool = False
+    regions: list[_Region] = field(default_factory=list)
+
+    def region(self, name: str) -> _Region:
+        return next(region for region in self.regions if region.name == name)
+
+
+class ScriptEngine:
+    """A machine of many nodes, with or without swap.
+
+    Implements `cluster.script.engine.Engine`, where its methods are documented. Processes are spread over
+    the nodes in turn; memory that is not bound comes from node 0 all the same, where scenarios expect it.
+    """
+
+    def __init__(
+        self, profile: Profile, nodes: int = 1, *, swap: bool = False, fabric: Fabric | None = None
+    ) -> None:
+        spec = spec_for(profile, nodes)
+        fabric = fabric or InlineFabric(spec, {})
+        self._profile = profile
+        self._nodes = nodes
+        self._swap = swap
+        self._knobs = Knobs()
+        self._machine = Machine(fabric, spec.ksm)
+        self._sysfs = Sysfs(profile, self._knobs, self._machine.remove_stable)
+        self._processes: dict[str, _Process] = {}
+        self._started = 0
+
+    # sysfs
+
+    def set_knob(self, knob: str, value: str) -> str:
+        error = self._sysfs.write(knob, value, self._counters(self._machine.collect()))
+        if not error and knob in _MACHINE_KNOBS:
+            self._machine.set_knobs(**{knob: getattr(self._knobs, knob)})
+        return error
+
+    def knobs(self) -> dict[str, int | str]:
+        return self._sysfs.knobs()
+
+    # Processes
+
+    def proc(self, p: str) -> None:
+        self._processes[p] = _Process(p, self._machine.new_process(self._started % self._nodes))
+        self._started += 1
+
+    def fork(self, p: str, q: str) -> None:
+        parent = self._processes[p]
+        child = self._machine.fork(parent.mm)
+        regions = [replace(region, mapped=region.mapped.copy()) for region in parent.regions]
+        self._processes[q] = _Process(q, child, parent.merge_any, regions)
+
+    def exit(self, p: str) -> None:
+        self._machine.exit(self._processes.pop(p).mm)
+
+    def merge_any(self, p: str) -> str:
+        if not self._profile.merge_any:
+            return "EINVAL"
+        process = self._processes[p]
+        if not process.merge_any:
+            process.merge_any = True
+            self._machine.merge_any(process.mm)
+        return ""
+
+    # Memory
+
+    def map(self, p: str, r: str, pages: int, node: int | None) -> str:
+        process = self._processes[p]
+        bad_node = node is not None and not 0 <= node < self._nodes
+        start = FIRST_PAGE + len(process.regions) * REGION_PAGES
+        process.regions.append(_Region(r, start, pages, np.ones(pages, np.bool_)))
+        policy = PolicySpec(Policy.PREFERRED, (0,))
+        if node is not None and not bad_node:
+            policy = PolicySpec(Policy.BIND, (node,))
+        self._machine.map(process.mm, start, pages, policy)
+        if process.merge_any:
+            self._machine.register(process.mm)
+        return "EINVAL" if bad_node else ""
+
+    def fill(self, p: str, r: str, pages: I64, contents: U64) -> None:
+        region = self._checked(p, r, pages)
+        self._machine.write(self._processes[p].mm, region.start + pages, contents)
+
+    def read(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._checked(p, r, np.arange(start, start + count))
+        self._machine.read(self._processes[p].mm, region.start + start, count)
+
+    def mergeable(self, p: str, r: str, start: int, count: int) -> str:
+        mm, first, error = self._range(p, r, start, count)
+        if self._any_mapped(p, r, start, count):
+            self._machine.madvise(mm, first, count, mergeable=True)
+        return error
+
+    def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
+        mm, first, error = self._range(p, r, start, count)
+        self._machine.madvise(mm, first, count, mergeable=False)
+        return error
+
+    def dontneed(self, p: str, r: str, start: int, count: int) -> str:
+        mm, first, error = self._range(p, r, start, count)
+        self._machine.dontneed(mm, first, count)
+        return error
+
+    def pageout(self, p: str, r: str, start: int, count: int) -> str:
+        mm, first, error = self._range(p, r, start, count)
+        if self._swap:
+            self._machine.pageout(mm, first, count)
+        return error
+
+    def unmap(self, p: str, r: str, start: int, count: int) -> str:
+        if count == 0:
+            return "EINVAL"
+        mm, first, _ = self._range(p, r, start, count)
+        self._machine.unmap(mm, first, count)
+        self._processes[p].region(r).mapped[start : start + count] = False
+        return ""
+
+    def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
+        if not 0 <= node < self._nodes:
+            return 0
+        mm, first, _ = self._range(p, r, start, count)
+        return self._machine.move(mm, first, count, node)
+
+    def _range(self, p: str, r: str, start: int, count: int) -> tuple[int, int, str]:
+        """The process, the first page, and the error of an madvise() there: holes make it fail in the end."""
+        process = self._processes[p]
+        region = process.region(r)
+        whole = region.mapped[start : start + count].all()
+        return process.mm, region.start + start, "" if whole else "ENOMEM"
+
+    def _any_mapped(self, p: str, r: str, start: int, count: int) -> bool:
+        return bool(self._processes[p].region(r).mapped[start : start + count].any())
+
+    def _checked(self, p: str, r: str, pages: I64) -> _Region:
+        region = self._processes[p].region(r)
+        bad = pages[~region.mapped[pages]]
+        if len(bad):
+            raise BadAddressError(f"page {int(bad[0])} of {p} {r} is not mapped any more")
+        return region
+
+    # ksmd
+
+    def unmerge_all(self) -> None:
+        self._machine.unmerge_all()
+
+    def scan(self) -> bool:
+        return self._machine.scan()
+
+    def batch(self, pages: int) -> None:
+        self._machine.scan(pages)
+
+    # What is seen from outside
+
+    def snapshot(self) -> Snapshot:
+        columns = self._machine.collect()
+        dumps = self._machine.dump()
+        about = {mm: stats for dump in dumps for mm, stats in dump["processes"].items()}
+        vmstat = {
+            "cow_ksm": int(columns["cow_ksm"].sum()),
+            "ksm_swpin_copy": int(columns["ksm_swpin_copy"].sum()),
+        }
+        return Snapshot(
+            sysfs=self._sysfs.counters(self._counters(columns), self._machine.full_scans),
+            vmstat={name: vmstat[name] for name in self._profile.vmstat},
+            procs={p: self._process_stats(about[process.mm]) for p, process in self._processes.items()},
+            regions=list(self._views(dumps)),
+        )
+
+    def _counters(self, columns: dict[str, I64]) -> Counters:
+        names = (name for name in Counters.__slots__)
+        return Counters(**{name: int(columns[name].sum()) for name in names})
+
+    def _process_stats(self, about: dict[str, Any]) -> dict[str, int | str]:
+        stats = dict(about)
+        merged = stats["ksm_merging_pages"] + stats["ksm_zero_pages"]
+        stats["ksm_process_profit"] = merged * PAGE_SIZE - stats["ksm_rmap_items"] * RMAP_ITEM_SIZE
+        for flag in ("ksm_merge_any", "ksm_mergeable"):
+            stats[flag] = "yes" if stats[flag] else "no"
+        return {name: stats[name] for name in self._profile.process_stats}
+
+    def _views(self, dumps: list[dict[str, Any]]) -> Iterator[RegionView]:
+        keys, ptes, states = (
+            np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state")
+        )
+        order = np.argsort(keys)
+        keys, ptes, states = keys[order], ptes[order], states[order]
+        for process in self._processes.values():
+            for region in process.regions:
+                first = (process.mm << VPN_BITS) | region.start
+                low, high = np.searchsorted(keys, (first, first + region.pages))
+                pte = np.full(region.pages, PTE_NONE)
+                ksm = np.zeros(region.pages, np.bool_)
+                pte[keys[low:high] - first] = ptes[low:high]
+                ksm[keys[low:high] - first] = (states[low:high] & MAPS_KSM) != 0
+                yield _view(process.name, region.name, pte, ksm)
+
+
+def _view(p: str, r: str, pte: I64, ksm: NDArray[np.bool_]) -> RegionView:
+    present = pte >= 0
+    frame = np.where(present, private_word(np.maximum(pte, 0)), pte)
+    kind = np.where(ksm, KSM, ANON)
+    for value, number, what in (
+        (pte == PTE_NONE, NO_FRAME, NO_FRAME),
+        (pte == PTE_ZERO, 0, ZERO_PAGE),
+        (pte <= PTE_SWAP, SWAPPED, SWAPPED),
+    ):
+        frame[value] = number
+        kind[value] = what
+    return RegionView(p, r, frame + present, kind, np.where(present, node_of_frame(np.maximum(pte, 0)), -1))

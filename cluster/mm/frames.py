@@ -1,0 +1,156 @@
+"""Physical frames of one NUMA node (struct page, mm/page_alloc.c).
+
+The `mapping` word says in its two low bits what a frame is, as in the kernel (include/linux/page-flags.h);
+the other bits are the number of the mm of an anonymous frame. A KSM frame's stable node goes by its content.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.columns import distinct_below, rows_where
+from cluster.arrays.words import I64, U8, U32, U64, Array, Bool, pfn_of
+from cluster.spec.content import page_bytes
+from cluster.spec.scenario import PAGE_SIZE
+
+PAGE_MAPPING_ANON = 0x1
+PAGE_MAPPING_MOVABLE = 0x2
+PAGE_MAPPING_KSM = PAGE_MAPPING_ANON | PAGE_MAPPING_MOVABLE
+PAGE_MAPPING_FLAGS = 0x3
+
+
+class Frames:
+    """Structure of arrays, one element a frame; arrays are touched only as far as frames were used.
+
+    mapping uint32; mapcount int32; pins uint16: references that are no mappings; content uint64: digest; data
+    uint8[n, 4096] or None. A frame with neither mappings nor pins is free.
+    """
+
+    def __init__(self, count: int, *, with_bytes: bool) -> None:
+        self.count = count
+        self.mapping = np.zeros(count, np.uint32)
+        self.mapcount = np.zeros(count, np.int32)
+        self.pins = np.zeros(count, np.uint16)
+        self.content = np.zeros(count, np.uint64)
+        self.data: U8 | None = np.zeros((count, PAGE_SIZE), np.uint8) if with_bytes else None
+        self._fresh = 0
+        self._recycled: list[U32] = []
+        self._recycled_count = 0
+        #: How many KSM frames there are; None until somebody asks again.
+        self._ksm_frames: int | None = None
+
+    @property
+    def free_count(self) -> int:
+        return self.count - self._fresh + self._recycled_count
+
+    @property
+    def used(self) -> int:
+        return self.count - self.free_count
+
+    @property
+    def ksm_frames(self) -> int:
+        """KSM frames that somebody refers to."""
+        if self._ksm_frames is None:
+            self._ksm_frames = int(np.count_nonzero(self.is_ksm(slice(None))))
+        return self._ksm_frames
+
+    def in_use(self) -> I64:
+        """The pfns of frames that somebody refers to."""
+        return np.flatnonzero(self.referenced(slice(self._fresh)))
+
+    def referenced(self, pfns: I64 | slice) -> Bool:
+        """Which frames somebody refers to."""
+        referenced: Bool = (self.mapcount[pfns] != 0) | (self.pins[pfns] != 0)
+        return referenced
+
+    def alloc(self, wanted: int) -> I64:
+        """At most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
+        taken: list[I64] = []
+        while wanted and self._recycled:
+            last = self._recycled.pop()
+            if len(last) > wanted:
+                self._recycled.append(last[:-wanted])
+                last = last[-wanted:]
+            taken.append(last.astype(np.int64))
+            wanted -= len(last)
+            self._recycled_count -= len(last)
+        fresh = min(wanted, self.count - self._fresh)
+        taken.append(np.arange(self._fresh, self._fresh + fresh))
+        self._fresh += fresh
+        return np.concatenate(taken)
+
+    def map_anon(self, pfns: I64, mm: Array | int) -> None:
+        """Fresh frames get their first mapping, by the process `mm`."""
+        self.mapping[pfns] = np.asarray(mm) << 2 | PAGE_MAPPING_ANON
+        self.mapcount[pfns] = 1
+
+    def write(self, pfns: I64, ids: U64, digests: U64) -> None:
+        """Puts the contents with these ids, whose digests are known, into private frames."""
+        self.content[pfns] = digests
+        if self.data is not None:
+            self.data[pfns] = page_bytes(ids)
+
+    def fill(self, pfns: I64, digests: U64, pages: U8 | None) -> None:
+        """Puts what was read elsewhere into private frames."""
+        self.content[pfns] = digests
+        if self.data is not None and pages is not None:
+            self.data[pfns] = pages
+
+    def read(self, pfns: I64) -> tuple[Array, ...]:
+        """Digests and, with bytes, the pages: the columns that `fill` takes."""
+        if self.data is None:
+            return (self.content[pfns],)
+        return self.content[pfns], self.data[pfns]
+
+    def get(self, pfns: I64, count: I64) -> None:
+        """So many mappings more for each entry (entries may repeat)."""
+        # ufunc.at is quick only if both sides are of one type.
+        np.add.at(self.mapcount, pfns, count.astype(np.int32))
+
+    def pin(self, pfns: I64) -> None:
+        """A reference that is no mapping, for each entry (entries may repeat)."""
+        np.add.at(self.pins, pfns, np.uint16(1))
+
+    def put(self, pfns: I64) -> I64:
+        """One mapping less for each entry (entries may repeat); frees frames without any.
+
+        Returns the pfns of the KSM frames among the freed ones; their content can still be read.
+        """
+        np.subtract.at(self.mapcount, pfns, np.int32(1))
+        return self._free_unreferenced(pfns)
+
+    def unpin(self, pfns: I64) -> I64:
+        """One such reference less for each entry; else as `put`."""
+        np.subtract.at(self.pins, pfns, np.uint16(1))
+        return self._free_unreferenced(pfns)
+
+    def _free_unreferenced(self, pfns: I64) -> I64:
+        freed: I64 = pfns[rows_where(~self.referenced(pfns))]
+        if len(freed) == 0:
+            return freed
+        freed = distinct_below(self.count, freed)
+        stale: I64 = freed[self.is_ksm(freed)]
+        self._free(freed)
+        return stale
+
+    def _free(self, pfns: I64) -> None:
+        self.mapping[pfns] = 0
+        self._ksm_frames = None
+        self._recycled.append(pfns.astype(np.uint32))
+        self._recycled_count += len(pfns)
+
+    def is_ksm(self, pfns: I64 | slice) -> Bool:
+        """PageKsm()."""
+        ksm: Bool = (self.mapping[pfns] & np.uint32(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
+        return ksm
+
+    def move_out(self, pfns: I64) -> None:
+        """These frames have been migrated away with all their references."""
+        self.pins[pfns] = 0
+        self.mapcount[pfns] = 0
+        self._free(pfns)
+
+    def make_ksm(self, frames: I64) -> None:
+        """set_page_stable_node() for the frames with these names."""
+        self.mapping[pfn_of(frames)] = PAGE_MAPPING_KSM
+        self._ksm_frames = None

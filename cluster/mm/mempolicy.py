@@ -1,0 +1,160 @@
+"""Where the frames of one node's processes come from (mm/mempolicy.c, mm/page_alloc.c), and what they
+hold when they come."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.words import (
+    I64,
+    U8,
+    U64,
+    VPN_MASK,
+    frame_word,
+    mm_of_key,
+    node_of_frame,
+    node_of_key,
+    pfn_of,
+)
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_table import PRESENT, PTE_SWAP, SHARED, WAITING
+from cluster.spec.errors import OutOfMemoryError
+from cluster.spec.scenario import Policy, PolicySpec
+from cluster.wire.messages import Kind
+
+#: In place of a frame or swap entry to copy: the page gets new content.
+NEW_CONTENT = -1
+
+
+class Placement:
+    """Gives pages new frames.
+
+    `sources` says what a frame is to hold: NEW_CONTENT for the content with the id in `ids`, a frame word for
+    a copy of that frame, which loses a mapping then, or a swap entry.
+    """
+
+    def __init__(self, node: NodeState) -> None:
+        self._n = node
+
+    def write(self, slots: I64, ids: U64) -> None:
+        """New frames with the contents that have these ids."""
+        self._place(slots, ids, np.full(len(slots), NEW_CONTENT), np.zeros(len(slots), np.uint8))
+
+    def copy(self, slots: I64, sources: I64) -> None:
+        """New frames with what is in other frames or in swap."""
+        self._place(slots, np.zeros(len(slots), np.uint64), sources, np.zeros(len(slots), np.uint8))
+
+    def _place(self, slots: I64, ids: U64, sources: I64, attempt: U8) -> None:
+        """Finds frames for pages, here at once and elsewhere by message."""
+        while len(slots):
+            n = self._n
+            index = n.spaces.index
+            vma_of = index.vma_of(slots)
+            keys = index.keys(slots, vma_of)
+            targets = self._targets(vma_of, keys, attempt)
+            here = targets == n.id
+            if not here.all():
+                away, about = ~here, (slots, keys, ids, attempt, sources)
+                n.out.send(Kind.ALLOC, targets[away], *(column[away] for column in about))
+            frames = self._fill(keys[here], ids[here], sources[here])
+            got = len(frames)
+            self._install(slots[here][:got], frames, sources[here][:got])
+            slots, ids, sources = slots[here][got:], ids[here][got:], sources[here][got:]
+            attempt = attempt[here][got:] + np.uint8(1)
+
+    def _fill(self, keys: I64, ids: U64, sources: I64) -> I64:
+        """Frames of this node for as many of the pages as there are frames; new content is written."""
+        n = self._n
+        pfns = n.frames.alloc(len(keys))
+        n.frames.map_anon(pfns, mm_of_key(keys[: len(pfns)]))
+        new = sources[: len(pfns)] == NEW_CONTENT
+        ids = ids[: len(pfns)][new]
+        n.frames.write(pfns[new], ids, n.contents.digests(ids))
+        return frame_word(n.id, pfns)
+
+    def on_alloc(self, slots: I64, keys: I64, ids: U64, attempt: U8, sources: I64) -> None:
+        frames = np.full(len(keys), -1)
+        filled = self._fill(keys, ids, sources)
+        frames[: len(filled)] = filled
+        self._n.out.send(Kind.ALLOC_REPLY, node_of_key(keys), slots, frames, ids, attempt, sources)
+
+    def on_alloc_reply(self, slots: I64, frames: I64, ids: U64, attempt: U8, sources: I64) -> None:
+        got = frames >= 0
+        self._install(slots[got], frames[got], sources[got])
+        self._place(slots[~got], ids[~got], sources[~got], attempt[~got] + np.uint8(1))
+
+    def _install(self, slots: I64, frames: I64, sources: I64) -> None:
+        n, table = self._n, self._n.table
+        table.pte[slots] = frames
+        table.state[slots] |= PRESENT
+        self.tell_frames(slots)
+        if (sources == NEW_CONTENT).all():
+            return
+        copies = sources >= 0
+        n.out.send(Kind.COPY, node_of_frame(sources[copies]), sources[copies], frames[copies])
+        swapped = sources <= PTE_SWAP
+        self._swapped_in(slots[swapped], frames[swapped], sources[swapped])
+
+    def tell_frames(self, slots: I64) -> None:
+        """The unstable tree's home is to know the frames that its waiting pages have now."""
+        n, table = self._n, self._n.table
+        waiting = slots[(table.state[slots] & WAITING) != 0]
+        index = n.spaces.index
+        waiting = waiting[index.mergeable[index.vma_of(waiting)]]
+        if len(waiting):
+            keys, digests, homes = n.waiting(waiting)
+            n.out.send(Kind.WAIT_FRAME, homes, digests, keys, table.pte[waiting])
+
+    def _swapped_in(self, slots: I64, frames: I64, entries: I64) -> None:
+        """Frames get what was in swap; those that others will want stay in the swap cache."""
+        n = self._n
+        if len(slots) == 0:
+            return
+        n.out.send(Kind.FILL, node_of_frame(frames), frames, *n.swap.read(entries))
+        shared = n.swap.shared(entries) & (n.swap.frame_of(entries) < 0)
+        n.swap.cache(entries[shared], frames[shared])
+        n.out.send(Kind.PIN, node_of_frame(frames[shared]), frames[shared])
+        n.table.state[slots[shared]] |= SHARED
+        n.swap.put(entries)
+
+    def _targets(self, vma_of: I64, keys: I64, attempt: U8) -> I64:
+        """The node to ask for each page's frame in this attempt."""
+        targets = np.empty(len(keys), np.int64)
+        index = self._n.spaces.index
+        vmas = [(index.vmas[index.by_slot[rank]], rank) for rank in np.unique(vma_of)]
+        # By address, as they fault: one VMA may take the anon_vma of another.
+        for vma, rank in sorted(vmas, key=lambda pair: pair[0].start):
+            of_vma = vma_of == rank
+            self._n.spaces.mms[vma.mm].anon_vmas.prepare(vma.start)
+            targets[of_vma] = self._targets_of(vma.policy, keys[of_vma] & VPN_MASK, attempt[of_vma])
+        return targets
+
+    def _targets_of(self, policy: PolicySpec, vpns: I64, attempt: U8) -> I64:
+        n = self._n
+        if policy.policy is Policy.INTERLEAVE:
+            first = np.array(policy.nodes)[vpns % len(policy.nodes)]
+            order = n.zonelists
+        else:
+            start = policy.nodes[0] if policy.policy is Policy.PREFERRED else n.id
+            zonelist = n.zonelists[start]
+            if policy.policy is Policy.BIND:
+                zonelist = zonelist[np.isin(zonelist, policy.nodes)]
+            first, order = np.zeros(len(vpns), np.int64), zonelist[None, :]
+        if int(attempt.max(initial=0)) >= order.shape[1]:
+            allowed = "the nodes it is bound to" if policy.policy is Policy.BIND else "any node"
+            raise OutOfMemoryError(
+                f"out of memory: a process of node {n.id} finds no free frame on {allowed}; "
+                "raise machine.memory_per_node or map less"
+            )
+        targets: I64 = order[first, attempt]
+        return targets
+
+    # Frames of this node.
+
+    def on_copy(self, sources: I64, frames: I64) -> None:
+        n = self._n
+        n.out.send(Kind.FILL, node_of_frame(frames), frames, *n.frames.read(pfn_of(sources)))
+        n.out.send(Kind.PUT, n.id, sources)
+
+    def on_fill(self, frames: I64, digests: U64, pages: U8 | None = None) -> None:
+        self._n.frames.fill(pfn_of(frames), digests, pages)

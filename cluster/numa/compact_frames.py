@@ -1,0 +1,58 @@
+"""Compaction of the memory that processes of a simulated machine are in (mm/compaction.c, mm/migrate.c).
+
+Compactors move frames within a node while no message is under way. They begin with what all nodes say of
+their references to its frames; in the end names follow the frames: page table entries, swap caches, stable
+nodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.columns import rows_with
+from cluster.arrays.words import I64, node_of_frame, pfn_of
+from cluster.compaction.movable.movable_frames import MovableFrames
+from cluster.compaction.scenario.fill import filled
+from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_table import KSM
+from cluster.mm.rmap import found
+from cluster.numa.migrate_frames import Migration
+from cluster.spec.compaction import CompactionSpec
+from cluster.wire.messages import Kind
+
+
+class NodeCompaction:
+    """A node's compactors, and what they need to know of the rest of the machine."""
+
+    def __init__(self, node: NodeState, spec: CompactionSpec, migration: Migration) -> None:
+        assert isinstance(node.frames, MovableFrames)
+        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
+        self._n = node
+        self.frames = node.frames
+        self._migration = migration
+        #: The memory as it was before the compaction under way.
+        self._twin: NodeMemory
+
+    def begin(self) -> None:
+        """Tells the nodes of frames how they are held here, where that is not by mappings that are found."""
+        n, table = self._n, self._n.table
+        self.frames.begin()
+        self.memory.begin()
+        self._twin = self.memory.twin()
+        slots = rows_with(table.state[: table.size], KSM)
+        unfound, count = np.unique(table.pte[slots[~found(n, slots)]], return_counts=True)
+        n.out.send(Kind.HELD, node_of_frame(unfound), unfound, count, np.zeros_like(count))
+        cached, count = np.unique(n.swap.cached[n.swap.cached >= 0], return_counts=True)
+        n.out.send(Kind.HELD, node_of_frame(cached), cached, np.zeros_like(count), count)
+
+    def on_held(self, frames: I64, unfound: I64, cached: I64) -> None:
+        pfns = pfn_of(frames)
+        np.add.at(self.frames.unfound, pfns, unfound)
+        np.add.at(self.frames.cached, pfns, cached)
+
+    def end(self, number: int) -> NodeReport:
+        """Everybody learns the new names of frames that have moved."""
+        self._n.migration = number
+        self._migration.announce(*self.frames.moved(self._n.id))
+        return self.memory.report(self._twin)

@@ -1,0 +1,1 @@
+"""Replay scripts and records."""

@@ -1,0 +1,141 @@
+"""The operations of a scenario script, as `cluster.script.parser` parses them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.spec.content import Pattern
+
+#: what can be done to a range of pages, but for fill and move
+RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation: its line, counted from 1, and its text without comment."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Require(Op):
+    """The rest of the scenario needs so many nodes, or swap, or a knob."""
+
+    what: Literal["nodes", "swap", "knob"]
+    nodes: int = 0
+    knob: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetKnob(Op):
+    """Write a file of /sys/kernel/mm/ksm."""
+
+    knob: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Op):
+    """Whether per-CPU LRU batches are flushed before each step; the simulated machine has none."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proc(Op):
+    """Start a process."""
+
+    p: str
+
+
+@dataclass(frozen=True, slots=True)
+class Map(Op):
+    """Map a region."""
+
+    p: str
+    r: str
+    pages: int
+    node: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(Op):
+    """Write pages of a region."""
+
+    p: str
+    r: str
+    start: int
+    count: int
+    pattern: Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class OnRange(Op):
+    """Something else done to a range of pages."""
+
+    action: RangeAction
+    p: str
+    r: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move(Op):
+    """Migrate pages to a node."""
+
+    p: str
+    r: str
+    start: int
+    count: int
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Op):
+    """Fork p into q."""
+
+    p: str
+    q: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit(Op):
+    """End a process."""
+
+    p: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeAny(Op):
+    """Make all memory of a process mergeable, now and later."""
+
+    p: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnmergeAll(Op):
+    """run=2, then 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Op):
+    """Run to the end of the pass, then record; so many times."""
+
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Op):
+    """One wake-up of ksmd with so many pages, then record."""
+
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Op):
+    """Record now."""
+
+    label: str

@@ -1,0 +1,278 @@
+"""Scenario scripts: what processes do, when ksmd runs, and when to look; parsed into typed operations.
+
+One operation a line, `#` starts a comment. Names are words; numbers are decimal or start with 0x. Parsing
+also follows the names of processes and regions through the script, so an operation that parsed can be run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, cast, get_args
+
+from cluster.script.operations import (
+    Batch,
+    Drain,
+    Exit,
+    Fill,
+    Fork,
+    Map,
+    MergeAny,
+    Move,
+    OnRange,
+    Op,
+    Proc,
+    RangeAction,
+    Record,
+    Require,
+    Scan,
+    SetKnob,
+    UnmergeAll,
+)
+from cluster.spec.content import Kind, Pattern
+
+MAX_PAGES = 1 << 18  #: pages a region may have
+MAX_SCANS = 100_000  #: passes one `scan` may ask for
+MAX_NODES = 1024  #: NUMA nodes a machine may have
+_UINT_MAX = (1 << 32) - 1
+_ULONG_MAX = (1 << 64) - 1
+
+
+class ScenarioError(Exception):
+    """A mistake in a script. `line` and `column` count from 1; str() gives `LINE:COLUMN: message`."""
+
+    def __init__(self, message: str, line: int, column: int = 1) -> None:
+        super().__init__(message, line, column)
+        self.message = message
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A parsed script."""
+
+    text: str
+    ops: tuple[Op, ...]
+
+    def nodes(self) -> int:
+        """How many nodes the script requires; 1 if it does not say."""
+        return max([1, *(op.nodes for op in self.ops if isinstance(op, Require))])
+
+    def swap(self) -> bool:
+        """Whether the script requires swap."""
+        return any(isinstance(op, Require) and op.what == "swap" for op in self.ops)
+
+
+def parse(text: str) -> Scenario:
+    """Parse a script; raises ScenarioError at its first mistake."""
+    parser = _Parser()
+    lines = (_Words(line, number) for number, line in enumerate(text.split("\n"), start=1))
+    return Scenario(text, tuple(parser.parse(words) for words in lines if words.left()))
+
+
+class _Words:
+    """The words of one line, taken from left to right."""
+
+    def __init__(self, line: str, number: int) -> None:
+        self.code = line.split("#", 1)[0].rstrip()
+        self.line = number
+        self._words = [(match[0], match.start() + 1) for match in re.finditer(r"\S+", self.code)]
+        self._next = 0
+
+    def left(self) -> int:
+        """How many words are left."""
+        return len(self._words) - self._next
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise at the word taken last."""
+        raise ScenarioError(message, self.line, self._words[self._next - 1][1])
+
+    def word(self, what: str) -> str:
+        """The next word, which is to be `what`."""
+        if not self.left():
+            raise ScenarioError(f"the line ends too early; add {what}", self.line, len(self.code) + 1)
+        self._next += 1
+        return self._words[self._next - 1][0]
+
+    def choice(self, what: str, choices: tuple[str, ...]) -> str:
+        """The next word, one of a few."""
+        word = self.word(what)
+        if word not in choices:
+            self.fail(f"{_shown(word)} is no {what}; write one of {', '.join(choices)}")
+        return word
+
+    def number(self, what: str, low: int = 0, high: int = _ULONG_MAX) -> int:
+        """The next word, a number within bounds."""
+        word = self.word(what)
+        if re.fullmatch(r"0[xX][0-9a-fA-F]{1,40}", word):
+            value = int(word, 16)
+        elif re.fullmatch(r"0|[1-9][0-9]{0,40}", word):
+            value = int(word)
+        else:
+            self.fail(f"{_shown(word)} is no number; write {what} in decimal, or in hex with 0x")
+        if not low <= value <= high:
+            self.fail(f"{what} cannot be {_shown(word)}; write {low} to {high}")
+        return value
+
+    def end(self) -> None:
+        """Make sure that nothing is left."""
+        if self.left():
+            self.fail(f"nothing may follow here; remove {_shown(self.word('nothing'))}")
+
+
+class _Parser:
+    """Parses line after line; knows the processes alive at each, and the sizes of their regions."""
+
+    def __init__(self) -> None:
+        self._regions: dict[str, dict[str, int]] = {}
+
+    def parse(self, words: _Words) -> Op:
+        """The operation of one line that is not empty."""
+        name = words.choice("operation", tuple(_METHODS))
+        op = _METHODS[name](self, words)
+        words.end()
+        return op
+
+    def require(self, words: _Words) -> Op:
+        match words.choice("requirement", ("nodes", "swap", "knob")):
+            case "nodes":
+                nodes = words.number("the number of nodes", 1, MAX_NODES)
+                return Require(words.line, words.code, "nodes", nodes=nodes)
+            case "swap":
+                return Require(words.line, words.code, "swap")
+            case _:
+                return Require(words.line, words.code, "knob", knob=words.word("a knob"))
+
+    def set_knob(self, words: _Words) -> Op:
+        knob = words.word("a knob")
+        if knob == "run":
+            words.fail("ksmd is run by scan and batch; leave out set run, or write unmerge_all for run=2")
+        return SetKnob(words.line, words.code, knob, words.word("a value"))
+
+    def drain(self, words: _Words) -> Op:
+        return Drain(words.line, words.code, words.choice("switch", ("on", "off")) == "on")
+
+    def proc(self, words: _Words) -> Op:
+        return Proc(words.line, words.code, self._new_process(words, {}))
+
+    def map(self, words: _Words) -> Op:
+        p = self._process(words)
+        r = words.word("a name for the region")
+        if r in self._regions[p]:
+            words.fail(f"process {_shown(p)} has a region {_shown(r)} already; choose another name")
+        pages = words.number("the number of pages", 1, MAX_PAGES)
+        self._regions[p][r] = pages
+        node = None
+        if words.left():
+            words.choice("option of map", ("node",))
+            node = words.number("the node", 0, MAX_NODES - 1)
+        return Map(words.line, words.code, p, r, pages, node)
+
+    def fill(self, words: _Words) -> Op:
+        p, r, start, count = self._range(words, optional=False)
+        return Fill(words.line, words.code, p, r, start, count, _pattern(words))
+
+    def on_range(self, words: _Words) -> Op:
+        action = cast(RangeAction, words.code.split()[0])
+        return OnRange(words.line, words.code, action, *self._range(words, optional=True))
+
+    def move(self, words: _Words) -> Op:
+        p, r, start, count = self._range(words, optional=False)
+        return Move(words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_NODES - 1))
+
+    def fork(self, words: _Words) -> Op:
+        p = self._process(words)
+        return Fork(words.line, words.code, p, self._new_process(words, self._regions[p]))
+
+    def exit(self, words: _Words) -> Op:
+        p = self._process(words)
+        del self._regions[p]
+        return Exit(words.line, words.code, p)
+
+    def merge_any(self, words: _Words) -> Op:
+        return MergeAny(words.line, words.code, self._process(words))
+
+    def unmerge_all(self, words: _Words) -> Op:
+        return UnmergeAll(words.line, words.code)
+
+    def scan(self, words: _Words) -> Op:
+        times = words.number("the number of passes", 0, MAX_SCANS) if words.left() else 1
+        return Scan(words.line, words.code, times)
+
+    def batch(self, words: _Words) -> Op:
+        return Batch(words.line, words.code, words.number("the number of pages", 0, _UINT_MAX))
+
+    def record(self, words: _Words) -> Op:
+        return Record(words.line, words.code, words.word("a label"))
+
+    def _process(self, words: _Words) -> str:
+        p = words.word("a process")
+        if p not in self._regions:
+            words.fail(f"there is no process {_shown(p)} here; start it with proc or fork")
+        return p
+
+    def _new_process(self, words: _Words, regions: dict[str, int]) -> str:
+        p = words.word("a name for the new process")
+        if p in self._regions:
+            words.fail(f"process {_shown(p)} exists already; choose another name")
+        self._regions[p] = dict(regions)
+        return p
+
+    def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:
+        """A process, its region, the first page, and how many: by default all, or all from there."""
+        p = self._process(words)
+        r = words.word("a region")
+        if r not in self._regions[p]:
+            words.fail(f"process {_shown(p)} has no region {_shown(r)} here; map it first")
+        pages = self._regions[p][r]
+        start = words.number("the first page", 0, pages) if words.left() or not optional else 0
+        left = pages - start
+        count = words.number("the number of pages", 0, left) if words.left() or not optional else left
+        return p, r, start, count
+
+
+def _pattern(words: _Words) -> Pattern:
+    kind = cast(Kind, words.choice("pattern", get_args(Kind)))
+    a, b = 0, 1
+    if kind != "zero":
+        a = words.number("the seed" if kind in ("rand", "rand0") else "the first content")
+    if kind in ("mod", "rand", "rand0"):
+        b = words.number("the number of contents", 1)
+    step, seed, one_in = 1, 0, 1
+    while words.left():
+        if words.choice("option of fill", ("if", "step")) == "step":
+            step = words.number("the step")
+        else:
+            seed = words.number("the seed")
+            one_in = words.number("N of one page in N")
+    return Pattern(kind, a, b, step, seed, one_in)
+
+
+def _shown(word: str) -> str:
+    """A word from the script, fit for a one-line message."""
+    cut = word if len(word) <= 40 else word[:40] + "..."
+    return cut if re.fullmatch(r"[!-~]+", cut) else ascii(cut)
+
+
+_METHODS: dict[str, Callable[[_Parser, _Words], Op]] = {
+    "require": _Parser.require,
+    "set": _Parser.set_knob,
+    "drain": _Parser.drain,
+    "proc": _Parser.proc,
+    "map": _Parser.map,
+    "fill": _Parser.fill,
+    **dict.fromkeys(get_args(RangeAction), _Parser.on_range),
+    "move": _Parser.move,
+    "fork": _Parser.fork,
+    "exit": _Parser.exit,
+    "merge_any": _Parser.merge_any,
+    "unmerge_all": _Parser.unmerge_all,
+    "scan": _Parser.scan,
+    "batch": _Parser.batch,
+    "record": _Parser.record,
+}

@@ -1,0 +1,1 @@
+"""Frozen inputs: what to simulate."""

@@ -1,0 +1,34 @@
+"""A simulation, and what each of its passes took by some clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.engine import run_passes
+from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
+from cluster.spec.scenario import SimulationSpec
+from ksmcluster.bench.tools.calibration import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Clocked:
+    """`start`: seconds until the first pass began, and then those of each pass."""
+
+    results: list[PassResult]
+    start: float
+    seconds: list[float]
+
+
+def clocked(
+    spec: SimulationSpec, clock: Clock, *, engine: str = "inline", nodes_per_actor: int = 1
+) -> Clocked:
+    """Run it once. Raises SimulationError if it cannot be run."""
+    marks = [clock()]
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PassStarted | PassDone):
+            marks.append(clock())
+
+    results = list(run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor, on_event=on_event))
+    seconds = [done - begun for begun, done in zip(marks[1::2], marks[2::2], strict=True)]
+    return Clocked(results, marks[1] - marks[0], seconds)

@@ -1,0 +1,82 @@
+"""What memory a simulation takes: run as a program, so that nothing else is in its processes.
+
+Arguments: nodes, pages of each, the engine, nodes that share an actor. Prints a JSON object; sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from actors.engine import run_passes
+from ksmcluster.bench.tools.shapes import spread_out
+
+#: The first pass, the one that merges, and two in which nothing changes.
+PASSES = 4
+_PROC = Path("/proc")
+
+
+@dataclass(slots=True)
+class Footprint:
+    """Sums over the processes: of the most that each of them ever held, and of what they hold at the end."""
+
+    pages: int
+    peak: int = 0
+    steady: int = 0
+    #: Until the first pass began, and of all passes.
+    start_seconds: float = 0.0
+    pass_seconds: float = 0.0
+
+
+def footprint(nodes: int, pages_per_node: int, engine: str, nodes_per_actor: int) -> Footprint:
+    """Simulate, and look at the processes when the last pass is done."""
+    found = Footprint(nodes * pages_per_node)
+    start = time.perf_counter()
+    spec = spread_out(nodes, pages_per_node, PASSES)
+    for result in run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor):
+        found.pass_seconds += result.wall_seconds
+        if result.number == PASSES:  # all that the nodes hold is still there
+            found.start_seconds = time.perf_counter() - start - found.pass_seconds
+            found.peak, found.steady = resident()
+    return found
+
+
+def resident() -> tuple[int, int]:
+    """Resident memory of this process and all that descend from it: the sum of their peaks, and now."""
+    sizes = [_sizes(pid) for pid in family(os.getpid())]
+    return sum(peak for peak, _ in sizes), sum(now for _, now in sizes)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it, as far as they are still there."""
+    children: dict[int, list[int]] = {}
+    for stat in _PROC.glob("[0-9]*/stat"):
+        if text := _read(stat):
+            children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found
+
+
+def _sizes(pid: int) -> tuple[int, int]:
+    lines = dict(line.split(":", 1) for line in _read(_PROC / str(pid) / "status").splitlines())
+    if "VmHWM" not in lines:
+        return 0, 0  # it has ended
+    return int(lines["VmHWM"].split()[0]) << 10, int(lines["VmRSS"].split()[0]) << 10
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+if __name__ == "__main__":
+    nodes, pages_per_node, engine, nodes_per_actor = sys.argv[1:]
+    print(json.dumps(asdict(footprint(int(nodes), int(pages_per_node), engine, int(nodes_per_actor)))))

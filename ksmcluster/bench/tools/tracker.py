@@ -1,0 +1,97 @@
+"""Measures as a file that trackers of benchmarks read, and a baseline held against them.
+
+The format is that of github-action-benchmark's tool `customBiggerIsBetter`: an array of objects with `name`,
+`unit`, `value` and, as texts, `range` and `extra`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksmcluster.bench.tools.measure import Measure, spread
+from ksmcluster.errors import UserError
+
+PER_SECOND = "/s"
+KEYS = {"name", "unit", "value", "range", "extra"}
+
+
+def to_json(measures: Sequence[Measure]) -> str:
+    """The text of the file."""
+    return json.dumps([_entry(measure) for measure in measures], indent=2) + "\n"
+
+
+def _entry(measure: Measure) -> dict[str, Any]:
+    repeated = f"median of {len(measure.values)}"
+    return {
+        "name": measure.name,
+        "unit": measure.unit,
+        "value": measure.value,
+        "range": spread(measure.values),
+        "extra": f"{measure.extra}; {repeated}" if measure.extra else repeated,
+    }
+
+
+def is_measures(path: Path) -> bool:
+    """Whether `to_json` made the file."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(entries, list) and all(isinstance(e, dict) and e.keys() == KEYS for e in entries)
+
+
+def read_baseline(path: Path) -> dict[str, float]:
+    """Values by name. Raises UserError if the file is none of ours."""
+    try:
+        entries = json.loads(path.read_bytes())
+        values = {str(entry["name"]): float(entry["value"]) for entry in entries}
+    except OSError as error:
+        raise UserError(f"--compare {path}: {error.strerror}; give a file that --json wrote") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"--compare {path}: not a file that --json wrote") from error
+    if not all(value > 0 for value in values.values()):
+        raise UserError(f"--compare {path}: has values that are not above 0; measure the baseline anew")
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A measure beside the baseline's."""
+
+    name: str
+    unit: str
+    before: float
+    now: float
+
+    @property
+    def share(self) -> float:
+        """How much less it is than before: 0.25 is a quarter less, negative is more."""
+        return 1 - self.now / self.before
+
+
+def changes(measures: Sequence[Measure], baseline: dict[str, float]) -> list[Change]:
+    """Those measured both times, without rates in seconds, which are the host's.
+
+    Raises UserError if there are none.
+    """
+    ratios = [measure for measure in measures if not measure.unit.endswith(PER_SECOND)]
+    found = [Change(m.name, m.unit, baseline[m.name], m.value) for m in ratios if m.name in baseline]
+    if not found:
+        raise UserError("--compare: nothing in the baseline has been measured now; use the same sizes")
+    return found
+
+
+def parse_share(text: str) -> float:
+    """`20%` or `0.2`. Raises UserError for anything that is not from 0 to below 1."""
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UserError(f"--max-regression {text}: give a share such as 20%")
+    return share

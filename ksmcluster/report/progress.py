@@ -1,0 +1,125 @@
+"""Telling how a simulation gets on: a live display on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from ksmcluster.report import text
+from ksmcluster.results.result import saved_bytes
+
+Listener = Callable[[Event], None]
+#: Told in a few words what begins now.
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
+    """A listener that shows on the console what it is told."""
+    if quiet:
+        yield lambda _event: None
+    elif console.is_terminal:
+        with _bars(console) as progress:
+            yield _Live(progress)
+    else:
+        yield _Lines(console)
+
+
+@contextmanager
+def telling(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
+    """Shows what it is told: on a terminal in one line, elsewhere a line for each."""
+    if quiet:
+        yield lambda _what: None
+    elif console.is_terminal:
+        with console.status("") as status:
+            yield status.update
+    else:
+        yield lambda what: console.print(what, markup=False, highlight=False, soft_wrap=True)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:9}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+def _did(result: PassResult) -> str:
+    """What a pass has done, and how fast."""
+    pages = int(result.nodes["pages_scanned"].sum())
+    saved = int(saved_bytes(result.nodes).sum())
+    rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
+    return f"{rate}{text.size(saved)} saved"
+
+
+class _Live:
+    """A bar for the start, and one for the passes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("starting", total=None, note="")
+        self.in_passes = False
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case ActorsStarting(done, total):
+                self.progress.update(self.task, completed=done, total=total, note="node actors")
+            case PassStarted(number, total):
+                self._start_passes(total)
+                self.progress.update(self.task, completed=number - 1)
+            case PassDone(result):
+                self.progress.update(self.task, completed=result.number, note=_did(result))
+
+    def _start_passes(self, total: int) -> None:
+        if not self.in_passes:
+            self.in_passes = True
+            self._end_start()
+            self.task = self.progress.add_task("passes", total=total, note="")
+
+    def _end_start(self) -> None:
+        if any(task.total for task in self.progress.tasks):
+            self.progress.stop_task(self.task)
+        else:
+            # There were no actors to start.
+            self.progress.remove_task(self.task)
+
+
+class _Lines:
+    """A line for each thing that happens; of the actors, for each quarter of them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.start = time.perf_counter()
+        self.passes = 0
+        self.quarters = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case ActorsStarting(done, total):
+                self._actors(done, total)
+            case PassStarted(_, total):
+                self.passes = total
+            case PassDone(result):
+                self._print(f"pass {result.number} of {self.passes}: {_did(result)}")
+
+    def _actors(self, done: int, total: int) -> None:
+        if done == 0:
+            self._print(f"starting {text.counted(total, 'node actor')}")
+        quarters = 4 * done // total
+        if quarters > self.quarters:
+            self.quarters = quarters
+            took = text.seconds(time.perf_counter() - self.start)
+            self._print(f"{done} of {total} node actors ready after {took}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What runs have found out: in memory and as files."""

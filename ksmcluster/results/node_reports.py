@@ -1,0 +1,74 @@
+"""Numbers of what became of nodes' memories in a compaction, put together for summaries and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.compaction.scenario.node_memory import NodeReport, blocks_of
+from cluster.spec.scenario import PAGE_SIZE
+
+#: Counters of `VmStat` that tell of contention.
+CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")
+#: The three states of memory: before, and compacted without and with pages that can move.
+STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable[[NodeReport], int]]] = {
+    "before": ("before", lambda r: r.before, lambda r: r.obtained_before),
+    "movable_off": ("movable off", lambda r: r.without, lambda r: r.obtained_without),
+    "movable_on": ("movable on", lambda r: r.after, lambda r: r.obtained_after),
+}
+
+
+def obtained(reports: Iterable[NodeReport]) -> dict[str, int]:
+    """Blocks that could be had, by state."""
+    return {name: sum(map(count, reports)) for name, (_, _, count) in STATES.items()}
+
+
+def available(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
+    """Blocks of this order in free memory, by state: all of them, asked for or not."""
+    return {
+        name: sum(blocks_of(blocks(report), order) for report in reports)
+        for name, (_, blocks, _) in STATES.items()
+    }
+
+
+def free_blocks(reports: Sequence[NodeReport]) -> dict[str, list[int]]:
+    """Free blocks by order, by state."""
+    return {
+        name: np.sum([blocks(r) for r in reports], axis=0).tolist() for name, (_, blocks, _) in STATES.items()
+    }
+
+
+def work(reports: Sequence[NodeReport]) -> dict[str, Any]:
+    """What was done: by_driver, bytes_moved within nodes and between them, contention, vmstat."""
+    vmstat = {name: sum(r.vmstat[name] for r in reports) for name in reports[0].vmstat}
+    by_driver = {name: _counts(reports, name) for name in reports[0].by_driver}
+    moved, away = (
+        PAGE_SIZE * sum(counts[which] for counts in by_driver.values()) for which in ("moved", "moved_away")
+    )
+    return {
+        "by_driver": by_driver,
+        "bytes_moved": moved,
+        "bytes_moved_within": moved - away,
+        "bytes_moved_between": away,
+        "contention": {name: vmstat.pop(name) for name in CONTENTION},
+        "vmstat": vmstat,
+    }
+
+
+def _counts(reports: Iterable[NodeReport], driver: str) -> dict[str, int]:
+    counts = [report.by_driver[driver].as_dict() for report in reports]
+    return {name: sum(c[name] for c in counts) for name in counts[0]}
+
+
+def row(report: NodeReport) -> dict[str, int]:
+    """All of a node's whole numbers, by column of a table."""
+    columns: dict[str, int] = {}
+    for name, (_, blocks, obtained) in STATES.items():
+        columns[f"obtained_{name}"] = obtained(report)
+        columns |= {f"free_{name}_{order}": int(count) for order, count in enumerate(blocks(report))}
+    for driver, counts in report.by_driver.items():
+        columns |= {f"{driver}.{name}": count for name, count in counts.as_dict().items()}
+    return columns | report.vmstat

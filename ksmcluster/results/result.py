@@ -1,0 +1,245 @@
+"""What a simulation has found out: in memory, and as files.
+
+docs/results.md describes every number; its tables are made from `cluster.spec.statistics` and from DERIVED
+and TIMING below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.compaction.internode.outcome import Relocated
+from cluster.machine.pass_result import PassResult
+from cluster.spec.knobs import RMAP_ITEM_SIZE
+from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
+from cluster.spec.topology import Distances
+from ksmcluster import __version__
+from ksmcluster.config import Scenario, resolved_toml
+from ksmcluster.report.console import as_text
+from ksmcluster.report.simulation_report import report
+from ksmcluster.results import pass_compaction, relocations
+from ksmcluster.results.directory import config_digest, write_directory
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DERIVED = (
+    Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
+    Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
+    Statistic("saved_bytes", "bytes", "ksm_mappings - ksm_frames + ksm_zero_pages"),
+    Statistic("saved_fraction", "", "saved / before"),
+    Statistic(
+        "general_profit_bytes",
+        "bytes",
+        "pages_sharing + ksm_zero_pages, less 64 bytes for each of rmap_items, as the kernel has it; "
+        "below 0, KSM costs more memory than it saves",
+    ),
+    Statistic("ksm_mappings_remote_fraction", "", "ksm_mappings_remote / ksm_mappings; null without any"),
+    Statistic(
+        "ksm_mappings_mean_distance", "SLIT units", "ksm_mappings_distance / ksm_mappings; null without any"
+    ),
+    Statistic("simulated_seconds", "s", "simulated time from the start of ksmd to the end of the last pass"),
+    Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, of all its threads: ksmd_cpu_ns"),
+)
+
+TIMING = (
+    Statistic("engine", "", "`ray` or `inline`"),
+    Statistic("nodes_per_actor", "", "NUMA nodes that share an actor; null for the inline engine"),
+    Statistic("wall_seconds", "s", "from the start to the end of the simulation"),
+    Statistic("start_seconds", "s", "... of that, until the first pass began: starting Ray and the actors"),
+    Statistic("pass_seconds", "s", "a list: time of each pass"),
+    Statistic("pages_per_second", "pages/s", "pages_scanned / time of all passes"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How the simulation itself was run: what differs between runs that find the same."""
+
+    engine: str
+    nodes_per_actor: int | None
+    wall_seconds: float
+    start_seconds: float
+    migration_actors: int | None = None
+
+
+class PassTable(dict[str, NDArray[np.int64]]):
+    """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and those of compaction if there is any.
+
+    One row for each pass and node.
+    """
+
+    def to_arrow(self) -> pa.Table:
+        """The same as a pyarrow table."""
+        import pyarrow as pa
+
+        return pa.table(dict(self))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Result:
+    """What a simulation has found out.
+
+    >>> result = ksmcluster.simulate("tiny", engine="inline")
+    >>> print(result)
+    >>> result.summary["derived"]["saved_bytes"]
+    >>> result.passes.to_arrow().to_pandas()  # with pandas, which does not come along
+    """
+
+    #: What was simulated, defaults and changes included.
+    config: Scenario
+    #: One row for each pass and node.
+    passes: PassTable
+    #: The contents of summary.json.
+    summary: dict[str, Any]
+    #: What was moved between nodes, in the order in which it was.
+    relocated: tuple[Relocated, ...] = ()
+
+    @classmethod
+    def of(
+        cls, config: Scenario, passes: Sequence[PassResult], timing: Timing, notes: Sequence[str] = ()
+    ) -> Result:
+        """Put together what the passes left behind. `notes`: what to know when reading it, a line each."""
+        table = _table(passes)
+        if config.migration is not None:
+            table |= pass_compaction.columns(config.migration, passes)
+        relocated = tuple(done for result in passes for done in result.relocated)
+        summary = _summary(config, passes, table, timing)
+        return cls(config, table, summary | {"notes": list(notes)}, relocated)
+
+    def by_node(self, name: str) -> NDArray[np.int64]:
+        """A statistic as int64[passes, nodes]."""
+        return self.passes[name].reshape(-1, self.config.machine.nodes)
+
+    def summary_json(self) -> str:
+        """The text of summary.json."""
+        return json.dumps(self.summary, indent=2) + "\n"
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables that `save` writes, by the names of their files."""
+        tables = {"passes.parquet": self.passes.to_arrow()}
+        if self.relocated:
+            tables["relocations.parquet"] = relocations.table(self.relocated, self.distance)
+        return tables
+
+    @property
+    def distance(self) -> Distances:
+        """Distances between the nodes."""
+        return self.config.machine.topology.build(self.config.machine.nodes)
+
+    def save(self, directory: str | Path) -> None:
+        """Write summary.json, config.toml and the tables: all of them, or none if that fails.
+
+        An earlier output is replaced; UserError if the directory holds anything else, or is the working one.
+        """
+        write_directory(Path(directory), self)
+
+    def __str__(self) -> str:
+        return as_text(report(self))
+
+    def __repr__(self) -> str:
+        machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
+        return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved} bytes saved>"
+
+
+def _table(passes: Sequence[PassResult]) -> PassTable:
+    nodes = len(passes[0].nodes[NODE_NAMES[0]])
+    table = PassTable()
+    table["pass"] = np.repeat(np.array([result.number for result in passes], dtype=np.int64), nodes)
+    table["node"] = np.tile(np.arange(nodes, dtype=np.int64), len(passes))
+    for name in NODE_NAMES:
+        table[name] = np.concatenate([result.nodes[name] for result in passes])
+    return table
+
+
+def _summary(
+    config: Scenario, passes: Sequence[PassResult], table: PassTable, timing: Timing
+) -> dict[str, Any]:
+    by_pass = {name: table[name].reshape(len(passes), -1).sum(axis=1) for name in NODE_NAMES}
+    gauges = {s.name: int(by_pass[s.name][-1]) for s in GAUGES}
+    counters = {s.name: int(by_pass[s.name].sum()) for s in COUNTERS}
+    totals = gauges | counters
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "ksmcluster_version": __version__,
+        "title": config.simulation.title,
+        "config_digest": config_digest(resolved_toml(config).encode()),
+        "seed": config.simulation.seed,
+        "kernel": config.ksm.kernel,
+        "nodes": config.machine.nodes,
+        "passes": len(passes),
+        "gauges": gauges,
+        "counters": counters | {"full_scans": passes[-1].full_scans},
+        "derived": _derived(totals, passes[-1].simulated_seconds),
+        "by_pass": {
+            "full_scans": [result.full_scans for result in passes],
+            "simulated_seconds": [result.simulated_seconds for result in passes],
+            "scan_seconds": np.diff([result.simulated_seconds for result in passes], prepend=0.0).tolist(),
+            "ksmd_cpu_seconds": (by_pass["ksmd_cpu_ns"] / 1e9).tolist(),
+            "saved_bytes": saved_bytes(by_pass).tolist(),
+            "bytes_sent": by_pass["bytes_sent"].tolist(),
+            "pages_to_scan": [result.pages_to_scan for result in passes],
+        },
+        **_migration(config, passes),
+        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, passes, timing),
+    }
+
+
+T = TypeVar("T", int, NDArray[np.int64])
+
+
+def saved_bytes(totals: Mapping[str, T]) -> T:
+    """What pages that KSM has merged would take more, if each had a frame of its own."""
+    return (totals["ksm_mappings"] - totals["ksm_frames"] + totals["ksm_zero_pages"]) * PAGE_SIZE
+
+
+def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]:
+    if config.migration is None:
+        return {}
+    return {"migration": pass_compaction.summary(config.migration, config.machine.nodes, passes)}
+
+
+def _driven(config: Scenario, passes: Sequence[PassResult], timing: Timing) -> dict[str, Any]:
+    if config.migration is None:
+        return {}
+    abandoned = pass_compaction.abandoned(passes)
+    return {"migration_actors": timing.migration_actors, "compactors_abandoned": abandoned}
+
+
+def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, float | None]:
+    saved = saved_bytes(totals)
+    after = totals["frames_used"] * PAGE_SIZE
+    mappings = totals["ksm_mappings"]
+    # The kernel's counter lags behind writes, until ksmd comes by.
+    profit = (totals["pages_sharing"] + totals["ksm_zero_pages"]) * PAGE_SIZE
+    return {
+        "memory_before_bytes": after + saved,
+        "memory_after_bytes": after,
+        "saved_bytes": saved,
+        "saved_fraction": saved / (after + saved) if saved else 0.0,
+        "general_profit_bytes": profit - RMAP_ITEM_SIZE * totals["rmap_items"],
+        "ksm_mappings_remote_fraction": totals["ksm_mappings_remote"] / mappings if mappings else None,
+        "ksm_mappings_mean_distance": totals["ksm_mappings_distance"] / mappings if mappings else None,
+        "simulated_seconds": simulated_seconds,
+        "ksmd_cpu_seconds": totals["ksmd_cpu_ns"] / 1e9,
+    }
+
+
+def _timing(timing: Timing, passes: Sequence[PassResult], scanned: int) -> dict[str, Any]:
+    seconds = [result.wall_seconds for result in passes]
+    return {
+        "engine": timing.engine,
+        "nodes_per_actor": timing.nodes_per_actor,
+        "wall_seconds": timing.wall_seconds,
+        "start_seconds": timing.start_seconds,
+        "pass_seconds": seconds,
+        "pages_per_second": scanned / sum(seconds) if sum(seconds) else None,
+    }

@@ -1,0 +1,151 @@
+"""What is foreseen comes out as if every attempt had been made, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.arrays.words import I64, Bool
+from cluster.compaction.drivers.balloon import Balloon
+from cluster.compaction.drivers.base import PageDriver
+from cluster.compaction.drivers.gpu import Gpu
+from cluster.compaction.drivers.zsmalloc import Zram
+from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode, foreseeing
+from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import MigrateType, PageMap
+from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_zone import Compaction
+from cluster.mm.frames import PAGE_MAPPING_ANON
+
+PAGES = 12 * 512
+
+
+def blind(memory: Memory) -> None:
+    """No driver foresees anything any more: every attempt is made."""
+    for operations in memory.operations:
+        if operations is not None:
+            operations.foresee = lambda pages, mode: None  # type: ignore[attr-defined]
+
+
+def filled(seed: int, busy: float, used: float, clumps: int) -> tuple[Memory, Gpu]:
+    """Pages of a GPU, a balloon, zram and LRU pages mixed in runs; some pinned, accessed or stuck."""
+    pages = PageMap(PAGES)
+    pages.set_free(np.ones(PAGES, np.bool_))
+    memory = Memory(pages, [Zone(pages, 0, PAGES)])
+    gpu, balloon, zram = Gpu(memory, busy=busy, seed=seed), Balloon(memory), Zram(memory)
+    lru = LruPages(memory)
+    rng = np.random.default_rng(seed)
+    everything = memory.alloc_bulk(PAGES)
+    # a driver allocates its own pages: what it is to get is free for a moment
+    owner = np.repeat(rng.choice(6, PAGES // clumps, p=[0.4, 0.15, 0.2, 0.2, 0.04, 0.01]), clumps)
+    memory.free(everything[owner == 2])
+    slots = zram.allocate(PAGES)
+    zram.begin_access(slots[::37])
+    gpu.adopt(everything[owner == 0])
+    gpu.pin(np.arange(0, len(gpu.frame_of), 29))
+    balloon.adopt(everything[owner == 1])
+    lru.adopt(everything[owner == 3], PAGE_MAPPING_ANON)
+    memory.free(everything[owner == 4])
+    gpu.free(gpu.page_at[np.flatnonzero((gpu.page_at >= 0) & (rng.random(PAGES) > used))])
+    balloon.deflate(len(balloon.frame_of) // 2)
+    return memory, gpu
+
+
+def outcome(memory: Memory, gpu: Gpu, compaction: Compaction) -> list[object]:
+    pages = memory.pages
+    moves = [np.column_stack(pair) for pair in compaction.moves]
+    counters = asdict(memory.vmstat)
+    # where the scanner stops inside a free block, its rest counts once, or by page if it was merged meanwhile
+    scanned = counters.pop("compact_migrate_scanned")
+    assert scanned >= compaction.succeeded
+    everything = [pages.mapping, pages.flags, pages.refcount, pages.skip, gpu.frame_of, gpu._in_use]
+    return [
+        np.concatenate([np.zeros((0, 2), np.int64), *moves]).tolist(),
+        *(array.tolist() for array in everything),
+        counters,
+        memory.zones[0].buddyinfo().tolist(),
+        compaction.status,
+    ]
+
+
+@settings(max_examples=80)
+@given(
+    seed=st.integers(0, 2**16),
+    busy=st.sampled_from([0.0, 0.3, 0.9]),
+    used=st.sampled_from([0.5, 0.9, 0.98]),
+    clumps=st.sampled_from([1, 16, 512]),
+    mode=st.sampled_from(MigrateMode),
+    kernel=st.sampled_from(["4.8", "6.1"]),
+    watermark=st.sampled_from([0.0, 0.5, 0.95]),
+    odd_blocks=st.booleans(),
+    grain=st.sampled_from([1, 40, 512]),
+)
+def test_foreseen_or_tried_is_the_same(
+    seed: int,
+    busy: float,
+    used: float,
+    clumps: int,
+    mode: MigrateMode,
+    kernel: str,
+    watermark: float,
+    odd_blocks: bool,
+    grain: int,
+) -> None:
+    found = []
+    for sees, size in ((True, None), (False, None), (True, grain)):
+        memory, gpu = filled(seed, busy, used, clumps)
+        zone = memory.zones[0]
+        zone.watermark_min = int(zone.free_pages * watermark)
+        if odd_blocks:
+            memory.pages.pageblock_type[7::2] = MigrateType.UNMOVABLE
+        if not sees:
+            blind(memory)
+        compaction = Compaction(memory, zone, Request(mode), rules=RULES[kernel], grain=size)
+        compaction.run()
+        found.append(outcome(memory, gpu, compaction))
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+
+
+def test_what_drivers_foresee() -> None:
+    memory, gpu = filled(1, 0.0, 0.5, 1)
+    pfns = gpu.frame_of[gpu.frame_of >= 0]
+    pinned = gpu.pinned[gpu.page_at[pfns]]
+    assert np.array_equal(gpu.foresee(pfns, MigrateMode.SYNC) > 0, pinned)
+
+    class Fickle(PageDriver):
+        """Says something about its pages; nobody knows whether it will say so again."""
+
+        def answers(self, pages: I64, mode: MigrateMode) -> I64:
+            return np.zeros(len(pages), np.int64)
+
+    class Steady(Fickle):
+        steady = True
+
+    class Refusing(PageDriver):
+        def may_isolate(self, pages: I64, mode: IsolateMode) -> Bool:
+            return pages % 2 == 0
+
+    page = np.array([5])
+    foreseen = [
+        kind(memory).foresee(page, MigrateMode.SYNC) for kind in (PageDriver, Fickle, Steady, Refusing)
+    ]
+    assert [None if again is None else again.tolist() for again in foreseen] == [[0], None, [0], None]
+    assert foreseeing(None) is None
+
+
+@pytest.mark.parametrize("busy", [0.2, 0.7])
+def test_attempts_that_a_busy_gpu_fails(busy: float) -> None:
+    """As many in a row as if each of them failed with that chance."""
+    memory, _gpu = filled(1, 0.0, 0.5, 1)
+    gpu = Gpu(memory, busy=busy, seed=3)
+    pfns = memory.alloc_bulk(1000)
+    gpu.adopt(pfns)
+    again = gpu.foresee(pfns, MigrateMode.SYNC)
+    for k in range(1, 4):
+        assert (again >= k).mean() == pytest.approx(busy**k, abs=0.06)

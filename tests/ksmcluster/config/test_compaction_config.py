@@ -1,0 +1,148 @@
+"""Scenarios of `ksmcluster compact`: what they may say, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.compaction.internode.outcome import relocated
+from cluster.compaction.scenario.node_memory import compact_inline
+from cluster.spec.compaction import CompactionSpec, DriverSpec
+from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
+from ksmcluster.config.compaction import to_compaction_spec
+from ksmcluster.errors import UserError
+
+SMALL: dict[str, Any] = {
+    "machine": {"nodes": 2, "memory_per_node": "8MiB"},
+    "driver": [{"name": "a", "kind": "balloon", "share": 0.5}],
+}
+
+
+def message(*sets: str, source: dict[str, Any] | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        load_compaction(source or copy.deepcopy(SMALL), Overrides(settings=sets))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", bundled_compactions())
+def test_scenarios_that_come_along(name: str) -> None:
+    scenario = load_compaction(name)
+    assert scenario.simulation.title
+    assert load_compaction(tomllib.loads(resolved_toml(scenario))) == scenario
+
+
+@pytest.mark.parametrize("name", ["compaction-zram", "compaction-gpu"])
+def test_huge_pages(name: str) -> None:
+    """The seed's story: no huge page before, none without movable pages, all that are asked for with them."""
+    scenario = load_compaction(name)
+    assert scenario.machine.nodes == 64
+    for report in compact_inline(to_compaction_spec(load_compaction(name, Overrides(nodes=3)))):
+        assert (report.obtained_before, report.obtained_without) == (0, 0)
+        assert report.obtained_after == scenario.migration.attempts
+
+
+def test_drained_nodes() -> None:
+    """They go offline, which they could not if drivers' pages did not move; then all others have as much."""
+    spec = to_compaction_spec(load_compaction("compaction-drain"))
+    reports = compact_inline(spec)
+    drained, evened = relocated(spec, reports)
+    assert {node: d.offline for node, d in drained.drained.items()} == {5: 32, 6: 32}
+    assert all(d.fixed > spec.pages_per_node / 2 for d in drained.drained.values())
+    # all that there is room for stays in the socket
+    assert drained.pages[5, [4, 7]].all()
+    assert evened.pages.any()
+    sizes = 1 << np.arange(11)
+    free = [report.after @ sizes for report in reports if report.node not in drained.drained]
+    assert max(free) - min(free) <= 1
+
+
+def test_defaults_are_those_of_the_machine() -> None:
+    made = to_compaction_spec(load_compaction(SMALL))
+    assert made == CompactionSpec(2, 2048, (DriverSpec("a", "balloon", 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("machine.memory_per_node=5MiB", "must be a multiple of 2MiB, from 4MiB, not 5MiB"),
+        ("machine.memory_per_node=64", 'a size is text with a unit: "64 pages" or "64MiB"'),
+        ("machine.lru=1.5", "must be at most 1.0, not 1.5"),
+        ("migration.kernel=5.0", '"5.0" is not one of "4.8", "6.1"'),
+        ("migration.mode=sink", '"sink" is not one of "async", "sync-light", "sync"'),
+        ("migration.order=11", "must be at most 10, not 11"),
+        ("migration.compactors=0", "must be at least 1, not 0"),
+        ("driver[0].share=0", "must be above 0.0, not 0"),
+        ("driver[0].name=lru", '"lru" is what LRU pages are called'),
+        ("driver[0].name=guests", '"guests" is what pages of other nodes\' drivers are called'),
+        ("cost.scan=3", "unknown key; did you mean"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(setting: str, text: str) -> None:
+    said = message(setting)
+    assert text in said
+    assert said.startswith(f"--set {setting.partition('=')[0]}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("relocate", "text"),
+    [
+        ({"kind": "drain"}, 'is empty; kind = "drain" needs it'),
+        ({"kind": "drain", "nodes": [2]}, "there is no node 2; the last is 1"),
+        ({"kind": "drain", "nodes": [1, 0]}, "are all there are; no node is left to take their pages"),
+        ({"kind": "even-out", "nodes": [-1]}, "there is no node -1; the last is 1"),
+    ],
+)
+def test_mistakes_of_relocations(relocate: dict[str, Any], text: str) -> None:
+    said = message(source=SMALL | {"migration": {"relocate": [relocate]}})
+    assert said == f"scenario: migration.relocate[0].nodes: {text}"
+
+
+def test_draining_from_the_command_line() -> None:
+    made = load_compaction(copy.deepcopy(SMALL), Overrides(drain=(1,)))
+    assert [r.nodes for r in to_compaction_spec(made).relocations] == [(1,)]
+    with pytest.raises(UserError, match=r"^--drain: there is no node 7; the last is 1$"):
+        load_compaction(copy.deepcopy(SMALL), Overrides(drain=(7,)))
+
+
+def test_distances_need_as_many_nodes() -> None:
+    said = message("machine.topology.kind=mesh", "machine.topology.rows=3")
+    assert said == "scenario: machine.topology: has 3 nodes, but machine.nodes is 2"
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("driver[0].kind=ballon", "scenario: driver[0]: no driver 'ballon'; give one of balloon, faulty, "),
+        ("driver[0].settings.busy=1", "scenario: driver[0]: driver 'balloon' has no setting 'busy'; "),
+        ("driver[0].kind=nowhere.to:Find", "scenario: driver[0]: driver 'nowhere.to:Find': No module"),
+        ("machine.unmovable=0.6", "scenario: driver: shares, machine.lru and machine.unmovable are 1.1 of"),
+        ("driver=[]", "--set driver: is empty"),
+    ],
+)
+def test_mistakes_that_need_more_than_a_key(setting: str, text: str) -> None:
+    said = message(setting)
+    assert said.startswith(text)
+    assert "\n" not in said
+
+
+def test_an_object_that_fits_no_page() -> None:
+    said = message("driver[0].kind=zram", "driver[0].settings.object_size=5000")
+    assert said == "scenario: driver[0].settings: an object of 5000 bytes; it must have 1 to 4096"
+
+
+def test_names_are_used_once() -> None:
+    driver = SMALL["driver"][0]
+    twice = SMALL | {"driver": [driver, {**driver, "share": 0.1}]}
+    assert message(source=twice) == 'scenario: driver[1].name: "a" is the name of an earlier one'
+
+
+def test_scenarios_of_the_other_command() -> None:
+    with pytest.raises(UserError, match=r"\[\[driver\]\] makes it a scenario of `ksmcluster compact`"):
+        load("compaction-zram")
+    with pytest.raises(UserError, match=r"\[\[process\]\] makes it a scenario of `ksmcluster simulate`"):
+        load_compaction("tiny")
