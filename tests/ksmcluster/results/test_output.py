@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import ksmcluster
-from ksmcluster import api, output
+from ksmcluster import api
 from ksmcluster.config import Overrides, load, load_compaction
 from ksmcluster.errors import UserError
 from ksmcluster.results import Result
+from ksmcluster.results import directory as output
 from ksmcluster.results.compaction_result import CompactionResult
 from tests.ksmcluster.conftest import Run, result_of
 
