@@ -9,7 +9,7 @@ from rich.console import Console
 
 import ksmcluster
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.results import Result
+from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run
 
 SMALL = Overrides(2, settings=("machine.memory_per_node=16MiB",))

@@ -13,9 +13,9 @@ import ksmcluster
 from ksmcluster import api
 from ksmcluster.config import Overrides, load, load_compaction
 from ksmcluster.errors import UserError
-from ksmcluster.results import Result
 from ksmcluster.results import directory as output
 from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run, result_of
 
 FILES = {"summary.json", "passes.parquet", "config.toml"}
