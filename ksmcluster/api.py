@@ -55,7 +55,7 @@ def simulate(
             progress(event)
 
     from actors.engine import run_passes
-    from ksmcluster.capture.load import load_pages, notes
+    from ksmcluster.snapshot.load import load_pages, notes
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
     if memory_check and address is None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from ksmcluster.capture.snapshot import MERGEABLE, PAGE_SIZE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import MERGEABLE, PAGE_SIZE, Mapping
 
 
 class ImageSource:
@@ -41,7 +41,7 @@ class ImageSource:
 
     def scan(self, all_pages: bool) -> Scan:
         """All pages of the file in one mapping."""
-        return Scan((Mapping(0, self._pages, "rw-p", self.name, True),), self._chunks())
+        return Scan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
         buffer = page_buffer()
@@ -50,7 +50,7 @@ class ImageSource:
             data = buffer[: len(vpn) * PAGE_SIZE]
             if os.preadv(self._file, [data], first * PAGE_SIZE) < len(data):
                 raise UserError(f"image {self._path} became shorter while it was read: capture it again")
-            yield Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint8))
+            yield Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint16))
 
     def close(self) -> None:
         """Close the file."""

@@ -13,8 +13,8 @@ from actors.engine import run_passes
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
 from cluster.spec.topology import fully_connected
-from ksmcluster.capture.load import load_pages
-from ksmcluster.capture.snapshot import Snapshot
+from ksmcluster.snapshot import Snapshot
+from ksmcluster.snapshot.load import load_pages
 from tests.ksmcluster.capture.conftest import Child, Run, started
 
 NO_LIMIT = 1 << 20

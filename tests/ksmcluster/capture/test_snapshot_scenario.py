@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import ksmcluster
-from ksmcluster.capture.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
+from ksmcluster.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from tests.ksmcluster.capture.conftest import Run
-from tests.ksmcluster.capture.test_snapshot import metadata, write
+from tests.ksmcluster.snapshot.test_snapshot import metadata, write
 
 PAGE = 4096
 

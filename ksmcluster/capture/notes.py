@@ -1,0 +1,108 @@
+"""What limits the answer that a capture can give: notes that travel in its snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ksmcluster.snapshot import PAGE_SIZE, HostInfo, Note, SnapshotProcess
+
+_MOSTLY = 0.5
+"""Part of the pages from which on they are called most of them."""
+_LATE = 0.1
+"""Part of the interval by which a moment may be late without a note."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Pages of the first moment that notes tell of."""
+
+    pages: int = 0
+    shared: int = 0
+    """Mapped by more than one page table entry, as far as is known."""
+    outside: int = 0
+    """Mapped by processes that are not captured."""
+    frames_known: bool = True
+
+
+def notes(
+    processes: Sequence[SnapshotProcess],
+    host: HostInfo | None,
+    counts: Counts,
+    moments: Sequence[float],
+    asked_interval: float,
+    tracking: str | None,
+) -> Iterator[Note]:
+    """Yield what the reader of an answer has to know, each with what it means for the answer."""
+    if host is not None:
+        yield from _of_the_host(host, processes)
+    if not counts.frames_known and counts.shared:
+        size = _mib(counts.shared)
+        yield Note(
+            "frames",
+            f"without root it is not known which of {counts.shared:,} pages share frames since a fork: "
+            f"savings may be up to {size} too high; capture as root",
+        )
+    elif counts.pages and counts.shared > _MOSTLY * counts.pages:
+        share = counts.shared / counts.pages
+        yield Note(
+            "fork",
+            f"{share:.0%} of the pages share frames since a fork, which saves memory without KSM; KSM gains "
+            "nothing from them until they are written",
+        )
+    if counts.outside:
+        yield Note(
+            "outside",
+            f"{counts.outside:,} pages are mapped by processes that were not captured, too: their frames "
+            "stay in use whatever ksmd does; capture all processes of the job (--pid-tree)",
+        )
+    pinned = sum(process.pinned_pages or 0 for process in processes)
+    if pinned:
+        yield Note(
+            "pinned",
+            f"{pinned:,} pages are pinned and never merge; which ones cannot be seen, so they are spread "
+            "evenly over their processes",
+        )
+    yield from _of_the_moments(moments, asked_interval, tracking)
+
+
+def _of_the_host(host: HostInfo, processes: Sequence[SnapshotProcess]) -> Iterator[Note]:
+    zeros = sum((process.ksm_stat or {}).get("ksm_zero_pages", 0) for process in processes)
+    if zeros:
+        yield Note(
+            "zero-pages",
+            f"ksmd had mapped {zeros:,} pages to the shared zero page; which of the zero-mapped pages they "
+            "are cannot be seen, so they are drawn",
+        )
+    if "[never]" not in host.thp.get("enabled", "[never]"):
+        yield Note(
+            "khugepaged",
+            "transparent huge pages are on: khugepaged may make new ones, which the simulation does not",
+        )
+
+
+def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | None) -> Iterator[Note]:
+    if len(moments) == 1:
+        yield Note(
+            "one-moment",
+            "one moment only: memory stands still, so fewer pages are volatile than in the running program",
+        )
+        return
+    longest = max(later - earlier for earlier, later in pairwise(moments))
+    if longest > interval * (1 + _LATE):
+        yield Note(
+            "interval",
+            f"the interval of {interval:g} s could not be kept: up to {longest:.2f} s lie between two "
+            "moments, and writes between them count once",
+        )
+    if tracking is None:
+        yield Note(
+            "writes",
+            "writes that leave a page's bytes as they were are not known, so sharing that they break seems "
+            "to last; track them (--track-writes) or give `write` rates in a scenario",
+        )
+
+
+def _mib(pages: int) -> str:
+    return f"{pages * PAGE_SIZE / 2**20:,.1f} MiB"
