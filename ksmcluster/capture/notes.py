@@ -75,10 +75,10 @@ def _of_the_host(host: HostInfo, processes: Sequence[SnapshotProcess]) -> Iterat
             f"ksmd had mapped {zeros:,} pages to the shared zero page; which of the zero-mapped pages they "
             "are cannot be seen, so they are drawn",
         )
-    if "[never]" not in host.thp.get("enabled", "[never]"):
+    if any(mapping.thp_eligible for process in processes for mapping in process.mappings):
         yield Note(
             "khugepaged",
-            "transparent huge pages are on: khugepaged may make new ones, which the simulation does not",
+            "khugepaged may make new huge pages of this memory, which the simulation does not",
         )
 
 

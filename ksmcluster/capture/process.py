@@ -140,7 +140,9 @@ class ProcessSource:
                 for found in pagemap.windows(map_file, area.mapping.start_vpn, area.mapping.end_vpn):
                     if area.mergeable:
                         found.flags[found.flags & (FILE | SHARED_ZERO) == 0] |= MERGEABLE
-                    parts.append(found if all_pages else found.where(found.flags & MERGEABLE != 0))
+                    # What ksmd mapped to the shared zero page is among the pages mapped there.
+                    wanted = found.flags & (MERGEABLE | SHARED_ZERO) != 0
+                    parts.append(found if all_pages else found.where(wanted))
         finally:
             os.close(map_file)
         return pagemap.joined(parts)

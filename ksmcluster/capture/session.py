@@ -156,16 +156,14 @@ class Session:
         with SnapshotWriter(self._options.output) as writer, kernel or nullcontext(), self._newcomers:
             moments = self._take_moments(writer, kernel)
             metadata = self._metadata(started, tuple(moment.seconds for moment in moments))
+            live = (source for source in self._sources if isinstance(source, ProcessSource))
+            ended = tuple(source.pid for source in live if source.has_ended())
             size = writer.finish(metadata)
         return Summary(
             processes=len(self._sources),
             moments=tuple(moments),
             vanished_pages=metadata.vanished_pages,
-            ended=tuple(
-                source.pid
-                for source in self._sources
-                if isinstance(source, ProcessSource) and source.has_ended()
-            ),
+            ended=ended,
             memory_bytes=PAGE_SIZE * max(moment.pages for moment in moments),
             file_bytes=size,
             seconds=time.monotonic() - begin,
