@@ -25,6 +25,7 @@ from ksmcluster.snapshot import (
     MERGEABLE,
     PAGE_SIZE,
     SHARED,
+    SHARED_ZERO,
     WRITTEN,
     ZERO,
     HostInfo,
@@ -98,6 +99,8 @@ class _Tally:
     contents: list[NDArray[np.uint64]] = field(default_factory=list)
 
     def add(self, digests: NDArray[np.uint8], flags: NDArray[np.uint16]) -> None:
+        takes_memory = flags & SHARED_ZERO == 0
+        digests, flags = digests[takes_memory], flags[takes_memory]
         zero = flags & ZERO != 0
         self.pages += len(flags)
         self.zero_pages += int(zero.sum())

@@ -64,7 +64,7 @@ def test_known_pages(child: Any, summary: Any, tmp_path: Path) -> None:
     assert any(m.name == "[stack]" and m.private_anonymous for m in process.mappings)
     assert any(m.name.endswith("mapped") and not m.private_anonymous for m in process.mappings)
     (moment,) = found["moments"]
-    assert moment["mergeable_pages"] == len(vpn) <= moment["pages"]
+    assert moment["pages"] == moment["mergeable_pages"] == len(vpn)
     assert moment["zero_pages"] == int((content == 0).sum())
     assert moment["distinct_contents"] == len(set(content.tolist()))
     assert moment["duplicate_pages"] == len(vpn) - len(set(content.tolist()))
