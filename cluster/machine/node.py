@@ -17,10 +17,10 @@ from cluster.ksm.trees import Trees
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
 from cluster.mm.frames import Frames
-from cluster.mm.mempolicy import Placement
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
-from cluster.mm.syscalls import Processes
+from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm
 from cluster.numa.migrate_frames import Migration
 from cluster.spec.digest import Contents
@@ -65,7 +65,7 @@ class Node:
             out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
         )
-        placement = Placement(self.state)
+        placement = PageAllocator(self.state)
         faults = Faults(self.state, placement)
         scanner = Scanner(self.state, faults)
         merger = Merger(self.state, faults, scanner)

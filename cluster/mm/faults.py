@@ -6,7 +6,7 @@ import numpy as np
 
 from cluster.arrays.columns import rows_where
 from cluster.arrays.words import I64, U8, U64, Bool, is_ksm_word, node_of_frame, node_of_key, on_node, pfn_of
-from cluster.mm.mempolicy import Placement
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import (
     ACTIVE,
@@ -30,7 +30,7 @@ from cluster.wire.messages import Kind
 class Faults:
     """Changes page tables on behalf of processes; `slots` are distinct slots of this node."""
 
-    def __init__(self, node: NodeState, placement: Placement) -> None:
+    def __init__(self, node: NodeState, placement: PageAllocator) -> None:
         self._n = node
         self._placement = placement
 

@@ -28,7 +28,7 @@ from cluster.arrays.words import (
 )
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
-from cluster.mm.mempolicy import Placement
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState, renamed
 from cluster.mm.page_table import KSM, PRESENT
 from cluster.mm.rmap import found
@@ -36,7 +36,7 @@ from cluster.wire.messages import Kind
 
 
 class Migration:
-    def __init__(self, node: NodeState, faults: Faults, placement: Placement, trees: Trees) -> None:
+    def __init__(self, node: NodeState, faults: Faults, placement: PageAllocator, trees: Trees) -> None:
         self._n = node
         self._faults = faults
         self._placement = placement

@@ -8,7 +8,7 @@ from enum import IntEnum
 class Kind(IntEnum):
     """What a message says; the columns of its table are given behind it."""
 
-    #: Give me a frame: slot, item key, content id, attempt, source (see `Placement`).
+    #: Give me a frame: slot, item key, content id, attempt, source (see `PageAllocator`).
     ALLOC = 0
     #: The frame, or -1: slot, frame, content id, attempt, source.
     ALLOC_REPLY = 1

@@ -26,7 +26,7 @@ from cluster.wire.messages import Kind
 NEW_CONTENT = -1
 
 
-class Placement:
+class PageAllocator:
     """Gives pages new frames.
 
     `sources` says what a frame is to hold: NEW_CONTENT for the content with the id in `ids`, a frame word for
