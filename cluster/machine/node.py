@@ -17,8 +17,8 @@ from cluster.ksm.trees import Trees
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
 from cluster.mm.frames import Frames
-from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm

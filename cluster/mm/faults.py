@@ -6,8 +6,8 @@ import numpy as np
 
 from cluster.arrays.columns import rows_where
 from cluster.arrays.words import I64, U8, U64, Bool, is_ksm_word, node_of_frame, node_of_key, on_node, pfn_of
-from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_table import (
     ACTIVE,
     BROKEN,

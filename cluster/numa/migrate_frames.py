@@ -28,8 +28,8 @@ from cluster.arrays.words import (
 )
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
-from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.node_state import NodeState, renamed
+from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_table import KSM, PRESENT
 from cluster.mm.rmap import found
 from cluster.wire.messages import Kind
