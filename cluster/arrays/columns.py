@@ -64,6 +64,18 @@ def is_in(values: Array, ascending: Array) -> Bool:
     return found
 
 
+def find_unsorted(keys: Array, wanted: Array) -> I64:
+    """Return where each wanted value is among the distinct keys, which need no order; -1 where it is missing.
+
+    keys [n], wanted [m] -> int64[m].
+    """
+    if len(keys) == 0:
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys)
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return np.where(keys[at] == wanted, at, -1)
+
+
 def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:
     """Indices that sort by `first`, then by `then`, equal rows in their order; and `first` sorted."""
     if then is None or not (then[1:] < then[:-1]).any():

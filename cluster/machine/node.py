@@ -19,7 +19,8 @@ from cluster.mm.faults import Faults
 from cluster.mm.frames import Frames
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
-from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
+from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
+from cluster.mm.page_table import PageTable
 from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm
 from cluster.numa.migrate_frames import Migration
@@ -72,7 +73,7 @@ class Node:
         self.scanner = scanner
         self.trees = trees = Trees(self.state)
         migration = Migration(self.state, faults, placement, trees)
-        self.processes = Processes(self.state, faults, migration)
+        self.processes = Processes(self.state, faults, migration.move)
         self.workload = Workload(self.state, faults, spec, snapshots)
         self._gauges: tuple[int, dict[str, int]] = (-1, {})
         self._handlers: dict[Kind, Callable[..., None]] = {
@@ -161,6 +162,8 @@ class Node:
         for kind, columns in inbox.items():
             self._handlers[kind](*columns)
         answer = {} if command is None else self._run(command)
+        if PageTable.validating:
+            self.state.validate()
         sends = self.state.out.pack()
         if not sends.tables and isinstance(command, c.Scan | c.Decide):
             # If nobody sends anything, the window is over, and nobody need ask.
@@ -264,8 +267,8 @@ class Node:
     def statistics(self) -> dict[str, int]:
         """Every statistic of this node but pages_shared and pages_sharing: those belong to frames' nodes."""
         n = self.state
-        if self._gauges[0] != n.version:
-            self._gauges = (n.version, self._page_table_gauges())
+        if self._gauges[0] != n.table.version:
+            self._gauges = (n.table.version, self._page_table_gauges())
         _, _, chains, dups = self.trees.counts()
         return {
             **self._gauges[1],
@@ -291,7 +294,7 @@ class Node:
             "pages_unshared": count(UNSTABLE),
             "rmap_items": count(ITEM),
             "ksm_merging_pages": count(STABLE),
-            "ksm_zero_pages": count(ZEROED),
+            "ksm_zero_pages": count(KSM_ZERO),
             "ksm_mappings": len(nodes),
             "ksm_mappings_remote": int(np.count_nonzero(nodes != n.id)),
             "ksm_mappings_distance": int(n.distance[n.id][nodes].sum()),

@@ -15,7 +15,7 @@ from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.scenario.fill import filled
 from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import KSM
+from cluster.mm.page_state import KSM
 from cluster.mm.rmap import found
 from cluster.numa.migrate_frames import Migration
 from cluster.spec.compaction import CompactionSpec

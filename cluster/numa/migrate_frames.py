@@ -28,9 +28,9 @@ from cluster.arrays.words import (
 )
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
-from cluster.mm.node_state import NodeState, renamed
+from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
-from cluster.mm.page_table import KSM, PRESENT
+from cluster.mm.page_state import KSM, PRESENT
 from cluster.mm.rmap import found
 from cluster.wire.messages import Kind
 
@@ -128,15 +128,7 @@ class Migration:
     def on_moved(self, old: I64, new: I64, digests: U64) -> None:
         """Page table entries, items, the swap cache and the trees follow their frames."""
         n, table = self._n, self._n.table
-        slots = rows_with(table.state[: table.size], PRESENT)
-        slots = slots[np.isin(table.pte[slots], old)]
-        before = table.pte[slots]
-        table.pte[slots] = renamed(before, old, new)
-        n.version += 1
-        n.broken.rename(old, new)
-        n.swap.cached = renamed(n.swap.cached, old, new)
-        n.orphans = set(renamed(np.array(sorted(n.orphans), np.int64), old, new).tolist())
-        n.rename_migrated_stable_nodes(old, new)
+        slots, before = n.rename_frames(old, new)
         self._trees.rename(old, new, digests)
         self._placement.tell_frames(slots)
         if not n.knobs.merge_across_nodes:

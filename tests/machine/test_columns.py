@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.arrays.columns import distinct_below, order_by, rows_where, rows_with, run_of, taken
+from cluster.arrays.columns import (
+    distinct_below,
+    find_unsorted,
+    order_by,
+    rows_where,
+    rows_with,
+    run_of,
+    taken,
+)
 
 #: Few values, which differ in high bits, in low bits, or in both.
 _WORDS = st.sampled_from(
@@ -52,3 +60,10 @@ def test_rows_with_flags(flags: list[int], some: int) -> None:
 @given(st.lists(st.integers(0, 99), max_size=12), st.sampled_from([100, 100_000]))
 def test_distinct_numbers_below_a_limit(numbers: list[int], limit: int) -> None:
     assert distinct_below(limit, np.array(numbers, np.int64)).tolist() == sorted(set(numbers))
+
+
+@given(st.lists(st.integers(-5, 9), unique=True), st.lists(st.integers(-9, 12)))
+def test_values_are_found_among_keys_in_any_order(keys: list[int], wanted: list[int]) -> None:
+    found = find_unsorted(np.array(keys, np.int64), np.array(wanted, np.int64))
+    assert found.dtype == np.int64
+    assert found.tolist() == [keys.index(value) if value in keys else -1 for value in wanted]
