@@ -48,7 +48,7 @@ class Faults:
     # What processes do.
 
     def write(self, slots: Slots, ids: U64) -> None:
-        """Write the contents with these ids to pages, whatever they held."""
+        """Write the contents with these ids to pages, and tell the unstable tree's homes."""
         n, table = self._n, self._n.table
         n.counters["pages_written"] += len(slots)
         state = table.state[slots]

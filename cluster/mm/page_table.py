@@ -300,7 +300,7 @@ class PageTable:
             self.ages.forget(slots)
 
     def visit_ksm(self, slots: Slots) -> None:
-        """ksmd has come by pages that map KSM frames: they have items, and nothing is due."""
+        """ksmd has visited pages that map KSM frames: they have items, and nothing is due."""
         if self._changing(slots, all_of=KSM, none_of=UNSTABLE | BROKEN_OUT):
             self._state[slots] = (self._state[slots] | ITEM) & ~np.uint16(VISIT_DUE)
 
@@ -313,6 +313,7 @@ class PageTable:
         it is overwritten. `unstable` says which of the rows wait.
         """
         if self._changing(slots, all_of=PRESENT, none_of=OF_TREES):
+            assert not self.validating or (state == self._state[slots]).all(), "the states read are old"
             self._tree_key[at] = digests
             state |= ITEM | HAS_CHECKSUM
             state &= ~np.uint16(OTHER_CHECKSUM)

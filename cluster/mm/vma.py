@@ -47,7 +47,7 @@ class Mm:
     anon_vmas: AnonVmas = field(default_factory=AnonVmas)
     #: New mappings are mergeable from the start (prctl PR_SET_MEMORY_MERGE).
     merge_any: bool = False
-    #: exit() was called; the rest is freed when ksmd comes by.
+    #: exit() was called; the rest is freed after ksmd's next visit.
     exited: bool = False
     #: ksm_merging_pages and ksm_rmap_items at its start; not 0 where fork copies them.
     inherited: tuple[int, int] = (0, 0)
