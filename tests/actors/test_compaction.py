@@ -12,7 +12,8 @@ import pytest
 import ray
 
 import ksmcluster
-from actors.compaction import RayCrew, crew_on_ray, run_compaction
+from actors.compaction import crew_on_ray, run_compaction
+from actors.compactor_pool import RayCrew
 from cluster.errors import SimulationError
 from cluster.migration.machine import drive
 from cluster.migration.pages import PAGEBLOCK_PAGES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.compaction import RayCrew
+from actors.compactor_pool import RayCrew
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE

@@ -11,7 +11,8 @@ import pytest
 import ray
 
 from actors.answers import answers
-from actors.compaction import RayCrew, crew_on_ray
+from actors.compaction import crew_on_ray
+from actors.compactor_pool import RayCrew
 from cluster.migration.machine import MemoryHost, drive
 from cluster.migration.spec import CompactionSpec, DriverSpec
 from tests.migration.test_machine import holdings
