@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from actors.answers import answers
 from cluster.errors import SimulationError
-from cluster.migration.machine import NodeReport, Turn
+from cluster.migration.machine import NodeReport
 from cluster.migration.relocation import Carried, Carry, Order
 
 #: Times that migration actors may die in one run; then it is no accident any more.
 MOST_DEATHS = 100
 
+T = TypeVar("T", bound=Hashable)
+
 
 class RayCrew:
     """Drives compactors with a pool of migration actors (a `cluster.migration.machine.Crew`).
 
-    One that dies is replaced; the owners put back what its compactors had isolated, and those begin anew.
-    Transfers go on where they were.
+    One that dies is replaced, and its call repeated. Calls are numbered and owners carry out each number once
+    (`NumberedCalls`), so a death at any moment leaves the result as it is.
     """
 
     def __init__(self, hosts: list[list[int]], owners: list[Any], size: int) -> None:
         self._owners = owners
         self._owner_of = [owner for owner, host in enumerate(hosts) for _ in host]
-        self._driven: list[set[tuple[int, int]]] = [set() for _ in range(size)]
-        self._generations: dict[tuple[int, int], int] = {}
+        self._seq = 0
         self.deaths = 0
         self.pool = [self._new() for _ in range(size)]
 
@@ -35,68 +36,64 @@ class RayCrew:
         return MigrationActor.remote(self._owners)  # type: ignore[attr-defined]
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        by_actor: dict[int, dict[int, list[Turn]]] = {}
+        work: dict[int, dict[tuple[int, ...], list[tuple[int, int]]]] = {}
         for node, compactor in turns:
-            actor = (node + compactor) % len(self.pool)
-            self._driven[actor].add((node, compactor))
-            turn = Turn(node, compactor, self._generations.get((node, compactor), 0))
-            by_actor.setdefault(actor, {}).setdefault(self._owner_of[node], []).append(turn)
-        calls = {actor: self.pool[actor].take.remote(list(to.items())) for actor, to in by_actor.items()}
-        done: dict[int, bool] = {}
-        for actor, call in calls.items():
-            for of_owner, ended in zip(by_actor[actor].values(), self._outcome(actor, call), strict=False):
-                done |= {turn.node: end for turn, end in zip(of_owner, ended, strict=True)}
-        return [done.get(node, False) for node, _ in turns]
+            of_actor = work.setdefault((node + compactor) % len(self.pool), {})
+            of_actor.setdefault((self._owner_of[node],), []).append((node, compactor))
+        done: dict[tuple[int, int], bool] = self._call("take", work)
+        return [done[turn] for turn in turns]
 
     def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        carried: dict[Carry, Carried] = {}
-        while left := [turn for turn in turns if turn not in carried]:
-            for between, outcomes in self._carry(left):
-                carried |= zip(between, outcomes, strict=True)
-        return [carried[turn] for turn in turns]
-
-    def _carry(self, turns: Sequence[Carry]) -> Iterator[tuple[list[Carry], list[Carried]]]:
-        """Turns with what came of them, but for those of actors that died."""
-        by_actor: dict[int, dict[tuple[int, int], list[Carry]]] = {}
+        work: dict[int, dict[tuple[int, ...], list[Carry]]] = {}
         for turn in turns:
             owners = self._owner_of[turn.node], self._owner_of[turn.peer]
-            of_actor = by_actor.setdefault(turn.transfer % len(self.pool), {})
+            of_actor = work.setdefault(turn.transfer % len(self.pool), {})
             of_actor.setdefault(owners, []).append(turn)
-        calls = {
-            actor: self.pool[actor].carry.remote([(*owners, between) for owners, between in to.items()])
-            for actor, to in by_actor.items()
-        }
-        for actor, call in calls.items():
-            yield from zip(by_actor[actor].values(), self._outcome(actor, call), strict=False)
+        carried: dict[Carry, Carried] = self._call("carry", work)
+        return [carried[turn] for turn in turns]
 
     def ask(self, order: Order) -> list[Any]:
         found = answers([owner.ask.remote(order) for owner in self._owners])
         return [answer for of_owner in found for answer in of_owner]
 
-    def _outcome(self, actor: int, call: Any) -> list[list[Any]]:
-        """What the migration actor answered; nothing if it died."""
+    def _call(self, method: str, work: Mapping[int, Mapping[tuple[int, ...], list[T]]]) -> dict[T, Any]:
+        """Have the migration actors carry out turns, by actor and owners; return what came of each turn."""
+        self._seq += 1
+        parts = {actor: [(*owners, turns) for owners, turns in to.items()] for actor, to in work.items()}
+        calls = {actor: self._ask(actor, method, of_actor) for actor, of_actor in parts.items()}
+        done: dict[T, Any] = {}
+        for actor, call in calls.items():
+            outcomes = self._outcomes(actor, call)
+            while outcomes is None:
+                outcomes = self._outcomes(actor, self._ask(actor, method, parts[actor]))
+            for turns, of_owner in zip(work[actor].values(), outcomes, strict=True):
+                done |= zip(turns, of_owner, strict=True)
+        return done
+
+    def _ask(self, actor: int, method: str, parts: list[Any]) -> Any:
+        return getattr(self.pool[actor], method).remote(self._seq, parts)
+
+    def _outcomes(self, actor: int, call: Any) -> list[list[Any]] | None:
+        """What the migration actor answered; None if it died, and another one is in its place."""
         import ray
-        from ray.exceptions import ActorDiedError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         try:
-            ended: list[list[Any]] = ray.get(call)
+            outcomes: list[list[Any]] = ray.get(call)
         except RayTaskError:
             return answers(call)  # type: ignore[no-any-return]
-        except ActorDiedError as error:
+        except RayError as error:
             self._replace(actor, error)
-            return []
-        return ended
+            return None
+        return outcomes
 
     def _replace(self, actor: int, error: Exception) -> None:
+        import ray
+
         self.deaths += 1
         if self.deaths > MOST_DEATHS:
             raise SimulationError(f"migration actors died {self.deaths} times") from error
-        by_owner: dict[int, list[Turn]] = {}
-        for node, compactor in sorted(self._driven[actor]):
-            generation = self._generations.get((node, compactor), 0) + 1
-            self._generations[node, compactor] = generation
-            by_owner.setdefault(self._owner_of[node], []).append(Turn(node, compactor, generation))
-        answers([self._owners[owner].abandon.remote(turns) for owner, turns in by_owner.items()])
+        ray.kill(self.pool[actor])  # it may be out of reach only
         self.pool[actor] = self._new()
 
     def close(self) -> None:
