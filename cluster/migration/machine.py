@@ -35,7 +35,7 @@ class NodeReport:
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
     in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
     in the order of the scenario, then LRU pages and guests. vmstat as in `memory.VmStat`. seconds: simulated,
-    of its compactors. abandoned: none. relocations: None if the scenario has none.
+    of its compactors. relocations: None if the scenario has none.
     """
 
     node: int
@@ -47,7 +47,6 @@ class NodeReport:
     obtained_without: int
     by_driver: dict[str, MoveCounts]
     vmstat: dict[str, int]
-    abandoned: int
     seconds: float
     relocations: NodeRelocations | None = None
 
@@ -165,7 +164,6 @@ class NodeMemory:
             obtained_without=twin.obtain(),
             by_driver=self.counts,
             vmstat=self.memory.vmstat.as_dict(),
-            abandoned=0,
             seconds=self.seconds(),
             relocations=self.transfers.report() if self.transfers else None,
         )
