@@ -20,7 +20,8 @@ class RayCrew:
     """Drives compactors with a pool of migration actors (a `cluster.migration.machine.Crew`).
 
     One that dies is replaced, and its call repeated. Calls are numbered and owners carry out each number once
-    (`NumberedCalls`), so a death at any moment leaves the result as it is.
+    (`NumberedCalls`), so a death at any moment leaves the result as it is. Owners obey one pool only: a
+    second one would begin to count anew.
     """
 
     def __init__(self, hosts: list[list[int]], owners: list[Any], size: int) -> None:
