@@ -2,10 +2,14 @@
 
 import signal
 
+from hypothesis import settings
+
 from cluster.mm.page_table import PageTable
 
 # A shell's background jobs, and what they start, ignore the interrupt; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Nodes check after every step, and page tables at every transition, that their states may be.
+# The machine that runs the tests may be busy: how long an example takes says nothing.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
+# Page tables check the states before each transition, and nodes their invariants after each step.
 PageTable.validating = True

@@ -65,15 +65,19 @@ def is_in(values: Array, ascending: Array) -> Bool:
 
 
 def find_unsorted(keys: Array, wanted: Array) -> I64:
-    """Return where each wanted value is among the distinct keys, which need no order; -1 where it is missing.
+    """Return the index in `keys` of each wanted value, -1 where it is missing: [k], [n] -> int64[n].
 
-    keys [n], wanted [m] -> int64[m].
+    `keys` may be in any order. If a key repeats, the index is that of any of its copies.
     """
     if len(keys) == 0:
         return np.full(len(wanted), -1)
     order = np.argsort(keys)
-    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
-    return np.where(keys[at] == wanted, at, -1)
+    ascending = keys[order]
+    at = np.searchsorted(ascending, wanted)
+    np.minimum(at, len(keys) - 1, out=at)
+    found = order[at]
+    found[ascending[at] != wanted] = -1
+    return found
 
 
 def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:

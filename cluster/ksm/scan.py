@@ -185,8 +185,8 @@ class Scanner:
         self._visit_private(slots[private], keys[private], state[private])
 
     def _remove_from_trees(self, slots: Slots, keys: ItemKeys, state: U16, alive: Bool) -> None:
-        """Remove items from the trees (remove_rmap_item_from_tree()), but not from the stable nodes of the frames
-        that their pages map.
+        """Remove items from the unstable tree, and from stable nodes of frames that their pages have left
+        (remove_rmap_item_from_tree()).
 
         `state` holds the items' states, and is brought up to date. `alive` says which pages are present and
         mergeable.
