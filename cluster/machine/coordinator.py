@@ -98,11 +98,11 @@ class Machine:
 
     def dontneed(self, mm: int, start: int, count: int) -> None:
         """Free the frames of a range; its pages are untouched then (MADV_DONTNEED)."""
-        self._exchange.run(c.Drop(mm, start, count, unmap=False))
+        self._exchange.run(c.Zap(mm, start, count, unmap=False))
 
     def unmap(self, mm: int, start: int, count: int) -> None:
         """Unmap a range (munmap()); ksmd frees its rmap_items later."""
-        self._exchange.run(c.Drop(mm, start, count, unmap=True))
+        self._exchange.run(c.Zap(mm, start, count, unmap=True))
         self._doubtful.add(mm)
 
     def pageout(self, mm: int, start: int, count: int) -> None:

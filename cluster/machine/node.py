@@ -105,13 +105,8 @@ class Node:
 
     def _command_table(self) -> dict[type, Callable[[Any], Answer | None]]:
         """Return the handler of each command, which returns the command's answer."""
-        own, processes, faults, trees, view = (
-            self._if_own,
-            self.processes,
-            self._faults,
-            self.trees,
-            self._view,
-        )
+        own, processes, faults = self._if_own, self.processes, self._faults
+        trees, view = self.trees, self._view
         return {
             c.Populate: self.workload.populate,
             c.Tick: self.workload.tick,
@@ -129,7 +124,7 @@ class Node:
             c.Write: own(processes.write),
             c.Read: own(processes.read),
             c.Madvise: own(processes.madvise),
-            c.Drop: own(processes.drop),
+            c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
             c.Move: self._move_pages,
             c.CountOn: own(lambda command: c.PagesOn(processes.count_on(command))),
@@ -172,7 +167,7 @@ class Node:
             self.processes.look_again()
 
     def _move_pages(self, command: c.Move) -> None:
-        self.state.migration = command.seq
+        self.state.migration_seq = command.seq
         if node_of_mm(command.mm) == self.state.id:
             slots = self.processes.mapped(command.mm, command.start, command.nr_pages)
             self._migration.move_pages(slots, command.to)

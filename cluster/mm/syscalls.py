@@ -140,7 +140,7 @@ class Processes:
         state = n.table.state[: n.table.size]
         n.table.state[np.flatnonzero((state & ITEM != 0) & (state & KSM == 0))] |= ACTIVE
 
-    def drop(self, command: c.Drop) -> None:
+    def zap(self, command: c.Zap) -> None:
         mm, end = self._mm(command.mm), command.start + command.nr_pages
         for vma in self._n.spaces.split(mm, command.start, end):
             self._faults.drop(_slots_of(vma))

@@ -56,6 +56,6 @@ class NodeCompaction:
 
     def end(self, seq: int) -> NodeReport:
         """Send the new names of moved frames to all nodes; return the outcome of the compaction."""
-        self._n.migration = seq
+        self._n.migration_seq = seq
         self._migration.announce(*self.frames.moved(self._n.id))
         return self.memory.report(self._twin)

@@ -129,7 +129,7 @@ class FrameMigration:
         n, store = self._n, self._n.frames
         ksm = is_ksm_word(old)
         new, digests = frame_word(n.id, pfns), store.content[pfns]
-        new[ksm] = ksm_word(new[ksm], n.migration)
+        new[ksm] = ksm_word(new[ksm], n.migration_seq)
         store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
         owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint32(2)).astype(np.int64))

@@ -105,7 +105,7 @@ class NodeRelocation:
     def move(self, command: MoveFrames) -> None:
         """Begin the migration of this node's frames."""
         to = command.counts[self._n.id]
-        self._n.migration = command.seq
+        self._n.migration_seq = command.seq
         self._migration.moved_in = np.zeros(self._n.nodes, np.int64)
         if command.preferred:
             frames, best = self._preferred

@@ -213,8 +213,8 @@ class Madvise(NamedTuple):
     mergeable: bool
 
 
-class Drop(NamedTuple):
-    """MADV_DONTNEED, or munmap."""
+class Zap(NamedTuple):
+    """MADV_DONTNEED, or munmap (zap_page_range())."""
 
     mm: int
     start: int
@@ -339,19 +339,7 @@ class NodeDump(NamedTuple):
 
 
 ProcessCommand = (
-    NewProcess
-    | Map
-    | Write
-    | Read
-    | Madvise
-    | Drop
-    | PageOut
-    | Move
-    | CountOn
-    | MergeAny
-    | Fork
-    | Exit
-    | Reap
+    NewProcess | Map | Write | Read | Madvise | Zap | PageOut | Move | CountOn | MergeAny | Fork | Exit | Reap
 )
 Command = (
     Populate
