@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
+from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
 from cluster.mm.page_table import KSM as MAPS_KSM
 from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.script.engine import (
@@ -30,10 +31,6 @@ from cluster.spec.profile import Profile
 from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
 from cluster.spec.topology import fully_connected
 from cluster.wire.commands import NodeDump, ProcessStatistics
-
-#: First page of a process's first region, and the distance from one region to the next, in pages.
-FIRST_PAGE = 0x1000000
-REGION_PAGES = 0x40000
 
 #: More than any script can fill.
 _FRAMES_PER_NODE = 1 << 22
@@ -135,7 +132,7 @@ class ScriptEngine:
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
         process = self._processes[p]
         bad_node = node is not None and not 0 <= node < self._nodes
-        start = FIRST_PAGE + len(process.regions) * REGION_PAGES
+        start = FIRST_VPN + len(process.regions) * REGION_STRIDE
         process.regions.append(_NamedRegion(r, start, np.ones(pages, np.bool_)))
         policy = PolicySpec(Policy.PREFERRED, (0,))
         if node is not None and not bad_node:
