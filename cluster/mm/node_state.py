@@ -76,7 +76,7 @@ class NodeState:
     orphans: OrphanFrames = field(default_factory=OrphanFrames)
     #: Sequence number of the migration under way; it becomes the generation of the KSM frame words that the
     #: migration makes. The command that begins or ends a migration sets it.
-    migration: int = 0
+    migration_seq: int = 0
     #: How far ksmd has come in the pass under way: the commands to scan and to unmerge set it.
     window: Window = field(default_factory=lambda: Window(0))
     #: Totals since the start, by name of `cluster.spec.statistics`: each module adds what it does.
