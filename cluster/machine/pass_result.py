@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cluster.compaction.internode.outcome import Relocated
     from cluster.compaction.scenario.node_memory import NodeReport
+    from cluster.compaction.scenario.relocation_result import Relocated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.outcome import Relocated, node_seconds
 from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport
+from cluster.compaction.scenario.relocation_result import Relocated, node_seconds
 from cluster.ksm.advisor import Advisor
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric

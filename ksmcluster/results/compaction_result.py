@@ -18,9 +18,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
 from cluster.compaction.pages.page_map import MAX_ORDER
 from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.scenario.relocation_result import Relocated, relocated, simulated_seconds
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances

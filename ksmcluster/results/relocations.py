@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.compaction.internode.node_transfers import Drained
-from cluster.compaction.internode.outcome import Relocated
+from cluster.compaction.scenario.relocation_result import Relocated
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.report import text

@@ -14,9 +14,9 @@ import ray
 import ksmcluster
 from actors.compaction import RayCompactorPool, crew_on_ray, run_compaction
 from cluster.compaction.internode.node_transfers import Carried, Carry
-from cluster.compaction.internode.outcome import relocated
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
 from cluster.compaction.scenario.node_memory import drive
+from cluster.compaction.scenario.relocation_result import relocated
 from cluster.machine.pass_result import ActorsStarting, Event
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.compaction.internode.outcome import relocated
 from cluster.compaction.scenario.node_memory import compact_inline
+from cluster.compaction.scenario.relocation_result import relocated
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
 from ksmcluster.config.compaction import to_compaction_spec
