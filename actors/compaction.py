@@ -2,7 +2,7 @@
 
 Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
 actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.compaction.scenario.node_memory.drive` says; different nodes work at the same time. Within a node
+`cluster.compaction.scenario.rounds.drive` says; different nodes work at the same time. Within a node
 they interleave: each stops in the middle of whatever it does.
 """
 
@@ -16,8 +16,12 @@ from actors.answers import answers
 from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
-from cluster.compaction.internode.node_transfers import Carried, Carry, Order
-from cluster.compaction.scenario.node_memory import NodeReport, Turn, compact_inline, drive
+from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep
+from cluster.compaction.scenario.memory_host import compact_inline
+from cluster.compaction.scenario.node_memory import Turn
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
+from cluster.heap import keep_free_memory
 from cluster.machine.pass_result import Event
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.errors import SimulationError
@@ -40,12 +44,13 @@ def run_compaction(
     Raises SimulationError if the scenario cannot be carried out.
     """
     if engine == "inline":
+        keep_free_memory()
         return compact_inline(spec)
     if engine != "ray":
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
     with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
-        return compactor_pool.reports()
+        return compactor_pool.finish()
 
 
 @contextmanager
@@ -109,29 +114,29 @@ class RayCompactorPool:
                 done |= {turn.node: end for turn, end in zip(of_owner, ended, strict=True)}
         return [done.get(node, False) for node, _ in turns]
 
-    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        carried: dict[Carry, Carried] = {}
+    def step(self, turns: Sequence[TransferStep]) -> list[StepResult]:
+        carried: dict[TransferStep, StepResult] = {}
         while left := [turn for turn in turns if turn not in carried]:
-            for between, outcomes in self._carry(left):
+            for between, outcomes in self._step(left):
                 carried |= zip(between, outcomes, strict=True)
         return [carried[turn] for turn in turns]
 
-    def _carry(self, turns: Sequence[Carry]) -> Iterator[tuple[list[Carry], list[Carried]]]:
+    def _step(self, turns: Sequence[TransferStep]) -> Iterator[tuple[list[TransferStep], list[StepResult]]]:
         """Turns with what came of them, but for those of actors that died."""
-        by_actor: dict[int, dict[tuple[int, int], list[Carry]]] = {}
+        by_actor: dict[int, dict[tuple[int, int], list[TransferStep]]] = {}
         for turn in turns:
             owners = self._owner_of[turn.node], self._owner_of[turn.peer]
             of_actor = by_actor.setdefault(turn.transfer % len(self.pool), {})
             of_actor.setdefault(owners, []).append(turn)
         calls = {
-            actor: self.pool[actor].carry.remote([(*owners, between) for owners, between in to.items()])
+            actor: self.pool[actor].step.remote([(*owners, between) for owners, between in to.items()])
             for actor, to in by_actor.items()
         }
         for actor, call in calls.items():
             yield from zip(by_actor[actor].values(), self._outcome(actor, call), strict=False)
 
-    def ask(self, order: Order) -> list[Any]:
-        found = answers([owner.ask.remote(order) for owner in self._owners])
+    def ask(self, command: NodeCommand[AnswerT]) -> list[AnswerT]:
+        found = answers([owner.ask.remote(command) for owner in self._owners])
         return [answer for of_owner in found for answer in of_owner]
 
     def _outcome(self, actor: int, call: Any) -> list[list[Any]]:
@@ -167,7 +172,7 @@ class RayCompactorPool:
         for actor in self.pool:
             ray.kill(actor)
 
-    def reports(self) -> list[NodeReport]:
-        """What became of the nodes, in their order."""
-        found: list[list[NodeReport]] = answers([owner.reports.remote() for owner in self._owners])
+    def finish(self) -> list[NodeReport]:
+        """End the compaction; return what became of the nodes, in their order."""
+        found: list[list[NodeReport]] = answers([owner.finish.remote() for owner in self._owners])
         return [report for of_owner in found for report in of_owner]

@@ -1,9 +1,9 @@
 """Actors of a compaction: owners of nodes' memories, and a pool of those that drive the compactors.
 
 A migration actor has no pages and no state: it tells the owners of nodes to let a compactor take its next
-steps (isolate, migrate, put back), and carries letters between the two owners of a transfer. What a compactor
-or a transfer has isolated or locked stays with the node's owner, so that nothing is lost with a migration
-actor.
+steps (isolate, migrate, put back), and carries messages between the two owners of a transfer. What a
+compactor or a transfer has isolated or locked stays with the node's owner, so that nothing is lost with a
+migration actor.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import ray
 
 from actors.answers import answers
 from actors.lean import end_at_once
-from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep
 from cluster.compaction.internode.transfer import TransferMessage
-from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn
+from cluster.compaction.scenario.memory_host import MemoryHost
+from cluster.compaction.scenario.node_memory import Turn
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.heap import keep_free_memory
 from cluster.spec.compaction import CompactionSpec
 
 
 @ray.remote(num_cpus=0)
 class MemoryActor:
-    """A thin shell around `cluster.compaction.scenario.node_memory.MemoryHost`: one node, or several."""
+    """A thin shell around `cluster.compaction.scenario.memory_host.MemoryHost`: one node, or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
         end_at_once()
+        keep_free_memory()
         self._host = MemoryHost(nodes, spec)
 
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
@@ -37,26 +41,29 @@ class MemoryActor:
         """Whoever drove these compactors is gone; they are of these generations from now on."""
         self._host.abandon(turns)
 
-    def letters(self, turns: Sequence[Carry]) -> list[TransferMessage | None]:
+    def messages(self, turns: Sequence[TransferStep]) -> list[TransferMessage | None]:
         """What its nodes, the peers of these turns, wrote last."""
-        return self._host.letters(turns)
+        return self._host.messages(turns)
 
-    def carry(self, turns: Sequence[Carry], letters: Sequence[TransferMessage | None]) -> list[Carried]:
-        """Its nodes answer letters."""
-        return self._host.carry(turns, letters)
+    def step(
+        self, turns: Sequence[TransferStep], messages: Sequence[TransferMessage | None]
+    ) -> list[StepResult]:
+        """Its nodes answer messages."""
+        return self._host.step(turns, messages)
 
-    def ask(self, order: Order) -> list[Any]:
-        """Its nodes carry out an order; their answers."""
-        return self._host.ask(order)
+    def ask(self, command: NodeCommand[AnswerT]) -> list[AnswerT]:
+        """Its nodes carry out a command; their answers."""
+        return self._host.ask(command)
 
-    def reports(self) -> list[NodeReport]:
-        """What became of its nodes."""
+    def finish(self) -> list[NodeReport]:
+        """End the compaction; return what became of its nodes."""
+        self._host.finish()
         return self._host.reports()
 
 
 @ray.remote(num_cpus=0)
 class MigrationActor:
-    """Drives compactors on nodes that others own, and carries letters between these."""
+    """Drives compactors on nodes that others own, and carries messages between these."""
 
     def __init__(self, owners: list[Any]) -> None:
         end_at_once()
@@ -68,11 +75,11 @@ class MigrationActor:
         done: list[list[bool]] = answers(asked)
         return done
 
-    def carry(self, turns: Sequence[tuple[int, int, list[Carry]]]) -> list[list[Carried]]:
+    def step(self, turns: Sequence[tuple[int, int, list[TransferStep]]]) -> list[list[StepResult]]:
         """Turns by the owners' numbers of those who write and of those who wrote before."""
-        # references: letters go from owner to owner
-        letters = [self._owners[peer].letters.remote(between) for _owner, peer, between in turns]
-        pairs = zip(turns, letters, strict=True)
-        asked = [self._owners[owner].carry.remote(between, of_peer) for (owner, _, between), of_peer in pairs]
-        carried: list[list[Carried]] = answers(asked)
+        # references: messages go from owner to owner
+        messages = [self._owners[peer].messages.remote(between) for _owner, peer, between in turns]
+        pairs = zip(turns, messages, strict=True)
+        asked = [self._owners[owner].step.remote(between, of_peer) for (owner, _, between), of_peer in pairs]
+        carried: list[list[StepResult]] = answers(asked)
         return carried

@@ -18,7 +18,8 @@ from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
 
 if TYPE_CHECKING:
-    from cluster.compaction.scenario.node_memory import Memories, Turn
+    from cluster.compaction.scenario.compactor_pool import Memories
+    from cluster.compaction.scenario.node_memory import Turn
 
 
 #: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
@@ -72,7 +73,7 @@ class NodeActor(SlimActor):
 
     def _memories(self) -> Memories:
         # Only some scenarios have compactors; without their modules an actor starts sooner.
-        from cluster.compaction.scenario.node_memory import Memories
+        from cluster.compaction.scenario.compactor_pool import Memories
 
         return Memories(self._host.memories)
 

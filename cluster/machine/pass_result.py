@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cluster.compaction.scenario.node_memory import NodeReport
-    from cluster.compaction.scenario.relocation_result import Relocated
+    from cluster.compaction.scenario.node_report import NodeReport
+    from cluster.compaction.scenario.relocation_result import RelocationResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class PassResult:
     #: What compaction after the pass did to each node; nothing without [migration].
     compaction: tuple[NodeReport, ...] = ()
     #: What was moved between nodes after the pass, before the compaction.
-    relocated: tuple[Relocated, ...] = ()
+    relocated: tuple[RelocationResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import ray
 
 import ksmcluster
 from actors.compaction import RayCompactorPool, crew_on_ray, run_compaction
-from cluster.compaction.internode.node_transfers import Carried, Carry
+from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
-from cluster.compaction.scenario.node_memory import drive
-from cluster.compaction.scenario.relocation_result import relocated
+from cluster.compaction.scenario.relocation_result import relocation_results
+from cluster.compaction.scenario.rounds import drive
 from cluster.machine.pass_result import ActorsStarting, Event
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
@@ -66,13 +66,13 @@ class Killing:
         self.calls = 0
         self.carries = 0
 
-    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        """Letters 0 to 4 of a transfer, and letter 1 of the next batch."""
+    def step(self, turns: Sequence[TransferStep]) -> list[StepResult]:
+        """Messages 0 to 4 of a transfer, and message 1 of the next batch."""
         self.carries += 1
         if self.carries not in (1, 2, 3, 4, 5, 6):
-            return self.compactor_pool.carry(turns)
+            return self.compactor_pool.step(turns)
         victim = self.compactor_pool.pool[turns[0].transfer % len(self.compactor_pool.pool)]
-        return self._killing(victim, 0.001 * (self.carries % 3), lambda: self.compactor_pool.carry(turns))
+        return self._killing(victim, 0.001 * (self.carries % 3), lambda: self.compactor_pool.step(turns))
 
     def _killing(self, victim: Any, after: float, work: Callable[[], list[T]]) -> list[T]:
         killer = Timer(after, ray.kill, [victim])
@@ -93,7 +93,7 @@ def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:
     with crew_on_ray(SPEC, 1, 2) as compactor_pool:
         drive(SPEC, range(SPEC.nodes), Killing(compactor_pool))
         assert compactor_pool.deaths >= 2
-        reports = compactor_pool.reports()
+        reports = compactor_pool.finish()
     sizes = 1 << np.arange(11)
     assert sum(report.abandoned for report in reports) > 0
     for report, whole in zip(reports, run_compaction(SPEC, engine="inline"), strict=True):
@@ -113,7 +113,7 @@ def test_transfers_go_on_when_migration_actors_die(ray_cluster: str, when: str) 
         killing.calls = 100
         drive(spec, range(spec.nodes), killing)
         assert compactor_pool.deaths >= 3
-        reports = compactor_pool.reports()
+        reports = compactor_pool.finish()
     assert repr(reports) == repr(run_compaction(spec, engine="inline"))
 
 
@@ -121,11 +121,13 @@ def test_nothing_is_lost_when_actors_die_while_pages_move_everywhere(ray_cluster
     with crew_on_ray(MOVING, 1, 2) as compactor_pool:
         drive(MOVING, range(MOVING.nodes), Killing(compactor_pool))
         assert compactor_pool.deaths >= 4
-        reports = compactor_pool.reports()
+        reports = compactor_pool.finish()
     whole = run_compaction(MOVING, engine="inline")
     sizes = 1 << np.arange(11)
     in_use = sum(SPEC.pages_per_node - report.before @ sizes for report in reports)
-    offline = [drained.offline for moved in relocated(MOVING, reports) for drained in moved.drained.values()]
+    offline = [
+        drained.offline for moved in relocation_results(MOVING, reports) for drained in moved.drained.values()
+    ]
     left = 3 * SPEC.pages_per_node - PAGEBLOCK_PAGES * sum(offline)
     assert all(offline)
     assert left - sum(report.after @ sizes for report in reports) == in_use

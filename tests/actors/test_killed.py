@@ -12,7 +12,8 @@ import ray
 
 from actors.answers import answers
 from actors.compaction import RayCompactorPool, crew_on_ray
-from cluster.compaction.scenario.node_memory import MemoryHost, drive
+from cluster.compaction.scenario.memory_host import MemoryHost
+from cluster.compaction.scenario.rounds import drive
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from tests.migration.test_machine import holdings
 
@@ -86,7 +87,7 @@ def test_nothing_is_lost_whenever_migration_actors_die(ray_cluster: str, seed: i
         before = on_owners(compactor_pool, holding)
         drive(spec, range(NODES), Killing(compactor_pool, seed))
         after = on_owners(compactor_pool, holding)
-        deaths, reports = compactor_pool.deaths, compactor_pool.reports()
+        deaths, reports = compactor_pool.deaths, compactor_pool.finish()
     assert deaths > 0
     assert after == before
     assert sum(report.abandoned for report in reports) > 0
