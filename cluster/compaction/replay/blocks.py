@@ -61,7 +61,7 @@ def compare_compact(record: Json) -> Difference | None:
 
 
 def compare_zram(record: Json) -> Difference | None:
-    """Replay the compaction of a memory full of zsmalloc pages, before and after zsmalloc compacts its own."""
+    """Replay the compaction of a memory full of zsmalloc pages, before and after zsmalloc compacts them."""
     states = record["states"]
     for number, (before, after) in enumerate((("punched", "compacted"), ("zs_compacted", "compacted_again"))):
         memory, driver, _lru = memory_of(record, states[before])

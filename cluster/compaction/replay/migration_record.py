@@ -7,8 +7,6 @@ alloc_contig_range), `blocks` (whole memories before and after compaction, with 
 from __future__ import annotations
 
 import base64
-import json
-import lzma
 import zlib
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import Kind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
-from cluster.script.record import Json, RecordError
+from cluster.script.record import Json, RecordError, read_documents
 
 _LOWMEM_RESERVE_RATIO = 256
 KINDS = ("callbacks", "blocks", "zram")
@@ -34,12 +32,7 @@ def load(path: Path) -> list[Json]:
 
     Raises RecordError if the file is not JSON, OSError if it cannot be read.
     """
-    data = path.read_bytes()
-    try:
-        value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
-    except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"not JSON: {error}") from error
-    documents = value if isinstance(value, list) else [value]
+    documents = read_documents(path)
     return documents if all(map(_is_record, documents)) else []
 
 
