@@ -32,7 +32,7 @@ class Simulation:
         self._migration = spec.migration
         self._relocations = spec.relocations
         self._distance = spec.machine.distance
-        self._crew = compactor_pool
+        self._compactor_pool = compactor_pool
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
@@ -83,7 +83,7 @@ class Simulation:
         """After a pass; kcompactd works beside ksmd, so that the clock goes on as if it were not there."""
         if self._migration is None:
             return ()
-        reports = self._machine.compact(self._migration, self._crew)
+        reports = self._machine.compact(self._migration, self._compactor_pool)
         self._clock.columns = self._machine.collect()
         return reports
 

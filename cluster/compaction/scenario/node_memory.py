@@ -1,12 +1,12 @@
 """A node's memory with its compactors.
 
 `NodeMemory` owns everything on a node, the state of compactors included. A process that drives a compactor
-only says when it takes its next steps. If that process dies, nothing is lost: the compactor is abandoned.
+only says when it takes its next steps, so nothing is lost if that process dies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,15 +23,6 @@ from cluster.spec.compaction import CompactionSpec
 _MOST_STEPS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A compactor of a node takes its next steps. `generation`: how often it was begun anew."""
-
-    node: int
-    compactor: int
-    generation: int = 0
-
-
 @dataclass(slots=True)
 class _Session:
     """A compactor's run, and what it cost so far: calls for pages, pages moved."""
@@ -39,13 +30,6 @@ class _Session:
     run: CompactorRun
     attempts: int = 0
     moved: int = 0
-
-
-@dataclass(slots=True)
-class _Compactor:
-    generation: int = 0
-    session: _Session | None = None
-    ended: list[_Session] = field(default_factory=list)
 
 
 class NodeMemory:
@@ -61,7 +45,6 @@ class NodeMemory:
         self.memory = filled.memory
         self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
         self.transfers = self._transfers()
-        self._compactors = [_Compactor() for _ in range(spec.workers)]
         self.begin()
 
     def begin(self) -> None:
@@ -70,15 +53,12 @@ class NodeMemory:
         self.after = self.before
         self.obtained = 0
         self.memory.vmstat = VmStat()
-        self.abandoned = 0
         self.requests = Requests(self.spec.attempts)
-        self._abandoned: list[CompactorRun] = []
         self._chance = np.random.default_rng((self.spec.seed, self.node))
         for counted in self._counted.values():
             counted.begin()
-        for compactor in self._compactors:
-            compactor.session = None
-            compactor.ended = []
+        #: Sessions of the compactors that have had a turn.
+        self._sessions: dict[int, _Session] = {}
 
     def _transfers(self) -> NodeTransfers | None:
         """Return the node's side of transfers; None if the scenario has no relocations."""
@@ -93,18 +73,13 @@ class NodeMemory:
         """By name of the driver, then LRU pages and foreign pages."""
         return {name: counted.counts for name, counted in self._counted.items()}
 
-    def take(self, turn: Turn) -> bool:
-        """Let a compactor take its next steps; return whether it is done.
-
-        A turn of an earlier generation does nothing.
-        """
-        compactor = self._compactors[turn.compactor]
-        if turn.generation != compactor.generation:
-            return False
-        session = compactor.session = compactor.session or self._begin()
+    def take(self, compactor: int) -> bool:
+        """Let a compactor take its next steps; return whether it is done."""
+        if compactor not in self._sessions:
+            self._sessions[compactor] = _Session(make_run(self.memory, self.requests, self.spec))
+        session = self._sessions[compactor]
         attempts, moved = self._work_done()
         self._steps(session.run)
-        self.put_back()
         attempts_now, moved_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
@@ -121,36 +96,9 @@ class NodeMemory:
             if run.waiting:
                 break
 
-    def put_back(self) -> None:
-        """Put back what abandoned compactors had isolated, unless a page is locked."""
-        for run in self._abandoned:
-            while not run.done:
-                run.step()
-                if run.waiting:
-                    break
-        self._abandoned = [run for run in self._abandoned if not run.done]
-
-    def _begin(self) -> _Session:
-        return _Session(make_run(self.memory, self.requests, self.spec))
-
     def _work_done(self) -> tuple[int, int]:
         counted = self._counted.values()
         return sum(c.attempts for c in counted), sum(c.counts.moved for c in counted)
-
-    def abandon(self, number: int, generation: int) -> None:
-        """Give up the compactor's run, as the process that drove it is gone; put back what it has isolated.
-
-        The compactor is of the given generation from now on; its next turn begins a new run.
-        """
-        compactor = self._compactors[number]
-        compactor.generation = generation
-        if compactor.session is not None:
-            self.abandoned += not compactor.session.run.done
-            compactor.session.run.abandon()
-            self._abandoned.append(compactor.session.run)
-            self.put_back()
-            compactor.ended.append(compactor.session)
-            compactor.session = None
 
     def finish(self) -> None:
         """End the compaction: note the free blocks, then make the scenario's requests for blocks.
@@ -170,11 +118,7 @@ class NodeMemory:
 
     def seconds(self) -> float:
         """Return the simulated time until the last compactor was done; compactors work side by side."""
-        return max((sum(map(self._ns, self._sessions(c))) for c in self._compactors), default=0) / 1e9
-
-    @staticmethod
-    def _sessions(compactor: _Compactor) -> list[_Session]:
-        return [*compactor.ended, *([compactor.session] if compactor.session else [])]
+        return max(map(self._ns, self._sessions.values()), default=0) / 1e9
 
     def _ns(self, session: _Session) -> float:
         cost = self.spec.cost
@@ -196,7 +140,6 @@ class NodeMemory:
             obtained_without=twin.obtained,
             by_driver=self.counts,
             vmstat=self.memory.vmstat.as_dict(),
-            abandoned=self.abandoned,
             seconds=self.seconds(),
             traffic=self.transfers.report() if self.transfers else None,
         )

@@ -18,7 +18,7 @@ class NodeReport:
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after a
     compaction in which no driver's page can move. obtained_*: blocks that the scenario's requests got then.
     by_driver: drivers in the order of the scenario, then LRU pages and foreign pages. vmstat: as in
-    `memory.VmStat`. seconds: simulated time of the compactors. abandoned: compactors whose drivers died.
+    `memory.VmStat`. seconds: simulated time of the compactors.
     traffic: pages sent to other nodes; None if the scenario has no relocations.
     """
 
@@ -31,7 +31,6 @@ class NodeReport:
     obtained_without: int
     by_driver: dict[str, MoveCounts]
     vmstat: dict[str, int]
-    abandoned: int
     seconds: float
     traffic: NodeTraffic | None = None
 

@@ -35,9 +35,6 @@ class CompactorRun(Protocol):
     def advance(self, pages: int) -> None:
         """Take steps until about `pages` pages are scanned or a lock is met."""
 
-    def abandon(self) -> None:
-        """Move nothing more. Further steps put back what is isolated."""
-
 
 @dataclass(slots=True)
 class Requests:
@@ -91,13 +88,6 @@ class DirectCompactor:
 
     def advance(self, pages: int) -> None:
         advance(self, pages)
-
-    def abandon(self) -> None:
-        """Leave the current request to another compactor."""
-        if self._current is not None:
-            self._requests.left += 1
-            self._current.abandon()
-        self._requests = Requests(0)
 
 
 def make_run(memory: Memory, requests: Requests, spec: CompactionSpec) -> CompactorRun:

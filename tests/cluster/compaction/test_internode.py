@@ -21,7 +21,6 @@ from cluster.compaction.internode.transfer import Transfer
 from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, unlock
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.compaction.scenario.memory_host import MemoryHost, compact_inline
-from cluster.compaction.scenario.node_memory import Turn
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import (
     RelocationResult,
@@ -268,8 +267,8 @@ def step(host: MemoryHost, transfer: Transfer, serial: int) -> StepResult:
     """Take the step with this number, or repeat it."""
     ends = (transfer.source, transfer.target)
     node, peer = ends if serial % 2 == 0 else ends[::-1]
-    turns = [TransferStep(node, peer, transfer.number, serial)]
-    return host.step(turns, host.messages(turns))[0]
+    turn = TransferStep(node, peer, transfer.number, serial)
+    return host.step(turn, host.messages([turn])[0])
 
 
 def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[int], int]:
@@ -379,7 +378,7 @@ def test_nothing_is_lost_between_nodes(
     odd = replace(ODD, settings=tuple({**rates, "seed": seed}.items()))
     host = world(replace(SPEC_OF_WORLD, drivers=(odd, ZRAM), seed=seed))
     before, lru, used = holdings(host)
-    compactors = {(node, c): 0 for node in range(3) for c in range(2)}
+    compactors = [(node, c) for node in range(3) for c in range(2)]
     for pairs in rounds:
         transfers = {Transfer(i, 0, *pair, pages): 0 for i, pair in enumerate(pairs)}
         host.ask(OpenTransfers(tuple(transfers)))
@@ -393,12 +392,13 @@ def test_nothing_is_lost_between_nodes(
                 transfers[transfer] += result.sent
                 if result.done:
                     del transfers[transfer]
-            some_compactor(host, compactors, order)
+            node, compactor = order.choice(compactors)
+            host.memories[node].take(compactor)
             if release and order.random() < 0.3:
                 free_some(host, order)
         free_dropped(host)
-    for (node, compactor), generation in compactors.items():
-        while not host.memories[node].take(Turn(node, compactor, generation)):
+    for node, compactor in compactors:
+        while not host.memories[node].take(compactor):
             pass
     free_dropped(host)
     after, lru_after, used_after = holdings(host)
@@ -411,14 +411,6 @@ def test_nothing_is_lost_between_nodes(
     assert after == {page: held for page, held in before.items() if page not in released}
     assert lru_after == lru
     assert used_after == used - len(released)
-
-
-def some_compactor(host: MemoryHost, compactors: dict[tuple[int, int], int], order: Random) -> None:
-    (node, compactor), generation = order.choice(list(compactors.items()))
-    host.memories[node].take(Turn(node, compactor, generation))
-    if order.random() < 0.1:
-        compactors[node, compactor] += 1
-        host.memories[node].abandon(compactor, generation + 1)
 
 
 def free_some(host: MemoryHost, order: Random) -> None:
