@@ -74,8 +74,8 @@ class Compacted:
         """Everything but pfns."""
         found: list[Any] = [holdings(memory) for memory in self.workload.fabric.host.memories.values()]
         for dump in self.machine.dump():
-            pte = dump["pte"]
-            found.append([dump["keys"].tolist(), dump["state"].tolist(), dump["processes"]])
+            pte = dump.pte
+            found.append([dump.keys.tolist(), dump.state.tolist(), dump.processes])
             found.append(np.where(pte >= 0, node_of_frame(np.maximum(pte, 0)), pte).tolist())
             found.append((is_ksm_word(np.maximum(pte, 0))).tolist())
         return found
@@ -245,7 +245,9 @@ def merged(workload: Workload) -> tuple[Any, ...]:
     for name in ("frames_used", "frames_free", "bytes_sent"):
         del columns[name]
     dumps = workload.machine.dump()
-    keys, pte, state = (np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state"))
+    keys, pte, state = (
+        np.concatenate([getattr(dump, name) for dump in dumps]) for name in ("keys", "pte", "state")
+    )
     order = np.argsort(keys)
     pte, state = pte[order], state[order]
     present = pte >= 0
