@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.outcome import Relocated
+from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
@@ -48,7 +48,7 @@ class Reported(Protocol):
         """The contents of summary.json."""
 
     @property
-    def relocated(self) -> tuple[Relocated, ...]:
+    def relocated(self) -> tuple[RelocationResult, ...]:
         """What was moved between nodes."""
 
     @property
@@ -251,8 +251,6 @@ def _time(result: Reported) -> Table:
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
-    if count := timing.get("compactors_abandoned"):
-        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
     if result.config.ksm.advisor_mode == "scan-time":
         pages = result.summary["by_pass"]["pages_to_scan"]
         grid.add_row(

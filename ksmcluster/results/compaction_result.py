@@ -16,9 +16,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
 from cluster.compaction.pages.page_map import MAX_ORDER
-from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import (
+    RelocationResult,
+    relocation_results,
+    simulated_seconds,
+)
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances
@@ -85,7 +89,7 @@ class CompactionResult:
             **work(reports),
             "relocations": [relocations.summary(done) for done in self._relocated],
             "simulated_seconds": simulated_seconds(self._spec, reports),
-            "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
+            "timing": asdict(self.timing),
         }
 
     @property
@@ -102,8 +106,8 @@ class CompactionResult:
         return to_compaction_spec(self.config)
 
     @cached_property
-    def _relocated(self) -> list[Relocated]:
-        return relocated(self._spec, self.reports)
+    def _relocated(self) -> list[RelocationResult]:
+        return relocation_results(self._spec, self.reports)
 
     @cached_property
     def _distance(self) -> Distances:
@@ -262,7 +266,4 @@ def _time(summary: Mapping[str, Any]) -> Table:
     grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {_moved(summary)}")
     start, wall = text.seconds(timing["start_seconds"]), text.seconds(timing["wall_seconds"])
     grid.add_row("  on this host", f"{wall}, of which {start} to start ({timing['engine']})")
-    if timing["compactors_abandoned"]:
-        count = timing["compactors_abandoned"]
-        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
     return grid

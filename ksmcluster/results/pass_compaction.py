@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compaction.scenario.node_memory import NodeReport, unusable_index
+from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster.config.migration import KsmMigration
@@ -79,8 +79,3 @@ def columns(config: KsmMigration, passes: Sequence[PassResult]) -> dict[str, NDA
         for report in result.compaction
     ]
     return {name: np.array([of_node[name] for of_node in rows], np.int64) for name in rows[0]}
-
-
-def abandoned(passes: Sequence[PassResult]) -> int:
-    """Compactors that were cut short."""
-    return sum(report.abandoned for result in passes for report in result.compaction)

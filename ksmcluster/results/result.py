@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compaction.internode.outcome import Relocated
+from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.machine.pass_result import PassResult
 from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.scenario import PAGE_SIZE
@@ -101,7 +101,7 @@ class Result:
     #: The contents of summary.json.
     summary: dict[str, Any]
     #: What was moved between nodes, in the order in which it was.
-    relocated: tuple[Relocated, ...] = ()
+    relocated: tuple[RelocationResult, ...] = ()
 
     @classmethod
     def of(
@@ -189,7 +189,7 @@ def _summary(
             "pages_to_scan": [result.pages_to_scan for result in passes],
         },
         **_migration(config, passes),
-        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, passes, timing),
+        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, timing),
     }
 
 
@@ -207,11 +207,10 @@ def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]
     return {"migration": pass_compaction.summary(config.migration, config.machine.nodes, passes)}
 
 
-def _driven(config: Scenario, passes: Sequence[PassResult], timing: Timing) -> dict[str, Any]:
+def _driven(config: Scenario, timing: Timing) -> dict[str, Any]:
     if config.migration is None:
         return {}
-    abandoned = pass_compaction.abandoned(passes)
-    return {"migration_actors": timing.migration_actors, "compactors_abandoned": abandoned}
+    return {"migration_actors": timing.migration_actors}
 
 
 def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, float | None]:
