@@ -25,7 +25,7 @@ from cluster.arrays.words import (
     on_node,
     pfn_of,
 )
-from cluster.ksm.visit import Event
+from cluster.ksm.visit import VisitKind
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import (
@@ -221,7 +221,7 @@ class Scanner:
         gone = np.flatnonzero(~alive & waiting)
         if len(gone):
             _, digests, homes = n.waiting(slots[gone])
-            kinds = np.full(len(homes), Event.ERASE, np.uint8)
+            kinds = np.full(len(homes), VisitKind.ERASE, np.uint8)
             n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
         self._faults.withdraw(slots[np.flatnonzero(alive & waiting)])
         broken = rows_with(of_hung, BROKEN)
@@ -233,10 +233,10 @@ class Scanner:
     def _leave(self, slots: I64, keys: I64) -> None:
         if len(slots):
             frames, digests = self._n.broken.take(slots)
-            self._send(Event.LEAVE, digests, keys, frames)
+            self._send(VisitKind.LEAVE, digests, keys, frames)
 
-    def _send(self, event: Event, digests: U64, keys: I64, frames: I64) -> None:
-        self._send_events(np.full(len(keys), event, np.uint8), digests, keys, frames)
+    def _send(self, kind: VisitKind, digests: U64, keys: I64, frames: I64) -> None:
+        self._send_events(np.full(len(keys), kind, np.uint8), digests, keys, frames)
 
     def _send_events(self, kinds: U8, digests: U64, keys: I64, frames: I64) -> None:
         homes = self._n.home_of_frames(digests, frames)
@@ -262,14 +262,14 @@ class Scanner:
             stray = np.isin(frames, list(n.migrated_stable_nodes))
             self._visit_strays(slots[stray], keys[stray])
         new = ~hanging & ~stray
-        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], keys[new], frames[new])
+        self._send(VisitKind.APPEND, table.tree_key[slots[new]], keys[new], frames[new])
         table.state[slots[new]] |= STABLE
 
     def _visit_strays(self, slots: I64, keys: I64) -> None:
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
         seen = ((state & CHECKED) != 0) & (table.checksums(slots) == checksum(digests))
-        kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
+        kinds = VisitKind.MIGRATED + ((state & STABLE) != 0) + 2 * ~seen
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
     def _visit_private(self, slots: I64, keys: I64, state: U16) -> None:
@@ -303,20 +303,22 @@ class Scanner:
         n, table = self._n, self._n.table
         same = self._seen(slots, at, state, digests)
         shared = (state & SHARED) != 0
-        kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
-        kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
-        kinds[rows_with(state, ORPHAN)] = Event.CANDIDATE_ORPHAN
+        kinds = np.full(len(slots), VisitKind.CANDIDATE, np.uint8)
+        kinds[np.flatnonzero(shared)] = VisitKind.CANDIDATE_SHARED
+        kinds[rows_with(state, ORPHAN)] = VisitKind.CANDIDATE_ORPHAN
         sent = waits = same
         zero = slots[:0]
         if n.knobs.use_zero_pages:
             zeros = same & (digests == 0) & ((state & ORPHAN) == 0)
-            kinds[np.flatnonzero(zeros)] = Event.STABLE_OR_ZERO
+            kinds[np.flatnonzero(zeros)] = VisitKind.STABLE_OR_ZERO
             waits = same & ~zeros
             if n.profile.checksum_first:
                 zero, sent = slots[np.flatnonzero(zeros)], waits
         looking = ~same & shared if n.profile.checksum_first else ~same
         found_changed = np.flatnonzero(looking)
-        kinds[found_changed] = Event.VOLATILE_SHARED if n.profile.checksum_first else Event.STABLE_ONLY
+        kinds[found_changed] = (
+            VisitKind.VOLATILE_SHARED if n.profile.checksum_first else VisitKind.STABLE_ONLY
+        )
         self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 

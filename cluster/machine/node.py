@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import I64, U64, node_of_frame
-from cluster.ksm.decide.decide_window import decide
+from cluster.ksm.merge_window import merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
 from cluster.ksm.trees import Trees
@@ -84,7 +84,7 @@ class Node:
             Kind.CONTENT_REQUEST: scanner.on_content_request,
             Kind.CONTENT_REPLY: scanner.on_content_reply,
             Kind.EVENT: trees.on_event,
-            Kind.WITHDRAW: trees.on_withdraw,
+            Kind.WITHDRAW: trees.unstable.on_withdraw,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
             Kind.WAIT: merger.on_wait,
@@ -96,8 +96,8 @@ class Node:
             Kind.COMPARE_TARGET: merger.on_compare_target,
             Kind.VERDICT: merger.on_verdict,
             Kind.RECOUNT: trees.on_recount,
-            Kind.WAIT_FRAME: trees.on_wait_frame,
-            Kind.WAIT_CONTENT: trees.on_wait_content,
+            Kind.WAIT_FRAME: trees.unstable.on_wait_frame,
+            Kind.WAIT_CONTENT: trees.unstable.on_wait_content,
             Kind.COPY: placement.on_copy,
             Kind.FILL: placement.on_fill,
             Kind.ADDED_TO_STABLE: merger.on_added_to_stable,
@@ -178,7 +178,7 @@ class Node:
                 self.state.window = window
                 self.scanner.scan(window)
             case c.Decide(window):
-                decide(self.trees, window)
+                merge_window(self.trees, window)
             case c.SetKnobs() | c.UnmergeAll() | c.ForgetItems() | c.TellUnmapped():
                 self._set(command)
             case c.BeginCompaction() | c.EndCompaction():
