@@ -7,12 +7,12 @@ and each content is decided by itself; the shapes of the trees are kept for reco
 The life of a stable node:
 
 1. `decide` makes it of the second page of a content, and `apply` inserts its row.
-2. Visits add items to it and remove them: `decide` again, and RECOUNT where bytes differ. A stable node whose
-   last item has left keeps its row with a count of 0 while its frame is mapped.
+2. Visits add items to it and remove them (`decide` again), and RECOUNT does where bytes differ. A stable node
+   keeps its row after its last item has left, with a count of 0, while its frame is mapped.
 3. When the last mapping of its frame goes, the frame's node sends STALE: `on_stale` removes the row if it has
    no items and is no dup, and marks it as dead otherwise.
-4. A dead stable node goes when a search meets it or an item leaves it: `decide` removes the row and tells all
-   nodes that it is DROPPED, with all items that were left on it.
+4. A dead stable node goes when a search meets it or an item leaves it: `decide` removes the row
+   (`ContentNodes.drop`, `decide_batch`) and tells all nodes that it is DROPPED, with all items left on it.
 """
 
 from __future__ import annotations
