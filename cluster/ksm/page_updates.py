@@ -58,7 +58,7 @@ class PageUpdates:
         """These pages are in the unstable tree now."""
         self._add(Kind.WAIT, keys, digests)
 
-    def append(self, keys: ItemKeys, unseen: U8) -> None:
+    def add_to_stable(self, keys: ItemKeys, unseen: U8) -> None:
         """The items of these pages are on the stable nodes of the frames that they map anyway.
 
         `unseen` is 1 where checksums were not compared.

@@ -21,7 +21,7 @@ class MessageRows:
     merged: _Triples = field(default_factory=list)
     broken_out: _Triples = field(default_factory=list)
     #: Item key; 1 if its checksum was not compared.
-    appended: list[tuple[int, int]] = field(default_factory=list)
+    added_to_stable: list[tuple[int, int]] = field(default_factory=list)
     #: Item key; 1 if its checksum was compared.
     removed_from_trees: list[tuple[int, int]] = field(default_factory=list)
     #: Item keys.
@@ -41,8 +41,8 @@ class MessageRows:
         updates.merge(keys, frames)
         updates.add_mappings(frames, np.ones(len(frames), np.int64))
         updates.break_out(*_columns(self.broken_out))
-        appended = np.array(self.appended, np.int64).reshape(-1, 2)
-        updates.append(appended[:, 0], appended[:, 1].astype(np.uint8))
+        added = np.array(self.added_to_stable, np.int64).reshape(-1, 2)
+        updates.add_to_stable(added[:, 0], added[:, 1].astype(np.uint8))
         removed = np.array(self.removed_from_trees, np.int64).reshape(-1, 2)
         updates.remove_from_trees(removed[:, 0], removed[:, 1].astype(np.uint8))
         updates.map_zero(np.array(self.mapped_zero, np.int64))

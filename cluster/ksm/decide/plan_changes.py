@@ -97,7 +97,7 @@ def _tell(
     new_stable_pages = np.flatnonzero(plan.new_stable_page)
     updates.make_stable(keys[new_stable_pages], frames[plan.target[new_stable_pages]])
     own = np.flatnonzero(plan.own)
-    updates.append(keys[own], _VOLATILE[kinds[own]].astype(np.uint8))
+    updates.add_to_stable(keys[own], _VOLATILE[kinds[own]].astype(np.uint8))
     merged = np.flatnonzero((plan.target >= 0) & ~plan.new_stable_page & ~plan.own)
     waited = np.flatnonzero(plan.waited_target >= 0)
     target = np.concatenate([plan.target[merged], plan.waited_target[waited]])

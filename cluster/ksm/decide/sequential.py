@@ -147,11 +147,11 @@ class Content:
 
     def _append_to_own(self, visit: Visit) -> bool:
         """Append a page whose frame, shared since a fork, has become a KSM frame in this window, if so."""
-        node = next((node for node in self.nodes.nodes if node.origin == visit.frame), None)
+        node = next((node for node in self.nodes.in_tree if node.origin == visit.frame), None)
         if node is None:
             return False
         node.count += 1
-        self._messages.appended.append((visit.key, int(visit.kind in _VOLATILE)))
+        self._messages.added_to_stable.append((visit.key, int(visit.kind in _VOLATILE)))
         return True
 
     # Searches (stable_tree_search(), unstable_tree_search_insert()).
@@ -205,7 +205,7 @@ class Content:
     def _visit_migrated(self, visit: Visit) -> None:
         """Decide a visit to a page whose KSM frame is not, or was not, in the tree of its node."""
         nodes = self.nodes
-        away = next((node for node in nodes.nodes if node.frame == visit.frame and node.away), None)
+        away = next((node for node in nodes.in_tree if node.frame == visit.frame and node.away), None)
         if away is not None:
             nodes.replace(away, None)
             return
@@ -220,7 +220,7 @@ class Content:
         node.count -= added
         if found is node:
             node.count += 1
-            self._messages.appended.append((visit.key, 0))
+            self._messages.added_to_stable.append((visit.key, 0))
         elif found is not None:
             self._messages.removed_from_trees.append((visit.key, 0))
         elif self._unseen(visit) or not self._search_unstable(visit):
@@ -233,7 +233,7 @@ class Content:
         node = self.nodes.by_frame(visit.frame)
         if node is not None and not added:
             node.count += 1
-            self._messages.appended.append((visit.key, 0))
+            self._messages.added_to_stable.append((visit.key, 0))
 
     def _land(self, node: NodeOfContent) -> NodeOfContent | None:
         """Search the tree of a migrated stable node's new node for its content, and insert it there.

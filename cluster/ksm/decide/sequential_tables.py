@@ -105,8 +105,8 @@ class OneByOne:
 
     def _keep(self, content: Content) -> None:
         """Add the rows of a content."""
-        changes, nodes, count = self._changes, content.nodes, len(content.nodes.nodes)
-        columns = _to_columns(content.digest, nodes.nodes)
+        changes, nodes, count = self._changes, content.nodes, len(content.nodes.in_tree)
+        columns = _to_columns(content.digest, nodes.in_tree)
         columns["dup"] = np.full(count, int(nodes.chain))
         columns["order"] = changes.take_front(count) + np.arange(count)
         changes.stable_added.append(columns)

@@ -42,7 +42,7 @@ class ContentNodes:
 
     def __init__(
         self,
-        nodes: list[NodeOfContent],
+        in_tree: list[NodeOfContent],
         migrating: list[NodeOfContent],
         rules: MergeRules,
         messages: MessageRows,
@@ -50,7 +50,7 @@ class ContentNodes:
         chain: bool,
     ) -> None:
         #: In the stable tree, in the order in which a search tries them.
-        self.nodes = nodes
+        self.in_tree = in_tree
         #: Whether they are dups in a chain, which may be empty.
         self.chain = chain
         #: Stable nodes with frames of this node that are in no tree of it.
@@ -62,7 +62,7 @@ class ContentNodes:
 
     def by_frame(self, frame: int) -> NodeOfContent | None:
         """Return the stable node of a KSM frame."""
-        return next((node for node in [*self.nodes, *self.migrating] if node.frame == frame), None)
+        return next((node for node in [*self.in_tree, *self.migrating] if node.frame == frame), None)
 
     def remove_item(self, frame: int) -> None:
         """Remove an item from the stable node of this frame, if there is one.
@@ -85,12 +85,12 @@ class ContentNodes:
     def insert(self, node: NodeOfContent, *, chain: bool) -> None:
         """Insert a stable node in front of all others (stable_tree_insert(), stable_node_chain_add_dup())."""
         self.chain = chain
-        self.nodes.insert(0, node)
+        self.in_tree.insert(0, node)
         self.on_change()
 
     def drop(self, node: NodeOfContent) -> None:
         """Remove a stable node whose frame was freed (remove_node_from_stable_tree())."""
-        (self.migrating if node in self.migrating else self.nodes).remove(node)
+        (self.migrating if node in self.migrating else self.in_tree).remove(node)
         self._messages.dropped.append(node.frame)
         self.on_change()
 
@@ -103,16 +103,16 @@ class ContentNodes:
         any, the first dup. A dup with room for two moves to the front of the chain.
         """
         if not self.chain:
-            if self.nodes and self.nodes[0].dead:
-                self.drop(self.nodes[0])
-            return self.nodes[0] if self.nodes else None
+            if self.in_tree and self.in_tree[0].dead:
+                self.drop(self.in_tree[0])
+            return self.in_tree[0] if self.in_tree else None
         found = self._best_dup(every=prune)
-        if found is None or (len(self.nodes) == 1 and self._collapses(found, prune)):
+        if found is None or (len(self.in_tree) == 1 and self._collapses(found, prune)):
             self.chain = False
             self.on_change()
-        elif self.nodes[0] is not found and self.has_room(found, 1):
-            self.nodes.remove(found)
-            self.nodes.insert(0, found)
+        elif self.in_tree[0] is not found and self.has_room(found, 1):
+            self.in_tree.remove(found)
+            self.in_tree.insert(0, found)
         return found
 
     def _collapses(self, only: NodeOfContent, prune: bool) -> bool:
@@ -121,7 +121,7 @@ class ContentNodes:
     def _best_dup(self, *, every: bool) -> NodeOfContent | None:
         """Return the first dup with room or, of every one, the fullest with room; without any, the first."""
         found: NodeOfContent | None = None
-        for node in list(self.nodes):
+        for node in list(self.in_tree):
             if node.dead:
                 self.drop(node)
                 continue
@@ -144,7 +144,7 @@ class ContentNodes:
 
     def replace(self, away: NodeOfContent, node: NodeOfContent | None) -> None:
         """Remove a stable node that has migrated away; insert the migrated `node` in its place, if any."""
-        self.nodes.remove(away)
+        self.in_tree.remove(away)
         self._messages.unlinked.append(away.frame)
         if node is not None:
             self.settle(node, chain=self.chain)

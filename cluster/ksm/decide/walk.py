@@ -37,7 +37,7 @@ class Walk:
 
     def update_stable(self, digest: int, nodes: ContentNodes) -> None:
         """Insert a content into the stable tree, or erase it, as it has stable nodes or has none."""
-        if nodes.nodes or nodes.chain:
+        if nodes.in_tree or nodes.chain:
             self._shape.insert_stable(digest)
         else:
             self._shape.erase_stable(digest)
