@@ -1,6 +1,6 @@
 """What one scan window does to the contents of one node's trees: a function of the tables and the visits.
 
-`decide` changes nothing. Neither does its result depend on the number of actors or on the size of portions:
+`decide` changes nothing. Its result depends neither on the number of actors nor on the size of portions:
 visits arrive by sending node, not by actor; contents are sorted by digest, and the visits of each by scan
 position; and each content is decided by itself.
 """
