@@ -76,7 +76,7 @@ def _add_nodes(
     new_stable_pages = np.flatnonzero(plan.new_stable_page)
     frames = np.empty(new, np.int64)
     frames[plan.target[new_stable_pages] - old] = ksm_word(
-        contents.visits.frame[new_stable_pages], window.number
+        contents.visits.frame[new_stable_pages], window.seq
     )
     recounted = np.flatnonzero(plan.node_count[:old] != problem.node_count)
     changes.set_stable("count", row[recounted], plan.node_count[recounted])

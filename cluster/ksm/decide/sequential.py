@@ -188,7 +188,7 @@ class Content:
             return True
         if other.blocked or other.frame == frame or is_ksm_word(frame):
             return False
-        word = ksm_word(frame, self._rules.window.number)
+        word = ksm_word(frame, self._rules.window.seq)
         if is_ksm_word(other.frame):
             self._messages.broken_out.append((visit.key, word, self.digest))
             return False
