@@ -11,7 +11,7 @@ from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from actors.timed import timed_pass
-from cluster.compaction.scenario.node_memory import InlineCompactorPool
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.heap import Heap
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted

@@ -8,7 +8,9 @@ import numpy as np
 
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 from cluster.compaction.internode.flows import matrix, transfers
-from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport, drive
+from cluster.compaction.scenario.compactor_pool import CompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.fabric import Exchange, Fabric
 from cluster.numa.relocate_frames import granted

@@ -30,7 +30,7 @@ from cluster.wire.messages import QUIET, Kind
 
 if TYPE_CHECKING:
     # Modules that most machines do without; actors start sooner.
-    from cluster.compaction.scenario.node_memory import NodeReport
+    from cluster.compaction.scenario.node_report import NodeReport
     from cluster.numa.compact_frames import NodeCompaction
 
     Answer = c.Answer | NodeReport

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.outcome import Relocated
-from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import RelocationResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class PassResult:
     #: The compaction after the pass, by node; empty without [migration].
     compaction: tuple[NodeReport, ...] = ()
     #: Relocations between nodes after the pass, before the compaction.
-    relocated: tuple[Relocated, ...] = ()
+    relocated: tuple[RelocationResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.outcome import Relocated, node_seconds
-from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport
+from cluster.compaction.scenario.compactor_pool import CompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
 from cluster.ksm.advisor import Advisor
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric
@@ -65,7 +66,7 @@ class Simulation:
         done = self._passes, nodes, full_scans, clock.seconds, pages_to_scan
         return PassResult(*done, wall_seconds=0.0, compaction=compaction, relocated=relocated)
 
-    def _relocate(self) -> tuple[Relocated, ...]:
+    def _relocate(self) -> tuple[RelocationResult, ...]:
         """Move frames as the scenario asks after this pass; this takes no time of ksmd."""
         due = [r for r in self._relocations if r.after_pass == self._passes]
         if not due or self._migration is None:
@@ -74,7 +75,7 @@ class Simulation:
         for relocation in due:
             moved = self._machine.relocate(relocation, self._distance)
             seconds = node_seconds(self._migration.cost, self._distance, moved, moved)
-            done.append(Relocated(relocation, moved, moved, seconds))
+            done.append(RelocationResult(relocation, moved, moved, seconds))
         self._clock.columns = self._machine.collect()
         return tuple(done)
 

@@ -12,8 +12,10 @@ import numpy as np
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import I64, node_of_frame, pfn_of
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.fill import filled
-from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport
+from cluster.compaction.scenario.fill import fill_memory
+from cluster.compaction.scenario.memory_host import compact_twin
+from cluster.compaction.scenario.node_memory import NodeMemory
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import KSM
 from cluster.mm.rmap import found
@@ -27,7 +29,7 @@ class NodeCompaction:
 
     def __init__(self, node: NodeState, spec: CompactionSpec, migration: FrameMigration) -> None:
         assert isinstance(node.frames, MovableFrames)
-        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
+        self.memory = NodeMemory(spec, node.id, fill_memory(spec, node.id, node.frames))
         self._n = node
         self.frames = node.frames
         self._migration = migration
@@ -58,4 +60,6 @@ class NodeCompaction:
         """Send the new names of moved frames to all nodes; return the outcome of the compaction."""
         self._n.migration_seq = seq
         self._migration.announce(*self.frames.moved(self._n.id))
+        self.memory.finish()
+        compact_twin(self._twin)
         return self.memory.report(self._twin)

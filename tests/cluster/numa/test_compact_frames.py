@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from actors.engine import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeReport
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.scenario import (
