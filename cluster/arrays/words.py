@@ -46,8 +46,10 @@ MM_INDEX_BITS = 15
 
 FRAME_BITS = PFN_BITS + NODE_BITS
 
-MAX_NODES = 1 << NODE_BITS
-_NODE_FIELD = (MAX_NODES - 1) << PFN_BITS
+#: How many nodes the node field of a word can tell apart. A machine has fewer: `MAX_SCENARIO_NODES` in
+#: `cluster.spec.topology`.
+NODE_FIELD_SIZE = 1 << NODE_BITS
+_NODE_FIELD = (NODE_FIELD_SIZE - 1) << PFN_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
 VPN_MASK = (1 << VPN_BITS) - 1
 PFN_MASK = (1 << PFN_BITS) - 1
@@ -92,7 +94,7 @@ def pfn_of(frame: I64) -> I64:
 
 
 def node_of_frame(frame: Words) -> Words:
-    return (frame >> PFN_BITS) & (MAX_NODES - 1)
+    return (frame >> PFN_BITS) & (NODE_FIELD_SIZE - 1)
 
 
 def on_node(frame: I64, node: int) -> Bool:

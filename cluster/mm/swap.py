@@ -6,7 +6,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, U8, U64, Array, Bool
 from cluster.mm.page_table import PTE_SWAP
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 
 _ARRAYS = ("count", "cached", "digest")
 

@@ -31,10 +31,10 @@ from cluster.script.operations import (
     UnmergeAll,
 )
 from cluster.spec.content import Kind, Pattern
+from cluster.spec.topology import MAX_SCENARIO_NODES
 
 MAX_PAGES = 1 << 18  #: pages a region may have
 MAX_SCANS = 100_000  #: passes one `scan` may ask for
-MAX_NODES = 1024  #: NUMA nodes a machine may have
 _UINT_MAX = (1 << 32) - 1
 _ULONG_MAX = (1 << 64) - 1
 
@@ -141,7 +141,7 @@ class _Parser:
     def require(self, words: _Words) -> Op:
         match words.choice("requirement", ("nodes", "swap", "knob")):
             case "nodes":
-                nodes = words.number("the number of nodes", 1, MAX_NODES)
+                nodes = words.number("the number of nodes", 1, MAX_SCENARIO_NODES)
                 return Require(words.line, words.code, "nodes", nodes=nodes)
             case "swap":
                 return Require(words.line, words.code, "swap")
@@ -170,7 +170,7 @@ class _Parser:
         node = None
         if words.left():
             words.choice("option of map", ("node",))
-            node = words.number("the node", 0, MAX_NODES - 1)
+            node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
         return Map(words.line, words.code, p, r, pages, node)
 
     def fill(self, words: _Words) -> Op:
@@ -183,7 +183,9 @@ class _Parser:
 
     def move(self, words: _Words) -> Op:
         p, r, start, count = self._range(words, optional=False)
-        return Move(words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_NODES - 1))
+        return Move(
+            words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+        )
 
     def fork(self, words: _Words) -> Op:
         p = self._process(words)

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-PAGE_SIZE = 4096  #: bytes
+#: Bytes of a page. The whole project imports it from here.
+PAGE_SIZE = 4096
 
 UInt64s = NDArray[np.uint64]
 

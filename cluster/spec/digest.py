@@ -9,6 +9,9 @@ from cluster.arrays.columns import find_unsorted
 from cluster.arrays.words import U8, U64
 from cluster.spec.content import page_bytes
 
+#: Pages whose bytes are made and hashed together: 16 MiB.
+_AT_ONCE = 4096
+
 
 def digest_pages(pages: U8) -> U64:
     """First 64 bits of the BLAKE3 hash of each page, 0 for pages of zeros: uint64[n]."""
@@ -36,7 +39,7 @@ class Contents:
             return ids
         new = np.setdiff1d(ids, self._ids)
         if len(new):
-            chunks = [digest_pages(page_bytes(new[i : i + 4096])) for i in range(0, len(new), 4096)]
+            chunks = [digest_pages(page_bytes(new[i : i + _AT_ONCE])) for i in range(0, len(new), _AT_ONCE)]
             at = np.searchsorted(self._ids, new)
             self._ids = np.insert(self._ids, at, new)
             self._digests = np.insert(self._digests, at, np.concatenate(chunks))

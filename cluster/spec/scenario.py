@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 
-PAGE_SIZE = 4096
-PAGE_SHIFT = 12
-
 
 class Policy(StrEnum):
     """NUMA placement of new frames (mm/mempolicy.c)."""

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Distances = NDArray[np.int64]
 
+#: How many nodes a machine may have; Linux takes as many (MAX_NUMNODES).
+MAX_SCENARIO_NODES = 1024
 #: Distance of a node to itself (LOCAL_DISTANCE).
 LOCAL = 10
 #: Distance of two nodes when the firmware says nothing (REMOTE_DISTANCE).

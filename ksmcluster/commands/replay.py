@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.script.parser import MAX_NODES
 from cluster.script.record import Json, dumps
 from cluster.spec.profile import PROFILES
+from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.report.text import one_line
 from ksmcluster.validate.replay import (
     ENGINES,
@@ -70,8 +70,8 @@ def replay(
         _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
     if kernel is not None and kernel not in PROFILES:
         _fail(f"--kernel {kernel}: no such kernel; choose one of {', '.join(PROFILES)}")
-    if nodes is not None and not 1 <= nodes <= MAX_NODES:
-        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_NODES}")
+    if nodes is not None and not 1 <= nodes <= MAX_SCENARIO_NODES:
+        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_SCENARIO_NODES}")
     if compare and (kernel is not None or nodes is not None):
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
     if engine == "exact" and not tree_shape:

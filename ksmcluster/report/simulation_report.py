@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.report import text
 from ksmcluster.report.console import WIDTH, plain_table, printed
 from ksmcluster.results import relocations

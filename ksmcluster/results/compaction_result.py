@@ -22,7 +22,7 @@ from cluster.compaction.internode.outcome import Relocated, relocated, simulated
 from cluster.compaction.pages.page_map import MAX_ORDER
 from cluster.compaction.scenario.node_memory import NodeReport
 from cluster.spec.compaction import CompactionSpec
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster import __version__
 from ksmcluster.config import resolved_toml

@@ -15,11 +15,12 @@ from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
-from cluster.script.parser import MAX_NODES, ScenarioError, parse
+from cluster.script.parser import ScenarioError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.script.runner import Topology, run
 from cluster.spec.errors import SimulationError
 from cluster.spec.profile import Profile, profile_of_release
+from cluster.spec.topology import MAX_SCENARIO_NODES
 
 if TYPE_CHECKING:
     from actors.engine import ActorPool
@@ -184,8 +185,8 @@ def _compare_migration(name: str, path: Path) -> list[Comparison]:
 def _compare_document(name: str, path: Path, document: Json, on: On, explain_equal: bool) -> Comparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
-        if not 1 <= nodes <= MAX_NODES:
-            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_NODES}")
+        if not 1 <= nodes <= MAX_SCENARIO_NODES:
+            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
         profile = profile_of_release(document["kernel"])
         topology = Topology(nodes, swap=swap)
         scenario = parse(document["text"])

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.arrays.words import (
-    MAX_NODES,
+    NODE_FIELD_SIZE,
     PFN_BITS,
     PFN_MASK,
     VPN_MASK,
@@ -222,7 +222,7 @@ class Workload:
             ptes = state.table.pte[state.spaces.slots(state.spaces.mms[mm], vpns)]
             for vpn, pte in zip(vpns.tolist(), ptes.tolist(), strict=True):
                 if pte >= 0:
-                    data = hosts[pte >> PFN_BITS & (MAX_NODES - 1)].state.frames.data
+                    data = hosts[pte >> PFN_BITS & (NODE_FIELD_SIZE - 1)].state.frames.data
                     assert data is not None
                     expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
                     assert np.array_equal(data[pte & PFN_MASK], expected)
