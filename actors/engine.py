@@ -15,9 +15,9 @@ from cluster.compaction.scenario.node_memory import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import SnapshotPages
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 
 ENGINES = ("ray", "inline")
 

@@ -13,8 +13,8 @@ from actors.lean import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import SnapshotPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
 
 if TYPE_CHECKING:

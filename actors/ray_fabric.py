@@ -9,8 +9,8 @@ from typing import Any
 from actors.answers import answers
 from actors.hosts import group_of
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import SnapshotPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command
 
 

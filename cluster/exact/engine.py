@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.exact.ksmd import Ksmd
-from cluster.exact.memory import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
+from cluster.exact.objects import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.script.engine import (

@@ -6,8 +6,8 @@ Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_sk
 
 from __future__ import annotations
 
-from cluster.exact.memory import Frame, Mm, Region
 from cluster.exact.nodes import MmSlot, RmapItem, StableNode
+from cluster.exact.objects import Frame, Mm, Region
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from cluster.arrays.rbtree import RbNode
-from cluster.exact.memory import Frame, Mm, Region
+from cluster.exact.objects import Frame, Mm, Region
 
 
 class MmSlot:

@@ -6,7 +6,7 @@ Sources of the rules: `mm/memory.c` (faults, copy-on-write, fork), `mm/madvise.c
 
 from __future__ import annotations
 
-from cluster.exact.memory import Frame, Pte, Region, SwapEntry, Zero
+from cluster.exact.objects import Frame, Pte, Region, SwapEntry, Zero
 from cluster.spec.knobs import Counters
 
 

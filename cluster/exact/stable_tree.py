@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.memory import Frame
 from cluster.exact.nodes import Chain, Place, StableNode
+from cluster.exact.objects import Frame
 from cluster.exact.reason import Reason
 from cluster.spec.knobs import Counters, Knobs
 from cluster.spec.profile import Profile

@@ -6,8 +6,8 @@ Source of the rules: `unstable_tree_search_insert` in `mm/ksm.c`.
 from __future__ import annotations
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.memory import Frame
 from cluster.exact.nodes import RmapItem
+from cluster.exact.objects import Frame
 from cluster.exact.reason import Reason
 
 #: What a search ends with: the item of the equal page, and whether the item looked for was put in.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.heap import Heap
 from cluster.machine.node import Node, Report
+from cluster.spec.captured_pages import SnapshotPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command, Populate
 from cluster.wire.mailbox import Inbox, Mail, receive
 from cluster.wire.messages import Kind

@@ -23,10 +23,10 @@ from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.mm.syscalls import Processes
 from cluster.mm.vma import Mm
 from cluster.numa.migrate_frames import Migration
+from cluster.spec.captured_pages import SnapshotPages
 from cluster.spec.digest import Contents
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import KsmSpec, SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire import commands as c
 from cluster.wire.mailbox import Inbox, Mail, Outbox
 from cluster.wire.messages import Kind

@@ -17,6 +17,7 @@ from cluster.arrays.words import I64, U64, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.vma import Mm, Vma
+from cluster.spec.captured_pages import SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
     Clones,
@@ -29,7 +30,6 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.snapshot_pages import SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.wire.commands import Populate, Tick
 
 #: Where the regions of a process lie, as in the scenario scripts: one behind the other, 1 GiB apart or more.

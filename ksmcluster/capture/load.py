@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from cluster.arrays.words import I64, U64
+from cluster.spec.captured_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.scenario import Clones, SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from ksmcluster.capture import snapshot
 from ksmcluster.errors import UserError
 from ksmcluster.report import text

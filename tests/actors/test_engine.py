@@ -18,6 +18,7 @@ from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
@@ -33,7 +34,6 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.topology import ring
 from cluster.wire import commands as c
 from ksmcluster.bench.tools.shapes import spread_out

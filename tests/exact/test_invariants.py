@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.exact import ExactEngine
-from cluster.exact.memory import Frame, Region, SwapEntry, Zero
 from cluster.exact.nodes import Chain, MmSlot, Place, RmapItem, StableNode
+from cluster.exact.objects import Frame, Region, SwapEntry, Zero
 from cluster.spec.profile import PROFILES
 
 PAGES = 6

@@ -15,8 +15,8 @@ import pytest
 
 import cluster.exact.ksmd
 from cluster.arrays.rbtree import LEFT
-from cluster.exact.memory import Frame
 from cluster.exact.nodes import RmapItem
+from cluster.exact.objects import Frame
 from cluster.exact.stable_tree import Entry, StableTrees, _Walk
 from cluster.exact.unstable_tree import UnstableTrees, mergeable_frame
 
