@@ -13,7 +13,7 @@ from actors.lean import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
-from cluster.spec.captured_pages import SnapshotPages
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.mailbox import Mail
 
@@ -38,7 +38,7 @@ class NodeActor(SlimActor):
         actor_of: list[int],
         near: list[int],
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
     ) -> str:
         """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on.
 

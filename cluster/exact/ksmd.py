@@ -6,23 +6,22 @@ Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_sk
 
 from __future__ import annotations
 
-from cluster.exact.nodes import MmSlot, RmapItem, StableNode
-from cluster.exact.objects import Frame, Mm, Region
+from cluster.exact.objects import ExactMm, ExactRegion, Frame, MmSlot, RmapItem, StableNode
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
 from cluster.exact.unstable_tree import UnstableTrees
-from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.knobs import Counters, KnobValues
 from cluster.spec.profile import Profile
 
 _MAX_AGE = 255
 
 
-class Ksmd:
+class ExactKsmd:
     """The scanner. It works only when told to: one `scan` is one wake-up of the kernel thread."""
 
     def __init__(
-        self, profile: Profile, knobs: Knobs, counters: Counters, paging: Paging, nodes: int
+        self, profile: Profile, knobs: KnobValues, counters: Counters, paging: Paging, nodes: int
     ) -> None:
         self._profile = profile
         self._knobs = knobs
@@ -43,14 +42,14 @@ class Ksmd:
 
     # Processes come and go
 
-    def enter(self, mm: Mm) -> None:
+    def enter(self, mm: ExactMm) -> None:
         """Register a process directly before the cursor: at the end of the list between passes."""
         slot = MmSlot(mm)
         at = len(self._slots) if self._cursor is None else self._slots.index(self._cursor)
         self._slots.insert(at, slot)
         mm.slot = slot
 
-    def exit(self, mm: Mm) -> None:
+    def exit(self, mm: ExactMm) -> None:
         """A registered process ends: its slot goes now, or directly behind the cursor to be cleaned up."""
         slot = mm.slot
         assert slot is not None
@@ -75,7 +74,7 @@ class Ksmd:
         self.stable.remove_all()
         self.full_scans = 0
 
-    def _unmerge(self, mm: Mm) -> None:
+    def _unmerge(self, mm: ExactMm) -> None:
         for region in mm.regions:
             for index, mergeable in enumerate(region.mergeable):
                 if mergeable:
@@ -149,7 +148,7 @@ class Ksmd:
                 return item
         return None
 
-    def _next_item_in(self, region: Region) -> RmapItem | None:
+    def _next_item_in(self, region: ExactRegion) -> RmapItem | None:
         for index in range(max(self._address - region.start, 0), len(region)):
             if not region.mergeable[index]:
                 continue
@@ -162,7 +161,7 @@ class Ksmd:
                     return item
         return None
 
-    def _item_at(self, region: Region, index: int) -> RmapItem:
+    def _item_at(self, region: ExactRegion, index: int) -> RmapItem:
         """The rmap_item of a page, made if new; those of pages passed over are freed (get_next_rmap_item)."""
         passed = self._passed
         assert passed is not None

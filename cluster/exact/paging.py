@@ -6,7 +6,7 @@ Sources of the rules: `mm/memory.c` (faults, copy-on-write, fork), `mm/madvise.c
 
 from __future__ import annotations
 
-from cluster.exact.objects import Frame, Pte, Region, SwapEntry, Zero
+from cluster.exact.objects import ExactRegion, Frame, Pte, SwapEntry, ZeroPte
 from cluster.spec.knobs import Counters
 
 
@@ -19,7 +19,7 @@ class Paging:
         self._track_zero_pages = track_zero_pages
         self._next_pfn = 1
 
-    def write(self, region: Region, index: int, content: int, key: int) -> None:
+    def write(self, region: ExactRegion, index: int, content: int, key: int) -> None:
         """A write fault, where one is needed, and the write of a whole page."""
         pte = region.pte[index]
         if isinstance(pte, Frame) and _writable_alone(pte):
@@ -29,36 +29,36 @@ class Paging:
         self.unmap(region, index)
         self._map_new(region, index, content, key)
 
-    def read(self, region: Region, index: int) -> None:
+    def read(self, region: ExactRegion, index: int) -> None:
         """A read fault, where one is needed."""
         pte = region.pte[index]
         if pte is None:
-            region.pte[index] = Zero.READ
+            region.pte[index] = ZeroPte.READ
         elif isinstance(pte, SwapEntry):
             self._swap_in(region, index, pte)
 
-    def break_ksm(self, region: Region, index: int) -> None:
+    def break_ksm(self, region: ExactRegion, index: int) -> None:
         """Give the page a frame of its own if KSM merged it."""
         pte = region.pte[index]
         if isinstance(pte, Frame):
             if pte.ksm:
                 self.write(region, index, pte.content, pte.key)
-        elif pte is Zero.KSM and self._track_zero_pages:
+        elif pte is ZeroPte.KSM and self._track_zero_pages:
             self.write(region, index, 0, -1)
 
-    def map_frame(self, region: Region, index: int, frame: Frame) -> None:
+    def map_frame(self, region: ExactRegion, index: int, frame: Frame) -> None:
         """Point an empty page table entry at a frame."""
         region.pte[index] = frame
         frame.ptes.add((region, index))
 
-    def map_zero_page(self, region: Region, index: int) -> None:
+    def map_zero_page(self, region: ExactRegion, index: int) -> None:
         """Put the shared zero page in the place of a page, on ksmd's behalf."""
         self.unmap(region, index)
-        region.pte[index] = Zero.KSM
+        region.pte[index] = ZeroPte.KSM
         region.mm.zero_pages += 1
         self._counters.ksm_zero_pages += 1
 
-    def unmap(self, region: Region, index: int) -> None:
+    def unmap(self, region: ExactRegion, index: int) -> None:
         """Clear a page table entry; what nobody maps any more is freed."""
         pte = region.pte[index]
         region.pte[index] = None
@@ -67,11 +67,11 @@ class Paging:
             _free_if_unused(pte)
         elif isinstance(pte, SwapEntry):
             _put_swap(pte)
-        elif pte is Zero.KSM:
+        elif pte is ZeroPte.KSM:
             region.mm.zero_pages -= 1
             self._counters.ksm_zero_pages -= 1
 
-    def share(self, parent: Region, child: Region) -> None:
+    def share(self, parent: ExactRegion, child: ExactRegion) -> None:
         """Copy page table entries at fork, where there is an anon_vma: frames are shared from now on."""
         for index, pte in enumerate(parent.pte):
             if pte is None or not parent.mm.anon_vmas.needs_copy(parent.start + index):
@@ -82,11 +82,11 @@ class Paging:
             child.pte[index] = pte
             if isinstance(pte, SwapEntry):
                 pte.count += 1
-            elif pte is Zero.KSM:
+            elif pte is ZeroPte.KSM:
                 child.mm.zero_pages += 1
                 self._counters.ksm_zero_pages += 1
 
-    def page_out(self, region: Region, index: int) -> None:
+    def page_out(self, region: ExactRegion, index: int) -> None:
         """Write a page to swap, if this is its only mapping."""
         frame = region.pte[index]
         if not self._swap or not isinstance(frame, Frame) or len(frame.ptes) > 1 or not _rmap_complete(frame):
@@ -123,7 +123,7 @@ class Paging:
         if isinstance(frame, Frame) and frame.ksm:
             self._counters.cow_ksm += 1
 
-    def _map_new(self, region: Region, index: int, content: int, key: int) -> None:
+    def _map_new(self, region: ExactRegion, index: int, content: int, key: int) -> None:
         region.mm.anon_vmas.prepare(region.start + index)
         self.map_frame(region, index, self._new_frame(_node_of(region), content, key))
 
@@ -132,7 +132,7 @@ class Paging:
         self._next_pfn += 1
         return Frame(pfn, node, content, key)
 
-    def _swap_in(self, region: Region, index: int, entry: SwapEntry) -> None:
+    def _swap_in(self, region: ExactRegion, index: int, entry: SwapEntry) -> None:
         frame = entry.frame
         if frame is not None and frame.ksm and frame.stable_node is None:
             # ksm_might_need_to_copy: a KSM page without its stable node may not be mapped
@@ -148,7 +148,7 @@ class Paging:
         _put_swap(entry)
 
 
-def _node_of(region: Region) -> int:
+def _node_of(region: ExactRegion) -> int:
     """Where memory for a region is allocated; processes run on node 0."""
     return 0 if region.node is None else region.node
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from cluster.exact.engine import ExactEngine
 from cluster.exact.reason import Reason
-from cluster.script.parser import Scenario
-from cluster.script.runner import Topology, run
+from cluster.script.parser import Script
+from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile
 
 #: Labels of the records that follow such steps, in order.
 ShapeReasons = dict[Reason, list[str]]
 
 
-def shape_reasons(scenario: Scenario, profile: Profile, topology: Topology) -> ShapeReasons:
+def shape_reasons(scenario: Script, profile: Profile, topology: ScriptTopology) -> ShapeReasons:
     """The reasons that the exact engine finds on its way; empty if nothing hangs on shapes.
 
     Up to the first such step a machine without tree shapes (`MachineSpec.tree_shape`) has the same records.
 
-    Raises ScenarioError as `run` does.
+    Raises ScriptError as `run` does.
     """
     machine = ExactEngine(profile, topology.nodes, swap=topology.swap)
     reasons: ShapeReasons = {}

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.nodes import Chain, Place, StableNode
-from cluster.exact.objects import Frame
+from cluster.exact.objects import Chain, Frame, Place, StableNode
 from cluster.exact.reason import Reason
-from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.knobs import Counters, KnobValues
 from cluster.spec.profile import Profile
 
 Entry = StableNode | Chain
@@ -20,7 +19,7 @@ Tree = RbTree[Entry]
 
 
 @dataclass(slots=True)
-class _Walk:
+class WalkEnd:
     """Where a walk down a tree ended: at a stable node of the same content, or at a free place."""
 
     entry: Entry | None
@@ -33,7 +32,7 @@ class StableTrees:
     """One stable tree, or one a node with merge_across_nodes=0."""
 
     def __init__(
-        self, profile: Profile, knobs: Knobs, counters: Counters, nodes: int, reasons: set[Reason]
+        self, profile: Profile, knobs: KnobValues, counters: Counters, nodes: int, reasons: set[Reason]
     ) -> None:
         """`reasons` takes note if what is stale goes because it stood in somebody's way."""
         self._profile = profile
@@ -122,7 +121,7 @@ class StableTrees:
             self._reasons.add(Reason.STALE_STABLE)
         return all(emptied) and all(moved)
 
-    def _walk(self, tree: Tree, key: int, *, prune: bool) -> _Walk:
+    def _walk(self, tree: Tree, key: int, *, prune: bool) -> WalkEnd:
         parent: Entry | None = None
         side = LEFT
         entry = tree.root
@@ -135,10 +134,10 @@ class StableTrees:
                 continue
             entry, dup = picked
             if key == dup.frame.key:
-                return _Walk(entry, dup, parent, side)
+                return WalkEnd(entry, dup, parent, side)
             side = LEFT if key < dup.frame.key else RIGHT
             parent, entry = entry, tree.child(entry, side)
-        return _Walk(None, None, parent, side)
+        return WalkEnd(None, None, parent, side)
 
     def _pass_by(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
         """`_pick` on the way to another content: only because of the tree's shape, if it changes anything."""

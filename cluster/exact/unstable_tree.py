@@ -6,12 +6,11 @@ Source of the rules: `unstable_tree_search_insert` in `mm/ksm.c`.
 from __future__ import annotations
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.nodes import RmapItem
-from cluster.exact.objects import Frame
+from cluster.exact.objects import Frame, RmapItem
 from cluster.exact.reason import Reason
 
 #: What a search ends with: the item of the equal page, and whether the item looked for was put in.
-Outcome = tuple[RmapItem | None, bool]
+SearchOutcome = tuple[RmapItem | None, bool]
 
 
 class UnstableTrees:
@@ -35,7 +34,7 @@ class UnstableTrees:
         if self._put_in[item.nid].get(item.put_in_as) is item:
             del self._put_in[item.nid][item.put_in_as]
 
-    def search_insert(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> Outcome:
+    def search_insert(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
         """Look for a page equal to `frame`, else put its item in.
 
         Returns the item of the equal page, and whether `item` was put in. Neither happens if the search
@@ -51,7 +50,7 @@ class UnstableTrees:
             self._put_in[nid][frame.key] = item
         return outcome
 
-    def _lookup(self, frame: Frame, nid: int, one_tree: bool) -> Outcome:
+    def _lookup(self, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
         """What the search ends with if it meets only the page that was put in with the content looked for."""
         other = self._put_in[nid].get(frame.key)
         if other is None:
@@ -61,7 +60,7 @@ class UnstableTrees:
             return None, True
         return _end(other, found, frame, nid, one_tree)
 
-    def _descend(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> Outcome:
+    def _descend(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
         tree = self._trees[nid]
         parent: RmapItem | None = None
         side = LEFT
@@ -77,7 +76,7 @@ class UnstableTrees:
         return None, True
 
 
-def _end(other: RmapItem, found: Frame | None, frame: Frame, nid: int, one_tree: bool) -> Outcome:
+def _end(other: RmapItem, found: Frame | None, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
     """What a search ends with at a page that is gone, the very same one, or an equal one."""
     if found is None or found is frame:
         return None, False

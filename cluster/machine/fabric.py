@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.heap import Heap
 from cluster.machine.node import Node, Report
-from cluster.spec.captured_pages import SnapshotPages
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command, Populate
 from cluster.wire.mailbox import Inbox, Mail, receive
@@ -105,7 +105,7 @@ class Host:
     """Some of the nodes, in one process: what an actor wraps."""
 
     def __init__(
-        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]
     ) -> None:
         self._heap = Heap()
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
@@ -151,7 +151,7 @@ def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
 class InlineFabric:
     """All nodes in this process, without Ray."""
 
-    def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> None:
         self.nodes = spec.machine.nodes
         self.host = Host(list(range(self.nodes)), spec, snapshots)
         self._sent: list[Mail] = []

@@ -23,7 +23,7 @@ from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
 from cluster.mm.syscalls import Processes
 from cluster.mm.vma import Mm
 from cluster.numa.migrate_frames import Migration
-from cluster.spec.captured_pages import SnapshotPages
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.digest import Contents
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import KsmSpec, SimulationSpec
@@ -53,7 +53,7 @@ class Report:
 class Node:
     """A pure state machine. `step` is its only entrance; it neither waits nor looks at a clock."""
 
-    def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> None:
         with_bytes = spec.machine.content == "bytes"
         self.state = NodeState(
             id=node,

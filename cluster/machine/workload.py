@@ -17,7 +17,7 @@ from cluster.arrays.words import I64, U64, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.vma import Mm, Vma
-from cluster.spec.captured_pages import SnapshotMoment, SnapshotPages, SnapshotProcess
+from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
     Clones,
@@ -72,7 +72,7 @@ class Region:
 class Replay:
     """A captured process that is replayed: its VMAs, and the next moment to apply."""
 
-    process: SnapshotProcess
+    process: CapturedProcess
     kind: ProcessSpec
     #: Index of the process in its kind.
     number: int
@@ -83,7 +83,7 @@ class Replay:
 
 class Workload:
     def __init__(
-        self, node: NodeState, faults: Faults, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+        self, node: NodeState, faults: Faults, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]
     ) -> None:
         self._n = node
         self._faults = faults
@@ -121,7 +121,7 @@ class Workload:
         mapped = spec.regions if spec.snapshot is None else self._captured(spec, number).mappings
         return sum(part.pages for part in mapped)
 
-    def _captured(self, spec: ProcessSpec, number: int) -> SnapshotProcess:
+    def _captured(self, spec: ProcessSpec, number: int) -> CapturedProcess:
         assert spec.snapshot is not None
         processes = self._snapshots[spec.snapshot].processes
         return processes[number % len(processes)]
@@ -243,7 +243,7 @@ class Workload:
         self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
 
-    def _held(self, replay: Replay, moment: SnapshotMoment) -> U64:
+    def _held(self, replay: Replay, moment: CapturedMoment) -> U64:
         """The contents that this clone of the captured process holds then, with ids of its own for its own.
 
         The first clone has them too: as no other process holds those contents, nothing else changes.

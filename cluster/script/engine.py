@@ -35,7 +35,7 @@ class RegionView:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class MachineView:
     """All that can be seen of a machine from outside."""
 
     #: counters of /sys/kernel/mm/ksm
@@ -109,5 +109,5 @@ class Engine(Protocol):
     def batch(self, pages: int) -> None:
         """One wake-up of ksmd with pages_to_scan as given."""
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> MachineView:
         """What the machine looks like now."""

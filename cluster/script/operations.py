@@ -12,7 +12,7 @@ RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
+class Operation:
     """One operation: its line, counted from 1, and its text without comment."""
 
     line: int
@@ -20,7 +20,7 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Require(Op):
+class RequireOp(Operation):
     """The rest of the scenario needs so many nodes, or swap, or a knob."""
 
     what: Literal["nodes", "swap", "knob"]
@@ -29,7 +29,7 @@ class Require(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class SetKnob(Op):
+class SetKnobOp(Operation):
     """Write a file of /sys/kernel/mm/ksm."""
 
     knob: str
@@ -37,21 +37,21 @@ class SetKnob(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Drain(Op):
+class DrainOp(Operation):
     """Whether per-CPU LRU batches are flushed before each step; the simulated machine has none."""
 
     on: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Proc(Op):
+class ProcOp(Operation):
     """Start a process."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class Map(Op):
+class MapOp(Operation):
     """Map a region."""
 
     p: str
@@ -61,7 +61,7 @@ class Map(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Fill(Op):
+class FillOp(Operation):
     """Write pages of a region."""
 
     p: str
@@ -72,7 +72,7 @@ class Fill(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class OnRange(Op):
+class RangeOp(Operation):
     """Something else done to a range of pages."""
 
     action: RangeAction
@@ -83,7 +83,7 @@ class OnRange(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Move(Op):
+class MoveOp(Operation):
     """Migrate pages to a node."""
 
     p: str
@@ -94,7 +94,7 @@ class Move(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Fork(Op):
+class ForkOp(Operation):
     """Fork p into q."""
 
     p: str
@@ -102,40 +102,40 @@ class Fork(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Exit(Op):
+class ExitOp(Operation):
     """End a process."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class MergeAny(Op):
+class MergeAnyOp(Operation):
     """Make all memory of a process mergeable, now and later."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class UnmergeAll(Op):
+class UnmergeAllOp(Operation):
     """run=2, then 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scan(Op):
+class ScanOp(Operation):
     """Run to the end of the pass, then record; so many times."""
 
     times: int
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Op):
+class BatchOp(Operation):
     """One wake-up of ksmd with so many pages, then record."""
 
     pages: int
 
 
 @dataclass(frozen=True, slots=True)
-class Record(Op):
+class RecordOp(Operation):
     """Record now."""
 
     label: str

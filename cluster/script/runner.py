@@ -9,26 +9,26 @@ from functools import singledispatchmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.script.engine import KSM, NO_FRAME, BadAddressError, Engine, Snapshot
+from cluster.script.engine import KSM, NO_FRAME, BadAddressError, Engine, MachineView
 from cluster.script.operations import (
-    Batch,
-    Drain,
-    Exit,
-    Fill,
-    Fork,
-    Map,
-    MergeAny,
-    Move,
-    OnRange,
-    Op,
-    Proc,
-    Record,
-    Require,
-    Scan,
-    SetKnob,
-    UnmergeAll,
+    BatchOp,
+    DrainOp,
+    ExitOp,
+    FillOp,
+    ForkOp,
+    MapOp,
+    MergeAnyOp,
+    MoveOp,
+    Operation,
+    ProcOp,
+    RangeOp,
+    RecordOp,
+    RequireOp,
+    ScanOp,
+    SetKnobOp,
+    UnmergeAllOp,
 )
-from cluster.script.parser import Scenario, ScenarioError
+from cluster.script.parser import Script, ScriptError
 from cluster.script.record import Json, rle
 from cluster.spec.content import pattern_ids, selected
 
@@ -39,7 +39,7 @@ _DRIVE_KSMD = ("run", "pages_to_scan", "sleep_millisecs")
 
 
 @dataclass(frozen=True, slots=True)
-class Topology:
+class ScriptTopology:
     """The machine a scenario runs on, as far as a scenario can tell."""
 
     nodes: int = 1
@@ -48,9 +48,9 @@ class Topology:
 
 
 def run(
-    scenario: Scenario,
+    scenario: Script,
     engine: Engine,
-    topology: Topology,
+    topology: ScriptTopology,
     *,
     name: str,
     kernel: str,
@@ -60,12 +60,12 @@ def run(
 
     `after_record` is told the label of each record when it has been written down.
 
-    Raises ScenarioError where the script does what would kill a real process.
+    Raises ScriptError where the script does what would kill a real process.
     """
     runner = _Runner(engine, topology, after_record)
     skipped = None
     for op in scenario.ops:
-        if isinstance(op, Require):
+        if isinstance(op, RequireOp):
             skipped = runner.unmet(op)
             if skipped:
                 break
@@ -73,7 +73,7 @@ def run(
         try:
             runner.do(op)
         except BadAddressError as error:
-            raise ScenarioError(f"{error}; leave it out", op.line) from error
+            raise ScriptError(f"{error}; leave it out", op.line) from error
     document: Json = {
         "scenario": name,
         "kernel": kernel,
@@ -110,7 +110,7 @@ class _Frames:
 class _Runner:
     """One run: the engine, the slots handed out, and what was written down so far."""
 
-    def __init__(self, engine: Engine, topology: Topology, after_record: Callable[[str], None]) -> None:
+    def __init__(self, engine: Engine, topology: ScriptTopology, after_record: Callable[[str], None]) -> None:
         self._engine = engine
         self._topology = topology
         self._after_record = after_record
@@ -123,9 +123,9 @@ class _Runner:
         #: the present, as long as nothing has happened since it was seen
         self._seen: _Frames | None = None
 
-    def unmet(self, op: Require) -> str | None:
+    def unmet(self, op: RequireOp) -> str | None:
         """What a requirement misses, if anything."""
-        files = (*_DRIVE_KSMD, *self._engine.knobs(), *self._engine.snapshot().sysfs)
+        files = (*_DRIVE_KSMD, *self._engine.knobs(), *self._engine.view().sysfs)
         met = {
             "nodes": self._topology.nodes >= op.nodes,
             "swap": self._topology.swap,
@@ -134,40 +134,40 @@ class _Runner:
         return None if met[op.what] else op.what
 
     @singledispatchmethod
-    def do(self, op: Op) -> None:
+    def do(self, op: Operation) -> None:
         """Run one operation."""
         raise NotImplementedError(type(op).__name__)
 
     @do.register
-    def _(self, op: Drain) -> None:
+    def _(self, op: DrainOp) -> None:
         pass
 
     @do.register
-    def _(self, op: SetKnob) -> None:
+    def _(self, op: SetKnobOp) -> None:
         error = self._engine.set_knob(op.knob, op.value)
         what = "unsupported" if error == "ENOENT" else "set"
         self._event(op, what, -1 if error else 0, error)
 
     @do.register
-    def _(self, op: Proc) -> None:
+    def _(self, op: ProcOp) -> None:
         self._engine.proc(op.p)
         self._slot0[op.p] = {}
 
     @do.register
-    def _(self, op: Map) -> None:
+    def _(self, op: MapOp) -> None:
         self._seen = None
         self._event_of_failure(op, "map", self._engine.map(op.p, op.r, op.pages, op.node))
         self._hand_out_slots(op.p, op.r, op.pages)
 
     @do.register
-    def _(self, op: Fill) -> None:
+    def _(self, op: FillOp) -> None:
         self._seen = None
         chosen = selected(op.pattern, op.count)
         pages = np.flatnonzero(chosen) + op.start
         self._engine.fill(op.p, op.r, pages, pattern_ids(op.pattern, op.count)[chosen])
 
     @do.register
-    def _(self, op: OnRange) -> None:
+    def _(self, op: RangeOp) -> None:
         self._seen = None
         if op.action == "read":
             self._engine.read(op.p, op.r, op.start, op.count)
@@ -182,12 +182,12 @@ class _Runner:
         self._event_of_failure(op, op.action, calls[op.action](op.p, op.r, op.start, op.count))
 
     @do.register
-    def _(self, op: Move) -> None:
+    def _(self, op: MoveOp) -> None:
         self._seen = None
         self._event(op, "move", self._engine.move(op.p, op.r, op.start, op.count, op.node), "")
 
     @do.register
-    def _(self, op: Fork) -> None:
+    def _(self, op: ForkOp) -> None:
         self._seen = None
         self._engine.fork(op.p, op.q)
         self._slot0[op.q] = {}
@@ -195,24 +195,24 @@ class _Runner:
             self._hand_out_slots(op.q, r, self._pages[op.p, r])
 
     @do.register
-    def _(self, op: Exit) -> None:
+    def _(self, op: ExitOp) -> None:
         self._seen = None
         self._engine.exit(op.p)
         del self._slot0[op.p]
 
     @do.register
-    def _(self, op: MergeAny) -> None:
+    def _(self, op: MergeAnyOp) -> None:
         self._seen = None
         error = self._engine.merge_any(op.p)
         self._event(op, "merge_any", -1 if error else 0, error)
 
     @do.register
-    def _(self, op: UnmergeAll) -> None:
+    def _(self, op: UnmergeAllOp) -> None:
         self._seen = None
         self._engine.unmerge_all()
 
     @do.register
-    def _(self, op: Scan) -> None:
+    def _(self, op: ScanOp) -> None:
         for k in range(op.times):
             before = self._look_before()
             if not self._engine.scan():
@@ -221,13 +221,13 @@ class _Runner:
             self._record(op, label, before)
 
     @do.register
-    def _(self, op: Batch) -> None:
+    def _(self, op: BatchOp) -> None:
         before = self._look_before()
         self._engine.batch(op.pages)
         self._record(op, f"batch@{op.line}", before)
 
     @do.register
-    def _(self, op: Record) -> None:
+    def _(self, op: RecordOp) -> None:
         self._record(op, op.label, None)
 
     def _hand_out_slots(self, p: str, r: str, pages: int) -> None:
@@ -235,21 +235,21 @@ class _Runner:
         self._pages[p, r] = pages
         self._slots += pages
 
-    def _event(self, op: Op, what: str, ret: int, error: str) -> None:
+    def _event(self, op: Operation, what: str, ret: int, error: str) -> None:
         self.events.append({"line": op.line, "what": what, "ret": ret, "err": error})
 
-    def _event_of_failure(self, op: Op, what: str, error: str) -> None:
+    def _event_of_failure(self, op: Operation, what: str, error: str) -> None:
         if error:
             self._event(op, what, -1, error)
 
     def _look_before(self) -> _Frames:
         if self._seen is None:
-            self._seen = self._frames(self._engine.snapshot())
+            self._seen = self._frames(self._engine.view())
         return self._seen
 
-    def _record(self, op: Op, label: str, before: _Frames | None) -> None:
+    def _record(self, op: Operation, label: str, before: _Frames | None) -> None:
         """Write down the present, and if `before` is given which frames became KSM pages since."""
-        snapshot = self._engine.snapshot()
+        snapshot = self._engine.view()
         now = self._frames(snapshot)
         self._seen = now
         labels = now.labels()
@@ -269,7 +269,7 @@ class _Runner:
         self.records.append(record)
         self._after_record(label)
 
-    def _regions(self, snapshot: Snapshot, labels: dict[int, int]) -> list[Json]:
+    def _regions(self, snapshot: MachineView, labels: dict[int, int]) -> list[Json]:
         regions = []
         for view in snapshot.regions:
             slot0 = self._slot0[view.p][view.r]
@@ -287,7 +287,7 @@ class _Runner:
             regions.append(region)
         return regions
 
-    def _frames(self, snapshot: Snapshot) -> _Frames:
+    def _frames(self, snapshot: MachineView) -> _Frames:
         views = sorted(snapshot.regions, key=lambda view: self._slot0[view.p][view.r])
         none = np.empty(0, dtype=np.int64)
         slots = [np.arange(len(view.frame)) + self._slot0[view.p][view.r] for view in views]

@@ -15,7 +15,7 @@ from cluster.spec.knobs import (
     UINT_MAX,
     ULONG_MAX,
     Counters,
-    Knobs,
+    KnobValues,
     overflows,
     parse_bool,
     parse_number,
@@ -47,7 +47,7 @@ class Sysfs:
     `remove_stable` drops the stable nodes that nobody maps, and tells whether that is all of them.
     """
 
-    def __init__(self, profile: Profile, knobs: Knobs, remove_stable: Callable[[], bool]) -> None:
+    def __init__(self, profile: Profile, knobs: KnobValues, remove_stable: Callable[[], bool]) -> None:
         self._profile = profile
         self._knobs = knobs
         self._remove_stable = remove_stable

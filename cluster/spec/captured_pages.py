@@ -11,7 +11,7 @@ from cluster.arrays.words import I64, U64
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotMapping:
+class CapturedMapping:
     """A VMA of a captured process."""
 
     name: str
@@ -21,7 +21,7 @@ class SnapshotMapping:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SnapshotMoment:
+class CapturedMoment:
     """The pages of a captured process at one moment, ascending by vpn."""
 
     #: int64[n], uint64[n]; content 0 is a page of zeros.
@@ -32,19 +32,19 @@ class SnapshotMoment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SnapshotProcess:
+class CapturedProcess:
     """One captured process: its VMAs, and its pages at each moment."""
 
     name: str
-    mappings: tuple[SnapshotMapping, ...]
-    moments: tuple[SnapshotMoment, ...]
+    mappings: tuple[CapturedMapping, ...]
+    moments: tuple[CapturedMoment, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SnapshotPages:
+class CapturedPages:
     """All processes of a snapshot, and the moments in seconds since the first."""
 
-    processes: tuple[SnapshotProcess, ...]
+    processes: tuple[CapturedProcess, ...]
     moments: tuple[float, ...]
 
     def times(self, interval: float | None) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ _SEED_FACTOR = 0x100000001B3
 _SELECT_OFFSET = 1 << 40
 _MASK = (1 << 64) - 1
 
-Kind = Literal["zero", "const", "seq", "mod", "rand", "rand0"]
+PatternKind = Literal["zero", "const", "seq", "mod", "rand", "rand0"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Pattern:
     above 1, the hash of `seed` and i is a multiple of `one_in`.
     """
 
-    kind: Kind
+    kind: PatternKind
     a: int = 0
     b: int = 1
     step: int = 1

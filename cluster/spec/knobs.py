@@ -16,7 +16,7 @@ ULONG_MAX = 2**64 - 1
 
 
 @dataclass(slots=True)
-class Knobs:
+class KnobValues:
     """Settings, at the values a scenario starts with."""
 
     max_page_sharing: int = 256

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 
 
-class Policy(StrEnum):
+class PolicyMode(StrEnum):
     """NUMA placement of new frames (mm/mempolicy.c)."""
 
     LOCAL = "local"
@@ -80,7 +80,7 @@ class Clones(StrEnum):
 class PolicySpec:
     """A placement policy and the nodes that it names (none for `local`)."""
 
-    policy: Policy = Policy.LOCAL
+    policy: PolicyMode = PolicyMode.LOCAL
     nodes: tuple[int, ...] = ()
 
 

@@ -20,11 +20,11 @@ from ksmcluster.validate.replay import (
     ENGINES,
     RECORD_SUFFIXES,
     SCRIPT_SUFFIX,
-    Comparison,
-    Found,
     NoRecordsHereError,
-    On,
+    RecordComparison,
     ReplayError,
+    ReplayFile,
+    ReplayTarget,
     compare_records,
     find,
     replay_script,
@@ -76,7 +76,7 @@ def replay(
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
     if engine == "exact" and not tree_shape:
         _fail("--no-tree-shape: the exact engine always keeps shapes; choose --engine inline or ray")
-    on = On(engine, nodes_per_actor, tree_shape)
+    on = ReplayTarget(engine, nodes_per_actor, tree_shape)
     try:
         with on.started() as on:
             if compare:
@@ -87,7 +87,7 @@ def replay(
         _fail(str(error))
 
 
-def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: bool) -> None:
+def _run(paths: list[Path], on: ReplayTarget, kernel: str, nodes: int | None, as_json: bool) -> None:
     for found in find(paths, (SCRIPT_SUFFIX,)):
         document = replay_script(found.name, found.path, on, PROFILES[kernel], nodes)
         if as_json:
@@ -96,8 +96,8 @@ def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: boo
             _print_tables(document)
 
 
-def _compare(paths: list[Path], on: On, as_json: bool) -> None:
-    done: list[Comparison] = []
+def _compare(paths: list[Path], on: ReplayTarget, as_json: bool) -> None:
+    done: list[RecordComparison] = []
     for found in find(paths, RECORD_SUFFIXES):
         for comparison in _comparisons(found, on, explain_equal=as_json):
             done.append(comparison)
@@ -113,7 +113,7 @@ def _compare(paths: list[Path], on: On, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(found: Found, on: On, *, explain_equal: bool) -> Iterator[Comparison]:
+def _comparisons(found: ReplayFile, on: ReplayTarget, *, explain_equal: bool) -> Iterator[RecordComparison]:
     try:
         yield from compare_records(found.name, found.path, on, explain_equal=explain_equal)
     except NoRecordsHereError:

@@ -15,9 +15,9 @@ from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
-from cluster.script.parser import ScenarioError, parse
+from cluster.script.parser import ScriptError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
-from cluster.script.runner import Topology, run
+from cluster.script.runner import ScriptTopology, run
 from cluster.spec.errors import SimulationError
 from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.topology import MAX_SCENARIO_NODES
@@ -34,7 +34,7 @@ class ReplayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class On:
+class ReplayTarget:
     """What to replay on: one of ENGINES, and for `ray` how many nodes each actor has."""
 
     engine: str
@@ -45,7 +45,7 @@ class On:
     pool: ActorPool | None = None
 
     @contextmanager
-    def started(self) -> Iterator[On]:
+    def started(self) -> Iterator[ReplayTarget]:
         """With what all machines have in common: Ray and its actors, if need be."""
         if self.engine == "ray":
             from actors.engine import ActorPool
@@ -57,7 +57,7 @@ class On:
             yield self
 
     @contextmanager
-    def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
+    def machine(self, profile: Profile, topology: ScriptTopology) -> Iterator[Engine]:
         """A fresh machine."""
         if self.engine == "exact":
             yield ExactEngine(profile, topology.nodes, swap=topology.swap)
@@ -67,7 +67,7 @@ class On:
         if self.engine == "inline":
             fabric = InlineFabric(spec, {})
         else:
-            assert self.pool, "machines of the ray engine need On.started()"
+            assert self.pool, "machines of the ray engine need ReplayTarget.started()"
             fabric = self.pool.fabric(spec, self.nodes_per_actor)
         yield ScriptEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
@@ -80,7 +80,7 @@ class NoRecordsHereError(ReplayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReplayFile:
     """A file to replay, with a short name; `named` if the user named the file itself, not its folder."""
 
     name: str
@@ -89,7 +89,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RecordComparison:
     """How the replay of one record went."""
 
     name: str
@@ -114,12 +114,12 @@ class Comparison:
         return {**answer, "reasons": self.reasons} if self.reasons else answer
 
 
-def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
+def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
     """The files among paths, and those below folders, sorted.
 
     Raises ReplayError for a path that does not exist, and for a folder without any such file.
     """
-    found: list[Found] = []
+    found: list[ReplayFile] = []
     for path in paths:
         if path.is_dir():
             below = sorted(
@@ -127,31 +127,33 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
             )
             if not below:
                 raise ReplayError(f"{path}: no *{' or *'.join(suffixes)} in this folder; give another one")
-            found += [Found(_stem(file.relative_to(path), suffixes), file, False) for file in below]
+            found += [ReplayFile(_stem(file.relative_to(path), suffixes), file, False) for file in below]
         elif path.exists():
-            found.append(Found(_stem(Path(path.name), suffixes), path, True))
+            found.append(ReplayFile(_stem(Path(path.name), suffixes), path, True))
         else:
             raise ReplayError(f"{path}: no such file or folder; check the name")
     return found
 
 
-def replay_script(name: str, path: Path, on: On, profile: Profile, nodes: int | None) -> Json:
+def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nodes: int | None) -> Json:
     """Run one script; the document of its records. Without `nodes`, on as many as the script requires.
 
     Raises ReplayError if the script has a mistake or cannot be read.
     """
     try:
         scenario = parse(_read_text(path))
-        topology = Topology(nodes or scenario.nodes(), swap=scenario.swap())
+        topology = ScriptTopology(nodes or scenario.nodes(), swap=scenario.swap())
         with on.machine(profile, topology) as machine:
             return run(scenario, machine, topology, name=name, kernel=profile.name)
     except SimulationError as error:
         raise ReplayError(f"{path}: {error}") from error
-    except ScenarioError as error:
+    except ScriptError as error:
         raise ReplayError(f"{path}:{error}") from error
 
 
-def compare_records(name: str, path: Path, on: On, *, explain_equal: bool = False) -> Iterator[Comparison]:
+def compare_records(
+    name: str, path: Path, on: ReplayTarget, *, explain_equal: bool = False
+) -> Iterator[RecordComparison]:
     """Replay the records of one file, each with the kernel and the topology it was recorded on.
 
     What differs gets its reasons; with `explain_equal` all records do.
@@ -174,34 +176,36 @@ def compare_records(name: str, path: Path, on: On, *, explain_equal: bool = Fals
         yield _compare_document(full_name, path, document, on, explain_equal)
 
 
-def _compare_migration(name: str, path: Path) -> list[Comparison]:
+def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
     """The same for records of page migration; none if the file holds no such records."""
     try:
-        return [Comparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
+        return [RecordComparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
     except RecordError as error:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
 
 
-def _compare_document(name: str, path: Path, document: Json, on: On, explain_equal: bool) -> Comparison:
+def _compare_document(
+    name: str, path: Path, document: Json, on: ReplayTarget, explain_equal: bool
+) -> RecordComparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
         if not 1 <= nodes <= MAX_SCENARIO_NODES:
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
         profile = profile_of_release(document["kernel"])
-        topology = Topology(nodes, swap=swap)
+        topology = ScriptTopology(nodes, swap=swap)
         scenario = parse(document["text"])
         with on.machine(profile, topology) as machine:
             ours = run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
         difference = compare(ours, document)
         if difference is None and not explain_equal:
-            return Comparison(name, None)
+            return RecordComparison(name, None)
         reasons = shape_reasons(scenario, profile, topology)
     except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
-    except ScenarioError as error:
+    except ScriptError as error:
         raise ReplayError(f"{path}: script of record {document['scenario']}:{error}") from error
     labels = [record["label"] for record in ours["records"]]
-    return Comparison(name, difference, reasons, _before(difference, reasons, labels))
+    return RecordComparison(name, difference, reasons, _before(difference, reasons, labels))
 
 
 def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:
@@ -227,4 +231,4 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ScenarioError("this byte is not UTF-8; save the script as text", line, column) from error
+        raise ScriptError("this byte is not UTF-8; save the script as text", line, column) from error

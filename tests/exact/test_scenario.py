@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.script.operations import (
-    Batch,
-    Drain,
-    Exit,
-    Fill,
-    Fork,
-    Map,
-    MergeAny,
-    Move,
-    OnRange,
-    Proc,
-    Record,
-    Require,
-    Scan,
-    SetKnob,
-    UnmergeAll,
+    BatchOp,
+    DrainOp,
+    ExitOp,
+    FillOp,
+    ForkOp,
+    MapOp,
+    MergeAnyOp,
+    MoveOp,
+    ProcOp,
+    RangeOp,
+    RecordOp,
+    RequireOp,
+    ScanOp,
+    SetKnobOp,
+    UnmergeAllOp,
 )
-from cluster.script.parser import ScenarioError, parse
+from cluster.script.parser import ScriptError, parse
 from cluster.spec.content import Pattern
 
 SCRIPT = """\
@@ -56,26 +56,26 @@ def test_every_operation() -> None:
     scenario = parse(SCRIPT)
     pattern = Pattern("rand0", 7, 20, step=2, seed=9, one_in=5)
     assert scenario.ops == (
-        Require(2, "require nodes 4", "nodes", nodes=4),
-        Require(3, "require swap", "swap"),
-        Require(4, "require knob smart_scan", "knob", knob="smart_scan"),
-        SetKnob(5, "set max_page_sharing 4", "max_page_sharing", "4"),
-        Drain(6, "drain off", False),
-        Proc(7, "proc A", "A"),
-        Map(8, "map A x 0x10 node 3", "A", "x", 16, 3),
-        Fill(10, "fill A x 0 16 rand0 7 20 step 2 if 9 5", "A", "x", 0, 16, pattern),
-        OnRange(11, "read A x", "read", "A", "x", 0, 16),
-        OnRange(12, "mergeable A x 4", "mergeable", "A", "x", 4, 12),
-        OnRange(13, "unmergeable A x 4 2", "unmergeable", "A", "x", 4, 2),
-        Move(14, "move A x 0 1 2", "A", "x", 0, 1, 2),
-        Fork(15, "fork A B", "A", "B"),
-        Exit(16, "exit B", "B"),
-        MergeAny(17, "merge_any A", "A"),
-        UnmergeAll(18, "unmerge_all"),
-        Scan(19, "scan", 1),
-        Scan(20, "scan 3", 3),
-        Batch(21, "batch 0", 0),
-        Record(22, "record here", "here"),
+        RequireOp(2, "require nodes 4", "nodes", nodes=4),
+        RequireOp(3, "require swap", "swap"),
+        RequireOp(4, "require knob smart_scan", "knob", knob="smart_scan"),
+        SetKnobOp(5, "set max_page_sharing 4", "max_page_sharing", "4"),
+        DrainOp(6, "drain off", False),
+        ProcOp(7, "proc A", "A"),
+        MapOp(8, "map A x 0x10 node 3", "A", "x", 16, 3),
+        FillOp(10, "fill A x 0 16 rand0 7 20 step 2 if 9 5", "A", "x", 0, 16, pattern),
+        RangeOp(11, "read A x", "read", "A", "x", 0, 16),
+        RangeOp(12, "mergeable A x 4", "mergeable", "A", "x", 4, 12),
+        RangeOp(13, "unmergeable A x 4 2", "unmergeable", "A", "x", 4, 2),
+        MoveOp(14, "move A x 0 1 2", "A", "x", 0, 1, 2),
+        ForkOp(15, "fork A B", "A", "B"),
+        ExitOp(16, "exit B", "B"),
+        MergeAnyOp(17, "merge_any A", "A"),
+        UnmergeAllOp(18, "unmerge_all"),
+        ScanOp(19, "scan", 1),
+        ScanOp(20, "scan 3", 3),
+        BatchOp(21, "batch 0", 0),
+        RecordOp(22, "record here", "here"),
     )
     assert scenario.nodes() == 4
     assert scenario.swap()
@@ -116,7 +116,7 @@ def test_an_empty_script_is_a_scenario() -> None:
     ],
 )
 def test_mistakes(text: str, place: str, says: str) -> None:
-    with pytest.raises(ScenarioError) as error:
+    with pytest.raises(ScriptError) as error:
         parse(text)
     assert str(error.value).startswith(f"{place}: ")
     assert says in str(error.value)
@@ -139,7 +139,7 @@ def test_shuffled_words_give_one_line(text: str) -> None:
 def _parse_or_complain(text: str) -> None:
     try:
         parse(text)
-    except ScenarioError as error:
+    except ScriptError as error:
         lines = text.split("\n")
         assert 1 <= error.line <= len(lines)
         assert 1 <= error.column <= len(lines[error.line - 1]) + 1

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.script.record import unfold
 from cluster.spec.profile import PROFILES
-from ksmcluster.validate.replay import On, replay_script
+from ksmcluster.validate.replay import ReplayTarget, replay_script
 
 FOLDER = Path(__file__).parent.parent / "scenarios" / "selftests"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "selftests.md"
@@ -40,7 +40,9 @@ def test_every_script_has_an_outcome() -> None:
 @pytest.mark.parametrize("engine", ["exact", "inline"])
 @pytest.mark.parametrize("name", EXPECTED)
 def test_selftest(name: str, engine: str) -> None:
-    document = unfold(replay_script(name, FOLDER / f"{name}.scn", On(engine), PROFILES["6.18"], None))
+    document = unfold(
+        replay_script(name, FOLDER / f"{name}.scn", ReplayTarget(engine), PROFILES["6.18"], None)
+    )
     assert "skipped" not in document
     assert not [event for event in document["events"] if event["err"]]
     records = {record["label"]: record for record in document["records"]}

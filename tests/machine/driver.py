@@ -26,7 +26,7 @@ from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import page_bytes
 from cluster.spec.digest import Contents
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import ring
 
 NODES = 3
@@ -38,10 +38,10 @@ FIRST = 1000
 POLICIES = st.sampled_from(
     [
         PolicySpec(),
-        PolicySpec(Policy.BIND, (1,)),
-        PolicySpec(Policy.BIND, (0, 2)),
-        PolicySpec(Policy.PREFERRED, (2,)),
-        PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+        PolicySpec(PolicyMode.BIND, (1,)),
+        PolicySpec(PolicyMode.BIND, (0, 2)),
+        PolicySpec(PolicyMode.PREFERRED, (2,)),
+        PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2)),
     ]
 )
 PART = st.tuples(st.integers(0, REGION - 1), st.integers(1, REGION))
