@@ -1,13 +1,10 @@
-"""Captured memory as the workload needs it; the file format is the front door's business."""
+"""Captured memory in the form that the workload needs. `ksmcluster/capture` reads it from snapshot files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cluster.arrays.words import I64, U64
+from cluster.arrays.words import I64, Bool, Digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +21,12 @@ class CapturedMapping:
 class CapturedMoment:
     """The pages of a captured process at one moment, ascending by vpn."""
 
-    #: int64[n], uint64[n]; content 0 is a page of zeros.
+    #: int64[n]: virtual page numbers.
     vpn: I64
-    content: U64
-    #: bool[n]: the content was found in no other captured process, at any moment.
-    own: NDArray[np.bool_]
+    #: uint64[n]: digests; 0 is a page of zeros.
+    content: Digests
+    #: bool[n]: no other captured process has the content, at any moment.
+    own: Bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,16 +40,19 @@ class CapturedProcess:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedPages:
-    """All processes of a snapshot, and the moments in seconds since the first."""
+    """All processes of a snapshot; `moments` are in seconds since the first."""
 
     processes: tuple[CapturedProcess, ...]
     moments: tuple[float, ...]
 
     def times(self, interval: float | None) -> tuple[float, ...]:
-        """When each moment is replayed, in simulated seconds: as captured, or so far from one to the next."""
+        """Return when each moment is replayed, in simulated seconds.
+
+        With `interval`, moments are that far apart; with None, as far as they were captured.
+        """
         return self.moments if interval is None else tuple(i * interval for i in range(len(self.moments)))
 
     @property
     def pages_a_process(self) -> int:
-        """Pages that each process has at the first moment, on the average."""
+        """The average number of pages of a process at the first moment."""
         return sum(len(process.moments[0].vpn) for process in self.processes) // len(self.processes)
