@@ -1,4 +1,4 @@
-"""The operations of a scenario script, as `cluster.script.parser` parses them."""
+"""The operations of a script, as `cluster.script.parser` parses them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal
 
 from cluster.spec.content import Pattern
 
-#: what can be done to a range of pages, but for fill and move
+#: what can be done to a range of pages, apart from fill and move
 RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation: its line, counted from 1, and its text without comment."""
+    """One operation: its line number, from 1, and its text without comment."""
 
     line: int
     text: str
@@ -21,7 +21,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class RequireOp(Operation):
-    """The rest of the scenario needs so many nodes, or swap, or a knob."""
+    """Require so many nodes, or swap, or a knob; the runner skips the rest of the script without it."""
 
     what: Literal["nodes", "swap", "knob"]
     nodes: int = 0
@@ -38,7 +38,7 @@ class SetKnobOp(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DrainOp(Operation):
-    """Whether per-CPU LRU batches are flushed before each step; the simulated machine has none."""
+    """Set whether per-CPU LRU batches are flushed before each step. A simulated machine has none."""
 
     on: bool
 
@@ -73,7 +73,7 @@ class FillOp(Operation):
 
 @dataclass(frozen=True, slots=True)
 class RangeOp(Operation):
-    """Something else done to a range of pages."""
+    """Do something else to a range of pages."""
 
     action: RangeAction
     p: str
@@ -117,25 +117,25 @@ class MergeAnyOp(Operation):
 
 @dataclass(frozen=True, slots=True)
 class UnmergeAllOp(Operation):
-    """run=2, then 0."""
+    """Write 2 to `run`, then 0: undo all merges."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOp(Operation):
-    """Run to the end of the pass, then record; so many times."""
+    """Run ksmd to the end of the pass, then record; so many times."""
 
     times: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOp(Operation):
-    """One wake-up of ksmd with so many pages, then record."""
+    """Wake ksmd up once to scan so many pages, then record."""
 
     pages: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecordOp(Operation):
-    """Record now."""
+    """Record what the machine looks like now."""
 
     label: str

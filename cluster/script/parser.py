@@ -1,7 +1,7 @@
-"""Scripts: what processes do, when ksmd runs, and when to look; parsed into typed operations.
+"""Parse scripts into typed operations: what processes do, when ksmd runs, and when to record.
 
-One operation a line, `#` starts a comment. Names are words; numbers are decimal or start with 0x. Parsing
-also follows the names of processes and regions through the script, so an operation that parsed can be run.
+A line has one operation; `#` starts a comment. Names are words; numbers are decimal or start with 0x. The
+parser knows which processes and regions exist at each line, so a script that it accepts can be run.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from cluster.script.operations import (
 from cluster.spec.content import Pattern, PatternKind
 from cluster.spec.topology import MAX_SCENARIO_NODES
 
-MAX_PAGES = 1 << 18  #: pages a region may have
-MAX_SCANS = 100_000  #: passes one `scan` may ask for
+MAX_PAGES = 1 << 18  #: pages that a region may have
+MAX_SCANS = 100_000  #: passes that one `scan` may ask for
 _UINT_MAX = (1 << 32) - 1
 _ULONG_MAX = (1 << 64) - 1
 
 
 class ScriptError(Exception):
-    """A mistake in a script. `line` and `column` count from 1; str() gives `LINE:COLUMN: message`."""
+    """A mistake in a script. `line` and `column` count from 1; str() is `LINE:COLUMN: message`."""
 
     def __init__(self, message: str, line: int, column: int = 1) -> None:
         super().__init__(message, line, column)
@@ -57,19 +57,19 @@ class Script:
     """A parsed script."""
 
     text: str
-    ops: tuple[Operation, ...]
+    operations: tuple[Operation, ...]
 
     def nodes(self) -> int:
-        """How many nodes the script requires; 1 if it does not say."""
-        return max([1, *(op.nodes for op in self.ops if isinstance(op, RequireOp))])
+        """Return how many nodes the script requires; 1 if it does not say."""
+        return max([1, *(op.nodes for op in self.operations if isinstance(op, RequireOp))])
 
     def swap(self) -> bool:
-        """Whether the script requires swap."""
-        return any(isinstance(op, RequireOp) and op.what == "swap" for op in self.ops)
+        """Return whether the script requires swap."""
+        return any(isinstance(op, RequireOp) and op.what == "swap" for op in self.operations)
 
 
 def parse(text: str) -> Script:
-    """Parse a script; raises ScriptError at its first mistake."""
+    """Return the parsed script. Raises ScriptError at its first mistake."""
     parser = _Parser()
     lines = (_Words(line, number) for number, line in enumerate(text.split("\n"), start=1))
     return Script(text, tuple(parser.parse(words) for words in lines if words.left()))
@@ -85,54 +85,54 @@ class _Words:
         self._next = 0
 
     def left(self) -> int:
-        """How many words are left."""
+        """Return how many words are left."""
         return len(self._words) - self._next
 
     def fail(self, message: str) -> NoReturn:
-        """Raise at the word taken last."""
+        """Raise ScriptError at the word taken last."""
         raise ScriptError(message, self.line, self._words[self._next - 1][1])
 
     def word(self, what: str) -> str:
-        """The next word, which is to be `what`."""
+        """Take the next word; `what` describes it in the message if there is none."""
         if not self.left():
             raise ScriptError(f"the line ends too early; add {what}", self.line, len(self.code) + 1)
         self._next += 1
         return self._words[self._next - 1][0]
 
     def choice(self, what: str, choices: tuple[str, ...]) -> str:
-        """The next word, one of a few."""
+        """Take the next word, which must be one of `choices`."""
         word = self.word(what)
         if word not in choices:
-            self.fail(f"{_shown(word)} is no {what}; write one of {', '.join(choices)}")
+            self.fail(f"{_shown(word)} is not a known {what}; write one of {', '.join(choices)}")
         return word
 
     def number(self, what: str, low: int = 0, high: int = _ULONG_MAX) -> int:
-        """The next word, a number within bounds."""
+        """Take the next word, which must be a number in `low` .. `high`."""
         word = self.word(what)
         if re.fullmatch(r"0[xX][0-9a-fA-F]{1,40}", word):
             value = int(word, 16)
         elif re.fullmatch(r"0|[1-9][0-9]{0,40}", word):
             value = int(word)
         else:
-            self.fail(f"{_shown(word)} is no number; write {what} in decimal, or in hex with 0x")
+            self.fail(f"{_shown(word)} is not a number; write {what} in decimal, or in hex with 0x")
         if not low <= value <= high:
             self.fail(f"{what} cannot be {_shown(word)}; write {low} to {high}")
         return value
 
     def end(self) -> None:
-        """Make sure that nothing is left."""
+        """Fail if a word is left."""
         if self.left():
             self.fail(f"nothing may follow here; remove {_shown(self.word('nothing'))}")
 
 
 class _Parser:
-    """Parses line after line; knows the processes alive at each, and the sizes of their regions."""
+    """Parses line by line; knows which processes are alive, and the sizes of their regions."""
 
     def __init__(self) -> None:
         self._regions: dict[str, dict[str, int]] = {}
 
     def parse(self, words: _Words) -> Operation:
-        """The operation of one line that is not empty."""
+        """Return the operation of a line that is not empty."""
         name = words.choice("operation", tuple(_METHODS))
         op = _METHODS[name](self, words)
         words.end()
@@ -226,7 +226,10 @@ class _Parser:
         return p
 
     def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:
-        """A process, its region, the first page, and how many: by default all, or all from there."""
+        """Take a process, its region, the first page and the number of pages.
+
+        If `optional`, the last two may be missing: then it is the whole region, or its rest.
+        """
         p = self._process(words)
         r = words.word("a region")
         if r not in self._regions[p]:
@@ -256,7 +259,7 @@ def _pattern(words: _Words) -> Pattern:
 
 
 def _shown(word: str) -> str:
-    """A word from the script, fit for a one-line message."""
+    """Return a word of the script in a form that fits a one-line message."""
     cut = word if len(word) <= 40 else word[:40] + "..."
     return cut if re.fullmatch(r"[!-~]+", cut) else ascii(cut)
 

@@ -73,9 +73,9 @@ def load(path: Path | None) -> Script:
         raise UserError(f"{path}:{error}") from error
 
 
-def check(scenario: Script, knobs: Collection[str], nodes: int) -> None:
+def check(script: Script, knobs: Collection[str], nodes: int) -> None:
     """See that the script can be run on a host with so many nodes. Raises ScriptError where it cannot."""
-    for op in scenario.ops:
+    for op in script.operations:
         if reason := _reason_against(op, knobs, nodes):
             raise ScriptError(f"{reason}; leave it out, or use replay", op.line)
 

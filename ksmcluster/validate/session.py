@@ -68,7 +68,7 @@ def _run_for_real(
     knobs: Knobs,
     settings: Mapping[str, int | str],
 ) -> Json:
-    most = sum(isinstance(op, (ProcOp, ForkOp)) for op in scenario.ops)
+    most = sum(isinstance(op, (ProcOp, ForkOp)) for op in scenario.operations)
     if most > _MOST_PROCESSES:
         raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
     ksmd = Ksmd(knobs)

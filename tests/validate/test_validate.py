@@ -102,7 +102,7 @@ def test_the_built_in_script_can_be_run() -> None:
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(None, "No such file"), (b"\xff", "not UTF-8"), (b"proc A\nbanana", ":2:1: banana is no operation")],
+    [(None, "No such file"), (b"\xff", "not UTF-8"), (b"proc A\nbanana", ":2:1: banana is not a known operation")],
 )
 def test_unreadable_script(tmp_path: Path, data: bytes | None, reason: str) -> None:
     path = tmp_path / "script.scn"
