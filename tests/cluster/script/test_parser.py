@@ -98,7 +98,7 @@ def test_an_empty_script_has_no_operations() -> None:
         ("proc A\nmap A x 0", "2:9", "write 1 to 262144"),
         ("proc A\nmap A x 4\nmap A x 4", "3:7", "already"),
         ("proc A\n  map A x four", "2:11", "four is not a number"),
-        ("proc A\nmap A x 012", "2:9", "no number"),
+        ("proc A\nmap A x 012", "2:9", "not a number"),
         ("proc A\nmap A x 4 knot 1", "2:11", "one of node"),
         ("proc A\nmap A x 4\nfill A y 0 1 zero", "3:8", "no region y"),
         ("proc A\nmap A x 4\nfill A x 2 3 zero", "3:12", "cannot be 3; write 0 to 2"),
