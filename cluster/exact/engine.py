@@ -1,4 +1,4 @@
-"""The exact machine: processes by name, system calls, sysfs, and snapshots of it all."""
+"""The exact machine: processes by name, system calls, sysfs, and views of the whole machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ExactEngine:
 
     @property
     def now_ms(self) -> int:
-        """Simulated time. It stands still, and so chains are not pruned later, unless somebody sets it."""
+        """Simulated time in ms. It stands still unless it is set; so chains are pruned at once or never."""
         return self._ksmd.stable.now_ms
 
     @now_ms.setter
@@ -191,12 +191,12 @@ class ExactEngine:
     def batch(self, pages: int) -> None:
         self._ksmd.scan(pages)
 
-    # What is seen from outside
+    # Views from outside
 
     def take_reasons(self) -> set[Reason]:
-        """Why what ksmd did since the last call hangs on the shapes of its trees; empty if it does not.
+        """Return why the result depends on the shapes of trees, for ksmd's work since the last call.
 
-        Until there is a reason, a machine without tree shapes (`MachineSpec.tree_shape`) does the same.
+        Before the first reason, a machine without tree shapes (`MachineSpec.tree_shape`) has the same result.
         """
         return self._ksmd.take_reasons()
 
@@ -234,7 +234,7 @@ class ExactEngine:
             self._ksmd.enter(mm)
 
     def _split_and_join(self, p: str, r: str, start: int, count: int, *, mergeable: bool) -> None:
-        """The VMAs of a range that is to get this flag."""
+        """Split and join VMAs so that the range can get its new flag."""
         region = self._region(p, r)
         first, into_bare = region.start + start, self._profile.into_bare
         region.mm.anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
@@ -242,7 +242,7 @@ class ExactEngine:
     def _advise(
         self, p: str, r: str, start: int, count: int, advise: Callable[[ExactRegion, int], None]
     ) -> str:
-        """madvise: what is mapped gets the advice; holes make it fail all the same."""
+        """Apply `advise` to each mapped page; return ENOMEM if the range has holes, as madvise does."""
         region = self._region(p, r)
         error = ""
         for index in range(start, start + count):
@@ -268,7 +268,7 @@ def _view(region: ExactRegion) -> RegionView:
 
 
 def _look(pte: Pte) -> tuple[int, int, int]:
-    """Frame number, kind and node of a page table entry."""
+    """Return frame number, kind and node of a page table entry."""
     if isinstance(pte, Frame):
         return pte.pfn, KSM if pte.ksm else ANON, pte.node
     if pte is None:

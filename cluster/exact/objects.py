@@ -1,6 +1,7 @@
-"""The objects of the simulated memory: frames, page table entries, mappings and processes.
+"""The objects of the exact engine: memory (frames, mappings, processes), and what ksmd keeps of it.
 
-Source of the concepts: `include/linux/mm_types.h`. Addresses are page numbers throughout.
+They refer to each other, so they share a module. Sources: `include/linux/mm_types.h`, and the struct comments
+at the head of `mm/ksm.c`. Addresses are page numbers throughout.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from enum import Enum
 from cluster.arrays.rbtree import RbNode
 from cluster.mm.anon_vma import AnonVmas
 
-FIRST_PAGE = 0x1000000  #: where a process's first region lies
-REGION_PAGES = 0x40000  #: distance from one region to the next, so also the most pages one can have
+FIRST_PAGE = 0x1000000  #: address of the first region of a process
+REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that a region can have
 
 
 class Frame:
-    """One physical page, an anonymous one or a KSM page."""
+    """A physical page: an anonymous page or a KSM page."""
 
     __slots__ = ("content", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
 
@@ -27,29 +28,29 @@ class Frame:
         self.key = key
         #: PageKsm
         self.ksm = False
-        #: what the mapping word of a KSM page points to
+        #: what the mapping field of a KSM page points to
         self.stable_node: StableNode | None = None
         #: the page table entries that map this frame; their number is the map count
         self.ptes: set[tuple[ExactRegion, int]] = set()
-        #: the swap cache entry this frame belongs to
+        #: the entry of the swap cache that this frame belongs to
         self.swap: SwapEntry | None = None
 
 
 class SwapEntry:
-    """A page in swap, and the frame that the swap cache has for it."""
+    """A page in swap, and its frame in the swap cache, if any."""
 
     __slots__ = ("content", "count", "frame", "key")
 
     def __init__(self, content: int, key: int) -> None:
         self.content = content
         self.key = key
-        #: page table entries that refer to it
+        #: how many page table entries refer to it
         self.count = 0
         self.frame: Frame | None = None
 
 
 class ZeroPte(Enum):
-    """A page table entry of the shared zero page: who mapped it."""
+    """A page table entry of the shared zero page, by what mapped it."""
 
     READ = "a read of a page never written"
     KSM = "ksmd, in place of a page of zeros"
@@ -59,7 +60,7 @@ Pte = Frame | SwapEntry | ZeroPte | None
 
 
 class ExactRegion:
-    """One private anonymous mapping, of one VMA or several."""
+    """A private anonymous mapping, of one VMA or several."""
 
     __slots__ = ("mapped", "mergeable", "mm", "name", "node", "pte", "start")
 
@@ -67,7 +68,7 @@ class ExactRegion:
         self.mm = mm
         self.name = name
         self.start = start
-        #: the node its memory is bound to
+        #: the node that its memory is bound to
         self.node = node
         self.pte: list[Pte] = [None] * pages
         self.mapped = bytearray(b"\1" * pages)
@@ -79,7 +80,7 @@ class ExactRegion:
 
 
 class ExactMm:
-    """A process: its mappings and what KSM counts for it."""
+    """A process: its mappings, and KSM's counts for it."""
 
     __slots__ = (
         "alive",
@@ -96,7 +97,7 @@ class ExactMm:
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
-        #: no other process has had this one
+        #: unique, also among ended processes
         self.number = number
         self.alive = True
         self.regions: list[ExactRegion] = []
@@ -110,12 +111,12 @@ class ExactMm:
         self.zero_pages = 0
 
     def mergeable(self) -> bool:
-        """Whether any of its memory is VM_MERGEABLE."""
+        """Return whether any of its memory is VM_MERGEABLE."""
         return any(1 in region.mergeable for region in self.regions)
 
 
 class MmSlot:
-    """A process that takes part, and its rmap_items in ascending address order."""
+    """A process in ksmd's list, and its rmap_items by ascending address."""
 
     __slots__ = ("mm", "next")
 
@@ -126,17 +127,17 @@ class MmSlot:
 
 
 class RmapItem(RbNode):
-    """What ksmd knows of one page of one process; a node of the unstable tree while it waits there."""
+    """What ksmd knows of one page of one process; also the node of the unstable tree."""
 
     __slots__ = (
         "address",
         "age",
         "head",
         "index",
+        "inserted_key",
         "next",
         "nid",
         "oldchecksum",
-        "put_in_as",
         "region",
         "remaining_skips",
         "seqnr",
@@ -151,17 +152,17 @@ class RmapItem(RbNode):
         self.next: RmapItem | None = None
         #: content at the last visit: a checksum that never collides
         self.oldchecksum: int | None = None
-        #: visits that did not find it merged, with smart_scan on; at most 255
+        #: visits that found it not merged, with smart_scan on; at most 255
         self.age = 0
-        #: passes that smart_scan still leaves it out of
+        #: passes in which smart_scan will still skip it
         self.remaining_skips = 0
-        #: the stable node it hangs on (STABLE_FLAG)
+        #: the stable node that it shares (STABLE_FLAG)
         self.head: StableNode | None = None
-        #: the pass in which it was put into the unstable tree (UNSTABLE_FLAG)
+        #: the pass in which it was inserted into an unstable tree (UNSTABLE_FLAG)
         self.seqnr: int | None = None
-        #: which unstable tree that was, and the key of the content it was put in with
+        #: the unstable tree, and the key of its content at the time of insertion
         self.nid = 0
-        self.put_in_as = -1
+        self.inserted_key = -1
 
 
 class Place(Enum):
@@ -169,18 +170,18 @@ class Place(Enum):
 
     TREE = "in a stable tree"
     DUP = "in a chain"
-    MIGRATE = "in migrate_nodes, its frame having moved to another node"
+    MIGRATE = "in migrate_nodes, because its frame has moved to another node"
 
 
 class StableNode(RbNode):
-    """One KSM page and the rmap_items that share it."""
+    """A KSM page, and the rmap_items that share it."""
 
     __slots__ = ("chain", "frame", "items", "nid", "place")
 
     def __init__(self, frame: Frame, nid: int) -> None:
         super().__init__()
         self.frame = frame
-        #: which stable tree it belongs to, not always the node of its frame
+        #: the stable tree that it belongs to, not always the node of its frame
         self.nid = nid
         self.place = Place.TREE
         #: the chain it is a dup of
@@ -189,13 +190,13 @@ class StableNode(RbNode):
 
 
 class Chain(RbNode):
-    """Stands in a stable tree for several stable nodes of one content, the dups: newest first."""
+    """The entry of a stable tree for several stable nodes of one content, its dups: newest first."""
 
     __slots__ = ("dups", "key", "prune_time")
 
     def __init__(self, key: int, now_ms: int) -> None:
         super().__init__()
-        #: that of the frames
+        #: the key of the frames
         self.key = key
         self.dups: list[StableNode] = []
         self.prune_time = now_ms

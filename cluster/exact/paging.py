@@ -11,7 +11,7 @@ from cluster.spec.knobs import Counters
 
 
 class Paging:
-    """Hands out frames and changes page table entries; knows nothing of ksmd's trees."""
+    """Allocates frames and changes page table entries; knows nothing of ksmd's trees."""
 
     def __init__(self, counters: Counters, *, swap: bool, track_zero_pages: bool) -> None:
         self._counters = counters
@@ -20,7 +20,7 @@ class Paging:
         self._next_pfn = 1
 
     def write(self, region: ExactRegion, index: int, content: int, key: int) -> None:
-        """A write fault, where one is needed, and the write of a whole page."""
+        """Write a whole page, with a write fault if one is needed."""
         pte = region.pte[index]
         if isinstance(pte, Frame) and _writable_alone(pte):
             pte.content, pte.key = content, key
@@ -30,7 +30,7 @@ class Paging:
         self._map_new(region, index, content, key)
 
     def read(self, region: ExactRegion, index: int) -> None:
-        """A read fault, where one is needed."""
+        """Read a page, with a read fault if one is needed."""
         pte = region.pte[index]
         if pte is None:
             region.pte[index] = ZeroPte.READ
@@ -52,14 +52,14 @@ class Paging:
         frame.ptes.add((region, index))
 
     def map_zero_page(self, region: ExactRegion, index: int) -> None:
-        """Put the shared zero page in the place of a page, on ksmd's behalf."""
+        """Replace a page by the shared zero page, for ksmd."""
         self.unmap(region, index)
         region.pte[index] = ZeroPte.KSM
         region.mm.zero_pages += 1
         self._counters.ksm_zero_pages += 1
 
     def unmap(self, region: ExactRegion, index: int) -> None:
-        """Clear a page table entry; what nobody maps any more is freed."""
+        """Clear a page table entry, and free its frame or swap entry if that was the last reference."""
         pte = region.pte[index]
         region.pte[index] = None
         if isinstance(pte, Frame):
@@ -72,7 +72,7 @@ class Paging:
             self._counters.ksm_zero_pages -= 1
 
     def share(self, parent: ExactRegion, child: ExactRegion) -> None:
-        """Copy page table entries at fork, where there is an anon_vma: frames are shared from now on."""
+        """Copy page table entries at fork if their VMA has an anon_vma: parent and child share the frames."""
         for index, pte in enumerate(parent.pte):
             if pte is None or not parent.mm.anon_vmas.needs_copy(parent.start + index):
                 continue
@@ -101,7 +101,7 @@ class Paging:
         region.pte[index] = entry
 
     def migrate(self, frame: Frame, node: int) -> bool:
-        """Move a frame to another node, with all its mappings; False if it cannot be moved."""
+        """Move a frame to another node, with all its mappings; return False if that is impossible."""
         if not _rmap_complete(frame):
             return False
         new = self._new_frame(node, frame.content, frame.key)
@@ -118,7 +118,7 @@ class Paging:
         return True
 
     def _count_broken(self, pte: Pte) -> None:
-        """Count a copy-on-write break, if the page is a KSM page."""
+        """Count a copy-on-write break (cow_ksm), if the page is a KSM page."""
         frame = pte.frame if isinstance(pte, SwapEntry) else pte
         if isinstance(frame, Frame) and frame.ksm:
             self._counters.cow_ksm += 1
@@ -135,13 +135,13 @@ class Paging:
     def _swap_in(self, region: ExactRegion, index: int, entry: SwapEntry) -> None:
         frame = entry.frame
         if frame is not None and frame.ksm and frame.stable_node is None:
-            # ksm_might_need_to_copy: a KSM page without its stable node may not be mapped
+            # ksm_might_need_to_copy: a KSM page whose stable node is gone must not be mapped
             self._counters.ksm_swpin_copy += 1
             frame = self._new_frame(_node_of(region), entry.content, entry.key)
         elif frame is None:
             frame = self._new_frame(_node_of(region), entry.content, entry.key)
             if entry.count > 1:
-                # others will want it: it goes through the swap cache
+                # other page table entries refer to it, so it goes through the swap cache
                 entry.frame = frame
                 frame.swap = entry
         self.map_frame(region, index, frame)
@@ -149,18 +149,18 @@ class Paging:
 
 
 def _node_of(region: ExactRegion) -> int:
-    """Where memory for a region is allocated; processes run on node 0."""
+    """Return the node on which a region's memory is allocated; processes run on node 0."""
     return 0 if region.node is None else region.node
 
 
 def _writable_alone(frame: Frame) -> bool:
-    """Whether a write may use the frame as it is: anonymous, with no other user."""
+    """Return whether a write may use the frame as it is: anonymous, with no other user."""
     return not frame.ksm and len(frame.ptes) == 1 and (frame.swap is None or not frame.swap.count)
 
 
 def _free_if_unused(frame: Frame) -> None:
     if not frame.ptes and (frame.swap is None or not frame.swap.count):
-        # a freed page forgets its mapping word: that is how a stable node turns stale
+        # freeing clears the mapping field: by that a stable node later knows that its frame is gone
         frame.ksm = False
         frame.stable_node = None
 
@@ -172,18 +172,19 @@ def _put_swap(entry: SwapEntry) -> None:
 
 
 def _rmap_complete(frame: Frame) -> bool:
-    """Whether reverse mapping finds every mapping of a frame.
+    """Return whether reverse mapping finds every mapping of a frame.
 
-    Those of an anonymous page always; of a KSM page those of its stable node's items and of forks of them.
+    It finds all mappings of an anonymous page. Of a KSM page it finds those of its stable node's items, and
+    of forks of these.
     """
     if not frame.ksm:
         return True
     if frame.stable_node is None:
         return False
-    hanging = {(item.region.mm.number, item.address) for item in frame.stable_node.items}
+    found = {(item.region.mm.number, item.address) for item in frame.stable_node.items}
     for region, index in frame.ptes:
         address = region.start + index
         mms = (region.mm.number, *region.mm.anon_vmas.lineage(address))
-        if not any((mm, address) in hanging for mm in mms):
+        if not any((mm, address) in found for mm in mms):
             return False
     return True
