@@ -1,4 +1,7 @@
-"""Replaying scenario scripts, and records of real kernels, on an engine."""
+"""Replay scripts, and records of real kernels, on an engine.
+
+The only module outside tests that imports `cluster.exact`.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,23 @@ RECORD_SUFFIXES = (".json", ".json.xz")
 
 
 class ReplayError(Exception):
-    """What the user gave cannot be replayed; str() is one line that says where, what, and what to do."""
+    """A script or record cannot be replayed; str() is one line: where, what is wrong, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """What to replay on: one of ENGINES, and for `ray` how many nodes each actor has."""
+    """What to replay on: one of ENGINES and, for `ray`, how many nodes each actor has."""
 
     engine: str
     nodes_per_actor: int = 1
-    #: Whether `inline` and `ray` keep the shapes of trees; `simulate` does not.
+    #: `inline` and `ray`: whether trees have the kernel's shape; those of `simulate` do not.
     tree_shape: bool = True
-    #: Actors for one machine after the other.
+    #: `ray`: actors that serve one machine after the other.
     pool: ActorPool | None = None
 
     @contextmanager
     def started(self) -> Iterator[ReplayTarget]:
-        """With what all machines have in common: Ray and its actors, if need be."""
+        """Yield a target that can make machines; for `ray`, with Ray and a pool of actors."""
         if self.engine == "ray":
             from actors.engine import ActorPool
             from actors.runtime import connected
@@ -58,7 +61,7 @@ class ReplayTarget:
 
     @contextmanager
     def machine(self, profile: Profile, topology: ScriptTopology) -> Iterator[Engine]:
-        """A fresh machine."""
+        """Yield a fresh machine."""
         if self.engine == "exact":
             yield ExactEngine(profile, topology.nodes, swap=topology.swap)
             return
@@ -76,12 +79,12 @@ ENGINES = ("exact", "inline", "ray")
 
 
 class NoRecordsHereError(ReplayError):
-    """The file is JSON of another kind."""
+    """The file is JSON, but holds no records."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayFile:
-    """A file to replay, with a short name; `named` if the user named the file itself, not its folder."""
+    """A file to replay, with a short name; `named` if the user gave the file itself, not its folder."""
 
     name: str
     path: Path
@@ -94,9 +97,9 @@ class RecordComparison:
 
     name: str
     difference: Difference | None
-    #: Why the record hangs on the shapes of trees, and at which steps.
+    #: Why the record depends on the shapes of trees, and after which steps.
     reasons: ShapeReasons = field(default_factory=dict)
-    #: Those that were there before the difference.
+    #: The reasons that came before the difference.
     causes: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
@@ -106,7 +109,7 @@ class RecordComparison:
         return f"{self.name} differs: {self.difference}{f' ({causes})' if causes else ''}"
 
     def as_json(self) -> Json:
-        """The same as data; `reasons` is there only if there are any."""
+        """Return the comparison as data, with the key `reasons` if there are any."""
         difference = None
         if self.difference is not None:
             difference = {**self.difference.as_json(), "reasons": list(self.causes)}
@@ -115,9 +118,9 @@ class RecordComparison:
 
 
 def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
-    """The files among paths, and those below folders, sorted.
+    """Return the files among `paths`, and the files below folders, sorted.
 
-    Raises ReplayError for a path that does not exist, and for a folder without any such file.
+    Raises ReplayError for a path that does not exist, and for a folder without such files.
     """
     found: list[ReplayFile] = []
     for path in paths:
@@ -136,15 +139,15 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
 
 
 def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nodes: int | None) -> Json:
-    """Run one script; the document of its records. Without `nodes`, on as many as the script requires.
+    """Run a script and return its record. Without `nodes`, the machine has as many as the script requires.
 
     Raises ReplayError if the script has a mistake or cannot be read.
     """
     try:
-        scenario = parse(_read_text(path))
-        topology = ScriptTopology(nodes or scenario.nodes(), swap=scenario.swap())
+        script = parse(_read_text(path))
+        topology = ScriptTopology(nodes or script.nodes(), swap=script.swap())
         with on.machine(profile, topology) as machine:
-            return run(scenario, machine, topology, name=name, kernel=profile.name)
+            return run(script, machine, topology, name=name, kernel=profile.name)
     except SimulationError as error:
         raise ReplayError(f"{path}: {error}") from error
     except ScriptError as error:
@@ -156,9 +159,8 @@ def compare_records(
 ) -> Iterator[RecordComparison]:
     """Replay the records of one file, each with the kernel and the topology it was recorded on.
 
-    What differs gets its reasons; with `explain_equal` all records do.
-
-    Raises ReplayError if the file holds no records.
+    Records that differ get their reasons; with `explain_equal` all do. Raises ReplayError if the file
+    holds no records.
     """
     try:
         documents = load(path)
@@ -177,7 +179,7 @@ def compare_records(
 
 
 def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
-    """The same for records of page migration; none if the file holds no such records."""
+    """Return the comparisons of records of page migration; empty if the file holds none."""
     try:
         return [RecordComparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
     except RecordError as error:
@@ -193,13 +195,13 @@ def _compare_document(
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
         profile = profile_of_release(document["kernel"])
         topology = ScriptTopology(nodes, swap=swap)
-        scenario = parse(document["text"])
+        script = parse(document["text"])
         with on.machine(profile, topology) as machine:
-            ours = run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
+            ours = run(script, machine, topology, name=document["scenario"], kernel=document["kernel"])
         difference = compare(ours, document)
         if difference is None and not explain_equal:
             return RecordComparison(name, None)
-        reasons = shape_reasons(scenario, profile, topology)
+        reasons = shape_reasons(script, profile, topology)
     except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
     except ScriptError as error:
@@ -209,7 +211,7 @@ def _compare_document(
 
 
 def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:
-    """The reasons that were there no later than the difference; `labels` are those of all steps."""
+    """Return the reasons that came no later than the difference; `labels` has the labels of all steps."""
     if difference is None:
         return ()
     until = labels[: labels.index(difference.step) + 1] if difference.step in labels else labels
