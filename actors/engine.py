@@ -11,7 +11,8 @@ from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from actors.timed import timed_pass
-from cluster.compaction.scenario.node_memory import InlineCompactorPool
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.heap import Heap
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
@@ -57,8 +58,8 @@ def run_passes(
 
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
-    fabric = InlineFabric(spec, snapshots)
-    compactor_pool = InlineCompactorPool(fabric.host.memories if spec.migration else {})
+    fabric = InlineFabric(spec, snapshots, Heap())
+    compactor_pool = InlineCompactorPool(fabric.host.memories)
     simulation = Simulation(fabric, spec, compactor_pool)
     yield (timed_pass(simulation) for _ in range(spec.passes))
 

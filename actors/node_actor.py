@@ -1,4 +1,4 @@
-"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.fabric.Host`."""
+"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.host.Host`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from actors.hosts import group_of, ranges
 from actors.lean import SlimActor
 from actors.numbered_calls import NumberedCalls
 from actors.shared_mail import AVAILABLE, Outlet
-from cluster.machine.fabric import Host
+from cluster.heap import Heap
+from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
@@ -42,7 +43,7 @@ class NodeActor(SlimActor):
 
         `actor_of[n]` is the actor of node n, `near` are the actors of that Ray node, this one included.
         """
-        self._host = Host(nodes, spec, snapshots)
+        self._host = Host(nodes, spec, snapshots, Heap())
         self._calls = NumberedCalls()
         self._outlet.close()
         self._actor_of = actor_of
