@@ -12,8 +12,8 @@ from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
-from cluster.mm.page_table import KSM as MAPS_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import KSM as MAPS_KSM
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.script.engine import (
     ANON,
     KSM,

@@ -22,7 +22,7 @@ from cluster.compaction.pages.page_map import PG_LRU, USED
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import page_bytes
 from cluster.spec.digest import Contents
