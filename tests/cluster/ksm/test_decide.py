@@ -17,7 +17,7 @@ from cluster.ksm.decide.decide_window import Decision, decide
 from cluster.ksm.tree_shape import Shape
 from cluster.ksm.trees import Trees
 from cluster.ksm.visit import Arrivals
-from cluster.script.runner import Topology
+from cluster.script.runner import ScriptTopology
 from cluster.wire.mailbox import Mail, Outbox
 from cluster.wire.window import Window
 from tests.cluster.machine.engines import play, vector
@@ -26,7 +26,7 @@ from tests.cluster.machine.scripts import Script, mid_pass_scripts, scripts
 #: Dups that are recounted, moved to the front, and pruned; pages that change while they wait.
 CHAINS = Script(
     "6.12",
-    Topology(2),
+    ScriptTopology(2),
     "set max_page_sharing 2\nset stable_node_chains_prune_millisecs 0\nproc A\nmap A x 12\n"
     "fill A x 0 12 mod 1 2\nmergeable A x\nscan 2\nfill A x 0 5 mod 9 2\nbatch 3\nfill A x 6 4 seq 7\nscan 2",
 )
