@@ -16,8 +16,8 @@ from actors.shared_mail import AVAILABLE, Outlet
 from cluster.heap import Heap
 from cluster.machine.host import Host
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
 
 #: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
@@ -37,7 +37,7 @@ class NodeActor(SlimActor):
         actor_of: list[int],
         near: list[int],
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
     ) -> str:
         """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on.
 

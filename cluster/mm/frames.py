@@ -10,8 +10,7 @@ import numpy as np
 
 from cluster.arrays.columns import distinct_below, rows_where
 from cluster.arrays.words import I64, U8, U32, U64, Array, Bool, Digests, FrameWords, Pfns, pfn_of
-from cluster.spec.content import page_bytes
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE, page_bytes
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2

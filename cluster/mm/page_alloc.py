@@ -25,7 +25,7 @@ from cluster.arrays.words import (
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import IN_UNSTABLE_TREE, PTE_SWAP
 from cluster.spec.errors import OutOfMemoryError
-from cluster.spec.scenario import Policy, PolicySpec
+from cluster.spec.scenario import PolicyMode, PolicySpec
 from cluster.wire.messages import Kind
 
 #: Among `sources`: the page gets new content.
@@ -137,17 +137,17 @@ class PageAllocator:
 
     def _targets_of(self, policy: PolicySpec, vpns: I64, attempt: U8) -> I64:
         n = self._n
-        if policy.policy is Policy.INTERLEAVE:
+        if policy.policy is PolicyMode.INTERLEAVE:
             first = np.array(policy.nodes)[vpns % len(policy.nodes)]
             order = n.zonelists
         else:
-            start = policy.nodes[0] if policy.policy is Policy.PREFERRED else n.id
+            start = policy.nodes[0] if policy.policy is PolicyMode.PREFERRED else n.id
             zonelist = n.zonelists[start]
-            if policy.policy is Policy.BIND:
+            if policy.policy is PolicyMode.BIND:
                 zonelist = zonelist[np.isin(zonelist, policy.nodes)]
             first, order = np.zeros(len(vpns), np.int64), zonelist[None, :]
         if int(attempt.max(initial=0)) >= order.shape[1]:
-            allowed = "the nodes it is bound to" if policy.policy is Policy.BIND else "any node"
+            allowed = "the nodes it is bound to" if policy.policy is PolicyMode.BIND else "any node"
             raise OutOfMemoryError(
                 f"out of memory: a process of node {n.id} finds no free frame on {allowed}; "
                 "raise machine.memory_per_node or map less"

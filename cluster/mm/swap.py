@@ -8,7 +8,7 @@ from cluster.arrays.columns import find_unsorted
 from cluster.arrays.words import I64, U8, Array, Bool, Digests, FrameWords
 from cluster.mm.page_state import PTE_SWAP
 from cluster.mm.stable_nodes import renamed
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 
 _ARRAYS = ("count", "cached", "digest")
 

@@ -13,9 +13,10 @@ import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import FILE, MERGEABLE, PAGE_SIZE, Mapping
+from ksmcluster.snapshot import FILE, MERGEABLE, Mapping
 
 _AT_RANDOM = 25
 """Auxiliary vector: address of bytes that the kernel put on the stack."""

@@ -12,9 +12,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.pagemap import Listing
-from ksmcluster.snapshot import KSM, PAGE_SIZE, SHARED, SHARED_ZERO
+from ksmcluster.snapshot import KSM, SHARED, SHARED_ZERO
 
 UNKNOWN = -1
 _MOVE_PAGES = {"x86_64": 279, "aarch64": 239}

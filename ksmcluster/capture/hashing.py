@@ -7,8 +7,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import DIGEST_SIZE, PAGE_SIZE, KeyInfo
+from ksmcluster.snapshot import DIGEST_SIZE, KeyInfo
 
 KEY_SIZE = 32
 """Bytes of a key."""

@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import MERGEABLE, PAGE_SIZE, Mapping
+from ksmcluster.snapshot import MERGEABLE, Mapping
 
 
 class ImageSource:

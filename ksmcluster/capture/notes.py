@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ksmcluster.snapshot import PAGE_SIZE, HostInfo, Note, SnapshotProcess
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.snapshot import HostInfo, Note, SnapshotProcess
 
 _MOSTLY = 0.5
 """Part of the pages from which on they are called most of them."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmcluster.snapshot import FILE, PAGE_SIZE, SHARED, SHARED_ZERO, SWAPPED, WRITTEN
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.snapshot import FILE, SHARED, SHARED_ZERO, SWAPPED, WRITTEN
 
 WINDOW = 1 << 16
 """Entries read at once: 512 KiB of pagemap for 256 MiB of address space."""

@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture import pagemap
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.smaps import Area, parse_smaps
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO
+from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
 
 _STOP_SECONDS = 5.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.frames import FrameColumns, identify
 from ksmcluster.capture.hashing import PageHasher
 from ksmcluster.capture.host import host_info
@@ -23,7 +24,6 @@ from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
     FORMAT_VERSION,
     MERGEABLE,
-    PAGE_SIZE,
     SHARED,
     SHARED_ZERO,
     WRITTEN,

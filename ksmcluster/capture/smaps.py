@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ksmcluster.snapshot import PAGE_SIZE, Mapping
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.snapshot import Mapping
 
 _NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 """VmFlags of mappings that KSM leaves alone: shared, device, special, huge TLB and droppable ones."""

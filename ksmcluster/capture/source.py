@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import PAGE_SIZE, Mapping
+from ksmcluster.snapshot import Mapping
 
 CHUNK_PAGES = 256
 """Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""

@@ -10,10 +10,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.process import ProcessSource
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import PAGE_SIZE, WRITTEN
+from ksmcluster.snapshot import WRITTEN
 
 _SOFT_DIRTY_BIT = 1 << 55
 _CLEAR_SOFT_DIRTY = b"4"

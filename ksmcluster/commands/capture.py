@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.image import ImageSource
@@ -25,7 +26,7 @@ from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
 from ksmcluster.capture.tracking import TrackWrites, tracker_of
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot import MAX_MOMENTS, PAGE_SIZE
+from ksmcluster.snapshot import MAX_MOMENTS
 
 
 def capture(

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot.schema import FORMAT_VERSION, MAX_MOMENTS, PAGE_SIZE
+from ksmcluster.snapshot.schema import FORMAT_VERSION, MAX_MOMENTS
 
 
 @dataclass(frozen=True, slots=True)

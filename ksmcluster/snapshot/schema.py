@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 FORMAT_VERSION = 2
 METADATA_KEY = b"ksmcluster"
-PAGE_SIZE = 4096
-"""Bytes in a page; snapshots of other page sizes are not written."""
 DIGEST_SIZE = 16
 """Bytes of the BLAKE3 digest that are kept."""
 MAX_MOMENTS = 1 << 16
