@@ -55,9 +55,10 @@ def simulate(
             progress(event)
 
     from actors.engine import run_passes
-    from ksmcluster.snapshot.load import load_pages, notes
+    from ksmcluster.snapshot.load import load_pages, notes, with_layouts
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
+    spec = with_layouts(spec, snapshots)
     if memory_check and address is None:
         pages = pages_mapped(scenario) + sum(
             process.count * snapshots[process.snapshot].pages_a_process

@@ -47,6 +47,12 @@ class SnapshotPages:
     node: NDArray[np.int64]
     """NUMA node of the frame; -1 where that is not known."""
 
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no pages."""
+        none = np.empty(0, np.int64)
+        return cls(none, none.view(np.uint64), none.astype(np.uint16), none, none, none, none)
+
     def where(self, chosen: NDArray[np.bool_]) -> SnapshotPages:
         """Return the chosen pages, bool[n]."""
         return self if chosen.all() else SnapshotPages(*(getattr(self, name)[chosen] for name in _NAMES))
