@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.compaction import RayCompactorPool
-from actors.lean import SlimActor
+from actors.tuning.slim_actor import SlimActor
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from cluster.machine.pass_result import PassResult

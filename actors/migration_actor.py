@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
-from actors.lean import end_at_once
+from actors.tuning.slim_actor import end_at_once
 from cluster.compaction.internode.node_transfers import Carried, Carry, Order
 from cluster.compaction.internode.transfer import TransferMessage
 from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.hosts import group_of, ranges
-from actors.lean import SlimActor
+from actors.tuning.slim_actor import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
