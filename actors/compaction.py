@@ -16,6 +16,7 @@ from actors.answers import answers
 from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
+from actors.tuning.heap import keep_free_memory
 from cluster.compaction.internode.node_transfers import Carried, Carry, Order
 from cluster.compaction.scenario.node_memory import NodeReport, Turn, compact_inline, drive
 from cluster.machine.pass_result import Event
@@ -40,6 +41,7 @@ def run_compaction(
     Raises SimulationError if the scenario cannot be carried out.
     """
     if engine == "inline":
+        keep_free_memory()
         return compact_inline(spec)
     if engine != "ray":
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")

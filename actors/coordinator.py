@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.compaction import RayCompactorPool
-from actors.tuning.slim_actor import SlimActor
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
+from actors.tuning.slim_actor import SlimActor
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
 from cluster.spec.scenario import SimulationSpec

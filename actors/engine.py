@@ -11,6 +11,7 @@ from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from actors.timed import timed_pass
+from actors.tuning.heap import Heap
 from cluster.compaction.scenario.node_memory import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
@@ -57,7 +58,7 @@ def run_passes(
 
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
-    fabric = InlineFabric(spec, snapshots)
+    fabric = InlineFabric(spec, snapshots, Heap())
     compactor_pool = InlineCompactorPool(fabric.host.memories if spec.migration else {})
     simulation = Simulation(fabric, spec, compactor_pool)
     yield (timed_pass(simulation) for _ in range(spec.passes))

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
+from actors.tuning.heap import keep_free_memory
 from actors.tuning.slim_actor import end_at_once
 from cluster.compaction.internode.node_transfers import Carried, Carry, Order
 from cluster.compaction.internode.transfer import TransferMessage
@@ -27,6 +28,7 @@ class MemoryActor:
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
         end_at_once()
+        keep_free_memory()
         self._host = MemoryHost(nodes, spec)
 
     def take_turns(self, turns: Sequence[Turn]) -> list[bool]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.hosts import group_of, ranges
-from actors.tuning.slim_actor import SlimActor
 from actors.shared_mail import AVAILABLE, Outlet
+from actors.tuning.heap import Heap
+from actors.tuning.slim_actor import SlimActor
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
@@ -44,7 +45,7 @@ class NodeActor(SlimActor):
 
         `actor_of[n]` is the actor of node n, `near` are the actors of that Ray node, this one included.
         """
-        self._host = Host(nodes, spec, snapshots)
+        self._host = Host(nodes, spec, snapshots, Heap())
         self._outlet.close()
         self._actor_of = actor_of
         self._actors = ranges(actor_of)

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import cluster  # noqa: F401 (before numpy: it chooses numpy's sort)
+import actors  # noqa: F401 (before numpy: it chooses numpy's sort)
 
 if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate

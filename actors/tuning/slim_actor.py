@@ -1,4 +1,4 @@
-"""What actors start and end without."""
+"""Actors that start and end without parts of Ray that they do not need."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import sys
 
 
 def end_at_once() -> None:
-    """Has this process end without Ray's destructors, once Ray has left its loop.
+    """Make this process end without Ray's destructors, once Ray has left its loop.
 
-    About one in a hundred actors that own objects would wait for itself forever in the destructor of Ray's
-    `Publisher` when it is killed, and outlive its cluster.
+    About one in a hundred killed actors that own objects would wait for itself forever in the destructor of
+    Ray's `Publisher`, and outlive its cluster.
     """
     atexit.register(os._exit, 0)
 
 
 class SlimActor:
-    """An actor whose process does without pydantic, pyarrow and Ray's destructors.
+    """Base class of actors that do without pydantic, pyarrow and Ray's destructors.
 
-    Ray would import both in each actor before it takes in its first object, to be able to send objects of
-    theirs; ours send none. Without them an actor starts with a fifth less CPU time. To be derived from by
-    classes whose constructors take nothing: arguments would be objects.
+    Ray imports both packages in each actor before it receives its first object, to be able to send objects of
+    theirs; our actors send none. Without them an actor starts with a fifth less CPU time. Constructors of
+    derived classes take no arguments: arguments would be objects.
     """
 
     def __init__(self) -> None:
         for package in ("pydantic", "pyarrow"):
-            # None: an import says that there is no such module, which is fine with Ray.
+            # None: importing it raises ModuleNotFoundError, which Ray handles.
             sys.modules.setdefault(package, None)  # type: ignore[arg-type]
         end_at_once()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.heap import Heap
+from cluster.arrays.words import U64
 from cluster.machine.node import Node, Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
@@ -101,13 +101,46 @@ class Exchange:
         return self.reports
 
 
+class MessageMemory(Protocol):
+    """Manages the memory that messages take in a process. Results do not depend on it."""
+
+    def reserve(self, tree_keys: list[list[U64]]) -> None:
+        """Prepare for the first window; `tree_keys` are the parts of this column of each node."""
+
+    def took(self, inbox: Inbox) -> None:
+        """Note that a node is about to take in these messages."""
+
+    def rest(self) -> None:
+        """Note that no message of these nodes is under way."""
+
+
+class Untuned:
+    """Leaves memory to the process's allocator."""
+
+    def reserve(self, tree_keys: list[list[U64]]) -> None:
+        pass
+
+    def took(self, inbox: Inbox) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+
+UNTUNED = Untuned()
+
+
 class Host:
     """Some of the nodes, in one process: what an actor wraps."""
 
     def __init__(
-        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+        self,
+        nodes: list[int],
+        spec: SimulationSpec,
+        snapshots: Mapping[str, SnapshotPages],
+        memory: MessageMemory = UNTUNED,
     ) -> None:
-        self._heap = Heap()
+        self._memory = memory
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     @property
@@ -127,15 +160,15 @@ class Host:
         reports, sent = [], []
         for node in to:
             inbox = receive(inboxes.pop(node))
-            self._heap.took(inbox)
+            self._memory.took(inbox)
             report, sends = self.nodes[node].step(command, inbox)
             reports.append(report)
             if sends.tables:
                 sent.append(sends)
         if isinstance(command, Populate):
-            self._heap.reserve([node.tree_keys() for node in self.nodes.values()])
+            self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
         if not sent:
-            self._heap.rest()
+            self._memory.rest()
         return reports, sent
 
 
@@ -151,9 +184,14 @@ def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
 class InlineFabric:
     """All nodes in this process, without Ray."""
 
-    def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(
+        self,
+        spec: SimulationSpec,
+        snapshots: Mapping[str, SnapshotPages],
+        memory: MessageMemory = UNTUNED,
+    ) -> None:
         self.nodes = spec.machine.nodes
-        self.host = Host(list(range(self.nodes)), spec, snapshots)
+        self.host = Host(list(range(self.nodes)), spec, snapshots, memory)
         self._sent: list[Mail] = []
 
     def superstep(self, command: Command | None) -> list[Report]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.node_memory import MemoryHost, NodeMemory
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.measure import Measure, Outcome, spread
@@ -29,6 +30,7 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
     spec = replace(
         to_compaction_spec(load_compaction(config, Overrides(nodes))), pages_per_node=pages_per_node
     )
+    keep_free_memory()
     seconds, loops, moved = [], [], 0
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")

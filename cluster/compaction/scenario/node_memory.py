@@ -21,7 +21,6 @@ from cluster.compaction.pages.memory import VmStat
 from cluster.compaction.scenario.fill import Filled, filled
 from cluster.compaction.scenario.triggers import Requests, Worker, make_worker
 from cluster.compaction.zone.compact_control import RULES
-from cluster.heap import keep_free_memory
 from cluster.spec.compaction import CompactionSpec
 
 #: Single steps at the end of a turn, at most.
@@ -284,7 +283,6 @@ class MemoryHost(Memories):
     """Memories of some nodes of a compaction scenario."""
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
-        keep_free_memory()
         super().__init__({node: NodeMemory(spec, node, filled(spec, node)) for node in nodes})
         self._twins = {node: memory.twin() for node, memory in self.memories.items()}
 
