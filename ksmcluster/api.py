@@ -12,11 +12,11 @@ from actors.hosts import blocks
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import PAGE_SIZE
-from ksmcluster import host_memory
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result, Timing
+from ksmcluster.system import host_memory
 
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from ksmcluster import __version__
 from ksmcluster.errors import UserError
-from ksmcluster.signals import ENDED, unwound_by_signals
+from ksmcluster.system.signals import ENDED, unwound_by_signals
 
 
 class Command(NamedTuple):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ksmcluster.errors import UserError
-from ksmcluster.replacing import check_file
+from ksmcluster.system.replacing import check_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ksmcluster"

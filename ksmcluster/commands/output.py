@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
-from ksmcluster.replacing import check_file, sibling
+from ksmcluster.system.replacing import check_file, sibling
 
 
 def emit(text: str) -> None:

@@ -14,7 +14,7 @@ from blake3 import blake3
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import Table
 from ksmcluster.errors import UserError
-from ksmcluster.replacing import real_path, sibling
+from ksmcluster.system.replacing import real_path, sibling
 
 if TYPE_CHECKING:
     import pyarrow as pa
