@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from cluster.spec.errors import SimulationError
 
@@ -61,6 +63,22 @@ def _own_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def _check_working_directory() -> None:
+    """Raise SimulationError if another `cluster` or `actors` is in the working directory.
+
+    Ray puts this directory in front of its workers' paths, even if it is not on that of this process.
+    """
+    ours = Path(__file__).resolve().parents[1]
+    for name in ("cluster", "actors"):
+        spec = PathFinder.find_spec(name, [str(Path.cwd())])
+        # A folder without __init__.py has no origin, and hides no package.
+        if spec and spec.origin and Path(spec.origin).resolve() != ours / name / "__init__.py":
+            raise SimulationError(
+                f"{spec.origin}: Ray's workers would import it as ksmcluster's own package \"{name}\"; "
+                "rename it, or start in another directory"
+            )
+
+
 def _check_reachable(address: str) -> None:
     """Raises OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
     host, colon, port = address.rpartition(":")
@@ -74,8 +92,10 @@ def connected(address: str | None, frames: int = 0) -> Iterator[None]:
 
     `frames` are those of the simulated machine.
 
-    Raises SimulationError if there is no cluster at that address.
+    Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
+    packages.
     """
+    _check_working_directory()
     environment()
     if address is None:
         _own_token()

@@ -1,1 +1,1 @@
-"""The simulated machine: pure, deterministic, numpy only."""
+"""The simulated machine of ksmcluster: pure, deterministic, numpy only."""

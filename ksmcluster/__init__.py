@@ -11,7 +11,11 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import actors  # noqa: F401 (before numpy: it chooses numpy's sort)
+from ksmcluster.own_packages import check_own_packages
+
+check_own_packages()
+
+import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
 
 if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate

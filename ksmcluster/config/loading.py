@@ -6,7 +6,6 @@ import copy
 import os
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -24,6 +23,9 @@ from ksmcluster.errors import UserError
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario
 
+_PACKAGE = Path(__file__).parents[1]
+#: The scenarios that ksmcluster ships: in the package if it is installed, beside it in the repository.
+_SHIPPED = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
 DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
 #: How the names of scenarios of `ksmcluster compact` begin, of those that come along.
@@ -119,8 +121,7 @@ def bundled_compactions() -> list[str]:
 
 
 def _files() -> list[str]:
-    files = resources.files("configs").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.stem for file in _SHIPPED.glob("*.toml"))
 
 
 class _Document(NamedTuple):
@@ -136,7 +137,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> _Document:
         return _Document(copy.deepcopy(dict(source)), "scenario", Path())
     if source in _files():
         label = f"{source}.toml"
-        content = (resources.files("configs") / label).read_bytes()
+        content = (_SHIPPED / label).read_bytes()
         return _Document(_parse(content, label), label, Path())
     path = Path(source)
     return _Document(_parse(_content(path), str(path)), str(path), path.parent)
