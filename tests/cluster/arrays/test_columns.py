@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.arrays.columns import distinct_below, order_by, rows_where, rows_with, run_of, taken
+from cluster.arrays.columns import (
+    distinct_below,
+    find_unsorted,
+    order_by,
+    rows_where,
+    rows_with,
+    run_of,
+    taken,
+)
 
 #: Few values, which differ in high bits, in low bits, or in both.
 _WORDS = st.sampled_from(
@@ -52,3 +60,10 @@ def test_rows_with_flags(flags: list[int], some: int) -> None:
 @given(st.lists(st.integers(0, 99), max_size=12), st.sampled_from([100, 100_000]))
 def test_distinct_numbers_below_a_limit(numbers: list[int], limit: int) -> None:
     assert distinct_below(limit, np.array(numbers, np.int64)).tolist() == sorted(set(numbers))
+
+
+@given(st.lists(_WORDS, max_size=12), st.lists(_WORDS, max_size=12))
+def test_search_in_unsorted_keys(keys: list[int], wanted: list[int]) -> None:
+    found = find_unsorted(np.array(keys, np.uint64), np.array(wanted, np.uint64)).tolist()
+    assert [row >= 0 for row in found] == [value in keys for value in wanted]
+    assert all(keys[row] == value for row, value in zip(found, wanted, strict=True) if row >= 0)
