@@ -7,6 +7,7 @@
 >>> ksmcluster.simulate(eight_nodes).save("results/eight-nodes")
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from ksmcluster.own_packages import check_own_packages
 check_own_packages()
 
 import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
+from cluster import MovedModules  # noqa: E402
 
 if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ksmcluster.errors import UserError
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.result import Result
+
+sys.meta_path.append(MovedModules({"ksmcluster.snapshot": ("ksmcluster.capture.snapshot",)}))
 
 __version__ = version("ksmcluster")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
+
+import pytest
 
 #: Imports all of cluster; prints which variables of the environment changed, and which libraries were loaded.
 PURITY = """
@@ -38,3 +41,36 @@ def python(program: str) -> str:
         text=True,
         timeout=600,
     ).stdout
+
+
+#: What was written in the documents of earlier versions, and where it is now.
+OLD_PATHS = [
+    ("cluster.errors", "SimulationError", "cluster.spec.errors"),
+    ("cluster.migration.drivers.base", "PageDriver", "cluster.compaction.drivers.base"),
+    ("cluster.migration.drivers.registry", "make_driver", "cluster.compaction.drivers.registry"),
+    ("cluster.migration.drivers.scripted", "ScriptedDriver", "cluster.compaction.drivers.scripted"),
+    ("cluster.migration.machine", "drive", "cluster.compaction.scenario.node_memory"),
+    ("cluster.migration.memory", "Memory", "cluster.compaction.pages.memory"),
+    ("cluster.migration.movable", "MovableOperations", "cluster.compaction.movable.operations"),
+    ("cluster.migration.movable", "set_page_movable", "cluster.compaction.movable.operations"),
+    ("cluster.migration.pages", "PageMap", "cluster.compaction.pages.page_map"),
+    ("cluster.words", "I64", "cluster.arrays.words"),
+    ("ksmcluster.snapshot", "Snapshot", "ksmcluster.capture.snapshot"),
+]
+
+
+@pytest.mark.parametrize(("old", "name", "new"), OLD_PATHS)
+def test_old_paths_give_the_same_objects(
+    monkeypatch: pytest.MonkeyPatch, old: str, name: str, new: str
+) -> None:
+    import_module(old.partition(".")[0])
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    with pytest.warns(DeprecationWarning, match=f"^{old} has moved to .*{new}") as warned:
+        exec(compile(f"import {old}", "driver.py", "exec"))
+    assert getattr(sys.modules[old], name) is getattr(import_module(new), name)
+    assert [warning.filename for warning in warned] == ["driver.py"]
+
+
+def test_a_module_that_never_was_is_not_found() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"cluster\.migration\.nothing"):
+        import_module("cluster.migration.nothing")
