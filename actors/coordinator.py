@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.compaction import RayCompactorPool
+from actors.compactor_pool import RayCompactorPool
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor

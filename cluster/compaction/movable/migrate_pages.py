@@ -126,20 +126,6 @@ class Migration:
         else:
             self._end_of_batch()
 
-    def abandon(self) -> None:
-        """End here: what is not moved yet is `left`, unlocked and still isolated."""
-        if self._in_flight is not None:
-            _operations, chunk, new = self._in_flight
-            self._in_flight = None
-            self._undo(chunk, new)
-        self._unlock(self._foreseen)
-        self._foreseen = _NO_PAGES
-        if self._putback is not None:
-            self._given_up += self._putback.abandon().tolist()
-            self._putback = None
-        if not self.done:
-            self._finish()
-
     def withdraw(self) -> bool:
         """If nothing was tried yet, there will be nothing: its pages are unlocked and still isolated."""
         begun = self.done or self._pass or self.succeeded or self.failed or self._retry

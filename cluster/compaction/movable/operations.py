@@ -222,13 +222,6 @@ class Isolation:
             self._memory.put(self.locked)
         self.locked = self.locked[:0]
 
-    def undo(self) -> None:
-        """Instead of `finish`: nobody is asked, the pages are as before."""
-        unlock(self._memory.pages, self.locked)
-        self._memory.pages.refcount[self.locked] -= self._held
-        self._memory.put(self.locked)
-        self.locked = self.locked[:0]
-
     def _ask(self, word: int, run: I64) -> I64:
         """Those of pages with one mapping word that their driver grants; none if it is gone meanwhile."""
         operations = self._memory.operations_of(word)
@@ -283,11 +276,6 @@ class Putback:
         """All of it; only where nobody else can hold a lock."""
         while not self.done:
             self.step()
-
-    def abandon(self) -> I64:
-        """Instead of going on: the pages that are still isolated, unlocked."""
-        unlock(self._memory.pages, self._locked)
-        return np.concatenate([self._locked, self._left])
 
     def _finish(self) -> None:
         pages, locked = self._memory.pages, self._locked

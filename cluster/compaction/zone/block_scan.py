@@ -49,11 +49,6 @@ class BlockScan:
         at_work = self._peeked is not None or self._asking is not None or len(self.list)
         return not at_work and self.low < self.end
 
-    def abandon(self) -> None:
-        """Locks are given up; what is isolated stays so."""
-        if self._asking is not None:
-            self._asking.undo()
-
     def step(self, grain: int | None) -> I64:
         """The next at most `grain` pages, or all at once; returns pages to be put back after all."""
         if self._asking is not None:

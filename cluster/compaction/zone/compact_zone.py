@@ -139,22 +139,6 @@ class Compaction:
         if self._migration is not None:
             self._migration.grain = grain
 
-    def abandon(self) -> None:
-        """Nothing more is moved. What is isolated is put back by the steps from here on."""
-        if self.done:
-            return
-        if self._scan is not None:
-            self._scan.abandon()
-            self._leave_scan(self._scan)
-        if self._migration is not None:
-            self._migration.abandon()
-            self._end_migration(self._migration)
-            self._list = self._migration.left
-            self._migration = None
-        left = self._list if self._putback is None else np.concatenate([self._putback.abandon(), self._list])
-        self._putback, self._list = Putback(self.memory, left, self.grain), _NO_PAGES
-        self._end_after_putback = True
-
     def _leave_scan(self, scan: BlockScan) -> None:
         """What it has isolated is to be migrated or put back."""
         self._scan, self._list = None, scan.list

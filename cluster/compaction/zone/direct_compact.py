@@ -73,12 +73,6 @@ class Allocation:
         else:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
 
-    def abandon(self) -> None:
-        """It fails. Further steps put back what is isolated."""
-        self._left = []
-        if self.running is not None:
-            self.running.abandon()
-
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
         if deferred(zone, self.order):
             self._stalled = True
@@ -246,12 +240,6 @@ class Proactive:
     def advance(self, pages: int) -> None:
         """Many steps, with nobody in between; as `Compaction.advance`."""
         advance(self, pages)
-
-    def abandon(self) -> None:
-        """No further round. Further steps put back what is isolated."""
-        self._zones, self._low = [], 100
-        if self.running is not None:
-            self.running.abandon()
 
     def step(self) -> None:
         """The next piece of work."""
