@@ -12,7 +12,7 @@ from rich.table import Table
 from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.bench.tools.footprint import Footprint
-from ksmcluster.bench.tools.measure import Measure, Outcome
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure
 from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.errors import UserError
 from ksmcluster.report import text
@@ -50,7 +50,7 @@ def bench_memory(
     engine: str,
     nodes_per_actor: int,
     tell: Tell,
-) -> Outcome:
+) -> BenchOutcome:
     """Each size in a process of its own, ascending; those that would not fit are left out.
 
     Raises UserError if a simulation fails, or fewer than two sizes are left.
@@ -76,7 +76,7 @@ def bench_memory(
     tables = [(f"Resident memory, {where}", _table(found)), ("Fitted", _fitted(found))]
     if left_out:
         tables.append(("Not run, as memory does not suffice", _left_out(left_out)))
-    return Outcome(tuple(_measures(nodes, engine, found)), tuple(tables))
+    return BenchOutcome(tuple(_measures(nodes, engine, found)), tuple(tables))
 
 
 def lines(found: Sequence[Footprint]) -> tuple[Line, Line]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ksmcluster.capture import pagemap
 from ksmcluster.capture.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO, Mapping
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
 from ksmcluster.errors import UserError
 
 _NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
@@ -83,11 +83,11 @@ class ProcessSource:
         kib = (re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE) for field in fields)
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
 
-    def scan(self, all_pages: bool) -> Scan:
+    def scan(self, all_pages: bool) -> SourceScan:
         """The mappings of this moment; pages are found and read as the chunks are taken."""
         areas = self._areas()
         wanted = [area for area in areas if area.wanted(all_pages)]
-        return Scan(tuple(area.mapping for area in areas), self._chunks(wanted, all_pages))
+        return SourceScan(tuple(area.mapping for area in areas), self._chunks(wanted, all_pages))
 
     def close(self) -> None:
         """Let go of the process."""

@@ -10,7 +10,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Config,
-    Engine,
+    EngineOption,
     MigrationActors,
     Nodes,
     NodesPerActor,
@@ -34,8 +34,8 @@ def compact(
         typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in migration.order=4; may be repeated."),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
-    ] = Engine.RAY,
+        EngineOption, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+    ] = EngineOption.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
@@ -60,7 +60,7 @@ def compact(
     from ksmcluster.results.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
-    if address is not None and engine is not Engine.RAY:
+    if address is not None and engine is not EngineOption.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
         output = check_directory(output, NODES)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-class Engine(StrEnum):
+class EngineOption(StrEnum):
     """What runs the simulation."""
 
     RAY = "ray"

@@ -10,7 +10,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Config,
-    Engine,
+    EngineOption,
     MigrationActors,
     Nodes,
     NodesPerActor,
@@ -36,8 +36,8 @@ def simulate(
     pages_per_node: PagesPerNode = None,
     settings: Settings = None,
     engine: Annotated[
-        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
-    ] = Engine.RAY,
+        EngineOption, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+    ] = EngineOption.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
@@ -57,7 +57,7 @@ def simulate(
     from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
 
-    if address is not None and engine is not Engine.RAY:
+    if address is not None and engine is not EngineOption.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
         output = check_directory(output, PASSES)

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from ksmcluster.config.memory import memory_problems, scaled
 from ksmcluster.config.overrides import Overrides
+from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, problems_of
 from ksmcluster.config.problems import Path as KeyPath
-from ksmcluster.config.problems import Problem, did_you_mean, dotted, problems_of
 from ksmcluster.config.scenario import Scenario
-from ksmcluster.config.tables import Table
+from ksmcluster.config.tables import ConfigTable
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
 #: How the names of scenarios of `ksmcluster compact` begin, of those that come along.
 _COMPACTION = "compaction-"
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=ConfigTable)
 
 
 def load(
@@ -105,7 +105,7 @@ def _refuse(document: _Document, table: str, command: str) -> NoReturn:
     )
 
 
-def resolved_toml(scenario: Table) -> str:
+def resolved_toml(scenario: ConfigTable) -> str:
     """The scenario as TOML, all defaults written out; `load` makes an equal one of it, anywhere."""
     return tomli_w.dumps(scenario.model_dump(exclude_none=True))
 
@@ -163,11 +163,11 @@ def _parse(content: bytes, label: str) -> dict[str, Any]:
         raise UserError(f"{label}: not TOML: {error}") from None
 
 
-def _lines(problems: list[Problem], label: str, changed: Mapping[KeyPath, str]) -> str:
+def _lines(problems: list[ConfigProblem], label: str, changed: Mapping[KeyPath, str]) -> str:
     return "\n".join(_line(problem, label, changed) for problem in problems)
 
 
-def _line(problem: Problem, label: str, changed: Mapping[KeyPath, str]) -> str:
+def _line(problem: ConfigProblem, label: str, changed: Mapping[KeyPath, str]) -> str:
     """The mistake and where it was made: on the command line or in the file."""
     if option := changed.get(problem.path):
         return f"{option}: {problem.text}"

@@ -24,7 +24,7 @@ from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster import __version__
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
 from ksmcluster.report import text
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
@@ -169,7 +169,7 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _who(migration: TriggeredMigration) -> tuple[str, ...]:
+def _who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)
