@@ -12,35 +12,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actors.compactor_pool import RayCompactorPool
-from actors.engine import ENGINES, places, wait_for
+from actors.engine import places, wait_for
 from actors.hosts import blocks
+from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.node_memory import NodeReport, compact_inline, drive
 from cluster.machine.pass_result import Event
 from cluster.spec.compaction import CompactionSpec
-from cluster.spec.errors import SimulationError
 
 
 def run_compaction(
     spec: CompactionSpec,
+    options: RunOptions = ON_RAY,
     *,
-    engine: str = "ray",
-    address: str | None = None,
-    nodes_per_actor: int = 1,
-    migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> list[NodeReport]:
     """What becomes of each node, whatever the engine and the number of actors.
 
     Raises SimulationError if the scenario cannot be carried out.
     """
-    if engine == "inline":
+    if not options.on_ray:
         keep_free_memory()
         return compact_inline(spec)
-    if engine != "ray":
-        raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
+    with connected(options.address), crew_on_ray(spec, options, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
         return compactor_pool.reports()
 
@@ -48,8 +43,7 @@ def run_compaction(
 @contextmanager
 def crew_on_ray(
     spec: CompactionSpec,
-    nodes_per_actor: int = 1,
-    migration_actors: int = 4,
+    options: RunOptions,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> Iterator[RayCompactorPool]:
     """Owners and migration actors, ready; gone afterwards."""
@@ -57,12 +51,12 @@ def crew_on_ray(
 
     from actors.migration_actor import MemoryActor
 
-    hosts = blocks(spec.nodes, nodes_per_actor)
+    hosts = blocks(spec.nodes, options.nodes_per_actor)
     owners = [
         MemoryActor.options(scheduling_strategy=place).remote(host, spec)  # type: ignore[attr-defined]
         for host, place in zip(hosts, places(len(hosts)), strict=True)
     ]
-    compactor_pool = RayCompactorPool(hosts, owners, migration_actors)
+    compactor_pool = RayCompactorPool(hosts, owners, options.migration_actors)
     try:
         wait_for(owners, on_event)
         yield compactor_pool

@@ -9,6 +9,7 @@ from typing import Any
 from actors.answers import answers
 from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
+from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.timed import timed_pass
 from actors.tuning.heap import Heap
@@ -16,39 +17,27 @@ from cluster.compaction.scenario.node_memory import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
-from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
-
-ENGINES = ("ray", "inline")
 
 
 def run_passes(
     spec: SimulationSpec,
+    options: RunOptions = ON_RAY,
     *,
-    engine: str = "ray",
-    address: str | None = None,
-    nodes_per_actor: int = 1,
-    migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
     snapshots: Mapping[str, SnapshotPages] | None = None,
 ) -> Iterator[PassResult]:
-    """Runs a scenario; one result a pass, the same whatever the engine and the spread over actors.
+    """Run a scenario and yield the result of each pass; `options` do not change it.
 
-    `address` is that of a Ray cluster to join; without it the `ray` engine starts one and stops it again.
-    There, `migration_actors` drive the compactors of a scenario that has some.
-    `snapshots` are the captured memories that the scenario names, by path.
+    `snapshots` are the captured memories that the scenario names, by path. `on_event` is called when actors
+    start and passes start and end.
 
     Raises SimulationError if the scenario cannot be carried out.
     """
     snapshots = snapshots or {}
-    if engine == "inline":
-        simulation = _inline(spec, snapshots)
-    elif engine == "ray":
-        simulation = _ray(spec, address, nodes_per_actor, migration_actors, on_event, snapshots)
-    else:
-        raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with simulation as results:
+    run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
+    with run as results:
         for number in range(1, spec.passes + 1):
             on_event(PassStarted(number, spec.passes))
             result = next(results)
@@ -67,23 +56,23 @@ def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Ite
 @contextmanager
 def _ray(
     spec: SimulationSpec,
-    address: str | None,
-    nodes_per_actor: int,
-    migration_actors: int,
+    options: RunOptions,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, SnapshotPages],
 ) -> Iterator[Iterator[PassResult]]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(address, frames), closing(ActorPool()) as pool:
+    with connected(options.address, frames), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator import Coordinator
 
         coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote()
         try:
-            hosts = blocks(spec.machine.nodes, nodes_per_actor)
+            hosts = blocks(spec.machine.nodes, options.nodes_per_actor)
             actors, machines = pool.actors(len(hosts)), pool.machines(len(hosts))
-            started = coordinator.start.remote(spec, snapshots, hosts, actors, machines, migration_actors)
+            started = coordinator.start.remote(
+                spec, snapshots, hosts, actors, machines, options.migration_actors
+            )
             wait_for(actors, on_event)
             answers(started)
             yield _passes(coordinator, spec.passes)

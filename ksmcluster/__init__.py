@@ -20,6 +20,7 @@ import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
 from cluster import MovedModules  # noqa: E402
 
 if TYPE_CHECKING:
+    from actors.run_options import RunOptions
     from ksmcluster.api import compact, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
@@ -34,6 +35,7 @@ __all__ = [
     "CompactionResult",
     "Overrides",
     "Result",
+    "RunOptions",
     "Scenario",
     "UserError",
     "compact",
@@ -53,6 +55,7 @@ _HOMES = {
     "Scenario": "ksmcluster.config",
     "UserError": "ksmcluster.errors",
     "Result": "ksmcluster.results.result",
+    "RunOptions": "actors.run_options",
 }
 
 

@@ -9,7 +9,7 @@ import typer
 
 from ksmcluster.bench.plot import check_plot, is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
-from ksmcluster.commands.options import EngineOption, NodesPerActor, Quiet
+from ksmcluster.commands.options import EngineName, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def scaling(
         str | None, _option("Numbers of NUMA nodes.", FULL.scaling_nodes, metavar="N,N,...")
     ] = None,
     pages_per_node: Annotated[int | None, _option("Pages on each node.", FULL.scaling_pages)] = None,
-    engine: Annotated[
-        EngineOption, typer.Option(help="Ray actors, or all in this process.")
-    ] = EngineOption.RAY,
+    engine: Annotated[EngineName, typer.Option(help="Ray actors, or all in this process.")] = EngineName.RAY,
     processes: Annotated[
         int | None, _option("Actors that the nodes are spread over.", "one a core", min=1)
     ] = None,
@@ -198,8 +196,8 @@ def memory(
         _option("Pages on each node, two sizes at least.", FULL.memory_pages, metavar="N,N,..."),
     ] = None,
     engine: Annotated[
-        EngineOption, typer.Option(help="Ray actors, or all in one process.")
-    ] = EngineOption.INLINE,
+        EngineName, typer.Option(help="Ray actors, or all in one process.")
+    ] = EngineName.INLINE,
     nodes_per_actor: NodesPerActor = 1,
     short: Short = False,
     as_json: Json = None,
@@ -215,14 +213,14 @@ def memory(
     pages = parse_numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
 
     def measure(tell: Tell) -> BenchOutcome:
+        from actors.run_options import RunOptions
         from ksmcluster.bench.memory import bench_memory
 
         return bench_memory(
             nodes or sizes.memory_nodes,
             pages,
-            engine=engine.value,
-            nodes_per_actor=nodes_per_actor,
-            tell=tell,
+            RunOptions(engine.value, nodes_per_actor=nodes_per_actor),
+            tell,
         )
 
     _bench(measure, as_json, compare, max_regression, quiet)

@@ -30,6 +30,7 @@ from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
 from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
+from ksmcluster.results.timing import Timing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,24 +46,13 @@ COUNTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CompactionTiming:
-    """How the simulation itself was run: what differs between runs that find the same."""
-
-    engine: str
-    nodes_per_actor: int | None
-    migration_actors: int | None
-    wall_seconds: float
-    start_seconds: float
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class CompactionResult:
     """What has become of every node."""
 
     config: CompactionScenario
     reports: tuple[NodeReport, ...]
-    timing: CompactionTiming
+    timing: Timing
 
     @cached_property
     def summary(self) -> dict[str, Any]:

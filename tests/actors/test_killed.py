@@ -22,6 +22,7 @@ from actors.compactor_pool import RayCompactorPool
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks
 from actors.numbered_calls import NumberedCalls
+from actors.run_options import INLINE, RunOptions
 from cluster.compaction.internode.node_transfers import Carried, Carry
 from cluster.compaction.scenario.node_memory import NodeReport, drive
 from cluster.machine.pass_result import PassResult
@@ -122,11 +123,13 @@ class Killer:
 
 
 def test_simulate_whenever_migration_actors_are_killed(ray_cluster: str) -> None:
-    inline = list(run_passes(SIMULATED, engine="inline"))
+    inline = list(run_passes(SIMULATED, INLINE))
     killer = Killer(1)
     while killer.wants(5):
         with killer.at_work():
-            made = list(run_passes(SIMULATED, address=ray_cluster, nodes_per_actor=3, migration_actors=2))
+            made = list(
+                run_passes(SIMULATED, RunOptions(address=ray_cluster, nodes_per_actor=3, migration_actors=2))
+            )
         check_passes(made, inline)
 
 
@@ -137,11 +140,13 @@ def check_passes(made: list[PassResult], inline: list[PassResult]) -> None:
 
 @pytest.mark.parametrize("spec", [MOVING, DIRECT], ids=["moving", "direct"])
 def test_compact_whenever_migration_actors_are_killed(ray_cluster: str, spec: CompactionSpec) -> None:
-    inline = repr(run_compaction(spec, engine="inline"))
+    inline = repr(run_compaction(spec, INLINE))
     killer = Killer(2)
     while killer.wants(4):
         with killer.at_work():
-            made = run_compaction(spec, address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+            made = run_compaction(
+                spec, RunOptions(address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+            )
         assert repr(made) == inline
 
 
@@ -176,7 +181,7 @@ def pids_of(drivers: RayCompactorPool) -> list[int]:
 
 
 def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_cluster: str) -> None:
-    with crew_on_ray(MOVING, 1, 2) as drivers:
+    with crew_on_ray(MOVING, RunOptions(migration_actors=2)) as drivers:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number in (1, 2, 9):
@@ -190,13 +195,13 @@ def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_clust
         drive(MOVING, range(MOVING.nodes), Disturbed(drivers, disturb))
         assert drivers.deaths >= 3
         reports = drivers.reports()
-    assert repr(reports) == repr(run_compaction(MOVING, engine="inline"))
+    assert repr(reports) == repr(run_compaction(MOVING, INLINE))
 
 
 def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) -> None:
     """Each call comes a second time when it is over, and the first ones again and again."""
     turns_of: dict[int, list[tuple[int, int]]] = {}
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with crew_on_ray(SPEC, RunOptions(migration_actors=2)) as drivers:
 
         class Late(Disturbed):
             def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -212,14 +217,14 @@ def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) 
 
         drive(SPEC, range(SPEC.nodes), Late(drivers, lambda _number, call: call()))
         reports = drivers.reports()
-    assert repr(reports) == repr(run_compaction(SPEC, engine="inline"))
+    assert repr(reports) == repr(run_compaction(SPEC, INLINE))
 
 
 def test_letters_are_carried_on_by_others(ray_cluster: str) -> None:
     """All migration actors die at a random moment of each of the first calls."""
     spec = replace(MOVING, compactors=1)
     rng = Random(3)
-    with crew_on_ray(spec, 1, 2) as drivers:
+    with crew_on_ray(spec, RunOptions(migration_actors=2)) as drivers:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number > 8:
@@ -234,11 +239,11 @@ def test_letters_are_carried_on_by_others(ray_cluster: str) -> None:
         drive(spec, range(spec.nodes), Disturbed(drivers, disturb))
         assert drivers.deaths >= 4
         reports: list[NodeReport] = drivers.reports()
-    assert repr(reports) == repr(run_compaction(spec, engine="inline"))
+    assert repr(reports) == repr(run_compaction(spec, INLINE))
 
 
 def test_all_die_between_two_compactions(ray_cluster: str) -> None:
-    inline = list(run_passes(SIMULATED, engine="inline"))
+    inline = list(run_passes(SIMULATED, INLINE))
     with (
         closing(ActorPool()) as pool,
         closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as drivers,
@@ -254,7 +259,7 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
 
 def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.compactor_pool.MOST_DEATHS", 1)
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with crew_on_ray(SPEC, RunOptions(migration_actors=2)) as drivers:
 
         def disturb(_number: int, call: Callable[[], Any]) -> Any:
             kill(pids_of(drivers))
@@ -265,7 +270,7 @@ def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch
 
 
 def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> None:
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with crew_on_ray(SPEC, RunOptions(migration_actors=2)) as drivers:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number == 3:
