@@ -2,7 +2,7 @@
 
 Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
 actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.compaction.scenario.node_memory.drive` says; different nodes work at the same time. Within a node
+`cluster.compaction.scenario.rounds.drive` says; different nodes work at the same time. Within a node
 they interleave: each stops in the middle of whatever it does.
 """
 
@@ -17,7 +17,9 @@ from actors.hosts import blocks
 from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.tuning.heap import keep_free_memory
-from cluster.compaction.scenario.node_memory import NodeReport, compact_inline, drive
+from cluster.compaction.scenario.memory_host import compact_inline
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
 from cluster.machine.pass_result import Event
 from cluster.spec.compaction import CompactionSpec
 
@@ -35,18 +37,18 @@ def run_compaction(
     if not options.on_ray:
         keep_free_memory()
         return compact_inline(spec)
-    with connected(options.address), crew_on_ray(spec, options, on_event) as compactor_pool:
+    with connected(options.address), pool_on_ray(spec, options, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
-        return compactor_pool.reports()
+        return compactor_pool.finish()
 
 
 @contextmanager
-def crew_on_ray(
+def pool_on_ray(
     spec: CompactionSpec,
     options: RunOptions,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> Iterator[RayCompactorPool]:
-    """Owners and migration actors, ready; gone afterwards."""
+    """Start owners and a pool of migration actors; end them when the context is left."""
     import ray
 
     from actors.migration_actor import MemoryActor

@@ -13,7 +13,7 @@ from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.timed import timed_pass
 from actors.tuning.heap import Heap
-from cluster.compaction.scenario.node_memory import InlineCompactorPool
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
@@ -48,7 +48,7 @@ def run_passes(
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots, Heap())
-    compactor_pool = InlineCompactorPool(fabric.host.memories if spec.migration else {})
+    compactor_pool = InlineCompactorPool(fabric.host.memories)
     simulation = Simulation(fabric, spec, compactor_pool)
     yield (timed_pass(simulation) for _ in range(spec.passes))
 

@@ -1,4 +1,4 @@
-"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.fabric.Host`."""
+"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.host.Host`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actors.numbered_calls import NumberedCalls
 from actors.shared_mail import AVAILABLE, Outlet
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
-from cluster.machine.fabric import Host
+from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages

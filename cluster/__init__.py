@@ -56,7 +56,10 @@ sys.meta_path.append(
             "cluster.errors": ("cluster.spec.errors",),
             "cluster.migration": (),
             "cluster.migration.drivers": (),
-            "cluster.migration.machine": ("cluster.compaction.scenario.node_memory",),
+            "cluster.migration.machine": tuple(
+                f"cluster.compaction.scenario.{name}"
+                for name in ("compactor_pool", "memory_host", "node_memory", "node_report", "rounds")
+            ),
             "cluster.migration.memory": ("cluster.compaction.pages.memory",),
             "cluster.migration.movable": ("cluster.compaction.movable.operations",),
             "cluster.migration.pages": ("cluster.compaction.pages.page_map",),

@@ -49,7 +49,7 @@ OLD_PATHS = [
     ("cluster.migration.drivers.base", "PageDriver", "cluster.compaction.drivers.base"),
     ("cluster.migration.drivers.registry", "make_driver", "cluster.compaction.drivers.registry"),
     ("cluster.migration.drivers.scripted", "ScriptedDriver", "cluster.compaction.drivers.scripted"),
-    ("cluster.migration.machine", "drive", "cluster.compaction.scenario.node_memory"),
+    ("cluster.migration.machine", "drive", "cluster.compaction.scenario.rounds"),
     ("cluster.migration.memory", "Memory", "cluster.compaction.pages.memory"),
     ("cluster.migration.movable", "MovableOperations", "cluster.compaction.movable.operations"),
     ("cluster.migration.movable", "set_page_movable", "cluster.compaction.movable.operations"),

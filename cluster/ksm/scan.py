@@ -126,7 +126,7 @@ class Scanner:
 
     def locate(self, command: Locate) -> int:
         """The position behind so many pages of one process."""
-        pages = command.pages
+        pages = command.nr_pages
         for vma in self._n.spaces.mms[command.mm].vmas:
             slots = self._to_visit(vma, command.low)
             if pages <= len(slots):
@@ -134,7 +134,7 @@ class Scanner:
                 rank = command.low >> VPN_BITS
                 return (rank << VPN_BITS) + vpn + 1
             pages -= len(slots)
-        raise ValueError(f"process {command.mm} has fewer than {command.pages} pages to scan")
+        raise ValueError(f"process {command.mm} has fewer than {command.nr_pages} pages to scan")
 
     def _to_visit(self, vma: Vma, low: int) -> I64:
         """Slots of the VMA's pages from position `low` on that ksmd would visit."""

@@ -132,8 +132,8 @@ class NodeState:
     migrated_stable_nodes: dict[int, int] = field(default_factory=dict)
     #: KSM frames without a stable node that this node's processes map or have in swap.
     orphans: set[int] = field(default_factory=set)
-    #: Of the migration that is under way.
-    migration: int = 0
+    #: Sequence number of the migration that is under way.
+    migration_seq: int = 0
     #: Up to where ksmd has come in the pass that is under way.
     window: Window = field(default_factory=lambda: Window(0))
     #: Totals since the start, by name of `cluster.spec.statistics`.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from cluster.arrays.columns import rows_with
-from cluster.arrays.words import I64, node_of_frame, node_of_mm, on_node
+from cluster.arrays.words import I64, node_of_frame, on_node
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_table import (
@@ -27,7 +25,6 @@ from cluster.mm.page_table import (
     ZEROED,
 )
 from cluster.mm.vma import Mm, Vma
-from cluster.numa.migrate_frames import Migration
 from cluster.spec.errors import SimulationError
 from cluster.wire import commands as c
 from cluster.wire.messages import Kind
@@ -35,65 +32,43 @@ from cluster.wire.window import Window
 
 
 class Processes:
-    def __init__(self, node: NodeState, faults: Faults, migration: Migration) -> None:
+    def __init__(self, node: NodeState, faults: Faults) -> None:
         self._n = node
         self._faults = faults
-        self._migration = migration
 
-    def run(self, command: c.ProcessCommand) -> dict[str, Any]:
-        """Carries out a command if its process is one of this node's."""
-        if isinstance(command, c.Move):
-            self._n.migration = command.number
-        mm = command.parent if isinstance(command, c.Fork) else command.mm
-        if node_of_mm(mm) != self._n.id:
-            return {}
-        match command:
-            case c.Reap(mm):
-                return self._reap(mm)
-            case c.Exit(mm):
-                return {"items": self._exit(self._mm(mm))}
-            case c.Write() | c.Read() | c.Drop() | c.PageOut() | c.Move():
-                self._touch(command)
-            case _:
-                self._change(command)
-        return {}
+    # What processes do to pages.
 
-    def _touch(self, command: c.Write | c.Read | c.Drop | c.PageOut | c.Move) -> None:
-        """What processes do to pages."""
-        match command:
-            case c.Write(mm, vpns, ids):
-                self._faults.write(self._slots(mm, vpns), ids)
-            case c.Read(mm, start, pages):
-                self._faults.read(self._slots(mm, np.arange(start, start + pages)))
-            case c.PageOut(mm, start, pages):
-                self._faults.page_out(self._mapped(mm, start, pages))
-            case c.Move(mm, start, pages, to):
-                self._migration.move(self._mapped(mm, start, pages), to)
-            case c.Drop():
-                self._drop(command)
+    def write(self, command: c.Write) -> None:
+        self._faults.write(self._slots(command.mm, command.vpns), command.ids)
 
-    def _change(self, command: c.NewProcess | c.Map | c.Madvise | c.MergeAny | c.Fork) -> None:
-        """What processes do to their address spaces."""
-        match command:
-            case c.NewProcess(mm):
-                self._n.spaces.mms[mm] = Mm(mm)
-            case c.Map(mm, start, pages, policy):
-                space = self._mm(mm)
-                self._n.spaces.mmap(space, start, pages, policy, mergeable=space.merge_any)
-            case c.Madvise():
-                self._madvise(command)
-            case c.MergeAny(mm):
-                self._mm(mm).merge_any = True
-                self._mm(mm).anon_vmas.merge_any()
-                for vma in self._mm(mm).vmas:
-                    self._set_mergeable(vma, not vma.unmapped)
-            case c.Fork(parent, child):
-                self._fork(self._mm(parent), child)
+    def read(self, command: c.Read) -> None:
+        vpns = np.arange(command.start, command.start + command.nr_pages)
+        self._faults.read(self._slots(command.mm, vpns))
+
+    def page_out(self, command: c.PageOut) -> None:
+        self._faults.page_out(self.mapped(command.mm, command.start, command.nr_pages))
+
+    # What processes do to their address spaces.
+
+    def new_process(self, command: c.NewProcess) -> None:
+        self._n.spaces.mms[command.mm] = Mm(command.mm)
+
+    def mmap(self, command: c.Map) -> None:
+        mm = self._mm(command.mm)
+        area = command.start, command.nr_pages, command.policy
+        self._n.spaces.mmap(mm, *area, mergeable=mm.merge_any)
+
+    def set_merge_any(self, command: c.MergeAny) -> None:
+        mm = self._mm(command.mm)
+        mm.merge_any = True
+        mm.anon_vmas.merge_any()
+        for vma in mm.vmas:
+            self._set_mergeable(vma, not vma.unmapped)
 
     def count_on(self, question: c.CountOn) -> int:
         """How many of these pages have their frame on a node."""
         table = self._n.table
-        slots = self._mapped(question.mm, question.start, question.pages)
+        slots = self.mapped(question.mm, question.start, question.nr_pages)
         slots = slots[(table.state[slots] & PRESENT) != 0]
         return int(np.count_nonzero(on_node(table.pte[slots], question.to)))
 
@@ -112,7 +87,7 @@ class Processes:
         n.broken.forget()
         n.window = Window(0)
         for mm in list(n.spaces.mms.values()):
-            self._reap(mm.id)
+            self.reap(c.Reap(mm.id))
 
     def _mm(self, mm: int) -> Mm:
         return self._n.spaces.mms[mm]
@@ -123,13 +98,13 @@ class Processes:
             raise SimulationError(f"page {int(vpns[slots < 0][0]):#x} of process {mm} is not mapped")
         return slots
 
-    def _mapped(self, mm: int, start: int, pages: int) -> I64:
-        """Slots of the pages of a range that are mapped, in order."""
+    def mapped(self, mm: int, start: int, pages: int) -> I64:
+        """Return the slots of the mapped pages of a range, in order."""
         vmas = self._n.spaces.split(self._mm(mm), start, start + pages)
         return np.concatenate([np.empty(0, np.int64), *map(_slots_of, vmas)])
 
-    def _madvise(self, command: c.Madvise) -> None:
-        n, mm, end = self._n, self._mm(command.mm), command.start + command.pages
+    def madvise(self, command: c.Madvise) -> None:
+        n, mm, end = self._n, self._mm(command.mm), command.start + command.nr_pages
         for vma in n.spaces.split(mm, command.start, end):
             self._set_mergeable(vma, command.mergeable)
         into_bare = n.profile.into_bare
@@ -165,8 +140,8 @@ class Processes:
         state = n.table.state[: n.table.size]
         n.table.state[np.flatnonzero((state & ITEM != 0) & (state & KSM == 0))] |= ACTIVE
 
-    def _drop(self, command: c.Drop) -> None:
-        mm, end = self._mm(command.mm), command.start + command.pages
+    def zap(self, command: c.Zap) -> None:
+        mm, end = self._mm(command.mm), command.start + command.nr_pages
         for vma in self._n.spaces.split(mm, command.start, end):
             self._faults.drop(_slots_of(vma))
             if command.unmap:
@@ -180,13 +155,13 @@ class Processes:
         vma.unmapped = True
         self._n.spaces.changed()
 
-    def _fork(self, parent: Mm, child_id: int) -> None:
+    def fork(self, command: c.Fork) -> None:
         """The child maps the parent's frames where there is an anon_vma; both write to copies from now on."""
-        n, table = self._n, self._n.table
-        child = Mm(child_id, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
+        n, table, parent = self._n, self._n.table, self._mm(command.mm)
+        child = Mm(command.child, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
-        n.spaces.mms[child_id] = child
+        n.spaces.mms[child.id] = child
         for vma in [v for v in parent.vmas if not v.unmapped]:
             copy = n.spaces.map(
                 child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name
@@ -213,13 +188,13 @@ class Processes:
         frames = table.pte[new[(state & PRESENT) != 0]]
         n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
 
-    def _exit(self, mm: Mm) -> bool:
-        """Returns whether ksmd has rmap_items of the process."""
+    def exit(self, command: c.Exit) -> c.Exited:
+        mm = self._mm(command.mm)
         mm.exited = True
         for vma in mm.vmas:
             self._faults.drop(_slots_of(vma))
             self._unmap(vma)
-        return self.items(mm)[1] > mm.inherited[1]
+        return c.Exited(self.items(mm)[1] > mm.inherited[1])
 
     def items(self, mm: Mm) -> tuple[int, int]:
         """ksm_merging_pages and ksm_rmap_items."""
@@ -235,21 +210,16 @@ class Processes:
         state = self._n.table.state
         return sum(int(np.count_nonzero(state[v.slot0 : v.slot0 + v.pages] & ZEROED)) for v in mm.vmas)
 
-    def _reap(self, mm_id: int) -> dict[str, Any]:
-        """Frees what ksmd has passed over for good.
-
-        Tells whether nothing of the process is mergeable, and whether some of it could not be freed yet.
-        """
-        n = self._n
-        mm = n.spaces.mms[mm_id]
+    def reap(self, command: c.Reap) -> c.Reaped:
+        n, mm = self._n, self._mm(command.mm)
         for vma in [v for v in mm.vmas if v.unmapped]:
             if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
                 n.table.release(vma.slot0, vma.pages)
                 mm.vmas.remove(vma)
         if mm.exited and not mm.vmas:
-            del n.spaces.mms[mm_id]
+            del n.spaces.mms[mm.id]
         n.spaces.changed()
-        return {"gone": not mm.mergeable, "again": any(vma.unmapped for vma in mm.vmas)}
+        return c.Reaped(not mm.mergeable, any(vma.unmapped for vma in mm.vmas))
 
 
 def _slots_of(vma: Vma) -> I64:

@@ -170,15 +170,23 @@ def load(path: Path) -> list[Json]:
 
     Raises RecordError if the file holds something else, OSError if it cannot be read.
     """
+    documents = read_documents(path)
+    for document in documents:
+        _check(document)
+    return documents
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Return what is in a `.json` or `.json.xz` file: a list's elements, or the one value.
+
+    Raises RecordError if the file is not JSON, OSError if it cannot be read.
+    """
     data = path.read_bytes()
     try:
         value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
     except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
-    documents = value if isinstance(value, list) else [value]
-    for document in documents:
-        _check(document)
-    return documents
+    return value if isinstance(value, list) else [value]
 
 
 def _check(document: object) -> None:

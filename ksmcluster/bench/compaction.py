@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from actors.tuning.heap import keep_free_memory
-from cluster.compaction.scenario.node_memory import MemoryHost, NodeMemory
+from cluster.compaction.scenario.memory_host import MemoryHost, run_compactors
+from cluster.compaction.scenario.node_memory import NodeMemory
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.measure import BenchOutcome, Measure, spread
 from ksmcluster.config import Overrides, load_compaction
@@ -56,5 +57,5 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
 def _run(memories: list[NodeMemory]) -> float:
     start = time.process_time()
     for memory in memories:
-        memory.run()
+        run_compactors(memory)
     return time.process_time() - start

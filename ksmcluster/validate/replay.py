@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.compaction.replay.replay import compare_file
+from cluster.compaction.replay.compare import compare_file
 from cluster.exact import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons

@@ -198,7 +198,7 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
         step(2, c.Map(0, 10, 4, PolicySpec()))
         write = c.Write(0, np.arange(10, 14), np.arange(4, dtype=np.uint64))
         assert [step(3, write)[0].to for _ in range(3)] == [()] * 3
-        assert step(4, c.Collect())[0].answer["statistics"]["pages_written"] == 4
+        assert step(4, c.Collect())[0].answer.counts["pages_written"] == 4
 
 
 def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from cluster.exact.shape_reasons import shape_reasons
 from cluster.ksm import scan
 from cluster.ksm.decide import decide_window as decide
-from cluster.machine.fabric import Host
+from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.machine.script_engine import spec_for
 from cluster.script.parser import parse

@@ -14,7 +14,8 @@ from actors.engine import run_passes
 from actors.run_options import INLINE
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeReport
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.scenario import (
@@ -74,8 +75,8 @@ class Compacted:
         """Everything but pfns."""
         found: list[Any] = [holdings(memory) for memory in self.workload.fabric.host.memories.values()]
         for dump in self.machine.dump():
-            pte = dump["pte"]
-            found.append([dump["keys"].tolist(), dump["state"].tolist(), dump["processes"]])
+            pte = dump.pte
+            found.append([dump.keys.tolist(), dump.state.tolist(), dump.processes])
             found.append(np.where(pte >= 0, node_of_frame(np.maximum(pte, 0)), pte).tolist())
             found.append((is_ksm_word(np.maximum(pte, 0))).tolist())
         return found
@@ -245,7 +246,9 @@ def merged(workload: Workload) -> tuple[Any, ...]:
     for name in ("frames_used", "frames_free", "bytes_sent"):
         del columns[name]
     dumps = workload.machine.dump()
-    keys, pte, state = (np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state"))
+    keys, pte, state = (
+        np.concatenate([getattr(dump, name) for dump in dumps]) for name in ("keys", "pte", "state")
+    )
     order = np.argsort(keys)
     pte, state = pte[order], state[order]
     present = pte >= 0

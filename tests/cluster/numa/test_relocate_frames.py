@@ -52,7 +52,9 @@ def relocated(made: Workload, spec: RelocationSpec) -> list[list[int]]:
 def partition(made: Workload) -> Any:
     """Which pages share a frame, which are KSM pages; and what ksmd knows of them, if one tree has all."""
     dumps = made.machine.dump()
-    keys, ptes, state = (np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state"))
+    keys, ptes, state = (
+        np.concatenate([getattr(dump, name) for dump in dumps]) for name in ("keys", "pte", "state")
+    )
     order = np.argsort(keys)
     ptes = ptes[order]
     _, first, which = np.unique(ptes, return_index=True, return_inverse=True)
@@ -60,7 +62,7 @@ def partition(made: Workload) -> Any:
     columns = [keys[order], first[which], ksm, np.minimum(ptes, 0)]
     if not made.knobs.merge_across_nodes:
         return [column.tolist() for column in columns]
-    return [column.tolist() for column in (*columns, state[order])], [dump["processes"] for dump in dumps]
+    return [column.tolist() for column in (*columns, state[order])], [dump.processes for dump in dumps]
 
 
 def node_of(made: Workload, mm: int, page: int = 0) -> int:
@@ -185,7 +187,7 @@ def all_distances(made: Workload) -> int:
     """Of all mappings to their frames."""
     total = 0
     for node, dump in enumerate(made.machine.dump()):
-        mapped = dump["pte"][dump["pte"] >= 0]
+        mapped = dump.pte[dump.pte >= 0]
         total += int(RING[node, node_of_frame(mapped)].sum())
     return total
 
