@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
-from actors.hosts import group_of, ranges
-from actors.numbered_calls import NumberedCalls
+from actors.compaction.numbered_calls import NumberedCalls
+from actors.placement import group_of, ranges
 from actors.shared_mail import AVAILABLE, Outlet
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.answers import answers
-from actors.hosts import group_of
+from actors.placement import group_of
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from actors.hosts import blocks
+from actors.placement import blocks
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
 from cluster.spec.errors import SimulationError
@@ -56,7 +56,7 @@ def simulate(
     spec = to_spec(scenario)
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
-    from actors.engine import run_passes
+    from actors.run_passes import run_passes
     from ksmcluster.capture.load import load_pages, notes
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
@@ -87,7 +87,7 @@ def compact(
     of `simulate`. With the engine `ray`, an actor has the memories of each `nodes_per_actor` nodes. Raises
     UserError as `simulate` does.
     """
-    from actors.compaction import run_compaction
+    from actors.compaction.run_compaction import run_compaction
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
     from ksmcluster.results.compaction_result import CompactionResult
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from actors.hosts import blocks
+from actors.placement import blocks
 from actors.run_options import RunOptions
 from actors.runtime import connected
 from cluster.spec.errors import SimulationError

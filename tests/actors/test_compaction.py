@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import ksmcluster
-from actors.compaction import run_compaction
+from actors.compaction.run_compaction import run_compaction
 from actors.run_options import INLINE, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec

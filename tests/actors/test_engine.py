@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import ray
 
-from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE
+from actors.placement import blocks, group_of, ranges, shares
 from actors.run_options import INLINE, RunOptions
+from actors.run_passes import ActorPool, run_passes
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted

@@ -17,12 +17,12 @@ import ray
 from ray.exceptions import ActorDiedError
 
 from actors.answers import answers
-from actors.compaction import pool_on_ray, run_compaction
-from actors.compactor_pool import RayCompactorPool
-from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks
-from actors.numbered_calls import NumberedCalls
+from actors.compaction.numbered_calls import NumberedCalls
+from actors.compaction.ray_compactor_pool import RayCompactorPool
+from actors.compaction.run_compaction import pool_on_ray, run_compaction
+from actors.placement import blocks
 from actors.run_options import INLINE, RunOptions
+from actors.run_passes import ActorPool, run_passes
 from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
@@ -262,7 +262,7 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
 
 
 def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.compactor_pool.MOST_DEATHS", 1)
+    monkeypatch.setattr("actors.compaction.ray_compactor_pool.MOST_DEATHS", 1)
     with pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(_number: int, call: Callable[[], Any]) -> Any:

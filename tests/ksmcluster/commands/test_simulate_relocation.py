@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
-from actors.engine import run_passes
 from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
 from ksmcluster.errors import UserError

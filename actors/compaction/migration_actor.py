@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from actors.answers import answers
-from actors.numbered_calls import NumberedCalls
+from actors.compaction.numbered_calls import NumberedCalls
 from actors.tuning.heap import keep_free_memory
 from actors.tuning.slim_actor import end_at_once
 from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from actors.answers import answers
-from actors.hosts import blocks, shares
+from actors.placement import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
@@ -64,9 +64,9 @@ def _ray(
     with connected(options.address, frames), closing(ActorPool()) as pool:
         import ray
 
-        from actors.coordinator import Coordinator
+        from actors.coordinator_actor import CoordinatorActor
 
-        coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote()
+        coordinator: Any = ray.remote(num_cpus=0)(CoordinatorActor).remote()
         try:
             hosts = blocks(spec.machine.nodes, options.nodes_per_actor)
             actors, machines = pool.actors(len(hosts)), pool.machines(len(hosts))

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from actors.compactor_pool import RayCompactorPool
-from actors.engine import places, wait_for
-from actors.hosts import blocks
+from actors.compaction.ray_compactor_pool import RayCompactorPool
+from actors.placement import blocks
 from actors.run_options import ON_RAY, RunOptions
+from actors.run_passes import places, wait_for
 from actors.runtime import connected
 from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.memory_host import compact_inline
@@ -51,7 +51,7 @@ def pool_on_ray(
     """Start owners and a pool of migration actors; end them when the context is left."""
     import ray
 
-    from actors.migration_actor import MemoryActor
+    from actors.compaction.migration_actor import MemoryActor
 
     hosts = blocks(spec.nodes, options.nodes_per_actor)
     owners = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.compactor_pool import RayCompactorPool
+from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
@@ -15,7 +15,7 @@ from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
 
 
-class Coordinator(SlimActor):
+class CoordinatorActor(SlimActor):
     """A thin shell around `cluster.machine.simulation.Simulation`."""
 
     def start(

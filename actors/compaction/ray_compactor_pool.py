@@ -32,7 +32,7 @@ class RayCompactorPool:
         self.pool = [self._new() for _ in range(size)]
 
     def _new(self) -> Any:
-        from actors.migration_actor import MigrationActor
+        from actors.compaction.migration_actor import MigrationActor
 
         return MigrationActor.remote(self._owners)  # type: ignore[attr-defined]
 
