@@ -1,4 +1,4 @@
-"""The actor that runs ksmd's global passes: the scenario's clock, the scan cursor, the supersteps."""
+"""The actor that coordinates ksmd's passes: it keeps the scan cursor and the clock, and calls the nodes."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from cluster.spec.snapshot_pages import SnapshotPages
 
 
 class CoordinatorActor(SlimActor):
-    """A thin shell around `cluster.machine.simulation.Simulation`."""
+    """Wraps a `cluster.machine.simulation.Simulation`."""
 
     def start(
         self,
         spec: SimulationSpec,
         snapshots: Mapping[str, SnapshotPages],
-        hosts: list[list[int]],
+        nodes_of: list[list[int]],
         actors: list[Any],
         machines: list[str],
         migration_actors: int,
     ) -> None:
-        """Fills the machine.
+        """Fill the machine.
 
-        `hosts` are the nodes of each actor, `actors` the actors' handles, `machines` where they are. The
-        actors may still be starting: each fills its nodes as soon as it can. So many migration actors drive
-        the compactors, if there are any.
+        nodes_of: the nodes of each node actor. actors: their handles; they may still be starting, and each
+        fills its nodes as soon as it can. machines: the Ray node of each. migration_actors: how many drive
+        the compactors, if the scenario has any.
         """
-        fabric = RayFabric(hosts, actors, machines)
+        fabric = RayFabric(nodes_of, actors, machines)
         fabric.take(spec, snapshots)
-        # Ray ends these actors with the one that started them.
-        compactor_pool = RayCompactorPool(hosts, actors, migration_actors if spec.migration else 0)
+        # Ray ends the migration actors together with this one, which starts them.
+        compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         self._simulation = Simulation(fabric, spec, compactor_pool)
 
     def run_pass(self) -> PassResult:
-        """Runs one pass of ksmd."""
+        """Run one pass of ksmd; return its result."""
         return timed_pass(self._simulation)

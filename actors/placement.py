@@ -1,4 +1,4 @@
-"""Which actor has which nodes, and where it runs."""
+"""Which actor has which NUMA nodes, and which machine it runs on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 
-def blocks(nodes: int, per_actor: int) -> list[list[int]]:
-    """Nodes 0 .. nodes-1 in runs of `per_actor`, the last one maybe shorter."""
+def node_blocks(nodes: int, per_actor: int) -> list[list[int]]:
+    """Return the nodes of each actor: `per_actor` in a row, the last actor maybe fewer."""
     return [list(range(first, min(first + per_actor, nodes))) for first in range(0, nodes, per_actor)]
 
 
-def shares(actors: int, cpus: Sequence[float]) -> list[int]:
-    """For each actor the machine that it runs on: in blocks, as many on each as its share of all CPUs.
+def machine_of_actors(actors: int, cpus: Sequence[float]) -> list[int]:
+    """Return the machine of each actor: neighbours together, as many on each as its share of all CPUs.
 
-    A machine that offers no CPU gets none, unless no machine offers any.
+    `cpus` are those of each machine. A machine without CPUs gets no actor, unless none has any.
     """
     weights = list(cpus) if sum(cpus) > 0 else [1.0] * len(cpus)
     total = sum(weights)
@@ -23,10 +23,13 @@ def shares(actors: int, cpus: Sequence[float]) -> list[int]:
 
 
 def group_of(actor: int) -> int:
-    """Neighbours, mostly on one machine, who get one object together: each object costs Ray some time."""
+    """Return the group of an actor: eight neighbours, mostly on one machine.
+
+    A group gets one object for all its mail, as each object costs Ray time.
+    """
     return actor // 8
 
 
-def ranges(of: Sequence[int]) -> list[tuple[int, int]]:
-    """Nodes low..high-1 of each actor, or group; `of[n]`, ascending, is that of node n."""
+def node_ranges(of: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the node range low..high-1 of each actor or group; `of[n]`, ascending, is that of node n."""
     return [(bisect_left(of, number), bisect_right(of, number)) for number in range(of[-1] + 1)]

@@ -1,4 +1,4 @@
-"""The two ways to run a scenario: `ray` (an actor a node) and `inline` (all in this process)."""
+"""Run a scenario of ksmd: on Ray actors, or inline, all in this process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
+from actors.actor_pool import ActorPool, wait_until_ready
 from actors.answers import answers
-from actors.placement import blocks, shares
-from actors.ray_fabric import RayFabric
+from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.timed import timed_pass
 from actors.tuning.heap import Heap
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
-from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
@@ -48,8 +48,7 @@ def run_passes(
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots, Heap())
-    compactor_pool = InlineCompactorPool(fabric.host.memories)
-    simulation = Simulation(fabric, spec, compactor_pool)
+    simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
     yield (timed_pass(simulation) for _ in range(spec.passes))
 
 
@@ -68,12 +67,12 @@ def _ray(
 
         coordinator: Any = ray.remote(num_cpus=0)(CoordinatorActor).remote()
         try:
-            hosts = blocks(spec.machine.nodes, options.nodes_per_actor)
-            actors, machines = pool.actors(len(hosts)), pool.machines(len(hosts))
+            nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
+            actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
             started = coordinator.start.remote(
-                spec, snapshots, hosts, actors, machines, options.migration_actors
+                spec, snapshots, nodes_of, actors, machines, options.migration_actors
             )
-            wait_for(actors, on_event)
+            wait_until_ready(actors, on_event)
             answers(started)
             yield _passes(coordinator, spec.passes)
         finally:
@@ -81,73 +80,10 @@ def _ray(
 
 
 def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
-    """Their results. The coordinator is asked for the next pass before one is over, and goes on at once."""
-    asked = coordinator.run_pass.remote()
+    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once."""
+    requested = coordinator.run_pass.remote()
     for left in reversed(range(passes)):
-        due = asked
+        due = requested
         if left:
-            asked = coordinator.run_pass.remote()
+            requested = coordinator.run_pass.remote()
         yield answers(due)
-
-
-def wait_for(actors: list[Any], on_event: Callable[[Event], None]) -> None:
-    """Tells how many actors are there, until all are."""
-    import ray
-
-    waiting = [actor.__ray_ready__.remote() for actor in actors]
-    on_event(ActorsStarting(0, len(actors)))
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        answers(done)
-        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
-
-
-class ActorPool:
-    """Node actors that serve one machine after another; starting one takes longer than most scripts."""
-
-    def __init__(self) -> None:
-        self._actors: list[Any] = []
-        self._machines: list[str] = []
-
-    def actors(self, count: int) -> list[Any]:
-        """So many actors; new ones may still be starting."""
-        import ray
-
-        from actors.node_actor import NodeActor
-
-        # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
-        # The class gets its decoration here: with it, its module would take longer to import in each actor.
-        actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
-        for place in places(count)[len(self._actors) :]:
-            self._actors.append(actor.options(scheduling_strategy=place).remote())
-            self._machines.append(place.node_id)
-        return self._actors[:count]
-
-    def machines(self, count: int) -> list[str]:
-        """Which machine each of the first so many actors is on."""
-        return self._machines[:count]
-
-    def fabric(self, spec: SimulationSpec, nodes_per_actor: int) -> RayFabric:
-        """The way to the empty nodes of a new machine."""
-        hosts = blocks(spec.machine.nodes, nodes_per_actor)
-        fabric = RayFabric(hosts, self.actors(len(hosts)), self.machines(len(hosts)))
-        fabric.take(spec, {})
-        return fabric
-
-    def close(self) -> None:
-        """Ends the actors."""
-        import ray
-
-        for actor in self._actors:
-            ray.kill(actor)
-
-
-def places(actors: int) -> list[Any]:
-    """Where each actor is to run; Ray's own SPREAD leaves machines out."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    machines = sorted(alive, key=lambda n: str(n["NodeID"]))
-    cpus = [float(n["Resources"].get("CPU", 0)) for n in machines]
-    return [NodeAffinitySchedulingStrategy(machines[i]["NodeID"], soft=False) for i in shares(actors, cpus)]

@@ -9,10 +9,10 @@
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ksmcluster.own_packages import check_own_packages
+from ksmcluster.system.own_packages import check_own_packages
+from ksmcluster.version import __version__ as __version__
 
 check_own_packages()
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ksmcluster.results.result import Result
 
 sys.meta_path.append(MovedModules({"ksmcluster.snapshot": ("ksmcluster.capture.snapshot",)}))
-
-__version__ = version("ksmcluster")
 
 __all__ = [
     "CompactionResult",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from actors.placement import blocks
+from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
 from cluster.spec.errors import SimulationError
@@ -124,7 +124,7 @@ class _RunClock:
 def _check_memory(options: RunOptions, nodes: int, pages: int, bytes_a_page: int, less: str) -> None:
     """Raise UserError if so many pages cannot fit into this host, unless the run need not be checked."""
     if options.memory_check and options.address is None:
-        actors = len(blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
+        actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
         host_memory.check(pages, bytes_a_page, actors, less)
 
 

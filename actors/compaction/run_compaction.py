@@ -1,9 +1,9 @@
-"""A compaction scenario on Ray actors, or in this process; the result is the same.
+"""Run a scenario of `ksmcluster compact` on Ray actors, or in this process. The result is the same.
 
-Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
-actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.compaction.scenario.rounds.drive` says; different nodes work at the same time. Within a node
-they interleave: each stops in the middle of whatever it does.
+Migration actor (n + c) modulo their number drives compactor c of node n; actor t modulo their number drives
+transfer t between nodes. In each superstep at most one of them works on a node, in the order of
+`cluster.compaction.scenario.rounds.drive`; different nodes work at the same time. On a node they interleave:
+a turn may end while pages are isolated or locked.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from actors.actor_pool import placements, wait_until_ready
 from actors.compaction.ray_compactor_pool import RayCompactorPool
-from actors.placement import blocks
+from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunOptions
-from actors.run_passes import places, wait_for
 from actors.runtime import connected
 from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.memory_host import compact_inline
@@ -30,37 +30,37 @@ def run_compaction(
     *,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> list[NodeReport]:
-    """What becomes of each node, whatever the engine and the number of actors.
+    """Run a scenario and return the report of each node; `options` do not change it.
 
-    Raises SimulationError if the scenario cannot be carried out.
+    `on_event` is called when actors start. Raises SimulationError if the scenario cannot be carried out.
     """
     if not options.on_ray:
         keep_free_memory()
         return compact_inline(spec)
-    with connected(options.address), pool_on_ray(spec, options, on_event) as compactor_pool:
+    with connected(options.address), compactor_pool_on_ray(spec, options, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
         return compactor_pool.finish()
 
 
 @contextmanager
-def pool_on_ray(
+def compactor_pool_on_ray(
     spec: CompactionSpec,
     options: RunOptions,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> Iterator[RayCompactorPool]:
-    """Start owners and a pool of migration actors; end them when the context is left."""
+    """Start memory actors and a pool of migration actors; end them when the context is left."""
     import ray
 
-    from actors.compaction.migration_actor import MemoryActor
+    from actors.compaction.memory_actor import MemoryActor
 
-    hosts = blocks(spec.nodes, options.nodes_per_actor)
+    nodes_of = node_blocks(spec.nodes, options.nodes_per_actor)
     owners = [
-        MemoryActor.options(scheduling_strategy=place).remote(host, spec)  # type: ignore[attr-defined]
-        for host, place in zip(hosts, places(len(hosts)), strict=True)
+        MemoryActor.options(scheduling_strategy=placement).remote(nodes, spec)  # type: ignore[attr-defined]
+        for nodes, placement in zip(nodes_of, placements(len(nodes_of)), strict=True)
     ]
-    compactor_pool = RayCompactorPool(hosts, owners, options.migration_actors)
+    compactor_pool = RayCompactorPool(nodes_of, owners, options.migration_actors)
     try:
-        wait_for(owners, on_event)
+        wait_until_ready(owners, on_event)
         yield compactor_pool
     finally:
         compactor_pool.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from actors.placement import blocks
+from actors.placement import node_blocks
 from actors.run_options import RunOptions
 from actors.runtime import connected
 from cluster.spec.errors import SimulationError
@@ -112,7 +112,7 @@ def measure_scaling(
 
 def _processes(nodes: int, most: int) -> int:
     """Actors that so many nodes are spread over, as evenly as they can be."""
-    return len(blocks(nodes, -(-nodes // most)))
+    return len(node_blocks(nodes, -(-nodes // most)))
 
 
 def _measure(point: Point, engine: str) -> None:

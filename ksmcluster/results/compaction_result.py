@@ -26,7 +26,6 @@ from cluster.compaction.scenario.relocation_result import (
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.topology import Distances
-from ksmcluster import __version__
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
 from ksmcluster.report import text
@@ -35,6 +34,7 @@ from ksmcluster.results import relocations
 from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.results.timing import Timing
+from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,13 +21,13 @@ from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
-from ksmcluster import __version__
 from ksmcluster.config import Scenario, resolved_toml
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, relocations
 from ksmcluster.results.directory import config_digest, write_directory
 from ksmcluster.results.timing import Timing
+from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa

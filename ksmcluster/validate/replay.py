@@ -22,7 +22,7 @@ from cluster.spec.errors import SimulationError
 from cluster.spec.profile import Profile, profile_of_release
 
 if TYPE_CHECKING:
-    from actors.run_passes import ActorPool
+    from actors.actor_pool import ActorPool
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -47,7 +47,7 @@ class On:
     def started(self) -> Iterator[On]:
         """With what all machines have in common: Ray and its actors, if need be."""
         if self.engine == "ray":
-            from actors.run_passes import ActorPool
+            from actors.actor_pool import ActorPool
             from actors.runtime import connected
 
             with connected(None), closing(ActorPool()) as pool:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from actors.node_actor import LITTLE
-from actors.placement import blocks, group_of, ranges, shares
+from actors.actor_pool import ActorPool
+from actors.node_actor import LITTLE_MAIL
+from actors.placement import group_of, machine_of_actors, node_blocks, node_ranges
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import ActorPool, run_passes
+from actors.run_passes import run_passes
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
@@ -134,7 +135,7 @@ def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
     """More than comes with answers, to actors of two groups."""
     spec = spread_out(10, 1 << 14, 2)
     inline = list(run_passes(spec, INLINE))
-    assert inline[1].nodes["bytes_sent"].min() > LITTLE
+    assert inline[1].nodes["bytes_sent"].min() > LITTLE_MAIL
     for packed in (1, 4):
         assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
 
@@ -173,13 +174,13 @@ def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: s
 
 
 def test_actors_are_shared_out_by_cpus() -> None:
-    assert shares(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
-    assert shares(4, [0, 1, 3]) == [1, 2, 2, 2]
-    assert shares(2, [0, 0]) == [0, 1]
-    assert blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert machine_of_actors(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
+    assert machine_of_actors(4, [0, 1, 3]) == [1, 2, 2, 2]
+    assert machine_of_actors(2, [0, 0]) == [0, 1]
+    assert node_blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     # Ten actors of two nodes each: eight actors are a group.
-    assert ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]
-    assert ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
+    assert node_ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]
+    assert node_ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
 
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:

@@ -16,13 +16,14 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
+from actors.actor_pool import ActorPool
 from actors.answers import answers
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.compaction.ray_compactor_pool import RayCompactorPool
-from actors.compaction.run_compaction import pool_on_ray, run_compaction
-from actors.placement import blocks
+from actors.compaction.run_compaction import compactor_pool_on_ray, run_compaction
+from actors.placement import node_blocks
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import ActorPool, run_passes
+from actors.run_passes import run_passes
 from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
@@ -184,7 +185,7 @@ def pids_of(compactor_pool: RayCompactorPool) -> list[int]:
 
 
 def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_cluster: str) -> None:
-    with pool_on_ray(MOVING, RunOptions(migration_actors=2)) as compactor_pool:
+    with compactor_pool_on_ray(MOVING, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number in (1, 2, 9):
@@ -204,7 +205,7 @@ def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_clust
 def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) -> None:
     """Each call comes a second time when it is over, and the first ones again and again."""
     turns_of: dict[int, list[tuple[int, int]]] = {}
-    with pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         class Late(Disturbed):
             def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -228,7 +229,7 @@ def test_transfers_are_continued_by_other_actors(ray_cluster: str) -> None:
     """All migration actors die at a random moment of each of the first calls."""
     spec = replace(MOVING, compactors=1)
     rng = Random(3)
-    with pool_on_ray(spec, RunOptions(migration_actors=2)) as compactor_pool:
+    with compactor_pool_on_ray(spec, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number > 8:
@@ -250,7 +251,7 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
     inline = list(run_passes(SIMULATED, INLINE))
     with (
         closing(ActorPool()) as pool,
-        closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as compactor_pool,
+        closing(RayCompactorPool(node_blocks(5, 3), pool.actors(2), 2)) as compactor_pool,
     ):
         simulation = Simulation(pool.fabric(SIMULATED, 3), SIMULATED, compactor_pool)
         made = []
@@ -263,7 +264,7 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
 
 def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.compaction.ray_compactor_pool.MOST_DEATHS", 1)
-    with pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(_number: int, call: Callable[[], Any]) -> Any:
             kill(pids_of(compactor_pool))
@@ -274,7 +275,7 @@ def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch
 
 
 def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> None:
-    with pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number == 3:
