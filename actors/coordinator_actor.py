@@ -11,8 +11,8 @@ from actors.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 
 
 class CoordinatorActor(SlimActor):
@@ -21,7 +21,7 @@ class CoordinatorActor(SlimActor):
     def start(
         self,
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
         nodes_of: list[list[int]],
         actors: list[Any],
         machines: list[str],

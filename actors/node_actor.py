@@ -16,8 +16,8 @@ from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
 from cluster.machine.host import Host
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
 
 #: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
@@ -37,7 +37,7 @@ class NodeActor(SlimActor):
         actor_of: list[int],
         near: list[int],
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
     ) -> str:
         """Replace the actor's nodes by these, empty; return the Ray node that it runs on.
 

@@ -17,8 +17,8 @@ from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 
 
 def run_passes(
@@ -26,7 +26,7 @@ def run_passes(
     options: RunOptions = ON_RAY,
     *,
     on_event: Callable[[Event], None] = lambda _event: None,
-    snapshots: Mapping[str, SnapshotPages] | None = None,
+    snapshots: Mapping[str, CapturedPages] | None = None,
 ) -> Iterator[PassResult]:
     """Run a scenario and yield the result of each pass; `options` do not change it.
 
@@ -46,7 +46,7 @@ def run_passes(
 
 
 @contextmanager
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots, Heap())
     simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
     yield (timed_pass(simulation) for _ in range(spec.passes))
@@ -57,7 +57,7 @@ def _ray(
     spec: SimulationSpec,
     options: RunOptions,
     on_event: Callable[[Event], None],
-    snapshots: Mapping[str, SnapshotPages],
+    snapshots: Mapping[str, CapturedPages],
 ) -> Iterator[Iterator[PassResult]]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
     with connected(options.address, frames), closing(ActorPool()) as pool:

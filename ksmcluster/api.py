@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
-from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.errors import UserError

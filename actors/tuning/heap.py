@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ _KEPT_BYTES, _MMAP_BYTES, _NEVER_TRIM = 64 << 20, 32 << 20, -1
 
 #: Less than the size from which numpy asks for huge pages, of which a shared host may have none ready.
 _BLOCK_BYTES = 3 << 20
-_PAGE_SIZE = 4096
+_PAGE_SIZE = mmap.PAGESIZE
 #: madvise(2), since Linux 5.14.
 _MADV_POPULATE_WRITE = 23
 

@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 
 from cluster.machine.host import UNTUNED, Host, MessageMemory
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command
 from cluster.wire.mailbox import Mail
 from cluster.wire.messages import QUIET, Kind
@@ -97,7 +97,7 @@ class InlineFabric:
     def __init__(
         self,
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
         memory: MessageMemory = UNTUNED,
     ) -> None:
         self.nodes = spec.machine.nodes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.arrays.words import U64
 from cluster.machine.node import Node, Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command, Populate
 from cluster.wire.mailbox import Inbox, Mail, receive
 
@@ -52,7 +52,7 @@ class Host:
         self,
         nodes: list[int],
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
         memory: MessageMemory = UNTUNED,
     ) -> None:
         self._memory = memory

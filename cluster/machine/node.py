@@ -17,13 +17,14 @@ from cluster.machine.node_view import NodeView
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
 from cluster.mm.frames import Frames
-from cluster.mm.mempolicy import Placement
 from cluster.mm.node_state import NodeState
-from cluster.mm.syscalls import Processes
+from cluster.mm.page_alloc import PageAllocator
+from cluster.mm.page_table import PageTable
+from cluster.mm.processes import Processes
 from cluster.numa.migrate_frames import FrameMigration
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.digest import Contents
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire import commands as c
 from cluster.wire.mailbox import Inbox, Mail, Outbox
 from cluster.wire.messages import QUIET, Kind
@@ -55,7 +56,7 @@ class Report(NamedTuple):
 class Node:
     """A pure state machine. `step` is its only entrance; it neither waits nor looks at a clock."""
 
-    def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(self, node: int, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> None:
         self.state = NodeState(
             id=node,
             nodes=spec.machine.nodes,
@@ -66,12 +67,12 @@ class Node:
             out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
         )
-        self._placement = Placement(self.state)
-        self._faults = Faults(self.state, self._placement)
+        self._allocator = PageAllocator(self.state)
+        self._faults = Faults(self.state, self._allocator)
         self.scanner = Scanner(self.state, self._faults)
         self._merger = Merger(self.state, self._faults, self.scanner)
         self.trees = Trees(self.state)
-        self._migration = FrameMigration(self.state, self._faults, self._placement, self.trees)
+        self._migration = FrameMigration(self.state, self._faults, self._allocator, self.trees)
         self.processes = Processes(self.state, self._faults)
         self.workload = Workload(self.state, self._faults, spec, snapshots)
         self._view = NodeView(self.state, self.trees, self.processes)
@@ -90,6 +91,8 @@ class Node:
         for kind, columns in inbox.items():
             self._messages[kind](*columns)
         answer = None if command is None else self._commands[type(command)](command)
+        if PageTable.validating:
+            self.state.validate()
         mail = self.state.out.pack()
         if not mail.tables and isinstance(command, c.Scan | c.Decide):
             # If no node sends a message, the window is over, and the coordinator need not ask.
@@ -176,11 +179,11 @@ class Node:
 
     def _message_table(self) -> dict[Kind, Callable[..., None]]:
         """Return the handler of each kind of message, which takes the columns of `MESSAGES`."""
-        placement, faults, scanner = self._placement, self._faults, self.scanner
+        allocator, faults, scanner = self._allocator, self._faults, self.scanner
         merger, trees, migration = self._merger, self.trees, self._migration
         return {
-            Kind.ALLOC: placement.on_alloc,
-            Kind.ALLOC_REPLY: placement.on_alloc_reply,
+            Kind.ALLOC: allocator.on_alloc,
+            Kind.ALLOC_REPLY: allocator.on_alloc_reply,
             Kind.SET_CONTENT: faults.on_set_content,
             Kind.GET: faults.on_get,
             Kind.PUT: faults.on_put,
@@ -201,8 +204,8 @@ class Node:
             Kind.RECOUNT: trees.on_recount,
             Kind.WAIT_FRAME: trees.on_wait_frame,
             Kind.WAIT_CONTENT: trees.on_wait_content,
-            Kind.COPY: placement.on_copy,
-            Kind.FILL: placement.on_fill,
+            Kind.COPY: allocator.on_copy,
+            Kind.FILL: allocator.on_fill,
             Kind.ADDED_TO_STABLE: merger.on_added_to_stable,
             Kind.REMOVED_FROM_TREES: merger.on_removed_from_trees,
             Kind.BREAK: merger.on_break,

@@ -8,8 +8,8 @@ from cluster.arrays.columns import rows_with
 from cluster.arrays.words import node_of_frame
 from cluster.ksm.trees import Trees
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import ITEM, KSM, PRESENT, STABLE, UNSTABLE, ZEROED
-from cluster.mm.syscalls import Processes
+from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
+from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm
 from cluster.wire.commands import NodeDump, ProcessStatistics, Statistics
 
@@ -27,8 +27,8 @@ class NodeView:
     def statistics(self) -> Statistics:
         """Return every statistic so far, counters since the start."""
         n = self._n
-        if self._gauges[0] != n.version:
-            self._gauges = (n.version, self._page_table_gauges())
+        if self._gauges[0] != n.table.version:
+            self._gauges = (n.table.version, self._page_table_gauges())
         shared, sharing, chains, dups = self._trees.counts()
         counts = {
             **self._gauges[1],
@@ -55,7 +55,7 @@ class NodeView:
             "pages_unshared": count(UNSTABLE),
             "rmap_items": count(ITEM),
             "ksm_merging_pages": count(STABLE),
-            "ksm_zero_pages": count(ZEROED),
+            "ksm_zero_pages": count(KSM_ZERO),
             "ksm_mappings": len(nodes),
             "ksm_mappings_remote": int(np.count_nonzero(nodes != n.id)),
             "ksm_mappings_distance": int(n.distance[n.id][nodes].sum()),

@@ -12,8 +12,8 @@ from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
-from cluster.mm.page_table import KSM as MAPS_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import KSM as MAPS_KSM
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.script.engine import (
     ANON,
     KSM,
@@ -21,14 +21,14 @@ from cluster.script.engine import (
     SWAPPED,
     ZERO_PAGE,
     BadAddressError,
+    MachineView,
     RegionView,
-    Snapshot,
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, Knobs
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
 from cluster.spec.profile import Profile
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import fully_connected
 from cluster.wire.commands import NodeDump, ProcessStatistics
 
@@ -46,7 +46,7 @@ _MACHINE_KNOBS = (
 
 def spec_for(profile: Profile, nodes: int, *, tree_shape: bool = True) -> SimulationSpec:
     """Return the spec of the machine that scripts run on; it has no processes at first."""
-    knobs = Knobs()
+    knobs = KnobValues()
     ksm = KsmSpec(kernel=profile.name, **{name: getattr(knobs, name) for name in _MACHINE_KNOBS})
     machine = MachineSpec(nodes, _FRAMES_PER_NODE, fully_connected(nodes), tree_shape=tree_shape)
     return SimulationSpec(machine, ksm, processes=())
@@ -86,7 +86,7 @@ class ScriptEngine:
         self._profile = profile
         self._nodes = nodes
         self._swap = swap
-        self._knobs = Knobs()
+        self._knobs = KnobValues()
         self._machine = Machine(fabric, spec.ksm)
         self._sysfs = Sysfs(profile, self._knobs, self._machine.remove_stable)
         self._processes: dict[str, _NamedProcess] = {}
@@ -134,9 +134,9 @@ class ScriptEngine:
         bad_node = node is not None and not 0 <= node < self._nodes
         start = FIRST_VPN + len(process.regions) * REGION_STRIDE
         process.regions.append(_NamedRegion(r, start, np.ones(pages, np.bool_)))
-        policy = PolicySpec(Policy.PREFERRED, (0,))
+        policy = PolicySpec(PolicyMode.PREFERRED, (0,))
         if node is not None and not bad_node:
-            policy = PolicySpec(Policy.BIND, (node,))
+            policy = PolicySpec(PolicyMode.BIND, (node,))
         self._machine.map(process.mm, start, pages, policy)
         if process.merge_any:
             self._machine.register(process.mm)
@@ -216,7 +216,7 @@ class ScriptEngine:
 
     # What is seen from outside
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> MachineView:
         columns = self._machine.collect()
         dumps = self._machine.dump()
         stats = {mm: of_mm for dump in dumps for mm, of_mm in dump.processes.items()}
@@ -224,7 +224,7 @@ class ScriptEngine:
             "cow_ksm": int(columns["cow_ksm"].sum()),
             "ksm_swpin_copy": int(columns["ksm_swpin_copy"].sum()),
         }
-        return Snapshot(
+        return MachineView(
             sysfs=self._sysfs.counters(self._counters(columns), self._machine.full_scans),
             vmstat={name: vmstat[name] for name in self._profile.vmstat},
             procs={p: self._process_stats(stats[process.mm]) for p, process in self._processes.items()},

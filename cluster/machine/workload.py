@@ -17,6 +17,7 @@ from cluster.arrays.words import I64, U64, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.vma import Mm, Vma
+from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
     Clones,
@@ -29,7 +30,6 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.snapshot_pages import SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.wire.commands import Populate, Tick
 
 #: First page of a process's first region, and the least distance between regions, in pages: as in scripts.
@@ -71,7 +71,7 @@ class RegionWorkload:
 class SnapshotReplay:
     """A process that replays a captured one, and the next moment to apply."""
 
-    process: SnapshotProcess
+    process: CapturedProcess
     kind: ProcessSpec
     #: Index of the process in its kind.
     index: int
@@ -84,7 +84,7 @@ class Workload:
     """The workload of one node: creates its processes, and writes to their pages over time."""
 
     def __init__(
-        self, node: NodeState, faults: Faults, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
+        self, node: NodeState, faults: Faults, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]
     ) -> None:
         self._n = node
         self._faults = faults
@@ -122,7 +122,7 @@ class Workload:
         mapped = spec.regions if spec.snapshot is None else self._captured(spec, index).mappings
         return sum(part.pages for part in mapped)
 
-    def _captured(self, spec: ProcessSpec, index: int) -> SnapshotProcess:
+    def _captured(self, spec: ProcessSpec, index: int) -> CapturedProcess:
         assert spec.snapshot is not None
         processes = self._snapshots[spec.snapshot].processes
         return processes[index % len(processes)]
@@ -246,7 +246,7 @@ class Workload:
         self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
 
-    def _held(self, replay: SnapshotReplay, moment: SnapshotMoment) -> U64:
+    def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
         """Return the content ids of this clone at a moment; private contents get ids of this clone alone.
 
         This holds for the first clone as well: no other process has these contents, so nothing else changes.

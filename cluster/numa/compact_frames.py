@@ -17,7 +17,7 @@ from cluster.compaction.scenario.memory_host import compact_twin
 from cluster.compaction.scenario.node_memory import NodeMemory
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import KSM
+from cluster.mm.page_state import KSM
 from cluster.mm.rmap import found
 from cluster.numa.migrate_frames import FrameMigration
 from cluster.spec.compaction import CompactionSpec

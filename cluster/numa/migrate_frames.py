@@ -36,9 +36,9 @@ from cluster.arrays.words import (
 )
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
-from cluster.mm.mempolicy import Placement
-from cluster.mm.node_state import NodeState, renamed
-from cluster.mm.page_table import KSM, PRESENT
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_alloc import PageAllocator
+from cluster.mm.page_state import KSM, PRESENT
 from cluster.mm.rmap import found
 from cluster.wire.messages import Kind
 
@@ -46,10 +46,10 @@ from cluster.wire.messages import Kind
 class FrameMigration:
     """One node's part in the migration of frames."""
 
-    def __init__(self, node: NodeState, faults: Faults, placement: Placement, trees: Trees) -> None:
+    def __init__(self, node: NodeState, faults: Faults, allocator: PageAllocator, trees: Trees) -> None:
         self._n = node
         self._faults = faults
-        self._placement = placement
+        self._allocator = allocator
         self._trees = trees
         #: KSM frames whose mappings are being counted, ascending, and their target nodes.
         self._leaving: tuple[I64, I64] = (empty(), empty())
@@ -141,16 +141,8 @@ class FrameMigration:
     def on_moved(self, old: FrameWords, new: FrameWords, digests: Digests) -> None:
         """Rename frames in page table entries, rmap_items, the swap cache and the trees."""
         n, table = self._n, self._n.table
-        slots = rows_with(table.state[: table.size], PRESENT)
-        slots = slots[np.isin(table.pte[slots], old)]
-        before = table.pte[slots]
-        table.pte[slots] = renamed(before, old, new)
-        n.version += 1
-        n.broken.rename(old, new)
-        n.swap.cached = renamed(n.swap.cached, old, new)
-        n.orphans = set(renamed(np.array(sorted(n.orphans), np.int64), old, new).tolist())
-        n.rename_migrated_stable_nodes(old, new)
+        slots, before = n.rename_frames(old, new)
         self._trees.rename(old, new, digests)
-        self._placement.tell_frames(slots)
+        self._allocator.tell_frames(slots)
         if not n.knobs.merge_across_nodes:
             self._faults.touched(slots[node_of_frame(before) != node_of_frame(table.pte[slots])])

@@ -23,7 +23,7 @@ from cluster.arrays.words import (
 )
 from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import PRESENT
+from cluster.mm.page_state import PRESENT
 from cluster.numa.migrate_frames import FrameMigration
 from cluster.wire.commands import FindPreferredNodes, FrameCounts, MoveFrames, PreferredNodes
 from cluster.wire.messages import Kind

@@ -324,7 +324,7 @@ class ProcessStatistics(NamedTuple):
 class NodeDump(NamedTuple):
     """The mapped pages of a node's processes, its frames in use, and the processes that have not ended."""
 
-    #: By page: item key, page table entry, uint16 flags (`cluster.mm.page_table`).
+    #: By page: item key, page table entry, uint16 flags (`cluster.mm.page_state`).
     keys: ItemKeys
     pte: FrameWords
     state: NDArray[np.uint16]

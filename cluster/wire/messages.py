@@ -94,7 +94,7 @@ _ALLOC: tuple[Column, ...] = (_ID, ("attempt", np.uint8), ("source", np.int64))
 MESSAGES: dict[Kind, Message] = {
     # Frames and mappings.
     Kind.ALLOC: Message(
-        "A page of the sender needs a frame; `source` as in `cluster.mm.mempolicy.Placement`.",
+        "A page of the sender needs a frame; `source` as in `cluster.mm.page_alloc.PageAllocator`.",
         (_SLOT, _KEY, *_ALLOC),
     ),
     Kind.ALLOC_REPLY: Message("The frame, or -1 if there is no free one.", (_SLOT, _FRAME, *_ALLOC)),

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from actors.run_options import RunOptions
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.bench.tools.footprint import Footprint
 from ksmcluster.bench.tools.measure import BenchOutcome, Measure

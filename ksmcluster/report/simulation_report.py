@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.compaction.scenario.relocation_result import RelocationResult
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text

@@ -24,7 +24,7 @@ from cluster.compaction.scenario.relocation_result import (
     simulated_seconds,
 )
 from cluster.spec.compaction import CompactionSpec
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec

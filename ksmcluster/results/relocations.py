@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cluster.compaction.internode.drain import Drained
 from cluster.compaction.scenario.relocation_result import RelocationResult
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table

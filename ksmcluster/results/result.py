@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.machine.pass_result import PassResult
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
-from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, resolved_toml

@@ -18,6 +18,7 @@ from actors.run_passes import run_passes
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.spec.captured_pages import CapturedMapping, CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
@@ -25,7 +26,7 @@ from cluster.spec.scenario import (
     KsmSpec,
     Law,
     MachineSpec,
-    Policy,
+    PolicyMode,
     PolicySpec,
     ProcessSpec,
     RegionSpec,
@@ -33,7 +34,6 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.topology import ring
 from cluster.wire import commands as c
 from ksmcluster.bench.tools.shapes import spread_out
@@ -46,7 +46,7 @@ REGIONS = (
         "state",
         60,
         ContentModel.UNIQUE,
-        policy=PolicySpec(Policy.INTERLEAVE, (0, 1, 2, 3)),
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2, 3)),
         writes=(WriteSpec(0.5, 0.3), WriteSpec(1.0, 0.2, content=Rewrite.ORIGINAL)),
     ),
 )
@@ -89,11 +89,11 @@ def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> No
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     pages = np.arange(30)
     moments = tuple(
-        SnapshotMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
+        CapturedMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
         for n in (0, 1)
     )
-    process = SnapshotProcess("captured", (SnapshotMapping("", 0, 30, mergeable=True),), moments)
-    snapshots = {"s": SnapshotPages((process,), (0.0, 1e-6))}
+    process = CapturedProcess("captured", (CapturedMapping("", 0, 30, mergeable=True),), moments)
+    snapshots = {"s": CapturedPages((process,), (0.0, 1e-6))}
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s"),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.arrays.words import (
-    MAX_NODES,
+    NODE_FIELD_SIZE,
     PFN_BITS,
     PFN_MASK,
     VPN_MASK,
@@ -22,11 +22,11 @@ from cluster.compaction.pages.page_map import PG_LRU, USED
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import page_bytes
 from cluster.spec.digest import Contents
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import ring
 from cluster.wire.commands import NodeDump
 
@@ -39,10 +39,10 @@ FIRST = 1000
 POLICIES = st.sampled_from(
     [
         PolicySpec(),
-        PolicySpec(Policy.BIND, (1,)),
-        PolicySpec(Policy.BIND, (0, 2)),
-        PolicySpec(Policy.PREFERRED, (2,)),
-        PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+        PolicySpec(PolicyMode.BIND, (1,)),
+        PolicySpec(PolicyMode.BIND, (0, 2)),
+        PolicySpec(PolicyMode.PREFERRED, (2,)),
+        PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2)),
     ]
 )
 PART = st.tuples(st.integers(0, REGION - 1), st.integers(1, REGION))
@@ -223,7 +223,7 @@ class Workload:
             ptes = state.table.pte[state.spaces.slots(state.spaces.mms[mm], vpns)]
             for vpn, pte in zip(vpns.tolist(), ptes.tolist(), strict=True):
                 if pte >= 0:
-                    data = hosts[pte >> PFN_BITS & (MAX_NODES - 1)].state.frames.data
+                    data = hosts[pte >> PFN_BITS & (NODE_FIELD_SIZE - 1)].state.frames.data
                     assert data is not None
                     expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
                     assert np.array_equal(data[pte & PFN_MASK], expected)

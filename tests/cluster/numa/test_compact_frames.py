@@ -23,7 +23,7 @@ from cluster.spec.scenario import (
     KsmSpec,
     Law,
     MachineSpec,
-    Policy,
+    PolicyMode,
     PolicySpec,
     ProcessSpec,
     RegionSpec,
@@ -92,7 +92,7 @@ def three_sharers(spec: CompactionSpec, **knobs: int) -> tuple[Compacted, list[i
     made = Compacted(spec, KsmSpec(**knobs))  # type: ignore[arg-type]
     mms = [made.machine.new_process(node) for node in (0, 1, 2)]
     for mm in mms:
-        made.machine.map(mm, FIRST, 1, PolicySpec(Policy.BIND, (0,)))
+        made.machine.map(mm, FIRST, 1, PolicySpec(PolicyMode.BIND, (0,)))
         made.machine.write(mm, np.array([FIRST]), np.array([77], np.uint64))
         made.machine.madvise(mm, FIRST, 1, mergeable=True)
         made.workload.pages[mm] = {FIRST: 77}
@@ -264,7 +264,7 @@ REGIONS = (
         "state",
         60,
         ContentModel.UNIQUE,
-        policy=PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2)),
         writes=(WriteSpec(0.5, 0.3),),
     ),
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.arrays.words import is_ksm_word, node_of_frame
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
-from cluster.spec.scenario import KsmSpec, Policy, PolicySpec
+from cluster.spec.scenario import KsmSpec, PolicyMode, PolicySpec
 from cluster.spec.topology import ring
 from tests.cluster.machine.random_workload import FIRST, KNOBS, NODES, REGION, STEPS, Workload
 
@@ -30,7 +30,7 @@ def small(**knobs: int) -> Workload:
 def process(made: Workload, node: int, pages: int, on: int, first: int = 1000, *, same: bool = False) -> int:
     """A process of `node` whose pages are on another one; if `same`, with the contents of other such ones."""
     mm = made.machine.new_process(node)
-    made.machine.map(mm, FIRST, pages, PolicySpec(Policy.BIND, (on,)))
+    made.machine.map(mm, FIRST, pages, PolicySpec(PolicyMode.BIND, (on,)))
     vpns = np.arange(FIRST, FIRST + pages)
     ids = vpns + (0 if same else first * (mm + 1))
     made.machine.write(mm, vpns, ids.astype(np.uint64))
