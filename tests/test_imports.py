@@ -27,6 +27,37 @@ def test_importing_cluster_changes_no_environment_and_loads_no_library() -> None
     assert python(PURITY).strip() == "[] []"
 
 
+#: Prints whether the sort was chosen when numpy is first searched for.
+ORDER = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print("actors.tuning.numpy_dispatch" in sys.modules)
+
+sys.meta_path.insert(0, Watch())
+import {module}
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ksmcluster.api",
+        "ksmcluster.commands.bench, ksmcluster.bench.passes",
+        "ksmcluster.bench.tools.footprint",
+        # what Ray's workers import first
+        "actors.node_actor",
+        "actors.coordinator_actor",
+        "actors.compaction.memory_actor",
+        "actors.compaction.migration_actor",
+    ],
+)
+def test_numpys_sort_is_chosen_before_numpy_is_imported(module: str) -> None:
+    assert python(ORDER.format(module=module)).split() == ["True"]
+
+
 def test_importing_cluster_imports_no_numpy() -> None:
     assert python("import sys, cluster; print('numpy' in sys.modules)").strip() == "False"
 
