@@ -17,9 +17,9 @@ from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.registry import BUILT_IN, DriverError, make_driver
 from cluster.compaction.drivers.zsmalloc import Zram, ZsMalloc, class_of
-from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, set_page_movable
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError, lock, set_page_movable
 from cluster.compaction.pages.page_map import Kind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
 
@@ -231,8 +231,8 @@ def test_every_built_in_driver_is_documented() -> None:
             "driver 'cluster.compaction.movable.counting:Counted' with settings {}: ",
         ),
         (
-            "cluster.compaction.movable.operations:LruPages",
-            "driver 'cluster.compaction.movable.operations:LruPages' has no allocate, discard; "
+            "cluster.compaction.pages.movable_operations:LruPages",
+            "driver 'cluster.compaction.pages.movable_operations:LruPages' has no allocate, discard; "
             "PageDriver has them all",
         ),
         (

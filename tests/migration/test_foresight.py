@@ -14,9 +14,9 @@ from cluster.compaction.drivers.balloon import Balloon
 from cluster.compaction.drivers.base import PageDriver
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.zsmalloc import Zram
-from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode, foreseeing
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, LruPages, MigrateMode, foreseeing
 from cluster.compaction.pages.page_map import MigrateType, PageMap
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE
 from cluster.compaction.drivers.faulty import Faulty
-from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, LruPages, MigrateMode
 from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PG_ISOLATED,

@@ -25,7 +25,7 @@ from cluster.compaction.internode.node_transfers import (
 )
 from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
 from cluster.compaction.internode.transfer import Transfer
-from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, unlock
+from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError, lock, unlock
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn, compact_inline
 from cluster.spec import topology

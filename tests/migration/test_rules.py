@@ -9,10 +9,10 @@ import pytest
 
 from cluster.compaction.drivers.scripted import FOREVER, ScriptedDriver
 from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, Isolation, MigrateMode, Putback
 from cluster.compaction.pages.page_map import PG_ISOLATED, Kind, MigrateType, PageMap
 from cluster.compaction.zone.compact_control import RULES, Request, Status, Trace
 from cluster.compaction.zone.compact_zone import Compaction

@@ -8,8 +8,8 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import Kind
 
 

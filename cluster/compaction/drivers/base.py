@@ -7,7 +7,8 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import I64, U64, Bool
-from cluster.compaction.movable.operations import (
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
     FOREVER,
     IsolateMode,
     MigrateMode,
@@ -18,7 +19,6 @@ from cluster.compaction.movable.operations import (
     set_page_movable,
     unlock,
 )
-from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import Kind, MigrateType
 
 NO_PAGE = -1

@@ -9,8 +9,8 @@ import numpy as np
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.chance import happens
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PG_LOCKED, Kind
 
 _REFUSE, _AGAIN, _GIVE_UP, _NO_MEMORY, _RELEASE = range(5)

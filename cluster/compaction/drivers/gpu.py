@@ -9,8 +9,8 @@ import numpy as np
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import PageDriver
 from cluster.compaction.drivers.chance import drawn
-from cluster.compaction.movable.operations import FOREVER, MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import FOREVER, MigrateMode
 from cluster.compaction.pages.page_map import Kind
 
 

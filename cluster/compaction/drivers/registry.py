@@ -14,8 +14,8 @@ from cluster.compaction.drivers.faulty import Faulty
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.pinned import Pinned
 from cluster.compaction.drivers.zsmalloc import Zram
-from cluster.compaction.movable.operations import MovableOperations
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MovableOperations
 from cluster.spec.errors import SimulationError
 
 

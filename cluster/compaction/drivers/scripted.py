@@ -9,8 +9,8 @@ import numpy as np
 
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode, clear_page_movable, release
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, clear_page_movable, release
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU
 
 FOREVER = 255  #: a count that never goes down

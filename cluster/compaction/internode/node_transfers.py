@@ -20,7 +20,7 @@ from cluster.compaction.internode.transfer import (
 )
 from cluster.compaction.movable.counting import GUESTS, Counted
 from cluster.compaction.movable.migrate_pages import MigrateRules
-from cluster.compaction.movable.operations import LRU, isolatable
+from cluster.compaction.pages.movable_operations import LRU, isolatable
 from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PAGEBLOCK_ORDER,

@@ -16,7 +16,8 @@ import numpy as np
 from cluster.arrays.words import I64, U8, U64
 from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
 from cluster.compaction.movable.migrate_pages import MigrateRules, Migration
-from cluster.compaction.movable.operations import (
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
     IsolateMode,
     Isolation,
     LruPages,
@@ -26,7 +27,6 @@ from cluster.compaction.movable.operations import (
     isolatable,
     isolated,
 )
-from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_LRU, MigrateType
 
 BATCH = 512  #: NR_MAX_BATCHED_MIGRATION: pages isolated and moved together

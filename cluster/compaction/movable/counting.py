@@ -7,8 +7,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cluster.arrays.words import I64, Bool
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode, MovableOperations, foreseeing
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
+    IsolateMode,
+    MigrateMode,
+    MovableOperations,
+    foreseeing,
+)
 
 GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
 

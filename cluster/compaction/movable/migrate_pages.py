@@ -15,16 +15,16 @@ from typing import Protocol
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable import predict as foresight
-from cluster.compaction.movable.operations import (
+from cluster.compaction.movable import predict_retries as foresight
+from cluster.compaction.movable.predict_retries import MAX_PASSES
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
     MigrateMode,
     MovableOperations,
     PageStateError,
     Putback,
     first_owner,
 )
-from cluster.compaction.movable.predict import MAX_PASSES
-from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED
 
 WAIT_AFTER_PASS = 2  #: in later passes a locked page is waited for, unless the mode is async

@@ -7,8 +7,8 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
-from cluster.compaction.movable.operations import FOREVER, IsolateMode, LruPages, MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import FOREVER, IsolateMode, LruPages, MigrateMode
 from cluster.compaction.pages.page_map import OWNER_SHIFT, Kind
 from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 

@@ -14,7 +14,7 @@ from cluster.compaction.pages.page_map import MAX_ORDER, OWNER_SHIFT, Kind, Migr
 
 if TYPE_CHECKING:
     from cluster.compaction.internode.foreign_pages import Proxies
-    from cluster.compaction.movable.operations import MovableOperations
+    from cluster.compaction.pages.movable_operations import MovableOperations
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import MigrateType
 from cluster.compaction.replay.blocks import first_difference
 from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of

@@ -17,9 +17,9 @@ import numpy as np
 from cluster.arrays.words import I64, U64, Bool
 from cluster.compaction.drivers.chance import splitmix64
 from cluster.compaction.drivers.scripted import ScriptedDriver
-from cluster.compaction.movable.operations import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import LruPages
 from cluster.compaction.pages.page_map import Kind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.script.record import Json, RecordError

@@ -13,9 +13,9 @@ from cluster.compaction.drivers.registry import Driver, DriverError, make_driver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
 from cluster.compaction.internode.transfer import NodeOwners
 from cluster.compaction.movable.counting import GUESTS
-from cluster.compaction.movable.operations import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import LruPages
 from cluster.compaction.pages.page_map import PG_LRU, Kind, MigrateType, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import Isolation, isolatable, isolated, still_movable
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import Isolation, isolatable, isolated, still_movable
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, USED, PageMap
 from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, Request, block_end
-from cluster.compaction.zone.lookahead import steps
+from cluster.compaction.zone.predicted_sources import steps
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cluster.compaction.movable.migrate_pages import MigrateRules
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.buddy import Zone
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 
 COMPACT_CLUSTER_MAX = 32  #: pages of a batch; largest step of the free scanner

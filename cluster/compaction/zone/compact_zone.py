@@ -12,9 +12,9 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import Isolation, MigrateMode, Putback
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import Isolation, MigrateMode, Putback
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.compaction.zone import fast_search
 from cluster.compaction.zone.block_scan import BlockScan
@@ -31,8 +31,8 @@ from cluster.compaction.zone.compact_control import (
     pageblock_start,
 )
 from cluster.compaction.zone.free_scanner import FreeScanner
-from cluster.compaction.zone.known_batches import Sweep
-from cluster.compaction.zone.lookahead import Ahead, look_ahead
+from cluster.compaction.zone.predicted_batches import Sweep
+from cluster.compaction.zone.predicted_sources import Ahead, look_ahead
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 _AHEAD = 32 * PAGEBLOCK_PAGES  #: pages that a sweep looks at together

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import (
     MAX_ORDER,
     PAGEBLOCK_ORDER,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.buddy import pages_of
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import (
     MAX_BLOCK_PAGES,
     MAX_ORDER,

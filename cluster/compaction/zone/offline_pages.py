@@ -8,9 +8,15 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback, isolatable
 from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
+    IsolateMode,
+    Isolation,
+    MigrateMode,
+    Putback,
+    isolatable,
+)
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED, Kind
 from cluster.compaction.zone.compact_control import RULES, CompactionRules
 

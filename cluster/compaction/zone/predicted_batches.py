@@ -9,9 +9,17 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.movable.migrate_pages import settle
-from cluster.compaction.movable.operations import PageStateError, Putback
-from cluster.compaction.movable.predict import MAX_PASSES, Plan, after_last, carry_out, foresee, owners, take
+from cluster.compaction.movable.predict_retries import (
+    MAX_PASSES,
+    Plan,
+    after_last,
+    carry_out,
+    foresee,
+    owners,
+    take,
+)
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import PageStateError, Putback
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.free_scanner import FreeScanner

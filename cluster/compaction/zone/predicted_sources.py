@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode, isolatable, isolated
-from cluster.compaction.movable.predict import MAX_PASSES, foresee
+from cluster.compaction.movable.predict_retries import MAX_PASSES, foresee
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, isolatable, isolated
 from cluster.compaction.pages.page_map import (
     MAX_BLOCK_PAGES,
     PAGEBLOCK_PAGES,

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import MigrateMode, PageStateError, PredictsRetries, foreseeing
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
+    MigrateMode,
+    PageStateError,
+    PredictsRetries,
+    foreseeing,
+)
 from cluster.compaction.pages.page_map import PG_LOCKED
 
 if TYPE_CHECKING:
