@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import MAX_ORDER, Kind, MigrateType, PageMap
+from cluster.compaction.pages.page_map import MAX_ORDER, MigrateType, PageKind, PageMap
 from cluster.compaction.replay.migration_record import memory_of
 
 from .test_records import RECORDS
@@ -117,4 +117,4 @@ def test_a_page_taken_out_for_good() -> None:
     memory.poison(5)
     assert zone.free_pages == 1023
     assert zone.buddyinfo().tolist() == [1] * 10 + [0]
-    assert memory.pages.map_bytes()[5] == Kind.POISONED
+    assert memory.pages.map_bytes()[5] == PageKind.POISONED

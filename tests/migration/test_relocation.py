@@ -25,7 +25,7 @@ from cluster.compaction.internode.node_transfers import (
 )
 from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
 from cluster.compaction.internode.transfer import Transfer
-from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError, lock, unlock
+from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn, compact_inline
 from cluster.spec import topology
@@ -225,11 +225,11 @@ def test_a_page_that_a_compactor_has_locked_is_waited_for() -> None:
     assert carry(host, transfer, 1).written
     memory = host.memories[0].memory
     page = np.flatnonzero(memory.pages.flags & PG_ISOLATED)[:1]
-    lock(memory.pages, page)
+    memory.pages.lock(page)
     for _ in range(3):
         assert carry(host, transfer, 2) == Carried(written=False, done=False, moved=0)
     assert memory.vmstat.lock_waits == 1
-    unlock(memory.pages, page)
+    memory.pages.unlock(page)
     assert carry(host, transfer, 2).moved > 0
 
 

@@ -19,15 +19,16 @@ from cluster.compaction.internode.transfer import (
     TransferMessage,
 )
 from cluster.compaction.movable.counting import GUESTS, Counted
+from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.movable.migrate_pages import MigrateRules
-from cluster.compaction.pages.movable_operations import LRU, isolatable
+from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     USED,
-    Kind,
     MigrateType,
+    PageKind,
 )
 from cluster.compaction.zone.offline_pages import take_offline
 
@@ -247,7 +248,7 @@ class NodeTransfers:
         pages, zone = self._memory.pages, self._memory.zones[0]
         zone.merge()
         free = (pages.order[zone.start : zone.end] != USED).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
-        gone = (pages.kind[zone.start : zone.end] == Kind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
+        gone = (pages.kind[zone.start : zone.end] == PageKind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
         for block in np.flatnonzero(free).tolist():
             start = zone.start + block * PAGEBLOCK_PAGES
             take_offline(self._memory, start, start + PAGEBLOCK_PAGES)

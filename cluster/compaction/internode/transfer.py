@@ -15,18 +15,12 @@ import numpy as np
 
 from cluster.arrays.words import I64, U8, U64
 from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
-from cluster.compaction.movable.migrate_pages import MigrateRules, Migration
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.lru_pages import LruPages
+from cluster.compaction.movable.migrate_pages import MigrateRules, PageMigration
+from cluster.compaction.movable.page_movable import isolatable, isolated
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import (
-    IsolateMode,
-    Isolation,
-    LruPages,
-    MigrateMode,
-    PageStateError,
-    Putback,
-    isolatable,
-    isolated,
-)
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_LRU, MigrateType
 
 BATCH = 512  #: NR_MAX_BATCHED_MIGRATION: pages isolated and moved together
@@ -191,7 +185,7 @@ class Departure(Endpoint):
         """Drivers move as many of the batch as there is room for; the others are put back."""
         self._full = room < len(self._isolated)
         targets = ProxyTargets(self._memory, self._lodging.proxies, room)
-        migration = Migration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
+        migration = PageMigration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
         migration.run()
         self._isolated = _NO_PAGES
         Putback(self._memory, migration.left).run()

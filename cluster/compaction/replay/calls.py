@@ -17,10 +17,10 @@ from itertools import zip_longest
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.drivers.scripted import Event, ScriptedDriver
+from cluster.compaction.drivers.scripted import ScriptedDriver, ScriptedEvent
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, PG_ISOLATED, PG_LOCKED, Kind, PageMap
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, PG_ISOLATED, PG_LOCKED, PageKind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
@@ -94,7 +94,7 @@ def _start(record: Json, before: list[list[int]], scripts: dict[str, I64], run: 
     there = np.array([page[:2] for page in before if page[1] and page[2]], np.int64).reshape(-1, 2)
     ids, pfns = there[:, 0], there[:, 1]
     pages = PageMap(end)
-    pages.kind[:] = Kind.KERNEL
+    pages.kind[:] = PageKind.KERNEL
     free = np.zeros(end, np.bool_)
     free[_free_pages(end, run)] = True
     free[pfns] = False
@@ -148,7 +148,7 @@ def _pull(trigger: str, setting: _Setting, run: Json) -> None:
 # what the driver saw
 
 
-def _calls(setting: _Setting) -> list[Event]:
+def _calls(setting: _Setting) -> list[ScriptedEvent]:
     return setting.driver.scripts.events
 
 
@@ -199,7 +199,7 @@ def _compare_one(step: str, trigger: str, setting: _Setting, run: Json) -> Diffe
 _Call = tuple[str, int, int, list[int]]
 
 
-def _event_of_ours(event: Event, ids: I64) -> _Call:
+def _event_of_ours(event: ScriptedEvent, ids: I64) -> _Call:
     rest = [event.mode, event.answer, event.flags_before, event.flags_after]
     if event.op in "IT":
         rest.append(event.refcount)

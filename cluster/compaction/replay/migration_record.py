@@ -17,10 +17,10 @@ import numpy as np
 from cluster.arrays.words import I64, U64, Bool
 from cluster.compaction.drivers.chance import splitmix64
 from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import LruPages
-from cluster.compaction.pages.page_map import Kind, PageMap
+from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.script.record import Json, RecordError
 
@@ -65,7 +65,7 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     letters = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
     pages = PageMap(len(letters))
     pages.kind[:] = letters
-    pages.set_free(letters == Kind.FREE)
+    pages.set_free(letters == PageKind.FREE)
     types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
     pages.pageblock_type[: len(types)] = types
     pages.refcount[~np.isin(letters, _USED_PAGES)] = 0
@@ -76,10 +76,10 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
         zones.append(Zone(pages, z["start_pfn"], end, z["zone"], z["min"], z["low"], reserve))
     memory = Memory(pages, zones)
     driver = ScriptedDriver(memory)
-    driver.kind = Kind.ZSMALLOC if record["kind"] == "zram" else Kind.MOVABLE
+    driver.kind = PageKind.ZSMALLOC if record["kind"] == "zram" else PageKind.MOVABLE
     driver.adopt(np.flatnonzero(letters == driver.kind))
     lru = LruPages(memory)
-    on_lists = (letters == Kind.LRU) | (letters == Kind.UNEVICTABLE)
+    on_lists = (letters == PageKind.LRU) | (letters == PageKind.UNEVICTABLE)
     lru.adopt(np.flatnonzero(on_lists), PAGE_MAPPING_ANON)
     return memory, driver, lru
 

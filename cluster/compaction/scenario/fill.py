@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.drivers.registry import Driver, DriverError, make_driver
+from cluster.compaction.drivers.registry import DriverError, ScenarioDriver, make_driver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
 from cluster.compaction.internode.transfer import NodeOwners
 from cluster.compaction.movable.counting import GUESTS
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import LruPages
-from cluster.compaction.pages.page_map import PG_LRU, Kind, MigrateType, PageMap
+from cluster.compaction.pages.page_map import PG_LRU, MigrateType, PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 
@@ -54,7 +54,7 @@ class Filled:
     """
 
     memory: Memory
-    drivers: list[Driver]
+    drivers: list[ScenarioDriver]
     owners: dict[str, int]
     lodging: NodeOwners | None = None
 
@@ -87,7 +87,7 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
     made = [_made(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
-    pages.kind[fixed] = Kind.UNMOVABLE
+    pages.kind[fixed] = PageKind.UNMOVABLE
     owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
     _fill(memory, owners)
@@ -103,7 +103,7 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
     return Filled(memory, drivers, numbers | {GUESTS: lodging.guests.owner}, lodging)
 
 
-def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
+def _made(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
     """A driver, and the number under which it has registered."""
     owner = len(memory.operations)
     driver = make_driver(spec.kind, memory, dict(spec.settings))
@@ -112,7 +112,7 @@ def _made(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
     return driver, owner
 
 
-def _of_driver(spec: DriverSpec, driver: Driver, pages: int) -> _Owner:
+def _of_driver(spec: DriverSpec, driver: ScenarioDriver, pages: int) -> _Owner:
     return _Owner(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
 
 
@@ -121,7 +121,7 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
 
     def allocate(count: int) -> I64:
         pfns = memory.alloc_bulk(count)
-        memory.pages.kind[pfns] = Kind.LRU
+        memory.pages.kind[pfns] = PageKind.LRU
         lru.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 

@@ -1,4 +1,4 @@
-"""alloc_contig_range(): make one range of pages free by moving what is in it (mm/page_alloc.c)."""
+"""alloc_contig_range(): free a range of pages by moving the pages in it away (mm/page_alloc.c)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
+from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.page_movable import isolatable
+from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import (
-    IsolateMode,
-    Isolation,
-    MigrateMode,
-    Putback,
-    isolatable,
-)
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
 from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, RULES, CompactionRules
 
-MAX_ROUNDS = 5  #: migrate_pages calls for a batch that does not go away
+MAX_ROUNDS = 5  #: migrate_pages() calls for a batch of which some pages stay
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 
 
 class ContigRange:
     """One attempt on pages start..end-1, whole pageblocks. `step` until `done`.
 
-    `error` 0: they are the caller's.
-    -EBUSY: a page could not move; -ENOMEM: no target, or a driver said so. grain as in `Compaction`.
+    `error`: 0: the pages belong to the caller; -EBUSY: a page could not move; -ENOMEM: there was no target,
+    or a driver said so. grain as in `Compaction`.
     """
 
     def __init__(
@@ -53,22 +50,22 @@ class ContigRange:
         self._list = _NO_PAGES
         self._rounds = 0
         self._asking: Isolation | None = None
-        self._migration: Migration | None = None
+        self._migration: PageMigration | None = None
         self._putback: Putback | None = None
-        types = isolate_range(memory, start, end)
+        types = isolate_pageblocks(memory, start, end)
         self._types = types or []
         if types is None:
             self.error = -errno.EBUSY
             self.done = True
 
     def run(self) -> int:
-        """All of it, nobody else in between; the error."""
+        """Do all of it, without other compactors in between; return the error."""
         while not self.done:
             self.step()
         return self.error
 
     def step(self) -> None:
-        """The next piece of work."""
+        """Do the next piece of work."""
         if self._asking is not None:
             self._take_granted(self._asking)
         elif self._migration is not None:
@@ -82,7 +79,7 @@ class ContigRange:
             self._isolate()
 
     def _isolate(self) -> None:
-        """Up to 32 pages, over as many pageblocks as it takes; then they migrate."""
+        """Isolate up to 32 pages, over as many pageblocks as that takes; then migrate them."""
         wanted = COMPACT_CLUSTER_MAX - len(self._list)
         mode = IsolateMode.UNEVICTABLE
         found = isolatable(self.memory.pages, self._low, self.end, mode)[:wanted]
@@ -111,11 +108,11 @@ class ContigRange:
     def _migrate(self) -> None:
         targets = AllocatedTargets(self.memory)
         self._rounds += 1
-        self._migration = Migration(
+        self._migration = PageMigration(
             self.memory, self._list, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
         )
 
-    def _step_migration(self, migration: Migration) -> None:
+    def _step_migration(self, migration: PageMigration) -> None:
         if not migration.done:
             migration.step()
         if not migration.done:
@@ -136,10 +133,10 @@ class ContigRange:
         self._list = _NO_PAGES
 
     def _finish(self) -> None:
-        """Take the free pages, if all of the range is free now."""
+        """Take the pages, if all of the range is free now."""
         self.done = True
         pages = self.memory.pages
-        undo_isolate_range(self.memory, self.start, self._types)
+        undo_isolate_pageblocks(self.memory, self.start, self._types)
         if self.error == 0 and (pages.order[self.start : self.end] == USED).any():
             self.error = -errno.EBUSY
         if self.error == 0:
