@@ -20,6 +20,7 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, predicted_retries
 from cluster.compaction.pages.page_map import MigrateType, PageMap
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.mm.frames import PAGE_MAPPING_ANON
@@ -109,6 +110,7 @@ def test_predicted_or_tried_is_the_same(
             blind(memory)
         compaction = Compaction(memory, zone, Request(mode), rules=RULES[kernel], grain=size)
         compaction.run()
+        validate(memory)
         found.append(outcome(memory, gpu, compaction))
     assert found[1] == found[0]
     assert found[2] == found[0]

@@ -28,6 +28,7 @@ from cluster.compaction.pages.page_map import (
     PageKind,
     PageMap,
 )
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
@@ -209,6 +210,7 @@ def test_nothing_is_lost(
     steps = 0
     while active := [one for one in active if not one.done]:
         take_turn(order.choice(active), order)
+        validate(w.memory)
         steps += 1
         assert steps < 300_000
         for worker in active:

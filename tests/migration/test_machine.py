@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.zsmalloc import ZsMalloc
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.scenario.fill import filled
 from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport, Turn, blocks_of, compact_inline
 from cluster.spec.compaction import CompactionSpec, DriverSpec
@@ -132,14 +133,17 @@ def test_nothing_is_lost_with_those_who_drive_compactors(
     for compactor, dies in data.draw(st.lists(st.tuples(which, st.booleans()), max_size=60)):
         assert node.take(Turn(0, compactor, generations[compactor] - 1)) is False
         node.take(Turn(0, compactor, generations[compactor]))
+        validate(node.memory)
         if dies:
             generations[compactor] += 1
             node.abandon(compactor, generations[compactor])
+            validate(node.memory)
     working = list(range(spec.workers))
     for turns in range(100_000):
         compactor = working[turns % len(working)]
         if node.take(Turn(0, compactor, generations[compactor])):
             working.remove(compactor)
+        validate(node.memory)
         if not working:
             break
     assert not working, "they wait for each other"
