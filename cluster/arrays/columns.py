@@ -64,6 +64,22 @@ def is_in(values: Array, ascending: Array) -> Bool:
     return found
 
 
+def find_unsorted(keys: Array, wanted: Array) -> I64:
+    """Return the index in `keys` of each wanted value, -1 where it is missing: [k], [n] -> int64[n].
+
+    `keys` may be in any order. If a key repeats, the index is that of any of its copies.
+    """
+    if len(keys) == 0:
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys)
+    ascending = keys[order]
+    at = np.searchsorted(ascending, wanted)
+    np.minimum(at, len(keys) - 1, out=at)
+    found = order[at]
+    found[ascending[at] != wanted] = -1
+    return found
+
+
 def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:
     """Indices that sort by `first`, then by `then`, equal rows in their order; and `first` sorted."""
     if then is None or not (then[1:] < then[:-1]).any():

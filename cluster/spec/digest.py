@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from blake3 import blake3
 
+from cluster.arrays.columns import find_unsorted
 from cluster.arrays.words import U8, U64
 from cluster.spec.content import page_bytes
 
@@ -45,5 +46,4 @@ class Contents:
         """The ids of contents that this node has hashed."""
         if not self.with_bytes:
             return digests
-        order = np.argsort(self._digests)
-        return self._ids[order[np.searchsorted(self._digests, digests, sorter=order)]]
+        return self._ids[find_unsorted(self._digests, digests)]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ksmcluster.bench.scaling import Scaling
 
 FORMATS = (".png", ".svg")
+#: In the metadata of the picture, by which it is known again.
+TITLE = "ksmcluster bench scaling"
 
 
 def check_plot(path: Path) -> None:
     """Raises UserError if no picture can be drawn there: to be asked before measuring."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"--plot {path}: give a name that ends in {' or '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no directory {path.parent}; make it")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -29,7 +29,13 @@ def check_plot(path: Path) -> None:
 
 def draw(scaling: Scaling, path: Path) -> None:
     """Write the picture; raises OSError if it cannot be written."""
-    figure_of(scaling).savefig(path)
+    figure_of(scaling).savefig(path, metadata={"Title": TITLE})
+
+
+def is_plot(path: Path) -> bool:
+    """Whether `draw` wrote the file."""
+    with path.open("rb") as file:
+        return TITLE.encode() in file.read(4096)
 
 
 def figure_of(scaling: Scaling) -> Figure:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ksmcluster.errors import UserError
+from ksmcluster.replacing import check_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ksmcluster"
@@ -168,20 +169,18 @@ class SnapshotWriter:
     """Streams a snapshot into a temporary file beside `path`; `finish` puts it in place.
 
     A context manager: left without `finish`, it leaves nothing behind. The file is readable by its
-    owner alone, as core files are. Raises UserError when the folder cannot take the file and
-    OSError, such as for a full disk, from every method that writes.
+    owner alone, as core files are. Raises UserError when the folder cannot take the file, or when a
+    file is there that is no snapshot, and OSError, such as for a full disk, from every method that writes.
     """
 
     def __init__(self, path: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
-        self._path = path
         self._row_group_rows = row_group_rows
         if path.is_dir():
             raise UserError(f"{path} is a folder: give --output the name of a file")
+        self._path = path = check_file(path, str(path), _is_snapshot)
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(f"no folder {path.parent}: create it or choose another output") from error
         except PermissionError as error:
             raise UserError(f"no permission to write in {path.parent}: choose another output") from error
         self._sink = pa.OSFile(os.fspath(self._temporary), "w")
@@ -260,6 +259,7 @@ class SnapshotWriter:
         size = int(self._sink.tell())
         os.fsync(self._sink.fileno())
         self._sink.close()
+        check_file(self._path, str(self._path), _is_snapshot)  # once more, after all this time
         self._temporary.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -358,6 +358,14 @@ class Snapshot:
             keep &= (flags & MERGEABLE) != 0
         digests = _digests(table["digest"])[keep]
         return table["vpn"].to_numpy()[keep], content_ids(digests, (flags[keep] & ZERO) != 0)
+
+
+def _is_snapshot(path: Path) -> bool:
+    try:
+        Snapshot.open(path).close()
+    except UserError:
+        return False
+    return True
 
 
 def _is_of_the_system(error: Exception) -> bool:

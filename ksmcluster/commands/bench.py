@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ksmcluster.bench.plot import check_plot
+from ksmcluster.bench.plot import check_plot, is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import Engine, NodesPerActor, Quiet
-from ksmcluster.commands.output import emit, replacing
-from ksmcluster.errors import UserError
+from ksmcluster.commands.output import Target, emit, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +103,10 @@ def scaling(
     """
     sizes = SHORT if short else FULL
     counts = parse_numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
-    if plot:
-        check_plot(plot)
+    picture = Target("--plot", plot, is_plot) if plot else None
+    if picture:
+        check_plot(picture.path)
+        picture.check()
 
     def measure(tell: Tell) -> Outcome:
         from ksmcluster.bench.plot import draw
@@ -120,8 +121,8 @@ def scaling(
             processes=processes,
             tell=tell,
         )
-        if plot:
-            with replacing(plot) as file:
+        if picture:
+            with replacing(picture) as file:
                 draw(found, file)
         return outcome(found)
 
@@ -230,19 +231,20 @@ def _bench(
     from rich.console import Console
 
     from ksmcluster.bench.tools.show import shown_changes, shown_outcome
-    from ksmcluster.bench.tools.tracker import changes, parse_share, read_baseline, to_json
+    from ksmcluster.bench.tools.tracker import changes, is_measures, parse_share, read_baseline, to_json
     from ksmcluster.report.console import printed
     from ksmcluster.report.progress import telling
 
     share = parse_share(most)
-    if as_json and not as_json.parent.is_dir():
-        raise UserError(f"--json {as_json}: there is no directory {as_json.parent}; make it")
+    target = Target("--json", as_json, is_measures) if as_json else None
+    if target:
+        target.check()
     baseline = read_baseline(compare) if compare else None
     with telling(Console(stderr=True), quiet=quiet) as tell:
         outcome = measure(tell)
     emit(printed(shown_outcome(outcome), Console()))
-    if as_json:
-        with replacing(as_json) as file:
+    if target:
+        with replacing(target) as file:
             file.write_text(to_json(outcome.measures))
     if baseline is not None:
         compared = changes(outcome.measures, baseline)

@@ -63,7 +63,7 @@ def compact(
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output, NODES)
+        output = check_directory(output, NODES)
     overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import typer
+
+from ksmcluster.replacing import check_file, sibling
 
 
 def emit(text: str) -> None:
@@ -25,20 +28,44 @@ def emit(text: str) -> None:
         fail(f"cannot write to standard output: {reason(error)}")
 
 
+class Target(NamedTuple):
+    """A file that an option names, to be written."""
+
+    option: str
+    path: Path
+    #: Whether this command wrote the file that is there, which may be replaced then.
+    is_ours: Callable[[Path], bool]
+
+    def check(self) -> Path:
+        """Return where to write it; UserError if that cannot be, to be asked before all else is done."""
+        if self.is_device():
+            return self.path
+        return check_file(self.path, f"{self.option} {self.path}", self.is_ours)
+
+    def is_device(self) -> bool:
+        """Whether it is a device or a pipe, which is written to and stays."""
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:
+            return False
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(target: Target) -> Iterator[Path]:
     """A file to be written, which takes this name when it is complete; or the program ends with a line."""
-    special = path.exists() and not path.is_file()  # a device, say
-    written = path if special else path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield written
-        if not special:
+        path = target.check()
+        if target.is_device():
+            yield path
+            return
+        with sibling(path) as beside:
+            written = beside / path.name
+            yield written
+            target.check()
             written.replace(path)
     except OSError as error:
-        fail(f"cannot write {path}: {reason(error)}")
-    finally:
-        if not special:
-            written.unlink(missing_ok=True)
+        fail(f"cannot write {target.path}: {reason(error)}")
 
 
 def fail(message: str) -> NoReturn:

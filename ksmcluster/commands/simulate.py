@@ -60,7 +60,7 @@ def simulate(
     if address is not None and engine is not Engine.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     if output is not None:
-        check_directory(output, PASSES)
+        output = check_directory(output, PASSES)
     config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(

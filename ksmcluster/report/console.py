@@ -15,9 +15,15 @@ def printed(what: RenderableType, console: Console) -> str:
     # Console.capture would touch the stream, which may be a full disk.
     stream, console.file = console.file, io.StringIO()
     console.width = WIDTH
+    console.is_jupyter = False  # where it would show it as a cell's output, and write nothing
     console.print(what)
     shown, console.file = console.file.getvalue(), stream
     return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+
+
+def as_text(what: RenderableType) -> str:
+    """Return it as text without colours, wherever this runs."""
+    return printed(what, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
 
 
 def plain_table(*heads: str) -> Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cluster.compaction.internode.outcome import Relocated
 from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.topology import Distances
+from ksmcluster.config import Scenario
 from ksmcluster.report import text
-from ksmcluster.report.console import WIDTH, plain_table, printed
+from ksmcluster.report.console import plain_table, printed
 from ksmcluster.results import relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
-from ksmcluster.results.result import Result
 
 #: Nodes in a line of a picture.
 NODES_IN_LINE = 64
@@ -34,17 +36,35 @@ RIGHT = (
 )
 
 
-def rendered(result: Result, console: Console) -> str:
+class Reported(Protocol):
+    """The parts of `ksmcluster.Result` that its report shows."""
+
+    @property
+    def config(self) -> Scenario:
+        """What was simulated."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The contents of summary.json."""
+
+    @property
+    def relocated(self) -> tuple[Relocated, ...]:
+        """What was moved between nodes."""
+
+    @property
+    def distance(self) -> Distances:
+        """Distances between the nodes."""
+
+    def by_node(self, name: str) -> NDArray[np.int64]:
+        """Return a statistic as int64[passes, nodes]."""
+
+
+def rendered(result: Reported, console: Console) -> str:
     """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
     return printed(report(result, plain=not console.encoding.lower().startswith("utf")), console)
 
 
-def as_text(result: Result) -> str:
-    """The summary without colours."""
-    return rendered(result, Console(file=io.StringIO(), width=WIDTH, color_system=None)).rstrip()
-
-
-def report(result: Result, *, plain: bool = False) -> RenderableType:
+def report(result: Reported, *, plain: bool = False) -> RenderableType:
     """The summary; `plain` draws with ASCII."""
     sections = {
         "Memory": _memory(result, plain),
@@ -61,7 +81,7 @@ def report(result: Result, *, plain: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _heading(result: Result) -> Text:
+def _heading(result: Reported) -> Text:
     summary = result.summary
     facts = (
         text.counted(summary["nodes"], "node"),
@@ -79,7 +99,7 @@ def _grid() -> Table:
     return grid
 
 
-def _memory(result: Result, plain: bool) -> Table:
+def _memory(result: Reported, plain: bool) -> Table:
     derived = result.summary["derived"]
     before = derived["memory_before_bytes"]
     grid = _grid()
@@ -98,13 +118,13 @@ def _memory(result: Result, plain: bool) -> Table:
     return grid
 
 
-def _notes(result: Result) -> dict[str, RenderableType]:
+def _notes(result: Reported) -> dict[str, RenderableType]:
     """What to know when reading the numbers, if there is anything."""
     notes = [Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]]
     return {"Notes": Group(*notes)} if notes else {}
 
 
-def _passes(result: Result, plain: bool) -> Table:
+def _passes(result: Reported, plain: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("  pass", "time", "shared", "sharing", "unshared", "volatile", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -120,7 +140,7 @@ def _passes(result: Result, plain: bool) -> Table:
     return table
 
 
-def _counters(result: Result) -> Table:
+def _counters(result: Reported) -> Table:
     numbers = result.summary["gauges"] | result.summary["counters"]
     grid = _grid()
     grid.add_column(justify="right", min_width=14)
@@ -131,7 +151,7 @@ def _counters(result: Result) -> Table:
     return grid
 
 
-def _nodes(result: Result, plain: bool) -> RenderableType:
+def _nodes(result: Reported, plain: bool) -> RenderableType:
     derived, counters = result.summary["derived"], result.summary["counters"]
     grid = _grid()
     grid.add_column()
@@ -166,7 +186,7 @@ def _picture(title: str, pages: NDArray[np.int64], style: str, plain: bool) -> T
     return picture.append("\n".join(f"  {line}" for line in lines), style)
 
 
-def _compaction(result: Result) -> dict[str, RenderableType]:
+def _compaction(result: Reported) -> dict[str, RenderableType]:
     """What compaction did after each pass, if there was any."""
     if (migration := result.summary.get("migration")) is None:
         return {}
@@ -184,7 +204,7 @@ def _compaction(result: Result) -> dict[str, RenderableType]:
     }
 
 
-def _relocations(result: Result) -> dict[str, RenderableType]:
+def _relocations(result: Reported) -> dict[str, RenderableType]:
     """What was moved between nodes, if anything was."""
     if not result.relocated:
         return {}
@@ -204,7 +224,7 @@ def _by_pass(columns: Mapping[str, Sequence[int]]) -> Table:
     return table
 
 
-def _full_scan(result: Result) -> tuple[str, ...]:
+def _full_scan(result: Reported) -> tuple[str, ...]:
     """How long the last pass took, with which knobs, and how busy ksmd was; nothing if it did not run."""
     by_pass = result.summary["by_pass"]
     took, cpu, pages = (by_pass[name][-1] for name in ("scan_seconds", "ksmd_cpu_seconds", "pages_to_scan"))
@@ -220,7 +240,7 @@ def _full_scan(result: Result) -> tuple[str, ...]:
     return *lines, f"(all of its {threads} together, one for each node)"
 
 
-def _time(result: Result) -> Table:
+def _time(result: Reported) -> Table:
     derived, timing = result.summary["derived"], result.summary["timing"]
     grid = _grid()
     grid.add_column()

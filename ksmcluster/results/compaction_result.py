@@ -5,7 +5,6 @@ docs/compaction.md describes every number.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -28,9 +26,9 @@ from ksmcluster import __version__
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
 from ksmcluster.report import text
-from ksmcluster.report.console import WIDTH, plain_table, printed
+from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
-from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
+from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class CompactionResult:
             "schema_version": SCHEMA_VERSION,
             "ksmcluster_version": __version__,
             "title": config.simulation.title,
-            "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
+            "config_digest": config_digest(resolved_toml(config).encode()),
             "seed": config.simulation.seed,
             "kernel": config.migration.kernel,
             "trigger": config.migration.trigger,
@@ -134,8 +132,7 @@ class CompactionResult:
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-        return printed(report(self), console).rstrip()
+        return as_text(report(self))
 
 
 def report(result: CompactionResult) -> RenderableType:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
 
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import Table
 from ksmcluster.errors import UserError
+from ksmcluster.replacing import real_path, sibling
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,87 +40,121 @@ class Writable(Protocol):
         """Tables by the names of their files: PASSES, NODES or RELOCATIONS."""
 
 
-def check_directory(directory: Path, table: str) -> None:
-    """UserError if no output with this table, PASSES or NODES, can be written there.
+def check_directory(directory: Path, table: str) -> Path:
+    """Return the real path of the directory, for a simulation to write to when it is done.
 
-    To be asked before a long simulation.
+    Raises UserError if no output with this table, PASSES or NODES, can be written there.
     """
-    if wrong := _what_is_wrong(directory, table):
+    try:
+        real = real_path(directory)
+        wrong = _what_is_wrong(real, table)
+    except OSError as error:
+        wrong = f"{os.strerror(error.errno or 0)}; choose another directory"
+    if wrong:
         raise UserError(f"cannot write the results to {directory}: {wrong}")
+    return real
 
 
 def _what_is_wrong(directory: Path, table: str) -> str:
-    if directory.is_dir():
-        if any(directory.iterdir()) and not _is_output(directory):
-            return "it is not empty, and what is in it is not an earlier output"
-        other = {PASSES: NODES, NODES: PASSES}[table]
-        if (directory / other).exists():
-            return f"it holds {other}, an output of another command; choose another directory"
-    elif directory.exists():
-        return "it is not a directory"
-    place = next(parent for parent in directory.resolve().parents if parent.exists())
+    if os.path.lexists(directory) and (wrong := _why_it_must_stay(directory, table)):
+        return wrong
+    place = next(parent for parent in directory.parents if os.path.lexists(parent))
     if not place.is_dir():
-        return f"{place} is not a directory"
+        return f"{place} is not a directory; choose another one"
     try:
-        with _sibling(place / directory.name):
+        with sibling(place / directory.name):
             return ""
     except OSError as error:
         return f"nothing can be written in {place}: {os.strerror(error.errno or 0)}"
 
 
-def write_directory(directory: Path, result: Writable) -> None:
-    """Write the files of a result into the directory, in place of an earlier output."""
-    tables = result.tables()
-    check_directory(directory, PASSES if PASSES in tables else NODES)
-    directory = directory.resolve()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with _sibling(directory) as new:
-        _write_files(new, result, tables)
-        if directory.exists():
-            _replace(directory, new)
-        else:
-            new.rename(directory)
+def _why_it_must_stay(directory: Path, table: str) -> str:
+    """Say why the directory cannot be replaced."""
+    if not directory.is_dir():
+        return "it is not a directory; choose another name"
+    if os.path.ismount(directory):
+        return "it is a mount point; name a directory in it"
+    if directory.samefile(os.curdir):
+        return "it is the working directory; name a directory in it"
+    return _what_is_foreign(directory, table)
 
 
-def _replace(directory: Path, new: Path) -> None:
-    with _sibling(directory) as aside:
-        earlier = directory.rename(aside / directory.name)
-        try:
-            new.rename(directory)
-        except OSError:
-            earlier.rename(directory)
-            raise
+def _what_is_foreign(directory: Path, table: str) -> str:
+    """Say what is in the directory, if it is not an earlier output with this table."""
+    names = {path.name for path in directory.iterdir()}
+    if names and not _is_output(directory, names):
+        return "it is not empty, and what is in it is not an earlier output; choose another directory"
+    other = {PASSES: NODES, NODES: PASSES}[table]
+    if other in names:
+        return f"it holds {other}, an output of another command; choose another directory"
+    return ""
 
 
-def _is_output(directory: Path) -> bool:
-    """Whether the directory holds an output of ours and nothing else."""
-    if {path.name for path in directory.iterdir()} - {SUMMARY, PASSES, NODES, RELOCATIONS, CONFIG}:
+def _is_output(directory: Path, names: set[str]) -> bool:
+    """Whether these files are all of an output of ours, as it was written, and nothing else."""
+    tables = names - {SUMMARY, CONFIG}
+    if {SUMMARY, CONFIG} - names or tables - {RELOCATIONS} not in ({PASSES}, {NODES}):
+        return False
+    if not all(stat.S_ISREG((directory / name).lstat().st_mode) for name in names):
         return False
     try:
         summary = json.loads((directory / SUMMARY).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return False
-    return isinstance(summary, dict) and "schema_version" in summary
+    # A config.toml that was edited is the user's work.
+    digest = config_digest((directory / CONFIG).read_bytes())
+    return isinstance(summary, dict) and summary.get("config_digest") == digest
+
+
+def config_digest(toml: bytes) -> str:
+    """Return the digest of a config.toml, as summary.json has it."""
+    return f"blake3:{blake3(toml).hexdigest()}"
+
+
+def write_directory(directory: Path, result: Writable) -> None:
+    """Write the files of a result into the directory, in place of an earlier output."""
+    tables = result.tables()
+    table = PASSES if PASSES in tables else NODES
+    real = check_directory(directory, table)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    with sibling(real) as new:
+        _write_files(new, result, tables)
+        if real.exists():
+            _replace(real, new, table)
+        else:
+            new.rename(real)
+
+
+def _replace(directory: Path, new: Path, table: str) -> None:
+    """Move an earlier output aside, look at it once more there, and remove it when the new one is in place.
+
+    Whatever interrupts this, a signal included, the earlier output stays, or the new one is complete.
+    """
+    earlier = new.with_name(f"{new.name}.earlier")
+    try:
+        directory.rename(earlier)
+        if wrong := _what_is_foreign(earlier, table):
+            raise UserError(f"cannot write the results to {directory}: {wrong}")
+        new.rename(directory)
+    finally:
+        if not new.exists():
+            _remove(earlier)
+        elif earlier.exists():
+            earlier.rename(directory)
+
+
+def _remove(earlier: Path) -> None:
+    """Remove our files, and the directory unless something else has come into it meanwhile."""
+    with suppress(OSError):
+        for name in (SUMMARY, CONFIG, PASSES, NODES, RELOCATIONS):
+            (earlier / name).unlink(missing_ok=True)
+        earlier.rmdir()
 
 
 def _write_files(directory: Path, result: Writable, tables: dict[str, pa.Table]) -> None:
     import pyarrow.parquet as pq
 
-    (directory / SUMMARY).write_text(result.summary_json())
-    (directory / CONFIG).write_text(resolved_toml(result.config))
+    (directory / SUMMARY).write_text(result.summary_json(), "utf-8")
+    (directory / CONFIG).write_text(resolved_toml(result.config), "utf-8")
     for name, table in tables.items():
         pq.write_table(table, directory / name)
-
-
-@contextmanager
-def _sibling(directory: Path) -> Iterator[Path]:
-    """A new directory beside this one, gone at the end unless it was renamed."""
-    made = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        # mkdtemp lets only the owner in; what is written for others follows the umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        made.chmod(0o777 & ~umask)
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.compaction.internode.outcome import Relocated
@@ -24,7 +23,10 @@ from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
 from cluster.spec.topology import Distances
 from ksmcluster import __version__
 from ksmcluster.config import Scenario, resolved_toml
+from ksmcluster.report.console import as_text
+from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, relocations
+from ksmcluster.results.directory import config_digest, write_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,16 +138,12 @@ class Result:
     def save(self, directory: str | Path) -> None:
         """Write summary.json, config.toml and the tables: all of them, or none if that fails.
 
-        An earlier output is replaced; UserError if the directory holds anything else.
+        An earlier output is replaced; UserError if the directory holds anything else, or is the working one.
         """
-        from ksmcluster.results.directory import write_directory
-
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
-        from ksmcluster.report.simulation_report import as_text
-
-        return as_text(self)
+        return as_text(report(self))
 
     def __repr__(self) -> str:
         machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
@@ -173,7 +171,7 @@ def _summary(
         "schema_version": SCHEMA_VERSION,
         "ksmcluster_version": __version__,
         "title": config.simulation.title,
-        "config_digest": f"blake3:{blake3(resolved_toml(config).encode()).hexdigest()}",
+        "config_digest": config_digest(resolved_toml(config).encode()),
         "seed": config.simulation.seed,
         "kernel": config.ksm.kernel,
         "nodes": config.machine.nodes,

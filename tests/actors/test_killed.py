@@ -14,10 +14,10 @@ from actors.answers import answers
 from actors.compaction import RayCompactorPool, crew_on_ray
 from cluster.compaction.scenario.node_memory import MemoryHost, drive
 from cluster.spec.compaction import CompactionSpec, DriverSpec
-from tests.migration.test_machine import holdings
+from tests.cluster.compaction.test_node_memory import holdings
 
 NODES = 2
-CHECKED = "tests.migration.test_interleavings:Checked"
+CHECKED = "tests.cluster.compaction.test_interleavings:Checked"
 #: `Checked` fails if a page is isolated twice, or moved or put back without being isolated.
 DRIVERS = (
     DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),

@@ -7,8 +7,8 @@ import pytest
 from cluster.script.record import compare
 from cluster.spec.profile import PROFILES
 from ksmcluster.validate.replay import On
-from tests.exact.oracle import documents
-from tests.vector.engines import again, kernel_of, topology_of, vector
+from tests.cluster.exact.oracle import documents
+from tests.cluster.machine.engines import again, kernel_of, topology_of, vector
 
 RECORDS = ("qemu-6.18.15-n4/numa_move_4_across0", "qemu-6.1.0-50-n4/numa_merge_4_across0")
 

@@ -16,6 +16,7 @@ from ksmcluster.bench.tools.measure import Measure, spread
 from ksmcluster.errors import UserError
 
 PER_SECOND = "/s"
+KEYS = {"name", "unit", "value", "range", "extra"}
 
 
 def to_json(measures: Sequence[Measure]) -> str:
@@ -32,6 +33,15 @@ def _entry(measure: Measure) -> dict[str, Any]:
         "range": spread(measure.values),
         "extra": f"{measure.extra}; {repeated}" if measure.extra else repeated,
     }
+
+
+def is_measures(path: Path) -> bool:
+    """Whether `to_json` made the file."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(entries, list) and all(isinstance(e, dict) and e.keys() == KEYS for e in entries)
 
 
 def read_baseline(path: Path) -> dict[str, float]:

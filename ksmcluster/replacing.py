@@ -1,0 +1,53 @@
+"""Writing to a place that a user named: beside it first, and never in place of what is not ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ksmcluster.errors import UserError
+
+
+def real_path(path: Path) -> Path:
+    """Return the path without `~`, `..` and links; one that is checked must be the one that is written."""
+    home = os.path.expanduser(path)  # noqa: PTH111 (that of Path raises for users who are not there)
+    return Path(os.path.realpath(home))
+
+
+def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
+    """Return the real path of a file that is to be written.
+
+    Raises UserError, which begins with `named`, if a file is there that is neither empty nor ours, or if
+    there is no directory for it.
+    """
+    try:
+        real = real_path(path)
+        if not real.parent.is_dir():
+            raise UserError(f"{named}: there is no directory {path.parent}; make it")
+        if not os.path.lexists(real):
+            return real
+        if not real.is_file():
+            raise UserError(f"{named}: it is not a regular file; choose another name")
+        if real.stat().st_size and not is_ours(real):
+            raise UserError(f"{named}: it is a file that this command did not write; choose another name")
+        return real
+    except OSError as error:
+        raise UserError(f"{named}: {os.strerror(error.errno or 0)}; choose another name") from error
+
+
+@contextmanager
+def sibling(path: Path) -> Iterator[Path]:
+    """Make a directory beside this path; it is removed at the end unless it was renamed."""
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        # mkdtemp lets only the owner in; what is written for others follows the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        made.chmod(0o777 & ~umask)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

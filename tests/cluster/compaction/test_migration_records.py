@@ -1,0 +1,123 @@
+"""Records of a real kernel replay to the single move and call."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.compaction.replay.migration_record import chosen, hashed, load, moves_of
+from cluster.compaction.replay.replay import compare
+from cluster.script.record import RecordError
+from ksmcluster.validate.replay import ReplayError, compare_records
+from tests.paths import DATA
+
+RECORDS: dict[str, dict[str, Any]] = {
+    f"{path.name.removesuffix('.json.xz')}/{record['name']}": record
+    for path in sorted((DATA / "oracle_migrate").glob("*.json.xz"))
+    for record in load(path)
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record(name: str) -> None:
+    assert compare(RECORDS[name]) is None
+
+
+def test_there_are_records_of_every_kind() -> None:
+    kinds = [name.partition("/")[0] for name in RECORDS]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "blocks": 23,
+        "callbacks": 51,
+        "concurrent": 4,
+        "direct": 7,
+        "offline": 5,
+        "zram": 6,
+    }
+
+
+def _copy(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(json.dumps(RECORDS[name]))
+    return record
+
+
+def test_a_wrong_call_is_named() -> None:
+    record = _copy("callbacks/eagain_k3")
+    record["runs"][0]["seq"]["1"] = "I M(-11)*4 M"
+    assert str(compare(record)) == 'run 0 page 1 "I M(-11)*3 M" "I M(-11)*4 M"'
+
+
+def test_a_wrong_order_of_calls_is_named() -> None:
+    record = _copy("callbacks/ebusy_after_eagain_mix_9")
+    events = record["runs"][0]["events"]
+    puts = [i for i, event in enumerate(events) if event[0] == "P"]
+    events[puts[0]], events[puts[1]] = events[puts[1]], events[puts[0]]
+    assert "events[" in str(compare(record))
+
+
+def test_a_wrong_counter_is_named() -> None:
+    record = _copy("callbacks/success_8")
+    record["runs"][0]["vmstat_delta"]["pgmigrate_success"] = 9
+    assert str(compare(record)) == "run 0 pgmigrate_success 8 9"
+    record = _copy("blocks/p90_u1_rand50")
+    record["runs"][1]["vmstat_delta"]["compact_isolated"] += 1
+    assert "run 1 compact_isolated" in str(compare(record))
+
+
+def test_a_wrong_move_is_named() -> None:
+    record = _copy("blocks/p25_u1_rand50")
+    moves = moves_of(record["runs"][0]).copy()
+    moves[17, 1] += 1
+    packed = zlib.compress(moves.astype("<u4").tobytes())
+    record["runs"][0]["moves_zb64"] = base64.b64encode(packed).decode()
+    source, target = moves[17].tolist()
+    assert str(compare(record)) == f"run 0 moves[17] [{source},{target - 1}] [{source},{target}]"
+
+
+def test_wrong_numbers_of_blocks_are_named() -> None:
+    record = _copy("direct/direct_kmayfail_p100")
+    record["runs"][0]["o9_at"] = record["runs"][0]["o9_at"][:20]
+    assert str(compare(record)) == "run 0 blocks obtained 37 20"
+    record = _copy("zram/zram_2000_rand50")
+    record["states"]["compacted"]["order9_free_blocks"] += 1
+    assert str(compare(record)) == "compacted order9_free_blocks 29 30"
+
+
+def test_a_page_isolated_twice_is_named() -> None:
+    record = _copy("concurrent/two_compactors_race_1500")
+    run = record["runs"][0]
+    granted = next(event for event in run["events"] if event[0] == "I" and event[5])
+    run["events"].insert(0, granted)
+    assert "I while isolated" in str(compare(record))
+
+
+def test_damaged_records(tmp_path: Path) -> None:
+    record = _copy("callbacks/success_8")
+    del record["guest"]
+    with pytest.raises(RecordError, match="record success_8: KeyError: 'guest'"):
+        compare(record)
+    record = _copy("blocks/p0_u1_rand50")
+    record["states"][0]["map_zb64"] = "!"
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps([record]))
+    with pytest.raises(ReplayError, match=r"damaged.json: not base64\(zlib\(data\)\)"):
+        list(compare_records("damaged", path, "exact"))
+
+
+def test_through_replay(tmp_path: Path) -> None:
+    path = tmp_path / "offline.json"
+    path.write_text(json.dumps([RECORDS["offline/offline_eagain_k25"], RECORDS["callbacks/contig_enomem"]]))
+    lines = [str(comparison) for comparison in compare_records("some", path, "exact")]
+    assert lines == ["some/offline_eagain_k25 ok", "some/contig_enomem ok"]
+
+
+def test_the_hash_of_random_rules() -> None:
+    # splitmix64 of 0, of its published test sequence
+    assert int(hashed(0, np.array([0]))[0]) == 0xE220A8397B1DCDAF
+    assert chosen(np.arange(10000), 7, 1, 30).mean() == pytest.approx(0.3, abs=0.02)
+    assert len(set(chosen(np.arange(512), 7, 512, 50).tolist())) == 1

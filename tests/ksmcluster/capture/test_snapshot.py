@@ -1,0 +1,201 @@
+"""The snapshot format: round trips, order, files that are no snapshots."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ksmcluster.capture.snapshot import (
+    MERGEABLE,
+    METADATA_KEY,
+    SCHEMA,
+    ZERO,
+    KeyInfo,
+    Mapping,
+    Metadata,
+    Snapshot,
+    SnapshotProcess,
+    SnapshotWriter,
+    content_ids,
+    cover,
+)
+from ksmcluster.errors import UserError
+
+PROCESSES = (
+    SnapshotProcess(7, "näme", "process", (Mapping(0, 2**52, "rw-p", "[heap]", True),)),
+    SnapshotProcess(None, "image", "image", ()),
+    SnapshotProcess(2**22, "", "core", (Mapping(2**51, 1, "r-x?", "/a b", False),)),
+)
+
+Rows = dict[tuple[int, int], dict[int, tuple[bytes, int]]]
+"""By moment and process: by vpn, digest and flags."""
+
+
+def metadata(moments: tuple[float, ...] = (0.0,), version: int = 1) -> Metadata:
+    return Metadata(
+        version=version,
+        page_size=4096,
+        key=KeyInfo("file", "00" * 16),
+        captured_at="2024-01-01T00:00:00.000+00:00",
+        kernel_release=None,
+        all_pages=True,
+        vanished_pages=3,
+        moments=moments,
+        processes=PROCESSES,
+    )
+
+
+def write(path: Path, rows: Rows, found: Metadata, row_group_rows: int = 2**18) -> None:
+    with SnapshotWriter(path, row_group_rows) as writer:
+        for (moment, process), pages in sorted(rows.items()):
+            vpn = np.array(sorted(pages), np.uint64)
+            digests = np.frombuffer(b"".join(pages[n][0] for n in sorted(pages)), np.uint8).reshape(-1, 16)
+            flags = np.array([pages[n][1] for n in sorted(pages)], np.uint8)
+            writer.write(process, moment, vpn, digests, flags)
+        assert writer.finish(found) == path.stat().st_size
+
+
+def expected(digest: bytes, flags: int) -> int:
+    return 0 if flags & ZERO else int.from_bytes(digest[:8], "little") or 1
+
+
+digests = st.one_of(st.binary(min_size=16, max_size=16), st.just(bytes(16)))
+flags = st.sampled_from([0, ZERO, MERGEABLE, MERGEABLE | ZERO, 2, 4 | MERGEABLE])
+pages = st.dictionaries(st.integers(0, 2**52 - 1), st.tuples(digests, flags), max_size=20)
+rows = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), pages)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=rows, row_group_rows=st.integers(1, 50))
+def test_round_trip(tmp_path_factory: Any, rows: Rows, row_group_rows: int) -> None:
+    path = tmp_path_factory.mktemp("round") / "s"
+    written = metadata((0.0, 0.5, 1.25, 100.0))
+    write(path, rows, written, row_group_rows)
+    with Snapshot.open(path) as snapshot:
+        assert snapshot.metadata == written
+        assert snapshot.processes == PROCESSES
+        for moment in range(4):
+            for process in range(3):
+                pages = sorted(rows.get((moment, process), {}).items())
+                for all_pages in (False, True):
+                    vpn, content = snapshot.pages(process, moment, all_pages=all_pages)
+                    wanted = [(n, *page) for n, page in pages if all_pages or page[1] & MERGEABLE]
+                    assert vpn.dtype == content.dtype == np.uint64
+                    assert vpn.tolist() == [n for n, _, _ in wanted]
+                    assert content.tolist() == [expected(digest, flag) for _, digest, flag in wanted]
+    table = pq.read_table(path)
+    for row in table.to_pylist():
+        digest, flag = rows[row["moment"], row["process"]][row["vpn"]]
+        assert row["flags"] == flag
+        assert row["digest"] == (None if flag & ZERO else digest)
+    keys = list(zip(*(table[name].to_pylist() for name in ("moment", "process", "vpn")), strict=True))
+    assert keys == sorted(keys)
+
+
+def test_content_ids() -> None:
+    found = content_ids(
+        np.array([[1] + [0] * 15, [0] * 8 + [5] * 8, [0] * 7 + [1] + [9] * 8, [7] * 16], np.uint8),
+        np.array([False, False, False, True]),
+    )
+    assert found.tolist() == [1, 1, 1 << 56, 0]
+
+
+@pytest.mark.parametrize("second", [(0, 0, 5), (0, 0, 4), (0, 0, 1)])
+def test_order_is_kept(tmp_path: Path, second: tuple[int, int, int]) -> None:
+    digest, flag = np.zeros((1, 16), np.uint8), np.zeros(1, np.uint8)
+    with SnapshotWriter(tmp_path / "s") as writer:
+        writer.write(0, 0, np.array([5], np.uint64), digest, flag)
+        process, moment, vpn = second
+        with pytest.raises(ValueError, match="ascending"):
+            writer.write(process, moment, np.array([vpn], np.uint64), digest, flag)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_process_and_moment(tmp_path: Path) -> None:
+    write(tmp_path / "s", {}, metadata())
+    with Snapshot.open(tmp_path / "s") as snapshot:
+        for process, moment in ((3, 0), (-1, 0), (0, 1), (0, -1)):
+            with pytest.raises(IndexError):
+                snapshot.pages(process, moment)
+
+
+def put(path: Path, schema: pa.Schema, text: bytes | None) -> Path:
+    table = schema.empty_table().replace_schema_metadata({METADATA_KEY: text} if text else None)
+    pq.write_table(table, path)
+    return path
+
+
+def test_not_snapshots(tmp_path: Path) -> None:
+    write(tmp_path / "s", {}, metadata())
+    text = json.loads(pq.read_metadata(tmp_path / "s").metadata[METADATA_KEY])
+    good = json.dumps(text).encode()
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "cut").write_bytes((tmp_path / "s").read_bytes()[:-1])
+    other = pa.schema([pa.field("moment", pa.uint16())])
+    for path, message in (
+        (tmp_path / "none", "no snapshot"),
+        (tmp_path, "not a snapshot"),
+        (tmp_path / "text", "not a snapshot"),
+        (tmp_path / "empty", "not a snapshot"),
+        (tmp_path / "cut", "not a snapshot"),
+        (put(tmp_path / "1", SCHEMA, None), "not a snapshot"),
+        (put(tmp_path / "2", SCHEMA, b"{"), "damaged snapshot metadata"),
+        (put(tmp_path / "3", SCHEMA, b"[]"), "damaged snapshot metadata"),
+        (put(tmp_path / "4", SCHEMA, b'{"version": 1}'), "damaged snapshot metadata"),
+        (put(tmp_path / "5", SCHEMA, b'{"version": 2}'), "snapshot format 2, newer than 1"),
+        (put(tmp_path / "6", other, good), "other columns"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Snapshot.open(path)
+    Snapshot.open(put(tmp_path / "7", SCHEMA, good)).close()
+
+
+def test_damaged_pages(tmp_path: Path) -> None:
+    pages = {n: (bytes([n % 251]) * 16, MERGEABLE) for n in range(1000)}
+    write(tmp_path / "s", {(0, 0): pages}, metadata())
+    whole = bytearray((tmp_path / "s").read_bytes())
+    middle = len(whole) // 3
+    whole[100:middle] = bytes(middle - 100)
+    (tmp_path / "s").write_bytes(whole)
+    with Snapshot.open(tmp_path / "s") as snapshot, pytest.raises(UserError, match="damaged"):
+        snapshot.pages(0)
+
+
+def spans(names: str) -> st.SearchStrategy[list[Mapping]]:
+    """Disjoint ascending mappings within 40 pages, each page named by its mapping."""
+
+    def build(letters: str) -> list[Mapping]:
+        single = [Mapping(n, 1, "rw-p", name, True) for n, name in enumerate(letters) if name != " "]
+        return list(cover(single, []))
+
+    return st.text(names + " ", max_size=40).map(build)
+
+
+def by_page(mappings: list[Mapping] | tuple[Mapping, ...]) -> dict[int, str]:
+    return {page: m.name for m in mappings for page in range(m.start_vpn, m.end_vpn)}
+
+
+@given(spans("ab"), spans("bc"))
+def test_cover(earlier: list[Mapping], later: list[Mapping]) -> None:
+    found = cover(earlier, later)
+    assert by_page(found) == by_page(later) | by_page(earlier)
+    for first, second in pairwise(found):
+        assert first.end_vpn <= second.start_vpn
+        assert first.end_vpn < second.start_vpn or first.name != second.name
+
+
+def test_what_came_in_the_way_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "s"
+    with pytest.raises(UserError, match="did not write"), SnapshotWriter(output) as writer:
+        output.write_bytes(b"years")
+        writer.finish(metadata())
+    assert output.read_bytes() == b"years"
+    assert list(tmp_path.iterdir()) == [output]

@@ -1,0 +1,93 @@
+"""Runs that cannot fit are refused before they start; memory that runs out gives one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ksmcluster
+from ksmcluster import host_memory
+from ksmcluster.errors import UserError
+from tests.ksmcluster.conftest import Run
+
+MANY = ("--pages-per-node", "900000000")
+LIMITED = (
+    "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
+    "from ksmcluster.cli import main; main()"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests may have joined one in this process."""
+    monkeypatch.setattr(host_memory, "_ray_is_there", lambda: False)
+
+
+@pytest.mark.parametrize("engine", ["ray", "inline"])
+def test_too_much_is_refused_at_once(run: Run, engine: str) -> None:
+    ran = run("simulate", "default", "--engine", engine, *MANY)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("error: 57,600,")
+    assert "2.6 TiB of memory at least, and this host has " in line
+    for remedy in ("--pages-per-node", "--nodes", "--address", "--no-memory-check"):
+        assert remedy in line
+
+
+def test_compaction_and_python() -> None:
+    huge = ksmcluster.load_compaction(
+        overrides=ksmcluster.Overrides(nodes=1024, settings=('machine.memory_per_node="16TiB"',))
+    )
+    with pytest.raises(UserError, match=r"320\.0 TiB of memory at least.*machine\.memory_per_node"):
+        ksmcluster.compact(huge)
+
+
+def test_bytes_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "available", lambda: 20 << 20)
+    ksmcluster.simulate("tiny", engine="inline")
+    real = ksmcluster.load(
+        "tiny", ksmcluster.Overrides(settings=("machine.content=bytes",), pages_per_node=4000)
+    )
+    with pytest.raises(UserError, match=r"8,000 pages take 31\.6 MiB"):
+        ksmcluster.simulate(real, engine="inline")
+    ksmcluster.simulate(real, engine="inline", memory_check=False)
+
+
+def limited(*arguments: str) -> str:
+    """The one line on stderr of a command that has 1 GiB of address space."""
+    ran = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True)
+    (line,) = ran.stderr.splitlines()
+    assert ran.returncode == 2
+    return line
+
+
+def test_limits_of_the_address_space() -> None:
+    large = ("simulate", "default", "--engine", "inline", "--quiet", "--pages-per-node", "1000000")
+    assert "3.0 GiB of memory at least" in limited(*large)
+    assert limited(*large, "--no-memory-check").startswith("error: memory ran out: ")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_control_groups(tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, usage = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        if version == 1
+        else ("memory.max", "memory.current")
+    )
+    prefix = "total_" if version == 1 else ""
+    for folder, most in ((tmp_path, "9223372036854771712"), (tmp_path / "job", "1000000")):
+        folder.mkdir(exist_ok=True)
+        (folder / limit).write_text(f"{most}\n")
+        (folder / usage).write_text("700000\n")
+        (folder / "memory.stat").write_text(f"{prefix}active_file 50000\n{prefix}inactive_file 100000\n")
+    monkeypatch.setattr(host_memory, "_MEMORY", tmp_path if version == 1 else tmp_path / "none")
+    monkeypatch.setattr(host_memory, "_UNIFIED", tmp_path if version == 2 else tmp_path / "none")
+    real = Path.read_text
+    groups = "4:cpu,memory:/job/step\n" if version == 1 else "0::/job/step\n"
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: groups if str(path) == "/proc/self/cgroup" else real(path)
+    )
+    assert host_memory.available() == 450_000

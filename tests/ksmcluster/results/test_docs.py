@@ -1,0 +1,61 @@
+"""The documents name every key and every statistic, and say of them what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from ksmcluster.config import Scenario, load
+from ksmcluster.config.compaction import CompactionScenario
+from ksmcluster.config.ksmd import Ksm
+from ksmcluster.config.problems import tables
+from tests.ksmcluster.conftest import check_text
+from tests.ksmcluster.results.doc_tables import filled, markers
+from tests.paths import DOCS
+
+
+@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md"])
+def test_tables_are_up_to_date(name: str) -> None:
+    document = DOCS / name
+    check_text(document, filled(document.read_text()))
+
+
+def test_every_table_is_there() -> None:
+    assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
+    compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
+    assert markers((DOCS / "compaction.md").read_text()) == compact
+    assert markers((DOCS / "results.md").read_text()) == ["gauges", "counters", "derived", "timing"]
+
+
+def test_every_key_has_a_meaning() -> None:
+    for name, table in [*tables(Scenario).items(), *tables(CompactionScenario).items()]:
+        for key, field in table.model_fields.items():
+            assert field.description, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/config.md"])
+def test_examples_in_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They run, and print what is said behind them, if anything."""
+    blocks = re.findall(r"```(python|text)\n(.*?)```", (DOCS.parent / name).read_text(), re.DOTALL)
+    assert blocks
+    for kind, text in blocks:
+        if kind == "python":
+            capsys.readouterr()
+            exec(text, {})
+        else:
+            assert capsys.readouterr().out == text
+
+
+def test_knobs_of_the_real_machine() -> None:
+    """They are those of the scenario `default`; all others are the kernel's own."""
+    lines = re.findall(r"^echo (\d+) > (\w+)", (DOCS / "results.md").read_text(), re.MULTILINE)
+    knobs = {name: int(value) for value, name in lines}
+    assert Ksm().model_dump() | knobs == load().ksm.model_dump()
+
+
+def test_the_example_is_a_scenario() -> None:
+    example = re.search(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
+    assert example
+    load(tomllib.loads(example[1]))

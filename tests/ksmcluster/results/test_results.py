@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import ksmcluster
+from cluster.machine.pass_result import PassResult
+from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
+from ksmcluster.config import load, resolved_toml
+from ksmcluster.errors import UserError
+from ksmcluster.results.result import DERIVED, TIMING, Result, Timing
+from tests.ksmcluster.conftest import result_of
+
+FILES = {"summary.json", "passes.parquet", "config.toml"}
+
+
+def test_table_has_a_row_for_each_pass_and_node(result: Result) -> None:
+    assert list(result.passes) == ["pass", "node", *NODE_NAMES]
+    assert result.passes["pass"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert result.passes["node"].tolist() == [0, 1, 2] * 4
+    assert result.by_node("pages_shared").tolist() == [[20 * n, 40 * n, 60 * n] for n in range(1, 5)]
+    table = result.passes.to_arrow()
+    assert table.column_names == list(result.passes)
+    assert table["pages_sharing"].to_pylist()[-1] == 90 * 4 * 3
+
+
+def test_gauges_are_those_of_the_last_pass_and_counters_sums(result: Result) -> None:
+    summary = result.summary
+    assert set(summary["gauges"]) == {s.name for s in GAUGES}
+    assert set(summary["counters"]) == {s.name for s in COUNTERS} | {"full_scans"}
+    assert summary["gauges"]["pages_sharing"] == 6 * 90 * 4
+    assert summary["counters"]["pages_scanned"] == 6 * 1000 * 4
+    assert summary["counters"]["full_scans"] == 4
+
+
+def test_what_nodes_sent_is_there_pass_by_pass(result: Result) -> None:
+    assert result.summary["by_pass"]["bytes_sent"] == [6 * 5000] * 4
+    assert result.summary["counters"]["bytes_sent"] == 4 * 6 * 5000
+
+
+def test_derived_numbers(result: Result) -> None:
+    derived = result.summary["derived"]
+    assert list(derived) == [s.name for s in DERIVED]
+    saved, after = 6 * 4 * (110 - 30 + 10), 6 * (1000 - 400)
+    assert derived["saved_bytes"] == saved * 4096
+    assert derived["memory_after_bytes"] == after * 4096
+    assert derived["memory_before_bytes"] == (saved + after) * 4096
+    assert derived["saved_fraction"] == saved / (saved + after)
+    assert derived["general_profit_bytes"] == 6 * 4 * (90 + 10) * 4096 - 64 * 6 * 950
+    assert derived["ksm_mappings_remote_fraction"] == 0.5
+    assert derived["ksm_mappings_mean_distance"] == 15.0
+    assert derived["simulated_seconds"] == 6.0
+    assert derived["ksmd_cpu_seconds"] == pytest.approx(6 * 4 * 0.0015)
+
+
+def test_memory_without_merging_is_every_page_in_a_frame_of_its_own() -> None:
+    """Whatever ksmd has not seen yet: pages are written all the time."""
+    changes = ksmcluster.Overrides(settings=("simulation.windows_per_pass=4",))
+    result = ksmcluster.simulate(load("vm-farm", changes), engine="inline")
+    pages = result.by_node("pages_mapped") + result.by_node("ksm_zero_pages")
+    before = result.by_node("frames_used").sum(axis=1) * 4096 + result.summary["by_pass"]["saved_bytes"]
+    assert before.tolist() == (pages.sum(axis=1) * 4096).tolist()
+    lagging = result.by_node("pages_sharing") + result.by_node("ksm_zero_pages")
+    assert (lagging.sum(axis=1) * 4096).tolist() != result.summary["by_pass"]["saved_bytes"]
+
+
+def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
+    timing = result.summary["timing"]
+    assert list(timing) == [s.name for s in TIMING]
+    assert timing["pages_per_second"] == 24000 / 1.0
+    assert timing["pass_seconds"] == [0.25] * 4
+
+
+def test_without_any_mapping_there_is_no_mean() -> None:
+    nothing = PassResult(1, {name: np.zeros(2, np.int64) for name in NODE_NAMES}, 1, 1.0, 100, 0.0)
+    result = Result.of(load("tiny"), [nothing], Timing("inline", None, 0.0, 0.0))
+    assert result.summary["derived"]["ksm_mappings_mean_distance"] is None
+    assert "KSM mappings" not in str(result)
+
+
+def test_pages_to_scan_of_each_pass(result: Result) -> None:
+    assert result.summary["by_pass"]["pages_to_scan"] == [100, 200, 300, 400]
+
+
+def test_summary_says_what_was_run(result: Result) -> None:
+    summary = json.loads(result.summary_json())
+    assert summary == result.summary
+    assert summary["schema_version"] == SCHEMA_VERSION
+    assert (summary["seed"], summary["nodes"], summary["passes"]) == (1, 3, 4)
+    other = result_of(load("tiny", ksmcluster.Overrides(seed=2)))
+    assert summary["config_digest"].startswith("blake3:")
+    assert other.summary["config_digest"] != summary["config_digest"]
+
+
+def test_repr_is_short(result: Result) -> None:
+    assert repr(result) == "<Result: 3 nodes, 4 passes, 8847360 bytes saved>"
+
+
+def test_simulate_from_python() -> None:
+    result = ksmcluster.simulate("tiny", engine="inline")
+    assert result.summary["gauges"]["pages_shared"] > 0
+    assert result.summary["timing"]["nodes_per_actor"] is None
+    with pytest.raises(UserError, match="no engine 'steam'"):
+        ksmcluster.simulate("tiny", engine="steam")
+
+
+# Files
+
+
+def test_files(result: Result, tmp_path: Path) -> None:
+    result.save(tmp_path / "deep" / "out")
+    out = tmp_path / "deep" / "out"
+    assert {file.name for file in out.iterdir()} == FILES
+    assert list(out.parent.iterdir()) == [out]
+    assert json.loads((out / "summary.json").read_text()) == result.summary
+    assert load(out / "config.toml") == result.config
+    assert tomllib.loads((out / "config.toml").read_text()) == tomllib.loads(resolved_toml(result.config))
+    table = pq.read_table(out / "passes.parquet")
+    for name, column in result.passes.items():
+        assert np.array_equal(table[name].to_numpy(), column)
+
+
+def test_files_may_be_read_by_others(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    result.save(tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_earlier_output_is_replaced(result: Result, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    result.save(out)
+    other = result_of(load("tiny"))
+    other.save(out)
+    assert json.loads((out / "summary.json").read_text()) == other.summary
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_link_to_a_directory_stays_a_link(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    result.save(tmp_path / "link")
+    assert {file.name for file in (tmp_path / "real").iterdir()} == FILES
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("thesis.tex", "years"), ("summary.json", "not ours"), ("summary.json", "[]"), ("config.toml", "")],
+)
+def test_other_files_are_not_touched(result: Result, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="it is not empty, and what is in it is not an earlier output"):
+        result.save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_file_in_place_of_the_directory(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: it is not a directory"):
+        result.save(tmp_path / "file")
+    with pytest.raises(UserError, match="/file is not a directory"):
+        result.save(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_nothing_half_written_stays(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    out = tmp_path / "out"
+    if earlier:
+        result.save(out)
+    before = {file: file.read_bytes() for file in out.glob("*")}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        result.save(out)
+    assert {file: file.read_bytes() for file in out.glob("*")} == before
+    assert [file.name for file in tmp_path.iterdir()] == (["out"] if earlier else [])
