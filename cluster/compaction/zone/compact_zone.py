@@ -6,17 +6,11 @@ Records of real kernels reproduce to the single move, with any size of steps.
 from __future__ import annotations
 
 from cluster.compaction.movable.isolation import Isolation
-from cluster.compaction.pages.buddy import Zone
-from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES
 from cluster.compaction.zone.block_scan import BlockScan
 from cluster.compaction.zone.compact_control import (
     COMPACT_CLUSTER_MAX,
-    RULES,
     WHOLE_ZONE_ORDER,
-    CompactionRules,
-    Request,
-    Trace,
     block_end,
     pageblock_start,
 )
@@ -36,19 +30,8 @@ class Compaction(CompactionSteps):
     `waiting`.
     """
 
-    def __init__(
-        self,
-        memory: Memory,
-        zone: Zone,
-        request: Request | None = None,
-        *,
-        rules: CompactionRules = RULES["6.1"],
-        grain: int | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        super().__init__(memory, zone, request, rules=rules, grain=grain, trace=trace)
-        self._batches: PredictedBatches | None = None
-        self._until: int | None = None
+    _batches: PredictedBatches | None = None  #: under way in this step
+    _until: int | None = None  #: where `advance` stops the migrate scanner
 
     def advance(self, pages: int) -> None:
         """Step until the migrate scanner is `pages` pages further, or a lock has to be waited for.

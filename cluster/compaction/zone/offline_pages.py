@@ -6,57 +6,33 @@ import errno
 
 import numpy as np
 
-from cluster.arrays.words import I64
-from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
+from cluster.arrays.words import Pfns
+from cluster.compaction.movable.isolate_pageblocks import undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.migrate_pages import PageMigration
 from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
-from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
+from cluster.compaction.pages.page_map import USED
 from cluster.compaction.zone.compact_control import RULES, CompactionRules
+from cluster.compaction.zone.contig_range import IsolatedRange
 
-_NO_PAGES: I64 = np.zeros(0, np.int64)
+_NO_PAGES: Pfns = np.zeros(0, np.int64)
 _MODE = IsolateMode.UNEVICTABLE
 
 
-class Offline:
+class Offline(IsolatedRange):
     """Empties pages start..end-1, round after round, until no page in them looks movable any more.
 
     `step` until `done`; `error` 0: the range is offline. A page that does not move is tried again for as long
-    as the caller goes on; `cancel` ends that, as a signal does. `rounds`: rounds made so far. grain as in
-    `Compaction`.
+    as the caller goes on; `cancel` ends that, as a signal does.
     """
 
-    def __init__(
-        self,
-        memory: Memory,
-        start: int,
-        end: int,
-        *,
-        rules: CompactionRules = RULES["6.1"],
-        grain: int | None = None,
-    ) -> None:
-        if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
-            raise ValueError(f"pages {start}..{end} are not whole pageblocks")
-        self.memory = memory
-        self.start, self.end = start, end
-        self.moves: list[tuple[I64, I64]] = []
-        self.rounds = 0
-        self.error = 0
-        self.done = False
-        self._rules = rules
-        self._grain = grain
-        self._canceled = False
-        self._low = start
-        self._held: list[I64] = []
-        self._work: Isolation | PageMigration | Putback | None = None
-        types = isolate_pageblocks(memory, start, end)
-        self._types = types or []
-        if types is None:
-            self.error = -errno.EBUSY
-            self.done = True
+    rounds = 0  #: rounds made so far
+    _canceled = False
+    _isolated = _NO_PAGES
+    _work: Isolation | PageMigration | Putback | None = None
 
     def run(self, max_rounds: int) -> int:
         """Do at most `max_rounds` rounds, without other compactors in between; return the error."""
@@ -104,20 +80,16 @@ class Offline:
 
     def _take_granted(self, isolation: Isolation) -> None:
         isolation.finish()
-        self._held.append(isolation.granted)
+        self._isolated = np.concatenate([self._isolated, isolation.granted])
         self._work = None
         if self._low == self.end:
             self._migrate()
 
     def _migrate(self) -> None:
-        pfns = np.concatenate(self._held) if self._held else _NO_PAGES
-        self._held = []
+        pfns, self._isolated = self._isolated, _NO_PAGES
         self._low = self.start
         if len(pfns):
-            targets = AllocatedTargets(self.memory)
-            self._work = PageMigration(
-                self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
-            )
+            self._work = self._migration_of(pfns)
 
     def _step_migration(self, migration: PageMigration) -> None:
         if not migration.done:
@@ -128,13 +100,11 @@ class Offline:
 
     def _finish(self) -> None:
         self.done = True
-        pages = self.memory.pages
-        free = (pages.order[self.start : self.end] != USED).all()
-        if not free:
-            self.error = -errno.EINTR if self._canceled else -errno.EBUSY
-            undo_isolate_pageblocks(self.memory, self.start, self._types)
+        if self._all_free():
+            take_offline(self.memory, self.start, self.end)
             return
-        take_offline(self.memory, self.start, self.end)
+        self.error = -errno.EINTR if self._canceled else -errno.EBUSY
+        undo_isolate_pageblocks(self.memory, self.start, self._types)
 
 
 def take_offline(memory: Memory, start: int, end: int) -> None:

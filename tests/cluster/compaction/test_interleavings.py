@@ -32,7 +32,8 @@ from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
-from cluster.compaction.zone.direct_compact import Allocation, Proactive
+from cluster.compaction.zone.direct_compact import Allocation
+from cluster.compaction.zone.kcompactd import Proactive
 from cluster.compaction.zone.offline_pages import Offline
 from cluster.mm.frames import PAGE_MAPPING_ANON
 
