@@ -10,10 +10,10 @@ from cluster.spec.errors import SimulationError
 def answers(refs: Any) -> Any:
     """`ray.get` of one reference or a list.
 
-    Raises SimulationError or MemoryError if an actor did, SimulationError if one died.
+    Raises SimulationError or MemoryError if an actor did, SimulationError if one died or is out of reach.
     """
     import ray
-    from ray.exceptions import ActorDiedError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     try:
         return ray.get(refs)
@@ -21,7 +21,8 @@ def answers(refs: Any) -> Any:
         if isinstance(error.cause, SimulationError | MemoryError):
             raise error.cause from None
         raise
-    except ActorDiedError as error:
+    except RayError as error:
+        reason = str(error).partition("\n")[0]
         raise SimulationError(
-            f"an actor died: {str(error).splitlines()[0]}; if memory was short, raise --nodes-per-actor"
+            f"an actor died: {reason}; if memory was short, raise --nodes-per-actor"
         ) from error

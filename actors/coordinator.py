@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.compaction import RayCompactorPool
+from actors.compactor_pool import RayCompactorPool
 from actors.lean import SlimActor
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass

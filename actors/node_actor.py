@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import ray
 
 from actors.hosts import group_of, ranges
 from actors.lean import SlimActor
+from actors.numbered_calls import NumberedCalls
 from actors.shared_mail import AVAILABLE, Outlet
 from cluster.machine.fabric import Host
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
-
-if TYPE_CHECKING:
-    from cluster.compaction.scenario.node_memory import Memories, Turn
-
 
 #: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
 LITTLE = 1 << 18
@@ -45,6 +43,7 @@ class NodeActor(SlimActor):
         `actor_of[n]` is the actor of node n, `near` are the actors of that Ray node, this one included.
         """
         self._host = Host(nodes, spec, snapshots)
+        self._calls = NumberedCalls()
         self._outlet.close()
         self._actor_of = actor_of
         self._actors = ranges(actor_of)
@@ -60,21 +59,10 @@ class NodeActor(SlimActor):
         self._kept: list[Mail] = []
         return str(ray.get_runtime_context().get_node_id())
 
-    # A turn that Ray repeats would be another one.
-    @ray.method(max_task_retries=0)
-    def take_turns(self, turns: Sequence[Turn]) -> list[bool]:
-        """Turns of compactors of its nodes; which are done."""
-        return self._memories().take(turns)
-
-    def abandon(self, turns: Sequence[Turn]) -> None:
-        """Whoever drove these compactors is gone; they are of these generations from now on."""
-        self._memories().abandon(turns)
-
-    def _memories(self) -> Memories:
-        # Only some scenarios have compactors; without their modules an actor starts sooner.
-        from cluster.compaction.scenario.node_memory import Memories
-
-        return Memories(self._host.memories)
+    def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        """Turns of (node, compactor) pairs of different nodes; which are done. A repeat changes nothing."""
+        memories = self._host.memories
+        return [self._calls.once(node, seq, partial(memories[node].take, c)) for node, c in turns]
 
     def step(
         self, number: int, command: bytes, to: list[int], letters: list[bytes], *mail: list[Mail]

@@ -251,8 +251,6 @@ def _time(result: Reported) -> Table:
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
-    if count := timing.get("compactors_abandoned"):
-        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
     if result.config.ksm.advisor_mode == "scan-time":
         pages = result.summary["by_pass"]["pages_to_scan"]
         grid.add_row(

@@ -85,7 +85,7 @@ class CompactionResult:
             **work(reports),
             "relocations": [relocations.summary(done) for done in self._relocated],
             "simulated_seconds": simulated_seconds(self._spec, reports),
-            "timing": asdict(self.timing) | {"compactors_abandoned": sum(r.abandoned for r in reports)},
+            "timing": asdict(self.timing),
         }
 
     @property
@@ -262,7 +262,4 @@ def _time(summary: Mapping[str, Any]) -> Table:
     grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {_moved(summary)}")
     start, wall = text.seconds(timing["start_seconds"]), text.seconds(timing["wall_seconds"])
     grid.add_row("  on this host", f"{wall}, of which {start} to start ({timing['engine']})")
-    if timing["compactors_abandoned"]:
-        count = timing["compactors_abandoned"]
-        grid.add_row("  abandoned", f"{text.counted(count, 'compactor')}: migration actors died")
     return grid

@@ -79,8 +79,3 @@ def columns(config: KsmMigration, passes: Sequence[PassResult]) -> dict[str, NDA
         for report in result.compaction
     ]
     return {name: np.array([of_node[name] for of_node in rows], np.int64) for name in rows[0]}
-
-
-def abandoned(passes: Sequence[PassResult]) -> int:
-    """Compactors that were cut short."""
-    return sum(report.abandoned for result in passes for report in result.compaction)

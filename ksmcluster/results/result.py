@@ -189,7 +189,7 @@ def _summary(
             "pages_to_scan": [result.pages_to_scan for result in passes],
         },
         **_migration(config, passes),
-        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, passes, timing),
+        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, timing),
     }
 
 
@@ -207,11 +207,10 @@ def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]
     return {"migration": pass_compaction.summary(config.migration, config.machine.nodes, passes)}
 
 
-def _driven(config: Scenario, passes: Sequence[PassResult], timing: Timing) -> dict[str, Any]:
+def _driven(config: Scenario, timing: Timing) -> dict[str, Any]:
     if config.migration is None:
         return {}
-    abandoned = pass_compaction.abandoned(passes)
-    return {"migration_actors": timing.migration_actors, "compactors_abandoned": abandoned}
+    return {"migration_actors": timing.migration_actors}
 
 
 def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, float | None]:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from threading import Timer
-from typing import Any, TypeVar
 
-import numpy as np
 import pytest
-import ray
 
 import ksmcluster
-from actors.compaction import RayCompactorPool, crew_on_ray, run_compaction
-from cluster.compaction.internode.node_transfers import Carried, Carry
-from cluster.compaction.internode.outcome import relocated
-from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
-from cluster.compaction.scenario.node_memory import drive
+from actors.compaction import run_compaction
 from cluster.machine.pass_result import ActorsStarting, Event
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
@@ -29,7 +20,6 @@ DRIVERS = (
 SPEC = CompactionSpec(
     3, 8 * 512, DRIVERS, lru=0.1, unmovable=0.05, seed=7, attempts=1, compactors=3, batch=8, turn=20
 )
-T = TypeVar("T")
 #: Node 2 is drained, then memory is evened out while it is compacted, then node 1 is drained.
 MOVING = replace(
     SPEC,
@@ -55,84 +45,6 @@ def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: 
         )
         assert repr(made) == inline
     assert events[-1] == ActorsStarting(2, 2)
-
-
-class Killing:
-    """A compactor_pool of which migration actors are killed: before a turn, and while they may be at work."""
-
-    def __init__(self, compactor_pool: RayCompactorPool) -> None:
-        self.compactor_pool = compactor_pool
-        self.ask = compactor_pool.ask
-        self.calls = 0
-        self.carries = 0
-
-    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        """Letters 0 to 4 of a transfer, and letter 1 of the next batch."""
-        self.carries += 1
-        if self.carries not in (1, 2, 3, 4, 5, 6):
-            return self.compactor_pool.carry(turns)
-        victim = self.compactor_pool.pool[turns[0].transfer % len(self.compactor_pool.pool)]
-        return self._killing(victim, 0.001 * (self.carries % 3), lambda: self.compactor_pool.carry(turns))
-
-    def _killing(self, victim: Any, after: float, work: Callable[[], list[T]]) -> list[T]:
-        killer = Timer(after, ray.kill, [victim])
-        killer.start()
-        done = work()
-        killer.join()
-        return done
-
-    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        self.calls += 1
-        if self.calls not in (3, 8, 14, 20):
-            return self.compactor_pool.take(turns)
-        victim = self.compactor_pool.pool[self.calls % len(self.compactor_pool.pool)]
-        return self._killing(victim, 0.001 * (self.calls - 3), lambda: self.compactor_pool.take(turns))
-
-
-def test_nothing_is_lost_with_a_migration_actor(ray_cluster: str) -> None:
-    with crew_on_ray(SPEC, 1, 2) as compactor_pool:
-        drive(SPEC, range(SPEC.nodes), Killing(compactor_pool))
-        assert compactor_pool.deaths >= 2
-        reports = compactor_pool.reports()
-    sizes = 1 << np.arange(11)
-    assert sum(report.abandoned for report in reports) > 0
-    for report, whole in zip(reports, run_compaction(SPEC, engine="inline"), strict=True):
-        assert (report.before @ sizes) == (report.after @ sizes)
-        assert np.array_equal(report.before, whole.before)
-        assert report.obtained_after == 1
-        for counts in report.by_driver.values():
-            assert counts.isolated == counts.moved + counts.put_back
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_transfers_go_on_when_migration_actors_die(ray_cluster: str, when: str) -> None:
-    """Nothing is lost, nothing moves twice: the result is that of a run in which nobody died."""
-    spec = replace(MOVING, compactors=1, relocations=(RelocationSpec("drain", (2,), when),))
-    with crew_on_ray(spec, 1, 2) as compactor_pool:
-        killing = Killing(compactor_pool)
-        killing.calls = 100
-        drive(spec, range(spec.nodes), killing)
-        assert compactor_pool.deaths >= 3
-        reports = compactor_pool.reports()
-    assert repr(reports) == repr(run_compaction(spec, engine="inline"))
-
-
-def test_nothing_is_lost_when_actors_die_while_pages_move_everywhere(ray_cluster: str) -> None:
-    with crew_on_ray(MOVING, 1, 2) as compactor_pool:
-        drive(MOVING, range(MOVING.nodes), Killing(compactor_pool))
-        assert compactor_pool.deaths >= 4
-        reports = compactor_pool.reports()
-    whole = run_compaction(MOVING, engine="inline")
-    sizes = 1 << np.arange(11)
-    in_use = sum(SPEC.pages_per_node - report.before @ sizes for report in reports)
-    offline = [drained.offline for moved in relocated(MOVING, reports) for drained in moved.drained.values()]
-    left = 3 * SPEC.pages_per_node - PAGEBLOCK_PAGES * sum(offline)
-    assert all(offline)
-    assert left - sum(report.after @ sizes for report in reports) == in_use
-    for report, undisturbed in zip(reports, whole, strict=True):
-        assert np.array_equal(report.before, undisturbed.before)
-        for counts in report.by_driver.values():
-            assert counts.isolated == counts.moved + counts.put_back
 
 
 def test_from_python(ray_cluster: str) -> None:

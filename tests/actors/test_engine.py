@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import ray
 
-from actors.compaction import RayCompactorPool
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks, group_of, ranges, shares
 from actors.node_actor import LITTLE
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.machine.simulation import Simulation
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
@@ -37,7 +35,6 @@ from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, Snapsho
 from cluster.spec.topology import ring
 from cluster.wire import commands as c
 from ksmcluster.bench.tools.shapes import spread_out
-from tests.actors.test_compaction import Killing
 
 REGIONS = (
     RegionSpec("libs", 40, ContentModel.REPLICATED),
@@ -155,22 +152,6 @@ def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
     made = list(run_passes(spec, address=ray_cluster, nodes_per_actor=2))
     assert same(inline, made)
     assert [repr(a.relocated) for a in made] == [repr(b.relocated) for b in inline]
-
-
-def test_a_machine_outlives_those_who_compact_it(ray_cluster: str) -> None:
-    """Migration actors die, also during a later compaction; what ksmd merges is the same."""
-    plain = list(run_passes(replace(COMPACTED, migration=None), engine="inline"))
-    with closing(ActorPool()) as pool:
-        compactor_pool = Killing(RayCompactorPool(blocks(5, 2), pool.actors(3), 2))
-        simulation = Simulation(pool.fabric(COMPACTED, 2), COMPACTED, compactor_pool)
-        passes = [simulation.run_pass() for _ in range(3)]
-        compactor_pool.compactor_pool.close()
-    assert compactor_pool.compactor_pool.deaths >= 2
-    names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_mappings_distance", "cow_ksm")
-    for result, without in zip(passes, plain, strict=True):
-        assert all(np.array_equal(result.nodes[name], without.nodes[name]) for name in names)
-        for counts in (counts for r in result.compaction for counts in r.by_driver.values()):
-            assert counts.isolated == counts.moved + counts.put_back
 
 
 def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:

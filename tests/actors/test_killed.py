@@ -1,95 +1,299 @@
-"""Migration actors killed wherever a compaction may be: nothing is lost, locked or left isolated."""
+"""Migration actors killed at any moment: the result is that of a run in which none died."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from threading import Timer
-from typing import Any
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from threading import Event, Thread
+from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
 
 from actors.answers import answers
-from actors.compaction import RayCompactorPool, crew_on_ray
-from cluster.compaction.scenario.node_memory import MemoryHost, drive
+from actors.compaction import crew_on_ray, run_compaction
+from actors.compactor_pool import RayCompactorPool
+from actors.engine import ActorPool, run_passes
+from actors.hosts import blocks
+from actors.numbered_calls import NumberedCalls
+from cluster.compaction.internode.node_transfers import Carried, Carry
+from cluster.compaction.scenario.node_memory import NodeReport, drive
+from cluster.machine.pass_result import PassResult
+from cluster.machine.simulation import Simulation
 from cluster.spec.compaction import CompactionSpec, DriverSpec
-from tests.cluster.compaction.test_node_memory import holdings
+from cluster.spec.errors import SimulationError
+from tests.actors.test_compaction import MOVING, SPEC
+from tests.actors.test_engine import COMPACTED, MIGRATION, same
 
-NODES = 2
-CHECKED = "tests.cluster.compaction.test_interleavings:Checked"
+T = TypeVar("T")
 #: `Checked` fails if a page is isolated twice, or moved or put back without being isolated.
+CHECKED = "tests.cluster.compaction.test_interleavings:Checked"
 DRIVERS = (
     DriverSpec("swap", "zram", 0.5, 0.7, (("object_size", 1300),)),
     DriverSpec("odd", CHECKED, 0.3, 0.5, (("refuse", 0.05), ("again", 0.1), ("fail", 0.05))),
 )
+DIRECT = CompactionSpec(
+    2,
+    8 * 512,
+    DRIVERS,
+    lru=0.1,
+    unmovable=0.05,
+    trigger="direct",
+    attempts=2,
+    order=8,
+    compactors=3,
+    batch=8,
+    turn=200,
+)
+SIMULATED = replace(COMPACTED, migration=replace(MIGRATION, compactors=2, turn=200, batch=32))
 
 
-def spec_of(seed: int, trigger: str) -> CompactionSpec:
-    return CompactionSpec(
-        NODES,
-        8 * 512,
-        DRIVERS,
-        lru=0.1,
-        unmovable=0.05,
-        seed=seed,
-        trigger=trigger,
-        attempts=2,
-        order=8,
-        compactors=3,
-        batch=8,
-        turn=200,
-    )
+def migration_actors() -> list[int]:
+    """Processes of those that this process has brought forth, the ones that are still starting included."""
+    parents, found = {}, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+        if line.startswith(b"ray::MigrationActor"):
+            found.append(int(entry.name))
+    return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
 
 
-def on_owners(compactor_pool: RayCompactorPool, look: Callable[[MemoryHost], Any]) -> list[Any]:
-    """What there is to be seen where the memories are."""
-    found: list[Any] = answers(
-        [owner.__ray_call__.remote(lambda actor: look(actor._host)) for owner in compactor_pool._owners]
-    )
-    return found
+def ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
 
 
-def holding(host: MemoryHost) -> list[list[object]]:
-    return [holdings(node) for node in host.memories.values()]
+def kill(pids: Sequence[int]) -> int:
+    """Kill these processes; return how many there were."""
+    killed = 0
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        killed += 1
+    return killed
 
 
-class Killing:
-    """Kills migration actors before their turn or while they are at work, sometimes several in a row."""
+class Killer:
+    """Kills migration actors from time to time; `kills` counts them, `runs` those in which it was at work."""
 
-    def __init__(self, compactor_pool: RayCompactorPool, seed: int) -> None:
-        self.compactor_pool = compactor_pool
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed: int) -> None:
+        self.kills = 0
+        self.runs = 0
+        self._rng = Random(seed)
+        self._over = Event()
+
+    def wants(self, kills: int) -> bool:
+        """Whether it takes another run until it has killed so many."""
+        assert self.runs < 20, "hardly any migration actors are found"
+        return self.kills < kills
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Kill at most four more, one at a time or all at once, while the block runs."""
+        self.runs += 1
+        self._over.clear()
+        thread = Thread(target=self._kill_some, args=[self.kills + 4])
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _kill_some(self, most: int) -> None:
+        longest = self._rng.choice([0.02, 0.1, 0.5])
+        while self.kills < most and not self._over.wait(self._rng.uniform(0, longest)):
+            victims = migration_actors()
+            count = self._rng.choice([1, len(victims)])
+            self.kills += kill(self._rng.sample(victims, min(count, len(victims))))
+
+
+def test_simulate_whenever_migration_actors_are_killed(ray_cluster: str) -> None:
+    inline = list(run_passes(SIMULATED, engine="inline"))
+    killer = Killer(1)
+    while killer.wants(5):
+        with killer.at_work():
+            made = list(run_passes(SIMULATED, address=ray_cluster, nodes_per_actor=3, migration_actors=2))
+        check_passes(made, inline)
+
+
+def check_passes(made: list[PassResult], inline: list[PassResult]) -> None:
+    assert same(made, inline)
+    assert [repr(result.compaction) for result in made] == [repr(result.compaction) for result in inline]
+
+
+@pytest.mark.parametrize("spec", [MOVING, DIRECT], ids=["moving", "direct"])
+def test_compact_whenever_migration_actors_are_killed(ray_cluster: str, spec: CompactionSpec) -> None:
+    inline = repr(run_compaction(spec, engine="inline"))
+    killer = Killer(2)
+    while killer.wants(4):
+        with killer.at_work():
+            made = run_compaction(spec, address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+        assert repr(made) == inline
+
+
+class Disturbed:
+    """A pool in whose calls something happens: `disturb` gets the call's number and what it would do."""
+
+    def __init__(self, drivers: RayCompactorPool, disturb: Callable[[int, Callable[[], Any]], Any]) -> None:
+        self.drivers = drivers
+        self.ask = drivers.ask
+        self.calls = 0
+        self._disturb = disturb
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        if not turns or self.compactor_pool.deaths > 25 or self.rng.random() > 0.25:
-            return self.compactor_pool.take(turns)
-        times = int(self.rng.integers(1, 4))
-        for _ in range(times):
-            victim = (turns[0][0] + turns[0][1]) % len(self.compactor_pool.pool)
-            killer = Timer(
-                float(self.rng.choice([0, 0.0005, 0.002, 0.01])), ray.kill, [self.compactor_pool.pool[victim]]
-            )
-            killer.start()
-            if self.rng.random() < 0.5:
-                killer.join()
-            done = self.compactor_pool.take(turns)
-            killer.join()
+        return self._next(lambda: self.drivers.take(turns))
+
+    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
+        return self._next(lambda: self.drivers.carry(turns))
+
+    def _next(self, call: Callable[[], list[T]]) -> list[T]:
+        self.calls += 1
+        done: list[T] = self._disturb(self.calls, call)
         return done
 
 
-@pytest.mark.parametrize("trigger", ["compact_memory", "direct"])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_lost_whenever_migration_actors_die(ray_cluster: str, seed: int, trigger: str) -> None:
-    spec = spec_of(seed, trigger)
-    with crew_on_ray(spec, 1, 2) as compactor_pool:
-        before = on_owners(compactor_pool, holding)
-        drive(spec, range(NODES), Killing(compactor_pool, seed))
-        after = on_owners(compactor_pool, holding)
-        deaths, reports = compactor_pool.deaths, compactor_pool.reports()
-    assert deaths > 0
-    assert after == before
-    assert sum(report.abandoned for report in reports) > 0
-    for report in reports:
-        for name, counts in report.by_driver.items():
-            assert counts.isolated == counts.moved + counts.put_back, name
+def pids_of(drivers: RayCompactorPool) -> list[int]:
+    """Processes of its migration actors that are alive; waits for those that are starting."""
+    pids = []
+    for actor in drivers.pool:
+        with suppress(ActorDiedError):
+            pids.append(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+    return pids
+
+
+def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_cluster: str) -> None:
+    with crew_on_ray(MOVING, 1, 2) as drivers:
+
+        def disturb(number: int, call: Callable[[], Any]) -> Any:
+            if number in (1, 2, 9):
+                for actor in drivers.pool:
+                    ray.kill(actor)
+                drivers.pool = [drivers._new() for _ in drivers.pool]
+                for actor in drivers.pool:
+                    ray.kill(actor)
+            return call()
+
+        drive(MOVING, range(MOVING.nodes), Disturbed(drivers, disturb))
+        assert drivers.deaths >= 3
+        reports = drivers.reports()
+    assert repr(reports) == repr(run_compaction(MOVING, engine="inline"))
+
+
+def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) -> None:
+    """Each call comes a second time when it is over, and the first ones again and again."""
+    turns_of: dict[int, list[tuple[int, int]]] = {}
+    with crew_on_ray(SPEC, 1, 2) as drivers:
+
+        class Late(Disturbed):
+            def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
+                done = super().take(turns)
+                turns_of[drivers._seq] = list(turns)
+                for seq in {1, 2, drivers._seq - 1, drivers._seq} & set(turns_of):
+                    again = [
+                        drivers._owners[node].take_turns.remote(seq, [(node, c)]) for node, c in turns_of[seq]
+                    ]
+                    repeated = [ended for (ended,) in ray.get(again)]
+                    assert seq != drivers._seq or repeated == done
+                return done
+
+        drive(SPEC, range(SPEC.nodes), Late(drivers, lambda _number, call: call()))
+        reports = drivers.reports()
+    assert repr(reports) == repr(run_compaction(SPEC, engine="inline"))
+
+
+def test_letters_are_carried_on_by_others(ray_cluster: str) -> None:
+    """All migration actors die at a random moment of each of the first calls."""
+    spec = replace(MOVING, compactors=1)
+    rng = Random(3)
+    with crew_on_ray(spec, 1, 2) as drivers:
+
+        def disturb(number: int, call: Callable[[], Any]) -> Any:
+            if number > 8:
+                return call()
+            pids = pids_of(drivers)
+            thread = Thread(target=lambda: Event().wait(rng.uniform(0, 0.004)) or kill(pids))
+            thread.start()
+            done = call()
+            thread.join()
+            return done
+
+        drive(spec, range(spec.nodes), Disturbed(drivers, disturb))
+        assert drivers.deaths >= 4
+        reports: list[NodeReport] = drivers.reports()
+    assert repr(reports) == repr(run_compaction(spec, engine="inline"))
+
+
+def test_all_die_between_two_compactions(ray_cluster: str) -> None:
+    inline = list(run_passes(SIMULATED, engine="inline"))
+    with (
+        closing(ActorPool()) as pool,
+        closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as drivers,
+    ):
+        simulation = Simulation(pool.fabric(SIMULATED, 3), SIMULATED, drivers)
+        made = []
+        for _ in range(SIMULATED.passes):
+            kill(pids_of(drivers))
+            made.append(simulation.run_pass())
+        assert drivers.deaths >= 2 * SIMULATED.passes
+    check_passes(made, inline)
+
+
+def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.compactor_pool.MOST_DEATHS", 1)
+    with crew_on_ray(SPEC, 1, 2) as drivers:
+
+        def disturb(_number: int, call: Callable[[], Any]) -> Any:
+            kill(pids_of(drivers))
+            return call()
+
+        with pytest.raises(SimulationError, match="migration actors died 2 times"):
+            drive(SPEC, range(SPEC.nodes), Disturbed(drivers, disturb))
+
+
+def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> None:
+    with crew_on_ray(SPEC, 1, 2) as drivers:
+
+        def disturb(number: int, call: Callable[[], Any]) -> Any:
+            if number == 3:
+                ray.kill(drivers._owners[1])
+            return call()
+
+        with pytest.raises(SimulationError, match="an actor died"):
+            drive(SPEC, range(SPEC.nodes), Disturbed(drivers, disturb))
+            answers(drivers._owners[1].reports.remote())
+
+
+def test_work_that_failed_is_not_done_again() -> None:
+    calls = NumberedCalls()
+    done: list[str] = []
+
+    def work(name: str) -> Callable[[], str]:
+        def write() -> str:
+            done.append(name)
+            if name == "fails":
+                raise SimulationError("out of order")
+            return name
+
+        return write
+
+    assert [calls.once(0, 1, work("first")), calls.once(1, 1, work("other node"))] == ["first", "other node"]
+    for _ in range(2):
+        with pytest.raises(SimulationError, match="out of order"):
+            calls.once(0, 2, work("fails"))
+    assert calls.once(0, 4, work("later")) == calls.once(0, 4, work("again")) == "later"
+    calls.once(0, 3, work("late"))
+    assert done == ["first", "other node", "fails", "later"]

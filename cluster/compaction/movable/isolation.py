@@ -53,12 +53,6 @@ class Isolation:
             self._memory.put(self.locked, self._held)
         self.locked = self.locked[:0]
 
-    def undo(self) -> None:
-        """Leave the pages as they were before `begin`, in place of `finish`."""
-        self._memory.pages.unlock(self.locked)
-        self._memory.put(self.locked, 1 + self._held)
-        self.locked = self.locked[:0]
-
     def _ask(self, word: int, run: Pfns) -> Pfns:
         """Return the pages of this run, all with one mapping word, that their driver grants."""
         operations = self._memory.operations_of(word)
@@ -112,11 +106,6 @@ class Putback:
         """Put back all of them; only where no other compactor can hold a lock."""
         while not self.done:
             self.step()
-
-    def abandon(self) -> Pfns:
-        """Return the pages that are still isolated, unlocked, in place of going on."""
-        self._memory.pages.unlock(self._locked)
-        return np.concatenate([self._locked, self._left])
 
     def _finish(self) -> None:
         pages, locked = self._memory.pages, self._locked

@@ -102,20 +102,6 @@ class PageMigration:
         elif not self._passes.begin_next_pass():
             self._end_of_batch()
 
-    def abandon(self) -> None:
-        """End here: pages that are not moved yet are `left`, unlocked and still isolated."""
-        if self._in_flight is not None:
-            _operations, chunk, new = self._in_flight
-            self._in_flight = None
-            self._undo(chunk, new)
-        self._memory.pages.unlock(self._predicted)
-        self._predicted = _NO_PAGES
-        if self._putback is not None:
-            self._given_up += self._putback.abandon().tolist()
-            self._putback = None
-        if not self.done:
-            self._finish()
-
     def withdraw(self) -> bool:
         """Undo a migration that has tried nothing yet: its pages are unlocked and still isolated.
 

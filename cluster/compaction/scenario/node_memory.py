@@ -1,13 +1,13 @@
 """A compaction scenario: the memory of each node, its compactors, and what they achieve.
 
-`NodeMemory` owns everything that there is on a node, compactors' state included; whoever drives a compactor
-only says when it takes its next steps. So nothing is lost with it: its compactor is abandoned.
+`NodeMemory` owns everything that there is on a node, compactors' state included. Whoever drives a compactor
+only says when it takes its next steps, so nothing is lost with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -28,15 +28,6 @@ from cluster.spec.compaction import CompactionSpec
 _MOST_STEPS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A compactor of a node takes its next steps. `generation`: how often it was begun anew."""
-
-    node: int
-    compactor: int
-    generation: int = 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeReport:
     """What became of a node.
@@ -44,7 +35,7 @@ class NodeReport:
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after one
     in which no driver's page can move. obtained_*: blocks that the scenario's requests got then. by_driver
     in the order of the scenario, then LRU pages and guests. vmstat as in `memory.VmStat`. seconds: simulated,
-    of its compactors. abandoned: compactors whose drivers died. relocations: None if the scenario has none.
+    of its compactors. relocations: None if the scenario has none.
     """
 
     node: int
@@ -56,7 +47,6 @@ class NodeReport:
     obtained_without: int
     by_driver: dict[str, MoveCounts]
     vmstat: dict[str, int]
-    abandoned: int
     seconds: float
     relocations: NodeRelocations | None = None
 
@@ -70,13 +60,6 @@ class _Session:
     moved: int = 0
 
 
-@dataclass(slots=True)
-class _Compactor:
-    generation: int = 0
-    session: _Session | None = None
-    ended: list[_Session] = field(default_factory=list)
-
-
 class NodeMemory:
     """A node's memory, with its drivers and its compactors."""
 
@@ -87,22 +70,18 @@ class NodeMemory:
         self.memory = filled.memory
         self._counted = {name: Counted(self.memory, owner) for name, owner in filled.owners.items()}
         self.transfers = self._transfers()
-        self._compactors = [_Compactor() for _ in range(spec.workers)]
         self.begin()
 
     def begin(self) -> None:
         """Another compaction, of the memory as it is now."""
         self.before = self.memory.zones[0].buddyinfo()
         self.memory.vmstat = VmStat()
-        self.abandoned = 0
         self.requests = Requests(self.spec.attempts)
-        self._abandoned: list[Worker] = []
         self._chance = np.random.default_rng((self.spec.seed, self.node))
         for counted in self._counted.values():
             counted.begin()
-        for compactor in self._compactors:
-            compactor.session = None
-            compactor.ended = []
+        #: Of the compactors that have had a turn.
+        self._sessions: dict[int, _Session] = {}
 
     def _transfers(self) -> NodeTransfers | None:
         """Its side of transfers, if there are any in the scenario."""
@@ -117,15 +96,13 @@ class NodeMemory:
         """By name of the driver, then LRU pages and guests."""
         return {name: counted.counts for name, counted in self._counted.items()}
 
-    def take(self, turn: Turn) -> bool:
-        """A compactor's next steps; whether it is done. A turn of an earlier generation does nothing."""
-        compactor = self._compactors[turn.compactor]
-        if turn.generation != compactor.generation:
-            return False
-        session = compactor.session = compactor.session or self._begin()
+    def take(self, compactor: int) -> bool:
+        """Let a compactor take its next steps; return whether it is done."""
+        if compactor not in self._sessions:
+            self._sessions[compactor] = _Session(make_worker(self.memory, self.requests, self.spec))
+        session = self._sessions[compactor]
         attempts, moved = self._work_done()
         self._steps(session.run)
-        self.put_back()
         attempts_now, moved_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
@@ -142,36 +119,9 @@ class NodeMemory:
             if run.waiting:
                 break
 
-    def put_back(self) -> None:
-        """What abandoned compactors had isolated goes back, as soon as nobody has it locked."""
-        for run in self._abandoned:
-            while not run.done:
-                run.step()
-                if run.waiting:
-                    break
-        self._abandoned = [run for run in self._abandoned if not run.done]
-
-    def _begin(self) -> _Session:
-        return _Session(make_worker(self.memory, self.requests, self.spec))
-
     def _work_done(self) -> tuple[int, int]:
         counted = self._counted.values()
         return sum(c.attempts for c in counted), sum(c.counts.moved for c in counted)
-
-    def abandon(self, number: int, generation: int) -> None:
-        """Whoever drove this compactor is gone: what it has isolated is put back.
-
-        From now on it is of that generation; its next turn begins anew.
-        """
-        compactor = self._compactors[number]
-        compactor.generation = generation
-        if compactor.session is not None:
-            self.abandoned += not compactor.session.run.done
-            compactor.session.run.abandon()
-            self._abandoned.append(compactor.session.run)
-            self.put_back()
-            compactor.ended.append(compactor.session)
-            compactor.session = None
 
     def run(self) -> None:
         """All compactors in turns, here and now."""
@@ -190,11 +140,7 @@ class NodeMemory:
 
     def seconds(self) -> float:
         """Simulated time until the last compactor was done; they work side by side."""
-        return max((sum(map(self._ns, self._sessions(c))) for c in self._compactors), default=0) / 1e9
-
-    @staticmethod
-    def _sessions(compactor: _Compactor) -> list[_Session]:
-        return [*compactor.ended, *([compactor.session] if compactor.session else [])]
+        return max(map(self._ns, self._sessions.values()), default=0) / 1e9
 
     def _ns(self, session: _Session) -> float:
         cost = self.spec.cost
@@ -218,7 +164,6 @@ class NodeMemory:
             obtained_without=twin.obtain(),
             by_driver=self.counts,
             vmstat=self.memory.vmstat.as_dict(),
-            abandoned=self.abandoned,
             seconds=self.seconds(),
             relocations=self.transfers.report() if self.transfers else None,
         )
@@ -252,23 +197,13 @@ class Memories:
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
         self.memories = memories
 
-    def take(self, turns: Sequence[Turn]) -> list[bool]:
-        return [self.memories[turn.node].take(turn) for turn in turns]
-
-    def abandon(self, turns: Sequence[Turn]) -> None:
-        for turn in turns:
-            self.memories[turn.node].abandon(turn.compactor, turn.generation)
-
     def letters(self, turns: Sequence[Carry]) -> list[TransferMessage | None]:
         """The letters that wait for an answer at its nodes, the peers of these turns."""
         return [self._transfers(turn.peer).letter(turn.transfer) for turn in turns]
 
-    def carry(self, turns: Sequence[Carry], letters: Sequence[TransferMessage | None]) -> list[Carried]:
-        """Its nodes answer these letters."""
-        for turn in turns:
-            self.memories[turn.node].put_back()
-        pairs = zip(turns, letters, strict=True)
-        return [self._transfers(turn.node).carry(turn, letter) for turn, letter in pairs]
+    def carry(self, turn: Carry, letter: TransferMessage | None) -> Carried:
+        """One of its nodes answers this letter."""
+        return self._transfers(turn.node).carry(turn, letter)
 
     def ask(self, order: Order) -> list[Any]:
         return [self._transfers(node).ask(order) for node in self.memories]
@@ -297,13 +232,15 @@ class InlineCompactorPool:
     """Everything in this process."""
 
     def __init__(self, memories: Mapping[int, NodeMemory]) -> None:
+        self._memories = memories
         self._host = Memories(memories)
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        return self._host.take([Turn(node, compactor) for node, compactor in turns])
+        return [self._memories[node].take(compactor) for node, compactor in turns]
 
     def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        return self._host.carry(turns, self._host.letters(turns))
+        pairs = zip(turns, self._host.letters(turns), strict=True)
+        return [self._host.carry(turn, letter) for turn, letter in pairs]
 
     def ask(self, order: Order) -> list[Any]:
         return self._host.ask(order)

@@ -36,9 +36,6 @@ class Worker(Protocol):
     def advance(self, pages: int) -> None:
         """Many steps, with nobody in between, until about so many pages are scanned or a lock is met."""
 
-    def abandon(self) -> None:
-        """Nothing more is moved. Further steps put back what is isolated."""
-
 
 @dataclass(slots=True)
 class Requests:
@@ -92,13 +89,6 @@ class DirectCompactor:
 
     def advance(self, pages: int) -> None:
         advance(self, pages)
-
-    def abandon(self) -> None:
-        """The request that it was busy with is another one's."""
-        if self._current is not None:
-            self._requests.left += 1
-            self._current.abandon()
-        self._requests = Requests(0)
 
 
 def make_worker(memory: Memory, requests: Requests, spec: CompactionSpec) -> Worker:

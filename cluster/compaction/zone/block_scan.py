@@ -50,11 +50,6 @@ class BlockScan:
         at_work = self._peeked is not None or self._asking is not None or len(self.list)
         return not at_work and self.low < self.end
 
-    def abandon(self) -> None:
-        """Give up the locks; what is isolated stays isolated."""
-        if self._asking is not None:
-            self._asking.undo()
-
     def step(self, grain: int | None) -> I64:
         """Isolate the next at most `grain` pages, or all at once; return pages to be put back after all."""
         if self._asking is not None:

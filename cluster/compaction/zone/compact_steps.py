@@ -102,24 +102,6 @@ class CompactionSteps:
         """End as soon as what is isolated is moved or put back."""
         self._canceled = True
 
-    def abandon(self) -> None:
-        """Move nothing more. The next steps put back what is isolated."""
-        if self.done:
-            return
-        if self._scan is not None:
-            self._scan.abandon()
-            self._leave_scan(self._scan)
-        if self._migration is not None:
-            self._migration.abandon()
-            self._end_migration(self._migration)
-            self._isolated = self._migration.left
-            self._migration = None
-        left = self._isolated
-        if self._putback is not None:
-            left = np.concatenate([self._putback.abandon(), self._isolated])
-        self._putback, self._isolated = Putback(self.memory, left, self.grain), NO_PAGES
-        self._end_after_putback = True
-
     def step(self) -> None:
         """Do the next piece of work."""
         if self._putback is not None:

@@ -72,12 +72,6 @@ class Allocation:
         else:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
 
-    def abandon(self) -> None:
-        """Fail. Further steps put back what is isolated."""
-        self._left = []
-        if self.running is not None:
-            self.running.abandon()
-
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
         if deferred(zone, self.order):
             self._stalled = True

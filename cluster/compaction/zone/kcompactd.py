@@ -53,12 +53,6 @@ class Proactive:
         """Do many steps, without other compactors in between, as `Compaction.advance` does."""
         advance(self, pages)
 
-    def abandon(self) -> None:
-        """Begin no further round. Further steps put back what is isolated."""
-        self._zones, self._low = [], 100
-        if self.running is not None:
-            self.running.abandon()
-
     def step(self) -> None:
         """Do the next piece of work."""
         if self.running is not None:

@@ -171,12 +171,9 @@ def begun(memory: Memory, name: str, grain: int | None) -> Worker:
 
 
 def take_turn(active: Worker, chance: Random) -> None:
-    """A step; compactors go on for longer at times, or are abandoned."""
-    if isinstance(active, Compaction | Proactive):
-        if (drawn := chance.random()) < 0.01:
-            active.abandon()
-        elif drawn < 0.05:
-            active.advance(chance.choice([1, 300, 2000]))
+    """A step; compactors go on for longer at times."""
+    if isinstance(active, Compaction | Proactive) and chance.random() < 0.04:
+        active.advance(chance.choice([1, 300, 2000]))
     if not active.done:
         active.step()
 

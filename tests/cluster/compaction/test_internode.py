@@ -27,7 +27,7 @@ from cluster.compaction.internode.outcome import Relocated, relocated, simulated
 from cluster.compaction.internode.transfer import Transfer
 from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
-from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, Turn, compact_inline
+from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, compact_inline
 from cluster.spec import topology
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
 
@@ -266,8 +266,8 @@ def carry(host: MemoryHost, transfer: Transfer, serial: int) -> Carried:
     """The letter with this number is written, or has been."""
     ends = (transfer.source, transfer.target)
     node, peer = ends if serial % 2 == 0 else ends[::-1]
-    turns = [Carry(node, peer, transfer.number, serial)]
-    return host.carry(turns, host.letters(turns))[0]
+    turn = Carry(node, peer, transfer.number, serial)
+    return host.carry(turn, host.letters([turn])[0])
 
 
 def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[int], int]:
@@ -377,7 +377,7 @@ def test_nothing_is_lost_between_nodes(
     odd = replace(ODD, settings=tuple({**rates, "seed": seed}.items()))
     host = world(replace(SPEC_OF_WORLD, drivers=(odd, ZRAM), seed=seed))
     before, lru, used = holdings(host)
-    compactors = {(node, c): 0 for node in range(3) for c in range(2)}
+    compactors = [(node, c) for node in range(3) for c in range(2)]
     for pairs in rounds:
         transfers = {Transfer(i, 0, *pair, pages): 0 for i, pair in enumerate(pairs)}
         host.ask(Open(tuple(transfers)))
@@ -391,12 +391,13 @@ def test_nothing_is_lost_between_nodes(
                 transfers[transfer] += carried.written
                 if carried.done:
                     del transfers[transfer]
-            some_compactor(host, compactors, order)
+            node, compactor = order.choice(compactors)
+            host.memories[node].take(compactor)
             if release and order.random() < 0.3:
                 free_some(host, order)
         settled(host)
-    for (node, compactor), generation in compactors.items():
-        while not host.memories[node].take(Turn(node, compactor, generation)):
+    for node, compactor in compactors:
+        while not host.memories[node].take(compactor):
             pass
     settled(host)
     after, lru_after, used_after = holdings(host)
@@ -409,14 +410,6 @@ def test_nothing_is_lost_between_nodes(
     assert after == {page: held for page, held in before.items() if page not in released}
     assert lru_after == lru
     assert used_after == used - len(released)
-
-
-def some_compactor(host: MemoryHost, compactors: dict[tuple[int, int], int], order: Random) -> None:
-    (node, compactor), generation = order.choice(list(compactors.items()))
-    host.memories[node].take(Turn(node, compactor, generation))
-    if order.random() < 0.1:
-        compactors[node, compactor] += 1
-        host.memories[node].abandon(compactor, generation + 1)
 
 
 def free_some(host: MemoryHost, order: Random) -> None:

@@ -256,17 +256,6 @@ def test_an_async_compactor_does_not_wait_to_migrate() -> None:
     assert not memory.pages.flags.any()
 
 
-def test_an_abandoned_compactor_waits_too() -> None:
-    memory, first, second = meeting(MigrateMode.SYNC)
-    first.abandon()
-    first.step()
-    assert first.waiting
-    second.step()
-    first.run()
-    assert first.done
-    assert not memory.pages.flags.any()
-
-
 def test_direct_compaction_makes_the_block() -> None:
     memory, driver = setting(list(range(0, PAGES, 2)))
     driver.adopt(np.arange(511, PAGES, 512))

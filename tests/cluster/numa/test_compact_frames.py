@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from actors.engine import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeMemory, NodeReport, Turn
+from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeReport
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.scenario import (
@@ -56,11 +55,11 @@ class Compacted:
         self.nodes = self.workload.fabric.host.nodes
         self.machine = self.workload.machine
 
-    def compact(self, deaths: Sequence[bool] = ()) -> tuple[NodeReport, ...]:
+    def compact(self) -> tuple[NodeReport, ...]:
         """Compacts all nodes; only where pages are changes."""
         columns = self.machine.collect()  # what is under way arrives before
         before = self.state()
-        compactor_pool = Mortal(self.workload.fabric.host.memories, list(deaths))
+        compactor_pool = InlineCompactorPool(self.workload.fabric.host.memories)
         reports = self.machine.compact(self.spec, compactor_pool)
         self.workload.check()
         after = self.state()
@@ -84,26 +83,6 @@ class Compacted:
         frames = self.nodes[node].state.frames
         assert isinstance(frames, MovableFrames)
         return frames
-
-
-class Mortal(InlineCompactorPool):
-    """Those who drive compactors die when they are told to, in the middle of anything."""
-
-    def __init__(self, memories: Any, deaths: list[bool]) -> None:
-        super().__init__(memories)
-        self._all: dict[int, NodeMemory] = memories
-        self._deaths = deaths
-        self._generations: dict[tuple[int, int], int] = {}
-
-    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        done = []
-        for node, compactor in turns:
-            generation = self._all[node]._compactors[compactor].generation
-            done.append(self._all[node].take(Turn(node, compactor, generation)))
-            if self._deaths and self._deaths.pop():
-                self._all[node].abandon(compactor, generation + 1)
-                done[-1] = False
-        return done
 
 
 def three_sharers(spec: CompactionSpec, **knobs: int) -> tuple[Compacted, list[int]]:
@@ -210,7 +189,6 @@ FAULTY = DriverSpec(
     kernel=st.sampled_from(["4.8", "6.1"]),
     mode=st.sampled_from(["async", "sync-light", "sync"]),
     content=st.sampled_from(["symbolic", "bytes"]),
-    deaths=st.lists(st.booleans(), max_size=40),
 )
 def test_nothing_but_places_changes(
     knobs: KsmSpec,
@@ -222,9 +200,8 @@ def test_nothing_but_places_changes(
     kernel: str,
     mode: str,
     content: str,
-    deaths: list[bool],
 ) -> None:
-    """Compactors that die, drivers that fail, between steps of any workload: nothing comes apart."""
+    """Drivers that fail, between steps of any workload: nothing comes apart."""
     spec = CompactionSpec(
         NODES,
         2 * 512,
@@ -241,10 +218,10 @@ def test_nothing_but_places_changes(
     for number, step in enumerate(steps):
         made.workload.run(step)
         if number % 4 == 3:
-            made.compact(deaths)
+            made.compact()
     for _ in range(3):
         made.machine.scan()
-        made.compact(deaths)
+        made.compact()
     if content == "bytes":
         made.workload.check_bytes()
 

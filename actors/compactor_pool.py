@@ -1,0 +1,110 @@
+"""A pool of migration actors that drive the compactors of nodes that other actors own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from actors.answers import answers
+from cluster.compaction.internode.node_transfers import Carried, Carry, Order
+from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.spec.errors import SimulationError
+
+#: Times that migration actors may die in one run; then it is no accident any more.
+MOST_DEATHS = 100
+
+T = TypeVar("T", bound=Hashable)
+
+
+class RayCompactorPool:
+    """Drives compactors with a pool of migration actors (implements `CompactorPool`).
+
+    One that dies is replaced, and its call repeated. Calls are numbered and owners carry out each number once
+    (`NumberedCalls`), so a death at any moment leaves the result as it is. Owners obey one pool only: a
+    second one would begin to count anew.
+    """
+
+    def __init__(self, hosts: list[list[int]], owners: list[Any], size: int) -> None:
+        self._owners = owners
+        self._owner_of = [owner for owner, host in enumerate(hosts) for _ in host]
+        self._seq = 0
+        self.deaths = 0
+        self.pool = [self._new() for _ in range(size)]
+
+    def _new(self) -> Any:
+        from actors.migration_actor import MigrationActor
+
+        return MigrationActor.remote(self._owners)  # type: ignore[attr-defined]
+
+    def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        work: dict[int, dict[tuple[int, ...], list[tuple[int, int]]]] = {}
+        for node, compactor in turns:
+            of_actor = work.setdefault((node + compactor) % len(self.pool), {})
+            of_actor.setdefault((self._owner_of[node],), []).append((node, compactor))
+        done: dict[tuple[int, int], bool] = self._call("take", work)
+        return [done[turn] for turn in turns]
+
+    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
+        work: dict[int, dict[tuple[int, ...], list[Carry]]] = {}
+        for turn in turns:
+            owners = self._owner_of[turn.node], self._owner_of[turn.peer]
+            of_actor = work.setdefault(turn.transfer % len(self.pool), {})
+            of_actor.setdefault(owners, []).append(turn)
+        carried: dict[Carry, Carried] = self._call("carry", work)
+        return [carried[turn] for turn in turns]
+
+    def ask(self, order: Order) -> list[Any]:
+        found = answers([owner.ask.remote(order) for owner in self._owners])
+        return [answer for of_owner in found for answer in of_owner]
+
+    def _call(self, method: str, work: Mapping[int, Mapping[tuple[int, ...], list[T]]]) -> dict[T, Any]:
+        """Have the migration actors carry out turns, by actor and owners; return what came of each turn."""
+        self._seq += 1
+        parts = {actor: [(*owners, turns) for owners, turns in to.items()] for actor, to in work.items()}
+        calls = {actor: self._ask(actor, method, of_actor) for actor, of_actor in parts.items()}
+        done: dict[T, Any] = {}
+        for actor, call in calls.items():
+            outcomes = self._outcomes(actor, call)
+            while outcomes is None:
+                outcomes = self._outcomes(actor, self._ask(actor, method, parts[actor]))
+            for turns, of_owner in zip(work[actor].values(), outcomes, strict=True):
+                done |= zip(turns, of_owner, strict=True)
+        return done
+
+    def _ask(self, actor: int, method: str, parts: list[Any]) -> Any:
+        return getattr(self.pool[actor], method).remote(self._seq, parts)
+
+    def _outcomes(self, actor: int, call: Any) -> list[list[Any]] | None:
+        """What the migration actor answered; None if it died, and another one is in its place."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            outcomes: list[list[Any]] = ray.get(call)
+        except RayTaskError:
+            return answers(call)  # type: ignore[no-any-return]
+        except RayError as error:
+            self._replace(actor, error)
+            return None
+        return outcomes
+
+    def _replace(self, actor: int, error: Exception) -> None:
+        import ray
+
+        self.deaths += 1
+        if self.deaths > MOST_DEATHS:
+            raise SimulationError(f"migration actors died {self.deaths} times") from error
+        ray.kill(self.pool[actor])  # it may be out of reach only
+        self.pool[actor] = self._new()
+
+    def close(self) -> None:
+        """Ends the migration actors."""
+        import ray
+
+        for actor in self.pool:
+            ray.kill(actor)
+
+    def reports(self) -> list[NodeReport]:
+        """What became of the nodes, in their order."""
+        found: list[list[NodeReport]] = answers([owner.reports.remote() for owner in self._owners])
+        return [report for of_owner in found for report in of_owner]
