@@ -47,7 +47,7 @@ def isolatable(pages: PageMap, start: int, stop: int, mode: IsolateMode) -> Pfns
 
 
 def still_movable(pages: PageMap, pfns: Pfns) -> Pfns:
-    """Return those of these pages, which looked movable before, that still do. int64[n] -> int64[0..n]."""
+    """Return the pages that still look movable, of pages that did before. int64[n] -> int64[0..n]."""
     movable = pages.page_movable_peek(pfns) | (pages.flags[pfns] & PG_LRU != 0)
     return pfns if np.count_nonzero(movable) == len(pfns) else pfns[movable]
 

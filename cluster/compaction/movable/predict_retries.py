@@ -101,7 +101,9 @@ def carry_out(memory: Memory, plan: MigrationPlan, mode: MigrateMode) -> None:
 
 
 def next_attempt(moves_in: I64, order: I64, start: tuple[int, int] = (0, 0)) -> tuple[int, int] | None:
-    """Return pass and place of the attempt after the last of these moves, or of the first one; None: no more.
+    """Return pass and place of the attempt after the last of these moves; None if there is none.
+
+    Without any move, of the first attempt, which is at `start`.
 
     moves_in: the pass in which each page moves; order: indices of the pages that move. int64[n], int64[0..n]
     """

@@ -41,7 +41,7 @@ class ProxyPages(Protocol):
     """Page frame numbers above the zones, for pages on other nodes."""
 
     def free(self, pfns: Pfns) -> Pfns:
-        """Free those of these pages that are proxies; return the others. int64[n] -> int64[0..n]."""
+        """Free the proxies among these pages; return the other pages. int64[n] -> int64[0..n]."""
 
 
 @dataclass(slots=True)

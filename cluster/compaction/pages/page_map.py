@@ -142,7 +142,7 @@ class PageMap:
         return bool(np.count_nonzero(self.flags[pfns] & PG_LOCKED))
 
     def not_isolated(self, pfns: Pfns) -> Pfns:
-        """Return those of these pages that are not isolated. int64[n] -> int64[0..n]."""
+        """Return the pages that are not isolated. int64[n] -> int64[0..n]."""
         isolated = self.flags[pfns] & PG_ISOLATED
         return pfns[isolated == 0] if np.count_nonzero(isolated) else pfns
 
@@ -219,7 +219,7 @@ class PageMap:
     # locks
 
     def trylock(self, pfns: Pfns) -> Pfns:
-        """Lock the unlocked ones of these pages; return them (trylock_page). int64[n] -> int64[0..n]."""
+        """Lock the pages that are not locked yet; return them (trylock_page). int64[n] -> int64[0..n]."""
         if np.count_nonzero(self.flags[pfns]) == 0:
             self.flags[pfns] = PG_LOCKED
             return pfns
