@@ -296,9 +296,9 @@ class PageMap:
         """Set what these pageblocks, by number, are meant for (set_pageblock_migratetype)."""
         self.pageblock_type[blocks] = types
 
-    def set_skip(self, start: int, stop: int) -> None:
-        """Hint that the pageblocks of pages start..stop-1 have nothing to isolate (set_pageblock_skip)."""
-        self.skip[start >> PAGEBLOCK_ORDER : -(-stop >> PAGEBLOCK_ORDER)] = True
+    def set_skip(self, blocks: int | slice) -> None:
+        """Hint that these pageblocks, by number, have nothing to isolate (set_pageblock_skip)."""
+        self.skip[blocks] = True
 
     def clear_skip(self, blocks: Pfns) -> None:
         """Forget the hints of these pageblocks, by number (clear_pageblock_skip)."""

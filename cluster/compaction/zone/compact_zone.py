@@ -134,15 +134,15 @@ class Compaction(CompactionSteps):
         Return the index in predicted.pfns of the next batch.
         """
         c, sources, end = self.control, self._sources, block_end(low, PAGEBLOCK_ORDER)
-        last, stop = predicted.end_of(low), end
-        if not sources.rescan and last - first >= COMPACT_CLUSTER_MAX:
+        last, stop, rescan = predicted.end_of(low), end, sources.rescan
+        if not rescan and last - first >= COMPACT_CLUSTER_MAX:
             last = first + COMPACT_CLUSTER_MAX
             stop = int(predicted.pfns[last - 1]) + 1
         c.migrate_pfn = stop
         c.migrate_scanned += predicted.scanned(low, stop, c.free_pfn)
         self.memory.vmstat.skipped_isolated += predicted.isolated(low, stop)
         self.memory.vmstat.compact_isolated += last - first
-        if stop == end and (sources.rescan or first == last):
+        if stop == end and (rescan or first == last):
             sources.exhausted(start, end)
         if first == last:
             sources.isolated_nothing()

@@ -40,7 +40,7 @@ def find_migrateblock(c: Control) -> int:
     if found is not None:
         c.fast_search_fail = 0
         # a pageblock is found once in a run, whether or not a page of it moves
-        c.zone.pages.set_skip(found, found + 1)
+        c.zone.pages.set_skip(found >> PAGEBLOCK_ORDER)
         if c.fast_start_pfn is not None:
             c.fast_start_pfn = min(c.fast_start_pfn or found, found)
         return max(pageblock_start(found), c.zone.start)

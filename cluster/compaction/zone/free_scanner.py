@@ -127,7 +127,7 @@ class FreeScanner:
         start = max(pageblock_start(pfn), self._zone.start)
         end = min(pageblock_start(pfn) + PAGEBLOCK_PAGES, self._zone.end)
         if self._block(fetched, start, end, 1) == end and self._missing > 0:
-            self._zone.pages.set_skip(pfn, pfn + 1)
+            self._zone.pages.set_skip(pfn >> PAGEBLOCK_ORDER)
 
     def _scan_down(self, fetched: list[I64]) -> None:
         """Fetch pageblock by pageblock downwards, upwards inside each; remember where it stopped."""
@@ -220,7 +220,7 @@ class FreeScanner:
         return suitable if self._control.request.ignore_skip_hint else suitable & ~pages.skip[blocks]
 
     def _update_skip(self, low: int, high: int) -> None:
-        self._zone.pages.set_skip(low, high)
+        self._zone.pages.set_skip(slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER))
         self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:

@@ -17,17 +17,19 @@ class MigrateScanner:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._zone = control.zone
+        self._sync = control.request.sync
+        self._rest_together = control.rules.rest_of_pageblock
         self._iteration_start = 0
         # pfn 0, in the kernel too: a run that begins in pageblock 0 takes it for half done
         self._last_migrated_pfn = 0
         self.rescan = False
         cached = control.zone.cache.migrate_pfn
-        self._update_cached = not control.request.sync and cached[0] == cached[1]
+        self._update_cached = not self._sync and cached[0] == cached[1]
 
     def begin_iteration(self) -> None:
         self._iteration_start = start = self._control.migrate_pfn
         same = self._last_migrated_pfn >> PAGEBLOCK_ORDER == start >> PAGEBLOCK_ORDER
-        self.rescan = self._control.rules.rest_of_pageblock and same
+        self.rescan = self._rest_together and same
 
     def next_pfn(self) -> int | None:
         """Return the next pfn to scan from, past pageblocks with hints or of other types; None: the end."""
@@ -69,7 +71,7 @@ class MigrateScanner:
     def exhausted(self, start: int, end: int) -> None:
         """Hint that a scan from `start` to the end of its pageblock left nothing to isolate."""
         if start % PAGEBLOCK_PAGES == 0:
-            self._zone.pages.set_skip(start, start + 1)
+            self._zone.pages.set_skip(start >> PAGEBLOCK_ORDER)
         self._update_cached_pfn(end)
 
     def leave_block(self, order: int) -> None:
@@ -81,5 +83,5 @@ class MigrateScanner:
     def _update_cached_pfn(self, pfn: int) -> None:
         cached = self._zone.cache.migrate_pfn
         cached[0] = max(cached[0], pfn)
-        if self._control.request.sync:
+        if self._sync:
             cached[1] = max(cached[1], pfn)

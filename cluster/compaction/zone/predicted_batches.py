@@ -86,8 +86,9 @@ class PredictedBatches:
 
     def _enough(self, eagain_counts: I64, taken: int) -> bool:
         """Return whether there is a target for an attempt that fails after the last move."""
-        order = np.argsort(eagain_counts, kind="stable")[:taken]
-        if not self._targets.empty or next_attempt(eagain_counts, order) is None:
+        if not self._targets.empty:
+            return True
+        if next_attempt(eagain_counts, np.argsort(eagain_counts, kind="stable")[:taken]) is None:
             return True
         probe = self._targets.take(1, taken)
         self._targets.give_back(probe)
