@@ -2,7 +2,7 @@
 
 Compactor c of node n is driven by migration actor (n + c) modulo their number; transfer t between nodes, by
 actor t modulo their number. In each superstep at most one of them is at work on a node, in the order that
-`cluster.compaction.scenario.node_memory.drive` says; different nodes work at the same time. Within a node
+`cluster.compaction.scenario.rounds.drive` says; different nodes work at the same time. Within a node
 they interleave: each stops in the middle of whatever it does.
 """
 
@@ -15,7 +15,10 @@ from actors.compactor_pool import RayCompactorPool
 from actors.engine import ENGINES, places, wait_for
 from actors.hosts import blocks
 from actors.runtime import connected
-from cluster.compaction.scenario.node_memory import NodeReport, compact_inline, drive
+from cluster.compaction.scenario.memory_host import compact_inline
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
+from cluster.heap import keep_free_memory
 from cluster.machine.pass_result import Event
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.errors import SimulationError
@@ -35,22 +38,23 @@ def run_compaction(
     Raises SimulationError if the scenario cannot be carried out.
     """
     if engine == "inline":
+        keep_free_memory()
         return compact_inline(spec)
     if engine != "ray":
         raise SimulationError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    with connected(address), crew_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
+    with connected(address), pool_on_ray(spec, nodes_per_actor, migration_actors, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
-        return compactor_pool.reports()
+        return compactor_pool.finish()
 
 
 @contextmanager
-def crew_on_ray(
+def pool_on_ray(
     spec: CompactionSpec,
     nodes_per_actor: int = 1,
     migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
 ) -> Iterator[RayCompactorPool]:
-    """Owners and migration actors, ready; gone afterwards."""
+    """Start owners and a pool of migration actors; end them when the context is left."""
     import ray
 
     from actors.migration_actor import MemoryActor

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from actors.answers import answers
-from cluster.compaction.internode.node_transfers import Carried, Carry, Order
-from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.errors import SimulationError
 
 #: Times that migration actors may die in one run; then it is no accident any more.
@@ -44,21 +44,21 @@ class RayCompactorPool:
         done: dict[tuple[int, int], bool] = self._call("take", work)
         return [done[turn] for turn in turns]
 
-    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        work: dict[int, dict[tuple[int, ...], list[Carry]]] = {}
-        for turn in turns:
-            owners = self._owner_of[turn.node], self._owner_of[turn.peer]
-            of_actor = work.setdefault(turn.transfer % len(self.pool), {})
-            of_actor.setdefault(owners, []).append(turn)
-        carried: dict[Carry, Carried] = self._call("carry", work)
-        return [carried[turn] for turn in turns]
+    def step(self, steps: Sequence[TransferStep]) -> list[StepResult]:
+        work: dict[int, dict[tuple[int, ...], list[TransferStep]]] = {}
+        for step in steps:
+            owners = self._owner_of[step.node], self._owner_of[step.peer]
+            of_actor = work.setdefault(step.transfer % len(self.pool), {})
+            of_actor.setdefault(owners, []).append(step)
+        results: dict[TransferStep, StepResult] = self._call("step", work)
+        return [results[step] for step in steps]
 
-    def ask(self, order: Order) -> list[Any]:
-        found = answers([owner.ask.remote(order) for owner in self._owners])
+    def ask(self, command: NodeCommand[AnswerT]) -> list[AnswerT]:
+        found = answers([owner.ask.remote(command) for owner in self._owners])
         return [answer for of_owner in found for answer in of_owner]
 
     def _call(self, method: str, work: Mapping[int, Mapping[tuple[int, ...], list[T]]]) -> dict[T, Any]:
-        """Have the migration actors carry out turns, by actor and owners; return what came of each turn."""
+        """Have the migration actors carry out turns or steps, by actor and owners; return their results."""
         self._seq += 1
         parts = {actor: [(*owners, turns) for owners, turns in to.items()] for actor, to in work.items()}
         calls = {actor: self._ask(actor, method, of_actor) for actor, of_actor in parts.items()}
@@ -104,7 +104,7 @@ class RayCompactorPool:
         for actor in self.pool:
             ray.kill(actor)
 
-    def reports(self) -> list[NodeReport]:
-        """What became of the nodes, in their order."""
-        found: list[list[NodeReport]] = answers([owner.reports.remote() for owner in self._owners])
+    def finish(self) -> list[NodeReport]:
+        """End the compaction; return what became of the nodes, in their order."""
+        found: list[list[NodeReport]] = answers([owner.finish.remote() for owner in self._owners])
         return [report for of_owner in found for report in of_owner]

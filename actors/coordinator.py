@@ -11,8 +11,8 @@ from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 
 
 class Coordinator(SlimActor):
@@ -21,7 +21,7 @@ class Coordinator(SlimActor):
     def start(
         self,
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
         hosts: list[list[int]],
         actors: list[Any],
         machines: list[str],

@@ -11,13 +11,14 @@ from actors.hosts import blocks, shares
 from actors.ray_fabric import RayFabric
 from actors.runtime import connected
 from actors.timed import timed_pass
-from cluster.compaction.scenario.node_memory import InlineCompactorPool
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.heap import Heap
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 
 ENGINES = ("ray", "inline")
 
@@ -30,7 +31,7 @@ def run_passes(
     nodes_per_actor: int = 1,
     migration_actors: int = 4,
     on_event: Callable[[Event], None] = lambda _event: None,
-    snapshots: Mapping[str, SnapshotPages] | None = None,
+    snapshots: Mapping[str, CapturedPages] | None = None,
 ) -> Iterator[PassResult]:
     """Runs a scenario; one result a pass, the same whatever the engine and the spread over actors.
 
@@ -56,9 +57,9 @@ def run_passes(
 
 
 @contextmanager
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> Iterator[Iterator[PassResult]]:
-    fabric = InlineFabric(spec, snapshots)
-    compactor_pool = InlineCompactorPool(fabric.host.memories if spec.migration else {})
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
+    fabric = InlineFabric(spec, snapshots, Heap())
+    compactor_pool = InlineCompactorPool(fabric.host.memories)
     simulation = Simulation(fabric, spec, compactor_pool)
     yield (timed_pass(simulation) for _ in range(spec.passes))
 
@@ -70,7 +71,7 @@ def _ray(
     nodes_per_actor: int,
     migration_actors: int,
     on_event: Callable[[Event], None],
-    snapshots: Mapping[str, SnapshotPages],
+    snapshots: Mapping[str, CapturedPages],
 ) -> Iterator[Iterator[PassResult]]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
     with connected(address, frames), closing(ActorPool()) as pool:

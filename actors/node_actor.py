@@ -1,4 +1,4 @@
-"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.fabric.Host`."""
+"""A Ray actor that has one NUMA node, or several: a thin shell around `cluster.machine.host.Host`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from actors.hosts import group_of, ranges
 from actors.lean import SlimActor
 from actors.numbered_calls import NumberedCalls
 from actors.shared_mail import AVAILABLE, Outlet
-from cluster.machine.fabric import Host
+from cluster.heap import Heap
+from cluster.machine.host import Host
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.mailbox import Mail
 
 #: Bytes of messages that an actor's answer brings along. Each object costs Ray more time than so much does.
@@ -36,13 +37,13 @@ class NodeActor(SlimActor):
         actor_of: list[int],
         near: list[int],
         spec: SimulationSpec,
-        snapshots: Mapping[str, SnapshotPages],
+        snapshots: Mapping[str, CapturedPages],
     ) -> str:
         """Has these nodes from now on, empty, and no others; returns the Ray node that it runs on.
 
         `actor_of[n]` is the actor of node n, `near` are the actors of that Ray node, this one included.
         """
-        self._host = Host(nodes, spec, snapshots)
+        self._host = Host(nodes, spec, snapshots, Heap())
         self._calls = NumberedCalls()
         self._outlet.close()
         self._actor_of = actor_of

@@ -9,8 +9,8 @@ from typing import Any
 from actors.answers import answers
 from actors.hosts import group_of
 from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
 from cluster.wire.commands import Command
 
 
@@ -40,7 +40,7 @@ class RayFabric:
         #: Calls by which the actors get their nodes.
         self._taking: list[Any] = []
 
-    def take(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def take(self, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> None:
         """The actors are to have the nodes of a new machine, empty; the next superstep waits for that."""
         import ray
 

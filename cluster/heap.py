@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ _KEPT, _OWN, _NEVER = 64 << 20, 32 << 20, -1
 
 #: Less than what numpy wants huge pages for, of which a shared host may have none ready.
 _BLOCK = 3 << 20
-_PAGE = 4096
+_PAGE = mmap.PAGESIZE
 #: madvise(2), since Linux 5.14.
 _MADV_POPULATE_WRITE = 23
 

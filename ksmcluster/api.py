@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors.hosts import blocks
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
-from cluster.spec.scenario import PAGE_SIZE
 from ksmcluster import host_memory
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import pages_mapped

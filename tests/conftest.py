@@ -4,8 +4,15 @@ import signal
 
 from hypothesis import settings
 
+from cluster.mm.page_table import PageTable
+from cluster.wire.mailbox import Outbox
+
 # A shell's background jobs, and what they start, ignore the interrupt; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The machine that runs the tests may be busy: how long an example takes says nothing.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+# Page tables check the states before each transition, and nodes their invariants after each step.
+PageTable.validating = True
+# Every message that a test sends is checked against its schema.
+Outbox.check = True

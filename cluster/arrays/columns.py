@@ -1,4 +1,7 @@
-"""Rows of columns, chosen and sorted with few passes over memory."""
+"""Choose, sort and search rows of columns with few passes over memory.
+
+A column is a one-dimensional array; a row is an index into columns of the same length.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,49 @@ _DENSE = 64
 
 
 def rows_where(chosen: Bool) -> I64 | slice:
-    """An index of the chosen rows: far quicker than the mask itself, and a view if all are chosen."""
+    """Return an index of the chosen rows: bool[n] -> int64[k], or the full slice if all are chosen.
+
+    Indexing with it is far quicker than with the mask; a slice gives a view, not a copy.
+    """
     return slice(None) if chosen.all() else np.flatnonzero(chosen)
 
 
 def rows_with(flags: U16, some: int) -> I64:
-    """Rows that have some of these flags. numpy finds bools several times as quickly as numbers."""
+    """Return the rows that have at least one of the flags `some`: uint16[n] -> int64[k].
+
+    numpy finds nonzero bools several times as quickly as nonzero numbers.
+    """
     return np.flatnonzero((flags & some) != 0)
 
 
 def run_of(rows: I64) -> I64 | slice:
-    """An index of these rows: a slice, which is far quicker, if they lie side by side, ascending."""
+    """Return `rows` as a slice, which is far quicker, if they ascend by one; otherwise `rows` itself."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
 
 
 def taken(column: Array, rows: I64 | slice) -> Array:
-    """A copy of these rows."""
+    """Return a copy of these rows of the column."""
     part: Array = column[rows]
     return part.copy() if isinstance(rows, slice) else part
 
 
 def changes(column: Array) -> Bool:
-    """Whether each row differs from the one before; the first does. bool[n]."""
+    """Return which rows differ from the row before: [n] -> bool[n]. The first row counts as different."""
     differs = np.ones(len(column), np.bool_)
     np.not_equal(column[1:], column[:-1], out=differs[1:])
     return differs
 
 
 def distinct(column: Array) -> Array:
-    """The distinct values, ascending. Sorting is several times quicker than np.unique's hashing."""
+    """Return the distinct values, ascending. Sorting is several times quicker than np.unique's hashing."""
     column = np.sort(column)
     return column[rows_where(changes(column))]
 
 
 def distinct_below(limit: int, column: I64) -> I64:
-    """The distinct values, ascending, none negative and all below `limit`."""
+    """Return the distinct values, ascending; all must be in 0 .. limit-1."""
     if len(column) * _DENSE < limit:
         return distinct(column)
     there = np.zeros(limit, np.bool_)
@@ -56,7 +65,7 @@ def distinct_below(limit: int, column: I64) -> I64:
 
 
 def is_in(values: Array, ascending: Array) -> Bool:
-    """Which values are among the others. bool[n]."""
+    """Return which values occur in `ascending`, which is sorted: [n], [m] -> bool[n]."""
     if len(ascending) == 0:
         return np.zeros(len(values), np.bool_)
     at = np.searchsorted(ascending, values)
@@ -81,7 +90,10 @@ def find_unsorted(keys: Array, wanted: Array) -> I64:
 
 
 def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:
-    """Indices that sort by `first`, then by `then`, equal rows in their order; and `first` sorted."""
+    """Return the indices that sort rows by `first`, then by `then`, and `first` sorted.
+
+    uint64[n], int64[n] -> int64[n], uint64[n]. The sort is stable.
+    """
     if then is None or not (then[1:] < then[:-1]).any():
         return _packed(first)
     order = np.argsort(then, kind="stable")
@@ -90,9 +102,10 @@ def order_by(first: U64, then: I64 | None = None) -> tuple[I64, U64]:
 
 
 def _packed(words: U64) -> tuple[I64, U64]:
-    """Indices that sort the words, equal ones in their order, and the words sorted.
+    """Return the indices that sort the words stably, and the words sorted.
 
-    One sort of the words' high bits above the index, if those tell different words apart as far as needed.
+    First try: put the index of each word below its high bits, and sort these once. If the high bits do not
+    tell all different words apart, sort again by rank.
     """
     if len(words) == 0:
         return np.empty(0, np.int64), words

@@ -1,8 +1,8 @@
 """A red-black tree that takes the same shape as the kernel's (`lib/rbtree.c`) under the same operations.
 
-The shape matters: ksmd searches its unstable tree by what pages hold now, although their place was chosen by
-what they held when they were put in, so which pages a search meets depends on every rotation before it.
-The tree compares nothing itself; its users walk down, and link a node where their walk ended.
+The shape matters: ksmd searches its unstable tree by what pages hold now, but the place of a page was chosen
+by what it held when it was inserted. So which pages a search meets depends on every rotation before it.
+The tree does not compare nodes. Its users walk down, and insert a node where tsuccessor walk ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LEFT, RIGHT = 0, 1
 
 
 class RbNode:
-    """Base of what hangs in a tree; a node is in at most one tree at a time."""
+    """Base class of the nodes of a tree. A node is in at most one tree at a time."""
 
     __slots__ = ("child", "parent", "red")
 
@@ -27,7 +27,7 @@ N = TypeVar("N", bound=RbNode)
 
 
 class RbTree(Generic[N]):
-    """The root of a tree of nodes of one kind."""
+    """A tree of nodes of one class."""
 
     __slots__ = ("_root",)
 
@@ -36,15 +36,18 @@ class RbTree(Generic[N]):
 
     @property
     def root(self) -> N | None:
-        """The topmost node."""
+        """The topmost node; None if the tree is empty."""
         return cast("N | None", self._root)
 
     def child(self, node: N, side: int) -> N | None:
-        """The child of `node` on one side."""
+        """Return the child of `node` on one side, LEFT or RIGHT."""
         return cast("N | None", node.child[side])
 
     def insert(self, node: N, parent: N | None, side: int) -> None:
-        """Link `node` as the missing child of `parent` on `side`, as the root without parent; and balance."""
+        """Link `node` as the missing child of `parent` on `side`, and balance the tree.
+
+        Without a parent it becomes the root. Models rb_link_node() and rb_insert_color().
+        """
         node.parent = parent
         node.child = [None, None]
         node.red = True
@@ -55,7 +58,7 @@ class RbTree(Generic[N]):
         self._balance_after_insert(node)
 
     def replace(self, old: N, new: N) -> None:
-        """Put `new`, which is in no tree, exactly where `old` is."""
+        """Put `new`, which is in no tree, exactly where `old` is (rb_replace_node())."""
         new.child = list(old.child)
         new.red = old.red
         for child in new.child:
@@ -64,7 +67,7 @@ class RbTree(Generic[N]):
         self._put_in_place_of(old, new)
 
     def erase(self, node: N) -> None:
-        """Unlink `node`, and balance."""
+        """Unlink `node`, and balance the tree (rb_erase())."""
         left, right = node.child
         if left is None or right is None:
             parent, side = node.parent, _side(node)
@@ -75,36 +78,36 @@ class RbTree(Generic[N]):
             elif not node.red:
                 self._balance_after_erase(parent, side)
             return
-        heir: RbNode = right
-        while (before := heir.child[LEFT]) is not None:
-            heir = before
-        parent, side, lost_black = self._pull_up(node, heir)
+        successor: RbNode = right
+        while (before := successor.child[LEFT]) is not None:
+            successor = before
+        parent, side, lost_black = self._pull_up(node, successor)
         if lost_black:
             self._balance_after_erase(parent, side)
 
-    def _pull_up(self, node: RbNode, heir: RbNode) -> tuple[RbNode | None, int, bool]:
-        """Put the next node in order in the place of a node with two children.
+    def _pull_up(self, node: RbNode, successor: RbNode) -> tuple[RbNode | None, int, bool]:
+        """Put the successor of a node with two children in its place.
 
-        Returns where a subtree got shorter, and whether it lost a black node by that.
+        Returns the parent and side of the subtree that got shorter, and whether that lost a black node.
         """
         left, right = node.child
-        rest = heir.child[RIGHT]
-        if heir is right:
-            parent, side = heir, RIGHT
+        rest = successor.child[RIGHT]
+        if successor is right:
+            parent, side = successor, RIGHT
         else:
-            parent, side = cast(RbNode, heir.parent), LEFT
+            parent, side = cast(RbNode, successor.parent), LEFT
             parent.child[LEFT] = rest
             if rest is not None:
                 rest.parent = parent
-            heir.child[RIGHT] = right
-            cast(RbNode, right).parent = heir
-        heir.child[LEFT] = left
-        cast(RbNode, left).parent = heir
-        lost_black = rest is None and not heir.red
+            successor.child[RIGHT] = right
+            cast(RbNode, right).parent = successor
+        successor.child[LEFT] = left
+        cast(RbNode, left).parent = successor
+        lost_black = rest is None and not successor.red
         if rest is not None:
             rest.red = False
-        heir.red = node.red
-        self._put_in_place_of(node, heir)
+        successor.red = node.red
+        self._put_in_place_of(node, successor)
         return parent, side, lost_black
 
     def _put_in_place_of(self, old: RbNode, new: RbNode | None) -> None:
@@ -117,7 +120,7 @@ class RbTree(Generic[N]):
             new.parent = parent
 
     def _rotate(self, node: RbNode, side: int) -> None:
-        """Move `node` one step down to `side`; its child on the other side takes its place."""
+        """Move `node` one level down to `side`; its child on the other side takes its place."""
         pivot = cast(RbNode, node.child[1 - side])
         inner = pivot.child[side]
         self._put_in_place_of(node, pivot)
@@ -149,7 +152,7 @@ class RbTree(Generic[N]):
             node.red = False
 
     def _balance_after_erase(self, parent: RbNode | None, side: int) -> None:
-        """Make up for the black node that the subtree of `parent` on `side` lost."""
+        """Make up for the black node that the subtree of `parent` on `side` lost (____rb_erase_color())."""
         while parent is not None:
             sibling = cast(RbNode, parent.child[1 - side])
             if sibling.red:
@@ -158,7 +161,7 @@ class RbTree(Generic[N]):
                 parent.red = True
                 sibling = cast(RbNode, parent.child[1 - side])
             if _is_red(sibling.child[LEFT]) or _is_red(sibling.child[RIGHT]):
-                self._lend_from(sibling, parent, side)
+                self._borrow_from(sibling, parent, side)
                 return
             sibling.red = True
             if parent.red:
@@ -168,8 +171,8 @@ class RbTree(Generic[N]):
                 return
             parent, side = parent.parent, _side(parent)
 
-    def _lend_from(self, sibling: RbNode, parent: RbNode, side: int) -> None:
-        """The sibling has a red child: rotate one black node over to `side`."""
+    def _borrow_from(self, sibling: RbNode, parent: RbNode, side: int) -> None:
+        """Rotate one black node over to `side`. The sibling must have a red child."""
         if not _is_red(sibling.child[1 - side]):
             near = cast(RbNode, sibling.child[side])
             self._rotate(sibling, 1 - side)
@@ -182,7 +185,7 @@ class RbTree(Generic[N]):
 
 
 def _side(node: RbNode) -> int:
-    """Which child of its parent `node` is; RIGHT for a root."""
+    """Return the side of `node` below its parent; RIGHT for a root."""
     parent = node.parent
     return LEFT if parent is not None and parent.child[LEFT] is node else RIGHT
 

@@ -1,13 +1,15 @@
-"""The packed words in which frames and pages are named, and the array types used everywhere.
+"""The packed words that name frames, pages and processes, and the names of array types.
 
-All are non-negative int64, so that they mix with numpy's signed arithmetic without becoming floats:
+All words are non-negative int64, so that they mix with numpy's signed arithmetic without becoming floats:
 
-- frame word: `generation (19 bits) | node (12) | pfn (32)`. A private frame has generation 0; a KSM frame
-  carries the number of the scan window or migration that made it, and so is told from earlier ones there.
-- item key: `node (12) | index of the mm on its node (15) | virtual page number (36)`: names an rmap_item.
-- scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascending in scan order.
+- frame word: `generation (19 bits) | node (12) | pfn (32)`. A private frame has generation 0. The generation
+  of a KSM frame comes from the sequence number of the scan window or migration that made it. It tells the
+  frame from earlier KSM frames with the same pfn.
+- mm id: `node (12) | index of the mm on its node (15)`: names a process of the machine.
+- item key: `mm id (27) | virtual page number (36)`: names an rmap_item.
+- scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascends in scan order.
 
-Contents are named by uint64 digests; 0 is the page of zeros.
+A uint64 digest names a content; 0 is the page of zeros.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Array = NDArray[Any]
 
-# What an array of numbers names.
-#: int64: indices of a node's page table slots.
+# What the numbers of an array name. For arithmetic, I64 and U64 remain.
+#: int64: indices into the columns of a node's page table, one slot for each virtual page.
 Slots = I64
 #: int64: page frame numbers on one node.
 Pfns = I64
-#: int64: item keys (rmap_items), as above.
+#: int64: item keys; each names an rmap_item.
 ItemKeys = I64
-#: int64: frame words, as above.
+#: int64: frame words.
 FrameWords = I64
 #: uint64: digests of contents.
 Digests = U64
@@ -46,8 +48,10 @@ MM_INDEX_BITS = 15
 
 FRAME_BITS = PFN_BITS + NODE_BITS
 
-MAX_NODES = 1 << NODE_BITS
-_NODE_FIELD = (MAX_NODES - 1) << PFN_BITS
+#: How many nodes the node field of a word can tell apart. The limit of a machine is lower:
+#: `cluster.spec.topology.MAX_SCENARIO_NODES`.
+NODE_FIELD_SIZE = 1 << NODE_BITS
+_NODE_FIELD = (NODE_FIELD_SIZE - 1) << PFN_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
 VPN_MASK = (1 << VPN_BITS) - 1
 PFN_MASK = (1 << PFN_BITS) - 1
@@ -55,8 +59,8 @@ PFN_MASK = (1 << PFN_BITS) - 1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def frame_word(node: int, pfn: I64) -> I64:
-    """Names of private frames of `node`."""
+def frame_word(node: int, pfn: Pfns) -> FrameWords:
+    """Return the frame words of private frames of `node`: int64[n] -> int64[n]."""
     return pfn | (node << PFN_BITS)
 
 
@@ -64,68 +68,76 @@ Words = TypeVar("Words", int, I64)
 
 
 def ksm_word(frame: Words, number: int) -> Words:
-    """The names that private frames have as KSM frames made by scan window or migration `number`."""
+    """Return the words of private frames that scan window or migration `number` made KSM frames."""
     generation = number % ((1 << GENERATION_BITS) - 1) + 1
     return frame | (generation << FRAME_BITS)
 
 
 def private_word(frame: Words) -> Words:
-    """The same frames, whatever they are used for."""
+    """Return the words with generation 0: two words of the same frame become equal."""
     return frame & ((1 << FRAME_BITS) - 1)
 
 
 @overload
 def is_ksm_word(frame: int) -> bool: ...
 @overload
-def is_ksm_word(frame: I64) -> Bool: ...
-def is_ksm_word(frame: int | I64) -> bool | Bool:
-    """Whether frame words are those of KSM frames."""
+def is_ksm_word(frame: FrameWords) -> Bool: ...
+def is_ksm_word(frame: int | FrameWords) -> bool | Bool:
+    """Return whether frame words name KSM frames: int64[n] -> bool[n]."""
     return (frame >> FRAME_BITS) != 0
 
 
-def generation_of(frame: I64) -> I64:
+def generation_of(frame: FrameWords) -> I64:
+    """Return the generation of each frame word; 0 for private frames."""
     return frame >> FRAME_BITS
 
 
-def pfn_of(frame: I64) -> I64:
+def pfn_of(frame: FrameWords) -> Pfns:
+    """Return the page frame number of each frame on its node."""
     return frame & PFN_MASK
 
 
 def node_of_frame(frame: Words) -> Words:
-    return (frame >> PFN_BITS) & (MAX_NODES - 1)
+    """Return the node of each frame."""
+    return (frame >> PFN_BITS) & (NODE_FIELD_SIZE - 1)
 
 
-def on_node(frame: I64, node: int) -> Bool:
-    """Which frames are on this node: quicker than to compare `node_of_frame`."""
+def on_node(frame: FrameWords, node: int) -> Bool:
+    """Return which frames are on `node`: quicker than a comparison of `node_of_frame`."""
     found: Bool = (frame & _NODE_FIELD) == node << PFN_BITS
     return found
 
 
 def mm_id(node: int, index: int) -> int:
+    """Return the id of the mm with this index on `node`."""
     return (node << MM_INDEX_BITS) | index
 
 
 def node_of_mm(mm: Words) -> Words:
+    """Return the node of each mm id."""
     return mm >> MM_INDEX_BITS
 
 
-def mm_of_key(key: I64) -> I64:
+def mm_of_key(key: ItemKeys) -> I64:
+    """Return the mm id of each item key."""
     return key >> VPN_BITS
 
 
-def node_of_key(key: I64) -> I64:
+def node_of_key(key: ItemKeys) -> I64:
+    """Return the node of the process of each item key."""
     return key >> (VPN_BITS + MM_INDEX_BITS)
 
 
-def scramble(digest: U64) -> U64:
-    """Spreads digests evenly over the upper 32 bits' worth of values, returned in the lower 32 bits."""
+def scramble(digest: Digests) -> U64:
+    """Return a 32-bit hash of each digest, spread evenly: uint64[n] -> uint64[n], each below 2**32."""
     return (digest * _MULTIPLIER) >> np.uint64(32)
 
 
-def checksum(digest: U64) -> U32:
-    """What an rmap_item remembers of a content: 32 bits, as many as the kernel's own checksum has."""
+def checksum(digest: Digests) -> U32:
+    """Return what an rmap_item remembers of a content: 32 bits, as many as the kernel's checksum has."""
     return scramble(digest).astype(np.uint32)
 
 
 def empty(dtype: Any = np.int64) -> Array:
+    """Return a new array of no elements."""
     return np.empty(0, dtype)

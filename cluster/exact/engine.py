@@ -1,4 +1,4 @@
-"""The exact machine: processes by name, system calls, sysfs, and snapshots of it all."""
+"""The exact machine: processes by name, system calls, sysfs, and views of the whole machine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.exact.ksmd import Ksmd
-from cluster.exact.memory import FIRST_PAGE, REGION_PAGES, Frame, Mm, Pte, Region, SwapEntry
+from cluster.exact.ksmd import ExactKsmd
+from cluster.exact.objects import FIRST_PAGE, REGION_PAGES, ExactMm, ExactRegion, Frame, Pte, SwapEntry
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.script.engine import (
@@ -19,12 +19,12 @@ from cluster.script.engine import (
     SWAPPED,
     ZERO_PAGE,
     BadAddressError,
+    MachineView,
     RegionView,
-    Snapshot,
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE, page_key
-from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, Knobs
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
 from cluster.spec.profile import Profile
 
 _NO_LIMIT = 10**8
@@ -40,16 +40,16 @@ class ExactEngine:
         self._profile = profile
         self._nodes = nodes
         self._counters = Counters()
-        knobs = Knobs()
+        knobs = KnobValues()
         self._paging = Paging(self._counters, swap=swap, track_zero_pages=profile.track_zero_pages)
-        self._ksmd = Ksmd(profile, knobs, self._counters, self._paging, nodes)
+        self._ksmd = ExactKsmd(profile, knobs, self._counters, self._paging, nodes)
         self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
-        self._mms: dict[str, Mm] = {}
+        self._mms: dict[str, ExactMm] = {}
         self._numbers = count()
 
     @property
     def now_ms(self) -> int:
-        """Simulated time. It stands still, and so chains are not pruned later, unless somebody sets it."""
+        """Simulated time in ms. It stands still unless it is set; so chains are pruned at once or never."""
         return self._ksmd.stable.now_ms
 
     @now_ms.setter
@@ -67,10 +67,10 @@ class ExactEngine:
     # Processes
 
     def proc(self, p: str) -> None:
-        self._mms[p] = Mm(p, next(self._numbers))
+        self._mms[p] = ExactMm(p, next(self._numbers))
 
     def fork(self, p: str, q: str) -> None:
-        parent, child = self._mms[p], Mm(q, next(self._numbers))
+        parent, child = self._mms[p], ExactMm(q, next(self._numbers))
         self._mms[q] = child
         child.merge_any = parent.merge_any
         if self._profile.fork_copies_counts:
@@ -79,7 +79,7 @@ class ExactEngine:
         if parent.slot is not None:
             self._ksmd.enter(child)
         for region in parent.regions:
-            copy = Region(child, region.name, region.start, len(region), region.node)
+            copy = ExactRegion(child, region.name, region.start, len(region), region.node)
             copy.mapped[:] = region.mapped
             copy.mergeable[:] = region.mergeable
             child.regions.append(copy)
@@ -112,7 +112,7 @@ class ExactEngine:
         mm = self._mms[p]
         bad_node = node is not None and not 0 <= node < self._nodes
         start = FIRST_PAGE + len(mm.regions) * REGION_PAGES
-        region = Region(mm, r, start, pages, None if bad_node else node)
+        region = ExactRegion(mm, r, start, pages, None if bad_node else node)
         mm.regions.append(region)
         mm.anon_vmas.mmap(start, start + pages, mergeable=mm.merge_any)
         if mm.merge_any:
@@ -134,7 +134,7 @@ class ExactEngine:
             self._paging.read(region, index)
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
-        def advise(region: Region, index: int) -> None:
+        def advise(region: ExactRegion, index: int) -> None:
             if not region.mergeable[index]:
                 self._register(region.mm)
                 region.mergeable[index] = 1
@@ -143,7 +143,7 @@ class ExactEngine:
         return self._advise(p, r, start, count, advise)
 
     def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
-        def advise(region: Region, index: int) -> None:
+        def advise(region: ExactRegion, index: int) -> None:
             if region.mergeable[index]:
                 self._paging.break_ksm(region, index)
                 region.mergeable[index] = 0
@@ -191,26 +191,26 @@ class ExactEngine:
     def batch(self, pages: int) -> None:
         self._ksmd.scan(pages)
 
-    # What is seen from outside
+    # Views from outside
 
     def take_reasons(self) -> set[Reason]:
-        """Why what ksmd did since the last call hangs on the shapes of its trees; empty if it does not.
+        """Return why the result depends on the shapes of trees, for ksmd's work since the last call.
 
-        Until there is a reason, a machine without tree shapes (`MachineSpec.tree_shape`) does the same.
+        Before the first reason, a machine without tree shapes (`MachineSpec.tree_shape`) has the same result.
         """
         return self._ksmd.take_reasons()
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> MachineView:
         profile = self._profile
         vmstat = {"cow_ksm": self._counters.cow_ksm, "ksm_swpin_copy": self._counters.ksm_swpin_copy}
-        return Snapshot(
+        return MachineView(
             sysfs=self._sysfs.counters(self._counters, self._ksmd.full_scans),
             vmstat={name: vmstat[name] for name in profile.vmstat},
             procs={name: self._process_stats(mm) for name, mm in self._mms.items()},
             regions=[_view(region) for region in self._regions()],
         )
 
-    def _process_stats(self, mm: Mm) -> dict[str, int | str]:
+    def _process_stats(self, mm: ExactMm) -> dict[str, int | str]:
         merged = mm.merging_pages + mm.zero_pages
         stats: dict[str, int | str] = {
             "ksm_merging_pages": mm.merging_pages,
@@ -222,25 +222,27 @@ class ExactEngine:
         }
         return {name: stats[name] for name in self._profile.process_stats}
 
-    def _regions(self) -> Iterator[Region]:
+    def _regions(self) -> Iterator[ExactRegion]:
         for mm in self._mms.values():
             yield from mm.regions
 
-    def _region(self, p: str, r: str) -> Region:
+    def _region(self, p: str, r: str) -> ExactRegion:
         return next(region for region in self._mms[p].regions if region.name == r)
 
-    def _register(self, mm: Mm) -> None:
+    def _register(self, mm: ExactMm) -> None:
         if mm.slot is None:
             self._ksmd.enter(mm)
 
     def _split_and_join(self, p: str, r: str, start: int, count: int, *, mergeable: bool) -> None:
-        """The VMAs of a range that is to get this flag."""
+        """Split and join VMAs so that the range can get its new flag."""
         region = self._region(p, r)
         first, into_bare = region.start + start, self._profile.into_bare
         region.mm.anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
 
-    def _advise(self, p: str, r: str, start: int, count: int, advise: Callable[[Region, int], None]) -> str:
-        """madvise: what is mapped gets the advice; holes make it fail all the same."""
+    def _advise(
+        self, p: str, r: str, start: int, count: int, advise: Callable[[ExactRegion, int], None]
+    ) -> str:
+        """Apply `advise` to each mapped page; return ENOMEM if the range has holes, as madvise does."""
         region = self._region(p, r)
         error = ""
         for index in range(start, start + count):
@@ -251,7 +253,7 @@ class ExactEngine:
         return error
 
 
-def _check_mapped(region: Region, index: int) -> None:
+def _check_mapped(region: ExactRegion, index: int) -> None:
     if not region.mapped[index]:
         raise BadAddressError(f"page {index} of {region.mm.name} {region.name} is not mapped any more")
 
@@ -260,13 +262,13 @@ def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _view(region: Region) -> RegionView:
+def _view(region: ExactRegion) -> RegionView:
     seen = np.array([_look(pte) for pte in region.pte], dtype=np.int64).reshape(-1, 3)
     return RegionView(region.mm.name, region.name, seen[:, 0], seen[:, 1], seen[:, 2])
 
 
 def _look(pte: Pte) -> tuple[int, int, int]:
-    """Frame number, kind and node of a page table entry."""
+    """Return frame number, kind and node of a page table entry."""
     if isinstance(pte, Frame):
         return pte.pfn, KSM if pte.ksm else ANON, pte.node
     if pte is None:

@@ -1,4 +1,4 @@
-"""ksmd: the list of processes, the cursor, and what a visit to a page does.
+"""ksmd: the list of processes, the cursor, and the visit to a page.
 
 Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_skip_rmap_item`, `__ksm_enter`,
 `__ksm_exit` and `unmerge_and_remove_all_rmap_items` in `mm/ksm.c`.
@@ -6,23 +6,22 @@ Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_sk
 
 from __future__ import annotations
 
-from cluster.exact.memory import Frame, Mm, Region
-from cluster.exact.nodes import MmSlot, RmapItem, StableNode
+from cluster.exact.objects import ExactMm, ExactRegion, Frame, MmSlot, RmapItem, StableNode
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
 from cluster.exact.unstable_tree import UnstableTrees
-from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.knobs import Counters, KnobValues
 from cluster.spec.profile import Profile
 
 _MAX_AGE = 255
 
 
-class Ksmd:
-    """The scanner. It works only when told to: one `scan` is one wake-up of the kernel thread."""
+class ExactKsmd:
+    """The scanner. A call of `scan` is one wake-up of the kernel thread."""
 
     def __init__(
-        self, profile: Profile, knobs: Knobs, counters: Counters, paging: Paging, nodes: int
+        self, profile: Profile, knobs: KnobValues, counters: Counters, paging: Paging, nodes: int
     ) -> None:
         self._profile = profile
         self._knobs = knobs
@@ -38,20 +37,20 @@ class Ksmd:
         self._cursor: MmSlot | None = None
         #: the next page to look at; 0 at the start of a process
         self._address = 0
-        #: the last rmap_item passed, or the slot before the first: its `next` is where the scan stands
-        self._passed: MmSlot | RmapItem | None = None
+        #: the last rmap_item scanned, or the slot before the first; its `next` is the next item of the list
+        self._last_item: MmSlot | RmapItem | None = None
 
     # Processes come and go
 
-    def enter(self, mm: Mm) -> None:
+    def enter(self, mm: ExactMm) -> None:
         """Register a process directly before the cursor: at the end of the list between passes."""
         slot = MmSlot(mm)
         at = len(self._slots) if self._cursor is None else self._slots.index(self._cursor)
         self._slots.insert(at, slot)
         mm.slot = slot
 
-    def exit(self, mm: Mm) -> None:
-        """A registered process ends: its slot goes now, or directly behind the cursor to be cleaned up."""
+    def exit(self, mm: ExactMm) -> None:
+        """End a registered process: remove its slot or, if it has items, move it behind the cursor."""
         slot = mm.slot
         assert slot is not None
         if slot is self._cursor:
@@ -64,7 +63,7 @@ class Ksmd:
         self._slots.insert(at, slot)
 
     def unmerge_all(self) -> None:
-        """Undo every merge and forget all rmap_items, as run=2 does."""
+        """Undo every merge and free all rmap_items, as run=2 does."""
         for slot in list(self._slots):
             if slot.mm.alive:
                 self._unmerge(slot.mm)
@@ -75,7 +74,7 @@ class Ksmd:
         self.stable.remove_all()
         self.full_scans = 0
 
-    def _unmerge(self, mm: Mm) -> None:
+    def _unmerge(self, mm: ExactMm) -> None:
         for region in mm.regions:
             for index, mergeable in enumerate(region.mergeable):
                 if mergeable:
@@ -86,7 +85,7 @@ class Ksmd:
         slot.mm.slot = None
 
     def take_reasons(self) -> set[Reason]:
-        """Why what was done since the last call hangs on the shapes of the trees."""
+        """Return why the result depends on the shapes of trees, for the work since the last call."""
         taken = set(self._reasons)
         self._reasons.clear()
         return taken
@@ -94,7 +93,7 @@ class Ksmd:
     # The scan
 
     def scan(self, pages: int) -> None:
-        """Visit up to `pages` pages; the end of a pass ends the scan too (ksm_do_scan)."""
+        """Visit up to `pages` pages, but stop at the end of a pass (ksm_do_scan)."""
         for _ in range(pages):
             item = self._next_item()
             if item is None:
@@ -105,7 +104,7 @@ class Ksmd:
             self._counters.pages_scanned += 1
 
     def _next_item(self) -> RmapItem | None:
-        """The rmap_item of the next page to visit; None at the end of the pass."""
+        """Return the rmap_item of the next page to visit; None at the end of the pass."""
         if not self._slots:
             return None
         if self._cursor is None:
@@ -114,7 +113,7 @@ class Ksmd:
             item = self._next_item_of(self._cursor)
             if item is not None:
                 return item
-            self._leave(self._cursor)
+            self._finish_process(self._cursor)
         self.full_scans += 1
         return None
 
@@ -122,26 +121,26 @@ class Ksmd:
         if not self._knobs.merge_across_nodes:
             self.stable.drop_stale_migrated()
         self._unstable.reset()
-        self._stand_before(self._slots[0])
+        self._move_cursor(self._slots[0])
 
-    def _stand_before(self, slot: MmSlot | None) -> None:
+    def _move_cursor(self, slot: MmSlot | None) -> None:
         self._cursor = slot
         self._address = 0
-        self._passed = slot
+        self._last_item = slot
 
-    def _leave(self, slot: MmSlot) -> None:
-        """Clean up behind the last page of a process, and go on to the next process."""
-        assert self._passed is not None
-        self._free_items_after(self._passed)
+    def _finish_process(self, slot: MmSlot) -> None:
+        """Free the items behind the last page of a process, and move the cursor to the next process."""
+        assert self._last_item is not None
+        self._free_items_after(self._last_item)
         behind = self._slots.index(slot) + 1
         following = self._slots[behind] if behind < len(self._slots) else None
         if self._address == 0:
             self._forget(slot)
-        self._stand_before(following)
+        self._move_cursor(following)
 
     def _next_item_of(self, slot: MmSlot) -> RmapItem | None:
         if not slot.mm.alive:
-            self._stand_before(slot)
+            self._move_cursor(slot)
             return None
         for region in slot.mm.regions:
             item = self._next_item_in(region)
@@ -149,38 +148,38 @@ class Ksmd:
                 return item
         return None
 
-    def _next_item_in(self, region: Region) -> RmapItem | None:
+    def _next_item_in(self, region: ExactRegion) -> RmapItem | None:
         for index in range(max(self._address - region.start, 0), len(region)):
             if not region.mergeable[index]:
                 continue
             self._address = region.start + index + 1
             frame = region.pte[index]
             if isinstance(frame, Frame):
-                item = self._item_at(region, index)
-                self._passed = item
-                if not self._skips(frame, item):
+                item = self._get_item(region, index)
+                self._last_item = item
+                if not self._should_skip(frame, item):
                     return item
         return None
 
-    def _item_at(self, region: Region, index: int) -> RmapItem:
-        """The rmap_item of a page, made if new; those of pages passed over are freed (get_next_rmap_item)."""
-        passed = self._passed
-        assert passed is not None
+    def _get_item(self, region: ExactRegion, index: int) -> RmapItem:
+        """Return the rmap_item of a page, new or old, and free the items before it (get_next_rmap_item)."""
+        last = self._last_item
+        assert last is not None
         address = region.start + index
-        while (item := passed.next) is not None and item.address <= address:
+        while (item := last.next) is not None and item.address <= address:
             if item.address == address:
                 return item
-            passed.next = item.next
+            last.next = item.next
             self._free_item(item)
         item = RmapItem(region, index)
-        item.next = passed.next
-        passed.next = item
+        item.next = last.next
+        last.next = item
         region.mm.rmap_items += 1
         self._counters.rmap_items += 1
         return item
 
-    def _skips(self, frame: Frame, item: RmapItem) -> bool:
-        """Whether smart_scan leaves the page out of this pass, as one that has long found no equal."""
+    def _should_skip(self, frame: Frame, item: RmapItem) -> bool:
+        """Return whether smart_scan skips the page, and count the skip (should_skip_rmap_item)."""
         if not self._knobs.smart_scan or frame.ksm:
             return False
         age = item.age
@@ -188,27 +187,27 @@ class Ksmd:
         if age < 3:
             return False
         if item.remaining_skips == 0:
-            item.remaining_skips = _skips_at(age)
+            item.remaining_skips = _skip_age(age)
             return False
         self._counters.pages_skipped += 1
         item.remaining_skips -= 1
-        self._take_out(item)
+        self._remove_from_tree(item)
         return True
 
     # rmap_items
 
-    def _free_items_after(self, passed: MmSlot | RmapItem) -> None:
-        while (item := passed.next) is not None:
-            passed.next = item.next
+    def _free_items_after(self, last: MmSlot | RmapItem) -> None:
+        while (item := last.next) is not None:
+            last.next = item.next
             self._free_item(item)
 
     def _free_item(self, item: RmapItem) -> None:
-        self._take_out(item)
+        self._remove_from_tree(item)
         item.region.mm.rmap_items -= 1
         self._counters.rmap_items -= 1
 
-    def _take_out(self, item: RmapItem) -> None:
-        """Take an item out of whatever tree it is in (remove_rmap_item_from_tree)."""
+    def _remove_from_tree(self, item: RmapItem) -> None:
+        """Remove an item from the tree that it is in, if any (remove_rmap_item_from_tree)."""
         node = item.head
         if node is not None:
             if self.stable.live_frame(node) is not None:
@@ -229,7 +228,7 @@ class Ksmd:
             self._counters.pages_shared -= 1
 
     def _add_sharer(self, item: RmapItem, node: StableNode) -> None:
-        """Hang an item on a stable node (stable_tree_append)."""
+        """Add an item to a stable node (stable_tree_append)."""
         if node.items:
             self._counters.pages_sharing += 1
         else:
@@ -246,13 +245,13 @@ class Ksmd:
         if node is not None:
             self.stable.unlink_migrated(node)
         elif self._profile.checksum_first:
-            self._take_out(item)
+            self._remove_from_tree(item)
             if self._volatile_or_zero(frame, item):
                 return
         kframe = self.stable.search(frame)
         if kframe is not None and kframe is frame and item.head is node:
             return
-        self._take_out(item)
+        self._remove_from_tree(item)
         if kframe is not None:
             self._merge_with_ksm_page(item, frame, kframe)
             return
@@ -261,7 +260,7 @@ class Ksmd:
         self._search_unstable(frame, item)
 
     def _volatile_or_zero(self, frame: Frame, item: RmapItem) -> bool:
-        """Whether the visit ends here: content changed since the last one, or mapped to the zero page."""
+        """Return whether the visit ends here: the content has changed, or the zero page has replaced it."""
         if item.oldchecksum != frame.content:
             item.oldchecksum = frame.content
             return True
@@ -280,16 +279,16 @@ class Ksmd:
             self._merge_two(item, frame, other)
 
     def _merge_two(self, item: RmapItem, frame: Frame, other: RmapItem) -> None:
-        """Make the frame of the page scanned the KSM page of both (try_to_merge_two_pages)."""
+        """Make the frame of the scanned page the KSM page of both (try_to_merge_two_pages)."""
         if frame.ksm:
             return
         frame.ksm = True
         if _is_ksm_page(other):
-            # its page cannot be replaced, so the merge is undone by copying the one scanned
+            # A KSM page cannot be replaced, so the scanned page is copied again: that undoes the merge.
             self._paging.break_ksm(item.region, item.index)
             return
         self._replace(other, frame)
-        self._take_out(other)
+        self._remove_from_tree(other)
         node = self.stable.insert(frame)
         self._add_sharer(other, node)
         self._add_sharer(item, node)
@@ -297,7 +296,7 @@ class Ksmd:
     def _merge_with_ksm_page(self, item: RmapItem, frame: Frame, kframe: Frame) -> None:
         """Share a KSM page (try_to_merge_with_ksm_page).
 
-        A page that is a KSM page itself stays what it is: write_protect_page cannot find its address.
+        If the scanned page is a KSM page too, nothing happens: write_protect_page cannot find its address.
         """
         if kframe is not frame:
             if frame.ksm:
@@ -317,8 +316,8 @@ def _is_ksm_page(item: RmapItem) -> bool:
     return isinstance(pte, Frame) and pte.ksm
 
 
-def _skips_at(age: int) -> int:
-    """How many passes a page of an age is left out of between two visits (skip_age)."""
+def _skip_age(age: int) -> int:
+    """Return how many passes skip a page of this age between two visits (skip_age)."""
     if age <= 3:
         return 1
     if age <= 5:

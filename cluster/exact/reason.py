@@ -1,4 +1,4 @@
-"""Why what ksmd did hangs on the shape of a red-black tree."""
+"""Why a result of ksmd depends on the shape of a red-black tree."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """What a search met on its way that it would not have met in a tree of another shape."""
+    """What a search met that it might not meet in a tree of another shape."""
 
-    #: Pages of the unstable tree that changed or went after they had been put in.
+    #: Pages of the unstable tree that changed or were unmapped after their insertion.
     CHANGED_UNSTABLE = "changed-unstable"
-    #: A stale stable node, or a chain with something to tidy up, of another content than the one looked for.
+    #: A stale stable node, or a chain that needed pruning, of another content than the one searched for.
     STALE_STABLE = "stale-stable"

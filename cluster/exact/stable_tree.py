@@ -1,4 +1,4 @@
-"""The stable trees: KSM pages by content, chains of them, and the list of those that migrated.
+"""The stable trees: KSM pages by content, chains of dups, and the list of migrated stable nodes.
 
 Source of the rules: `stable_tree_search`, `stable_tree_insert`, `stable_node_dup` and `ksm_get_folio` in
 `mm/ksm.c`.
@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.memory import Frame
-from cluster.exact.nodes import Chain, Place, StableNode
+from cluster.exact.objects import Chain, Frame, Place, StableNode
 from cluster.exact.reason import Reason
-from cluster.spec.knobs import Counters, Knobs
+from cluster.spec.knobs import Counters, KnobValues
 from cluster.spec.profile import Profile
 
 Entry = StableNode | Chain
@@ -20,8 +19,8 @@ Tree = RbTree[Entry]
 
 
 @dataclass(slots=True)
-class _Walk:
-    """Where a walk down a tree ended: at a stable node of the same content, or at a free place."""
+class WalkEnd:
+    """Where a walk down a tree ended: at a stable node of the content, or at a free place."""
 
     entry: Entry | None
     dup: StableNode | None
@@ -30,12 +29,12 @@ class _Walk:
 
 
 class StableTrees:
-    """One stable tree, or one a node with merge_across_nodes=0."""
+    """One stable tree or, with merge_across_nodes=0, one for each node."""
 
     def __init__(
-        self, profile: Profile, knobs: Knobs, counters: Counters, nodes: int, reasons: set[Reason]
+        self, profile: Profile, knobs: KnobValues, counters: Counters, nodes: int, reasons: set[Reason]
     ) -> None:
-        """`reasons` takes note if what is stale goes because it stood in somebody's way."""
+        """Start with empty trees. `reasons` gets STALE_STABLE if a search depends on the shape."""
         self._profile = profile
         self._knobs = knobs
         self._counters = counters
@@ -47,26 +46,29 @@ class StableTrees:
         self.now_ms = 0
 
     def nid_of(self, frame: Frame) -> int:
-        """Which tree a frame belongs to now (get_kpfn_nid)."""
+        """Return the number of the tree that a frame belongs to now (get_kpfn_nid)."""
         return 0 if self._knobs.merge_across_nodes else frame.node
 
     def live_frame(self, node: StableNode) -> Frame | None:
-        """The frame of a stable node; None if it was freed: then the node is removed (ksm_get_folio)."""
+        """Return the frame of a stable node (ksm_get_folio).
+
+        If the frame was freed, remove the node and return None.
+        """
         if node.frame.stable_node is node:
             return node.frame
         self._remove(node)
         return None
 
     def has_room(self, node: StableNode, offset: int = 0) -> bool:
-        """Whether one more may share the node, after `offset` others (is_page_sharing_candidate)."""
+        """Return whether there is room for `offset` more sharers and one (is_page_sharing_candidate)."""
         if not self._profile.chains:
             return True
         return 0 < len(node.items) < self._knobs.max_page_sharing - offset
 
     def search(self, frame: Frame) -> Frame | None:
-        """The KSM frame that a page may share, which may be its own (stable_tree_search).
+        """Return the KSM frame that a page may share, perhaps its own, or None (stable_tree_search).
 
-        A KSM frame that migrated gets its place in the tree of its new node on the way.
+        If the frame is a KSM frame that migrated, also insert it into the tree of its new node.
         """
         moved = frame.stable_node
         if moved is not None and moved.place is not Place.MIGRATE:
@@ -90,7 +92,7 @@ class StableTrees:
         return walk.dup.frame
 
     def insert(self, frame: Frame) -> StableNode:
-        """A new stable node for a frame that has just become a KSM page (stable_tree_insert)."""
+        """Insert a stable node for a frame that has just become a KSM page (stable_tree_insert)."""
         nid = self.nid_of(frame)
         tree = self._trees[nid]
         walk = self._walk(tree, frame.key, prune=False)
@@ -103,54 +105,57 @@ class StableTrees:
         return node
 
     def unlink_migrated(self, node: StableNode) -> None:
-        """Take a node out of its tree, if its frame is on another node now."""
+        """Move a stable node to the list of migrated ones if its frame is on another node now."""
         if node.place is not Place.MIGRATE and self.nid_of(node.frame) != node.nid:
             self._unlink(node)
             self._list_as_migrated(node)
 
     def drop_stale_migrated(self) -> None:
-        """Forget migrated nodes whose frames were freed."""
+        """Remove migrated stable nodes whose frames were freed."""
         for node in list(self._migrate_nodes):
             self.live_frame(node)
 
     def remove_all(self) -> bool:
-        """Remove every stable node that nobody maps; False if some are mapped (remove_all_stable_nodes)."""
+        """Remove stable nodes without mappings; return False if any remain (remove_all_stable_nodes)."""
         emptied = [self._empty(tree) for tree in self._trees]
         moved = [self._remove_unmapped(node) for node in list(self._migrate_nodes)]
         if not all(emptied) and self._counters.stable_node_chains:
-            # which chains are left depends on what stood above them
+            # which chains remain depends on what stood above them in the tree
             self._reasons.add(Reason.STALE_STABLE)
         return all(emptied) and all(moved)
 
-    def _walk(self, tree: Tree, key: int, *, prune: bool) -> _Walk:
+    def _walk(self, tree: Tree, key: int, *, prune: bool) -> WalkEnd:
         parent: Entry | None = None
         side = LEFT
         entry = tree.root
         while entry is not None:
             passing = _key_of(entry) != key
-            picked = self._pass_by(tree, entry, prune) if passing else self._pick(tree, entry, prune)
+            picked = self._pick_in_passing(tree, entry, prune) if passing else self._pick(tree, entry, prune)
             if picked is None:
-                # something stale was erased, so the tree may have another shape: from the top again
+                # a stale node was erased, so the tree may have another shape: start again at the root
                 parent, entry = None, tree.root
                 continue
             entry, dup = picked
             if key == dup.frame.key:
-                return _Walk(entry, dup, parent, side)
+                return WalkEnd(entry, dup, parent, side)
             side = LEFT if key < dup.frame.key else RIGHT
             parent, entry = entry, tree.child(entry, side)
-        return _Walk(None, None, parent, side)
+        return WalkEnd(None, None, parent, side)
 
-    def _pass_by(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
-        """`_pick` on the way to another content: only because of the tree's shape, if it changes anything."""
-        before = _held_by(entry)
+    def _pick_in_passing(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
+        """Pick at an entry of another content; if that changes it, the result depends on the shape."""
+        before = _contents_of(entry)
         picked = self._pick(tree, entry, prune)
         freed = picked is None and isinstance(entry, Chain)
-        if freed or _held_by(entry) != before:
+        if freed or _contents_of(entry) != before:
             self._reasons.add(Reason.STALE_STABLE)
         return picked
 
     def _pick(self, tree: Tree, entry: Entry, prune: bool) -> tuple[Entry, StableNode] | None:
-        """The best stable node at one place of the tree, and what stands there afterwards."""
+        """Return the entry that stands there after pruning, and its best stable node; None if it is gone.
+
+        Models chain() and chain_prune().
+        """
         if isinstance(entry, StableNode):
             return None if self.live_frame(entry) is None else (entry, entry)
         chain = entry
@@ -164,7 +169,7 @@ class StableTrees:
             self._collapse(tree, chain, found)
             return found, found
         if chain.dups[0] is not found and self.has_room(found, 1):
-            # to the front, where the next search without pruning finds it at once
+            # move it to the front, where the next search without pruning finds it at once
             chain.dups.remove(found)
             chain.dups.insert(0, found)
         return chain, found
@@ -176,7 +181,10 @@ class StableTrees:
         return True
 
     def _best_dup(self, chain: Chain, *, every: bool) -> StableNode | None:
-        """The first dup with room or, having looked at every one, the fullest; without any, the first."""
+        """Return the first dup with room, or with `every` the fullest with room (stable_node_dup).
+
+        Without room in any, it is the first dup.
+        """
         found: StableNode | None = None
         for dup in list(chain.dups):
             if self.live_frame(dup) is None:
@@ -201,7 +209,7 @@ class StableTrees:
         self._counters.stable_node_chains -= 1
 
     def _chain_at(self, tree: Tree, entry: Entry) -> Chain:
-        """The chain at a place of the tree; made around the stable node there if it has none yet."""
+        """Return the chain at a place of the tree; make one around the stable node there if it has none."""
         if isinstance(entry, Chain):
             return entry
         chain = Chain(_key_of(entry), self.now_ms)
@@ -223,7 +231,7 @@ class StableTrees:
         self._counters.stable_node_dups -= 1
 
     def _join_as_dup(self, tree: Tree, entry: Entry, moved: StableNode, nid: int) -> Frame | None:
-        """A migrated node whose content its new node has already becomes one more dup of it."""
+        """Make a migrated node a dup of the stable node with its content in the tree of its new node."""
         chain = self._chain_at(tree, entry)
         self._take_from_migrated(moved, nid)
         self._add_dup(moved, chain)
@@ -232,7 +240,7 @@ class StableTrees:
     def _replace_migrated(
         self, tree: Tree, entry: Entry, dup: StableNode, moved: StableNode | None
     ) -> Frame | None:
-        """The node found has itself migrated away: list it, and give its place to `moved`, if any."""
+        """List `dup`, which has migrated away, and give its place to `moved`, if any."""
         if isinstance(entry, Chain):
             self._drop_dup(dup)
             if moved is not None:
@@ -268,7 +276,7 @@ class StableTrees:
                 self._trees[node.nid].erase(node)
 
     def _remove(self, node: StableNode) -> None:
-        """Remove a node and let go of all its sharers (remove_node_from_stable_tree)."""
+        """Remove a node and release all its sharers (remove_node_from_stable_tree)."""
         if node.items:
             self._counters.pages_shared -= 1
             self._counters.pages_sharing -= len(node.items) - 1
@@ -304,6 +312,6 @@ def _key_of(entry: Entry) -> int:
     return entry.frame.key if isinstance(entry, StableNode) else entry.key
 
 
-def _held_by(entry: Entry) -> int | list[StableNode]:
-    """How many items hang on a stable node; the dups of a chain in their order."""
+def _contents_of(entry: Entry) -> int | list[StableNode]:
+    """Return the number of a stable node's items, or the dups of a chain in their order."""
     return len(entry.items) if isinstance(entry, StableNode) else list(entry.dups)

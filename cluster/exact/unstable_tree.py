@@ -1,4 +1,4 @@
-"""The unstable trees: pages that wait for an equal one, built anew in every pass.
+"""The unstable trees: pages that wait for an equal one. Every pass builds them anew.
 
 Source of the rules: `unstable_tree_search_insert` in `mm/ksm.c`.
 """
@@ -6,54 +6,53 @@ Source of the rules: `unstable_tree_search_insert` in `mm/ksm.c`.
 from __future__ import annotations
 
 from cluster.arrays.rbtree import LEFT, RIGHT, RbTree
-from cluster.exact.memory import Frame
-from cluster.exact.nodes import RmapItem
+from cluster.exact.objects import Frame, RmapItem
 from cluster.exact.reason import Reason
 
-#: What a search ends with: the item of the equal page, and whether the item looked for was put in.
-Outcome = tuple[RmapItem | None, bool]
+#: What a search ends with: the item of the equal page, and whether the searched item was inserted.
+SearchOutcome = tuple[RmapItem | None, bool]
 
 
 class UnstableTrees:
-    """One unstable tree, or one a node with merge_across_nodes=0."""
+    """One unstable tree or, with merge_across_nodes=0, one for each node."""
 
     def __init__(self, nodes: int, reasons: set[Reason]) -> None:
-        """`reasons` takes note if a search ends otherwise than it would in a tree without shape."""
+        """Start with empty trees. `reasons` gets CHANGED_UNSTABLE if a search depends on the shape."""
         self._nodes = nodes
         self._reasons = reasons
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, without a word to the items."""
+        """Empty the trees, without changing the items."""
         self._trees: list[RbTree[RmapItem]] = [RbTree() for _ in range(self._nodes)]
-        #: by the content it was put in with: the last item put in
-        self._put_in: list[dict[int, RmapItem]] = [{} for _ in range(self._nodes)]
+        #: the last item inserted with each content
+        self._last_inserted: list[dict[int, RmapItem]] = [{} for _ in range(self._nodes)]
 
     def erase(self, item: RmapItem) -> None:
-        """Take out an item that was put in during this pass."""
+        """Remove an item that was inserted during this pass."""
         self._trees[item.nid].erase(item)
-        if self._put_in[item.nid].get(item.put_in_as) is item:
-            del self._put_in[item.nid][item.put_in_as]
+        if self._last_inserted[item.nid].get(item.inserted_key) is item:
+            del self._last_inserted[item.nid][item.inserted_key]
 
-    def search_insert(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> Outcome:
-        """Look for a page equal to `frame`, else put its item in.
+    def search_insert(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
+        """Search for a page equal to `frame`; insert `item` if there is none.
 
-        Returns the item of the equal page, and whether `item` was put in. Neither happens if the search
-        meets a page that is gone, the very same frame, or an equal one that has left for another node.
+        Return the item of the equal page, and whether `item` was inserted. Return None and False if the
+        search meets a page that is gone, `frame` itself, or an equal page that migrated to another node.
         """
-        expected = self._lookup(frame, nid, one_tree)
+        expected = self._expect(frame, nid, one_tree)
         outcome = self._descend(item, frame, nid, one_tree)
         if outcome != expected:
             self._reasons.add(Reason.CHANGED_UNSTABLE)
         if outcome[1]:
             item.nid = nid
-            item.put_in_as = frame.key
-            self._put_in[nid][frame.key] = item
+            item.inserted_key = frame.key
+            self._last_inserted[nid][frame.key] = item
         return outcome
 
-    def _lookup(self, frame: Frame, nid: int, one_tree: bool) -> Outcome:
-        """What the search ends with if it meets only the page that was put in with the content looked for."""
-        other = self._put_in[nid].get(frame.key)
+    def _expect(self, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
+        """Return what the search ends with if it meets only the page inserted last with this content."""
+        other = self._last_inserted[nid].get(frame.key)
         if other is None:
             return None, True
         found = mergeable_frame(other)
@@ -61,7 +60,7 @@ class UnstableTrees:
             return None, True
         return _end(other, found, frame, nid, one_tree)
 
-    def _descend(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> Outcome:
+    def _descend(self, item: RmapItem, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
         tree = self._trees[nid]
         parent: RmapItem | None = None
         side = LEFT
@@ -70,22 +69,22 @@ class UnstableTrees:
             found = mergeable_frame(other)
             if found is None or found is frame or found.key == frame.key:
                 return _end(other, found, frame, nid, one_tree)
-            # found's content may have changed since it was put in: then this way may be the wrong one
+            # the content may have changed since the insertion: then this may be the wrong way
             side = LEFT if frame.key < found.key else RIGHT
             parent, other = other, tree.child(other, side)
         tree.insert(item, parent, side)
         return None, True
 
 
-def _end(other: RmapItem, found: Frame | None, frame: Frame, nid: int, one_tree: bool) -> Outcome:
-    """What a search ends with at a page that is gone, the very same one, or an equal one."""
+def _end(other: RmapItem, found: Frame | None, frame: Frame, nid: int, one_tree: bool) -> SearchOutcome:
+    """Return what a search ends with at a page that is gone, the frame itself, or an equal page."""
     if found is None or found is frame:
         return None, False
     return (other, False) if one_tree or found.node == nid else (None, False)
 
 
 def mergeable_frame(item: RmapItem) -> Frame | None:
-    """The anonymous page at an item's address now, if it still may be merged (get_mergeable_page)."""
+    """Return the page at an item's address now, if it still may be merged (get_mergeable_page)."""
     region, index = item.region, item.index
     if not region.mm.alive or not region.mergeable[index]:
         return None

@@ -1,137 +1,135 @@
-"""What merging does to page tables and frames (try_to_merge_one_page(), replace_page())."""
+"""What the trees' decisions do to page tables and frames (try_to_merge_one_page(), replace_page())."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import rows_with
-from cluster.arrays.words import I64, U8, U64, node_of_frame, node_of_key, on_node, pfn_of
+from cluster.arrays.columns import find_unsorted, rows_with
+from cluster.arrays.words import (
+    I64,
+    U8,
+    Digests,
+    FrameWords,
+    ItemKeys,
+    Pfns,
+    Slots,
+    node_of_frame,
+    node_of_key,
+    on_node,
+    pfn_of,
+)
 from cluster.ksm.scan import Scanner
 from cluster.mm.faults import Faults
-from cluster.mm.node_state import NodeState, renamed
-from cluster.mm.page_table import (
-    ACTIVE,
-    ASIDE,
-    BROKEN,
-    CHECKED,
-    ITEM,
-    KSM,
-    ORPHAN,
-    PRESENT,
-    SHARED,
-    STABLE,
-    UNSTABLE,
-    WAITING,
-)
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_state import SHARED
 from cluster.wire.messages import Kind
 
-#: Pages compared at once: so few that they stay in a core's cache.
+#: Pages compared at once; few enough that they stay in a core's cache.
 PAGES_AT_ONCE = 64
 
 
 class Merger:
+    """Carries out what the trees decide about pages of this node (`cluster.ksm.effects` sends it)."""
+
     def __init__(self, node: NodeState, faults: Faults, scanner: Scanner) -> None:
         self._n = node
         self._faults = faults
         self._scanner = scanner
 
-    def _slots(self, keys: I64) -> I64:
-        """Slots of pages that are about to change."""
-        self._n.version += 1
+    def _slots(self, keys: ItemKeys) -> Slots:
         return self._n.spaces.index.slots(keys)
 
-    def on_wait(self, keys: I64, digests: U64) -> None:
-        """These pages wait in the unstable tree."""
+    def on_wait(self, keys: ItemKeys, digests: Digests) -> None:
+        """These pages have been inserted into the unstable tree."""
         slots = self._slots(keys)
         table = self._n.table
         table.rekey(slots, digests)
-        self._scanner.await_change(slots, self._n.home_of_frames(digests, table.pte[slots]))
+        if not self._n.homes_follow:
+            table.set_homes(slots, self._n.home_of_frames(digests, table.pte[slots]))
+        table.set_unstable(slots)
 
-    def on_rekey(self, keys: I64, digests: U64) -> None:
+    def on_rekey(self, keys: ItemKeys, digests: Digests) -> None:
         self._n.table.rekey(self._slots(keys), digests)
 
-    def on_added_to_stable(self, keys: I64, unseen: U8) -> None:
-        """These pages' items hang on the stable node of their own frame."""
-        table = self._n.table
+    def on_added_to_stable(self, keys: ItemKeys, unseen: U8) -> None:
+        """The items of these pages belong to the stable nodes of the frames that the pages map."""
         slots = self._slots(keys)
-        table.state[slots] = (table.state[slots] | STABLE) & ~np.uint16(UNSTABLE | WAITING | ACTIVE)
-        self._scanner.unsee(slots[unseen == 1])
+        self._n.table.set_stable(slots)
+        self._scanner.undo_checksums(slots[unseen == 1])
 
-    def on_removed_from_trees(self, keys: I64, seen: U8) -> None:
+    def on_removed_from_trees(self, keys: ItemKeys, seen: U8) -> None:
         """The items of these pages are in no tree until the next visit."""
         table = self._n.table
         slots = self._slots(keys)
-        table.state[slots] = (table.state[slots] & ~np.uint16(STABLE | UNSTABLE | WAITING)) | ACTIVE
-        slots = slots[seen == 1]
-        table.state[slots] = (table.state[slots] | CHECKED) & ~np.uint16(ASIDE)
+        table.remove_from_trees(slots)
+        table.confirm_checksums(slots[seen == 1])
 
-    def on_map_zero(self, keys: I64) -> None:
+    def on_map_zero(self, keys: ItemKeys) -> None:
         self._scanner.map_zero(self._slots(keys))
 
-    def on_break(self, keys: I64, frames: I64, digests: U64) -> None:
-        """These pages met KSM pages in the unstable tree: their frames become KSM frames without a stable
-        node, and are left at once (the error path of try_to_merge_two_pages())."""
+    def on_break(self, keys: ItemKeys, frames: FrameWords, digests: Digests) -> None:
+        """These pages met KSM pages in the unstable tree (the error path of try_to_merge_two_pages()).
+
+        Their frames become KSM frames without a stable node, and the pages leave them at once.
+        """
         n, table = self._n, self._n.table
-        n.orphans.update(frames.tolist())
+        n.orphans.add(frames)
         slots = self._slots(keys)
-        self._spread(table.pte[slots], frames, digests, KSM | ORPHAN)
-        table.pte[slots] = frames
-        table.rekey(slots, digests)
-        table.state[slots] = (table.state[slots] | KSM | ORPHAN) & ~np.uint16(SHARED | UNSTABLE | WAITING)
+        self._make_shared_ksm(table.pte[slots], frames, digests, orphan=True)
+        table.remove_from_trees(slots)
+        table.make_ksm(slots, frames, digests, orphan=True)
         self._faults.break_ksm(slots)
 
-    def on_stable(self, keys: I64, frames: I64) -> None:
+    def on_stable(self, keys: ItemKeys, frames: FrameWords) -> None:
         """The frames of these pages have become KSM frames."""
         n, table = self._n, self._n.table
         slots = self._slots(keys)
         shared = rows_with(table.state[slots], SHARED)
-        behind = slots[shared]
-        also, of = self._spread(table.pte[behind], frames[shared], table.tree_key[behind], KSM)
+        merged = slots[shared]
+        also, of = self._make_shared_ksm(
+            table.pte[merged], frames[shared], table.tree_key[merged], orphan=False
+        )
         if n.knobs.smart_scan and len(also):
-            self._unskip(also, behind[of])
-        self._hang(slots, frames)
+            self._undo_skips(also, merged[of])
+        table.merge(slots, frames)
 
-    def _unskip(self, slots: I64, new_stable_pages: I64) -> None:
-        """Pages behind those that made their frames KSM frames: smart_scan leaves KSM pages alone, so what it
-        has done to them in this window is undone."""
+    def _undo_skips(self, slots: Slots, new_stable_pages: Slots) -> None:
+        """Undo smart_scan's visits to pages that the scan reaches after their frames became KSM frames.
+
+        smart_scan skips no KSM pages. `new_stable_pages` are the pages that made the frames KSM frames.
+        """
         n, table = self._n, self._n.table
         pos = n.position(n.keys_of(slots))
         late = (pos > n.position(n.keys_of(new_stable_pages))) & (pos < n.window.high)
         index = n.spaces.index
         slots = slots[late & index.mergeable[index.vma_of(slots)]]
-        skipped = slots[self._scanner.unskip(slots)]
+        skipped = slots[table.ages.undo_visit(slots)]
         n.counters["pages_skipped"] -= len(skipped)
         n.counters["pages_scanned"] += len(skipped)
-        table.state[skipped] |= ITEM | STABLE
+        table.add_items(skipped)
+        table.set_stable(skipped)
         self._recount(table.tree_key[skipped], table.pte[skipped], 1)
 
-    def _spread(self, old: I64, new: I64, digests: U64, flags: int) -> tuple[I64, I64]:
-        """Other entries that map the same frame since a fork map a KSM frame now, without an item on it.
+    def _make_shared_ksm(
+        self, old: FrameWords, new: FrameWords, digests: Digests, *, orphan: bool
+    ) -> tuple[Slots, I64]:
+        """Make KSM frames of frames that other entries map too since a fork; these entries get no item.
 
-        Returns them, and which of the frames each maps.
+        Return the slots of all entries that map them, and which of the frames each maps. int64[m], int64[m].
         """
         if len(old) == 0:
             return old, old
         n, table = self._n, self._n.table
-        n.swap.cached = renamed(n.swap.cached, old, new)
+        n.swap.rename_frames(old, new)
         slots = rows_with(table.state[: table.size], SHARED)
-        order = np.argsort(old)
-        at = order[np.minimum(np.searchsorted(old, table.pte[slots], sorter=order), len(old) - 1)]
-        same = old[at] == table.pte[slots]
-        slots, at = slots[same], at[same]
-        self._faults.withdraw(slots)
-        table.pte[slots] = new[at]
-        table.rekey(slots, digests[at])
-        table.state[slots] = (table.state[slots] & ~np.uint16(SHARED)) | np.uint16(flags | ACTIVE)
+        at = find_unsorted(old, table.pte[slots])
+        slots, at = slots[at >= 0], at[at >= 0]
+        self._faults.leave_unstable_tree(slots)
+        table.make_ksm(slots, new[at], digests[at], orphan=orphan)
         return slots, at
 
-    def _hang(self, slots: I64, frames: I64) -> None:
-        table = self._n.table
-        table.pte[slots] = frames
-        table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | STABLE | KSM | PRESENT
-
-    def on_merge(self, keys: I64, frames: I64) -> None:
-        """These pages are to map KSM frames of the same digest; bytes are compared before."""
+    def on_merge(self, keys: ItemKeys, frames: FrameWords) -> None:
+        """These pages will map KSM frames of the same digest, if their bytes are equal."""
         n = self._n
         if not n.contents.with_bytes:
             self._replace(keys, frames)
@@ -140,7 +138,7 @@ class Merger:
         old, digests = n.table.pte[slots], n.table.tree_key[slots]
         n.out.send(Kind.COMPARE_SOURCE, node_of_frame(old), keys, old, frames, digests)
 
-    def _replace(self, keys: I64, frames: I64) -> None:
+    def _replace(self, keys: ItemKeys, frames: FrameWords) -> None:
         n, table = self._n, self._n.table
         slots = self._slots(keys)
         old = table.pte[slots]
@@ -149,13 +147,15 @@ class Merger:
             np.count_nonzero(node_of_frame(old) != node_of_frame(frames))
         )
         self._faults.put(old)
-        self._hang(slots, frames)
+        table.merge(slots, frames)
         if not n.profile.checksum_first:
-            self._scanner.unsee(slots)
+            self._scanner.undo_checksums(slots)
 
     # Comparing bytes.
 
-    def on_compare_source(self, keys: I64, old: I64, frames: I64, digests: U64) -> None:
+    def on_compare_source(
+        self, keys: ItemKeys, old: FrameWords, frames: FrameWords, digests: Digests
+    ) -> None:
         n = self._n
         data = n.frames.data
         assert data is not None
@@ -168,43 +168,38 @@ class Merger:
         to = node_of_frame(frames[rows])
         n.out.send(Kind.COMPARE_TARGET, to, keys[rows], frames[rows], digests[rows], pages)
 
-    def on_compare_target(self, keys: I64, frames: I64, digests: U64, pages: U8) -> None:
+    def on_compare_target(self, keys: ItemKeys, frames: FrameWords, digests: Digests, pages: U8) -> None:
         data = self._n.frames.data
         assert data is not None
         equal = _equal(data, pfn_of(frames), pages, np.arange(len(pages)))
         self._n.out.send(Kind.VERDICT, node_of_key(keys), keys, frames, digests, equal)
 
-    def on_verdict(self, keys: I64, frames: I64, digests: U64, equal: U8) -> None:
-        """Pages whose digests agree but whose bytes do not stay as they are."""
+    def on_verdict(self, keys: ItemKeys, frames: FrameWords, digests: Digests, equal: U8) -> None:
+        """Merge pages with equal bytes; the others keep their frames."""
         same = equal == 1
         self._replace(keys[same], frames[same])
         keys, frames, digests = keys[~same], frames[~same], digests[~same]
-        n = self._n
-        slots = self._slots(keys)
-        n.table.state[slots] = (n.table.state[slots] & ~np.uint16(UNSTABLE | WAITING)) | ACTIVE
+        self._n.table.remove_from_trees(self._slots(keys))
         self._faults.put(frames)
         self._recount(digests, frames, -1)
 
-    def _recount(self, digests: U64, frames: I64, change: int) -> None:
+    def _recount(self, digests: Digests, frames: FrameWords, change: int) -> None:
         n = self._n
         changes = np.full(len(frames), change)
         n.out.send(Kind.RECOUNT, n.home_of_frames(digests, frames), digests, frames, changes)
 
     # Frames of this node.
 
-    def on_make_ksm(self, frames: I64) -> None:
+    def on_make_ksm(self, frames: FrameWords) -> None:
         self._n.frames.make_ksm(frames)
 
-    def on_dropped(self, frames: I64) -> None:
+    def on_dropped(self, frames: FrameWords) -> None:
         """Stable nodes were removed with all their items."""
-        table = self._n.table
-        self._n.version += 1
-        slots = self._n.broken.take_frames(frames)
-        table.state[slots] &= ~np.uint16(STABLE | BROKEN)
+        self._n.table.drop_stable_nodes(frames)
 
 
-def _equal(some: U8, rows: I64, others: U8, other_rows: I64) -> U8:
-    """1 where pages, rows of uint8[n, 4096], are the same. uint8[rows]."""
+def _equal(some: U8, rows: Pfns, others: U8, other_rows: Pfns) -> U8:
+    """Return 1 where pages, rows of uint8[n, PAGE_SIZE], are the same. uint8[rows]."""
     some, others = some.view(np.uint64), others.view(np.uint64)
     equal = np.empty(len(rows), np.uint8)
     for low in range(0, len(rows), PAGES_AT_ONCE):

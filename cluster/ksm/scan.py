@@ -1,7 +1,7 @@
 """ksmd's visits to the pages of one node's processes (scan_get_next_rmap_item(), cmp_and_merge_page()).
 
-A visit that finds nothing changed has no effect, so only slots marked ACTIVE are looked at; what they need
-from the trees is sent as events to the nodes that keep the contents' entries.
+A visit that finds nothing changed has no effect, so the scan looks only at pages whose visit is due
+(VISIT_DUE). It asks the trees by events, which it sends to the nodes that have the contents' entries.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import numpy as np
 
 from cluster.arrays.columns import rows_where, rows_with, run_of, taken
 from cluster.arrays.words import (
-    I64,
     U8,
     U16,
     U32,
     U64,
     VPN_BITS,
     Bool,
+    Digests,
+    FrameWords,
+    ItemKeys,
+    Slots,
     checksum,
     node_of_frame,
     node_of_key,
@@ -28,38 +31,31 @@ from cluster.arrays.words import (
 from cluster.ksm.visit import Event
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import (
-    ACTIVE,
-    ASIDE,
-    BROKEN,
-    CHECKED,
-    ITEM,
+from cluster.mm.page_state import (
+    BROKEN_OUT,
+    HAS_CHECKSUM,
+    IN_UNSTABLE_TREE,
     KSM,
     ORPHAN,
+    OTHER_CHECKSUM,
     PRESENT,
-    PTE_ZERO,
     SHARED,
     STABLE,
     UNSTABLE,
-    WAITING,
-    ZEROED,
+    VISIT_DUE,
 )
 from cluster.mm.vma import Vma
 from cluster.wire.commands import Locate
 from cluster.wire.messages import Kind
 from cluster.wire.window import Window
 
-#: Most pages visited at once: so few that columns of them stay in a core's cache.
+#: The most pages visited at once; few enough that columns of them stay in a core's cache.
 PORTION = 1 << 15
-#: Visits that smart_scan skips after a visit of a page of that age (skip_age()).
-SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
-#: A page younger than this is never skipped.
-SKIP_FROM_AGE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRange:
-    """Slots [start, stop) that belong to mergeable VMAs, or not."""
+    """Slots [start, stop), all of mergeable VMAs or none."""
 
     start: int
     stop: int
@@ -67,19 +63,21 @@ class SlotRange:
 
 
 class Scanner:
+    """ksmd's visits to this node's pages, and the answers of other nodes that they wait for."""
+
     def __init__(self, node: NodeState, faults: Faults) -> None:
         self._n = node
         self._faults = faults
-        #: Pages of this window that were found changed, but are looked up all the same: slots, and their
-        #: checksums and states before.
-        self._changed: list[tuple[I64, U32, U16]] = []
+        #: Pages of this window that the stable tree is searched for although they have changed: slots, and
+        #: their checksums and states before.
+        self._changed: list[tuple[Slots, U32, U16]] = []
 
     def scan(self, window: Window) -> None:
-        """Visits every page of the window; what becomes of candidates is decided elsewhere."""
+        """Visit every page of the window; the trees decide what becomes of candidates."""
         n = self._n
         self._changed = []
         state = n.table.state
-        active = []
+        due = []
         for run in self.ranges(window):
             part = state[run.start : run.stop]
             skipped = None
@@ -92,17 +90,16 @@ class Scanner:
                 present = int(np.count_nonzero(part & PRESENT))
                 n.counters["pages_scanned"] += present - skips
                 n.counters["checksums"] += present - skips - int(np.count_nonzero(part & KSM))
-            hit = (part & ACTIVE) != 0
+            hit = (part & VISIT_DUE) != 0
             if skipped is not None:
                 hit &= ~skipped
-            active.append(np.flatnonzero(hit) + run.start)
-        slots = np.concatenate(active) if active else np.empty(0, np.int64)
+            due.append(np.flatnonzero(hit) + run.start)
+        slots = np.concatenate(due) if due else np.empty(0, np.int64)
         for low in range(0, len(slots), PORTION):
-            n.version += 1
             self._visit(slots[low : low + PORTION])
 
     def ranges(self, window: Window) -> list[SlotRange]:
-        """Slots of the window's part of every process in ksmd's list; neighbours are joined."""
+        """Return the slots of the window's part of every process in ksmd's list; neighbours are joined."""
         n = self._n
         runs: list[SlotRange] = []
         index = n.spaces.index
@@ -118,15 +115,15 @@ class Scanner:
         return runs
 
     def count(self, low: int) -> dict[int, int]:
-        """Pages that a scan from position `low` to the end of the pass would visit, by process."""
+        """Return how many pages a scan from position `low` to the end of the pass would visit, by mm."""
         counts: dict[int, int] = {}
         for vma in self._n.spaces.index.vmas:
             counts[vma.mm] = counts.get(vma.mm, 0) + len(self._to_visit(vma, low))
         return counts
 
     def locate(self, command: Locate) -> int:
-        """The position behind so many pages of one process."""
-        pages = command.pages
+        """Return the scan position after `pages` visits to one process from position `low`."""
+        pages = command.nr_pages
         for vma in self._n.spaces.mms[command.mm].vmas:
             slots = self._to_visit(vma, command.low)
             if pages <= len(slots):
@@ -134,10 +131,10 @@ class Scanner:
                 rank = command.low >> VPN_BITS
                 return (rank << VPN_BITS) + vpn + 1
             pages -= len(slots)
-        raise ValueError(f"process {command.mm} has fewer than {command.pages} pages to scan")
+        raise ValueError(f"process {command.mm} has fewer than {command.nr_pages} pages to scan")
 
-    def _to_visit(self, vma: Vma, low: int) -> I64:
-        """Slots of the VMA's pages from position `low` on that ksmd would visit."""
+    def _to_visit(self, vma: Vma, low: int) -> Slots:
+        """Return the slots of the VMA's pages from position `low` on that ksmd would visit."""
         start, stop = self._clip(vma, Window(0, low))
         if not vma.mergeable or start >= stop:
             return np.empty(0, np.int64)
@@ -145,12 +142,11 @@ class Scanner:
         part = slice(vma.slot0 + start - vma.start, vma.slot0 + stop - vma.start)
         visit = (table.state[part] & PRESENT) != 0
         if self._n.knobs.smart_scan:
-            skipped = (table.age[part] >= SKIP_FROM_AGE) & (table.remaining_skips[part] != 0)
-            visit &= ~(skipped & ((table.state[part] & KSM) == 0))
+            visit &= ~(table.ages.would_skip(part) & ((table.state[part] & KSM) == 0))
         return np.flatnonzero(visit) + part.start
 
     def _clip(self, vma: Vma, window: Window) -> tuple[int, int]:
-        """Virtual pages of the VMA that the window covers."""
+        """Return the virtual pages [start, end) of the VMA that the window covers."""
         rank = self._n.rank_of(vma.mm)
         if rank < 0:
             return 0, 0
@@ -160,148 +156,129 @@ class Scanner:
     # smart_scan (should_skip_rmap_item()).
 
     def _skip(self, run: SlotRange) -> Bool:
-        """Which pages of the run are skipped now; ages them all."""
-        table = self._n.table
-        part = slice(run.start, run.stop)
-        state, age, skips = table.state[part], table.age[part], table.remaining_skips[part]
-        aging = (state & (PRESENT | KSM)) == PRESENT
-        old = aging & (age >= SKIP_FROM_AGE)
-        visit = old & (skips == 0)
-        skipped: Bool = old & (skips != 0)
-        skips[visit] = SKIP_AGE[age[visit]]
-        skips[skipped] -= 1
-        age[aging & (age != 255)] += 1
+        """Let all pages of the run age, and return which of them this visit skips."""
+        table, part = self._n.table, slice(run.start, run.stop)
+        state = table.state[part]
+        skipped = table.ages.visit(part, (state & (PRESENT | KSM)) == PRESENT)
         leaving = skipped & ((state & (UNSTABLE | STABLE)) != 0)
         if leaving.any():
             self._leave_trees(np.flatnonzero(leaving) + run.start)
         return skipped
 
-    def unskip(self, slots: I64) -> Bool:
-        """Undoes what the last window did to pages of these slots; tells which of them were skipped."""
-        table = self._n.table
-        table.age[slots] -= 1
-        age, skips = table.age[slots], table.remaining_skips[slots]
-        old = age >= SKIP_FROM_AGE
-        # Just visited, a page has all its skips before it: no page younger by a visit has so many left.
-        visited = old & (skips == SKIP_AGE[age])
-        skipped: Bool = old & ~visited
-        table.remaining_skips[slots[visited]] = 0
-        table.remaining_skips[slots[skipped]] += 1
-        return skipped
-
-    def _leave_trees(self, slots: I64) -> None:
-        """remove_rmap_item_from_tree(); the pages are to be looked up anew at their next visit."""
-        self._n.version += 1
+    def _leave_trees(self, slots: Slots) -> None:
+        """Remove items from the trees; the next visit looks their pages up again."""
         keys, state = self._n.keys_of(slots), self._n.table.state[slots]
-        self._take_out(slots, keys, state, np.ones(len(slots), np.bool_))
-        self._n.table.state[slots] = state | ACTIVE
+        self._remove_from_trees(slots, keys, state, np.ones(len(slots), np.bool_))
 
     # Visits.
 
-    def _visit(self, slots: I64) -> None:
+    def _visit(self, slots: Slots) -> None:
         state = taken(self._n.table.state, run_of(slots))
         keys, alive = self._n.spaces.index.along(slots)
         alive &= (state & PRESENT) != 0
-        self._take_out(slots, keys, state, alive)
-        self._forget(slots[np.flatnonzero(~alive)])
+        self._remove_from_trees(slots, keys, state, alive)
+        self._n.table.free_items(slots[np.flatnonzero(~alive)])
         ksm = alive & ((state & (KSM | ORPHAN)) == KSM)
         rows = np.flatnonzero(ksm)
         self._visit_ksm(slots[rows], keys[rows])
         private = rows_where(alive & ~ksm)
         self._visit_private(slots[private], keys[private], state[private])
 
-    def _take_out(self, slots: I64, keys: I64, state: U16, alive: Bool) -> None:
-        """Items leave the trees, but for the stable node of the frame mapped now; `state` is theirs."""
-        rows = rows_with(state, UNSTABLE | WAITING | BROKEN)
+    def _remove_from_trees(self, slots: Slots, keys: ItemKeys, state: U16, alive: Bool) -> None:
+        """Remove items from the unstable tree, and from stable nodes of frames that their pages have left
+        (remove_rmap_item_from_tree()).
+
+        `state` holds the items' states, and is brought up to date. `alive` says which pages are present and
+        mergeable.
+        """
+        rows = rows_with(state, UNSTABLE | BROKEN_OUT)
         if len(rows) == 0:
             return
         slots, keys, alive = slots[rows], keys[rows], alive[rows]
-        n, of_hung = self._n, state[rows]
-        waiting = (of_hung & WAITING) != 0
-        gone = np.flatnonzero(~alive & waiting)
+        n, of_rows = self._n, state[rows]
+        in_tree = (of_rows & IN_UNSTABLE_TREE) != 0
+        gone = np.flatnonzero(~alive & in_tree)
         if len(gone):
-            _, digests, homes = n.waiting(slots[gone])
+            _, digests, homes = n.unstable_entries(slots[gone])
             kinds = np.full(len(homes), Event.ERASE, np.uint8)
             n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
-        self._faults.withdraw(slots[np.flatnonzero(alive & waiting)])
-        broken = rows_with(of_hung, BROKEN)
-        self._leave(slots[broken], keys[broken])
-        of_hung &= ~np.uint16(UNSTABLE | WAITING)
-        of_hung[broken] &= ~np.uint16(STABLE | BROKEN)
-        state[rows] = n.table.state[slots] = of_hung
+        self._faults.send_withdraw(slots[np.flatnonzero(alive & in_tree)])
+        broken_out = rows_with(of_rows, BROKEN_OUT)
+        if len(broken_out):
+            frames, digests = n.table.take_broken_out(slots[broken_out])
+            self._send(Event.LEAVE, digests, keys[broken_out], frames)
+        state[rows] = n.table.remove_from_trees(slots)
 
-    def _leave(self, slots: I64, keys: I64) -> None:
-        if len(slots):
-            frames, digests = self._n.broken.take(slots)
-            self._send(Event.LEAVE, digests, keys, frames)
-
-    def _send(self, event: Event, digests: U64, keys: I64, frames: I64) -> None:
+    def _send(self, event: Event, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
         self._send_events(np.full(len(keys), event, np.uint8), digests, keys, frames)
 
-    def _send_events(self, kinds: U8, digests: U64, keys: I64, frames: I64) -> None:
+    def _send_events(self, kinds: U8, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
         homes = self._n.home_of_frames(digests, frames)
         self._n.send_to_trees(Kind.EVENT, homes, frames, digests, keys, frames, kinds)
 
-    def _forget(self, slots: I64) -> None:
-        """Items of pages that are gone, or not mergeable any more, are freed."""
-        table = self._n.table
-        table.state[slots] &= KSM | ORPHAN | SHARED | ZEROED | PRESENT
-        table.rejuvenate(slots)
-
-    def _visit_ksm(self, slots: I64, keys: I64) -> None:
-        """Pages that map a KSM frame: a forked child's join its stable node without a look at checksums."""
+    def _visit_ksm(self, slots: Slots, keys: ItemKeys) -> None:
+        """Visit pages that map a KSM frame; those of a forked child join its stable node unchecked."""
         if len(slots) == 0:
             return
         n, table = self._n, self._n.table
         frames = table.pte[slots]
         state = table.state[slots]
-        hanging = (state & STABLE) != 0
-        table.state[slots] = (state | ITEM) & ~np.uint16(ACTIVE)
-        stray = np.zeros(len(slots), np.bool_)
-        if n.migrated_stable_nodes:
-            stray = np.isin(frames, list(n.migrated_stable_nodes))
-            self._visit_strays(slots[stray], keys[stray])
-        new = ~hanging & ~stray
+        joined = (state & STABLE) != 0
+        table.visit_ksm(slots)
+        migrated = n.migrated_stable_nodes.among(frames)
+        self._visit_migrated(slots[migrated], keys[migrated])
+        new = ~joined & ~migrated
         self._send(Event.JOIN_OWN, table.tree_key[slots[new]], keys[new], frames[new])
-        table.state[slots[new]] |= STABLE
+        table.set_stable(slots[new])
 
-    def _visit_strays(self, slots: I64, keys: I64) -> None:
+    def _visit_migrated(self, slots: Slots, keys: ItemKeys) -> None:
+        """Visit pages that map KSM frames whose stable nodes are in the trees of other nodes."""
+        if len(slots) == 0:
+            return
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
-        seen = ((state & CHECKED) != 0) & (table.checksums(slots) == checksum(digests))
+        seen = ((state & HAS_CHECKSUM) != 0) & (table.checksums(slots) == checksum(digests))
         kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
-    def _visit_private(self, slots: I64, keys: I64, state: U16) -> None:
+    def _visit_private(self, slots: Slots, keys: ItemKeys, state: U16) -> None:
         n, table = self._n, self._n.table
         at = run_of(slots)
-        frames, state = taken(table.pte, at), state | np.uint16(ITEM)
+        frames = taken(table.pte, at)
         is_here = on_node(frames, n.id)
         if not is_here.all():
             away, here = np.flatnonzero(~is_here), np.flatnonzero(is_here)
-            table.state[slots[away]] = state[away]
+            table.add_items(slots[away])
             to = node_of_frame(frames[away])
             n.out.send(Kind.CONTENT_REQUEST, to, slots[away], keys[away], frames[away])
             at = slots = slots[here]
             keys, frames, state = keys[here], frames[here], state[here]
         self._compare(slots, at, keys, frames, state, n.frames.content[pfn_of(frames)])
 
-    def on_content_request(self, slots: I64, keys: I64, frames: I64) -> None:
+    def on_content_request(self, slots: Slots, keys: ItemKeys, frames: FrameWords) -> None:
         n = self._n
         content = n.frames.content[pfn_of(frames)]
         n.out.send(Kind.CONTENT_REPLY, node_of_key(keys), slots, keys, content)
 
-    def on_content_reply(self, slots: I64, keys: I64, content: U64) -> None:
+    def on_content_reply(self, slots: Slots, keys: ItemKeys, content: U64) -> None:
         table = self._n.table
         self._compare(slots, slots, keys, table.pte[slots], table.state[slots], content)
 
-    def _compare(self, slots: I64, at: I64 | slice, keys: I64, frames: I64, state: U16, digests: U64) -> None:
-        """The checksum test; pages that pass it are looked up in the trees.
+    def _compare(
+        self,
+        slots: Slots,
+        at: Slots | slice,
+        keys: ItemKeys,
+        frames: FrameWords,
+        state: U16,
+        digests: Digests,
+    ) -> None:
+        """Compare checksums, and look pages up in the trees that have not changed since the last visit.
 
-        `at` is an index of the slots, `state` that of the visit.
+        `at` is an index of the slots; `state` holds their states, and is overwritten.
         """
         n, table = self._n, self._n.table
-        same = self._seen(slots, at, state, digests)
+        same = self._unchanged(slots, at, state, digests)
         shared = (state & SHARED) != 0
         kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
@@ -320,67 +297,45 @@ class Scanner:
         self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 
-        table.tree_key[at] = digests
-        state = (state | np.uint16(CHECKED)) & ~np.uint16(ASIDE)
-        # Candidates wait in the unstable tree unless its home tells something else.
-        rows = rows_where(waits)
-        state[rows] = _waiting(state[rows])
-        table.state[at] = state
+        # Candidates wait in the unstable tree unless its home sends another decision.
+        table.visit_private(slots, at, state, digests, rows_where(waits))
         self.map_zero(zero)
         rows = rows_where(sent | looking)
         digests, frames = digests[rows], frames[rows]
         homes = n.home_of_frames(digests, frames)
-        self._keep_homes(slots[rows], homes)
+        if not n.homes_follow:
+            table.set_homes(slots[rows], homes)
         n.send_to_trees(Kind.EVENT, homes, frames, digests, keys[rows], frames, kinds[rows])
 
-    def _seen(self, slots: I64, at: I64 | slice, state: U16, digests: U64) -> Bool:
-        """Whether items have the checksums of these contents; `at` is an index of their slots."""
+    def _unchanged(self, slots: Slots, at: Slots | slice, state: U16, digests: Digests) -> Bool:
+        """Return which items have the checksums of these contents; `at` is an index of their slots."""
         table = self._n.table
-        same: Bool = (state & (CHECKED | ASIDE)) == CHECKED
+        same: Bool = (state & (HAS_CHECKSUM | OTHER_CHECKSUM)) == HAS_CHECKSUM
         if same.any():
             same &= table.tree_key[at] == digests
-        checked = (state & CHECKED) != 0
+        checked = (state & HAS_CHECKSUM) != 0
         other = np.flatnonzero(checked & ~same)
         same[other] = table.checksums(slots[other]) == checksum(digests[other])
         return same
 
-    def _note_changed(self, slots: I64, state: U16) -> None:
+    def _note_changed(self, slots: Slots, state: U16) -> None:
         if len(slots):
             self._changed.append((slots, self._n.table.checksums(slots), state))
 
-    def await_change(self, slots: I64, homes: I64) -> None:
-        """These pages wait in unstable trees of these homes."""
-        self._keep_homes(slots, homes)
-        self._n.table.state[slots] = _waiting(self._n.table.state[slots])
+    def undo_checksums(self, slots: Slots) -> None:
+        """Give pages of this window the checksums that they had before it.
 
-    def _keep_homes(self, slots: I64, homes: I64) -> None:
-        if not self._n.homes_follow:
-            self._n.table.home[slots] = homes
-
-    def unsee(self, slots: I64) -> None:
-        """These pages were merged before anybody compared their checksums."""
+        They were merged, which the kernel does before it compares checksums.
+        """
         table = self._n.table
         for changed, sums, states in self._changed:
             mine = np.isin(changed, slots)
-            checked = (states & CHECKED) != 0
-            table.remember(changed[mine & checked], sums[mine & checked])
-            table.state[changed[mine & ~checked]] &= ~np.uint16(CHECKED)
+            checked = (states & HAS_CHECKSUM) != 0
+            table.restore_checksums(changed[mine & checked], sums[mine & checked])
+            table.forget_checksums(changed[mine & ~checked])
 
-    def map_zero(self, slots: I64) -> None:
-        """Pages of zeros give up their frames; their items live until the next pass."""
-        if len(slots) == 0:
-            return
-        table = self._n.table
-        self._faults.put(table.pte[slots])
-        table.pte[slots] = PTE_ZERO
-        table.state[slots] = (table.state[slots] & (CHECKED | ASIDE)) | ITEM | ZEROED | ACTIVE
-
-
-def _waiting(state: U16) -> U16:
-    """States of pages once they wait: nothing is to be done until something changes.
-
-    The page of a KSM frame is to go back to its stable node, though.
-    """
-    state = (state | np.uint16(UNSTABLE | WAITING)) & ~np.uint16(STABLE | ACTIVE)
-    state[rows_with(state, KSM)] |= ACTIVE
-    return state
+    def map_zero(self, slots: Slots) -> None:
+        """Map the zero page instead of the frames of pages of zeros."""
+        if len(slots):
+            self._faults.put(self._n.table.pte[slots])
+            self._n.table.map_ksm_zero(slots)

@@ -282,7 +282,7 @@ class Trees:
         """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
         rows = np.flatnonzero(self.migrating["dead"])
         frames = self.migrating["frame"][rows].tolist()
-        dead = rows[[self.node.migrated_stable_nodes.get(frame) == -1 for frame in frames]]
+        dead = rows[[self.node.migrated_stable_nodes.tree_of(frame) == -1 for frame in frames]]
         if len(dead):
             self.version += 1
             Effects(self.node).drop(self.migrating["frame"][dead])

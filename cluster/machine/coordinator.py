@@ -1,37 +1,38 @@
-"""The whole machine as its coordinator sees it: processes, knobs, and ksmd's passes (ksm_do_scan())."""
+"""The coordinator of the whole machine: processes, knobs, and ksmd's passes (ksm_do_scan())."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 from cluster.compaction.internode.flows import matrix, transfers
-from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport, drive
+from cluster.compaction.scenario.compactor_pool import CompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
-from cluster.machine.fabric import QUIET, Exchange, Fabric
-from cluster.machine.node import Report
+from cluster.machine.fabric import Exchange, Fabric
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
 from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
-from cluster.wire.messages import Kind
+from cluster.wire.messages import QUIET, Kind
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
 
-#: What nodes send in a scan comes with the decision, but for questions about pages of other nodes.
+#: Messages of a scan that may arrive together with `Decide`: all but those about pages of other nodes.
 _AFTER_SCAN = frozenset(Kind) - {Kind.CONTENT_REQUEST, Kind.CONTENT_REPLY}
 
 
 class Machine:
-    """Operations on simulated processes, and ksmd.
+    """Processes of the simulated machine, and ksmd.
 
-    Processes are named by the number that `new_process` gives. Virtual pages are numbered from 0.
+    A process is named by the mm number that `new_process` and `fork` return. Virtual pages are numbered from
+    0; a range of pages is its first page and its length.
     """
 
     def __init__(self, fabric: Fabric, knobs: KsmSpec) -> None:
@@ -40,22 +41,22 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Simulated time; it decides when chains are pruned, and stands still unless somebody sets it.
+        #: Simulated time, which decides when chains are pruned. The caller advances it.
         self.now_ms = 0
         self._pruned_ms = 0
-        #: Windows and migrations so far.
-        self._number = 0
+        #: Sequence number of the last window or migration.
+        self._seq = 0
         self._passes = 0
         self._mms_of_node = [0] * fabric.nodes
-        #: Processes that may have lost their last mergeable page since ksmd last came by.
+        #: Processes that may have lost their last mergeable page since ksmd last passed over them.
         self._doubtful: set[int] = set()
-        #: Those of them that have ended.
+        #: The processes among `_doubtful` that have ended.
         self._exited: set[int] = set()
 
     # Processes.
 
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
-        """Creates the scenario's processes, in blocks over the nodes, and registers them in that order."""
+        """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
         kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
         nodes = np.concatenate([spread(k.count, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
@@ -72,58 +73,62 @@ class Machine:
         return mm_id(node, self._mms_of_node[node] - 1)
 
     def new_process(self, node: int = 0) -> int:
+        """Create a process on a node, and return its mm number. ksmd's list does not change."""
         mm = self._next_mm(node)
         self._exchange.run(c.NewProcess(mm))
         return mm
 
-    def map(self, mm: int, start: int, pages: int, policy: PolicySpec = DEFAULT_POLICY) -> None:
-        self._exchange.run(c.Map(mm, start, pages, policy))
+    def map(self, mm: int, start: int, count: int, policy: PolicySpec = DEFAULT_POLICY) -> None:
+        """Map a range of untouched pages (mmap())."""
+        self._exchange.run(c.Map(mm, start, count, policy))
 
     def write(self, mm: int, vpns: I64, ids: U64) -> None:
-        """Whole pages get the contents with these ids; `vpns` are distinct."""
+        """Give whole pages the contents with these ids; `vpns` are distinct."""
         self._exchange.run(c.Write(mm, vpns, ids))
 
-    def read(self, mm: int, start: int, pages: int) -> None:
-        self._exchange.run(c.Read(mm, start, pages))
+    def read(self, mm: int, start: int, count: int) -> None:
+        """Read a range: untouched pages map the zero page, and pages come back from swap."""
+        self._exchange.run(c.Read(mm, start, count))
 
-    def madvise(self, mm: int, start: int, pages: int, *, mergeable: bool) -> None:
-        """MADV_MERGEABLE or MADV_UNMERGEABLE (ksm_madvise())."""
-        self._exchange.run(c.Madvise(mm, start, pages, mergeable))
+    def madvise(self, mm: int, start: int, count: int, *, mergeable: bool) -> None:
+        """MADV_MERGEABLE, which registers the process, or MADV_UNMERGEABLE (ksm_madvise())."""
+        self._exchange.run(c.Madvise(mm, start, count, mergeable))
         if mergeable:
             self.register(mm)
         else:
             self._doubtful.add(mm)
 
-    def dontneed(self, mm: int, start: int, pages: int) -> None:
-        self._exchange.run(c.Drop(mm, start, pages, unmap=False))
+    def dontneed(self, mm: int, start: int, count: int) -> None:
+        """Free the frames of a range; its pages are untouched then (MADV_DONTNEED)."""
+        self._exchange.run(c.Zap(mm, start, count, unmap=False))
 
-    def unmap(self, mm: int, start: int, pages: int) -> None:
-        self._exchange.run(c.Drop(mm, start, pages, unmap=True))
+    def unmap(self, mm: int, start: int, count: int) -> None:
+        """Unmap a range (munmap()); ksmd frees its rmap_items later."""
+        self._exchange.run(c.Zap(mm, start, count, unmap=True))
         self._doubtful.add(mm)
 
-    def pageout(self, mm: int, start: int, pages: int) -> None:
-        """MADV_PAGEOUT, to swap that is never full."""
-        self._exchange.run(c.PageOut(mm, start, pages))
+    def pageout(self, mm: int, start: int, count: int) -> None:
+        """Write a range to swap, which is never full (MADV_PAGEOUT)."""
+        self._exchange.run(c.PageOut(mm, start, count))
 
-    def move(self, mm: int, start: int, pages: int, to: int) -> int:
-        """move_pages() with MPOL_MF_MOVE_ALL; returns how many of the pages are on node `to` then."""
-        self._exchange.run(c.Move(mm, start, pages, to, self._next_number()))
-        reports = self._exchange.run(c.CountOn(mm, start, pages, to))
-        return int(next(r.answer["pages"] for r in reports if r.answer))
+    def move(self, mm: int, start: int, count: int, to: int) -> int:
+        """Migrate a range to a node (move_pages(), MPOL_MF_MOVE_ALL); return how many pages are there."""
+        self._exchange.run(c.Move(mm, start, count, to, self._next_seq()))
+        return self._exchange.answer(c.CountOn(mm, start, count, to), c.PagesOn).nr_pages
 
     def merge_any(self, mm: int) -> None:
-        """All memory of the process becomes mergeable, now and later."""
+        """Make all memory of the process mergeable, now and later, and register the process."""
         self._exchange.run(c.MergeAny(mm))
         self.register(mm)
         self._doubtful.add(mm)
 
     def register(self, mm: int) -> None:
-        """Enters a process into ksmd's list, if it is not there."""
+        """Enter a process into ksmd's list, if it is not there."""
         if mm not in self.slots:
             self.slots.enter([mm])
 
     def fork(self, parent: int) -> int:
-        """The child runs on the parent's node."""
+        """Create a child on the parent's node, and return its mm number; register it as the parent is."""
         child = self._next_mm(node_of_mm(parent))
         self._exchange.run(c.Fork(parent, child))
         if parent in self.slots:
@@ -132,9 +137,9 @@ class Machine:
         return child
 
     def exit(self, mm: int) -> None:
-        reports = self._exchange.run(c.Exit(mm))
-        items = any(report.answer.get("items") for report in reports)
-        if mm not in self.slots or self.slots.exit(mm, items=items):
+        """End a process; it stays in ksmd's list until ksmd has passed over its rmap_items."""
+        has_items = self._exchange.answer(c.Exit(mm), c.Exited).has_items
+        if mm not in self.slots or self.slots.exit(mm, items=has_items):
             self._doubtful.discard(mm)
             self._exchange.run(c.Reap(mm))
         else:
@@ -142,7 +147,7 @@ class Machine:
             self._exited.add(mm)
 
     def unmerge_all(self) -> None:
-        """run=2, then 0: undoes every merge and forgets all rmap_items."""
+        """Undo every merge, forget all rmap_items, and begin a new pass (run=2, then 0)."""
         self._exchange.run(c.UnmergeAll())
         self._exchange.run(c.ForgetItems())
         self.remove_stable()
@@ -154,32 +159,32 @@ class Machine:
         self.full_scans = 0
 
     def remove_stable(self) -> bool:
-        """Removes stable nodes that nobody maps; returns whether there are none left."""
+        """Remove stable nodes whose frames no page maps; return whether no stable node is left."""
         self._exchange.run(c.TellUnmapped())
-        reports = self._exchange.run(c.RemoveStable())
-        return not any(report.answer["left"] for report in reports)
+        return not any(answer.left for answer in self._exchange.answers(c.RemoveStable(), c.StableNodesLeft))
 
     def tick(self, start: float, stop: float) -> None:
-        """The workload's writes in an interval of simulated seconds."""
-        # Frames that go may tell the trees so: that is in time even if it comes after the next command.
+        """Carry out the workload's writes in an interval of simulated seconds."""
+        # PUT may cause messages to the trees; these are in time even if they come after the next command.
         self._exchange.run(c.Tick(start, stop), leave=QUIET | {Kind.PUT})
 
     def set_knobs(self, **knobs: int) -> None:
+        """Set knobs of ksmd, here and on all nodes."""
         self.knobs = replace(self.knobs, **knobs)  # type: ignore[arg-type]
         self._exchange.run(c.SetKnobs(self.knobs))
 
     # ksmd.
 
-    def scan(self, pages: int | None = None) -> bool:
-        """At most `pages` pages, or to the end of the pass; returns whether the pass came to its end.
+    def scan(self, count: int | None = None) -> bool:
+        """Scan at most `count` pages, or to the end of the pass; return whether the pass has ended.
 
-        What was decided last may still be under way to the nodes: it arrives before anything else is done.
+        Moves the cursor of ksmd's list, and removes processes without mergeable memory from it. The last
+        decisions may still be on their way to the nodes; they arrive before anything else is done.
         """
-        if self.knobs.run != 1 or len(self.slots) == 0 or pages == 0:
+        if self.knobs.run != 1 or len(self.slots) == 0 or count == 0:
             return False
-        high = END if pages is None else self._behind(pages)
-        window = self._next_window(high)
-        self._window(window)
+        high = END if count is None else self._position_after(count)
+        self._run_window(self._next_window(high))
         entered = self.slots.rank if self.slots.vpn == 0 else self.slots.rank + 1
         passed = self.slots.mms[entered : high >> VPN_BITS]
         if high == END:
@@ -190,9 +195,9 @@ class Machine:
         self._reap(passed)
         return high == END
 
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
 
     def _next_window(self, high: int) -> Window:
         first = not self.slots.in_pass
@@ -200,102 +205,101 @@ class Machine:
         due = self.now_ms >= self._pruned_ms + self.knobs.stable_node_chains_prune_millisecs
         if due and high == END:
             self._pruned_ms = self.now_ms
-        return Window(self._passes, self.slots.low, high, self._next_number(), first, due)
+        return Window(self._passes, self.slots.low, high, self._next_seq(), first, due)
 
-    def _window(self, window: Window) -> None:
+    def _run_window(self, window: Window) -> None:
         reports = self._exchange.run(c.Scan(window, self.slots.ranks()), leave=_AFTER_SCAN)
         if any(r.busy or r.sent for r in reports):
             self._exchange.begin(c.Decide(window))
 
-    def _behind(self, pages: int) -> int:
-        """The scan position behind the next `pages` pages, END if there are fewer."""
-        reports = self._exchange.run(c.CountPages(self.slots.low, self.slots.ranks()))
+    def _position_after(self, count: int) -> int:
+        """Return the scan position after the next `count` pages to visit, END if there are fewer."""
+        command = c.PlanWindow(self.slots.low, self.slots.ranks())
         counts: dict[int, int] = {}
-        for report in reports:
-            counts.update(report.answer["pages"])
+        for answer in self._exchange.answers(command, c.PagesToVisit):
+            counts.update(answer.of_mm)
         for rank in range(self.slots.rank, len(self.slots)):
             mm = self.slots.mms[rank]
-            count = counts.get(mm, 0)
-            if count >= pages:
+            of_mm = counts.get(mm, 0)
+            if of_mm >= count:
                 low = max(self.slots.low, rank << VPN_BITS)
-                return self._locate(mm, low, pages)
-            pages -= count
+                return self._exchange.answer(c.Locate(mm, low, count), c.ScanPosition).position
+            count -= of_mm
         return END
 
-    def _locate(self, mm: int, low: int, pages: int) -> int:
-        reports = self._exchange.run(c.Locate(mm, low, pages))
-        return int(next(r.answer["position"] for r in reports if r.answer))
-
     def _reap(self, passed: tuple[int, ...]) -> None:
-        """Processes that the scan went through and that have nothing mergeable lose their place."""
+        """Free what the scan passed over; remove processes without mergeable memory from ksmd's list."""
         for mm in [mm for mm in passed if mm in self._doubtful]:
-            reports = self._exchange.run(c.Reap(mm))
-            if any(r.answer.get("gone") for r in reports):
+            reaped = self._exchange.answer(c.Reap(mm), c.Reaped)
+            if reaped.unmergeable:
                 self.slots.remove(mm)
                 self._exited.discard(mm)
-            if not any(r.answer.get("again") for r in reports):
+            if not reaped.incomplete:
                 self._doubtful.discard(mm)
 
-    # Compaction.
+    # Compaction and relocation.
 
     def compact(self, spec: CompactionSpec, compactor_pool: CompactorPool) -> tuple[NodeReport, ...]:
-        """Compactors at work on all nodes, until they are done; what became of each node."""
+        """Run compactors on all nodes until they are done; return the outcome of each node."""
         self._exchange.run(c.BeginCompaction())
         drive(spec, range(self._nodes), compactor_pool)
-        reports = self._exchange.run(c.EndCompaction(self._next_number()))
-        return tuple(report.answer["compaction"] for report in reports)
+        return tuple(self._exchange.answers(c.EndCompaction(self._next_seq()), NodeReport))
 
     def relocate(self, spec: RelocationSpec, distance: Distances) -> I64:
-        """Moves frames of processes between nodes; how many, from row to column. int64[nodes, nodes]."""
-        nodes = self._nodes
-        chosen = np.isin(np.arange(nodes), spec.nodes) if spec.nodes else np.ones(nodes, np.bool_)
-        if spec.kind == "nearer":
-            frames = self._wished(spec, chosen)
-        else:
-            counts = self._exchange.run(c.CountFrames())
-            census = np.array([report.answer["frames"] for report in counts])
-            frames = matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), nodes)
-        self._exchange.run(c.MoveFrames(frames, spec.kind == "nearer", self._next_number()))
-        moved = [report.answer["frames"] for report in self._exchange.run(c.CountMoved())]
-        return np.array(moved).T
+        """Move frames of processes between nodes; return how many moved from row to column.
 
-    def _wished(self, spec: RelocationSpec, chosen: Bool) -> I64:
+        Returns int64[nodes, nodes].
+        """
+        nearer = spec.kind == "nearer"
+        chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
+        counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
+        self._exchange.run(c.MoveFrames(counts, nearer, self._next_seq()))
+        return np.array([answer.counts for answer in self._exchange.answers(c.CountMoved(), c.MovedIn)]).T
+
+    def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
+        """Return how many frames are to move from row to column to drain nodes or to even them out."""
+        census = np.array(self._exchange.answers(c.CountFrames(), c.FrameCounts))
+        return matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), self._nodes)
+
+    def _preferred(self, spec: RelocationSpec, chosen: Bool) -> I64:
+        """Return how many frames are to move from row to column because they prefer that node."""
         self._exchange.run(c.TellMappings())
-        answers = [report.answer for report in self._exchange.run(c.PreferredNodes(spec.min_gain))]
-        wishes = np.array([answer["frames"] for answer in answers]) * chosen[:, None]
-        return granted(wishes, np.array([answer["free"] for answer in answers]), spec.most_pages)
+        answers = self._exchange.answers(c.FindPreferredNodes(spec.min_gain), c.PreferredNodes)
+        preferred = np.array([answer.counts for answer in answers]) * chosen[:, None]
+        return granted(preferred, np.array([answer.free for answer in answers]), spec.most_pages)
 
-    # What it came to.
+    # Statistics and dumps; these change nothing.
 
     def collect(self) -> dict[str, I64]:
-        """Every statistic so far, counters since the start: int64[nodes] by name."""
+        """Return every statistic so far, counters since the start: int64[nodes] by name."""
         reports = self._exchange.reports
-        if not all("statistics" in report.answer for report in reports) or any(r.sent for r in reports):
-            reports = self._exchange.ask(c.Collect())
-        return statistics_of(reports)
+        answers = [r.answer for r in reports if isinstance(r.answer, c.Statistics)]
+        if not answers or len(answers) < len(reports) or any(r.sent for r in reports):
+            answers = self._exchange.ask(c.Collect(), c.Statistics)
+        return joined_statistics(answers)
 
-    def dump(self) -> list[dict[str, Any]]:
-        """Page tables and frames by node, for checks and records."""
-        return [report.answer for report in self._exchange.run(c.Dump())]
+    def dump(self) -> list[c.NodeDump]:
+        """Return page tables and frames by node, for checks and records."""
+        return self._exchange.answers(c.Dump(), c.NodeDump)
 
 
 def spread(count: int, nodes: int) -> I64:
-    """The nodes of `count` processes in blocks: as many on each node as on any other, or one more."""
+    """Return the nodes of `count` processes in blocks, whose sizes differ by one at most. int64[count]."""
     return np.arange(count) * nodes // max(count, 1)
 
 
-def statistics_of(reports: list[Report]) -> dict[str, I64]:
-    """The nodes' answers to Collect, put together."""
-    rows = [report.answer["statistics"] for report in reports]
+def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
+    """Join the statistics of all nodes, in ascending order: int64[nodes] by name."""
     columns = {
-        name: np.array([row.get(name, 0) for row in rows], np.int64) for name in (*NODE_NAMES, *HIDDEN)
+        name: np.array([answer.counts.get(name, 0) for answer in answers], np.int64)
+        for name in (*NODE_NAMES, *HIDDEN)
     }
-    columns["pages_shared"] = np.sum([r.answer["shared"] for r in reports], axis=0)
-    columns["pages_sharing"] = np.sum([r.answer["sharing"] for r in reports], axis=0)
+    columns["pages_shared"] = np.sum([answer.shared for answer in answers], axis=0)
+    columns["pages_sharing"] = np.sum([answer.sharing for answer in answers], axis=0)
     tracked = columns["ksm_merging_pages"] + columns["pages_unshared"]
     columns["pages_volatile"] = np.maximum(columns["rmap_items"] - tracked, 0)
     return columns
 
 
-#: Counters that are no statistics: of the model of ksmd's time, and of swap.
+#: Counters that are not statistics: they serve the model of ksmd's time, and swap.
 HIDDEN = ("checksums", "changed", "ksm_swpin_copy")

@@ -1,20 +1,19 @@
-"""How the coordinator reaches the nodes: in supersteps of one command, or of none for messages under way."""
+"""How the coordinator reaches the nodes: in supersteps of one command, or of messages alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
-from cluster.heap import Heap
-from cluster.machine.node import Node, Report
+from cluster.machine.host import UNTUNED, Host, MessageMemory
+from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotPages
-from cluster.wire.commands import Command, Populate
-from cluster.wire.mailbox import Inbox, Mail, receive
-from cluster.wire.messages import Kind
+from cluster.wire.commands import Command
+from cluster.wire.mailbox import Mail
+from cluster.wire.messages import QUIET, Kind
 
-if TYPE_CHECKING:
-    from cluster.compaction.scenario.node_memory import NodeMemory
+A = TypeVar("A")
 
 
 class Fabric(Protocol):
@@ -23,38 +22,11 @@ class Fabric(Protocol):
     nodes: int
 
     def superstep(self, command: Command | None) -> list[Report]:
-        """One step of every node that gets a command or messages; their reports, by ascending node."""
-
-
-#: Messages upon which a node sends nothing. They may come with the next command, and are taken in before it.
-QUIET = frozenset(
-    {
-        Kind.SET_CONTENT,
-        Kind.GET,
-        Kind.WITHDRAW,
-        Kind.STALE,
-        Kind.DROPPED,
-        Kind.WAIT,
-        Kind.REKEY,
-        Kind.MAKE_KSM,
-        Kind.RECOUNT,
-        Kind.WAIT_FRAME,
-        Kind.WAIT_CONTENT,
-        Kind.FILL,
-        Kind.ADDED_TO_STABLE,
-        Kind.REMOVED_FROM_TREES,
-        Kind.PIN,
-        Kind.UNLINKED,
-        Kind.LANDED,
-        Kind.MAPPED,
-        Kind.UNMAPPED,
-        Kind.ORPHANED,
-    }
-)
+        """Step every node that gets a command or messages; return their reports, by ascending node."""
 
 
 class Exchange:
-    """Commands one after the other: each finds all that those before it have brought about."""
+    """Runs commands one after the other; each finds the effects of all commands before it."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
@@ -63,36 +35,44 @@ class Exchange:
         self.reports: list[Report] = []
 
     def run(self, command: Command, *, leave: frozenset[Kind] = QUIET) -> list[Report]:
-        """A command and what follows from it, but for messages of kinds that may be left for the next one.
+        """Run a command and the supersteps that its messages cause; return the reports on the command itself.
 
-        Returns the reports on the command itself.
+        Messages of the kinds in `leave` may arrive together with the next command.
         """
         first = self.begin(command)
         self._left = leave
         self.settle()
         return first
 
+    def answers(self, command: Command, kind: type[A]) -> list[A]:
+        """Run a command; return the answers by ascending node. Raise TypeError if one is no `kind`."""
+        return _answers(self.run(command), kind)
+
+    def answer(self, command: Command, kind: type[A]) -> A:
+        """Run a command that a single node answers, that of a process; return the answer."""
+        (answer,) = self.answers(command, kind)
+        return answer
+
     def begin(self, command: Command) -> list[Report]:
-        """A command whose messages arrive with the next one if that is `ask`, otherwise before it."""
+        """Run the superstep of a command alone; its messages arrive before the next command.
+
+        If `ask` comes next, they arrive together with the question.
+        """
         self.settle()
         return self._step(command)
 
-    def ask(self, question: Command) -> list[Report]:
-        """The answers that there are when all messages have arrived."""
+    def ask(self, question: Command, kind: type[A]) -> list[A]:
+        """Return the answers of the nodes after all messages have arrived, by ascending node."""
         reports = self._step(question)
         # Even a quiet message may change an answer.
         while any(report.sent for report in reports):
             reports = self._step(question)
-        return reports
+        return _answers(reports, kind)
 
     def settle(self) -> None:
-        """All messages arrive, but those that may be left for the next command."""
-        while self._loud:
+        """Deliver all messages but those that may arrive together with the next command."""
+        while any(report.sent - self._left for report in self.reports):
             self._step(None)
-
-    @property
-    def _loud(self) -> bool:
-        return any(report.sent - self._left for report in self.reports)
 
     def _step(self, command: Command | None) -> list[Report]:
         if command is not None:
@@ -101,59 +81,27 @@ class Exchange:
         return self.reports
 
 
-class Host:
-    """Some of the nodes, in one process: what an actor wraps."""
-
-    def __init__(
-        self, nodes: list[int], spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]
-    ) -> None:
-        self._heap = Heap()
-        self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
-
-    @property
-    def memories(self) -> dict[int, NodeMemory]:
-        """What compactors work on; SimulationError if the scenario has none."""
-        return {number: node.compaction.memory for number, node in self.nodes.items()}
-
-    def step(
-        self, command: Command | None, mail: list[Mail], to: list[int]
-    ) -> tuple[list[Report], list[Mail]]:
-        """One superstep of the nodes `to`, ascending: their reports, and what they sent.
-
-        The list of mail is empty afterwards, so that each inbox goes as soon as it was taken in.
-        """
-        inboxes = _inboxes(mail, to)
-        mail.clear()
-        reports, sent = [], []
-        for node in to:
-            inbox = receive(inboxes.pop(node))
-            self._heap.took(inbox)
-            report, sends = self.nodes[node].step(command, inbox)
-            reports.append(report)
-            if sends.tables:
-                sent.append(sends)
-        if isinstance(command, Populate):
-            self._heap.reserve([node.tree_keys() for node in self.nodes.values()])
-        if not sent:
-            self._heap.rest()
-        return reports, sent
-
-
-def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
-    """What each of the nodes gets, in the order of the senders."""
-    inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
-    for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
-        for node, inbox in sent_by.inboxes().items():
-            inboxes[node].append(inbox)
-    return inboxes
+def _answers(reports: list[Report], kind: type[A]) -> list[A]:
+    answers = []
+    for report in reports:
+        if isinstance(report.answer, kind):
+            answers.append(report.answer)
+        elif report.answer is not None:
+            raise TypeError(f"{report.answer} is no {kind.__name__}")
+    return answers
 
 
 class InlineFabric:
     """All nodes in this process, without Ray."""
 
-    def __init__(self, spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages]) -> None:
+    def __init__(
+        self,
+        spec: SimulationSpec,
+        snapshots: Mapping[str, CapturedPages],
+        memory: MessageMemory = UNTUNED,
+    ) -> None:
         self.nodes = spec.machine.nodes
-        self.host = Host(list(range(self.nodes)), spec, snapshots)
+        self.host = Host(list(range(self.nodes)), spec, snapshots, memory)
         self._sent: list[Mail] = []
 
     def superstep(self, command: Command | None) -> list[Report]:

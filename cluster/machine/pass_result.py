@@ -1,16 +1,12 @@
-"""What a run tells while it goes on, and what a pass of ksmd left behind."""
+"""The result of a pass of ksmd, and the events of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from cluster.compaction.internode.outcome import Relocated
-    from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.arrays.words import I64
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import RelocationResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,23 +16,23 @@ class PassResult:
     #: 1, 2, ...
     number: int
     #: int64[nodes] for each of statistics.NODE_NAMES.
-    nodes: dict[str, NDArray[np.int64]]
+    nodes: dict[str, I64]
     full_scans: int
     #: Simulated time since the start of ksmd.
     simulated_seconds: float
-    #: What it was during the pass.
+    #: The knob during the pass.
     pages_to_scan: int
-    #: Time that the host took for this pass.
+    #: Time that this pass took on the host.
     wall_seconds: float
-    #: What compaction after the pass did to each node; nothing without [migration].
+    #: The compaction after the pass, by node; empty without [migration].
     compaction: tuple[NodeReport, ...] = ()
-    #: What was moved between nodes after the pass, before the compaction.
-    relocated: tuple[Relocated, ...] = ()
+    #: Relocations between nodes after the pass, before the compaction.
+    relocated: tuple[RelocationResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ActorsStarting:
-    """`done` of `total` node actors answer."""
+    """`done` of `total` node actors have started."""
 
     done: int
     total: int

@@ -1,10 +1,9 @@
-"""The distributed machine as the replay driver wants it: names for processes and regions, and snapshots."""
+"""The machine as an engine of scripts: names for processes and regions, and snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.mm.page_table import KSM as MAPS_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
+from cluster.mm.page_state import KSM as MAPS_KSM
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.script.engine import (
     ANON,
     KSM,
@@ -21,23 +21,20 @@ from cluster.script.engine import (
     SWAPPED,
     ZERO_PAGE,
     BadAddressError,
+    MachineView,
     RegionView,
-    Snapshot,
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, Knobs
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
 from cluster.spec.profile import Profile
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import fully_connected
+from cluster.wire.commands import NodeDump, ProcessStatistics
 
-#: Where the first region of a process lies, and how far it is from one to the next, in pages.
-FIRST_PAGE = 0x1000000
-REGION_PAGES = 0x40000
-
-#: More than any scenario can fill.
+#: More than any script can fill.
 _FRAMES_PER_NODE = 1 << 22
-#: Knobs that the machine has; the others are only kept.
+#: Knobs that the machine obeys; the others are only stored.
 _MACHINE_KNOBS = (
     "merge_across_nodes",
     "max_page_sharing",
@@ -48,38 +45,37 @@ _MACHINE_KNOBS = (
 
 
 def spec_for(profile: Profile, nodes: int, *, tree_shape: bool = True) -> SimulationSpec:
-    """The machine that scenarios run on, as it is before a scenario starts; a fabric is made of this."""
-    knobs = Knobs()
+    """Return the spec of the machine that scripts run on; it has no processes at first."""
+    knobs = KnobValues()
     ksm = KsmSpec(kernel=profile.name, **{name: getattr(knobs, name) for name in _MACHINE_KNOBS})
     machine = MachineSpec(nodes, _FRAMES_PER_NODE, fully_connected(nodes), tree_shape=tree_shape)
     return SimulationSpec(machine, ksm, processes=())
 
 
 @dataclass(slots=True)
-class _Region:
+class _NamedRegion:
     name: str
     start: int
-    pages: int
-    #: Whether each page is mapped.
+    #: Whether each page is mapped. bool[pages]
     mapped: NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class _Process:
+class _NamedProcess:
     name: str
     mm: int
     merge_any: bool = False
-    regions: list[_Region] = field(default_factory=list)
+    regions: list[_NamedRegion] = field(default_factory=list)
 
-    def region(self, name: str) -> _Region:
+    def region(self, name: str) -> _NamedRegion:
         return next(region for region in self.regions if region.name == name)
 
 
 class ScriptEngine:
     """A machine of many nodes, with or without swap.
 
-    Implements `cluster.script.engine.Engine`, where its methods are documented. Processes are spread over
-    the nodes in turn; memory that is not bound comes from node 0 all the same, where scenarios expect it.
+    Implements `cluster.script.engine.Engine`, where its methods are documented. Processes start on the nodes
+    in turn; memory that is not bound comes from node 0 nevertheless, where scripts expect it.
     """
 
     def __init__(
@@ -90,10 +86,10 @@ class ScriptEngine:
         self._profile = profile
         self._nodes = nodes
         self._swap = swap
-        self._knobs = Knobs()
+        self._knobs = KnobValues()
         self._machine = Machine(fabric, spec.ksm)
         self._sysfs = Sysfs(profile, self._knobs, self._machine.remove_stable)
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[str, _NamedProcess] = {}
         self._started = 0
 
     # sysfs
@@ -110,14 +106,14 @@ class ScriptEngine:
     # Processes
 
     def proc(self, p: str) -> None:
-        self._processes[p] = _Process(p, self._machine.new_process(self._started % self._nodes))
+        self._processes[p] = _NamedProcess(p, self._machine.new_process(self._started % self._nodes))
         self._started += 1
 
     def fork(self, p: str, q: str) -> None:
         parent = self._processes[p]
         child = self._machine.fork(parent.mm)
         regions = [replace(region, mapped=region.mapped.copy()) for region in parent.regions]
-        self._processes[q] = _Process(q, child, parent.merge_any, regions)
+        self._processes[q] = _NamedProcess(q, child, parent.merge_any, regions)
 
     def exit(self, p: str) -> None:
         self._machine.exit(self._processes.pop(p).mm)
@@ -136,11 +132,11 @@ class ScriptEngine:
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
         process = self._processes[p]
         bad_node = node is not None and not 0 <= node < self._nodes
-        start = FIRST_PAGE + len(process.regions) * REGION_PAGES
-        process.regions.append(_Region(r, start, pages, np.ones(pages, np.bool_)))
-        policy = PolicySpec(Policy.PREFERRED, (0,))
+        start = FIRST_VPN + len(process.regions) * REGION_STRIDE
+        process.regions.append(_NamedRegion(r, start, np.ones(pages, np.bool_)))
+        policy = PolicySpec(PolicyMode.PREFERRED, (0,))
         if node is not None and not bad_node:
-            policy = PolicySpec(Policy.BIND, (node,))
+            policy = PolicySpec(PolicyMode.BIND, (node,))
         self._machine.map(process.mm, start, pages, policy)
         if process.merge_any:
             self._machine.register(process.mm)
@@ -191,7 +187,7 @@ class ScriptEngine:
         return self._machine.move(mm, first, count, node)
 
     def _range(self, p: str, r: str, start: int, count: int) -> tuple[int, int, str]:
-        """The process, the first page, and the error of an madvise() there: holes make it fail in the end."""
+        """Return the mm, the first page, and the error of madvise(), which skips holes and then fails."""
         process = self._processes[p]
         region = process.region(r)
         whole = region.mapped[start : start + count].all()
@@ -200,7 +196,7 @@ class ScriptEngine:
     def _any_mapped(self, p: str, r: str, start: int, count: int) -> bool:
         return bool(self._processes[p].region(r).mapped[start : start + count].any())
 
-    def _checked(self, p: str, r: str, pages: I64) -> _Region:
+    def _checked(self, p: str, r: str, pages: I64) -> _NamedRegion:
         region = self._processes[p].region(r)
         bad = pages[~region.mapped[pages]]
         if len(bad):
@@ -220,18 +216,18 @@ class ScriptEngine:
 
     # What is seen from outside
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> MachineView:
         columns = self._machine.collect()
         dumps = self._machine.dump()
-        about = {mm: stats for dump in dumps for mm, stats in dump["processes"].items()}
+        stats = {mm: of_mm for dump in dumps for mm, of_mm in dump.processes.items()}
         vmstat = {
             "cow_ksm": int(columns["cow_ksm"].sum()),
             "ksm_swpin_copy": int(columns["ksm_swpin_copy"].sum()),
         }
-        return Snapshot(
+        return MachineView(
             sysfs=self._sysfs.counters(self._counters(columns), self._machine.full_scans),
             vmstat={name: vmstat[name] for name in self._profile.vmstat},
-            procs={p: self._process_stats(about[process.mm]) for p, process in self._processes.items()},
+            procs={p: self._process_stats(stats[process.mm]) for p, process in self._processes.items()},
             regions=list(self._views(dumps)),
         )
 
@@ -239,26 +235,28 @@ class ScriptEngine:
         names = (name for name in Counters.__slots__)
         return Counters(**{name: int(columns[name].sum()) for name in names})
 
-    def _process_stats(self, about: dict[str, Any]) -> dict[str, int | str]:
-        stats = dict(about)
-        merged = stats["ksm_merging_pages"] + stats["ksm_zero_pages"]
-        stats["ksm_process_profit"] = merged * PAGE_SIZE - stats["ksm_rmap_items"] * RMAP_ITEM_SIZE
-        for flag in ("ksm_merge_any", "ksm_mergeable"):
-            stats[flag] = "yes" if stats[flag] else "no"
+    def _process_stats(self, of_mm: ProcessStatistics) -> dict[str, int | str]:
+        merged = of_mm.ksm_merging_pages + of_mm.ksm_zero_pages
+        stats: dict[str, int | str] = {
+            **of_mm._asdict(),
+            "ksm_process_profit": merged * PAGE_SIZE - of_mm.ksm_rmap_items * RMAP_ITEM_SIZE,
+            "ksm_merge_any": "yes" if of_mm.ksm_merge_any else "no",
+            "ksm_mergeable": "yes" if of_mm.ksm_mergeable else "no",
+        }
         return {name: stats[name] for name in self._profile.process_stats}
 
-    def _views(self, dumps: list[dict[str, Any]]) -> Iterator[RegionView]:
-        keys, ptes, states = (
-            np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state")
-        )
+    def _views(self, dumps: list[NodeDump]) -> Iterator[RegionView]:
+        keys = np.concatenate([dump.keys for dump in dumps])
+        ptes = np.concatenate([dump.pte for dump in dumps])
+        states = np.concatenate([dump.state for dump in dumps])
         order = np.argsort(keys)
         keys, ptes, states = keys[order], ptes[order], states[order]
         for process in self._processes.values():
             for region in process.regions:
                 first = (process.mm << VPN_BITS) | region.start
-                low, high = np.searchsorted(keys, (first, first + region.pages))
-                pte = np.full(region.pages, PTE_NONE)
-                ksm = np.zeros(region.pages, np.bool_)
+                low, high = np.searchsorted(keys, (first, first + len(region.mapped)))
+                pte = np.full(len(region.mapped), PTE_NONE)
+                ksm = np.zeros(len(region.mapped), np.bool_)
                 pte[keys[low:high] - first] = ptes[low:high]
                 ksm[keys[low:high] - first] = (states[low:high] & MAPS_KSM) != 0
                 yield _view(process.name, region.name, pte, ksm)

@@ -1,4 +1,4 @@
-"""A scenario from its start through so many passes of ksmd, in simulated time."""
+"""A scenario: its start and its passes of ksmd, in simulated time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.outcome import Relocated, node_seconds
-from cluster.compaction.scenario.node_memory import CompactorPool, NodeReport
+from cluster.compaction.scenario.compactor_pool import CompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
 from cluster.ksm.advisor import Advisor
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric
@@ -21,17 +22,17 @@ Columns = dict[str, I64]
 
 
 class Simulation:
-    """A scenario on the nodes that a fabric reaches. Same spec, same results, whatever the fabric."""
+    """A scenario on the nodes that a fabric reaches. The results depend on the spec, not on the fabric."""
 
     def __init__(self, fabric: Fabric, spec: SimulationSpec, compactor_pool: CompactorPool) -> None:
-        """Creates the scenario's processes and fills their memory.
+        """Create the scenario's processes and fill their memory.
 
-        `compactor_pool` drives the scenario's compactors, if it has any.
+        `compactor_pool` drives the compactors of a scenario with [migration].
         """
         self._migration = spec.migration
         self._relocations = spec.relocations
         self._distance = spec.machine.distance
-        self._crew = compactor_pool
+        self._compactor_pool = compactor_pool
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
@@ -40,14 +41,14 @@ class Simulation:
         self._passes = 0
 
     def run_pass(self) -> PassResult:
-        """Runs the next full pass of ksmd, with the writes that happen meanwhile."""
+        """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
         clock = self._clock
         before, cpu = clock.columns, clock.cpu_ns.copy()
-        for pages in self._window_sizes():
+        for count in self._window_sizes():
             if clock.columns and self._writes:
                 self._machine.tick(clock.ticked, clock.seconds)
                 clock.ticked = clock.seconds
-            ended = self._machine.scan(pages)
+            ended = self._machine.scan(count)
             clock.advance(self._machine.collect())
             if ended:
                 break
@@ -65,38 +66,38 @@ class Simulation:
         done = self._passes, nodes, full_scans, clock.seconds, pages_to_scan
         return PassResult(*done, wall_seconds=0.0, compaction=compaction, relocated=relocated)
 
-    def _relocate(self) -> tuple[Relocated, ...]:
-        """Frames that the scenario moves after this pass, beside ksmd as well."""
+    def _relocate(self) -> tuple[RelocationResult, ...]:
+        """Move frames as the scenario asks after this pass; this takes no time of ksmd."""
         due = [r for r in self._relocations if r.after_pass == self._passes]
         if not due or self._migration is None:
             return ()
         done = []
         for relocation in due:
-            pages = self._machine.relocate(relocation, self._distance)
-            seconds = node_seconds(self._migration.cost, self._distance, pages, pages)
-            done.append(Relocated(relocation, pages, pages, seconds))
+            moved = self._machine.relocate(relocation, self._distance)
+            seconds = node_seconds(self._migration.cost, self._distance, moved, moved)
+            done.append(RelocationResult(relocation, moved, moved, seconds))
         self._clock.columns = self._machine.collect()
         return tuple(done)
 
     def _compact(self) -> tuple[NodeReport, ...]:
-        """After a pass; kcompactd works beside ksmd, so that the clock goes on as if it were not there."""
+        """Compact memory after a pass. kcompactd works beside ksmd, so the clock does not advance."""
         if self._migration is None:
             return ()
-        reports = self._machine.compact(self._migration, self._crew)
+        reports = self._machine.compact(self._migration, self._compactor_pool)
         self._clock.columns = self._machine.collect()
         return reports
 
     def _window_sizes(self) -> Iterator[int | None]:
-        """Pages of each window of a pass; None: the rest of it."""
+        """Yield the number of pages of each window of a pass; None stands for the rest of the pass."""
         if self._windows > 1:
             columns = self._clock.columns or self._machine.collect()
-            pages = max(1, int(columns["pages_mapped"].sum()) // self._windows)
-            yield from [pages] * (self._windows - 1)
+            count = max(1, int(columns["pages_mapped"].sum()) // self._windows)
+            yield from [count] * (self._windows - 1)
         yield None
 
 
 class Clock:
-    """Simulated time: what ksmd's work costs, and how long it sleeps in between."""
+    """Simulated time: the cost of ksmd's work, and its sleep in between."""
 
     def __init__(self, spec: SimulationSpec) -> None:
         self._cost = spec.cost
@@ -106,13 +107,13 @@ class Clock:
         self.columns: Columns = {}
         self.cpu_ns = np.zeros(spec.machine.nodes)
         self.seconds = 0.0
-        #: Simulated seconds up to which each thread of ksmd has worked.
+        #: Simulated seconds that each thread of ksmd has reached.
         self._threads = np.zeros(spec.machine.nodes if spec.ksm.threads == "per-node" else 1)
-        #: Up to when the workload's writes have happened.
+        #: Simulated seconds that the workload's writes have reached.
         self.ticked = 0.0
 
     def advance(self, columns: Columns) -> None:
-        """One window is over; these are the totals since the start."""
+        """Advance by one window, after which `columns` are the statistics since the start."""
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
         cpu = ksmd_cpu_ns(self._cost, old, columns, trees_per_node=self._trees_per_node)
         self.cpu_ns += cpu
@@ -126,19 +127,19 @@ class Clock:
         self.columns = columns
 
     def end_pass(self, scanned: int, cpu_ns: int) -> None:
-        """ksmd has come to the end of a pass over so many pages, and has yet to sleep after it."""
+        """End a pass that scanned so many pages with so much CPU time; ksmd has yet to sleep after it."""
         cpu_ms = cpu_ns // 10**6
         slept_ms = scanned // self.advisor.pages_to_scan * self._sleep_millisecs
         self.advisor.end_pass(cpu_ms + slept_ms, cpu_ms)
-        # All begin the next pass together.
+        # All threads begin the next pass together.
         self._threads[:] = self.seconds
 
 
 def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns, *, trees_per_node: bool) -> NDArray[np.float64]:
-    """CPU time of ksmd for the pages of each node between two collections: float64[nodes], nanoseconds.
+    """Return ksmd's CPU time for the pages of each node between two collections: float64[nodes], nanoseconds.
 
-    Pages with an unchanged checksum are searched for in the stable tree, those not merged also in the
-    unstable tree; a search compares one page a level (docs/model.md).
+    A page with an unchanged checksum is looked up in the stable tree and, if it is not merged, in the
+    unstable tree; each level of a tree costs one comparison (docs/model.md).
     """
 
     def done(name: str) -> I64:

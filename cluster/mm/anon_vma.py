@@ -1,7 +1,7 @@
-"""Which memory of a process has an anon_vma: fork copies the page tables of no other.
+"""Which memory of a process has an anon_vma: fork copies page tables of such memory only.
 
-A VMA gets its anon_vma at its first write fault, and for all of its pages. What counts is the VMA as the
-kernel has it, which advice splits and joins. Sources: `mm/vma.c` (vma_merge_existing_range(),
+A VMA gets its anon_vma at its first write fault, for all of its pages. VMAs here are the kernel's, which
+madvise() splits and joins. Sources: `mm/vma.c` (vma_merge_existing_range(),
 is_mergeable_anon_vma(), find_mergeable_anon_vma()), `mm/rmap.c` (anon_vma_fork()), `kernel/fork.c`
 (dup_mmap()), `mm/memory.c` (vma_needs_copy()). Pages are numbered by address.
 """
@@ -13,42 +13,42 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(slots=True)
-class _Vma:
-    """Pages `start` to `end`, the latter not included."""
+class _KernelVma:
+    """A VMA of the pages [start, end)."""
 
     start: int
     end: int
     mergeable: bool
     #: Number of its anon_vma, 0 for none.
     anon_vma: int = 0
-    #: The processes that it was inherited from with an anon_vma, the nearest first.
+    #: The ancestors that it was inherited from with an anon_vma, the nearest first.
     lineage: tuple[int, ...] = ()
 
     @property
     def lends(self) -> bool:
-        """Whether others may share its anon_vma; never one inherited from a parent (vma_is_fork_child())."""
+        """Whether other VMAs may share its anon_vma; one that fork copied may not (vma_is_fork_child())."""
         return self.anon_vma != 0 and not self.lineage
 
 
 class AnonVmas:
-    """The VMAs of one process by ascending address, and the anon_vma of each."""
+    """The VMAs of one process by ascending address, and the anon_vma of each. System calls change it."""
 
     __slots__ = ("_last", "_vmas")
 
     def __init__(self) -> None:
-        self._vmas: list[_Vma] = []
-        #: The number that was given out last.
+        self._vmas: list[_KernelVma] = []
+        #: The anon_vma number that was given out last.
         self._last = 0
 
     def mmap(self, start: int, end: int, *, mergeable: bool) -> None:
-        insort(self._vmas, _Vma(start, end, mergeable), key=_start)
+        insort(self._vmas, _KernelVma(start, end, mergeable), key=_start)
 
     def munmap(self, start: int, end: int) -> None:
         first, last = self._split(start), self._split(end)
         del self._vmas[first:last]
 
     def madvise(self, start: int, end: int, *, mergeable: bool, into_bare: bool) -> None:
-        """MADV_MERGEABLE or MADV_UNMERGEABLE; `into_bare` as in `cluster.spec.profile.Profile`."""
+        """Carry out MADV_MERGEABLE or MADV_UNMERGEABLE; `into_bare` as in `cluster.spec.profile.Profile`."""
         at = bisect_right(self._vmas, start, key=_end)
         while start < end and at < len(self._vmas) and self._vmas[at].start < end:
             vma = self._vmas[at]
@@ -60,12 +60,12 @@ class AnonVmas:
             at += 1
 
     def merge_any(self) -> None:
-        """prctl(PR_SET_MEMORY_MERGE): every VMA becomes mergeable, none joins another."""
+        """Make every VMA mergeable, without joining any (prctl(PR_SET_MEMORY_MERGE))."""
         for vma in self._vmas:
             vma.mergeable = True
 
     def prepare(self, page: int) -> None:
-        """anon_vma_prepare(): a write fault in a VMA without anon_vma; its neighbours' will do."""
+        """Give a VMA an anon_vma at a write fault, or a neighbour's (anon_vma_prepare())."""
         at = self._at(page)
         vma = self._vmas[at]
         if vma.anon_vma:
@@ -77,7 +77,7 @@ class AnonVmas:
         vma.anon_vma = self._number()
 
     def fork(self, parent: int) -> AnonVmas:
-        """The child's; `parent` is the number of the process that forks."""
+        """Return the VMAs of a child; `parent` is the number of the process that forks."""
         child = AnonVmas()
         for vma in self._vmas:
             copy = replace(vma)
@@ -87,15 +87,15 @@ class AnonVmas:
         return child
 
     def needs_copy(self, page: int) -> bool:
-        """vma_needs_copy(): whether fork copies the page table entry of a mapped page."""
+        """Return whether fork copies the page table entry of a mapped page (vma_needs_copy())."""
         return self._vmas[self._at(page)].anon_vma != 0
 
     def lineage(self, page: int) -> tuple[int, ...]:
-        """The processes from which reverse mapping comes to a mapped page of this one, the nearest first."""
+        """Return the ancestors from which reverse mapping reaches a mapped page, the nearest first."""
         return self._vmas[self._at(page)].lineage
 
     def _at(self, page: int) -> int:
-        """The index of the VMA that a mapped page is in."""
+        """Return the index of the VMA of a mapped page."""
         return bisect_right(self._vmas, page, key=_start) - 1
 
     def _number(self) -> int:
@@ -103,7 +103,7 @@ class AnonVmas:
         return self._last
 
     def _split(self, page: int) -> int:
-        """Makes `page` an edge of whatever VMA it is in; the index of the first VMA from there on."""
+        """Split the VMA of `page` there, and return the index of the first VMA from there on."""
         at = bisect_left(self._vmas, page, key=_start)
         if at and self._vmas[at - 1].end > page:
             self._vmas.insert(at, replace(self._vmas[at - 1], start=page))
@@ -111,9 +111,9 @@ class AnonVmas:
         return at
 
     def _merge(self, at: int, *, into_bare: bool) -> int:
-        """A VMA with new flags joins its neighbours, if they let it; where it is then.
+        """Merge a VMA with new flags with its neighbours if possible, and return its index.
 
-        One without an anon_vma may stand between two that have different ones: it joins the left one.
+        A VMA without an anon_vma between two that have different ones joins the left one.
         """
         vma = self._vmas[at]
         before, behind = self._vmas[max(at - 1, 0) : at], self._vmas[at + 1 : at + 2]
@@ -129,7 +129,7 @@ class AnonVmas:
         return at - left
 
     def _absorb(self, at: int) -> None:
-        """A VMA takes in the next one."""
+        """Merge a VMA with the next one."""
         vma, gone = self._vmas[at], self._vmas.pop(at + 1)
         vma.end = gone.end
         vma.anon_vma, vma.lineage = (
@@ -137,21 +137,21 @@ class AnonVmas:
         )
 
 
-def _start(vma: _Vma) -> int:
+def _start(vma: _KernelVma) -> int:
     return vma.start
 
 
-def _end(vma: _Vma) -> int:
+def _end(vma: _KernelVma) -> int:
     return vma.end
 
 
-def _alike(one: _Vma, other: _Vma) -> bool:
-    """Whether they touch, and have the same flags."""
+def _alike(one: _KernelVma, other: _KernelVma) -> bool:
+    """Return whether two VMAs touch, and have the same flags."""
     return one.mergeable == other.mergeable and (one.end == other.start or other.end == one.start)
 
 
-def _joins(vma: _Vma, near: _Vma, *, into_bare: bool) -> bool:
-    """Whether a VMA may be joined with a neighbour (is_mergeable_anon_vma())."""
+def _joins(vma: _KernelVma, near: _KernelVma, *, into_bare: bool) -> bool:
+    """Return whether a VMA may merge with a neighbour (is_mergeable_anon_vma())."""
     if not _alike(vma, near):
         return False
     if vma.anon_vma == near.anon_vma:

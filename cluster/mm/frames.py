@@ -1,7 +1,7 @@
 """Physical frames of one NUMA node (struct page, mm/page_alloc.c).
 
-The `mapping` word says in its two low bits what a frame is, as in the kernel (include/linux/page-flags.h);
-the other bits are the number of the mm of an anonymous frame. A KSM frame's stable node goes by its content.
+The two low bits of the `mapping` word say what a frame is, as in the kernel (include/linux/page-flags.h). The
+other bits are the number of the mm of an anonymous frame; the content of a KSM frame names its stable node.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import distinct_below, rows_where
-from cluster.arrays.words import I64, U8, U32, U64, Array, Bool, pfn_of
-from cluster.spec.content import page_bytes
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.arrays.words import I64, U8, U32, U64, Array, Bool, Digests, FrameWords, Pfns, pfn_of
+from cluster.spec.content import PAGE_SIZE, page_bytes
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2
@@ -20,10 +19,10 @@ PAGE_MAPPING_FLAGS = 0x3
 
 
 class Frames:
-    """Structure of arrays, one element a frame; arrays are touched only as far as frames were used.
+    """Structure of arrays, one element a frame; memory is used only for frames that were ever allocated.
 
-    mapping uint32; mapcount int32; pins uint16: references that are no mappings; content uint64: digest; data
-    uint8[n, 4096] or None. A frame with neither mappings nor pins is free.
+    mapping uint32; mapcount int32; pins uint16: references that are not mappings; content uint64: digest;
+    data uint8[n, PAGE_SIZE] or None. A frame with neither mappings nor pins is free.
     """
 
     def __init__(self, count: int, *, with_bytes: bool) -> None:
@@ -36,7 +35,7 @@ class Frames:
         self._fresh = 0
         self._recycled: list[U32] = []
         self._recycled_count = 0
-        #: How many KSM frames there are; None until somebody asks again.
+        #: How many KSM frames there are; None if not counted since the last change.
         self._ksm_frames: int | None = None
 
     @property
@@ -49,23 +48,23 @@ class Frames:
 
     @property
     def ksm_frames(self) -> int:
-        """KSM frames that somebody refers to."""
+        """How many KSM frames are in use."""
         if self._ksm_frames is None:
             self._ksm_frames = int(np.count_nonzero(self.is_ksm(slice(None))))
         return self._ksm_frames
 
-    def in_use(self) -> I64:
-        """The pfns of frames that somebody refers to."""
+    def in_use(self) -> Pfns:
+        """Return the pfns of frames in use, ascending."""
         return np.flatnonzero(self.referenced(slice(self._fresh)))
 
-    def referenced(self, pfns: I64 | slice) -> Bool:
-        """Which frames somebody refers to."""
+    def referenced(self, pfns: Pfns | slice) -> Bool:
+        """Return which frames have mappings or pins. bool[n]."""
         referenced: Bool = (self.mapcount[pfns] != 0) | (self.pins[pfns] != 0)
         return referenced
 
-    def alloc(self, wanted: int) -> I64:
-        """At most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
-        taken: list[I64] = []
+    def alloc(self, wanted: int) -> Pfns:
+        """Take at most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
+        taken: list[Pfns] = []
         while wanted and self._recycled:
             last = self._recycled.pop()
             if len(last) > wanted:
@@ -79,78 +78,78 @@ class Frames:
         self._fresh += fresh
         return np.concatenate(taken)
 
-    def map_anon(self, pfns: I64, mm: Array | int) -> None:
-        """Fresh frames get their first mapping, by the process `mm`."""
+    def map_anon(self, pfns: Pfns, mm: Array | int) -> None:
+        """Map new frames for the first time, by the process `mm`."""
         self.mapping[pfns] = np.asarray(mm) << 2 | PAGE_MAPPING_ANON
         self.mapcount[pfns] = 1
 
-    def write(self, pfns: I64, ids: U64, digests: U64) -> None:
-        """Puts the contents with these ids, whose digests are known, into private frames."""
+    def write(self, pfns: Pfns, ids: U64, digests: Digests) -> None:
+        """Write the contents with these ids and digests to private frames."""
         self.content[pfns] = digests
         if self.data is not None:
             self.data[pfns] = page_bytes(ids)
 
-    def fill(self, pfns: I64, digests: U64, pages: U8 | None) -> None:
-        """Puts what was read elsewhere into private frames."""
+    def fill(self, pfns: Pfns, digests: Digests, pages: U8 | None) -> None:
+        """Fill private frames with what `read` returned elsewhere."""
         self.content[pfns] = digests
         if self.data is not None and pages is not None:
             self.data[pfns] = pages
 
-    def read(self, pfns: I64) -> tuple[Array, ...]:
-        """Digests and, with bytes, the pages: the columns that `fill` takes."""
+    def read(self, pfns: Pfns) -> tuple[Array, ...]:
+        """Return digests and, with bytes, pages: the columns that `fill` takes."""
         if self.data is None:
             return (self.content[pfns],)
         return self.content[pfns], self.data[pfns]
 
-    def get(self, pfns: I64, count: I64) -> None:
-        """So many mappings more for each entry (entries may repeat)."""
+    def get(self, pfns: Pfns, count: I64) -> None:
+        """Add `count` mappings to each frame; frames may repeat."""
         # ufunc.at is quick only if both sides are of one type.
         np.add.at(self.mapcount, pfns, count.astype(np.int32))
 
-    def pin(self, pfns: I64) -> None:
-        """A reference that is no mapping, for each entry (entries may repeat)."""
+    def pin(self, pfns: Pfns) -> None:
+        """Add a reference that is not a mapping to each frame; frames may repeat."""
         np.add.at(self.pins, pfns, np.uint16(1))
 
-    def put(self, pfns: I64) -> I64:
-        """One mapping less for each entry (entries may repeat); frees frames without any.
+    def put(self, pfns: Pfns) -> Pfns:
+        """Drop a mapping of each frame, and free frames that are not in use any more; frames may repeat.
 
-        Returns the pfns of the KSM frames among the freed ones; their content can still be read.
+        Return the pfns of the KSM frames among the freed ones; their content can still be read.
         """
         np.subtract.at(self.mapcount, pfns, np.int32(1))
         return self._free_unreferenced(pfns)
 
-    def unpin(self, pfns: I64) -> I64:
-        """One such reference less for each entry; else as `put`."""
+    def unpin(self, pfns: Pfns) -> Pfns:
+        """Drop a pin of each frame; else as `put`."""
         np.subtract.at(self.pins, pfns, np.uint16(1))
         return self._free_unreferenced(pfns)
 
-    def _free_unreferenced(self, pfns: I64) -> I64:
-        freed: I64 = pfns[rows_where(~self.referenced(pfns))]
+    def _free_unreferenced(self, pfns: Pfns) -> Pfns:
+        freed: Pfns = pfns[rows_where(~self.referenced(pfns))]
         if len(freed) == 0:
             return freed
         freed = distinct_below(self.count, freed)
-        stale: I64 = freed[self.is_ksm(freed)]
+        stale: Pfns = freed[self.is_ksm(freed)]
         self._free(freed)
         return stale
 
-    def _free(self, pfns: I64) -> None:
+    def _free(self, pfns: Pfns) -> None:
         self.mapping[pfns] = 0
         self._ksm_frames = None
         self._recycled.append(pfns.astype(np.uint32))
         self._recycled_count += len(pfns)
 
-    def is_ksm(self, pfns: I64 | slice) -> Bool:
-        """PageKsm()."""
+    def is_ksm(self, pfns: Pfns | slice) -> Bool:
+        """Return which frames are KSM frames (PageKsm()). bool[n]."""
         ksm: Bool = (self.mapping[pfns] & np.uint32(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
         return ksm
 
-    def move_out(self, pfns: I64) -> None:
-        """These frames have been migrated away with all their references."""
+    def move_out(self, pfns: Pfns) -> None:
+        """Free frames that have migrated away with all their references."""
         self.pins[pfns] = 0
         self.mapcount[pfns] = 0
         self._free(pfns)
 
-    def make_ksm(self, frames: I64) -> None:
-        """set_page_stable_node() for the frames with these names."""
+    def make_ksm(self, frames: FrameWords) -> None:
+        """Make frames KSM frames (folio_set_stable_node())."""
         self.mapping[pfn_of(frames)] = PAGE_MAPPING_KSM
         self._ksm_frames = None

@@ -8,23 +8,27 @@ from functools import cached_property
 
 import numpy as np
 
-from cluster.arrays.columns import changes
+from cluster.arrays.columns import changes, rows_with
 from cluster.arrays.words import (
     I64,
     MAX_MMS_PER_NODE,
     MM_INDEX_BITS,
-    U64,
     VPN_BITS,
     Array,
     Bool,
-    is_ksm_word,
+    Digests,
+    FrameWords,
+    ItemKeys,
+    Slots,
     mm_of_key,
     node_of_frame,
     on_node,
     scramble,
 )
 from cluster.mm.frames import Frames
+from cluster.mm.page_state import IN_UNSTABLE_TREE, PTE_SWAP
 from cluster.mm.page_table import PageTable
+from cluster.mm.stable_nodes import MigratedStableNodes, OrphanFrames
 from cluster.mm.swap import Swap
 from cluster.mm.vma import AddressSpaces
 from cluster.spec.digest import Contents
@@ -38,134 +42,71 @@ from cluster.wire.window import END, Window
 NO_LIMIT = 1 << 30
 
 
-class Broken:
-    """Items that hang on a stable node although their page was broken out."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Nothing hangs anywhere any more."""
-        self._slots: I64 = np.empty(0, np.int64)
-        self._frames: I64 = np.empty(0, np.int64)
-        self._digests: U64 = np.empty(0, np.uint64)
-        self._added: list[tuple[I64, I64, U64]] = []
-
-    def add(self, slots: I64, frames: I64, digests: U64) -> None:
-        """The stable nodes are named by their frames and digests."""
-        if len(slots):
-            self._added.append((slots, frames, digests))
-
-    def _join(self) -> None:
-        if self._added:
-            parts = [(self._slots, self._frames, self._digests), *self._added]
-            slots, frames, digests = (np.concatenate(column) for column in zip(*parts, strict=True))
-            order = np.argsort(slots)
-            self._slots, self._frames, self._digests = slots[order], frames[order], digests[order]
-            self._added = []
-
-    def _drop(self, gone: Bool) -> None:
-        self._slots, self._frames, self._digests = (
-            self._slots[~gone],
-            self._frames[~gone],
-            self._digests[~gone],
-        )
-
-    def take(self, wanted: I64) -> tuple[I64, U64]:
-        """Frames and digests of these slots, which must all be here; they are forgotten."""
-        self._join()
-        at = np.searchsorted(self._slots, wanted)
-        frames, digests = self._frames[at], self._digests[at]
-        gone = np.zeros(len(self._slots), np.bool_)
-        gone[at] = True
-        self._drop(gone)
-        return frames, digests
-
-    def take_frames(self, dropped: I64) -> I64:
-        """Slots of the items that hang on these frames; they are forgotten."""
-        self._join()
-        gone = np.isin(self._frames, dropped)
-        slots = self._slots[gone]
-        self._drop(gone)
-        return slots
-
-    def frames_of(self, slots: I64) -> I64:
-        """Frames of these slots; -1 of those that are not here."""
-        self._join()
-        if len(self._slots) == 0:
-            return np.full(len(slots), -1)
-        at = np.minimum(np.searchsorted(self._slots, slots), len(self._slots) - 1)
-        return np.where(self._slots[at] == slots, self._frames[at], -1)
-
-    def rename(self, old: I64, new: I64) -> None:
-        """Frames have been migrated."""
-        self._join()
-        self._frames = renamed(self._frames, old, new)
-
-
-def renamed(words: I64, old: I64, new: I64) -> I64:
-    """`words` with every old[i] replaced by new[i]."""
-    order = np.argsort(old)
-    at = order[np.minimum(np.searchsorted(old, words, sorter=order), len(old) - 1)]
-    return np.where(old[at] == words, new[at], words)
-
-
 @dataclass
 class NodeState:
-    """The frames and processes of one node, its outbox and its counters."""
+    """The memory and the processes of one node, and what it knows of the machine.
 
+    What has an owner class changes by that class's methods only; the rest says here who changes it.
+    """
+
+    #: Number of this node, and how many there are. Never change.
     id: int
     nodes: int
+    #: Physical frames: faults, frame allocation, merging and migration change them.
     frames: Frames
-    #: int64[nodes, nodes].
+    #: int64[nodes, nodes]: NUMA distances. Never changes.
     distance: Array
+    #: /sys/kernel/mm/ksm: `set_knobs` changes it.
     knobs: KsmSpec
+    #: Digests of content ids. Never changes.
     contents: Contents
+    #: Messages to send: all modules add to it, and `Node.step` empties it.
     out: Outbox
+    #: Whether trees have the kernel's shape, as records need it. Never changes.
     tree_shape: bool
-    table: PageTable = field(init=False)
+    #: Page table entries and rmap_items: faults, system calls, ksmd and migration change it.
+    table: PageTable = field(default_factory=PageTable)
+    #: Processes and their VMAs: system calls and the workload change it.
     spaces: AddressSpaces = field(init=False)
-    broken: Broken = field(default_factory=Broken)
+    #: Swap entries and the swap cache: faults, pageout and migration change it.
     swap: Swap = field(init=False)
-    #: With merge_across_nodes=0: KSM frames that have migrated and that the tree of their node does not have
-    #: yet, and the node whose tree has them, -1 for none.
-    migrated_stable_nodes: dict[int, int] = field(default_factory=dict)
-    #: KSM frames without a stable node that this node's processes map or have in swap.
-    orphans: set[int] = field(default_factory=set)
-    #: Of the migration that is under way.
-    migration: int = 0
-    #: Up to where ksmd has come in the pass that is under way.
+    #: With merge_across_nodes=0: migration and the trees' messages change it.
+    migrated_stable_nodes: MigratedStableNodes = field(default_factory=MigratedStableNodes)
+    #: KSM frames without a stable node: merging, `on_orphaned` and migration change it.
+    orphans: OrphanFrames = field(default_factory=OrphanFrames)
+    #: Sequence number of the migration under way; it becomes the generation of the KSM frame words that the
+    #: migration makes. The command that begins or ends a migration sets it.
+    migration_seq: int = 0
+    #: How far ksmd has come in the pass under way: the commands to scan and to unmerge set it.
     window: Window = field(default_factory=lambda: Window(0))
-    #: Totals since the start, by name of `cluster.spec.statistics`.
+    #: Totals since the start, by name of `cluster.spec.statistics`: each module adds what it does.
     counters: Counter[str] = field(default_factory=Counter)
-    #: int64[nodes, n]: rank in ksmd's list of the n-th mm of each node.
+    #: int64[nodes, n]: rank in ksmd's list of the n-th mm of each node; -1 outside the list. The commands to
+    #: scan and to count set it.
     ranks: I64 = field(init=False)
-    #: Grows with every change to the page tables.
-    version: int = 0
 
     def __post_init__(self) -> None:
-        self.table = PageTable()
         self.spaces = AddressSpaces(self.table)
         self.swap = Swap(with_bytes=self.contents.with_bytes)
         self.ranks = np.full((self.nodes, 1), -1)
         self.set_knobs(self.knobs)
 
     def set_knobs(self, knobs: KsmSpec) -> None:
-        """The page table has the columns that these knobs need."""
+        """Set the knobs, and give the page table the columns that they need."""
         self.knobs = knobs
         if knobs.smart_scan:
-            self.table.keep("age", "remaining_skips")
+            self.table.keep_ages()
         if not self.homes_follow:
-            self.table.keep("home")
+            self.table.keep_homes()
 
     @cached_property
     def zonelists(self) -> I64:
-        """Row i: all nodes, nearest to node i first (build_zonelists())."""
+        """int64[nodes, nodes]: in row i all nodes, the nearest to node i first (build_zonelists())."""
         return np.argsort(self.distance, axis=1, kind="stable")
 
     @property
     def limit(self) -> int:
-        """Most rmap_items that one stable node takes."""
+        """The most rmap_items that one stable node takes."""
         return self.knobs.max_page_sharing if self.profile.chains else NO_LIMIT
 
     @property
@@ -174,100 +115,98 @@ class NodeState:
 
     @property
     def homes_follow(self) -> bool:
-        """Whether the home of a waiting page follows from its digest: its frame may be elsewhere by now."""
+        """Whether the digest of a page in the unstable tree says which node has its entry.
+
+        With trees for each node it does not: the home is that of the frame when it was inserted.
+        """
         return self.knobs.merge_across_nodes == 1 and not self.tree_shape
 
-    def home_of_frames(self, digests: U64, frames: I64) -> I64:
-        """The nodes that keep the stable and unstable trees' entries of the contents of these frames."""
+    def home_of_frames(self, digests: Digests, frames: FrameWords) -> I64:
+        """Return the nodes whose trees have the entries of the contents of these frames. int64[n]."""
         if not self.knobs.merge_across_nodes:
             return node_of_frame(frames)
         if self.tree_shape:
             return np.zeros(len(digests), np.int64)
         return self._home_of(digests)
 
-    def _home_of(self, digests: U64) -> I64:
+    def _home_of(self, digests: Digests) -> I64:
         if self.nodes == 1:
             return np.zeros(len(digests), np.int64)
         # The scrambled digest as a fraction of the nodes: a division would take several times as long.
         return ((scramble(digests) * np.uint64(self.nodes)) >> np.uint64(32)).view(np.int64)
 
-    def keys_of(self, slots: I64) -> I64:
-        """Item keys of mapped slots."""
+    def keys_of(self, slots: Slots) -> ItemKeys:
+        """Return the item keys of slots that belong to VMAs."""
         index = self.spaces.index
         return index.keys(slots, index.vma_of(slots))
 
-    def waiting(self, slots: I64) -> tuple[I64, U64, I64]:
-        """Of pages that wait in unstable trees: item keys, digests, and the homes of the trees' entries."""
+    def unstable_entries(self, slots: Slots) -> tuple[ItemKeys, Digests, I64]:
+        """Return item keys, digests and home nodes of the unstable trees' entries of pages."""
         digests = self.table.tree_key[slots]
         homes = self._home_of(digests) if self.homes_follow else self.table.home[slots].astype(np.int64)
         return self.keys_of(slots), digests, homes
 
-    def send_to_trees(self, kind: Kind, homes: I64, frames: I64, *columns: Array) -> None:
-        """Sends rows to the homes of these KSM frames' contents, and to nodes whose trees have the frames."""
+    def send_to_trees(self, kind: Kind, homes: I64, frames: FrameWords, *columns: Array) -> None:
+        """Send rows to these homes, and to the nodes whose trees still have the frames if they migrated."""
         self.out.send(kind, homes, *columns)
         if self.migrated_stable_nodes:
-            trees = np.array(
-                [self.migrated_stable_nodes.get(frame, -1) for frame in frames.tolist()], np.int64
-            )
-            stray = trees >= 0
-            self.out.send(kind, trees[stray], *(column[stray] for column in columns))
+            trees = self.migrated_stable_nodes.trees_of(frames)
+            migrated = trees >= 0
+            self.out.send(kind, trees[migrated], *(column[migrated] for column in columns))
 
-    def rename_migrated_stable_nodes(self, old: I64, new: I64) -> None:
-        """Keeps track of KSM frames whose stable nodes are not in the trees of their nodes."""
-        if self.knobs.merge_across_nodes:
-            return
-        ksm = is_ksm_word(old)
-        for was, word in zip(old[ksm].tolist(), new[ksm].tolist(), strict=True):
-            tree = self.migrated_stable_nodes.pop(was, node_of_frame(was))
-            if tree != node_of_frame(word):
-                self.migrated_stable_nodes[word] = tree
+    def rename_frames(self, old: FrameWords, new: FrameWords) -> tuple[Slots, FrameWords]:
+        """Follow frames that have migrated; return the slots that map them, and their entries before."""
+        renamed = self.table.rename_frames(old, new)
+        self.swap.rename_frames(old, new)
+        self.orphans.rename(old, new)
+        if not self.knobs.merge_across_nodes:
+            self.migrated_stable_nodes.rename(old, new)
+        return renamed
 
-    def on_unlinked(self, frames: I64) -> None:
-        for frame in frames.tolist():
-            self.migrated_stable_nodes[frame] = -1
+    def on_unlinked(self, frames: FrameWords) -> None:
+        self.migrated_stable_nodes.unlink(frames)
 
-    def on_landed(self, frames: I64) -> None:
-        for frame in frames.tolist():
-            self.migrated_stable_nodes.pop(frame, None)
+    def on_landed(self, frames: FrameWords) -> None:
+        self.migrated_stable_nodes.link(frames)
 
-    def on_orphaned(self, frames: I64) -> None:
+    def on_orphaned(self, frames: FrameWords) -> None:
         """The stable nodes of these frames, which only swap caches refer to, are gone."""
         cached = self.swap.cached
-        self.orphans.update(cached[np.isin(cached, frames)].tolist())
+        self.orphans.add(cached[np.isin(cached, frames)])
 
-    def away(self, frames: I64) -> Bool:
-        """Whether frames that this node's trees have are on other nodes by now."""
+    def away(self, frames: FrameWords) -> Bool:
+        """Return which frames of this node's trees are on other nodes by now. int64[n] -> bool[n]."""
         if self.knobs.merge_across_nodes:
             return np.zeros(len(frames), np.bool_)
         away: Bool = ~on_node(frames, self.id)
         return away
 
-    def position(self, keys: I64) -> I64:
-        """Scan positions of rmap_items; negative for those of an mm that is not in ksmd's list."""
+    def position(self, keys: ItemKeys) -> I64:
+        """Return the scan positions of rmap_items; negative if the mm is not in ksmd's list."""
         mm, rows, ranks = self._runs(keys)
         return keys + np.repeat((ranks - mm) << VPN_BITS, rows)
 
-    def in_scan_order(self, keys: I64) -> bool:
-        """Whether scan positions ascend; not seen where mms are not in ksmd's list."""
+    def in_scan_order(self, keys: ItemKeys) -> bool:
+        """Return whether scan positions ascend; positions of mms outside ksmd's list do not count."""
         _, rows, ranks = self._runs(keys)
         falls = keys[1:] < keys[:-1]
         falls[np.cumsum(rows)[:-1] - 1] = ranks[1:] <= ranks[:-1]
         return not falls.any()
 
-    def passed(self, keys: I64) -> Bool:
-        """Which rmap_items ksmd has come by in the pass under way."""
+    def passed(self, keys: ItemKeys) -> Bool:
+        """Return which rmap_items ksmd has visited in the pass under way. int64[n] -> bool[n]."""
         if self.window.high == END:
             return np.zeros(len(keys), np.bool_)
         passed: Bool = self.position(keys) < self.window.high
         return passed
 
     def rank_of(self, mm: int) -> int:
-        """Rank in ksmd's list of an mm; -1 if it is not in the list."""
+        """Return the rank of an mm in ksmd's list; -1 if it is not in the list."""
         index = mm & (MAX_MMS_PER_NODE - 1)
         return int(self.ranks[mm >> MM_INDEX_BITS, index]) if index < self.ranks.shape[1] else -1
 
-    def _runs(self, keys: I64) -> tuple[I64, I64, I64]:
-        """Runs of items of one mm: its number, how many items, its rank in ksmd's list or -1."""
+    def _runs(self, keys: ItemKeys) -> tuple[I64, I64, I64]:
+        """Return runs of items of one mm: its number, how many items, its rank in ksmd's list or -1."""
         mm = mm_of_key(keys)
         starts = np.flatnonzero(changes(mm))
         run = mm[starts]
@@ -275,3 +214,13 @@ class NodeState:
         known = index < self.ranks.shape[1]
         ranks = np.where(known, self.ranks[run >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
         return run, np.diff(starts, append=len(mm)), ranks
+
+    def validate(self) -> None:
+        """Raise AssertionError if parts of the node contradict each other or themselves."""
+        self.table.validate()
+        self.spaces.validate()
+        swapped = PTE_SWAP - self.table.pte[: self.table.size]
+        references = np.bincount(swapped[swapped >= 0], minlength=len(self.swap.count))
+        assert np.array_equal(references, self.swap.count), "references to swap entries are miscounted"
+        in_tree = rows_with(self.table.state[: self.table.size], IN_UNSTABLE_TREE)
+        assert (self.unstable_entries(in_tree)[2] < self.nodes).all(), "an unstable tree has no node"

@@ -1,6 +1,6 @@
 """Reverse mapping of KSM frames (rmap_walk_ksm()): from the stable node's rmap_items to page table entries.
 
-It finds the pages of the items, and those that forked children inherited from them; the children of a process
+It finds the pages of the items, and those that forked children inherited from them. The children of a process
 are on its node, so each node answers for its own page table entries.
 """
 
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.words import I64, VPN_BITS, VPN_MASK, Bool
+from cluster.arrays.words import VPN_BITS, VPN_MASK, Bool, Slots
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import BROKEN, STABLE
 
 
-def found(n: NodeState, slots: I64) -> Bool:
-    """Which of these page table entries of KSM frames reverse mapping finds."""
+def found(n: NodeState, slots: Slots) -> Bool:
+    """Return which page table entries of KSM frames reverse mapping finds. int64[n] -> bool[n]."""
     frames = n.table.pte[slots]
-    hit: Bool = _hangs_on(n, slots) == frames
+    hit: Bool = n.table.stable_frames(slots) == frames
     index = n.spaces.index
     vma_of = index.vma_of(slots)
     keys = index.keys(slots, vma_of)
@@ -27,14 +26,5 @@ def found(n: NodeState, slots: I64) -> Bool:
             theirs = index.slots((ancestor << VPN_BITS) | (keys[missing] & VPN_MASK))
             there = theirs >= 0
             missing, theirs = missing[there], theirs[there]
-            hit[missing] = _hangs_on(n, theirs) == frames[missing]
+            hit[missing] = n.table.stable_frames(theirs) == frames[missing]
     return hit
-
-
-def _hangs_on(n: NodeState, slots: I64) -> I64:
-    """The KSM frame whose stable node each item hangs on; -1 for none."""
-    state = n.table.state[slots]
-    frames = np.where((state & STABLE) != 0, n.table.pte[slots], -1)
-    broken = (state & BROKEN) != 0
-    frames[broken] = n.broken.frames_of(slots[broken])
-    return frames

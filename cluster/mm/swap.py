@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.words import I64, U8, U64, Array, Bool
-from cluster.mm.page_table import PTE_SWAP
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.arrays.columns import find_unsorted
+from cluster.arrays.words import I64, U8, Array, Bool, Digests, FrameWords
+from cluster.mm.page_state import PTE_SWAP
+from cluster.mm.stable_nodes import renamed
+from cluster.spec.content import PAGE_SIZE
 
 _ARRAYS = ("count", "cached", "digest")
 
 
 class Swap:
-    """Swap entries, named by the values that refer to them in page tables."""
+    """Swap entries, named by the values that refer to them in page tables (`PTE_SWAP` - number).
+
+    Page faults and pageout change it; `rename_frames` follows migrated frames.
+    """
 
     def __init__(self, *, with_bytes: bool) -> None:
-        #: Page table entries that refer to it; an entry without any is free.
+        #: int64: how many page table entries refer to the entry; without any it is free.
         self.count = np.empty(0, np.int64)
-        #: The frame that the swap cache has of it, or -1.
+        #: int64: the frame that the swap cache has for the entry; -1 for none. Frames are distinct.
         self.cached = np.empty(0, np.int64)
+        #: uint64: digest of the page; with bytes, `data` has the page, uint8[n, PAGE_SIZE].
         self.digest = np.empty(0, np.uint64)
         self.data: U8 | None = np.empty((0, PAGE_SIZE), np.uint8) if with_bytes else None
 
-    def add(self, digests: U64, pages: U8 | None) -> I64:
-        """New entries with one reference each."""
+    def add(self, digests: Digests, pages: U8 | None) -> I64:
+        """Return new entries, with one reference each; `pages` uint8[n, PAGE_SIZE]."""
         free = np.flatnonzero(self.count == 0)[: len(digests)]
         if len(free) < len(digests):
             old = len(self.count)
@@ -45,42 +51,45 @@ class Swap:
             self.data = np.concatenate([self.data, np.zeros((by, PAGE_SIZE), np.uint8)])
 
     def hold(self, ptes: I64) -> None:
-        """One reference more for each (they may repeat)."""
+        """Add a reference to each entry; entries may repeat."""
         np.add.at(self.count, PTE_SWAP - ptes, 1)
 
-    def put(self, ptes: I64) -> I64:
-        """One reference less for each (they may repeat); cached frames of entries that go."""
+    def put(self, ptes: I64) -> FrameWords:
+        """Drop a reference to each entry; entries may repeat. Return cached frames of entries without any."""
         if len(ptes) == 0:
             return ptes
         entries = np.unique(PTE_SWAP - ptes)
         np.subtract.at(self.count, PTE_SWAP - ptes, 1)
         gone = entries[self.count[entries] == 0]
-        frames: I64 = self.cached[gone]
+        frames: FrameWords = self.cached[gone]
         self.cached[gone] = -1
         return frames[frames >= 0]
 
-    def frame_of(self, ptes: I64) -> I64:
-        """What the swap cache has of each; -1 for nothing."""
-        frames: I64 = self.cached[PTE_SWAP - ptes]
+    def frame_of(self, ptes: I64) -> FrameWords:
+        """Return the frame that the swap cache has for each entry; -1 for none."""
+        frames: FrameWords = self.cached[PTE_SWAP - ptes]
         return frames
 
     def shared(self, ptes: I64) -> Bool:
+        """Return which entries have more than one reference."""
         shared: Bool = self.count[PTE_SWAP - ptes] > 1
         return shared
 
-    def cache(self, ptes: I64, frames: I64) -> None:
+    def cache(self, ptes: I64, frames: FrameWords) -> None:
+        """Put frames into the swap cache, or take them out of it (-1)."""
         self.cached[PTE_SWAP - ptes] = frames
 
-    def entries_of(self, frames: I64) -> I64:
-        """The entries that the swap cache has these frames for, as page table entries; 0 for none."""
-        if len(self.cached) == 0:
-            return np.zeros(len(frames), np.int64)
-        order = np.argsort(self.cached)
-        at = order[np.minimum(np.searchsorted(self.cached, frames, sorter=order), len(order) - 1)]
-        return np.where(self.cached[at] == frames, PTE_SWAP - at, 0)
+    def entries_of(self, frames: FrameWords) -> I64:
+        """Return the page table entries that the swap cache has these frames for; 0 for none."""
+        at = find_unsorted(self.cached, frames)
+        return np.where(at >= 0, PTE_SWAP - at, 0)
+
+    def rename_frames(self, old: FrameWords, new: FrameWords) -> None:
+        """Follow frames of the swap cache that have migrated, or have become KSM frames."""
+        self.cached = renamed(self.cached, old, new)
 
     def read(self, ptes: I64) -> tuple[Array, ...]:
-        """Digests and, with bytes, the pages: the columns of FILL behind the frame."""
+        """Return digests and, with bytes, pages: the columns of a FILL message after the frame."""
         entries = PTE_SWAP - ptes
         if self.data is None:
             return (self.digest[entries],)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cluster.arrays.words import I64, VPN_BITS, Bool
+from cluster.arrays.words import I64, VPN_BITS, Bool, ItemKeys, Slots
 from cluster.mm.anon_vma import AnonVmas
 from cluster.mm.page_table import PageTable
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import PolicySpec
 
-#: With fewer values, to look for each takes no longer than to see whether they ascend.
+#: With fewer values, a search for each takes no longer than a check whether they ascend.
 _MANY = 1 << 12
 
 
@@ -20,7 +20,7 @@ _MANY = 1 << 12
 class Vma:
     """A run of virtual pages with one placement policy; slot0 is the slot of its first page.
 
-    A part of one of the kernel's VMAs, or all of it: those are in `Mm.anon_vmas`.
+    It is one of the kernel's VMAs, or a part of one. `Mm.anon_vmas` has the kernel's VMAs.
     """
 
     mm: int
@@ -30,7 +30,7 @@ class Vma:
     mergeable: bool
     policy: PolicySpec
     name: str = ""
-    #: munmap() or exit() came by; the slots stay until ksmd has seen that.
+    #: munmap() or exit() has removed it; the slots stay until ksmd has freed their items.
     unmapped: bool = False
 
     @property
@@ -47,9 +47,9 @@ class Mm:
     anon_vmas: AnonVmas = field(default_factory=AnonVmas)
     #: New mappings are mergeable from the start (prctl PR_SET_MEMORY_MERGE).
     merge_any: bool = False
-    #: exit() was called; what is left goes when ksmd comes by.
+    #: exit() was called; the rest is freed after ksmd's next visit.
     exited: bool = False
-    #: ksm_merging_pages and ksm_rmap_items that it started with, where fork copies them.
+    #: ksm_merging_pages and ksm_rmap_items at its start; not 0 where fork copies them.
     inherited: tuple[int, int] = (0, 0)
 
     @property
@@ -58,25 +58,28 @@ class Mm:
 
 
 class AddressSpaces:
-    """All processes of one node, with vectorised look-ups over their VMAs."""
+    """All processes of one node, with vectorised look-ups over their VMAs.
+
+    System calls and the workload change it, by its methods or with a call of `changed` after.
+    """
 
     def __init__(self, table: PageTable) -> None:
         self.mms: dict[int, Mm] = {}
         self._table = table
-        self._index: _Index | None = None
+        self._index: VmaIndex | None = None
 
     def changed(self) -> None:
-        """To be called after any change to the VMAs."""
+        """Forget the index; call it after any change to VMAs."""
         self._index = None
 
     @property
-    def index(self) -> _Index:
+    def index(self) -> VmaIndex:
         if self._index is None:
-            self._index = _Index([v for mm in self.mms.values() for v in mm.vmas])
+            self._index = VmaIndex([v for mm in self.mms.values() for v in mm.vmas])
         return self._index
 
     def mmap(self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool) -> Vma:
-        """A new VMA without any page.
+        """Return a new VMA without any page (mmap()).
 
         Raises SimulationError if the range is taken.
         """
@@ -87,7 +90,7 @@ class AddressSpaces:
     def map(
         self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool, name: str = ""
     ) -> Vma:
-        """Slots for a range of pages, whose VMA is there already.
+        """Return slots for a range of pages of which `Mm.anon_vmas` knows the VMA.
 
         Raises SimulationError if the range is taken.
         """
@@ -100,7 +103,7 @@ class AddressSpaces:
         return vma
 
     def split(self, mm: Mm, start: int, end: int) -> list[Vma]:
-        """The mapped VMAs in virtual pages [start, end), after splitting those that reach over its ends."""
+        """Return the mapped VMAs in virtual pages [start, end), after splitting VMAs at its ends."""
         for edge in (start, end):
             for vma in mm.vmas:
                 if vma.start < edge < vma.end:
@@ -113,12 +116,23 @@ class AddressSpaces:
                     break
         return [v for v in mm.vmas if start <= v.start and v.end <= end and not v.unmapped]
 
-    def slots(self, mm: Mm, vpns: I64) -> I64:
-        """Slots of virtual pages of one process; -1 where nothing is mapped."""
+    def slots(self, mm: Mm, vpns: I64) -> Slots:
+        """Return the slots of virtual pages of one process; -1 where nothing is mapped."""
         return self.index.slots((mm.id << VPN_BITS) | vpns)
 
+    def validate(self) -> None:
+        """Raise AssertionError if VMAs share slots, or the index is not up to date."""
+        vmas = sorted((v for mm in self.mms.values() for v in mm.vmas), key=lambda v: v.slot0)
+        ends = [v.slot0 + v.pages for v in vmas]
+        assert all(end <= v.slot0 for end, v in zip(ends, vmas[1:], strict=False)), "VMAs share slots"
+        assert not ends or ends[-1] <= self._table.size, "a VMA has slots that are not allocated"
+        if self._index is not None:
+            index = self._index
+            assert [index.vmas[i] for i in index.by_slot] == vmas, "the index has other VMAs"
+            assert index.mergeable.tolist() == [v.mergeable for v in vmas], "VMAs changed without `changed`"
 
-class _Index:
+
+class VmaIndex:
     """VMAs as sorted arrays, by slot and by item key."""
 
     def __init__(self, vmas: list[Vma]) -> None:
@@ -136,16 +150,16 @@ class _Index:
         self._slot_less_key = (slot0 - key0)[by_key]
         self._key_end = (key0 + pages)[by_key]
 
-    def vma_of(self, slots: I64) -> I64:
-        """For each mapped slot, the rank of its VMA by slot."""
+    def vma_of(self, slots: Slots) -> I64:
+        """Return the rank of each slot's VMA by slot. int64[n] -> int64[n]."""
         return _rank(self._slot0, slots)
 
-    def keys(self, slots: I64, vma_of: I64) -> I64:
-        """Item keys of slots whose VMAs are known."""
+    def keys(self, slots: Slots, vma_of: I64) -> ItemKeys:
+        """Return the item keys of slots whose VMAs are known."""
         return slots + self._key_less_slot[vma_of]
 
-    def along(self, slots: I64) -> tuple[I64, Bool]:
-        """Item keys of mapped slots, and whether their VMAs are mergeable. Quicker, for ascending slots."""
+    def along(self, slots: Slots) -> tuple[ItemKeys, Bool]:
+        """Return item keys of ascending slots, and whether their VMAs are mergeable; quicker than `keys`."""
         if len(slots) == 0:
             return slots, np.empty(0, np.bool_)
         low, high = np.searchsorted(self._slot0, slots[[0, -1]], "right")
@@ -155,8 +169,8 @@ class _Index:
         keys += slots
         return keys, np.repeat(self.mergeable[vmas], count)
 
-    def slots(self, keys: I64) -> I64:
-        """Slots of item keys; -1 where nothing is mapped."""
+    def slots(self, keys: ItemKeys) -> Slots:
+        """Return the slots of item keys; -1 where nothing is mapped."""
         if len(self._key0) == 0:
             return np.full(len(keys), -1)
         at = _rank(self._key0, keys)
@@ -165,9 +179,9 @@ class _Index:
 
 
 def _rank(starts: I64, values: I64) -> I64:
-    """For each value, which of the ascending starts is the last that is not behind it; -1 if all are.
+    """Return which of the ascending starts is the last that is not above each value; -1 if all are.
 
-    Starts are looked for among many ascending values, which takes less time than the other way round.
+    With many ascending values it searches the starts among the values, which takes less time.
     """
     if len(values) > max(len(starts), _MANY) and (values[1:] >= values[:-1]).all():
         count = np.diff(np.searchsorted(values, starts), prepend=0, append=len(values))

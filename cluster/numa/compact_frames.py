@@ -1,8 +1,8 @@
-"""Compaction of the memory that processes of a simulated machine are in (mm/compaction.c, mm/migrate.c).
+"""Compaction of the memory that holds the processes' frames (mm/compaction.c, mm/migrate.c).
 
-Compactors move frames within a node while no message is under way. They begin with what all nodes say of
-their references to its frames; in the end names follow the frames: page table entries, swap caches, stable
-nodes.
+Compactors move frames within a node while no message is under way. Before, all nodes report their references
+to its frames. Afterwards, all that names a moved frame gets its new name: page table entries, swap caches,
+stable nodes.
 """
 
 from __future__ import annotations
@@ -12,30 +12,35 @@ import numpy as np
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import I64, node_of_frame, pfn_of
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.fill import filled
-from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport
+from cluster.compaction.scenario.fill import fill_memory
+from cluster.compaction.scenario.memory_host import compact_twin
+from cluster.compaction.scenario.node_memory import NodeMemory
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_table import KSM
+from cluster.mm.page_state import KSM
 from cluster.mm.rmap import found
-from cluster.numa.migrate_frames import Migration
+from cluster.numa.migrate_frames import FrameMigration
 from cluster.spec.compaction import CompactionSpec
 from cluster.wire.messages import Kind
 
 
 class NodeCompaction:
-    """A node's compactors, and what they need to know of the rest of the machine."""
+    """A node's compactors, and its part in telling frames' references and new names."""
 
-    def __init__(self, node: NodeState, spec: CompactionSpec, migration: Migration) -> None:
+    def __init__(self, node: NodeState, spec: CompactionSpec, migration: FrameMigration) -> None:
         assert isinstance(node.frames, MovableFrames)
-        self.memory = NodeMemory(spec, node.id, filled(spec, node.id, node.frames))
+        self.memory = NodeMemory(spec, node.id, fill_memory(spec, node.id, node.frames))
         self._n = node
         self.frames = node.frames
         self._migration = migration
-        #: The memory as it was before the compaction under way.
+        #: A copy of the memory as it was before the current compaction.
         self._twin: NodeMemory
 
     def begin(self) -> None:
-        """Tells the nodes of frames how they are held here, where that is not by mappings that are found."""
+        """Prepare the memory, and send HELD to the nodes of frames.
+
+        The message counts mappings that reverse mapping does not find, and references of the swap cache.
+        """
         n, table = self._n, self._n.table
         self.frames.begin()
         self.memory.begin()
@@ -51,8 +56,10 @@ class NodeCompaction:
         np.add.at(self.frames.unfound, pfns, unfound)
         np.add.at(self.frames.cached, pfns, cached)
 
-    def end(self, number: int) -> NodeReport:
-        """Everybody learns the new names of frames that have moved."""
-        self._n.migration = number
+    def end(self, seq: int) -> NodeReport:
+        """Send the new names of moved frames to all nodes; return the outcome of the compaction."""
+        self._n.migration_seq = seq
         self._migration.announce(*self.frames.moved(self._n.id))
+        self.memory.finish()
+        compact_twin(self._twin)
         return self.memory.report(self._twin)

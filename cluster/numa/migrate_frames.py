@@ -1,9 +1,14 @@
-"""Moving frames to other nodes, with all their mappings (mm/migrate.c, ksm_migrate_page() in mm/ksm.c).
+"""Migration of frames to other nodes, with all their mappings (mm/migrate.c, ksm_migrate_page() in mm/ksm.c).
 
-A frame moves in four steps: its node asks all nodes what reverse mapping finds of a KSM frame, and goes on if
-that is every mapping; sends the frame to its new node; there it gets a place; the nodes that may map it or
-keep a stable node of it learn its new name, and its old place is free. The last step is also that of frames
-that compaction has moved within their node (compact.py).
+A frame moves in four steps:
+
+1. RMAP_WALK, RMAP_FOUND: for a KSM frame, its node asks all nodes how many mappings reverse mapping finds;
+   the frame stays if a mapping is not found;
+2. MOVE_IN: its node sends the frame to the new node, which allocates a frame and fills it;
+3. MOVED: all nodes that may map it or keep its stable node learn its new name;
+4. MOVED_OUT: its old node frees the old frame.
+
+Step 3 also renames frames that compaction has moved within their node (`compact_frames`).
 """
 
 from __future__ import annotations
@@ -15,8 +20,11 @@ from cluster.arrays.words import (
     I64,
     U8,
     U32,
-    U64,
     Array,
+    Digests,
+    FrameWords,
+    Pfns,
+    Slots,
     empty,
     frame_word,
     is_ksm_word,
@@ -28,34 +36,36 @@ from cluster.arrays.words import (
 )
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
-from cluster.mm.mempolicy import Placement
-from cluster.mm.node_state import NodeState, renamed
-from cluster.mm.page_table import KSM, PRESENT
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_alloc import PageAllocator
+from cluster.mm.page_state import KSM, PRESENT
 from cluster.mm.rmap import found
 from cluster.wire.messages import Kind
 
 
-class Migration:
-    def __init__(self, node: NodeState, faults: Faults, placement: Placement, trees: Trees) -> None:
+class FrameMigration:
+    """One node's part in the migration of frames."""
+
+    def __init__(self, node: NodeState, faults: Faults, allocator: PageAllocator, trees: Trees) -> None:
         self._n = node
         self._faults = faults
-        self._placement = placement
+        self._allocator = allocator
         self._trees = trees
-        #: KSM frames of this node whose mappings are being looked for, ascending, and where they are to go.
+        #: KSM frames whose mappings are being counted, ascending, and their target nodes.
         self._leaving: tuple[I64, I64] = (empty(), empty())
-        #: Frames that came here so far, by the nodes from which.
+        #: int64[nodes]: frames that came from each node since the last relocation began.
         self.moved_in: I64 = np.zeros(node.nodes, np.int64)
 
-    def move(self, slots: I64, to: int) -> None:
-        """move_pages(): the frames of these pages are to be on node `to`."""
+    def move_pages(self, slots: Slots, to: int) -> None:
+        """Ask for the migration of the frames of these pages to node `to` (move_pages())."""
         n, table = self._n, self._n.table
         frames = np.unique(table.pte[slots[(table.state[slots] & PRESENT) != 0]])
         frames = frames[~on_node(frames, to)]
         n.out.send(Kind.MIGRATE, node_of_frame(frames), frames, np.full(len(frames), to))
 
-    def on_migrate(self, frames: I64, to: I64) -> None:
+    def on_migrate(self, frames: FrameWords, to: I64) -> None:
         ksm = is_ksm_word(frames)
-        self._send_off(frames[~ksm], to[~ksm])
+        self._send_frames(frames[~ksm], to[~ksm])
         order = np.argsort(frames[ksm])
         self._leaving = frames[ksm][order], to[ksm][order]
         self._to_all(Kind.RMAP_WALK, frames[ksm])
@@ -65,8 +75,8 @@ class Migration:
         to = np.repeat(np.arange(nodes), rows)
         self._n.out.send(kind, to, *(np.tile(column, nodes) for column in columns))
 
-    def on_rmap_walk(self, frames: I64) -> None:
-        """Counts this node's mappings of KSM frames that reverse mapping finds."""
+    def on_rmap_walk(self, frames: FrameWords) -> None:
+        """Count this node's mappings of the KSM frames that reverse mapping finds (rmap_walk_ksm())."""
         n, table = self._n, self._n.table
         slots = rows_with(table.state[: table.size], KSM)
         slots = slots[np.isin(table.pte[slots], frames)]
@@ -74,34 +84,34 @@ class Migration:
         words, count = np.unique(table.pte[slots], return_counts=True)
         n.out.send(Kind.RMAP_FOUND, node_of_frame(words), words, count)
 
-    def on_rmap_found(self, frames: I64, count: I64) -> None:
+    def on_rmap_found(self, frames: FrameWords, count: I64) -> None:
         words, which = np.unique(frames, return_inverse=True)
         total = np.bincount(which, count).astype(np.int64)
         words = words[total == self._n.frames.mapcount[pfn_of(words)]]
         leaving, to = self._leaving
-        self._send_off(words, to[np.searchsorted(leaving, words)])
+        self._send_frames(words, to[np.searchsorted(leaving, words)])
 
-    def _send_off(self, frames: I64, to: I64) -> None:
+    def _send_frames(self, frames: FrameWords, to: I64) -> None:
         store, pfns = self._n.frames, pfn_of(frames)
-        digests, *pages = store.read(pfns)
+        digests, *data = store.read(pfns)
         about = store.mapping[pfns], store.pins[pfns], store.mapcount[pfns]
-        self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *pages)
+        self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *data)
 
     def on_move_in(
         self,
-        old: I64,
-        digests: U64,
+        old: FrameWords,
+        digests: Digests,
         mapping: U32,
         pins: Array,
         mapcount: Array,
-        pages: U8 | None = None,
+        data: U8 | None = None,
     ) -> None:
-        """As many frames as there is room for."""
+        """Take in as many of these frames as there are free frames; the others stay where they are."""
         n, store = self._n, self._n.frames
         pfns = store.alloc(len(old))
         got = slice(len(pfns))
         old = old[got]
-        store.fill(pfns, digests[got], None if pages is None else pages[got])
+        store.fill(pfns, digests[got], None if data is None else data[got])
         store.mapping[pfns], store.pins[pfns], store.mapcount[pfns] = (
             mapping[got],
             pins[got],
@@ -111,33 +121,28 @@ class Migration:
         self.moved_in += np.bincount(node_of_frame(old), minlength=n.nodes)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
 
-    def announce(self, old: I64, pfns: I64) -> None:
-        """The frames that had these names are here now: whoever may know them learns their new names."""
+    def announce(self, old: FrameWords, pfns: Pfns) -> None:
+        """Send the new names of frames that are at `pfns` of this node now, and were `old` before.
+
+        KSM frames are renamed on all nodes, private frames on the node of their process.
+        """
         n, store = self._n, self._n.frames
         ksm = is_ksm_word(old)
         new, digests = frame_word(n.id, pfns), store.content[pfns]
-        new[ksm] = ksm_word(new[ksm], n.migration)
+        new[ksm] = ksm_word(new[ksm], n.migration_seq)
         store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
         owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint32(2)).astype(np.int64))
         n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
 
-    def on_moved_out(self, frames: I64) -> None:
+    def on_moved_out(self, frames: FrameWords) -> None:
         self._n.frames.move_out(pfn_of(frames))
 
-    def on_moved(self, old: I64, new: I64, digests: U64) -> None:
-        """Page table entries, items, the swap cache and the trees follow their frames."""
+    def on_moved(self, old: FrameWords, new: FrameWords, digests: Digests) -> None:
+        """Rename frames in page table entries, rmap_items, the swap cache and the trees."""
         n, table = self._n, self._n.table
-        slots = rows_with(table.state[: table.size], PRESENT)
-        slots = slots[np.isin(table.pte[slots], old)]
-        before = table.pte[slots]
-        table.pte[slots] = renamed(before, old, new)
-        n.version += 1
-        n.broken.rename(old, new)
-        n.swap.cached = renamed(n.swap.cached, old, new)
-        n.orphans = set(renamed(np.array(sorted(n.orphans), np.int64), old, new).tolist())
-        n.rename_migrated_stable_nodes(old, new)
+        slots, before = n.rename_frames(old, new)
         self._trees.rename(old, new, digests)
-        self._placement.tell_frames(slots)
+        self._allocator.tell_frames(slots)
         if not n.knobs.merge_across_nodes:
             self._faults.touched(slots[node_of_frame(before) != node_of_frame(table.pte[slots])])

@@ -1,4 +1,4 @@
-"""What the replay driver asks of a simulated machine, whichever engine runs it."""
+"""The protocol between a script and the machine that it runs on, simulated or real."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from cluster.arrays.words import I64, U64
 
 NO_FRAME = -1  #: not present, or not mapped at all
 SWAPPED = -2  #: swapped out
 
-#: what a page table entry maps, in `RegionView.kind`; NO_FRAME and SWAPPED stand for themselves
+#: what a page table entry maps, in `RegionView.kind`, besides NO_FRAME and SWAPPED
 ANON, KSM, ZERO_PAGE = 0, 1, 2
 
 
@@ -22,27 +21,27 @@ class BadAddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RegionView:
-    """The page table of one region: three arrays with one element a page."""
+    """The page table of one region: three int64[pages]."""
 
     p: str
     r: str
-    #: a number for each frame, the same for the same frame at any time; or NO_FRAME or SWAPPED
-    frame: NDArray[np.int64]
+    #: number of the frame, which stays the same over time; or NO_FRAME or SWAPPED
+    frame: I64
     #: ANON, KSM or ZERO_PAGE; or NO_FRAME or SWAPPED
-    kind: NDArray[np.int64]
-    #: node of the frame; -1 without one, and for the shared zero page
-    node: NDArray[np.int64]
+    kind: I64
+    #: node of the frame; -1 if there is none, and for the shared zero page
+    node: I64
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that can be seen of a machine from outside."""
+class MachineView:
+    """What can be seen of a machine from outside."""
 
     #: counters of /sys/kernel/mm/ksm
     sysfs: Mapping[str, int]
-    #: /proc/vmstat
+    #: KSM's counters of /proc/vmstat
     vmstat: Mapping[str, int]
-    #: per live process the fields of its ksm_stat, in the order of creation
+    #: fields of ksm_stat of each live process, in the order of creation
     procs: Mapping[str, Mapping[str, int | str]]
     #: regions of live processes, in the order of creation
     regions: Sequence[RegionView]
@@ -51,63 +50,66 @@ class Snapshot:
 class Engine(Protocol):
     """A machine with processes and ksmd. Pages are numbered from 0 within their region.
 
-    Where a result is a string, it is the name of the error (`EBUSY`), or empty. Names exist, and ranges lie
-    within their region: whoever parsed the scenario has seen to that. Only `scan` and `batch` run ksmd.
+    A string that a method returns is the name of an error (`EBUSY`), or empty for success. The parser has
+    checked that names exist and that ranges lie within their region. Only `scan` and `batch` run ksmd.
     """
 
     def set_knob(self, knob: str, value: str) -> str:
-        """Write a file of /sys/kernel/mm/ksm; `ENOENT` if this kernel has no such file."""
+        """Write a file of /sys/kernel/mm/ksm; return `ENOENT` if this kernel has no such file."""
 
     def knobs(self) -> Mapping[str, int | str]:
-        """All files of /sys/kernel/mm/ksm that can be set, but those that drive ksmd."""
+        """Return all writable files of /sys/kernel/mm/ksm, without those that drive ksmd."""
 
     def proc(self, p: str) -> None:
         """Start an empty process."""
 
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
-        """Map a region, bound to a node if given; nothing is touched."""
+        """Map a region, bound to `node` if given, without touching a page."""
 
-    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> None:
-        """Write pages, each whole. Raises BadAddressError at one that is not mapped."""
+    def fill(self, p: str, r: str, pages: I64, contents: U64) -> None:
+        """Write whole pages: their numbers int64[n], their content ids uint64[n].
+
+        Raises BadAddressError at an unmapped page.
+        """
 
     def read(self, p: str, r: str, start: int, count: int) -> None:
-        """Read pages. Raises BadAddressError at one that is not mapped."""
+        """Read pages. Raises BadAddressError at an unmapped page."""
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
-        """MADV_MERGEABLE."""
+        """Advise MADV_MERGEABLE."""
 
     def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
-        """MADV_UNMERGEABLE."""
+        """Advise MADV_UNMERGEABLE."""
 
     def unmap(self, p: str, r: str, start: int, count: int) -> str:
-        """munmap."""
+        """Unmap pages (munmap)."""
 
     def dontneed(self, p: str, r: str, start: int, count: int) -> str:
-        """MADV_DONTNEED."""
+        """Advise MADV_DONTNEED."""
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
-        """MADV_PAGEOUT."""
+        """Advise MADV_PAGEOUT."""
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
-        """move_pages with MPOL_MF_MOVE_ALL, page by page; how many are on the node now."""
+        """Move pages one by one (move_pages with MPOL_MF_MOVE_ALL); return how many are on the node now."""
 
     def fork(self, p: str, q: str) -> None:
-        """Fork p; the child is named q."""
+        """Fork p into a child named q."""
 
     def exit(self, p: str) -> None:
         """End a process."""
 
     def merge_any(self, p: str) -> str:
-        """prctl(PR_SET_MEMORY_MERGE)."""
+        """Make all memory of a process mergeable, now and later (PR_SET_MEMORY_MERGE)."""
 
     def unmerge_all(self) -> None:
-        """run=2, then run=0."""
+        """Write 2 to `run`, then 0: undo all merges."""
 
     def scan(self) -> bool:
-        """Run ksmd to the end of the current pass; False if no process is registered, so nothing happened."""
+        """Run ksmd to the end of the current pass; return False if it has no process to scan."""
 
     def batch(self, pages: int) -> None:
-        """One wake-up of ksmd with pages_to_scan as given."""
+        """Wake ksmd up once, with `pages` as pages_to_scan."""
 
-    def snapshot(self) -> Snapshot:
-        """What the machine looks like now."""
+    def view(self) -> MachineView:
+        """Return what the machine looks like now."""

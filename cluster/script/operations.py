@@ -1,4 +1,4 @@
-"""The operations of a scenario script, as `cluster.script.parser` parses them."""
+"""The operations of a script, as `cluster.script.parser` parses them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Literal
 
 from cluster.spec.content import Pattern
 
-#: what can be done to a range of pages, but for fill and move
+#: what can be done to a range of pages, apart from fill and move
 RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
-    """One operation: its line, counted from 1, and its text without comment."""
+class Operation:
+    """One operation: its line number, from 1, and its text without comment."""
 
     line: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Require(Op):
-    """The rest of the scenario needs so many nodes, or swap, or a knob."""
+class RequireOp(Operation):
+    """Require so many nodes, or swap, or a knob; the runner skips the rest of the script without it."""
 
     what: Literal["nodes", "swap", "knob"]
     nodes: int = 0
@@ -29,7 +29,7 @@ class Require(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class SetKnob(Op):
+class SetKnobOp(Operation):
     """Write a file of /sys/kernel/mm/ksm."""
 
     knob: str
@@ -37,21 +37,21 @@ class SetKnob(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Drain(Op):
-    """Whether per-CPU LRU batches are flushed before each step; the simulated machine has none."""
+class DrainOp(Operation):
+    """Set whether per-CPU LRU batches are flushed before each step. A simulated machine has none."""
 
     on: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Proc(Op):
+class ProcOp(Operation):
     """Start a process."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class Map(Op):
+class MapOp(Operation):
     """Map a region."""
 
     p: str
@@ -61,7 +61,7 @@ class Map(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Fill(Op):
+class FillOp(Operation):
     """Write pages of a region."""
 
     p: str
@@ -72,8 +72,8 @@ class Fill(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class OnRange(Op):
-    """Something else done to a range of pages."""
+class RangeOp(Operation):
+    """Do something else to a range of pages."""
 
     action: RangeAction
     p: str
@@ -83,7 +83,7 @@ class OnRange(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Move(Op):
+class MoveOp(Operation):
     """Migrate pages to a node."""
 
     p: str
@@ -94,7 +94,7 @@ class Move(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Fork(Op):
+class ForkOp(Operation):
     """Fork p into q."""
 
     p: str
@@ -102,40 +102,40 @@ class Fork(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class Exit(Op):
+class ExitOp(Operation):
     """End a process."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class MergeAny(Op):
+class MergeAnyOp(Operation):
     """Make all memory of a process mergeable, now and later."""
 
     p: str
 
 
 @dataclass(frozen=True, slots=True)
-class UnmergeAll(Op):
-    """run=2, then 0."""
+class UnmergeAllOp(Operation):
+    """Write 2 to `run`, then 0: undo all merges."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scan(Op):
-    """Run to the end of the pass, then record; so many times."""
+class ScanOp(Operation):
+    """Run ksmd to the end of the pass, then record; so many times."""
 
     times: int
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Op):
-    """One wake-up of ksmd with so many pages, then record."""
+class BatchOp(Operation):
+    """Wake ksmd up once to scan so many pages, then record."""
 
     pages: int
 
 
 @dataclass(frozen=True, slots=True)
-class Record(Op):
-    """Record now."""
+class RecordOp(Operation):
+    """Record what the machine looks like now."""
 
     label: str

@@ -1,7 +1,7 @@
-"""Scenario scripts: what processes do, when ksmd runs, and when to look; parsed into typed operations.
+"""Parse scripts into typed operations: what processes do, when ksmd runs, and when to record.
 
-One operation a line, `#` starts a comment. Names are words; numbers are decimal or start with 0x. Parsing
-also follows the names of processes and regions through the script, so an operation that parsed can be run.
+A line has one operation; `#` starts a comment. Names are words; numbers are decimal or start with 0x. The
+parser knows which processes and regions exist at each line, so a script that it accepts can be run.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from dataclasses import dataclass
 from typing import NoReturn, cast, get_args
 
 from cluster.script.operations import (
-    Batch,
-    Drain,
-    Exit,
-    Fill,
-    Fork,
-    Map,
-    MergeAny,
-    Move,
-    OnRange,
-    Op,
-    Proc,
+    BatchOp,
+    DrainOp,
+    ExitOp,
+    FillOp,
+    ForkOp,
+    MapOp,
+    MergeAnyOp,
+    MoveOp,
+    Operation,
+    ProcOp,
     RangeAction,
-    Record,
-    Require,
-    Scan,
-    SetKnob,
-    UnmergeAll,
+    RangeOp,
+    RecordOp,
+    RequireOp,
+    ScanOp,
+    SetKnobOp,
+    UnmergeAllOp,
 )
-from cluster.spec.content import Kind, Pattern
+from cluster.spec.content import Pattern, PatternKind
+from cluster.spec.topology import MAX_SCENARIO_NODES
 
-MAX_PAGES = 1 << 18  #: pages a region may have
-MAX_SCANS = 100_000  #: passes one `scan` may ask for
-MAX_NODES = 1024  #: NUMA nodes a machine may have
+MAX_PAGES = 1 << 18  #: pages that a region may have
+MAX_SCANS = 100_000  #: passes that one `scan` may ask for
 _UINT_MAX = (1 << 32) - 1
 _ULONG_MAX = (1 << 64) - 1
 
 
-class ScenarioError(Exception):
-    """A mistake in a script. `line` and `column` count from 1; str() gives `LINE:COLUMN: message`."""
+class ScriptError(Exception):
+    """A mistake in a script. `line` and `column` count from 1; str() is `LINE:COLUMN: message`."""
 
     def __init__(self, message: str, line: int, column: int = 1) -> None:
         super().__init__(message, line, column)
@@ -53,26 +53,26 @@ class ScenarioError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Script:
     """A parsed script."""
 
     text: str
-    ops: tuple[Op, ...]
+    operations: tuple[Operation, ...]
 
     def nodes(self) -> int:
-        """How many nodes the script requires; 1 if it does not say."""
-        return max([1, *(op.nodes for op in self.ops if isinstance(op, Require))])
+        """Return how many nodes the script requires; 1 if it does not say."""
+        return max([1, *(op.nodes for op in self.operations if isinstance(op, RequireOp))])
 
     def swap(self) -> bool:
-        """Whether the script requires swap."""
-        return any(isinstance(op, Require) and op.what == "swap" for op in self.ops)
+        """Return whether the script requires swap."""
+        return any(isinstance(op, RequireOp) and op.what == "swap" for op in self.operations)
 
 
-def parse(text: str) -> Scenario:
-    """Parse a script; raises ScenarioError at its first mistake."""
+def parse(text: str) -> Script:
+    """Return the parsed script. Raises ScriptError at its first mistake."""
     parser = _Parser()
     lines = (_Words(line, number) for number, line in enumerate(text.split("\n"), start=1))
-    return Scenario(text, tuple(parser.parse(words) for words in lines if words.left()))
+    return Script(text, tuple(parser.parse(words) for words in lines if words.left()))
 
 
 class _Words:
@@ -85,82 +85,82 @@ class _Words:
         self._next = 0
 
     def left(self) -> int:
-        """How many words are left."""
+        """Return how many words are left."""
         return len(self._words) - self._next
 
     def fail(self, message: str) -> NoReturn:
-        """Raise at the word taken last."""
-        raise ScenarioError(message, self.line, self._words[self._next - 1][1])
+        """Raise ScriptError at the word taken last."""
+        raise ScriptError(message, self.line, self._words[self._next - 1][1])
 
     def word(self, what: str) -> str:
-        """The next word, which is to be `what`."""
+        """Take the next word; `what` describes it in the message if there is none."""
         if not self.left():
-            raise ScenarioError(f"the line ends too early; add {what}", self.line, len(self.code) + 1)
+            raise ScriptError(f"the line ends too early; add {what}", self.line, len(self.code) + 1)
         self._next += 1
         return self._words[self._next - 1][0]
 
     def choice(self, what: str, choices: tuple[str, ...]) -> str:
-        """The next word, one of a few."""
+        """Take the next word, which must be one of `choices`."""
         word = self.word(what)
         if word not in choices:
-            self.fail(f"{_shown(word)} is no {what}; write one of {', '.join(choices)}")
+            self.fail(f"{_shown(word)} is not a known {what}; write one of {', '.join(choices)}")
         return word
 
     def number(self, what: str, low: int = 0, high: int = _ULONG_MAX) -> int:
-        """The next word, a number within bounds."""
+        """Take the next word, which must be a number in `low` .. `high`."""
         word = self.word(what)
         if re.fullmatch(r"0[xX][0-9a-fA-F]{1,40}", word):
             value = int(word, 16)
         elif re.fullmatch(r"0|[1-9][0-9]{0,40}", word):
             value = int(word)
         else:
-            self.fail(f"{_shown(word)} is no number; write {what} in decimal, or in hex with 0x")
+            self.fail(f"{_shown(word)} is not a number; write {what} in decimal, or in hex with 0x")
         if not low <= value <= high:
             self.fail(f"{what} cannot be {_shown(word)}; write {low} to {high}")
         return value
 
     def end(self) -> None:
-        """Make sure that nothing is left."""
+        """Fail if a word is left."""
         if self.left():
             self.fail(f"nothing may follow here; remove {_shown(self.word('nothing'))}")
 
 
 class _Parser:
-    """Parses line after line; knows the processes alive at each, and the sizes of their regions."""
+    """Parses line by line; knows which processes are alive, and the sizes of their regions."""
 
     def __init__(self) -> None:
         self._regions: dict[str, dict[str, int]] = {}
 
-    def parse(self, words: _Words) -> Op:
-        """The operation of one line that is not empty."""
+    def parse(self, words: _Words) -> Operation:
+        """Return the operation of a line that is not empty."""
         name = words.choice("operation", tuple(_METHODS))
         op = _METHODS[name](self, words)
         words.end()
         return op
 
-    def require(self, words: _Words) -> Op:
+    def require(self, words: _Words) -> Operation:
         match words.choice("requirement", ("nodes", "swap", "knob")):
             case "nodes":
-                nodes = words.number("the number of nodes", 1, MAX_NODES)
-                return Require(words.line, words.code, "nodes", nodes=nodes)
+                nodes = words.number("the number of nodes", 1, MAX_SCENARIO_NODES)
+                return RequireOp(words.line, words.code, "nodes", nodes=nodes)
             case "swap":
-                return Require(words.line, words.code, "swap")
+                return RequireOp(words.line, words.code, "swap")
             case _:
-                return Require(words.line, words.code, "knob", knob=words.word("a knob"))
+                return RequireOp(words.line, words.code, "knob", knob=words.word("a knob"))
 
-    def set_knob(self, words: _Words) -> Op:
+    def set_knob(self, words: _Words) -> Operation:
         knob = words.word("a knob")
         if knob == "run":
             words.fail("ksmd is run by scan and batch; leave out set run, or write unmerge_all for run=2")
-        return SetKnob(words.line, words.code, knob, words.word("a value"))
+        return SetKnobOp(words.line, words.code, knob, words.word("a value"))
 
-    def drain(self, words: _Words) -> Op:
-        return Drain(words.line, words.code, words.choice("switch", ("on", "off")) == "on")
+    def drain(self, words: _Words) -> Operation:
+        return DrainOp(words.line, words.code, words.choice("switch", ("on", "off")) == "on")
 
-    def proc(self, words: _Words) -> Op:
-        return Proc(words.line, words.code, self._new_process(words, {}))
+    def proc(self, words: _Words) -> Operation:
+        return ProcOp(words.line, words.code, self._new_process(words, {}))
 
-    def map(self, words: _Words) -> Op:
+    def map(self, words: _Words) -> Operation:
         p = self._process(words)
         r = words.word("a name for the region")
         if r in self._regions[p]:
@@ -170,45 +170,47 @@ class _Parser:
         node = None
         if words.left():
             words.choice("option of map", ("node",))
-            node = words.number("the node", 0, MAX_NODES - 1)
-        return Map(words.line, words.code, p, r, pages, node)
+            node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+        return MapOp(words.line, words.code, p, r, pages, node)
 
-    def fill(self, words: _Words) -> Op:
+    def fill(self, words: _Words) -> Operation:
         p, r, start, count = self._range(words, optional=False)
-        return Fill(words.line, words.code, p, r, start, count, _pattern(words))
+        return FillOp(words.line, words.code, p, r, start, count, _pattern(words))
 
-    def on_range(self, words: _Words) -> Op:
+    def on_range(self, words: _Words) -> Operation:
         action = cast(RangeAction, words.code.split()[0])
-        return OnRange(words.line, words.code, action, *self._range(words, optional=True))
+        return RangeOp(words.line, words.code, action, *self._range(words, optional=True))
 
-    def move(self, words: _Words) -> Op:
+    def move(self, words: _Words) -> Operation:
         p, r, start, count = self._range(words, optional=False)
-        return Move(words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_NODES - 1))
+        return MoveOp(
+            words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+        )
 
-    def fork(self, words: _Words) -> Op:
+    def fork(self, words: _Words) -> Operation:
         p = self._process(words)
-        return Fork(words.line, words.code, p, self._new_process(words, self._regions[p]))
+        return ForkOp(words.line, words.code, p, self._new_process(words, self._regions[p]))
 
-    def exit(self, words: _Words) -> Op:
+    def exit(self, words: _Words) -> Operation:
         p = self._process(words)
         del self._regions[p]
-        return Exit(words.line, words.code, p)
+        return ExitOp(words.line, words.code, p)
 
-    def merge_any(self, words: _Words) -> Op:
-        return MergeAny(words.line, words.code, self._process(words))
+    def merge_any(self, words: _Words) -> Operation:
+        return MergeAnyOp(words.line, words.code, self._process(words))
 
-    def unmerge_all(self, words: _Words) -> Op:
-        return UnmergeAll(words.line, words.code)
+    def unmerge_all(self, words: _Words) -> Operation:
+        return UnmergeAllOp(words.line, words.code)
 
-    def scan(self, words: _Words) -> Op:
+    def scan(self, words: _Words) -> Operation:
         times = words.number("the number of passes", 0, MAX_SCANS) if words.left() else 1
-        return Scan(words.line, words.code, times)
+        return ScanOp(words.line, words.code, times)
 
-    def batch(self, words: _Words) -> Op:
-        return Batch(words.line, words.code, words.number("the number of pages", 0, _UINT_MAX))
+    def batch(self, words: _Words) -> Operation:
+        return BatchOp(words.line, words.code, words.number("the number of pages", 0, _UINT_MAX))
 
-    def record(self, words: _Words) -> Op:
-        return Record(words.line, words.code, words.word("a label"))
+    def record(self, words: _Words) -> Operation:
+        return RecordOp(words.line, words.code, words.word("a label"))
 
     def _process(self, words: _Words) -> str:
         p = words.word("a process")
@@ -224,7 +226,10 @@ class _Parser:
         return p
 
     def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:
-        """A process, its region, the first page, and how many: by default all, or all from there."""
+        """Take a process, its region, the first page and the number of pages.
+
+        If `optional`, the last two may be missing: then it is the whole region, or its rest.
+        """
         p = self._process(words)
         r = words.word("a region")
         if r not in self._regions[p]:
@@ -237,7 +242,7 @@ class _Parser:
 
 
 def _pattern(words: _Words) -> Pattern:
-    kind = cast(Kind, words.choice("pattern", get_args(Kind)))
+    kind = cast(PatternKind, words.choice("pattern", get_args(PatternKind)))
     a, b = 0, 1
     if kind != "zero":
         a = words.number("the seed" if kind in ("rand", "rand0") else "the first content")
@@ -254,12 +259,12 @@ def _pattern(words: _Words) -> Pattern:
 
 
 def _shown(word: str) -> str:
-    """A word from the script, fit for a one-line message."""
+    """Return a word of the script in a form that fits a one-line message."""
     cut = word if len(word) <= 40 else word[:40] + "..."
     return cut if re.fullmatch(r"[!-~]+", cut) else ascii(cut)
 
 
-_METHODS: dict[str, Callable[[_Parser, _Words], Op]] = {
+_METHODS: dict[str, Callable[[_Parser, _Words], Operation]] = {
     "require": _Parser.require,
     "set": _Parser.set_knob,
     "drain": _Parser.drain,

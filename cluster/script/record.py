@@ -1,9 +1,10 @@
-"""Records of what a machine looked like after each step, in the JSON shape of the recorded kernels.
+"""Records of what a machine looked like after each step, in the JSON form of the recorded kernels.
 
-A document has the scenario's `text`, its `events`, the `knobs` at the end, and `records`: one a step, with
-`label`, `line`, `op`, `sysfs`, `vmstat`, `procs`, after steps `new_ksm`, and `regions`. In regions, `part`
-labels frames by first appearance, `kind` is 0 anonymous, 1 KSM, 2 zero page, -1 absent, -2 swapped, and on
-machines with several nodes `node` is that of the frame. Sequences are run-length coded strings.
+A document has the `text` of the script, its `events`, the `knobs` at the end, and `records`. A record has
+`label`, `line`, `op`, `sysfs`, `vmstat`, `procs` and `regions`; a record of a scan also has `new_ksm`. In a
+region, `part` labels frames by first appearance; `kind` is 0 anonymous, 1 KSM, 2 zero page, -1 absent,
+-2 swapped; and on machines with several nodes `node` is the node of the frame. Sequences are run-length coded
+strings (`rle`).
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from typing import Any
 #: A JSON object: a document or one of its records.
 Json = dict[str, Any]
 
-SAME = "same"  #: stands for regions equal to those of the record before
+SAME = "same"  #: in place of regions that equal those of the record before
 
-#: what a document says of the run it came from, and not of the machine
+#: keys that describe the run, not the machine: `compare` ignores them
 _ABOUT_THE_RUN = ("ms", "total_ms", "runs", "nondeterministic", "foreign", "kernel", "topology")
 _MISSING = object()
 _SHOWN_LENGTH = 72
 
 
 class RecordError(Exception):
-    """A file that should hold records but does not."""
+    """A file that should hold records does not."""
 
 
 class NoRecordsError(RecordError):
-    """JSON of another kind altogether."""
+    """The file is JSON, but of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place at which two documents differ."""
+    """The first difference of two documents."""
 
     step: str
     field: str
@@ -50,13 +51,13 @@ class Difference:
         return f"{self.step} {self.field} {_cut(ours, first)} {_cut(theirs, first)}"
 
     def as_json(self) -> Json:
-        """The same as data; null stands for a value that is not there."""
+        """Return the difference as data; null stands for a missing value."""
         ours, theirs = (None if value is _MISSING else value for value in (self.ours, self.theirs))
         return {"step": self.step, "field": self.field, "ours": ours, "theirs": theirs}
 
 
 def rle(values: Iterable[int]) -> str:
-    """Code a sequence: `v` one value, `v*n` n times v, `v+n` the n values v, v+1, ..."""
+    """Return a sequence as text: `v` is one value, `v*n` n times v, `v+n` the n values v, v+1, ..."""
     v = list(values)
     words: list[str] = []
     i, n = 0, len(v)
@@ -76,7 +77,7 @@ def rle(values: Iterable[int]) -> str:
 
 
 def unrle(text: str) -> list[int]:
-    """Decode what `rle` coded. Raises ValueError on anything else."""
+    """Return the sequence that `rle` coded. Raises ValueError on any other text."""
     values: list[int] = []
     for word in text.split():
         first, repeat, times = word.partition("*")
@@ -89,7 +90,7 @@ def unrle(text: str) -> list[int]:
 
 
 def _run(v: list[int], start: int, step: int) -> int:
-    """How many values from `start` on go up by `step` each."""
+    """Return how many values from `start` on rise by `step` each."""
     length = 1
     while start + length < len(v) and v[start + length] == v[start] + step * length:
         length += 1
@@ -97,7 +98,7 @@ def _run(v: list[int], start: int, step: int) -> int:
 
 
 def fold(document: Json) -> Json:
-    """A copy with `"same"` for regions that equal those before."""
+    """Return a copy with `"same"` in place of regions that equal those before."""
     records = []
     before: object = None
     for record in document["records"]:
@@ -107,7 +108,7 @@ def fold(document: Json) -> Json:
 
 
 def unfold(document: Json) -> Json:
-    """A copy with every `"same"` replaced by what it stands for."""
+    """Return a copy with every `"same"` replaced by the regions before."""
     records = []
     before: object = []
     for record in document["records"]:
@@ -117,9 +118,9 @@ def unfold(document: Json) -> Json:
 
 
 def compare(ours: Json, theirs: Json) -> Difference | None:
-    """The first difference of two documents, looking at the records in order, then at events and knobs.
+    """Return the first difference of two documents: records in order, then events and knobs.
 
-    What says when, where and how often the scenario was run is left out.
+    Ignores the keys that say when, where and how often the script was run.
     """
     ours, theirs = unfold(ours), unfold(theirs)
     for mine, yours in zip(ours["records"], theirs["records"], strict=False):
@@ -157,7 +158,7 @@ def _shown(value: object) -> str:
 
 
 def _cut(text: str, around: int) -> str:
-    """A long text, cut down to the part around one place."""
+    """Return the part of a long text around one place."""
     if len(text) <= _SHOWN_LENGTH:
         return text
     start = max(around - _SHOWN_LENGTH // 4, 0)
@@ -166,25 +167,33 @@ def _cut(text: str, around: int) -> str:
 
 
 def load(path: Path) -> list[Json]:
-    """The documents of a file: `.json`, or `.json.xz` for a compressed one; one document or a list of them.
+    """Return the documents of a file, which has one or a list of them: `.json`, or `.json.xz` if compressed.
 
-    Raises RecordError if the file holds something else, OSError if it cannot be read.
+    Raises NoRecordsError or RecordError if the file holds something else, OSError if it cannot be read.
+    """
+    documents = read_documents(path)
+    for document in documents:
+        _check(document)
+    return documents
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Return what is in a `.json` or `.json.xz` file: a list's elements, or the one value.
+
+    Raises RecordError if the file is not JSON, OSError if it cannot be read.
     """
     data = path.read_bytes()
     try:
         value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
     except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
-    documents = value if isinstance(value, list) else [value]
-    for document in documents:
-        _check(document)
-    return documents
+    return value if isinstance(value, list) else [value]
 
 
 def _check(document: object) -> None:
-    """Just enough for replaying and comparing; a wrong value further down is a difference."""
+    """Check what replaying needs; a wrong value further down will be a difference."""
     if not isinstance(document, dict) or "records" not in document:
-        raise NoRecordsError("not a record document: there are no records")
+        raise NoRecordsError("not a record document: it has no records")
     wanted = {"scenario": str, "kernel": str, "topology": dict, "text": str, "records": list}
     for key, kind in wanted.items():
         if not isinstance(document.get(key), kind):
@@ -198,5 +207,5 @@ def _check(document: object) -> None:
 
 
 def dumps(document: Json) -> str:
-    """A document as compact JSON on one line, with repeated regions folded."""
+    """Return a document as compact JSON on one line, with repeated regions folded."""
     return json.dumps(fold(document), separators=(",", ":"))

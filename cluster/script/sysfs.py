@@ -1,4 +1,4 @@
-"""/sys/kernel/mm/ksm of a simulated machine: counters to read, knobs to read and write.
+"""The files of /sys/kernel/mm/ksm of a simulated machine: counters to read, knobs to read and write.
 
 Source of the rules: the `*_show` and `*_store` functions of `mm/ksm.c`.
 """
@@ -15,7 +15,7 @@ from cluster.spec.knobs import (
     UINT_MAX,
     ULONG_MAX,
     Counters,
-    Knobs,
+    KnobValues,
     overflows,
     parse_bool,
     parse_number,
@@ -23,7 +23,7 @@ from cluster.spec.knobs import (
 from cluster.spec.profile import Profile
 
 _ADVISOR_MODES = {"none": "[none] scan-time", "scan-time": "none [scan-time]"}
-#: values of the knobs that hold a number, lowest and highest
+#: lowest and highest value of the knobs that hold a number
 _RANGES = {
     "merge_across_nodes": (0, 1),
     "max_page_sharing": (2, INT_MAX),
@@ -33,27 +33,27 @@ _RANGES = {
     "advisor_min_pages_to_scan": (0, ULONG_MAX),
     "advisor_target_scan_time": (1, ULONG_MAX),
 }
-#: files that drive ksmd, in every kernel: scenarios do that by other means, so they are only checked
+#: files that drive ksmd, in every kernel: scripts use steps in their place, so values are only checked
 _DRIVERS = ("pages_to_scan", "sleep_millisecs")
-#: knobs that cannot change while there are stable nodes
+#: knobs that cannot change while stable nodes exist
 _NEEDS_EMPTY_TREES = ("merge_across_nodes", "max_page_sharing")
-#: what those are read into, as they tell of numbers too large for it; others say EINVAL whatever is wrong
+#: the C types of these two: numbers beyond them give ERANGE; all other knobs give EINVAL for every mistake
 _TYPES = {"merge_across_nodes": (0, ULONG_MAX), "max_page_sharing": (INT_MIN, INT_MAX)}
 
 
 class Sysfs:
     """The files, for one kernel profile.
 
-    `remove_stable` drops the stable nodes that nobody maps, and tells whether that is all of them.
+    `remove_stable` removes the stable nodes whose frames are not mapped, and returns whether none is left.
     """
 
-    def __init__(self, profile: Profile, knobs: Knobs, remove_stable: Callable[[], bool]) -> None:
+    def __init__(self, profile: Profile, knobs: KnobValues, remove_stable: Callable[[], bool]) -> None:
         self._profile = profile
         self._knobs = knobs
         self._remove_stable = remove_stable
 
     def counters(self, count: Counters, full_scans: int) -> dict[str, int]:
-        """The files that count, by name."""
+        """Return the counters by name."""
         placed = count.pages_shared + count.pages_sharing + count.pages_unshared
         saved = count.pages_sharing + count.ksm_zero_pages
         values = {
@@ -72,7 +72,7 @@ class Sysfs:
         return {name: value for name, value in values.items() if name in self._profile.counters}
 
     def knobs(self) -> dict[str, int | str]:
-        """The files that can be set, by name, as they read."""
+        """Return the knobs by name, as their files read."""
         values: dict[str, int | str] = {
             name: getattr(self._knobs, name) for name in sorted(self._profile.knobs)
         }
@@ -81,11 +81,11 @@ class Sysfs:
         return values
 
     def write(self, name: str, text: str, count: Counters) -> str:
-        """Set a knob; the name of the error, or nothing."""
+        """Set a knob; return the name of the error, or an empty string."""
         if name in self._profile.counters:
             return "EACCES"
         if name == "pages_to_scan" and self._knobs.advisor_mode != "none":
-            return "EINVAL"  # the advisor's own
+            return "EINVAL"  # the advisor sets it
         if name in _DRIVERS:
             return "" if parse_number(text, 0, UINT_MAX) is not None else "EINVAL"
         if name not in self._profile.knobs:
@@ -103,7 +103,7 @@ class Sysfs:
 
 
 def _parse(name: str, text: str) -> int | str | None:
-    """The value of a knob; None if it cannot take that text."""
+    """Return the value of a knob; None if the kernel does not take the text."""
     if name == "advisor_mode":
         return text if text in _ADVISOR_MODES else None
     if name in _RANGES:

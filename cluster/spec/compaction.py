@@ -1,4 +1,4 @@
-"""What to compact: plain, frozen descriptions that travel to the actors. Sizes in pages, times in ns."""
+"""What to compact: frozen descriptions that travel to the actors. Sizes in pages, times in ns."""
 
 from __future__ import annotations
 
@@ -14,87 +14,92 @@ class DriverSpec:
     name: str
     #: Name in `drivers.registry`, or `package.module:Class`.
     kind: str
-    #: Part of the node's memory that it fills; in (0, 1].
+    #: Part of the node's memory that the driver fills; in (0, 1].
     share: float
-    #: Part of its units, drawn at random, that it gives up before the compaction; in [0, 1].
+    #: Part of its units, drawn at random, that the driver frees before the compaction; in [0, 1].
     discard: float = 0.5
-    #: Keyword arguments of the driver.
+    #: Keyword arguments of the driver's class.
     settings: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationCostSpec:
-    """Simulated time of a compactor. Assumed, not measured: an order of magnitude for a server CPU."""
+    """Simulated time that a compactor takes, in ns.
+
+    Assumed, not measured: an order of magnitude for a server CPU.
+    """
 
     #: For each page that a scanner looks at.
     scan: float = 10.0
-    #: For each call for a page, whether it moves or not: page locks, unmapping, the driver.
+    #: For each attempt to move a page, successful or not: page locks, unmapping, the driver.
     attempt: float = 500.0
-    #: For each page moved: 4 KiB copied within a node, at 8 GiB/s. Between nodes, as many times more as the
-    #: distance is longer than that of a node to itself.
+    #: For each page moved: a copy of 4 KiB within a node, at 8 GiB/s. Between nodes it is multiplied by their
+    #: distance over that of a node to itself.
     copy: float = 477.0
 
 
 @dataclass(frozen=True, slots=True)
 class RelocationSpec:
-    """Moving pages between nodes."""
+    """One move of pages between nodes."""
 
     #: "drain", "even-out" or, for memory of simulated processes, "nearer".
     kind: str
-    #: The nodes to drain, or those among which memory is evened out, or from which it moves; none: all nodes.
+    #: The nodes to empty ("drain"), the nodes that share the load ("even-out"), or the nodes whose frames may
+    #: move ("nearer"). Empty: all nodes.
     nodes: tuple[int, ...] = ()
     #: "before", "during" or "after" the compaction.
     when: str = "before"
-    #: At most so many pages; None: as many as it takes.
+    #: Move at most this many pages; None: no limit.
     most_pages: int | None = None
-    #: After which pass of ksmd, if there is one.
+    #: `simulate`: the pass of ksmd after which it happens. None: `when` says the time.
     after_pass: int | None = None
-    #: "nearer": by how much the distances of a frame's mappings must become less in all, in SLIT units.
+    #: "nearer": a frame moves if that shortens the distances of its mappings by at least so many SLIT units
+    #: in all.
     min_gain: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class CompactionSpec:
-    """The memory of every node, what is asked of it, and who compacts it."""
+    """The memory of every node, how it is fragmented, and which compactors work on it."""
 
     nodes: int
     pages_per_node: int
     drivers: tuple[DriverSpec, ...]
-    #: Part of the memory in LRU pages, and the part of those given up before.
+    #: Part of the memory in LRU pages, and the part of these that is freed before the compaction.
     lru: float = 0.0
     lru_discard: float = 0.5
-    #: Part of the memory in pages that nobody can move.
+    #: Part of the memory in unmovable pages.
     unmovable: float = 0.0
     seed: int = 1
-    #: When compactors work: "compact_memory", "direct", "proactive", or "none" for never.
+    #: What starts compactors: "compact_memory", "direct", "proactive" (kcompactd), or "none".
     trigger: str = "compact_memory"
-    #: vm.compaction_proactiveness, 0..100; for kcompactd alone.
+    #: vm.compaction_proactiveness, 0..100; used by "proactive" alone.
     proactiveness: int = 20
-    #: A name in `control.RULES`.
+    #: A name in `cluster.compaction.zone.compact_control.RULES`.
     kernel: str = "6.1"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"
-    #: What is allocated on each node, by compactors or afterwards: so many blocks of 2^order pages.
+    #: Each node allocates `attempts` blocks of 2^order pages, during the compaction or after it.
     order: int = 9
     attempts: int = 4
-    #: Compactors at work on each node at once; kcompactd is one alone.
+    #: Compactors that work on each node at once; kcompactd is a single one.
     compactors: int = 2
-    #: Most pages that a step of a compactor locks or moves, where others can come in between.
+    #: Most pages that a compactor locks or moves in one step; other compactors run between steps.
     batch: int = 32
-    #: Pages that a compactor goes through before it is another one's turn; None: see `turn_pages`.
+    #: Pages that a compactor scans before the next compactor has its turn; None: see `turn_pages`.
     turn: int | None = None
     cost: MigrationCostSpec = MigrationCostSpec()
-    #: One after the other, in this order, those of the same `when`.
+    #: Those with the same `when` run one after the other, in this order.
     relocations: tuple[RelocationSpec, ...] = ()
     #: int64[nodes, nodes], SLIT units; needed for relocations.
     distance: Distances | None = field(default=None, compare=False)
 
     @property
     def turn_pages(self) -> int:
-        """`turn`, by default so much that compactors of large nodes meet as often as those of small ones."""
+        """`turn`; by default an eighth of the node, so that the number of turns does not grow with it."""
         return max(2048, self.pages_per_node // 8) if self.turn is None else self.turn
 
     @property
     def workers(self) -> int:
-        """Compactors of a node."""
+        """The number of compactors of a node."""
         return {"none": 0, "proactive": 1}.get(self.trigger, self.compactors)

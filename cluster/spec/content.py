@@ -1,7 +1,7 @@
-"""What pages hold: content ids, the bytes they stand for, and the patterns that fill regions.
+"""What pages hold: content ids, the bytes of each id, and the patterns that fill regions.
 
-Content id 0 is the page of zeros. Id n > 0 is the 512 little-endian words that splitmix64 puts out when it
-starts at state n. Two pages are equal if and only if their ids are. All arithmetic is modulo 2**64.
+Content id 0 is the page of zeros. Id n > 0 is the page of the first 512 outputs of splitmix64 from state n,
+as little-endian words. Two pages are equal if and only if their ids are. All arithmetic is modulo 2**64.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-PAGE_SIZE = 4096  #: bytes
+from cluster.arrays.words import U8, U64, Bool
 
-UInt64s = NDArray[np.uint64]
+#: Bytes of a page. The only definition in the project.
+PAGE_SIZE = 4096
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MUL1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -24,19 +24,19 @@ _SEED_FACTOR = 0x100000001B3
 _SELECT_OFFSET = 1 << 40
 _MASK = (1 << 64) - 1
 
-Kind = Literal["zero", "const", "seq", "mod", "rand", "rand0"]
+PatternKind = Literal["zero", "const", "seq", "mod", "rand", "rand0"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which content each page of a fill gets, and which pages are written at all.
+    """Which pages of a range a `fill` writes, and with which contents.
 
-    Page i gets id 0 (zero), a (const), a + i (seq), a + i % b (mod), 1 + h % b (rand) or h % b (rand0),
-    with h = mix(a * 0x100000001B3 + i). It is written if i is a multiple of `step` and, where `one_in` is
-    above 1, the hash of `seed` and i is a multiple of `one_in`.
+    Page i of the range gets id 0 (zero), a (const), a + i (seq), a + i % b (mod), 1 + h % b (rand) or h % b
+    (rand0), with h = mix(a * 0x100000001B3 + i). It is written if i is a multiple of `step` and, with
+    `one_in` above 1, the hash of `seed` and i is a multiple of `one_in`.
     """
 
-    kind: Kind
+    kind: PatternKind
     a: int = 0
     b: int = 1
     step: int = 1
@@ -44,32 +44,33 @@ class Pattern:
     one_in: int = 1
 
 
-def mix(states: UInt64s) -> UInt64s:
-    """First output of splitmix64 from each state."""
+def mix(states: U64) -> U64:
+    """Return the first output of splitmix64 from each state: uint64[n] -> uint64[n]."""
     z = states + _GAMMA
     z = (z ^ (z >> np.uint64(30))) * _MUL1
     z = (z ^ (z >> np.uint64(27))) * _MUL2
     return z ^ (z >> np.uint64(31))
 
 
-def page_bytes(ids: UInt64s) -> NDArray[np.uint8]:
-    """The pages that content ids stand for: uint8[n, 4096]."""
+def page_bytes(ids: U64) -> U8:
+    """Return the bytes of each content id: uint64[n] -> uint8[n, 4096]."""
     pages = mix(ids[:, None] + _WORD_STATES).astype("<u8", copy=False).view(np.uint8)
     pages[ids == 0] = 0
     return pages
 
 
-def page_key(contents: UInt64s) -> list[int]:
-    """Numbers that order pages as memcmp orders their bytes: -1 for the page of zeros.
+def page_key(contents: U64) -> list[int]:
+    """Return numbers that order pages as memcmp orders their bytes; -1 for the page of zeros.
 
-    The first word decides, in memory order; no two ids share it, as splitmix64 is a bijection.
+    uint64[n] -> n integers. The first eight bytes of a page decide: no two ids share them, as splitmix64 is
+    a bijection.
     """
     firsts = mix(contents).byteswap().tolist()
     return [key if content else -1 for content, key in zip(contents.tolist(), firsts, strict=True)]
 
 
-def pattern_ids(pattern: Pattern, count: int) -> UInt64s:
-    """Content id of each page 0 .. count-1 of a fill, written or not."""
+def pattern_ids(pattern: Pattern, count: int) -> U64:
+    """Return the content id of each page 0 .. count-1 of a fill, written or not: uint64[count]."""
     i = np.arange(count, dtype=np.uint64)
     a, b = np.uint64(pattern.a & _MASK), np.uint64(pattern.b & _MASK)
     match pattern.kind:
@@ -87,8 +88,8 @@ def pattern_ids(pattern: Pattern, count: int) -> UInt64s:
             return _hashes(pattern.a, 0, i) % b
 
 
-def selected(pattern: Pattern, count: int) -> NDArray[np.bool_]:
-    """Whether each page 0 .. count-1 of a fill is written."""
+def selected(pattern: Pattern, count: int) -> Bool:
+    """Return which of the pages 0 .. count-1 a fill writes: bool[count]."""
     i = np.arange(count, dtype=np.uint64)
     chosen = np.ones(count, dtype=np.bool_)
     if pattern.step > 1:
@@ -98,5 +99,5 @@ def selected(pattern: Pattern, count: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _hashes(seed: int, offset: int, i: UInt64s) -> UInt64s:
+def _hashes(seed: int, offset: int, i: U64) -> U64:
     return mix(i + np.uint64((seed * _SEED_FACTOR + offset) & _MASK))

@@ -1,11 +1,11 @@
-"""Errors that the simulated machine raises."""
+"""Errors of the simulated machine that a user can cause."""
 
 from __future__ import annotations
 
 
 class SimulationError(Exception):
-    """The scenario asks for what the machine cannot do; the message is one line for the user."""
+    """The scenario asks for something that the machine cannot do. The message is one line for the user."""
 
 
 class OutOfMemoryError(SimulationError):
-    """No frame is left on any node that the placement policy allows."""
+    """No node that the placement policy allows has a free frame."""

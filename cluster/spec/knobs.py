@@ -1,6 +1,6 @@
-"""Knobs and counters of the exact machine, and how /sys/kernel/mm/ksm reads and writes them.
+"""Knobs and counters of KSM as scripts see them, and how the kernel reads numbers from text.
 
-Source: the sysfs part of `mm/ksm.c`.
+Sources: the sysfs part of `mm/ksm.c`, `lib/kstrtox.c`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ULONG_MAX = 2**64 - 1
 
 
 @dataclass(slots=True)
-class Knobs:
-    """Settings, at the values a scenario starts with."""
+class KnobValues:
+    """The values of the knobs, at first those that a script starts with."""
 
     max_page_sharing: int = 256
     merge_across_nodes: int = 1
@@ -33,7 +33,7 @@ class Knobs:
 
 @dataclass(slots=True)
 class Counters:
-    """What KSM counts for the whole machine."""
+    """The counters of KSM, for the whole machine."""
 
     pages_shared: int = 0
     pages_sharing: int = 0
@@ -49,19 +49,19 @@ class Counters:
 
 
 def parse_number(text: str, low: int, high: int) -> int | None:
-    """A decimal number as the kernel's kstrto* functions read it; None where they fail."""
+    """Return a decimal number as the kernel's kstrto* functions read it; None if they fail."""
     value = _decimal(text)
     return value if value is not None and not text.startswith("-") and low <= value <= high else None
 
 
 def overflows(text: str, low: int, high: int) -> bool:
-    """Whether they fail with ERANGE: a number, but none that the type from low to high can hold."""
+    """Return whether kstrto* fails with ERANGE: `text` is a number, but not in `low` .. `high`."""
     value = _decimal(text)
     return value is not None and (low < 0 or not text.startswith("-")) and not low <= value <= high
 
 
 def _decimal(text: str) -> int | None:
-    """The number; one beyond every type is cut off behind 21 digits."""
+    """Return the number, or None. Keeps 21 digits: more are too large for any type anyway."""
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         return None
     value = int(text.lstrip("+-0")[:21] or "0")
@@ -69,7 +69,7 @@ def _decimal(text: str) -> int | None:
 
 
 def parse_bool(text: str) -> int | None:
-    """A truth value as kstrtobool reads it; None where it fails."""
+    """Return a truth value, 0 or 1, as kstrtobool reads it; None if it fails."""
     if re.match(r"[yYtT1]|[oO][nN]", text):
         return 1
     if re.match(r"[nNfF0]|[oO][fF]", text):

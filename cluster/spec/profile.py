@@ -1,13 +1,16 @@
-"""How the KSM of one kernel release differs from another's: a few named switches.
+"""Which rule of KSM begins with which kernel: a few named switches.
 
-There is one simulator; a :class:`Profile` tells it which of the rules that changed over the years apply.
-Sources: `mm/ksm.c` and `fs/proc/base.c` of the releases named.
+There is one simulator. A `Profile` says which of the rules that changed over the years apply. Each profile
+below names only what changed since the one before it. (The rules of page migration and compaction have their
+own table: `cluster.compaction.zone.compact_control.RULES`.)
+
+Sources: `mm/ksm.c`, `mm/vma.c` and `fs/proc/base.c` of the releases named.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COUNTERS_4_8 = ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
 _COUNTERS_6_1 = (*_COUNTERS_4_8, "stable_node_chains", "stable_node_dups")
@@ -40,97 +43,86 @@ class Profile:
     """The switches of one kernel release."""
 
     name: str
-    #: The checksum and the zero page are tested before the stable tree is searched, not after.
+    #: A visit tests the checksum and the zero page before it searches the stable tree, not after.
     checksum_first: bool
-    #: A stable page takes at most `max_page_sharing` sharers; more of them make a chain of dups.
+    #: A KSM frame takes at most `max_page_sharing` sharers; more frames of the content form a chain of dups.
     chains: bool
     #: A chain with one dup left becomes an ordinary node in every search, not only when pruning is due.
     collapse_always: bool
-    #: Zero pages that KSM mapped are told from those that a read mapped: counted, and unmerged on demand.
+    #: The kernel tells zero pages that KSM mapped from those that a read mapped: it counts and unmerges them.
     track_zero_pages: bool
     #: A forked process starts with its parent's counts of merged pages and rmap_items, not with 0.
     fork_copies_counts: bool
     #: prctl(PR_SET_MEMORY_MERGE) exists.
     merge_any: bool
-    #: A VMA that gets new flags joins a neighbour even if it alone has an anon_vma (since 6.16).
+    #: A VMA that has an anon_vma and gets new flags joins a neighbour that has none (since 6.16).
     into_bare: bool
-    #: Files of /sys/kernel/mm/ksm that count.
+    #: Counters in /sys/kernel/mm/ksm.
     counters: tuple[str, ...]
-    #: Files of /sys/kernel/mm/ksm that can be set, other than run, pages_to_scan and sleep_millisecs.
+    #: Knobs in /sys/kernel/mm/ksm, without run, pages_to_scan and sleep_millisecs, which all kernels have.
     knobs: tuple[str, ...]
-    #: Fields of /proc/PID/ksm_stat, and ksm_merging_pages, in their order.
+    #: Fields of /proc/PID/ksm_stat, and ksm_merging_pages, in the kernel's order.
     process_stats: tuple[str, ...]
     #: Fields of /proc/vmstat that belong to KSM.
     vmstat: tuple[str, ...]
 
 
+_LINUX_4_8 = Profile(
+    name="4.8",
+    checksum_first=False,
+    chains=False,
+    collapse_always=False,
+    track_zero_pages=False,
+    fork_copies_counts=False,
+    merge_any=False,
+    into_bare=False,
+    counters=_COUNTERS_4_8,
+    knobs=_KNOBS_4_8,
+    process_stats=(),
+    vmstat=(),
+)
+
+_LINUX_6_1 = replace(
+    _LINUX_4_8,
+    name="6.1",
+    chains=True,
+    fork_copies_counts=True,
+    counters=_COUNTERS_6_1,
+    knobs=_KNOBS_6_1,
+    process_stats=_STAT_6_1,
+    vmstat=("cow_ksm", "ksm_swpin_copy"),
+)
+
+_LINUX_6_12 = replace(
+    _LINUX_6_1,
+    name="6.12",
+    checksum_first=True,
+    collapse_always=True,
+    track_zero_pages=True,
+    fork_copies_counts=False,
+    merge_any=True,
+    counters=_COUNTERS_6_12,
+    knobs=_KNOBS_6_12,
+    process_stats=_STAT_6_12,
+)
+
+_LINUX_6_18 = replace(_LINUX_6_12, name="6.18", into_bare=True, process_stats=_STAT_6_18)
+
+#: By name, oldest first.
 PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="4.8",
-            checksum_first=False,
-            chains=False,
-            collapse_always=False,
-            track_zero_pages=False,
-            fork_copies_counts=False,
-            merge_any=False,
-            into_bare=False,
-            counters=_COUNTERS_4_8,
-            knobs=_KNOBS_4_8,
-            process_stats=(),
-            vmstat=(),
-        ),
-        Profile(
-            name="6.1",
-            checksum_first=False,
-            chains=True,
-            collapse_always=False,
-            track_zero_pages=False,
-            fork_copies_counts=True,
-            merge_any=False,
-            into_bare=False,
-            counters=_COUNTERS_6_1,
-            knobs=_KNOBS_6_1,
-            process_stats=_STAT_6_1,
-            vmstat=("cow_ksm", "ksm_swpin_copy"),
-        ),
-        Profile(
-            name="6.12",
-            checksum_first=True,
-            chains=True,
-            collapse_always=True,
-            track_zero_pages=True,
-            fork_copies_counts=False,
-            merge_any=True,
-            into_bare=False,
-            counters=_COUNTERS_6_12,
-            knobs=_KNOBS_6_12,
-            process_stats=_STAT_6_12,
-            vmstat=("cow_ksm", "ksm_swpin_copy"),
-        ),
-        Profile(
-            name="6.18",
-            checksum_first=True,
-            chains=True,
-            collapse_always=True,
-            track_zero_pages=True,
-            fork_copies_counts=False,
-            merge_any=True,
-            into_bare=True,
-            counters=_COUNTERS_6_12,
-            knobs=_KNOBS_6_12,
-            process_stats=_STAT_6_18,
-            vmstat=("cow_ksm", "ksm_swpin_copy"),
-        ),
-    )
+    profile.name: profile for profile in (_LINUX_4_8, _LINUX_6_1, _LINUX_6_12, _LINUX_6_18)
 }
 
 
-def profile_of_release(release: str) -> Profile:
-    """The newest profile that is not newer than a `uname -r` such as ``6.18.15+deb13-cloud-amd64``.
+def kernels_with(knob: str) -> tuple[str, ...]:
+    """Return the names of the kernels that have a knob, oldest first."""
+    return tuple(profile.name for profile in PROFILES.values() if knob in profile.knobs)
 
-    Raises ValueError if the release is unreadable or older than every profile.
+
+def profile_of_release(release: str) -> Profile:
+    """Return the newest profile that is not newer than a `uname -r` such as `6.18.15+deb13-cloud-amd64`.
+
+    Raises ValueError if `release` is no kernel release, or older than every profile.
     """
     match = re.match(r"(\d+)\.(\d+)", release)
     if match is None:

@@ -1,7 +1,7 @@
-"""What to simulate: plain, frozen descriptions that travel to the actors.
+"""What to simulate: frozen descriptions that travel to the actors.
 
-The front door validates a TOML scenario and makes one `SimulationSpec` of it; everything below the front
-door reads only these classes. Sizes are in pages of 4 KiB, times in seconds unless a name says otherwise.
+`ksmcluster/config` validates a TOML scenario and makes one `SimulationSpec` of it; `cluster` and `actors`
+read only these classes. Sizes are in pages of 4 KiB, times in seconds unless a name says otherwise.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 
-PAGE_SIZE = 4096
-PAGE_SHIFT = 12
 
-
-class Policy(StrEnum):
-    """NUMA placement of new frames (mm/mempolicy.c)."""
+class PolicyMode(StrEnum):
+    """Which nodes new frames come from (MPOL_* of mm/mempolicy.c)."""
 
     LOCAL = "local"
     BIND = "bind"
@@ -33,72 +30,73 @@ class ContentModel(StrEnum):
 
     #: All bytes zero.
     ZERO = "zero"
-    #: Every page differs from every other page of the machine, but for `copies`.
+    #: No other page of the machine has the content, except the `copies` in the same region.
     UNIQUE = "unique"
-    #: Page i is the same in every process within `scope`: shared libraries, tables held by each rank.
+    #: Page i is the same in every process within `scope`: a shared library, or a table that each rank holds.
     REPLICATED = "replicated"
-    #: Pages drawn from `distinct` contents of a named pool with a popularity law.
+    #: Each page is drawn from the `distinct` contents of a named pool; `law` gives their popularity.
     POOL = "pool"
     #: Pages of a captured process.
     SNAPSHOT = "snapshot"
-    #: Never touched: no frame until the first write.
+    #: Never touched: a page has no frame until the first write.
     UNTOUCHED = "untouched"
 
 
 class Law(StrEnum):
-    """How pages of a pool are drawn."""
+    """How often each content of a pool is drawn."""
 
     UNIFORM = "uniform"
     ZIPF = "zipf"
 
 
 class Scope(StrEnum):
-    """Within what a replicated page is the same."""
+    """Where all copies of a replicated page are equal: on the machine, or on each node."""
 
     MACHINE = "machine"
     NODE = "node"
 
 
 class Rewrite(StrEnum):
-    """What a write leaves in the page."""
+    """What a write leaves in a page."""
 
-    #: New content, found nowhere else.
+    #: New content that no other page has.
     UNIQUE = "unique"
     #: The content that the region's model gave the page at the start.
     ORIGINAL = "original"
-    #: A fresh draw from the region's pool; unique content for the other models.
+    #: A new draw from the region's pool. With the other models, as `UNIQUE`.
     REDRAW = "redraw"
 
 
 class Clones(StrEnum):
-    """What further processes of a snapshot hold, beyond those captured."""
+    """What the clones of captured processes hold, if there are more processes than captured ones."""
 
-    #: Contents found in one captured process alone are each clone's own.
+    #: All clones share contents that at least two captured processes hold; the rest is private to each clone.
     DISTINCT = "distinct"
-    #: Exact copies.
+    #: The same as the captured process.
     IDENTICAL = "identical"
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A placement policy and the nodes that it names (none for `local`)."""
+    """A placement policy, and the nodes that it names (none for `local`)."""
 
-    policy: Policy = Policy.LOCAL
+    policy: PolicyMode = PolicyMode.LOCAL
     nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSpec:
-    """Writes to a region: a Poisson process, the same rate for every page in the hot part."""
+    """Writes to a region: a Poisson process with the same rate for every page of the hot part."""
 
     #: Expected writes per hot page and simulated second.
     rate: float
-    #: Share of the region's pages that are written at all, from the start of the region; in (0, 1].
+    #: The hot part: this share of the region's pages, from its start; in (0, 1]. No other page is written.
     hot_fraction: float = 1.0
-    #: Simulated seconds between which writes happen.
+    #: Simulated seconds at which writes begin and end.
     start: float = 0.0
     stop: float = math.inf
-    #: On/off phases inside that time: length of a cycle, and the share of it that is on. Period 0: always on.
+    #: On/off phases within that time: length of a cycle in seconds, and the share of it that is on. Period 0:
+    #: always on.
     period: float = 0.0
     duty: float = 1.0
     content: Rewrite = Rewrite.UNIQUE
@@ -112,12 +110,12 @@ class RegionSpec:
     pages: int
     model: ContentModel
     mergeable: bool = True
-    #: None: the policy of the process.
+    #: None: the policy of the process applies.
     policy: PolicySpec | None = None
-    #: `unique`: how many pages of the region hold each content.
+    #: `unique`: the number of pages of the region that hold each content.
     copies: int = 1
     scope: Scope = Scope.MACHINE
-    #: `pool`: its name (regions that name the same pool share contents), size and law.
+    #: `pool`: name, size and law. Regions that name the same pool share contents.
     pool: str = ""
     distinct: int = 0
     law: Law = Law.UNIFORM
@@ -134,8 +132,8 @@ class ProcessSpec:
     count: int
     regions: tuple[RegionSpec, ...]
     policy: PolicySpec = PolicySpec()
-    #: Snapshot file whose processes these are (their regions come from it); process i of the kind is
-    #: process i modulo the number of processes in the file.
+    #: Snapshot file that the processes and their regions come from. Process i of the kind is captured process
+    #: i modulo the number of captured processes.
     snapshot: str | None = None
     #: Simulated seconds between two moments of the snapshot; None: as captured.
     replay_interval: float | None = None
@@ -144,6 +142,8 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MachineSpec:
+    """The NUMA machine."""
+
     nodes: int
     #: Physical frames of each node.
     frames_per_node: int
@@ -151,14 +151,14 @@ class MachineSpec:
     distance: NDArray[np.int64]
     #: "symbolic" or "bytes".
     content: str = "symbolic"
-    #: The trees keep the kernel's shape, so that what hangs on it is exact; for small machines with symbolic
-    #: contents. With merge_across_nodes=1 one node keeps all trees.
+    #: Whether trees have the kernel's shape, so that results that depend on it are exact. For small machines
+    #: with symbolic contents; with merge_across_nodes=1 one node keeps all trees.
     tree_shape: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class KsmSpec:
-    """The knobs of /sys/kernel/mm/ksm, and the kernel whose rules apply."""
+    """The knobs of /sys/kernel/mm/ksm, and the kernel whose rules apply (`cluster.spec.profile`)."""
 
     kernel: str = "6.18"
     run: int = 1
@@ -169,20 +169,20 @@ class KsmSpec:
     use_zero_pages: int = 0
     smart_scan: int = 1
     stable_node_chains_prune_millisecs: int = 2000
-    #: "none" or "scan-time"; the latter has pages_to_scan of its own (cluster.ksm.advisor).
+    #: "none" or "scan-time"; with the latter the advisor sets pages_to_scan (`cluster.ksm.advisor`).
     advisor_mode: str = "none"
     advisor_max_cpu: int = 70
     advisor_max_pages_to_scan: int = 30000
     advisor_min_pages_to_scan: int = 500
     #: Seconds.
     advisor_target_scan_time: int = 200
-    #: "one", or "per-node": a ksmd for each node, which no kernel has; with trees per node and no advisor.
+    #: "one", or "per-node": a ksmd for each node. No kernel has that; it needs trees per node and no advisor.
     threads: str = "one"
 
 
 @dataclass(frozen=True, slots=True)
 class CostSpec:
-    """Simulated ksmd CPU time, in nanoseconds, of what it does to one page (docs/model.md says whence)."""
+    """CPU time that ksmd takes for one page, in nanoseconds. docs/model.md says how it was measured."""
 
     visit: float = 270.0
     checksum: float = 550.0
@@ -192,18 +192,21 @@ class CostSpec:
 
 @dataclass(frozen=True, slots=True)
 class SimulationSpec:
+    """Everything that a simulation needs to know."""
+
     machine: MachineSpec
     ksm: KsmSpec
     processes: tuple[ProcessSpec, ...]
     seed: int = 1
     #: Full ksmd passes to run.
     passes: int = 6
-    #: Writes happen between scan windows; so many windows make a pass.
+    #: Windows in a pass. Processes write only between scan windows.
     windows_per_pass: int = 1
     cost: CostSpec = field(default_factory=CostSpec)
-    #: Memory comes from a buddy allocator, shared with drivers, and is compacted after each pass. None: no.
+    #: Frames come from a buddy allocator that drivers use as well, and are compacted after each pass. None: a
+    #: plain list of free frames, no compaction.
     migration: CompactionSpec | None = None
-    #: Frames of processes that move between nodes after passes; only with `migration`.
+    #: Moves of frames of processes between nodes, after passes; only with `migration`.
     relocations: tuple[RelocationSpec, ...] = ()
 
     @property

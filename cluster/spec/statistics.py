@@ -1,7 +1,7 @@
 """Every statistic of the simulation: its name, unit and meaning.
 
-`NODE` statistics are kept per node and pass; the machine's value is their sum. Where the kernel has the
-counter (/sys/kernel/mm/ksm, /proc/vmstat), it has the kernel's name and meaning.
+A statistic of `NODE` has a value for each node and pass; the machine's value is the sum over the nodes. If
+the kernel has the counter (/sys/kernel/mm/ksm, /proc/vmstat), name and meaning are the kernel's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ SCHEMA_VERSION = 2
 
 
 class Statistic(NamedTuple):
+    """One column of the results."""
+
     name: str
     unit: str
     meaning: str
 
 
-#: Standing at the end of a pass.
+#: Values at the end of a pass.
 GAUGES = (
     Statistic("pages_mapped", "pages", "page table entries of the node's processes that map a frame"),
     Statistic("frames_used", "pages", "physical frames of the node in use"),
@@ -45,7 +47,7 @@ GAUGES = (
     Statistic("stable_node_dups", "pages", "stable nodes of those contents, by home of the content"),
 )
 
-#: Counted during a pass.
+#: Counts of what happened during a pass.
 COUNTERS = (
     Statistic("pages_scanned", "pages", "pages of the node's processes visited by ksmd"),
     Statistic("pages_skipped", "pages", "pages of the node's processes passed over by smart_scan"),

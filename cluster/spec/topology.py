@@ -1,7 +1,7 @@
-"""Distance matrices of NUMA machines, in SLIT units: 10 to itself, more to any other node.
+"""Distance matrices of NUMA machines, in SLIT units: 10 from a node to itself, more to any other node.
 
-Every function returns a validated int64[nodes, nodes]; row i holds the distances from node i. A matrix need
-not be symmetric (real ones are not always).
+Every public function but `squarest` returns a validated int64[nodes, nodes]; row i has the distances from
+node i. A matrix need not be symmetric: not all real ones are.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 Distances = NDArray[np.int64]
 
+#: The most nodes that a machine may have, in scenarios and in scripts; Linux takes as many (MAX_NUMNODES).
+MAX_SCENARIO_NODES = 1024
 #: Distance of a node to itself (LOCAL_DISTANCE).
 LOCAL = 10
-#: Distance of two nodes when the firmware says nothing (REMOTE_DISTANCE).
+#: Distance of two nodes if the firmware does not give one (REMOTE_DISTANCE).
 REMOTE = 20
-#: What one hop adds; an eight-socket Opteron says 10, 16, 22.
+#: What one hop adds: an eight-socket Opteron has the distances 10, 16 and 22.
 HOP = 6
 #: Nodes in a socket, sockets in a board, and the distances in a socket, in a board, and beyond.
 GROUPS = (4, 4)
@@ -30,30 +32,31 @@ HOST_NODES = Path("/sys/devices/system/node")
 
 
 def fully_connected(nodes: int, remote: int = REMOTE) -> Distances:
-    """Every node one link from every other."""
+    """Return the distances of nodes that all have links to each other; `remote` for each pair."""
     return validated(np.where(np.eye(nodes, dtype=bool), LOCAL, remote))
 
 
 def ring(nodes: int, hop: int = HOP) -> Distances:
-    """Nodes in a circle; `hop` for each link on the shorter way round."""
+    """Return the distances of nodes in a circle; `hop` for each link on the shorter way."""
     return validated(LOCAL + hop * _line(nodes, wrap=True))
 
 
 def mesh(rows: int, columns: int, hop: int = HOP) -> Distances:
-    """A grid, nodes numbered row by row; `hop` for each link."""
+    """Return the distances in a grid, with nodes numbered row by row; `hop` for each link."""
     return validated(LOCAL + hop * _grid(rows, columns, wrap=False))
 
 
 def torus(rows: int, columns: int, hop: int = HOP) -> Distances:
-    """A grid whose rows and columns close to rings."""
+    """Return the distances in a grid whose rows and columns are rings."""
     return validated(LOCAL + hop * _grid(rows, columns, wrap=True))
 
 
 def sockets(nodes: int, groups: Sequence[int] = GROUPS, distances: Sequence[int] = LEVELS) -> Distances:
-    """Nodes in sockets, sockets in boards, and so on.
+    """Return the distances of nodes in sockets, sockets in boards, and so on.
 
-    `groups` says how many members a group has at each level, the innermost first; `distances` the distance
-    of two nodes in the same group at each level, and last that of nodes that share none.
+    `groups` has the number of members of a group at each level, innermost first. `distances` has the distance
+    of two nodes in the same group at each level, and last that of nodes in no common group. Raises
+    ValueError if the lengths do not fit.
     """
     if len(distances) != len(groups) + 1:
         raise ValueError(f"{len(groups)} levels of groups need {len(groups) + 1} distances")
@@ -67,15 +70,15 @@ def sockets(nodes: int, groups: Sequence[int] = GROUPS, distances: Sequence[int]
 
 
 def squarest(nodes: int) -> tuple[int, int]:
-    """Rows and columns of the grid of so many nodes that is nearest to a square."""
+    """Return rows and columns of the grid with so many nodes that is nearest to a square."""
     rows = next(r for r in range(math.isqrt(nodes), 0, -1) if nodes % r == 0)
     return rows, nodes // rows
 
 
 def parse(text: str) -> Distances:
-    """Read a matrix as text: rows of numbers, or the output of `numactl --hardware`.
+    """Return the matrix that a text holds: rows of numbers, or the output of `numactl --hardware`.
 
-    Empty lines and what follows a # are passed over.
+    Ignores empty lines, and everything after a #. Raises ValueError if the text is no matrix of distances.
     """
     _, _, table = text.rpartition("node distances:")
     lines = [line.partition("#")[0].strip() for line in table.splitlines()]
@@ -88,15 +91,15 @@ def parse(text: str) -> Distances:
 
 
 def host(root: Path = HOST_NODES) -> Distances:
-    """The distances of the machine that this runs on."""
+    """Return the distances of this host, from sysfs. Raises ValueError if sysfs has none."""
     files = sorted(root.glob("node[0-9]*/distance"), key=lambda file: int(file.parent.name[4:]))
     if not files:
-        raise ValueError(f"this host tells nothing of its NUMA nodes ({root})")
+        raise ValueError(f"this host does not list its NUMA nodes ({root})")
     return from_rows([[int(word) for word in file.read_text().split()] for file in files])
 
 
 def from_rows(rows: Sequence[Sequence[int]]) -> Distances:
-    """A matrix from lists of numbers."""
+    """Return a matrix from rows of numbers. Raises ValueError if it is not square, or as `validated` does."""
     for number, row in enumerate(rows):
         if len(row) != len(rows):
             raise ValueError(f"not square: {len(rows)} rows, but row {number} has {len(row)} numbers")
@@ -104,7 +107,7 @@ def from_rows(rows: Sequence[Sequence[int]]) -> Distances:
 
 
 def validated(matrix: NDArray[np.integer]) -> Distances:
-    """The matrix as int64, or ValueError when it cannot be one of distances."""
+    """Return the matrix as int64. Raises ValueError if it cannot be a matrix of distances."""
     if matrix.size == 0:
         raise ValueError("no nodes")
     wrong = np.flatnonzero(np.diagonal(matrix) != LOCAL)

@@ -1,4 +1,7 @@
-"""What the coordinator asks of the nodes; every node gets the same command.
+"""The commands of the coordinator, and the answers of the nodes. Every node gets the same command.
+
+The answer to a command is declared right after it; most commands have none. A new command is declared here
+and gets its handler in the table of `cluster/machine/node.py`.
 
 Named tuples: each actor makes these classes when it starts, and a frozen dataclass takes six times as long.
 """
@@ -10,15 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.arrays.words import I64, U64
+from cluster.arrays.words import I64, U64, Digests, FrameWords, ItemKeys, Pfns
 from cluster.spec.scenario import KsmSpec, PolicySpec
 from cluster.wire.window import Window
+
+# The workload.
 
 
 class Populate(NamedTuple):
     """Create the processes of the scenario and fill their regions.
 
-    `kinds[i]` is the index of process i's kind in the scenario; it runs on node `nodes[i]`.
+    `kinds[i]` is the index of process i's kind in the scenario; the process runs on node `nodes[i]`.
     """
 
     kinds: NDArray[np.int32]
@@ -26,16 +31,20 @@ class Populate(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The workload's writes between two moments of simulated time, in seconds."""
+    """Carry out the workload's writes between two moments of simulated time, in seconds."""
 
     start: float
     stop: float
 
 
-class Scan(NamedTuple):
-    """Visit the pages of the window.
+# ksmd. `ranks[node, index of the mm]` is ksmd's list, -1 for an mm that is not in it; int64[nodes, width].
+# None stands for the list that the nodes have already.
 
-    `ranks[node, index of the mm]` is ksmd's list, -1 for those not in it; None if it is as it was.
+
+class Scan(NamedTuple):
+    """Take over ksmd's list, and visit the pages of the window.
+
+    Answered, like `Decide`, with `Statistics` if the window is over, that is, if the node sends no message.
     """
 
     window: Window
@@ -43,7 +52,37 @@ class Scan(NamedTuple):
 
 
 class Decide(NamedTuple):
+    """Decide what becomes of the pages visited in the window."""
+
     window: Window
+
+
+class PlanWindow(NamedTuple):
+    """Take over ksmd's list, and count the pages to visit from position `low` to the end of the pass."""
+
+    low: int
+    ranks: I64 | None
+
+
+class PagesToVisit(NamedTuple):
+    """The number of pages to visit of each process (mm) of the node."""
+
+    of_mm: dict[int, int]
+
+
+class Locate(NamedTuple):
+    """Find the scan position after the next `nr_pages` pages to visit of a process, from `low` on."""
+
+    mm: int
+    low: int
+    nr_pages: int
+
+
+class ScanPosition(NamedTuple):
+    position: int
+
+
+# Knobs: /sys/kernel/mm/ksm.
 
 
 class SetKnobs(NamedTuple):
@@ -51,97 +90,93 @@ class SetKnobs(NamedTuple):
 
 
 class UnmergeAll(NamedTuple):
-    """run=2: undo every merge, and forget all rmap_items; the trees follow with ForgetItems."""
+    """run=2: undo every merge and forget all rmap_items; the trees follow with `ForgetItems`."""
 
 
 class ForgetItems(NamedTuple):
-    """The trees lose all rmap_items."""
+    """Remove all rmap_items from the trees."""
 
 
 class TellUnmapped(NamedTuple):
-    """Before RemoveStable: tell the trees of KSM frames that only the swap cache refers to."""
+    """Tell the trees which KSM frames only the swap cache refers to; comes before `RemoveStable`."""
 
 
 class RemoveStable(NamedTuple):
-    """Remove stable nodes that nobody maps, and report whether there are others."""
+    """Remove the stable nodes whose frames no page maps (remove_all_stable_nodes())."""
 
 
-class CountOn(NamedTuple):
-    """How many of these pages have their frame on node `to`."""
+class StableNodesLeft(NamedTuple):
+    """Whether the node still has stable nodes."""
 
-    mm: int
-    start: int
-    pages: int
-    to: int
+    left: bool
 
 
-class CountPages(NamedTuple):
-    """How many pages of each process ksmd would visit from position `low` to the end of the pass.
-
-    `ranks` as in `Scan`.
-    """
-
-    low: int
-    ranks: I64 | None
-
-
-class Locate(NamedTuple):
-    """The position behind the `pages`-th page that ksmd would visit in this process from `low` on."""
-
-    mm: int
-    low: int
-    pages: int
+# Compaction, and relocation between nodes. `seq` is the sequence number of a migration, as of a window.
 
 
 class BeginCompaction(NamedTuple):
-    """Get ready for compactors."""
+    """Prepare the node's memory for compactors."""
 
 
 class EndCompaction(NamedTuple):
-    """The compactors are done: names follow the frames that they moved. Report what came of it."""
+    """The compactors are done: tell all nodes the new names of the frames that they moved.
 
-    #: Of the migration, among all windows and migrations.
-    number: int
+    Answered with `cluster.compaction.scenario.node_memory.NodeReport`.
+    """
+
+    seq: int
 
 
 class TellMappings(NamedTuple):
-    """Tell other nodes which of their frames are mapped here."""
+    """Tell other nodes which of their frames are mapped here; comes before `FindPreferredNodes`."""
 
 
-class PreferredNodes(NamedTuple):
-    """Which frames should be on other nodes, as they gain `min_gain` at least there?"""
+class FindPreferredNodes(NamedTuple):
+    """Find the frames that gain at least `min_gain` on another node, and keep them for `MoveFrames`."""
 
     min_gain: int
 
 
+class PreferredNodes(NamedTuple):
+    """The number of the node's frames that prefer each node (int64[nodes]), and its free frames."""
+
+    counts: I64
+    free: int
+
+
 class CountFrames(NamedTuple):
-    """How many frames are in use, can move, and are free?"""
+    """Count the node's frames."""
+
+
+class FrameCounts(NamedTuple):
+    """Frames in use, those among them that may move, and free frames."""
+
+    used: int
+    movable: int
+    free: int
 
 
 class MoveFrames(NamedTuple):
-    """Frames go to other nodes."""
+    """Move frames to other nodes."""
 
-    #: int64[nodes, nodes]: how many, from row to column.
-    frames: I64
-    #: Those that wished it, or the lowest ones.
-    wished: bool
-    #: Of the migration, among all windows and migrations.
-    number: int
+    #: int64[nodes, nodes]: the number of frames that move from row to column.
+    counts: I64
+    #: Move the frames that prefer the node; otherwise those with the lowest pfns.
+    preferred: bool
+    seq: int
 
 
 class CountMoved(NamedTuple):
-    """How many frames did `MoveFrames` bring?"""
+    """Count the frames that the last `MoveFrames` brought here."""
 
 
-class Collect(NamedTuple):
-    """Report every statistic."""
+class MovedIn(NamedTuple):
+    """The number of frames that came from each node. int64[nodes]."""
+
+    counts: I64
 
 
-class Dump(NamedTuple):
-    """Report page tables and frames, for checks."""
-
-
-# Operations of one process; only its node does anything.
+# Processes. Only the node of the process `mm` carries these out and answers.
 
 
 class NewProcess(NamedTuple):
@@ -151,11 +186,13 @@ class NewProcess(NamedTuple):
 class Map(NamedTuple):
     mm: int
     start: int
-    pages: int
+    nr_pages: int
     policy: PolicySpec
 
 
 class Write(NamedTuple):
+    """Give the pages `vpns` the contents with the ids `ids`."""
+
     mm: int
     vpns: I64
     ids: U64
@@ -164,7 +201,7 @@ class Write(NamedTuple):
 class Read(NamedTuple):
     mm: int
     start: int
-    pages: int
+    nr_pages: int
 
 
 class Madvise(NamedTuple):
@@ -172,16 +209,16 @@ class Madvise(NamedTuple):
 
     mm: int
     start: int
-    pages: int
+    nr_pages: int
     mergeable: bool
 
 
-class Drop(NamedTuple):
-    """MADV_DONTNEED, or munmap."""
+class Zap(NamedTuple):
+    """MADV_DONTNEED, or munmap (zap_page_range())."""
 
     mm: int
     start: int
-    pages: int
+    nr_pages: int
     unmap: bool
 
 
@@ -190,18 +227,30 @@ class PageOut(NamedTuple):
 
     mm: int
     start: int
-    pages: int
+    nr_pages: int
 
 
 class Move(NamedTuple):
-    """move_pages: the frames of these pages are to be on node `to`."""
+    """move_pages: move the frames of these pages to node `to`. Every node notes `seq`."""
 
     mm: int
     start: int
-    pages: int
+    nr_pages: int
     to: int
-    #: Of the migration, among all windows and migrations.
-    number: int
+    seq: int
+
+
+class CountOn(NamedTuple):
+    """Count the pages of a range whose frames are on node `to`."""
+
+    mm: int
+    start: int
+    nr_pages: int
+    to: int
+
+
+class PagesOn(NamedTuple):
+    nr_pages: int
 
 
 class MergeAny(NamedTuple):
@@ -211,7 +260,8 @@ class MergeAny(NamedTuple):
 
 
 class Fork(NamedTuple):
-    parent: int
+    #: The parent.
+    mm: int
     child: int
 
 
@@ -219,29 +269,111 @@ class Exit(NamedTuple):
     mm: int
 
 
+class Exited(NamedTuple):
+    """Whether ksmd has rmap_items of the process."""
+
+    has_items: bool
+
+
 class Reap(NamedTuple):
-    """ksmd has passed over this process for the last time."""
+    """Free what ksmd has passed over for the last time: unmapped VMAs and, after its exit, the mm."""
 
     mm: int
 
 
+class Reaped(NamedTuple):
+    """Whether no memory of the process is mergeable, and whether ksmd still has to pass over some of it."""
+
+    unmergeable: bool
+    incomplete: bool
+
+
+# What nodes show of themselves; these commands change nothing.
+
+
+class Collect(NamedTuple):
+    """Collect the statistics."""
+
+
+class Statistics(NamedTuple):
+    """The statistics of one node so far.
+
+    `counts`: by name of `cluster.spec.statistics`, but for pages_shared and pages_sharing. These belong to
+    the nodes of the frames: `shared` and `sharing`, int64[nodes], are what this node's trees add to each.
+    """
+
+    counts: dict[str, int]
+    shared: I64
+    sharing: I64
+
+
+class Dump(NamedTuple):
+    """Return page tables and frames, for checks and records."""
+
+
+class ProcessStatistics(NamedTuple):
+    """/proc/PID/ksm_stat."""
+
+    ksm_merging_pages: int
+    ksm_rmap_items: int
+    ksm_zero_pages: int
+    ksm_merge_any: bool
+    ksm_mergeable: bool
+
+
+class NodeDump(NamedTuple):
+    """The mapped pages of a node's processes, its frames in use, and the processes that have not ended."""
+
+    #: By page: item key, page table entry, uint16 flags (`cluster.mm.page_state`).
+    keys: ItemKeys
+    pte: FrameWords
+    state: NDArray[np.uint16]
+    #: By frame: pfn, mappings, all references, the kernel's `mapping` word, content.
+    frames: Pfns
+    mapcount: NDArray[np.int32]
+    refcount: NDArray[np.int32]
+    mapping: NDArray[np.uint32]
+    content: Digests
+    free_count: int
+    processes: dict[int, ProcessStatistics]
+
+
 ProcessCommand = (
-    NewProcess | Map | Write | Read | Madvise | Drop | PageOut | Move | MergeAny | Fork | Exit | Reap
+    NewProcess | Map | Write | Read | Madvise | Zap | PageOut | Move | CountOn | MergeAny | Fork | Exit | Reap
 )
-Question = RemoveStable | CountPages | CountOn | Locate | Collect | Dump
-Compaction = BeginCompaction | EndCompaction
-Relocation = TellMappings | PreferredNodes | CountFrames | MoveFrames | CountMoved
 Command = (
     Populate
     | Tick
     | Scan
     | Decide
+    | PlanWindow
+    | Locate
     | SetKnobs
     | UnmergeAll
     | ForgetItems
     | TellUnmapped
-    | Compaction
-    | Relocation
-    | Question
+    | RemoveStable
+    | BeginCompaction
+    | EndCompaction
+    | TellMappings
+    | FindPreferredNodes
+    | CountFrames
+    | MoveFrames
+    | CountMoved
     | ProcessCommand
+    | Collect
+    | Dump
+)
+Answer = (
+    PagesToVisit
+    | ScanPosition
+    | StableNodesLeft
+    | PreferredNodes
+    | FrameCounts
+    | MovedIn
+    | PagesOn
+    | Exited
+    | Reaped
+    | Statistics
+    | NodeDump
 )

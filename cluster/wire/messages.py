@@ -1,104 +1,224 @@
-"""The messages that nodes send each other: every kind, and its columns."""
+"""The messages that nodes send each other: every kind, its columns, and whether a node replies to it.
+
+A new kind of message is declared here, in `Kind` and in `MESSAGES`, and gets its handler in the table of
+`cluster/machine/node.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.arrays.words import Array
+from cluster.spec.content import PAGE_SIZE
 
 
 class Kind(IntEnum):
-    """What a message says; the columns of its table are given behind it."""
+    """The kinds of messages; `MESSAGES` says what each means. A node takes in lower kinds first."""
 
-    #: Give me a frame: slot, item key, content id, attempt, source (see `Placement`).
     ALLOC = 0
-    #: The frame, or -1: slot, frame, content id, attempt, source.
     ALLOC_REPLY = 1
-    #: New content of a private frame: frame, content id.
     SET_CONTENT = 2
-    #: More mappings: frame, how many. Before PUT, so that no frame goes that is about to be mapped.
     GET = 3
-    #: One mapping less: frame.
     PUT = 4
-    #: What is in this frame: slot, item key, frame.
     CONTENT_REQUEST = 5
-    #: slot, item key, content.
     CONTENT_REPLY = 6
-    #: A visit of ksmd that concerns the trees: digest, item key, frame, event.
     EVENT = 7
-    #: A page that waited in the unstable tree does so no longer: digest, item key.
     WITHDRAW = 8
-    #: A KSM frame was freed: digest, frame.
     STALE = 9
-    #: A stable node was dropped with all its items: frame.
     DROPPED = 10
-    #: This page waits in the unstable tree now: item key, digest.
     WAIT = 11
-    #: This page has the content of another digest by now: item key, digest. Before those that merge it.
     REKEY = 12
-    #: This page's frame has become a KSM frame: item key, frame.
     STABLE = 13
-    #: Map this KSM frame instead: item key, frame.
     MERGE = 14
-    #: A private frame becomes a KSM frame: frame.
     MAKE_KSM = 15
-    #: Byte comparison, at the node of the page: item key, old frame, KSM frame, digest.
     COMPARE_SOURCE = 16
-    #: ... at the node of the KSM frame: item key, KSM frame, digest, uint8[4096] the bytes.
     COMPARE_TARGET = 17
-    #: ... and what came of it: item key, KSM frame, digest, 1 if equal.
     VERDICT = 18
-    #: More or fewer items hang on this stable node: digest, frame, how many more.
     RECOUNT = 19
-    #: The page waiting with this digest has another frame now, or is gone (-1): digest, item key, frame.
     WAIT_FRAME = 20
-    #: Copy this frame, which then loses a mapping, into a private one: frame, private frame.
     COPY = 21
-    #: What a private frame holds: frame, digest and, with bytes, uint8[4096].
     FILL = 22
-    #: The item of this page hangs on the stable node of the KSM frame that the page maps: item key, 1 if its
-    #: checksum was not compared.
     ADDED_TO_STABLE = 23
-    #: It is in no tree: item key, 1 if its checksum was compared.
     REMOVED_FROM_TREES = 24
-    #: This page's frame has become a KSM frame without a stable node: item key, frame, digest.
     BREAK = 25
-    #: Map the shared zero page instead: item key.
     MAP_ZERO = 26
-    #: The swap cache refers to this frame; it does so no longer: frame.
     PIN = 27
     UNPIN = 28
-    #: Is this the only mapping, and what does it hold: slot, item key, frame.
     SWAP_REQUEST = 29
-    #: slot, frame, digest, and, with bytes, uint8[4096]; only of those that can be swapped out.
     SWAP_REPLY = 30
-    #: Migrate this frame: frame, node.
     MIGRATE = 31
-    #: How many mappings of this KSM frame does reverse mapping find: frame.
     RMAP_WALK = 32
-    #: frame, how many.
     RMAP_FOUND = 33
-    #: A frame moves in: old frame, digest, mapping word, pins, map count, and uint8[4096] if
-    #: there are bytes.
     MOVE_IN = 34
-    #: It is here now: old frame, new frame, digest.
     MOVED = 35
-    #: It has left: old frame.
     MOVED_OUT = 36
-    #: A stable node whose frame has moved to this node, but not into its tree: digest, frame, items, dead.
     MIGRATING = 37
-    #: The tree that had such a stable node before has it no longer: frame.
     UNLINKED = 38
-    #: It is in the tree of its frame's node now: frame.
     LANDED = 39
-    #: The page waiting with this digest holds something else now: digest, item key, digest.
     WAIT_CONTENT = 40
-    #: What a node has of this frame before a compaction: frame, mappings that reverse mapping does not find,
-    #: references of the swap cache.
     HELD = 41
-    #: A node maps this frame of another one: frame, node, how often.
     MAPPED = 42
-    #: The swap cache has this KSM frame: does anybody map it: frame.
     CACHED = 43
-    #: Nobody does: digest, frame.
     UNMAPPED = 44
-    #: Its stable node was removed all the same: frame.
     ORPHANED = 45
+
+
+#: Name and dtype of a column.
+Column = tuple[str, type[np.generic]]
+
+
+class Message(NamedTuple):
+    """The schema of one kind of message."""
+
+    meaning: str
+    columns: tuple[Column, ...]
+    #: A node sends nothing in reply, and the message may arrive together with the next command.
+    quiet: bool = False
+    #: If contents are bytes, one more column follows: uint8[n, PAGE_SIZE], the bytes of each page.
+    data: bool = False
+
+
+_SLOT: Column = ("slot", np.int64)
+_KEY: Column = ("item_key", np.int64)
+_FRAME: Column = ("frame", np.int64)
+_DIGEST: Column = ("digest", np.uint64)
+_ID: Column = ("content_id", np.uint64)
+_COUNT: Column = ("count", np.int64)
+_NODE: Column = ("node", np.int64)
+_ALLOC: tuple[Column, ...] = (_ID, ("attempt", np.uint8), ("source", np.int64))
+
+MESSAGES: dict[Kind, Message] = {
+    # Frames and mappings.
+    Kind.ALLOC: Message(
+        "A page of the sender needs a frame; `source` as in `cluster.mm.page_alloc.PageAllocator`.",
+        (_SLOT, _KEY, *_ALLOC),
+    ),
+    Kind.ALLOC_REPLY: Message("The frame, or -1 if there is no free one.", (_SLOT, _FRAME, *_ALLOC)),
+    Kind.SET_CONTENT: Message("A private frame gets new content.", (_FRAME, _ID), quiet=True),
+    # Before PUT, so that a frame is not freed just before it is mapped.
+    Kind.GET: Message("A frame gets more mappings.", (_FRAME, _COUNT), quiet=True),
+    Kind.PUT: Message("A frame loses one mapping.", (_FRAME,)),
+    Kind.COPY: Message(
+        "Copy a frame into a private frame; the original loses one mapping.",
+        (_FRAME, ("private_frame", np.int64)),
+    ),
+    Kind.FILL: Message("A private frame holds this content.", (_FRAME, _DIGEST), quiet=True, data=True),
+    # Swap.
+    Kind.PIN: Message("The swap cache refers to a frame.", (_FRAME,), quiet=True),
+    Kind.UNPIN: Message("The swap cache no longer refers to a frame.", (_FRAME,)),
+    Kind.SWAP_REQUEST: Message(
+        "Does a frame have one mapping only, and what does it hold?", (_SLOT, _KEY, _FRAME)
+    ),
+    Kind.SWAP_REPLY: Message(
+        "What a frame holds; only for pages that can be swapped out.", (_SLOT, _FRAME, _DIGEST), data=True
+    ),
+    Kind.CACHED: Message("The swap cache has a KSM frame: does any page map it?", (_FRAME,)),
+    Kind.UNMAPPED: Message("No page maps a KSM frame.", (_DIGEST, _FRAME), quiet=True),
+    Kind.ORPHANED: Message("The stable node of an unmapped KSM frame was removed.", (_FRAME,), quiet=True),
+    # ksmd's scan.
+    Kind.CONTENT_REQUEST: Message("What does a frame hold?", (_SLOT, _KEY, _FRAME)),
+    Kind.CONTENT_REPLY: Message("The content of a frame.", (_SLOT, _KEY, _DIGEST)),
+    Kind.EVENT: Message(
+        "A visit of ksmd concerns the trees; `event` as in `cluster.ksm.visit.Event`.",
+        (_DIGEST, _KEY, _FRAME, ("event", np.uint8)),
+    ),
+    # What page tables tell the trees.
+    Kind.WITHDRAW: Message("An unstable page leaves the unstable tree.", (_DIGEST, _KEY), quiet=True),
+    Kind.WAIT_FRAME: Message(
+        "An unstable page has another frame, or is gone (-1).", (_DIGEST, _KEY, _FRAME), quiet=True
+    ),
+    Kind.WAIT_CONTENT: Message(
+        "An unstable page holds something else.", (_DIGEST, _KEY, ("holds", np.uint64)), quiet=True
+    ),
+    Kind.STALE: Message("A KSM frame was freed.", (_DIGEST, _FRAME), quiet=True),
+    Kind.RECOUNT: Message(
+        "A stable node gains or loses rmap_items.", (_DIGEST, _FRAME, ("change", np.int64)), quiet=True
+    ),
+    # What the trees decide.
+    Kind.DROPPED: Message("A stable node was removed with all its rmap_items.", (_FRAME,), quiet=True),
+    Kind.WAIT: Message("A page was inserted into the unstable tree.", (_KEY, _DIGEST), quiet=True),
+    # Before the kinds that merge the page.
+    Kind.REKEY: Message("A page has the content of another digest.", (_KEY, _DIGEST), quiet=True),
+    Kind.STABLE: Message("The frame of a page has become a KSM frame.", (_KEY, _FRAME)),
+    Kind.MERGE: Message("A page maps a KSM frame in place of its own frame.", (_KEY, _FRAME)),
+    Kind.MAKE_KSM: Message("A private frame becomes a KSM frame.", (_FRAME,), quiet=True),
+    Kind.ADDED_TO_STABLE: Message(
+        "A page's rmap_item joins the stable node of the KSM frame that the page maps; "
+        "`unseen` is 1 if its checksum was not compared.",
+        (_KEY, ("unseen", np.uint8)),
+        quiet=True,
+    ),
+    Kind.REMOVED_FROM_TREES: Message(
+        "A page's rmap_item is in no tree; `seen` is 1 if its checksum was compared.",
+        (_KEY, ("seen", np.uint8)),
+        quiet=True,
+    ),
+    Kind.BREAK: Message(
+        "The frame of a page has become a KSM frame without a stable node.", (_KEY, _FRAME, _DIGEST)
+    ),
+    Kind.MAP_ZERO: Message("A page maps the shared zero page in place of its frame.", (_KEY,)),
+    # Byte comparison; only if contents are bytes.
+    Kind.COMPARE_SOURCE: Message(
+        "Compare a page with a KSM frame; to the node of the page's frame.",
+        (_KEY, _FRAME, ("ksm_frame", np.int64), _DIGEST),
+    ),
+    Kind.COMPARE_TARGET: Message(
+        "The bytes to compare; to the node of the KSM frame.",
+        (_KEY, ("ksm_frame", np.int64), _DIGEST),
+        data=True,
+    ),
+    Kind.VERDICT: Message(
+        "The outcome of a comparison: `equal` is 1 or 0.",
+        (_KEY, ("ksm_frame", np.int64), _DIGEST, ("equal", np.uint8)),
+    ),
+    # Frames that move to other nodes.
+    Kind.MIGRATE: Message("Migrate a frame to a node.", (_FRAME, _NODE)),
+    Kind.RMAP_WALK: Message("How many mappings of a KSM frame does reverse mapping find?", (_FRAME,)),
+    Kind.RMAP_FOUND: Message("The mappings found.", (_FRAME, _COUNT)),
+    Kind.MOVE_IN: Message(
+        "A frame moves to the receiver, with its struct page.",
+        (_FRAME, _DIGEST, ("mapping", np.uint32), ("pins", np.uint16), ("mapcount", np.int32)),
+        data=True,
+    ),
+    Kind.MOVED: Message("A frame has a new name.", (_FRAME, ("new_frame", np.int64), _DIGEST)),
+    Kind.MOVED_OUT: Message("A frame has left the receiver.", (_FRAME,)),
+    Kind.MIGRATING: Message(
+        "The frame of a stable node has moved to the receiver, whose tree does not have the node yet; "
+        "`dead` is 1 if the frame was freed.",
+        (_DIGEST, _FRAME, ("count", np.int32), ("dead", np.int8)),
+    ),
+    Kind.UNLINKED: Message("A migrated stable node has left its old tree.", (_FRAME,), quiet=True),
+    Kind.LANDED: Message("A migrated stable node is in the tree of its frame's node.", (_FRAME,), quiet=True),
+    # Before compactions and relocations.
+    Kind.HELD: Message(
+        "References to a frame of the receiver: mappings that reverse mapping does not find, "
+        "and those of the swap cache.",
+        (_FRAME, ("unfound", np.int64), ("cached", np.int64)),
+    ),
+    Kind.MAPPED: Message(
+        "How often a node maps a frame of the receiver.", (_FRAME, _NODE, _COUNT), quiet=True
+    ),
+}
+
+#: Messages in reply to which a node sends nothing. They may arrive together with the next command; a node
+#: takes them in before it carries out the command.
+QUIET = frozenset(kind for kind, message in MESSAGES.items() if message.quiet)
+
+
+def check_columns(kind: Kind, columns: Sequence[Array]) -> None:
+    """Raise TypeError unless these columns are those of the schema."""
+    schema = MESSAGES[kind]
+    expected: list[tuple[np.dtype[Any], tuple[int, ...]]] = [
+        (np.dtype(dtype), ()) for _, dtype in schema.columns
+    ]
+    if schema.data and len(columns) > len(expected):
+        expected.append((np.dtype(np.uint8), (PAGE_SIZE,)))
+    if [(column.dtype, column.shape[1:]) for column in columns] != expected:
+        sent = ", ".join(f"{column.dtype}{list(column.shape)}" for column in columns)
+        raise TypeError(f"{kind.name} has columns {schema.columns}, but {sent} were sent")
+    if len({len(column) for column in columns}) != 1:
+        raise TypeError(f"{kind.name} has columns of different lengths")

@@ -1,10 +1,10 @@
-"""How much of a pass ksmd scans in one go."""
+"""The part of a pass that ksmd scans at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Behind every scan position.
+#: Greater than every scan position.
 END = (1 << 63) - 1
 
 
@@ -15,8 +15,8 @@ class Window:
     pass_number: int
     low: int = 0
     high: int = END
-    #: Of the window itself, among all windows and migrations.
-    number: int = 0
+    #: Sequence number shared by scan windows and migrations; it becomes the generation of a KSM frame word.
+    seq: int = 0
     #: A new pass starts here.
     first: bool = True
     #: Searches prune chains.

@@ -6,7 +6,9 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from cluster.compaction.scenario.node_memory import MemoryHost, NodeMemory
+from cluster.compaction.scenario.memory_host import MemoryHost, run_compactors
+from cluster.compaction.scenario.node_memory import NodeMemory
+from cluster.heap import keep_free_memory
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.measure import Measure, Outcome, spread
 from ksmcluster.config import Overrides, load_compaction
@@ -29,6 +31,7 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
     spec = replace(
         to_compaction_spec(load_compaction(config, Overrides(nodes))), pages_per_node=pages_per_node
     )
+    keep_free_memory()
     seconds, loops, moved = [], [], 0
     for number in range(1, repeat + 1):
         tell(f"{number} of {repeat}: {text.counted(nodes, 'node')}")
@@ -54,5 +57,5 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
 def _run(memories: list[NodeMemory]) -> float:
     start = time.process_time()
     for memory in memories:
-        memory.run()
+        run_compactors(memory)
     return time.process_time() - start

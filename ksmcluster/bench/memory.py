@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.bench.tools.footprint import Footprint
 from ksmcluster.bench.tools.measure import Measure, Outcome

@@ -13,7 +13,8 @@ import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from ksmcluster.capture.snapshot import FILE, MERGEABLE, PAGE_SIZE, Mapping
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.snapshot import FILE, MERGEABLE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
 

@@ -7,7 +7,8 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from ksmcluster.capture.snapshot import DIGEST_SIZE, PAGE_SIZE, KeyInfo
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.snapshot import DIGEST_SIZE, KeyInfo
 from ksmcluster.errors import UserError
 
 KEY_SIZE = 32

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ksmcluster.capture.snapshot import MERGEABLE, PAGE_SIZE, Mapping
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.snapshot import MERGEABLE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
 from ksmcluster.errors import UserError
 

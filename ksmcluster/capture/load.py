@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from cluster.arrays.words import I64, U64
+from cluster.spec.captured_pages import CapturedMapping, CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.scenario import Clones, SimulationSpec
-from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from ksmcluster.capture import snapshot
 from ksmcluster.errors import UserError
 from ksmcluster.report import text
@@ -18,7 +18,7 @@ from ksmcluster.report import text
 Moments = tuple[tuple[I64, U64], ...]
 
 
-def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
+def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
     """All mergeable pages of the snapshots of a scenario, by path; 17 bytes a page and moment.
 
     Raises UserError if a file is no snapshot, or their digests have different keys.
@@ -32,7 +32,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
         }
     common = _common([moments for processes in read.values() for moments in processes])
     return {
-        path: SnapshotPages(
+        path: CapturedPages(
             tuple(_process(*pair, common) for pair in zip(found.processes, read[path], strict=True)),
             found.moments,
         )
@@ -41,7 +41,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, SnapshotPages]:
 
 
 def notes(
-    spec: SimulationSpec, snapshots: Mapping[str, SnapshotPages], simulated_seconds: float
+    spec: SimulationSpec, snapshots: Mapping[str, CapturedPages], simulated_seconds: float
 ) -> Iterator[str]:
     """What a reader of the result has to know of the snapshots, a line each."""
     for kind in spec.processes:
@@ -86,12 +86,12 @@ def _common(processes: list[Moments]) -> U64:
     return common
 
 
-def _process(process: snapshot.SnapshotProcess, moments: Moments, common: U64) -> SnapshotProcess:
-    return SnapshotProcess(
+def _process(process: snapshot.SnapshotProcess, moments: Moments, common: U64) -> CapturedProcess:
+    return CapturedProcess(
         name=process.name,
         # Pages that KSM would pass over are not loaded, so whatever is may be merged.
         mappings=tuple(
-            SnapshotMapping(m.name, m.start_vpn, m.pages, mergeable=True) for m in process.mappings
+            CapturedMapping(m.name, m.start_vpn, m.pages, mergeable=True) for m in process.mappings
         ),
-        moments=tuple(SnapshotMoment(vpn, content, ~np.isin(content, common)) for vpn, content in moments),
+        moments=tuple(CapturedMoment(vpn, content, ~np.isin(content, common)) for vpn, content in moments),
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmcluster.capture.snapshot import FILE, PAGE_SIZE, SHARED_ZERO, SWAPPED
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.snapshot import FILE, SHARED_ZERO, SWAPPED
 
 _WINDOW = 1 << 16
 """Entries read at once: 512 KiB of pagemap for 256 MiB of address space."""

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture import pagemap
-from ksmcluster.capture.snapshot import FILE, MERGEABLE, PAGE_SIZE, SHARED_ZERO, Mapping
+from ksmcluster.capture.snapshot import FILE, MERGEABLE, SHARED_ZERO, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
 from ksmcluster.errors import UserError
 

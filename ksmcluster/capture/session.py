@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.hashing import PageHasher
 from ksmcluster.capture.proc import ProcessGoneError, ProcessSource, stopped
 from ksmcluster.capture.snapshot import (
     FORMAT_VERSION,
     MERGEABLE,
-    PAGE_SIZE,
     ZERO,
     KeyInfo,
     Mapping,

@@ -24,7 +24,6 @@ from ksmcluster.replacing import check_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ksmcluster"
-PAGE_SIZE = 4096
 """Bytes in a page; snapshots of other page sizes are not written."""
 DIGEST_SIZE = 16
 """Bytes of the BLAKE3 digest that are kept."""

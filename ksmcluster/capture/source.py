@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmcluster.capture.snapshot import PAGE_SIZE, Mapping
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.snapshot import Mapping
 from ksmcluster.errors import UserError
 
 CHUNK_PAGES = 256

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.image import ImageSource
 from ksmcluster.capture.proc import ProcessSource
 from ksmcluster.capture.session import Options, Session, Summary
-from ksmcluster.capture.snapshot import MAX_MOMENTS, PAGE_SIZE
+from ksmcluster.capture.snapshot import MAX_MOMENTS
 from ksmcluster.capture.source import Source
 from ksmcluster.errors import UserError
 

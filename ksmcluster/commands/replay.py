@@ -12,19 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.script.parser import MAX_NODES
 from cluster.script.record import Json, dumps
 from cluster.spec.profile import PROFILES
+from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.report.text import one_line
 from ksmcluster.validate.replay import (
     ENGINES,
     RECORD_SUFFIXES,
     SCRIPT_SUFFIX,
-    Comparison,
-    Found,
     NoRecordsHereError,
-    On,
+    RecordComparison,
     ReplayError,
+    ReplayFile,
+    ReplayTarget,
     compare_records,
     find,
     replay_script,
@@ -70,13 +70,13 @@ def replay(
         _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
     if kernel is not None and kernel not in PROFILES:
         _fail(f"--kernel {kernel}: no such kernel; choose one of {', '.join(PROFILES)}")
-    if nodes is not None and not 1 <= nodes <= MAX_NODES:
-        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_NODES}")
+    if nodes is not None and not 1 <= nodes <= MAX_SCENARIO_NODES:
+        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_SCENARIO_NODES}")
     if compare and (kernel is not None or nodes is not None):
         _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
     if engine == "exact" and not tree_shape:
         _fail("--no-tree-shape: the exact engine always keeps shapes; choose --engine inline or ray")
-    on = On(engine, nodes_per_actor, tree_shape)
+    on = ReplayTarget(engine, nodes_per_actor, tree_shape)
     try:
         with on.started() as on:
             if compare:
@@ -87,7 +87,7 @@ def replay(
         _fail(str(error))
 
 
-def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: bool) -> None:
+def _run(paths: list[Path], on: ReplayTarget, kernel: str, nodes: int | None, as_json: bool) -> None:
     for found in find(paths, (SCRIPT_SUFFIX,)):
         document = replay_script(found.name, found.path, on, PROFILES[kernel], nodes)
         if as_json:
@@ -96,8 +96,8 @@ def _run(paths: list[Path], on: On, kernel: str, nodes: int | None, as_json: boo
             _print_tables(document)
 
 
-def _compare(paths: list[Path], on: On, as_json: bool) -> None:
-    done: list[Comparison] = []
+def _compare(paths: list[Path], on: ReplayTarget, as_json: bool) -> None:
+    done: list[RecordComparison] = []
     for found in find(paths, RECORD_SUFFIXES):
         for comparison in _comparisons(found, on, explain_equal=as_json):
             done.append(comparison)
@@ -113,7 +113,7 @@ def _compare(paths: list[Path], on: On, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(found: Found, on: On, *, explain_equal: bool) -> Iterator[Comparison]:
+def _comparisons(found: ReplayFile, on: ReplayTarget, *, explain_equal: bool) -> Iterator[RecordComparison]:
     try:
         yield from compare_records(found.name, found.path, on, explain_equal=explain_equal)
     except NoRecordsHereError:

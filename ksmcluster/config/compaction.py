@@ -17,7 +17,8 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
-from ksmcluster.config.machine import MOST_NODES, Topology, fit
+from cluster.spec.topology import MAX_SCENARIO_NODES
+from ksmcluster.config.machine import Topology, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
@@ -43,7 +44,7 @@ class CompactionRun(Table):
 class CompactionMachine(Table):
     """The NUMA machine."""
 
-    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
+    nodes: int = Field(ge=1, le=MAX_SCENARIO_NODES, description="NUMA nodes.")
     memory_per_node: Pages = key(..., "Physical memory of each node, whole pageblocks of 2MiB.", "size")
     lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")

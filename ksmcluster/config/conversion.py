@@ -71,7 +71,7 @@ def _policy(policy: Policy, nodes: int) -> spec.PolicySpec:
     named = policy.nodes or ()
     if policy.kind == "interleave" and not named:
         named = tuple(range(nodes))
-    return spec.PolicySpec(spec.Policy(policy.kind), named)
+    return spec.PolicySpec(spec.PolicyMode(policy.kind), named)
 
 
 def _region(region: Region, nodes: int) -> spec.RegionSpec:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.spec.profile import kernels_with
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.tables import UINT, Finite, Knob, Switch, Switched, Table, key
@@ -14,10 +15,6 @@ KSM = KsmSpec()
 COST = CostSpec()
 
 Kernel = Literal["4.8", "6.1", "6.12", "6.18"]
-#: Kernels that have chains of stable nodes, those that have smart_scan, and those that have the advisor.
-WITH_CHAINS = ("6.1", "6.12", "6.18")
-WITH_SMART_SCAN = ("6.12", "6.18")
-WITH_ADVISOR = ("6.12", "6.18")
 AboveZero = Annotated[int, Field(ge=1, le=UINT)]
 #: The kernel takes no max_page_sharing below 2.
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
@@ -63,15 +60,18 @@ class Ksm(Table):
     )
 
     KEYS: ClassVar[Switched] = {
-        "max_page_sharing": (WITH_CHAINS, KSM.max_page_sharing),
-        "use_zero_pages": (WITH_CHAINS, KSM.use_zero_pages),
-        "smart_scan": (WITH_SMART_SCAN, KSM.smart_scan),
-        "stable_node_chains_prune_millisecs": (WITH_CHAINS, KSM.stable_node_chains_prune_millisecs),
-        "advisor_mode": (WITH_ADVISOR, KSM.advisor_mode),
-        "advisor_target_scan_time": (WITH_ADVISOR, KSM.advisor_target_scan_time),
-        "advisor_max_cpu": (WITH_ADVISOR, KSM.advisor_max_cpu),
-        "advisor_min_pages_to_scan": (WITH_ADVISOR, KSM.advisor_min_pages_to_scan),
-        "advisor_max_pages_to_scan": (WITH_ADVISOR, KSM.advisor_max_pages_to_scan),
+        knob: (kernels_with(knob), getattr(KSM, knob))
+        for knob in (
+            "max_page_sharing",
+            "use_zero_pages",
+            "smart_scan",
+            "stable_node_chains_prune_millisecs",
+            "advisor_mode",
+            "advisor_target_scan_time",
+            "advisor_max_cpu",
+            "advisor_min_pages_to_scan",
+            "advisor_max_pages_to_scan",
+        )
     }
 
     @field_validator("kernel", mode="before")

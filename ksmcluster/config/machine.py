@@ -17,9 +17,6 @@ TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
 Groups = Annotated[tuple[Count, ...], Field(strict=False)]
 Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
 
-#: As many as Linux can have (MAX_NUMNODES).
-MOST_NODES = 1024
-
 
 class Topology(Table):
     """Where the distances between nodes come from; a text alone is the kind, or the name of a file."""
@@ -140,7 +137,7 @@ def _rows(matrix: topology.Distances) -> list[list[int]]:
 class Machine(Table):
     """The NUMA machine."""
 
-    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
+    nodes: int = Field(ge=1, le=topology.MAX_SCENARIO_NODES, description="NUMA nodes.")
     memory_per_node: Pages = key(..., "Physical memory of each node.", "size")
     content: Literal["symbolic", "bytes"] = key(
         "symbolic",

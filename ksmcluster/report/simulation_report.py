@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.outcome import Relocated
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.compaction.scenario.relocation_result import RelocationResult
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
@@ -48,7 +48,7 @@ class Reported(Protocol):
         """The contents of summary.json."""
 
     @property
-    def relocated(self) -> tuple[Relocated, ...]:
+    def relocated(self) -> tuple[RelocationResult, ...]:
         """What was moved between nodes."""
 
     @property

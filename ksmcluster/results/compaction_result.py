@@ -16,11 +16,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
 from cluster.compaction.pages.page_map import MAX_ORDER
-from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import (
+    RelocationResult,
+    relocation_results,
+    simulated_seconds,
+)
 from cluster.spec.compaction import CompactionSpec
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster import __version__
 from ksmcluster.config import resolved_toml
@@ -102,8 +106,8 @@ class CompactionResult:
         return to_compaction_spec(self.config)
 
     @cached_property
-    def _relocated(self) -> list[Relocated]:
-        return relocated(self._spec, self.reports)
+    def _relocated(self) -> list[RelocationResult]:
+        return relocation_results(self._spec, self.reports)
 
     @cached_property
     def _distance(self) -> Distances:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compaction.scenario.node_memory import NodeReport, blocks_of
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.compaction.scenario.node_report import NodeReport, blocks_of
+from cluster.spec.content import PAGE_SIZE
 
 #: Counters of `VmStat` that tell of contention.
 CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")

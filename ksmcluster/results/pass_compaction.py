@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compaction.scenario.node_memory import NodeReport, unusable_index
+from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.config.migration import KsmMigration
 from ksmcluster.results import relocations
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work

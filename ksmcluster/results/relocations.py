@@ -14,9 +14,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.compaction.internode.node_transfers import Drained
-from cluster.compaction.internode.outcome import Relocated
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.compaction.internode.drain import Drained
+from cluster.compaction.scenario.relocation_result import RelocationResult
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MATRIX_NODES = 8
 
 
-def summary(done: Relocated) -> dict[str, Any]:
+def summary(done: RelocationResult) -> dict[str, Any]:
     """One of the part `relocations` of summary.json."""
     after_pass = done.spec.after_pass
     return {
@@ -57,7 +57,7 @@ def _drained(node: int, drained: Drained) -> dict[str, Any]:
     }
 
 
-def table(relocated: Iterable[Relocated], distance: Distances) -> pa.Table:
+def table(relocated: Iterable[RelocationResult], distance: Distances) -> pa.Table:
     """relocations.parquet: a row for each pair of nodes that had to do with each other."""
     import pyarrow as pa
 
@@ -65,7 +65,7 @@ def table(relocated: Iterable[Relocated], distance: Distances) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _rows(number: int, done: Relocated, distance: Distances) -> Iterator[dict[str, int | str]]:
+def _rows(number: int, done: RelocationResult, distance: Distances) -> Iterator[dict[str, int | str]]:
     for source, target in np.argwhere(done.attempts):
         pages = int(done.pages[source, target])
         yield {
@@ -80,7 +80,7 @@ def _rows(number: int, done: Relocated, distance: Distances) -> Iterator[dict[st
         }
 
 
-def report(relocated: Iterable[Relocated], distance: Distances) -> RenderableType:
+def report(relocated: Iterable[RelocationResult], distance: Distances) -> RenderableType:
     """A line for each relocation and what stayed, then who sent how much to whom."""
     moved = np.zeros_like(distance)
     lines: list[RenderableType] = []
@@ -92,7 +92,7 @@ def report(relocated: Iterable[Relocated], distance: Distances) -> RenderableTyp
     return Group(*lines, Text(), _by_distance(moved, distance))
 
 
-def _lines(done: Relocated) -> Iterator[str]:
+def _lines(done: RelocationResult) -> Iterator[str]:
     spec = done.spec
     what = {"drain": "drained", "even-out": "evened out", "nearer": "sent frames nearer"}[spec.kind]
     nodes = text.counted(len(spec.nodes), "node") if spec.nodes else "all nodes"

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compaction.internode.outcome import Relocated
+from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.machine.pass_result import PassResult
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
-from cluster.spec.scenario import PAGE_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
 from ksmcluster import __version__
@@ -101,7 +101,7 @@ class Result:
     #: The contents of summary.json.
     summary: dict[str, Any]
     #: What was moved between nodes, in the order in which it was.
-    relocated: tuple[Relocated, ...] = ()
+    relocated: tuple[RelocationResult, ...] = ()
 
     @classmethod
     def of(

@@ -15,7 +15,7 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-PAGE_SIZE = 4096
+PAGE_SIZE = mmap.PAGESIZE
 _MAP_FIXED_NOREPLACE = 0x100000
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.script.engine import ANON, RegionView, Snapshot
+from cluster.script.engine import ANON, MachineView, RegionView
 from cluster.spec.content import PAGE_SIZE, page_bytes
 from cluster.spec.profile import Profile
 from ksmcluster.errors import UserError
@@ -110,12 +110,12 @@ class HostMachine:
     def batch(self, pages: int) -> None:
         self._ksmd.step(pages)
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> MachineView:
         """Raises UserError if somebody else uses KSM by now."""
         pids = self._children.pids()
         if others := procfs.users_of_ksm(but=pids.values()):
             raise UserError(f"{others[0]} began to use KSM meanwhile, so nothing can be compared: try again")
-        return Snapshot(
+        return MachineView(
             sysfs=self._counters(),
             vmstat=self._vmstat(),
             procs={p: procfs.ksm_stat(pid) for p, pid in pids.items()},

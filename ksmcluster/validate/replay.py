@@ -1,4 +1,7 @@
-"""Replaying scenario scripts, and records of real kernels, on an engine."""
+"""Replay scripts, and records of real kernels, on an engine.
+
+The only module outside tests that imports `cluster.exact`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.compaction.replay.replay import compare_file
+from cluster.compaction.replay.compare import compare_file
 from cluster.exact import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
-from cluster.script.parser import MAX_NODES, ScenarioError, parse
+from cluster.script.parser import ScriptError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
-from cluster.script.runner import Topology, run
+from cluster.script.runner import ScriptTopology, run
 from cluster.spec.errors import SimulationError
 from cluster.spec.profile import Profile, profile_of_release
+from cluster.spec.topology import MAX_SCENARIO_NODES
 
 if TYPE_CHECKING:
     from actors.engine import ActorPool
@@ -29,23 +33,23 @@ RECORD_SUFFIXES = (".json", ".json.xz")
 
 
 class ReplayError(Exception):
-    """What the user gave cannot be replayed; str() is one line that says where, what, and what to do."""
+    """A script or record cannot be replayed; str() is one line: where, what is wrong, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class On:
-    """What to replay on: one of ENGINES, and for `ray` how many nodes each actor has."""
+class ReplayTarget:
+    """What to replay on: one of ENGINES and, for `ray`, how many nodes each actor has."""
 
     engine: str
     nodes_per_actor: int = 1
-    #: Whether `inline` and `ray` keep the shapes of trees; `simulate` does not.
+    #: `inline` and `ray`: whether trees have the kernel's shape; those of `simulate` do not.
     tree_shape: bool = True
-    #: Actors for one machine after the other.
+    #: `ray`: actors that serve one machine after the other.
     pool: ActorPool | None = None
 
     @contextmanager
-    def started(self) -> Iterator[On]:
-        """With what all machines have in common: Ray and its actors, if need be."""
+    def started(self) -> Iterator[ReplayTarget]:
+        """Yield a target that can make machines; for `ray`, with Ray and a pool of actors."""
         if self.engine == "ray":
             from actors.engine import ActorPool
             from actors.runtime import connected
@@ -56,8 +60,8 @@ class On:
             yield self
 
     @contextmanager
-    def machine(self, profile: Profile, topology: Topology) -> Iterator[Engine]:
-        """A fresh machine."""
+    def machine(self, profile: Profile, topology: ScriptTopology) -> Iterator[Engine]:
+        """Yield a fresh machine."""
         if self.engine == "exact":
             yield ExactEngine(profile, topology.nodes, swap=topology.swap)
             return
@@ -66,7 +70,7 @@ class On:
         if self.engine == "inline":
             fabric = InlineFabric(spec, {})
         else:
-            assert self.pool, "machines of the ray engine need On.started()"
+            assert self.pool, "machines of the ray engine need ReplayTarget.started()"
             fabric = self.pool.fabric(spec, self.nodes_per_actor)
         yield ScriptEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
 
@@ -75,12 +79,12 @@ ENGINES = ("exact", "inline", "ray")
 
 
 class NoRecordsHereError(ReplayError):
-    """The file is JSON of another kind."""
+    """The file is JSON, but holds no records."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file to replay, with a short name; `named` if the user named the file itself, not its folder."""
+class ReplayFile:
+    """A file to replay, with a short name; `named` if the user gave the file itself, not its folder."""
 
     name: str
     path: Path
@@ -88,14 +92,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RecordComparison:
     """How the replay of one record went."""
 
     name: str
     difference: Difference | None
-    #: Why the record hangs on the shapes of trees, and at which steps.
+    #: Why the record depends on the shapes of trees, and after which steps.
     reasons: ShapeReasons = field(default_factory=dict)
-    #: Those that were there before the difference.
+    #: The reasons that came before the difference.
     causes: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
@@ -105,7 +109,7 @@ class Comparison:
         return f"{self.name} differs: {self.difference}{f' ({causes})' if causes else ''}"
 
     def as_json(self) -> Json:
-        """The same as data; `reasons` is there only if there are any."""
+        """Return the comparison as data, with the key `reasons` if there are any."""
         difference = None
         if self.difference is not None:
             difference = {**self.difference.as_json(), "reasons": list(self.causes)}
@@ -113,12 +117,12 @@ class Comparison:
         return {**answer, "reasons": self.reasons} if self.reasons else answer
 
 
-def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
-    """The files among paths, and those below folders, sorted.
+def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
+    """Return the files among `paths`, and the files below folders, sorted.
 
-    Raises ReplayError for a path that does not exist, and for a folder without any such file.
+    Raises ReplayError for a path that does not exist, and for a folder without such files.
     """
-    found: list[Found] = []
+    found: list[ReplayFile] = []
     for path in paths:
         if path.is_dir():
             below = sorted(
@@ -126,36 +130,37 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Found]:
             )
             if not below:
                 raise ReplayError(f"{path}: no *{' or *'.join(suffixes)} in this folder; give another one")
-            found += [Found(_stem(file.relative_to(path), suffixes), file, False) for file in below]
+            found += [ReplayFile(_stem(file.relative_to(path), suffixes), file, False) for file in below]
         elif path.exists():
-            found.append(Found(_stem(Path(path.name), suffixes), path, True))
+            found.append(ReplayFile(_stem(Path(path.name), suffixes), path, True))
         else:
             raise ReplayError(f"{path}: no such file or folder; check the name")
     return found
 
 
-def replay_script(name: str, path: Path, on: On, profile: Profile, nodes: int | None) -> Json:
-    """Run one script; the document of its records. Without `nodes`, on as many as the script requires.
+def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nodes: int | None) -> Json:
+    """Run a script and return its record. Without `nodes`, the machine has as many as the script requires.
 
     Raises ReplayError if the script has a mistake or cannot be read.
     """
     try:
-        scenario = parse(_read_text(path))
-        topology = Topology(nodes or scenario.nodes(), swap=scenario.swap())
+        script = parse(_read_text(path))
+        topology = ScriptTopology(nodes or script.nodes(), swap=script.swap())
         with on.machine(profile, topology) as machine:
-            return run(scenario, machine, topology, name=name, kernel=profile.name)
+            return run(script, machine, topology, name=name, kernel=profile.name)
     except SimulationError as error:
         raise ReplayError(f"{path}: {error}") from error
-    except ScenarioError as error:
+    except ScriptError as error:
         raise ReplayError(f"{path}:{error}") from error
 
 
-def compare_records(name: str, path: Path, on: On, *, explain_equal: bool = False) -> Iterator[Comparison]:
+def compare_records(
+    name: str, path: Path, on: ReplayTarget, *, explain_equal: bool = False
+) -> Iterator[RecordComparison]:
     """Replay the records of one file, each with the kernel and the topology it was recorded on.
 
-    What differs gets its reasons; with `explain_equal` all records do.
-
-    Raises ReplayError if the file holds no records.
+    Records that differ get their reasons; with `explain_equal` all do. Raises ReplayError if the file
+    holds no records.
     """
     try:
         documents = load(path)
@@ -173,38 +178,40 @@ def compare_records(name: str, path: Path, on: On, *, explain_equal: bool = Fals
         yield _compare_document(full_name, path, document, on, explain_equal)
 
 
-def _compare_migration(name: str, path: Path) -> list[Comparison]:
-    """The same for records of page migration; none if the file holds no such records."""
+def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
+    """Return the comparisons of records of page migration; empty if the file holds none."""
     try:
-        return [Comparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
+        return [RecordComparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
     except RecordError as error:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
 
 
-def _compare_document(name: str, path: Path, document: Json, on: On, explain_equal: bool) -> Comparison:
+def _compare_document(
+    name: str, path: Path, document: Json, on: ReplayTarget, explain_equal: bool
+) -> RecordComparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
-        if not 1 <= nodes <= MAX_NODES:
-            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_NODES}")
+        if not 1 <= nodes <= MAX_SCENARIO_NODES:
+            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
         profile = profile_of_release(document["kernel"])
-        topology = Topology(nodes, swap=swap)
-        scenario = parse(document["text"])
+        topology = ScriptTopology(nodes, swap=swap)
+        script = parse(document["text"])
         with on.machine(profile, topology) as machine:
-            ours = run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
+            ours = run(script, machine, topology, name=document["scenario"], kernel=document["kernel"])
         difference = compare(ours, document)
         if difference is None and not explain_equal:
-            return Comparison(name, None)
-        reasons = shape_reasons(scenario, profile, topology)
+            return RecordComparison(name, None)
+        reasons = shape_reasons(script, profile, topology)
     except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
-    except ScenarioError as error:
+    except ScriptError as error:
         raise ReplayError(f"{path}: script of record {document['scenario']}:{error}") from error
     labels = [record["label"] for record in ours["records"]]
-    return Comparison(name, difference, reasons, _before(difference, reasons, labels))
+    return RecordComparison(name, difference, reasons, _before(difference, reasons, labels))
 
 
 def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:
-    """The reasons that were there no later than the difference; `labels` are those of all steps."""
+    """Return the reasons that came no later than the difference; `labels` has the labels of all steps."""
     if difference is None:
         return ()
     until = labels[: labels.index(difference.step) + 1] if difference.step in labels else labels
@@ -226,4 +233,4 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ScenarioError("this byte is not UTF-8; save the script as text", line, column) from error
+        raise ScriptError("this byte is not UTF-8; save the script as text", line, column) from error

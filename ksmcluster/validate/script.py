@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from cluster.script.operations import Drain, Map, MergeAny, Move, OnRange, Op, Require, SetKnob
-from cluster.script.parser import Scenario, ScenarioError, parse
+from cluster.script.operations import (
+    DrainOp,
+    MapOp,
+    MergeAnyOp,
+    MoveOp,
+    Operation,
+    RangeOp,
+    RequireOp,
+    SetKnobOp,
+)
+from cluster.script.parser import Script, ScriptError, parse
 from ksmcluster.errors import UserError
 
 #: sharing, zeros, more sharers than max_page_sharing, copy-on-write, fork, holes, exit, a batch in mid-pass
@@ -50,7 +59,7 @@ _ONE_NODE_ONLY = "merge_across_nodes"
 _TIMED = "advisor_"
 
 
-def load(path: Path | None) -> Scenario:
+def load(path: Path | None) -> Script:
     """The script of a file, or the built-in one. Raises UserError if it has a mistake or cannot be read."""
     if path is None:
         return parse(BUILT_IN)
@@ -60,26 +69,26 @@ def load(path: Path | None) -> Scenario:
         raise UserError(f"{path}: {error.strerror}; give a file that can be read") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8; save the script as text") from error
-    except ScenarioError as error:
+    except ScriptError as error:
         raise UserError(f"{path}:{error}") from error
 
 
-def check(scenario: Scenario, knobs: Collection[str], nodes: int) -> None:
-    """See that the script can be run on a host with so many nodes. Raises ScenarioError where it cannot."""
-    for op in scenario.ops:
+def check(script: Script, knobs: Collection[str], nodes: int) -> None:
+    """See that the script can be run on a host with so many nodes. Raises ScriptError where it cannot."""
+    for op in script.operations:
         if reason := _reason_against(op, knobs, nodes):
-            raise ScenarioError(f"{reason}; leave it out, or use replay", op.line)
+            raise ScriptError(f"{reason}; leave it out, or use replay", op.line)
 
 
-def _reason_against(op: Op, knobs: Collection[str], nodes: int) -> str | None:
-    if isinstance(op, SetKnob):
+def _reason_against(op: Operation, knobs: Collection[str], nodes: int) -> str | None:
+    if isinstance(op, SetKnobOp):
         return _reason_against_knob(op.knob, knobs, nodes)
-    if isinstance(op, Map) and op.node is not None:
+    if isinstance(op, MapOp) and op.node is not None:
         return "regions cannot be bound to nodes here"
-    if isinstance(op, Require) and op.what != "knob":
+    if isinstance(op, RequireOp) and op.what != "knob":
         return f"this host is not chosen by its {op.what}"
-    paged_out = isinstance(op, OnRange) and op.action == "pageout"
-    if paged_out or isinstance(op, (Move, MergeAny, Drain)):
+    paged_out = isinstance(op, RangeOp) and op.action == "pageout"
+    if paged_out or isinstance(op, (MoveOp, MergeAnyOp, DrainOp)):
         return f"{op.text.split()[0]} cannot be run on the host"
     return None
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cluster.script.operations import Fork, Proc
-from cluster.script.parser import Scenario, ScenarioError
+from cluster.script.operations import ForkOp, ProcOp
+from cluster.script.parser import Script, ScriptError
 from cluster.script.record import Json
-from cluster.script.runner import Topology, run
+from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
 from ksmcluster.errors import UserError
 from ksmcluster.signals import heeded
@@ -23,7 +23,7 @@ from ksmcluster.validate.comparison import Comparison, steps
 from ksmcluster.validate.host import HostMachine
 from ksmcluster.validate.knobs import KSM, Knobs
 from ksmcluster.validate.ksmd import Ksmd
-from ksmcluster.validate.replay import On
+from ksmcluster.validate.replay import ReplayTarget
 
 _NODES = Path("/sys/devices/system/node")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,14 +41,14 @@ def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
     check_permission(folder)
     release = os.uname().release
     profile = _profile(release)
-    topology = Topology()
+    topology = ScriptTopology()
     scenario = script.load(path)
-    with On(engine).started() as on, on.machine(profile, topology) as machine:
+    with ReplayTarget(engine).started() as on, on.machine(profile, topology) as machine:
         settings = machine.knobs()
         try:
             script.check(scenario, settings, len(list(_NODES.glob("node[0-9]*"))))
             simulated = run(scenario, machine, topology, name="script", kernel=profile.name)
-        except ScenarioError as error:
+        except ScriptError as error:
             raise UserError(f"{path or 'built-in script'}:{error}") from error
     with knobs.locked():
         check_unused(knobs)
@@ -62,9 +62,13 @@ def _to_write(settings: Mapping[str, int | str]) -> dict[str, int | str]:
 
 
 def _run_for_real(
-    scenario: Scenario, profile: Profile, topology: Topology, knobs: Knobs, settings: Mapping[str, int | str]
+    scenario: Script,
+    profile: Profile,
+    topology: ScriptTopology,
+    knobs: Knobs,
+    settings: Mapping[str, int | str],
 ) -> Json:
-    most = sum(isinstance(op, (Proc, Fork)) for op in scenario.ops)
+    most = sum(isinstance(op, (ProcOp, ForkOp)) for op in scenario.operations)
     if most > _MOST_PROCESSES:
         raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
     ksmd = Ksmd(knobs)

@@ -1,4 +1,4 @@
-"""Compaction over Ray actors: what it gives in one process; and actors that die in the middle of a move."""
+"""Compaction over Ray actors gives what it gives in one process."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from actors.node_actor import LITTLE
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.spec.captured_pages import CapturedMapping, CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
@@ -23,7 +24,7 @@ from cluster.spec.scenario import (
     KsmSpec,
     Law,
     MachineSpec,
-    Policy,
+    PolicyMode,
     PolicySpec,
     ProcessSpec,
     RegionSpec,
@@ -31,7 +32,6 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.snapshot_pages import SnapshotMapping, SnapshotMoment, SnapshotPages, SnapshotProcess
 from cluster.spec.topology import ring
 from cluster.wire import commands as c
 from ksmcluster.bench.tools.shapes import spread_out
@@ -44,7 +44,7 @@ REGIONS = (
         "state",
         60,
         ContentModel.UNIQUE,
-        policy=PolicySpec(Policy.INTERLEAVE, (0, 1, 2, 3)),
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2, 3)),
         writes=(WriteSpec(0.5, 0.3), WriteSpec(1.0, 0.2, content=Rewrite.ORIGINAL)),
     ),
 )
@@ -87,11 +87,11 @@ def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> No
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     pages = np.arange(30)
     moments = tuple(
-        SnapshotMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
+        CapturedMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
         for n in (0, 1)
     )
-    process = SnapshotProcess("captured", (SnapshotMapping("", 0, 30, mergeable=True),), moments)
-    snapshots = {"s": SnapshotPages((process,), (0.0, 1e-6))}
+    process = CapturedProcess("captured", (CapturedMapping("", 0, 30, mergeable=True),), moments)
+    snapshots = {"s": CapturedPages((process,), (0.0, 1e-6))}
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s"),))
     inline = list(run_passes(spec, engine="inline", snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30
@@ -197,7 +197,7 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
         step(2, c.Map(0, 10, 4, PolicySpec()))
         write = c.Write(0, np.arange(10, 14), np.arange(4, dtype=np.uint64))
         assert [step(3, write)[0].to for _ in range(3)] == [()] * 3
-        assert step(4, c.Collect())[0].answer["statistics"]["pages_written"] == 4
+        assert step(4, c.Collect())[0].answer.counts["pages_written"] == 4
 
 
 def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:

@@ -17,13 +17,14 @@ import ray
 from ray.exceptions import ActorDiedError
 
 from actors.answers import answers
-from actors.compaction import crew_on_ray, run_compaction
+from actors.compaction import pool_on_ray, run_compaction
 from actors.compactor_pool import RayCompactorPool
 from actors.engine import ActorPool, run_passes
 from actors.hosts import blocks
 from actors.numbered_calls import NumberedCalls
-from cluster.compaction.internode.node_transfers import Carried, Carry
-from cluster.compaction.scenario.node_memory import NodeReport, drive
+from cluster.compaction.internode.node_commands import StepResult, TransferStep
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
 from cluster.spec.compaction import CompactionSpec, DriverSpec
@@ -148,17 +149,19 @@ def test_compact_whenever_migration_actors_are_killed(ray_cluster: str, spec: Co
 class Disturbed:
     """A pool in whose calls something happens: `disturb` gets the call's number and what it would do."""
 
-    def __init__(self, drivers: RayCompactorPool, disturb: Callable[[int, Callable[[], Any]], Any]) -> None:
-        self.drivers = drivers
-        self.ask = drivers.ask
+    def __init__(
+        self, compactor_pool: RayCompactorPool, disturb: Callable[[int, Callable[[], Any]], Any]
+    ) -> None:
+        self.compactor_pool = compactor_pool
+        self.ask = compactor_pool.ask
         self.calls = 0
         self._disturb = disturb
 
     def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
-        return self._next(lambda: self.drivers.take(turns))
+        return self._next(lambda: self.compactor_pool.take(turns))
 
-    def carry(self, turns: Sequence[Carry]) -> list[Carried]:
-        return self._next(lambda: self.drivers.carry(turns))
+    def step(self, steps: Sequence[TransferStep]) -> list[StepResult]:
+        return self._next(lambda: self.compactor_pool.step(steps))
 
     def _next(self, call: Callable[[], list[T]]) -> list[T]:
         self.calls += 1
@@ -166,74 +169,75 @@ class Disturbed:
         return done
 
 
-def pids_of(drivers: RayCompactorPool) -> list[int]:
+def pids_of(compactor_pool: RayCompactorPool) -> list[int]:
     """Processes of its migration actors that are alive; waits for those that are starting."""
     pids = []
-    for actor in drivers.pool:
+    for actor in compactor_pool.pool:
         with suppress(ActorDiedError):
             pids.append(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
     return pids
 
 
 def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_cluster: str) -> None:
-    with crew_on_ray(MOVING, 1, 2) as drivers:
+    with pool_on_ray(MOVING, 1, 2) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number in (1, 2, 9):
-                for actor in drivers.pool:
+                for actor in compactor_pool.pool:
                     ray.kill(actor)
-                drivers.pool = [drivers._new() for _ in drivers.pool]
-                for actor in drivers.pool:
+                compactor_pool.pool = [compactor_pool._new() for _ in compactor_pool.pool]
+                for actor in compactor_pool.pool:
                     ray.kill(actor)
             return call()
 
-        drive(MOVING, range(MOVING.nodes), Disturbed(drivers, disturb))
-        assert drivers.deaths >= 3
-        reports = drivers.reports()
+        drive(MOVING, range(MOVING.nodes), Disturbed(compactor_pool, disturb))
+        assert compactor_pool.deaths >= 3
+        reports = compactor_pool.finish()
     assert repr(reports) == repr(run_compaction(MOVING, engine="inline"))
 
 
 def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) -> None:
     """Each call comes a second time when it is over, and the first ones again and again."""
     turns_of: dict[int, list[tuple[int, int]]] = {}
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
 
         class Late(Disturbed):
             def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
                 done = super().take(turns)
-                turns_of[drivers._seq] = list(turns)
-                for seq in {1, 2, drivers._seq - 1, drivers._seq} & set(turns_of):
+                turns_of[compactor_pool._seq] = list(turns)
+                for seq in {1, 2, compactor_pool._seq - 1, compactor_pool._seq} & set(turns_of):
                     again = [
-                        drivers._owners[node].take_turns.remote(seq, [(node, c)]) for node, c in turns_of[seq]
+                        compactor_pool._owners[node].take_turns.remote(seq, [(node, c)])
+                        for node, c in turns_of[seq]
                     ]
                     repeated = [ended for (ended,) in ray.get(again)]
-                    assert seq != drivers._seq or repeated == done
+                    assert seq != compactor_pool._seq or repeated == done
                 return done
 
-        drive(SPEC, range(SPEC.nodes), Late(drivers, lambda _number, call: call()))
-        reports = drivers.reports()
+        drive(SPEC, range(SPEC.nodes), Late(compactor_pool, lambda _number, call: call()))
+        reports = compactor_pool.finish()
     assert repr(reports) == repr(run_compaction(SPEC, engine="inline"))
 
 
-def test_letters_are_carried_on_by_others(ray_cluster: str) -> None:
+def test_transfers_are_continued_by_other_actors(ray_cluster: str) -> None:
     """All migration actors die at a random moment of each of the first calls."""
     spec = replace(MOVING, compactors=1)
     rng = Random(3)
-    with crew_on_ray(spec, 1, 2) as drivers:
+    with pool_on_ray(spec, 1, 2) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number > 8:
                 return call()
-            pids = pids_of(drivers)
+            pids = pids_of(compactor_pool)
             thread = Thread(target=lambda: Event().wait(rng.uniform(0, 0.004)) or kill(pids))
             thread.start()
             done = call()
             thread.join()
             return done
 
-        drive(spec, range(spec.nodes), Disturbed(drivers, disturb))
-        assert drivers.deaths >= 4
-        reports: list[NodeReport] = drivers.reports()
+        drive(spec, range(spec.nodes), Disturbed(compactor_pool, disturb))
+        assert compactor_pool.deaths >= 4
+        reports: list[NodeReport] = compactor_pool.finish()
     assert repr(reports) == repr(run_compaction(spec, engine="inline"))
 
 
@@ -241,40 +245,40 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
     inline = list(run_passes(SIMULATED, engine="inline"))
     with (
         closing(ActorPool()) as pool,
-        closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as drivers,
+        closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as compactor_pool,
     ):
-        simulation = Simulation(pool.fabric(SIMULATED, 3), SIMULATED, drivers)
+        simulation = Simulation(pool.fabric(SIMULATED, 3), SIMULATED, compactor_pool)
         made = []
         for _ in range(SIMULATED.passes):
-            kill(pids_of(drivers))
+            kill(pids_of(compactor_pool))
             made.append(simulation.run_pass())
-        assert drivers.deaths >= 2 * SIMULATED.passes
+        assert compactor_pool.deaths >= 2 * SIMULATED.passes
     check_passes(made, inline)
 
 
 def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.compactor_pool.MOST_DEATHS", 1)
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
 
         def disturb(_number: int, call: Callable[[], Any]) -> Any:
-            kill(pids_of(drivers))
+            kill(pids_of(compactor_pool))
             return call()
 
         with pytest.raises(SimulationError, match="migration actors died 2 times"):
-            drive(SPEC, range(SPEC.nodes), Disturbed(drivers, disturb))
+            drive(SPEC, range(SPEC.nodes), Disturbed(compactor_pool, disturb))
 
 
 def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> None:
-    with crew_on_ray(SPEC, 1, 2) as drivers:
+    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number == 3:
-                ray.kill(drivers._owners[1])
+                ray.kill(compactor_pool._owners[1])
             return call()
 
         with pytest.raises(SimulationError, match="an actor died"):
-            drive(SPEC, range(SPEC.nodes), Disturbed(drivers, disturb))
-            answers(drivers._owners[1].reports.remote())
+            drive(SPEC, range(SPEC.nodes), Disturbed(compactor_pool, disturb))
+            answers(compactor_pool._owners[1].finish.remote())
 
 
 def test_work_that_failed_is_not_done_again() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.script.record import compare
 from cluster.spec.profile import PROFILES
-from ksmcluster.validate.replay import On
+from ksmcluster.validate.replay import ReplayTarget
 from tests.cluster.exact.oracle import documents
 from tests.cluster.machine.engines import again, kernel_of, topology_of, vector
 
@@ -21,7 +21,7 @@ def test_records_are_reproduced_with_any_number_of_nodes_per_actor(ray_cluster: 
     assert compare(inline, document) is None
     for nodes_per_actor in (1, 2, 8):
         with (
-            On("ray", nodes_per_actor).started() as on,
+            ReplayTarget("ray", nodes_per_actor).started() as on,
             on.machine(PROFILES[kernel_of(document)], topology) as machine,
         ):
             assert again(document, machine) == inline

@@ -17,7 +17,7 @@ from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import PageKind
-from cluster.spec.scenario import PAGE_SIZE
+from cluster.spec.content import PAGE_SIZE
 
 MAX_PAGES_PER_ZSPAGE = 4
 CLASS_STEP = 16  #: bytes between two size classes

@@ -1,4 +1,4 @@
-"""Who sends how many pages to whom, so that they travel as little as can be."""
+"""How many pages each node sends to each other one, so that they travel short distances."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cluster.spec.topology import Distances
 
 
 def flows(supply: I64, room: I64, distance: Distances, most: int | None = None) -> I64:
-    """Pages from nodes with `supply` to others with `room`, nearest pairs first. int64[n], int64[n].
+    """Return flows of pages from nodes with `supply` to nodes with `room`, nearest pairs first.
 
-    int64[k, 3]: rows are (source, target, pages), at most `most` pages in all. Among targets at the same
-    distance from a source, those with most room come first.
+    int64[nodes], int64[nodes] -> int64[k, 3]: rows are (source, target, pages), at most `most` pages in all.
+    Among targets at the same distance from a source, those with most room come first.
     """
     supply, room = supply.copy(), room.copy()
     left = int(supply.sum()) if most is None else most
@@ -33,7 +33,10 @@ def flows(supply: I64, room: I64, distance: Distances, most: int | None = None) 
 
 
 def evened(used: I64) -> I64:
-    """As many pages on each node as on any other, or one more where there are most. int64[n] -> int64[n]."""
+    """Return how many pages each node has when they are spread evenly. int64[nodes] -> int64[nodes].
+
+    Where the total cannot be divided, nodes that have most pages now keep one more.
+    """
     nodes, total = len(used), int(used.sum())
     goal = np.full(nodes, total // nodes)
     goal[np.argsort(-used, kind="stable")[: total % nodes]] += 1
@@ -41,9 +44,9 @@ def evened(used: I64) -> I64:
 
 
 def transfers(kind: str, census: I64, chosen: Bool, distance: Distances, most: int | None) -> I64:
-    """What "drain" or "even-out" (`kind`) of the chosen nodes asks for: rows as of `flows`.
+    """Return the flows that `kind`, "drain" or "even-out", of the chosen nodes needs: rows of `flows`.
 
-    census int64[nodes, 3]: pages in use, those that can move, and room for others; chosen bool[nodes].
+    census int64[nodes, 3]: pages in use, movable pages, room for pages of others; chosen bool[nodes].
     """
     used, movable, room = census.T
     supply = np.where(chosen, movable, 0)
@@ -58,7 +61,7 @@ def transfers(kind: str, census: I64, chosen: Bool, distance: Distances, most: i
 
 
 def matrix(rows: I64, nodes: int) -> I64:
-    """Rows of `flows` as int64[nodes, nodes]."""
+    """Return rows of `flows` as a matrix of pages. int64[k, 3] -> int64[nodes, nodes], from row to column."""
     pages = np.zeros((nodes, nodes), np.int64)
     pages[rows[:, 0], rows[:, 1]] = rows[:, 2]
     return pages

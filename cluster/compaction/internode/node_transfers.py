@@ -1,131 +1,47 @@
-"""A node's part in moving pages between nodes: its sides of transfers, and its memory going offline."""
+"""A node's part in moving pages between nodes: its sides of transfers, and its answers to commands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cluster.arrays.words import I64, U8
+from cluster.arrays.words import I64
+from cluster.compaction.internode.drain import FAILED, NO_ROOM, Drained, NodeDrain
+from cluster.compaction.internode.node_commands import (
+    AnswerT,
+    BeginDrain,
+    DropForeign,
+    FinishDrain,
+    NodeCensus,
+    NodeCommand,
+    OpenTransfers,
+    StepResult,
+    TakeCensus,
+    TakeDropped,
+    TransferStep,
+)
 from cluster.compaction.internode.transfer import (
     MODE,
-    Arrival,
-    Departure,
-    Endpoint,
     NodeOwners,
-    Transfer,
     TransferMessage,
+    TransferSide,
+    TransferSource,
+    TransferTarget,
 )
-from cluster.compaction.movable.counting import GUESTS, Counted
-from cluster.compaction.movable.lru_pages import LRU
+from cluster.compaction.movable.counting import Counted
 from cluster.compaction.movable.migrate_pages import MigrateRules
 from cluster.compaction.movable.page_movable import isolatable
-from cluster.compaction.pages.page_map import (
-    OWNER_SHIFT,
-    PAGEBLOCK_ORDER,
-    PAGEBLOCK_PAGES,
-    USED,
-    MigrateType,
-    PageKind,
-)
-from cluster.compaction.zone.offline_pages import take_offline
-
-#: How pages are called that look as if nobody could move them: the kernel's, and those of such drivers.
-UNMOVABLE = "unmovable"
-#: Why pages stay on a node that is drained.
-CANNOT_MOVE, NO_ROOM, FAILED = "cannot move", "no room elsewhere", "refused or failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """How many pages does each node have? Answer: int64[3], see `NodeTransfers.census`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """These transfers begin, those before are over."""
-
-    transfers: tuple[Transfer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BeginDrain:
-    """Nothing more is allocated on these nodes."""
-
-    nodes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FinishDrain:
-    """What is free on these nodes goes offline. `full`: there was no room on the others for the rest."""
-
-    nodes: tuple[int, ...]
-    relocation: int
-    full: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TakeDropped:
-    """Which pages that may be on other nodes were freed? Answer: their names, int64[n]; asked once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drop:
-    """ForeignPages with these names are to be freed."""
+class NodeTraffic:
+    """What a node sent, by relocation and target, and how it was drained.
 
-    names: I64
-
-
-Order = Census | Open | BeginDrain | FinishDrain | TakeDropped | Drop
-
-
-@dataclass(frozen=True, slots=True)
-class Carry:
-    """`node` answers the letter that `peer` wrote last in a transfer; its answer has the number `serial`."""
-
-    node: int
-    peer: int
-    transfer: int
-    serial: int
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """How a transfer stands. moved: pages so far, as this node knows; written: or it has to wait."""
-
-    written: bool
-    done: bool
-    moved: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stayed:
-    """Pages that a drained node could not get rid of: whose, how many, why."""
-
-    owner: str
-    pages: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What came of draining a node, pageblock by pageblock.
-
-    fixed: pages that had stayed if no driver's pages could move: those of drivers, and the kernel's.
+    sent, attempts int64[relocations, nodes]: pages that left, and attempts of their drivers to move one.
     """
-
-    relocation: int
-    offline: int
-    pageblocks: int
-    fixed: int
-    stayed: tuple[Stayed, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NodeRelocations:
-    """What a node sent, int64[relocations, nodes]: pages by target, and attempts; and how it was drained."""
 
     sent: I64
     attempts: I64
@@ -133,142 +49,95 @@ class NodeRelocations:
 
 
 class NodeTransfers:
-    """A node's side of all transfers. sent, attempts int64[relocations, nodes]: pages, by their targets."""
+    """A node's sides of all transfers. `shape`: number of relocations, number of nodes."""
 
     def __init__(
         self,
         node: int,
         shape: tuple[int, int],
-        lodging: NodeOwners,
+        owners: NodeOwners,
         counted: Mapping[str, Counted],
         rules: MigrateRules,
     ) -> None:
-        self.sent: I64 = np.zeros(shape, np.int64)
-        self.attempts: I64 = np.zeros(shape, np.int64)
-        self.drained: list[Drained] = []
+        self._sent: I64 = np.zeros(shape, np.int64)
+        self._attempts: I64 = np.zeros(shape, np.int64)
         self._node = node
-        self._lodging = lodging
-        self._memory = lodging.memory
+        self._owners = owners
         self._counted = counted
         self._rules = rules
-        self._endpoints: dict[int, Endpoint] = {}
-        self._types: U8 | None = None
-        self._fixed = 0
+        self._sides: dict[int, TransferSide] = {}
+        self._drain = NodeDrain(owners.memory, counted)
 
-    def report(self) -> NodeRelocations:
-        return NodeRelocations(self.sent, self.attempts, tuple(self.drained))
+    def report(self) -> NodeTraffic:
+        """Return what the node has sent so far."""
+        return NodeTraffic(self._sent, self._attempts, tuple(self._drain.results))
 
-    # transfers
+    def last_message(self, transfer: int) -> TransferMessage | None:
+        """Return the last message of this node in a transfer; None before the first one."""
+        return self._sides[transfer].last_message
 
-    def letter(self, transfer: int) -> TransferMessage | None:
-        """What this node wrote last."""
-        return self._endpoints[transfer].last
-
-    def carry(self, turn: Carry, letter: TransferMessage | None) -> Carried:
-        """The node answers a letter, or has done so before."""
-        endpoint = self._endpoints[turn.transfer]
-        if not isinstance(endpoint, Departure):
-            written = endpoint.answer(turn.serial, letter)
-            return Carried(written is not None, done=False, moved=0)
-        attempts, away = self._attempts(), endpoint.by_owner.copy()
-        written = endpoint.answer(turn.serial, letter)
-        away = endpoint.by_owner - away
-        place = endpoint.transfer.relocation, endpoint.transfer.target
-        self.attempts[place] += self._attempts() - attempts
-        self.sent[place] += away.sum()
+    def step(self, step: TransferStep, message: TransferMessage | None) -> StepResult:
+        """Answer a message of the peer. A repeated step changes nothing and gets the first answer."""
+        side = self._sides[step.transfer]
+        if not isinstance(side, TransferSource):
+            sent = side.answer(step.serial, message)
+            return StepResult(sent is not None, done=False, moved=0)
+        attempts, left = self._attempts_made(), side.by_owner.copy()
+        sent = side.answer(step.serial, message)
+        left = side.by_owner - left
+        place = side.transfer.relocation, side.transfer.target
+        self._attempts[place] += self._attempts_made() - attempts
+        self._sent[place] += left.sum()
         for counted in self._counted.values():
-            counted.counts.moved_away += int(away[counted.owner])
-        return Carried(written is not None, endpoint.done, endpoint.moved)
+            counted.counts.moved_away += int(left[counted.owner])
+        return StepResult(sent is not None, side.done, side.moved)
 
-    def _attempts(self) -> int:
+    def _attempts_made(self) -> int:
         return sum(counted.attempts for counted in self._counted.values())
 
-    # what the coordinator asks of all nodes
+    def carry_out(self, command: NodeCommand[AnswerT]) -> AnswerT:
+        """Carry out a command to all nodes; return its answer."""
+        answer: AnswerT = _HANDLERS[type(command)](self, command)
+        return answer
 
-    def ask(self, order: Order) -> Any:
-        """Carry out an order; the answer, if it has one."""
-        match order:
-            case Census():
-                return self.census()
-            case Open(transfers):
-                self._open(transfers)
-            case BeginDrain(nodes):
-                if self._node in nodes:
-                    self._begin_drain()
-            case FinishDrain(nodes, relocation, full):
-                if self._node in nodes:
-                    self._finish_drain(relocation, NO_ROOM if full else FAILED)
-            case TakeDropped():
-                return self._take_dropped()
-            case Drop(names):
-                self._drop(names)
-        return None
-
-    def census(self) -> I64:
-        """Pages in use, of them those that look movable, and those that others may send. int64[3]."""
-        zone, pages = self._memory.zones[0], self._memory.pages
+    def _census(self, _command: TakeCensus) -> NodeCensus:
+        memory = self._owners.memory
+        zone, pages = memory.zones[0], memory.pages
         used = np.count_nonzero(pages.refcount[zone.start : zone.end])
         movable = len(isolatable(pages, zone.start, zone.end, MODE))
-        room = max(zone.free_pages - zone.watermark_min, 0) if self._types is None else 0
-        return np.array([used, movable, room])
+        room = 0 if self._drain.active else max(zone.free_pages - zone.watermark_min, 0)
+        return NodeCensus(int(used), movable, room)
 
-    def _open(self, transfers: Sequence[Transfer]) -> None:
-        self._endpoints = {}
-        for transfer in transfers:
+    def _open(self, command: OpenTransfers) -> None:
+        self._sides = {}
+        for transfer in command.transfers:
             if transfer.source == self._node:
-                self._endpoints[transfer.number] = Departure(self._lodging, transfer, self._rules)
+                self._sides[transfer.number] = TransferSource(self._owners, transfer, self._rules)
             if transfer.target == self._node:
-                self._endpoints[transfer.number] = Arrival(self._lodging)
+                self._sides[transfer.number] = TransferTarget(self._owners)
 
-    def _take_dropped(self) -> I64:
-        proxies = self._lodging.proxies
-        names, proxies.dropped = proxies.dropped, proxies.dropped[:0]
-        return names
+    def _begin_drain(self, command: BeginDrain) -> None:
+        if self._node in command.nodes:
+            self._drain.begin()
 
-    def _drop(self, names: I64) -> None:
-        proxies = self._lodging.proxies
-        proxies.dropped = np.concatenate([proxies.dropped, self._lodging.guests.drop(names)])
+    def _finish_drain(self, command: FinishDrain) -> None:
+        if self._node in command.nodes:
+            self._drain.finish(command.relocation, NO_ROOM if command.full else FAILED)
 
-    # draining
+    def _take_dropped(self, _command: TakeDropped) -> I64:
+        return self._owners.proxies.take_dropped()
 
-    @property
-    def _blocks(self) -> slice:
-        zone = self._memory.zones[0]
-        return slice(zone.start >> PAGEBLOCK_ORDER, zone.end >> PAGEBLOCK_ORDER)
+    def _drop_foreign(self, command: DropForeign) -> None:
+        locked = self._owners.foreign.drop(command.names)
+        self._owners.proxies.add_dropped(locked)
 
-    def _begin_drain(self) -> None:
-        pages = self._memory.pages
-        self._types = pages.pageblock_type[self._blocks].copy()
-        pages.pageblock_type[self._blocks] = MigrateType.ISOLATE
-        in_use = self._in_use()
-        self._fixed = sum(in_use.values()) - in_use[LRU] - in_use[GUESTS]
 
-    def _finish_drain(self, relocation: int, why: str) -> None:
-        """Pageblocks that are free are memory no longer; the others are as they were before."""
-        pages, zone = self._memory.pages, self._memory.zones[0]
-        zone.merge()
-        free = (pages.order[zone.start : zone.end] != USED).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
-        gone = (pages.kind[zone.start : zone.end] == PageKind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
-        for block in np.flatnonzero(free).tolist():
-            start = zone.start + block * PAGEBLOCK_PAGES
-            take_offline(self._memory, start, start + PAGEBLOCK_PAGES)
-        if self._types is not None:
-            pages.pageblock_type[self._blocks] = np.where(free, MigrateType.ISOLATE, self._types)
-        self._types = None
-        stayed = tuple(
-            Stayed(owner, count, CANNOT_MOVE if owner == UNMOVABLE else why)
-            for owner, count in self._in_use().items()
-            if count
-        )
-        count = int(np.count_nonzero(free | gone))
-        self.drained.append(Drained(relocation, count, len(free), self._fixed, stayed))
-
-    def _in_use(self) -> dict[str, int]:
-        """Pages in use by owner."""
-        pages, zone = self._memory.pages, self._memory.zones[0]
-        span = slice(zone.start, zone.end)
-        owners = pages.mapping[span][pages.refcount[span] > 0] >> OWNER_SHIFT
-        counts = np.bincount(owners, minlength=len(self._memory.operations))
-        found = {name: int(counts[counted.owner]) for name, counted in self._counted.items()}
-        found[UNMOVABLE] = int(counts[0])
-        return found
+#: What carries out each command: a method of `NodeTransfers`, which returns the command's answer.
+_HANDLERS: dict[type[NodeCommand[Any]], Callable[[NodeTransfers, Any], Any]] = {
+    TakeCensus: NodeTransfers._census,
+    OpenTransfers: NodeTransfers._open,
+    BeginDrain: NodeTransfers._begin_drain,
+    FinishDrain: NodeTransfers._finish_drain,
+    TakeDropped: NodeTransfers._take_dropped,
+    DropForeign: NodeTransfers._drop_foreign,
+}

@@ -1,99 +1,103 @@
-"""Who moves pages between nodes when: draining nodes, evening out their memory."""
+"""Relocations of a scenario: draining nodes and evening out their memory, in rounds of transfers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.internode.flows import transfers
-from cluster.compaction.internode.node_transfers import (
+from cluster.compaction.internode.node_commands import (
+    AnswerT,
     BeginDrain,
-    Carried,
-    Carry,
-    Census,
-    Drop,
+    DropForeign,
     FinishDrain,
-    Open,
-    Order,
+    NodeCommand,
+    OpenTransfers,
+    StepResult,
+    TakeCensus,
     TakeDropped,
+    TransferStep,
 )
 from cluster.compaction.internode.transfer import Transfer
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 
-IDLE_ROUNDS = 5  #: rounds in a row in which no page moved, before a relocation is given up
+IDLE_ROUNDS = 5  #: a relocation is given up after so many rounds in a row in which no page moved
 
 
-class Owners(Protocol):
-    """Those who own the nodes' memories."""
+class AllNodes(Protocol):
+    """The memories of all nodes of a scenario, as their coordinator reaches them."""
 
-    def ask(self, order: Order) -> list[Any]:
-        """Every node carries out the order; their answers, by ascending node."""
+    def ask(self, command: NodeCommand[AnswerT]) -> list[AnswerT]:
+        """Have every node carry out the command; return their answers, by ascending node."""
 
 
 class Relocator:
-    """The relocations of a phase, one after the other; each in rounds of transfers, which go on side by side.
+    """The relocations of one phase, one after the other; the transfers of a round go on at the same time.
 
-    A round begins with a census of all nodes, and is over when all its transfers are.
+    A round begins with a census of all nodes, and ends when all its transfers are done.
     """
 
-    def __init__(self, spec: CompactionSpec, when: str, owners: Owners) -> None:
+    def __init__(self, spec: CompactionSpec, when: str, nodes: AllNodes) -> None:
         self._spec = spec
-        self._owners = owners
-        self._under_way: dict[int, tuple[Transfer, int]] = {}
+        self._nodes = nodes
+        #: By number: each transfer that is not done, and the serial of its next message.
+        self._open: dict[int, tuple[Transfer, int]] = {}
         self._moved: dict[int, int] = {}
         numbered = [(i, r) for i, r in enumerate(spec.relocations) if r.when == when]
         self._rounds = self._plan(numbered)
 
-    def due(self) -> dict[int, list[Carry]]:
-        """By node, the letters that it is to write next; empty when all is done."""
-        if not self._under_way:
-            transfers = next(self._rounds, ())
-            self._under_way = {transfer.number: (transfer, 0) for transfer in transfers}
-        turns: dict[int, list[Carry]] = {}
-        for transfer, serial in self._under_way.values():
+    def begin_round(self) -> None:
+        """Open the transfers of the next round, if those of the last one are done."""
+        if not self._open:
+            self._open = {transfer.number: (transfer, 0) for transfer in next(self._rounds, ())}
+
+    def next_steps(self) -> dict[int, list[TransferStep]]:
+        """Return by node the steps of transfers that it takes next; empty if none is left to take."""
+        steps: dict[int, list[TransferStep]] = {}
+        for transfer, serial in self._open.values():
             ends = (transfer.source, transfer.target)
             node, peer = ends if serial % 2 == 0 else ends[::-1]
-            turns.setdefault(node, []).append(Carry(node, peer, transfer.number, serial))
-        return turns
+            steps.setdefault(node, []).append(TransferStep(node, peer, transfer.number, serial))
+        return steps
 
-    def took(self, turn: Carry, carried: Carried) -> None:
-        """A letter was written, or its writer has to wait."""
-        transfer, serial = self._under_way[turn.transfer]
-        self._moved[turn.transfer] = max(carried.moved, self._moved.get(turn.transfer, 0))
-        if carried.done:
-            del self._under_way[turn.transfer]
+    def record(self, step: TransferStep, result: StepResult) -> None:
+        """Take in the result of a step, which says whether the transfer goes on with the next one."""
+        transfer, serial = self._open[step.transfer]
+        self._moved[step.transfer] = max(result.moved, self._moved.get(step.transfer, 0))
+        if result.done:
+            del self._open[step.transfer]
         else:
-            self._under_way[turn.transfer] = transfer, serial + carried.written
+            self._open[step.transfer] = transfer, serial + result.sent
 
     def _plan(self, relocations: Sequence[tuple[int, RelocationSpec]]) -> Iterator[tuple[Transfer, ...]]:
-        """Round after round."""
+        """Yield the transfers of round after round, each once the round before it is over."""
         for number, relocation in relocations:
             nodes = relocation.nodes or tuple(range(self._spec.nodes))
             if relocation.kind == "drain":
-                self._owners.ask(BeginDrain(nodes))
+                self._nodes.ask(BeginDrain(nodes))
             yield from self._rounds_of(number, relocation, nodes)
             if relocation.kind == "drain":
                 full = not self._census()[:, 2].any()
-                self._owners.ask(FinishDrain(nodes, number, full))
-        settle(self._owners)
+                self._nodes.ask(FinishDrain(nodes, number, full))
+        free_dropped(self._nodes)
 
     def _rounds_of(
         self, number: int, relocation: RelocationSpec, nodes: tuple[int, ...]
     ) -> Iterator[tuple[Transfer, ...]]:
         left, idle = relocation.most_pages, 0
         while idle < IDLE_ROUNDS and left != 0:
-            settle(self._owners)
+            free_dropped(self._nodes)
             rows = self._flows(relocation.kind, np.array(nodes), left)
             if len(rows) == 0:
                 return
             transfers = tuple(
-                Transfer(i, number, source, target, pages)
-                for i, (source, target, pages) in enumerate(rows.tolist())
+                Transfer(i, number, source, target, count)
+                for i, (source, target, count) in enumerate(rows.tolist())
             )
-            self._owners.ask(Open(transfers))
+            self._nodes.ask(OpenTransfers(transfers))
             self._moved.clear()
             yield transfers
             moved = sum(self._moved.values())
@@ -101,7 +105,8 @@ class Relocator:
             idle = 0 if moved else idle + 1
 
     def _census(self) -> I64:
-        return np.array(self._owners.ask(Census()))
+        """Ask for the census of all nodes. int64[nodes, 3], columns as in `NodeCensus`."""
+        return np.array(self._nodes.ask(TakeCensus()))
 
     def _flows(self, kind: str, nodes: I64, most: int | None) -> I64:
         census = self._census()
@@ -111,8 +116,8 @@ class Relocator:
         return transfers(kind, census, chosen, distance, most)
 
 
-def settle(owners: Owners) -> None:
-    """Pages that their drivers freed are freed on the nodes where they are. No transfer may be under way."""
-    names = np.concatenate(owners.ask(TakeDropped()))
+def free_dropped(nodes: AllNodes) -> None:
+    """Free pages, on whatever node they are, that their drivers have freed. No transfer may be open."""
+    names = np.concatenate(nodes.ask(TakeDropped()))
     if len(names):
-        owners.ask(Drop(names))
+        nodes.ask(DropForeign(names))

@@ -1,10 +1,10 @@
-"""Moving pages from one node to another: two owners of memory that exchange letters.
+"""Moving pages from one node to another: the two nodes send each other messages.
 
-The source isolates a batch of pages and offers it; the target allocates frames and says how many; the source
-lets the drivers move their pages (those that do not go are put back), frees the old frames and sends what
-was in them; the target has it land. Each side keeps the letter that it wrote last, and gives it again to
-whoever asks for it again. So those who carry the letters may vanish at any moment, and letters may come twice
-or late: the transfer stands still until somebody goes on, and goes on as if nothing had happened.
+The source isolates a batch of pages and offers it. The target allocates frames and says how many. The source
+lets the drivers move their pages, puts back those that do not move, frees the old frames and sends the
+contents. The target maps the contents to its frames. Each side keeps its last message and returns it again
+when it is asked for again. So a process that carries messages may die at any moment, and messages may come
+twice or late: the transfer stands still until another process takes the next step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.arrays.words import I64, U8, U64
+from cluster.arrays.words import I64, U8, U64, Pfns
 from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.lru_pages import LruPages
@@ -24,39 +24,39 @@ from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_LRU, MigrateType
 
 BATCH = 512  #: NR_MAX_BATCHED_MIGRATION: pages isolated and moved together
-MODE = IsolateMode.UNEVICTABLE  #: such LRU pages, too
+MODE = IsolateMode.UNEVICTABLE  #: unevictable LRU pages move too
 _WINDOW = 16 * BATCH  #: pages that a search for movable ones looks at together
-_NO_PAGES: I64 = np.zeros(0, np.int64)
+_NO_PAGES: Pfns = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """At most `pages` pages of node `source` go to node `target`, lowest page frame numbers first.
+    """At most `count` pages go from node `source` to node `target`, lowest page frame numbers first.
 
-    `relocation`: number of that which it is a part of.
+    number: of the transfer in its round. relocation: index of the scenario's relocation it is a part of.
     """
 
     number: int
     relocation: int
     source: int
     target: int
-    pages: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """From the source: so many pages are isolated; none: the transfer is over."""
+    """From the source: `count` pages are isolated. 0: the transfer is over."""
 
     serial: int
-    pages: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """From the target: so many frames wait for them."""
+    """From the target: `count` frames are allocated for the pages of the offer."""
 
     serial: int
-    pages: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +75,7 @@ class PageBatch:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """From the target: they are in their frames."""
+    """From the target: the pages are in their frames."""
 
     serial: int
 
@@ -85,70 +85,71 @@ TransferMessage = Offer | Room | PageBatch | Landed
 
 @dataclass(slots=True)
 class NodeOwners:
-    """The memory of a node, and who lives there or elsewhere."""
+    """The memory of a node, and the owners of its pages that take part in transfers."""
 
     memory: Memory
     lru: LruPages
-    guests: ForeignPages
+    foreign: ForeignPages
     proxies: Proxies
 
 
-class Endpoint:
-    """One side of a transfer. Letters are numbered from 0; the source writes those with even numbers."""
+class TransferSide:
+    """One side of a transfer. Messages are numbered from 0; the source sends those with even numbers."""
 
     def __init__(self) -> None:
-        self.last: TransferMessage | None = None
+        self.last_message: TransferMessage | None = None
 
-    def answer(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
-        """The letter with this number, which answers the one before it (None for the first).
+    def answer(self, serial: int, message: TransferMessage | None) -> TransferMessage | None:
+        """Return the message with this number, which answers `message` (None for the first).
 
-        One that was written already is not written again, whatever is to be answered. None: not now, as a
-        page is locked by someone else. Raises PageStateError for a letter out of its turn.
+        A message that was sent before is returned again, whatever `message` is. None: a page is locked; ask
+        again later. Raises PageStateError for a message out of turn.
         """
-        if self.last is not None and serial <= self.last.serial:
-            return self.last
-        if serial != (0 if letter is None else letter.serial + 1):
-            raise PageStateError(f"letter {serial} cannot answer {letter}")
-        written = self._write(serial, letter)
-        self.last = self.last if written is None else written
-        return written
+        if self.last_message is not None and serial <= self.last_message.serial:
+            return self.last_message
+        if serial != (0 if message is None else message.serial + 1):
+            raise PageStateError(f"message {serial} cannot answer {message}")
+        answer = self._next_message(serial, message)
+        if answer is not None:
+            self.last_message = answer
+        return answer
 
-    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
+    def _next_message(self, serial: int, message: TransferMessage | None) -> TransferMessage | None:
         raise NotImplementedError
 
 
-class Departure(Endpoint):
-    """The source of a transfer. moved: pages sent so far; by_owner int64[owners]: of whom they were."""
+class TransferSource(TransferSide):
+    """The source of a transfer. moved: pages sent so far; by_owner int64[owners]: the same by owner."""
 
-    def __init__(self, lodging: NodeOwners, transfer: Transfer, rules: MigrateRules) -> None:
+    def __init__(self, owners: NodeOwners, transfer: Transfer, rules: MigrateRules) -> None:
         super().__init__()
         self.transfer = transfer
         self.moved = 0
-        self.by_owner: I64 = np.zeros(len(lodging.memory.operations), np.int64)
-        self._lodging = lodging
-        self._memory = lodging.memory
+        self.by_owner: I64 = np.zeros(len(owners.memory.operations), np.int64)
+        self._owners = owners
+        self._memory = owners.memory
         self._rules = rules
-        self._low = lodging.memory.zones[0].start
+        self._low = owners.memory.zones[0].start
         self._isolated = _NO_PAGES
         self._full = False
         self._waiting = False
 
     @property
     def done(self) -> bool:
-        return isinstance(self.last, Offer) and self.last.pages == 0
+        return isinstance(self.last_message, Offer) and self.last_message.count == 0
 
-    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage | None:
-        match letter:
+    def _next_message(self, serial: int, message: TransferMessage | None) -> TransferMessage | None:
+        match message:
             case None | Landed():
                 self._isolate()
                 return Offer(serial, len(self._isolated))
-            case Room(pages=room):
+            case Room(count=room):
                 return None if self._waits() else self._send(serial, room)
-        raise PageStateError(f"{letter} is no letter to the source")
+        raise PageStateError(f"a source does not take {message}")
 
     def _isolate(self) -> None:
-        """The next batch, as far as drivers let their pages go."""
-        left = 0 if self._full else self.transfer.pages - self.moved
+        """Isolate the next batch, without the pages that their drivers refuse to isolate."""
+        left = 0 if self._full else self.transfer.count - self.moved
         taken = [_NO_PAGES]
         while left > 0 and (wanted := min(left, BATCH) - sum(map(len, taken))) > 0:
             chunk = self._next_movable(wanted)
@@ -162,8 +163,8 @@ class Departure(Endpoint):
             taken.append(isolation.granted)
         self._isolated = np.concatenate(taken)
 
-    def _next_movable(self, wanted: int) -> I64:
-        """At most so many pages that look movable, from where the last search ended. int64[0..wanted]."""
+    def _next_movable(self, wanted: int) -> Pfns:
+        """Find the next pages that look movable, at most `wanted`. int64[0..wanted]."""
         pages, end = self._memory.pages, self._memory.zones[-1].end
         found = _NO_PAGES
         while self._low < end and len(found) == 0:
@@ -175,16 +176,16 @@ class Departure(Endpoint):
         return found
 
     def _waits(self) -> bool:
-        """A compactor looks at one of the batch, and has it locked."""
+        """Return whether a compactor has a page of the batch locked; count each wait once."""
         locked = bool(self._memory.pages.locked(self._isolated).any())
         self._memory.vmstat.lock_waits += locked and not self._waiting
         self._waiting = locked
         return locked
 
     def _send(self, serial: int, room: int) -> PageBatch:
-        """Drivers move as many of the batch as there is room for; the others are put back."""
+        """Let the drivers move at most `room` pages of the batch to proxies, and put the others back."""
         self._full = room < len(self._isolated)
-        targets = ProxyTargets(self._memory, self._lodging.proxies, room)
+        targets = ProxyTargets(self._memory, self._owners.proxies, room)
         migration = PageMigration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
         migration.run()
         self._isolated = _NO_PAGES
@@ -193,50 +194,51 @@ class Departure(Endpoint):
         # a driver may have taken a page, and given it up since
         return self._packed(serial, new[self._memory.pages.refcount[new] > 0])
 
-    def _packed(self, serial: int, new: I64) -> PageBatch:
-        """What is in these proxies; those of pages that are this node's business no longer are free."""
-        pages, guests = self._memory.pages, self._lodging.guests
+    def _packed(self, serial: int, new: Pfns) -> PageBatch:
+        """Return the pages in these proxies as a message. Proxies of LRU and foreign pages become free."""
+        pages, foreign = self._memory.pages, self._owners.foreign
         owners = (pages.mapping[new] >> OWNER_SHIFT).astype(np.int64)
         self.by_owner += np.bincount(owners, minlength=len(self.by_owner))
         self.moved += len(new)
         contents, kinds = pages.content[new], pages.kind[new]
         tags = (pages.mapping[new] & ((1 << OWNER_SHIFT) - 1)).astype(np.int64)
         lru = pages.flags[new] & PG_LRU != 0
-        visiting = owners == guests.owner
-        native = ~lru & ~visiting
+        is_foreign = owners == foreign.owner
+        native = ~lru & ~is_foreign
         names = np.full(len(new), NO_NAME)
-        names[native] = self._lodging.proxies.name(new[native])
-        names[visiting] = guests.leave(new[visiting])
+        names[native] = self._owners.proxies.assign_names(new[native])
+        names[is_foreign] = foreign.leave(new[is_foreign])
         self._memory.put(new[lru])
         return PageBatch(serial, names, contents, kinds, tags)
 
 
-class Arrival(Endpoint):
+class TransferTarget(TransferSide):
     """The target of a transfer."""
 
-    def __init__(self, lodging: NodeOwners) -> None:
+    def __init__(self, owners: NodeOwners) -> None:
         super().__init__()
-        self._lodging = lodging
+        self._owners = owners
         self._frames = _NO_PAGES
 
-    def _write(self, serial: int, letter: TransferMessage | None) -> TransferMessage:
-        match letter:
-            case Offer(pages=wanted):
-                self._frames = self._lodging.memory.alloc_bulk(wanted, MigrateType.MOVABLE)
+    def _next_message(self, serial: int, message: TransferMessage | None) -> TransferMessage:
+        match message:
+            case Offer(count=wanted):
+                self._frames = self._owners.memory.alloc_bulk(wanted, MigrateType.MOVABLE)
                 return Room(serial, len(self._frames))
             case PageBatch():
-                self._land(letter)
+                self._land(message)
                 return Landed(serial)
-        raise PageStateError(f"{letter} is no letter to the target")
+        raise PageStateError(f"a target does not take {message}")
 
-    def _land(self, parcel: PageBatch) -> None:
-        memory, count = self._lodging.memory, len(parcel.names)
+    def _land(self, batch: PageBatch) -> None:
+        """Put the pages into the allocated frames, and free the frames that are left over."""
+        memory, count = self._owners.memory, len(batch.names)
         frames, unused = self._frames[:count], self._frames[count:]
         self._frames = _NO_PAGES
         memory.free(unused)
-        memory.pages.content[frames] = parcel.contents
-        guest = parcel.names != NO_NAME
-        self._lodging.guests.admit(frames[guest], parcel.names[guest], parcel.kinds[guest])
-        memory.pages.kind[frames] = parcel.kinds
-        for tag in np.unique(parcel.tags[~guest]).tolist():
-            self._lodging.lru.adopt(frames[~guest & (parcel.tags == tag)], tag)
+        memory.pages.content[frames] = batch.contents
+        foreign = batch.names != NO_NAME
+        self._owners.foreign.admit(frames[foreign], batch.names[foreign], batch.kinds[foreign])
+        memory.pages.kind[frames] = batch.kinds
+        for tag in np.unique(batch.tags[~foreign]).tolist():
+            self._owners.lru.adopt(frames[~foreign & (batch.tags == tag)], tag)

@@ -18,7 +18,10 @@ COUNTERS = ("pgmigrate_success", "pgmigrate_fail", "compact_free_scanned", "comp
 
 
 def compact_all(memory: Memory, request: Request | None = None) -> I64:
-    """Compaction of every zone, from the lowest up, as compact_memory does it; the moves. int64[n, 2]."""
+    """Compact every zone, from the lowest up, as compact_memory does; return (source, target) of each move.
+
+    int64[moves, 2].
+    """
     moves = []
     for zone in memory.zones:
         compaction = Compaction(memory, zone, request)
@@ -28,10 +31,10 @@ def compact_all(memory: Memory, request: Request | None = None) -> I64:
 
 
 def compare_compact(record: Json) -> Difference | None:
-    """compact_memory, once for each run of the record, each from the map that was recorded before it.
+    """Replay writes to compact_memory, each from the map recorded before it; return the first difference.
 
     Where pages of the recorded system itself moved too, targets depend on pages that a map does not show
-    (those in per-CPU batches on their way to the LRU lists): then only which pages moved is compared.
+    (pages in per-CPU batches on their way to the LRU lists). Then only the moved pages are compared.
     """
     before: ScriptedDriver | None = None
     for number, run in enumerate(record["runs"]):
@@ -40,16 +43,16 @@ def compare_compact(record: Json) -> Difference | None:
             for behaviour in record["behaviour"]:
                 apply_behaviour(driver, behaviour["rule"])
         else:
-            _carry(before, driver)
+            _continue_scripts(before, driver)
         before = driver
         step = f"run {number}"
         moves = compact_all(memory)
-        mine, theirs = moves[driver.page_at[moves[:, 1]] >= 0], moves_of(run)
+        ours, theirs = moves[driver.page_at[moves[:, 1]] >= 0], moves_of(run)
         alone = not run["summary"]["other_migrated"] and not lru.isolated
         difference = (
-            first_difference(step, "moves", mine, theirs) or _counters(step, memory, run)
+            first_difference(step, "moves", ours, theirs) or _counters(step, memory, run)
             if alone
-            else first_difference(step, "sources", np.unique(mine[:, 0]), np.unique(theirs[:, 0]))
+            else first_difference(step, "sources", np.unique(ours[:, 0]), np.unique(theirs[:, 0]))
         )
         difference = difference or _free_blocks(step, memory, record["states"][number + 1])
         if difference:
@@ -58,13 +61,13 @@ def compare_compact(record: Json) -> Difference | None:
 
 
 def compare_zram(record: Json) -> Difference | None:
-    """Compaction of a memory full of zsmalloc pages, before and after zsmalloc's own compaction."""
+    """Replay the compaction of a memory full of zsmalloc pages, before and after zsmalloc compacts them."""
     states = record["states"]
     for number, (before, after) in enumerate((("punched", "compacted"), ("zs_compacted", "compacted_again"))):
         memory, driver, _lru = memory_of(record, states[before])
         compact_all(memory)
-        letters = np.frombuffer(unpack(states[after]["map_zb64"]), np.uint8)
-        theirs = np.flatnonzero(letters == driver.kind)
+        kinds = np.frombuffer(unpack(states[after]["map_zb64"]), np.uint8)
+        theirs = np.flatnonzero(kinds == driver.kind)
         difference = (
             first_difference(after, "pages", np.sort(driver.frame_of), theirs)
             or _counters(after, memory, record["runs"][number])
@@ -75,8 +78,8 @@ def compare_zram(record: Json) -> Difference | None:
     return None
 
 
-def _carry(before: ScriptedDriver, after: ScriptedDriver) -> None:
-    """What is left of the scripts goes with the pages from one run to the next."""
+def _continue_scripts(before: ScriptedDriver, after: ScriptedDriver) -> None:
+    """Hand what is left of the scripts to the same pages of the next run."""
     numbers = before.page_at[after.frame_of]
     known = numbers >= 0
     for name in ("refusals", "failures", "error"):
@@ -96,7 +99,7 @@ def _free_blocks(step: str, memory: Memory, after: Json) -> Difference | None:
 
 
 def first_difference(step: str, field: str, ours: I64, theirs: I64) -> Difference | None:
-    """The first row at which two arrays differ, or their lengths."""
+    """Return the first row in which two arrays differ, or their lengths; None if they are equal."""
     common = min(len(ours), len(theirs))
     unequal = np.argwhere(ours[:common] != theirs[:common])
     if len(unequal):

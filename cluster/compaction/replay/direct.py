@@ -1,8 +1,8 @@
 """Replaying records of compaction for allocations, and of kcompactd.
 
-What direct compaction does depends on the order of the kernel's free lists and on when kswapd goes to sleep,
-neither of which a record shows: the number of blocks obtained is compared, within a spread. kcompactd does
-not search the lists; its moves are compared one by one.
+What direct compaction does depends on the order of the kernel's free lists and on when kswapd goes to sleep.
+A record shows neither, so the number of blocks obtained is compared, within a spread. kcompactd does not
+search the lists; its moves are compared one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPREAD = 0.15  #: of the number of blocks: as much as repetitions on the recorde
 LEAST_SPREAD = 2
 _ASYNC, _SYNC_LIGHT = MigrateMode.ASYNC, MigrateMode.SYNC_LIGHT
 
-#: how the recorded requests try: type, and modes of compaction
+#: by name of a recorded request: type of its pages, and modes of compaction
 _REQUESTS = {
     "noretry": (MigrateType.MOVABLE, (_ASYNC, _ASYNC)),
     "mayfail": (MigrateType.MOVABLE, (_ASYNC, _SYNC_LIGHT)),
@@ -31,7 +31,7 @@ _REQUESTS = {
 
 
 def compare_direct(record: Json) -> Difference | None:
-    """`order O GFP N`: N allocations of order O, until one fails; or `proactive`: kcompactd."""
+    """Replay N allocations of order O, until one fails (`order O GFP N`), or kcompactd (`proactive`)."""
     trigger = record["trigger"].split()
     if trigger[0] == "proactive":
         return _compare_proactive(record)
@@ -49,7 +49,7 @@ def compare_direct(record: Json) -> Difference | None:
 
 
 def obtained(record: Json, *, hints: bool) -> int:
-    """How many allocations succeed; with `hints`, every pageblock was found useless before."""
+    """Return how many allocations succeed; with `hints`, every pageblock was found useless before."""
     _order, order, how, count = record["trigger"].split()
     memory = _start(record)
     memory.pages.skip[:] = hints

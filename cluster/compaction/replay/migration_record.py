@@ -1,4 +1,4 @@
-"""Records of what a real kernel did with movable pages: reading them, building the memory they start from.
+"""Records of what a real kernel did with movable pages: reading them, and building their first memory.
 
 Kinds of records: `callbacks` (calls of a driver, page by page; also two compactors at once, offlining and
 alloc_contig_range), `blocks` (whole memories before and after compaction, with every move) and `zram`.
@@ -7,8 +7,6 @@ alloc_contig_range), `blocks` (whole memories before and after compaction, with 
 from __future__ import annotations
 
 import base64
-import json
-import lzma
 import zlib
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
-from cluster.script.record import Json, RecordError
+from cluster.script.record import Json, RecordError, read_documents
 
 _LOWMEM_RESERVE_RATIO = 256
 KINDS = ("callbacks", "blocks", "zram")
@@ -30,16 +28,11 @@ _USED_PAGES = np.frombuffer(b"MULXSKCRZH", np.uint8)
 
 
 def load(path: Path) -> list[Json]:
-    """The migration records of a file: a JSON list, `.json` or `.json.xz`; empty if it holds something else.
+    """Return the migration records of a `.json` or `.json.xz` file; nothing if it holds something else.
 
     Raises RecordError if the file is not JSON, OSError if it cannot be read.
     """
-    data = path.read_bytes()
-    try:
-        value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
-    except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"not JSON: {error}") from error
-    documents = value if isinstance(value, list) else [value]
+    documents = read_documents(path)
     return documents if all(map(_is_record, documents)) else []
 
 
@@ -48,7 +41,7 @@ def _is_record(document: object) -> bool:
 
 
 def unpack(text: str) -> bytes:
-    """base64(zlib(...)), as the `_zb64` fields are. Raises RecordError on anything else."""
+    """Decode a `_zb64` field, which is base64(zlib(data)). Raises RecordError for anything else."""
     try:
         return zlib.decompress(base64.b64decode(text, validate=True))
     except (ValueError, zlib.error) as error:
@@ -56,19 +49,19 @@ def unpack(text: str) -> bytes:
 
 
 def moves_of(run: Json) -> I64:
-    """(source, target) of each move, in order. int64[n, 2]."""
+    """Return (source, target) of each recorded move, in order. int64[moves, 2]."""
     return np.frombuffer(unpack(run["moves_zb64"]), "<u4").astype(np.int64).reshape(-1, 2)
 
 
 def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPages]:
-    """The memory that a state of the record shows, and the owners of its pages that can move."""
-    letters = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
-    pages = PageMap(len(letters))
-    pages.kind[:] = letters
-    pages.set_free(letters == PageKind.FREE)
+    """Build the memory that a state of the record shows; return it with the owners of its movable pages."""
+    kinds = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
+    pages = PageMap(len(kinds))
+    pages.kind[:] = kinds
+    pages.set_free(kinds == PageKind.FREE)
     types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
     pages.pageblock_type[: len(types)] = types
-    pages.refcount[~np.isin(letters, _USED_PAGES)] = 0
+    pages.refcount[~np.isin(kinds, _USED_PAGES)] = 0
     zones = []
     for above, z in enumerate(record["zones"], 1):
         end = z["start_pfn"] + z["spanned"]
@@ -77,25 +70,28 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     memory = Memory(pages, zones)
     driver = ScriptedDriver(memory)
     driver.kind = PageKind.ZSMALLOC if record["kind"] == "zram" else PageKind.MOVABLE
-    driver.adopt(np.flatnonzero(letters == driver.kind))
+    driver.adopt(np.flatnonzero(kinds == driver.kind))
     lru = LruPages(memory)
-    on_lists = (letters == PageKind.LRU) | (letters == PageKind.UNEVICTABLE)
+    on_lists = (kinds == PageKind.LRU) | (kinds == PageKind.UNEVICTABLE)
     lru.adopt(np.flatnonzero(on_lists), PAGE_MAPPING_ANON)
     return memory, driver, lru
 
 
 def chosen(pfns: I64, seed: int, unit: int, percent: int) -> Bool:
-    """Which pages a random rule of the recorded driver means: H(seed, pfn / unit) % 100 < percent."""
+    """Return which pages a random rule of the recorded driver applies to. int64[n] -> bool[n].
+
+    These are the pages for which H(seed, pfn / unit) % 100 < percent.
+    """
     return hashed(seed, pfns // unit) % np.uint64(100) < percent
 
 
 def hashed(seed: int, values: I64) -> U64:
-    """splitmix64((seed << 32) | value). int64[n] -> uint64[n]."""
+    """Return splitmix64((seed << 32) | value). int64[n] -> uint64[n]."""
     return splitmix64(values.astype(np.uint64) | np.uint64(seed << 32))
 
 
 def apply_behaviour(driver: ScriptedDriver, rule: str) -> None:
-    """`SEED UNIT PCT iso K` or `SEED UNIT PCT err K E`: scripts for a random share of the driver's pages."""
+    """Set scripts for random pages of the driver: `SEED UNIT PCT iso K` or `SEED UNIT PCT err K E`."""
     seed, unit, percent, what, count, *error = rule.split()
     numbers = np.flatnonzero(chosen(driver.frame_of, int(seed), int(unit), int(percent)))
     if what == "iso":

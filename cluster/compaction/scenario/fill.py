@@ -1,4 +1,4 @@
-"""A node's memory in use: filled by drivers, LRU pages and the kernel, then partly given up, at random."""
+"""A node's memory before a compaction: filled by drivers, LRU pages and the kernel, then freed in part."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cluster.compaction.pages.page_map import PG_LRU, MigrateType, PageKind, Pag
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 
-#: Allocations that fill a node: owners take turns, so that their pages lie mixed in every pageblock.
-_TURNS = 64
+#: Parts in which owners fill a node, in turns, so that their pages lie mixed in every pageblock.
+_PARTS = 64
 
 
 @dataclass(slots=True)
-class _Owner:
-    """Someone who fills memory. `allocate` units and `discard` some; `wanted` and `used` in pages."""
+class _Filler:
+    """An owner that fills memory. `allocate` units and `discard` some; `wanted` and `used` in pages."""
 
     allocate: Callable[[int], I64]
     discard: Callable[[I64], None]
@@ -36,7 +36,7 @@ class _Owner:
     used: int = 0
 
     def fill(self, most: int, zone: Zone) -> bool:
-        """Allocate units for about `most` pages; whether more are wanted, and can be had."""
+        """Allocate units for about `most` pages; return whether more are wanted and there is memory."""
         before = zone.free_pages
         pages = min(most, self.wanted - self.used)
         per_page = sum(map(len, self.units)) / self.used if self.used else 1
@@ -47,44 +47,44 @@ class _Owner:
 
 
 @dataclass(slots=True)
-class Filled:
-    """A node's memory, its drivers, and the numbers of owners by name, LRU pages last.
+class FilledMemory:
+    """A node's memory, its drivers, and the numbers of owners by name: drivers, LRU pages, foreign pages.
 
-    lodging: with guests and proxies, if the scenario moves pages between nodes.
+    node_owners: None unless the scenario moves pages between nodes.
     """
 
     memory: Memory
     drivers: list[ScenarioDriver]
     owners: dict[str, int]
-    lodging: NodeOwners | None = None
+    node_owners: NodeOwners | None = None
 
-    def without_drivers(self) -> Filled:
-        """A copy in which no driver implements the calls: its pages look like any page of the kernel's."""
+    def without_drivers(self) -> FilledMemory:
+        """Return a copy without drivers: their pages look like pages of the kernel."""
         pages = copy.deepcopy(self.memory.pages)
         pages.mapping[pages.flags & PG_LRU == 0] = 0
         zones = [replace(zone, pages=pages) for zone in self.memory.zones]
         memory = Memory(pages, zones)
         lru = LruPages(memory)
         lru.adopt(np.flatnonzero(pages.flags & PG_LRU), PAGE_MAPPING_ANON)
-        return Filled(memory, [], lru.owners)
+        return FilledMemory(memory, [], lru.owners)
 
 
 def empty_memory(count: int, proxies: int = 0) -> Memory:
-    """One zone of so many pages, all of them free, and page frame numbers for so many proxies."""
+    """Return a zone of `count` free pages, and a page map with `proxies` page frame numbers above it."""
     pages = PageMap(count + proxies)
     pages.set_free(np.arange(count + proxies) < count)
     return Memory(pages, [Zone(pages, 0, count)])
 
 
-def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Filled:
-    """The memory of a node before its compaction; the same for the same seed and node.
+def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> FilledMemory:
+    """Fill the memory of a node as the scenario says; the same for the same seed and node.
 
-    It is that of `lru` if given, empty so far.
+    Fills the memory of `lru` if given, which is empty so far; otherwise makes a new one.
     """
     size = spec.pages_per_node
     lru = lru or LruPages(empty_memory(size, proxies=size if spec.relocations else 0))
     memory, pages = lru.memory, lru.memory.pages
-    made = [_made(d, memory) for d in spec.drivers]
+    made = [_make_driver(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
     pages.kind[fixed] = PageKind.UNMOVABLE
@@ -98,13 +98,13 @@ def filled(spec: CompactionSpec, node: int, lru: LruPages | None = None) -> Fill
         owner.discard(np.sort(rng.choice(units, count, replace=False)))
     numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
     if not spec.relocations:
-        return Filled(memory, drivers, numbers)
-    lodging = NodeOwners(memory, lru, ForeignPages(memory), Proxies(memory, node, size))
-    return Filled(memory, drivers, numbers | {GUESTS: lodging.guests.owner}, lodging)
+        return FilledMemory(memory, drivers, numbers)
+    node_owners = NodeOwners(memory, lru, ForeignPages(memory), Proxies(memory, node, size))
+    return FilledMemory(memory, drivers, numbers | {GUESTS: node_owners.foreign.owner}, node_owners)
 
 
-def _made(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
-    """A driver, and the number under which it has registered."""
+def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
+    """Make a driver; return it with the owner number under which it has registered."""
     owner = len(memory.operations)
     driver = make_driver(spec.kind, memory, dict(spec.settings))
     if len(memory.operations) != owner + 1:
@@ -112,12 +112,12 @@ def _made(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
     return driver, owner
 
 
-def _of_driver(spec: DriverSpec, driver: ScenarioDriver, pages: int) -> _Owner:
-    return _Owner(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
+def _of_driver(spec: DriverSpec, driver: ScenarioDriver, pages: int) -> _Filler:
+    return _Filler(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
 
 
-def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
-    """LRU pages; as units, their frames."""
+def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
+    """Return the filler of LRU pages, whose units are frames."""
 
     def allocate(count: int) -> I64:
         pfns = memory.alloc_bulk(count)
@@ -126,13 +126,13 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Owner:
         return pfns
 
     wanted = int(spec.lru * spec.pages_per_node)
-    return _Owner(allocate, memory.put, wanted, spec.lru_discard, [])
+    return _Filler(allocate, memory.put, wanted, spec.lru_discard, [])
 
 
-def _fill(memory: Memory, owners: list[_Owner]) -> None:
-    """Always the owner that is farthest from what it wants, in parts of its own; until all have it."""
+def _fill(memory: Memory, owners: list[_Filler]) -> None:
+    """Let the owner that is farthest from what it wants fill a part, until all have what they want."""
     zone = memory.zones[0]
-    chunk = max((zone.end - zone.start) // _TURNS, 1)
+    chunk = max((zone.end - zone.start) // _PARTS, 1)
     left = [owner for owner in owners if owner.wanted]
     while left:
         owner = min(left, key=lambda o: o.used / o.wanted)

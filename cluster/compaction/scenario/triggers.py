@@ -1,4 +1,4 @@
-"""Who compacts a node's memory, and why: writers to compact_memory, allocations that fail, kcompactd."""
+"""What starts compactors on a node: writes to compact_memory, allocations that fail, kcompactd."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from cluster.spec.compaction import CompactionSpec
 MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}
 
 
-class Worker(Protocol):
-    """Moves pages, step by step. Many work on one memory, in any order of their steps."""
+class CompactorRun(Protocol):
+    """One run of a compactor, step by step. Steps of several runs on one memory may come in any order."""
 
     @property
     def done(self) -> bool: ...
 
     @property
     def waiting(self) -> bool:
-        """The next step needs a page that someone else has locked."""
+        """Whether the next step needs a page that another run has locked."""
 
     @property
     def scanned(self) -> int:
-        """Pages that its scanners have looked at so far."""
+        """How many pages its scanners have looked at so far."""
 
     def step(self) -> None:
-        """The next piece of work."""
+        """Do the next piece of work."""
 
     def advance(self, pages: int) -> None:
-        """Many steps, with nobody in between, until about so many pages are scanned or a lock is met."""
+        """Take steps until about `pages` pages are scanned or a lock is met."""
 
 
 @dataclass(slots=True)
 class Requests:
-    """Blocks that are asked for on a node."""
+    """Requests for blocks on a node: how many are left to make, and how many got a block."""
 
     left: int
     obtained: int = 0
 
 
 class DirectCompactor:
-    """Allocates blocks of `order`, one after the other, as long as there are `requests` left; keeps them."""
+    """Allocates blocks of the scenario's order as long as `requests` are left, and keeps them."""
 
     def __init__(self, memory: Memory, requests: Requests, spec: CompactionSpec) -> None:
         self.done = False
@@ -62,7 +62,7 @@ class DirectCompactor:
 
     @property
     def running(self) -> Compaction | None:
-        """The compaction for the request that it is busy with."""
+        """The compaction for the current request."""
         return self._current.running if self._current is not None else None
 
     def step(self) -> None:
@@ -91,8 +91,8 @@ class DirectCompactor:
         advance(self, pages)
 
 
-def make_worker(memory: Memory, requests: Requests, spec: CompactionSpec) -> Worker:
-    """One of a node's compactors, for the scenario's trigger; all of the node share `requests`."""
+def make_run(memory: Memory, requests: Requests, spec: CompactionSpec) -> CompactorRun:
+    """Return a new run of a compactor, for the scenario's trigger. All runs on a node share `requests`."""
     match spec.trigger:
         case "direct":
             return DirectCompactor(memory, requests, spec)

@@ -271,7 +271,7 @@ class Decision:
         new_stable_pages = np.flatnonzero(plan.new_stable_page)
         frames = np.empty(new, np.int64)
         frames[plan.target[new_stable_pages] - old] = ksm_word(
-            s.events.frame[new_stable_pages], self.window.number
+            s.events.frame[new_stable_pages], self.window.seq
         )
         stable["count"][s.row] = plan.node_count[:old]
         nodes = np.bincount(np.concatenate([problem.node_group, plan.new_group]), minlength=problem.groups)

@@ -124,7 +124,7 @@ class _Contents:
         arrived, digests = self._arrived, self._digests[chosen]
         start, others = self._start[chosen], self._count[chosen] - 1
         new_stable_pages = self._order[start + 1]
-        frames = ksm_word(arrived.frame[new_stable_pages], window.number)
+        frames = ksm_word(arrived.frame[new_stable_pages], window.seq)
         # Of each content the events from the second on, and the first in place of the second.
         at = expand(start + 1, others)
         at[np.cumsum(others) - others] -= 1

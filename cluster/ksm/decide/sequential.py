@@ -249,7 +249,7 @@ class Content:
             return True
         if waiter.blocked or waiter.frame == frame or is_ksm_word(frame):
             return False
-        word = ksm_word(frame, self._rules.window.number)
+        word = ksm_word(frame, self._rules.window.seq)
         if is_ksm_word(waiter.frame):
             self._out.broken.append((event.key, word, self.digest))
             return False

@@ -241,7 +241,7 @@ def test_every_built_in_driver_is_documented() -> None:
             "cluster.spec.scenario:Nothing",
             "driver 'cluster.spec.scenario:Nothing': module 'cluster.spec.scenario' has no attribute",
         ),
-        ("cluster.spec.scenario:PAGE_SIZE", "driver 'cluster.spec.scenario:PAGE_SIZE' is not a class"),
+        ("cluster.spec.content:PAGE_SIZE", "driver 'cluster.spec.content:PAGE_SIZE' is not a class"),
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:

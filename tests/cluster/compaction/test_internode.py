@@ -13,21 +13,20 @@ from hypothesis import strategies as st
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.faulty import Faulty
+from cluster.compaction.internode.drain import Drained, Stayed
 from cluster.compaction.internode.flows import evened, flows
-from cluster.compaction.internode.node_transfers import (
-    Carried,
-    Carry,
-    Drained,
-    Drop,
-    Open,
-    Stayed,
-    TakeDropped,
-)
-from cluster.compaction.internode.outcome import Relocated, relocated, simulated_seconds
+from cluster.compaction.internode.node_commands import OpenTransfers, StepResult, TransferStep
+from cluster.compaction.internode.relocator import free_dropped
 from cluster.compaction.internode.transfer import Transfer
 from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
-from cluster.compaction.scenario.node_memory import MemoryHost, NodeReport, compact_inline
+from cluster.compaction.scenario.memory_host import MemoryHost, compact_inline
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import (
+    RelocationResult,
+    relocation_results,
+    simulated_seconds,
+)
 from cluster.spec import topology
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
 
@@ -38,9 +37,9 @@ BALLOON = DriverSpec("balloon", "balloon", 0.25, 0.0)
 SPEC = CompactionSpec(4, 1024, (BALLOON,), distance=FOUR)
 
 
-def only(spec: CompactionSpec) -> tuple[Relocated, list[NodeReport]]:
+def only(spec: CompactionSpec) -> tuple[RelocationResult, list[NodeReport]]:
     reports = compact_inline(spec)
-    (found,) = relocated(spec, reports)
+    (found,) = relocation_results(spec, reports)
     return found, reports
 
 
@@ -158,7 +157,7 @@ def test_evening_out() -> None:
     spec = replace(
         SPEC, relocations=(RelocationSpec("drain", (3,)), RelocationSpec("even-out", when="after"))
     )
-    found = relocated(spec, compact_inline(spec))
+    found = relocation_results(spec, compact_inline(spec))
     assert found[0].pages[3].tolist() == [0, 0, 256, 0]
     # node 2 keeps one more, as it has most
     assert found[1].pages[2].tolist() == [85, 85, 0, 0]
@@ -170,7 +169,7 @@ def test_evening_out_some_nodes_and_some_pages() -> None:
         SPEC,
         relocations=(RelocationSpec("drain", (3,), most_pages=100), RelocationSpec("even-out", (1, 2, 3))),
     )
-    found = relocated(spec, compact_inline(spec))
+    found = relocation_results(spec, compact_inline(spec))
     assert found[0].pages.sum() == 100
     assert found[0].drained[3].stayed == (Stayed("balloon", 156, "refused or failed"),)
     # (256, 356, 156) on nodes 1 to 3: 256 each
@@ -184,7 +183,9 @@ def test_time_is_that_of_the_slowest_node_of_each_part() -> None:
     # 256 pages from 3 to 2; then 512 pages from 2 to 0 and 1, which have room for 768
     first, second = 256 * 1200, 512 * 3000
     compaction = max(report.seconds for report in reports)
-    assert [r.seconds for r in relocated(spec, reports)] == pytest.approx([first / 1e9, second / 1e9])
+    assert [r.seconds for r in relocation_results(spec, reports)] == pytest.approx(
+        [first / 1e9, second / 1e9]
+    )
     assert simulated_seconds(spec, reports) == pytest.approx(first / 1e9 + max(second / 1e9, compaction))
 
 
@@ -194,43 +195,43 @@ def test_same_scenario_same_result(when: str) -> None:
     assert repr(compact_inline(spec)) == repr(compact_inline(spec))
 
 
-# letters
+# messages
 
 
-def test_a_letter_that_is_asked_for_again_is_the_same() -> None:
+def test_a_message_that_is_asked_for_again_is_the_same() -> None:
     host = world(SPEC_OF_WORLD)
-    host.ask(Open((Transfer(0, 0, 0, 1, 700),)))
-    carry(host, Transfer(0, 0, 0, 1, 700), 0)
+    host.ask(OpenTransfers((Transfer(0, 0, 0, 1, 700),)))
+    step(host, Transfer(0, 0, 0, 1, 700), 0)
     before = host.memories[0].memory.pages.flags.copy()
-    offer = host.letters([Carry(1, 0, 0, 1)])
-    carry(host, Transfer(0, 0, 0, 1, 700), 0)
-    assert host.letters([Carry(1, 0, 0, 1)]) == offer
+    offer = host.messages([TransferStep(1, 0, 0, 1)])
+    step(host, Transfer(0, 0, 0, 1, 700), 0)
+    assert host.messages([TransferStep(1, 0, 0, 1)]) == offer
     assert (host.memories[0].memory.pages.flags == before).all()
-    assert np.count_nonzero(before & PG_ISOLATED) == offer[0].pages > 0  # type: ignore[union-attr]
+    assert np.count_nonzero(before & PG_ISOLATED) == offer[0].count > 0  # type: ignore[union-attr]
 
 
-def test_a_letter_out_of_turn() -> None:
+def test_a_message_out_of_turn() -> None:
     host = world(SPEC_OF_WORLD)
     transfer = Transfer(0, 0, 0, 1, 700)
-    host.ask(Open((transfer,)))
-    with pytest.raises(PageStateError, match="letter 2 cannot answer None"):
-        carry(host, transfer, 2)
+    host.ask(OpenTransfers((transfer,)))
+    with pytest.raises(PageStateError, match="message 2 cannot answer None"):
+        step(host, transfer, 2)
 
 
 def test_a_page_that_a_compactor_has_locked_is_waited_for() -> None:
     host = world(SPEC_OF_WORLD)
     transfer = Transfer(0, 0, 0, 1, 700)
-    host.ask(Open((transfer,)))
-    assert carry(host, transfer, 0).written
-    assert carry(host, transfer, 1).written
+    host.ask(OpenTransfers((transfer,)))
+    assert step(host, transfer, 0).sent
+    assert step(host, transfer, 1).sent
     memory = host.memories[0].memory
     page = np.flatnonzero(memory.pages.flags & PG_ISOLATED)[:1]
     memory.pages.lock(page)
     for _ in range(3):
-        assert carry(host, transfer, 2) == Carried(written=False, done=False, moved=0)
+        assert step(host, transfer, 2) == StepResult(sent=False, done=False, moved=0)
     assert memory.vmstat.lock_waits == 1
     memory.pages.unlock(page)
-    assert carry(host, transfer, 2).moved > 0
+    assert step(host, transfer, 2).moved > 0
 
 
 # nothing is lost
@@ -262,12 +263,12 @@ def world(spec: CompactionSpec) -> MemoryHost:
     return host
 
 
-def carry(host: MemoryHost, transfer: Transfer, serial: int) -> Carried:
-    """The letter with this number is written, or has been."""
+def step(host: MemoryHost, transfer: Transfer, serial: int) -> StepResult:
+    """Take the step with this number, or repeat it."""
     ends = (transfer.source, transfer.target)
     node, peer = ends if serial % 2 == 0 else ends[::-1]
-    turn = Carry(node, peer, transfer.number, serial)
-    return host.carry(turn, host.letters([turn])[0])
+    turn = TransferStep(node, peer, transfer.number, serial)
+    return host.step(turn, host.messages([turn])[0])
 
 
 def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[int], int]:
@@ -286,15 +287,15 @@ def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[in
         assert node.memory.zones[0].free_pages == np.count_nonzero(~used)
         in_use += np.count_nonzero(used)
         lru += pages.content[: pages.count][pages.flags & PG_LRU != 0].tolist()
-        assert node.filled.lodging is not None
-        for name, content in zip(*visitors(node.filled.lodging.guests), strict=True):
+        assert node.filled.node_owners is not None
+        for name, content in zip(*visitors(node.filled.node_owners.foreign), strict=True):
             assert name not in guests
             guests[name] = content
     found: dict[tuple[int, int, int], int] = {}
     for number, node in host.memories.items():
         size = node.spec.pages_per_node
-        assert node.filled.lodging is not None
-        names = node.filled.lodging.proxies._names
+        assert node.filled.node_owners is not None
+        names = node.filled.node_owners.proxies._names
         assert (pages_in_use(node.memory.pages.refcount[size:]) == np.flatnonzero(names >= 0)).all()
         frames: list[int] = []
         for i, driver in enumerate(node.filled.drivers):
@@ -335,11 +336,11 @@ def test_a_page_that_its_driver_gives_up_on_the_way() -> None:
     spec = replace(SPEC_OF_WORLD, drivers=(fickle,))
     host = world(spec)
     before, _lru, used = holdings(host)
-    host.ask(Open((transfer := Transfer(0, 0, 0, 1, 100),)))
+    host.ask(OpenTransfers((transfer := Transfer(0, 0, 0, 1, 100),)))
     serial = 0
-    while not carry(host, transfer, serial).done:
+    while not step(host, transfer, serial).done:
         serial += 1
-    settled(host)
+    free_dropped(host)
     after, _lru, used_after = holdings(host)
     assert after == {page: held for page, held in before.items() if page != (0, 0, 0)}
     assert used_after == used - 1
@@ -370,7 +371,7 @@ def test_nothing_is_lost_between_nodes(
     rounds: list[list[tuple[int, int]]],
     pages: int,
 ) -> None:
-    """Transfers and compactors in any order, carriers that die at any letter, drivers that fail at random."""
+    """Transfers and compactors in any order, messages that are repeated, drivers that fail at random."""
     # of its own: what happens takes more choices than hypothesis has for an example
     order = Random(seed)
     rates = {"refuse": refuse, "again": again, "fail": fail, "no_memory": no_memory, "release": release}
@@ -380,26 +381,26 @@ def test_nothing_is_lost_between_nodes(
     compactors = [(node, c) for node in range(3) for c in range(2)]
     for pairs in rounds:
         transfers = {Transfer(i, 0, *pair, pages): 0 for i, pair in enumerate(pairs)}
-        host.ask(Open(tuple(transfers)))
+        host.ask(OpenTransfers(tuple(transfers)))
         while transfers:
             transfer = order.choice(list(transfers))
             if order.random() < 0.3:
-                # somebody who died has sent this, or sends it again
-                carry(host, transfer, order.randint(0, transfers[transfer]))
+                # a repeated step, or one of a process that has died
+                step(host, transfer, order.randint(0, transfers[transfer]))
             else:
-                carried = carry(host, transfer, transfers[transfer])
-                transfers[transfer] += carried.written
-                if carried.done:
+                result = step(host, transfer, transfers[transfer])
+                transfers[transfer] += result.sent
+                if result.done:
                     del transfers[transfer]
             node, compactor = order.choice(compactors)
             host.memories[node].take(compactor)
             if release and order.random() < 0.3:
                 free_some(host, order)
-        settled(host)
+        free_dropped(host)
     for node, compactor in compactors:
         while not host.memories[node].take(compactor):
             pass
-    settled(host)
+    free_dropped(host)
     after, lru_after, used_after = holdings(host)
     released = {
         (number, 0, page)
@@ -421,8 +422,3 @@ def free_some(host: MemoryHost, order: Random) -> None:
     some = live[[order.random() < 0.01 for _ in live]]
     driver.free(some)
     driver.released += some.tolist()
-
-
-def settled(host: MemoryHost) -> None:
-    names = np.concatenate(host.ask(TakeDropped()))
-    host.ask(Drop(names))

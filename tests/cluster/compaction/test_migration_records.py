@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.compaction.replay.compare import compare
 from cluster.compaction.replay.migration_record import chosen, hashed, load, moves_of
-from cluster.compaction.replay.replay import compare
 from cluster.script.record import RecordError
 from ksmcluster.validate.replay import ReplayError, compare_records
 from tests.paths import DATA

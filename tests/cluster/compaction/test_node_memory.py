@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,12 @@ from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.zsmalloc import ZsMalloc
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.compaction.pages.validate import validate
-from cluster.compaction.scenario.fill import filled
-from cluster.compaction.scenario.node_memory import NodeMemory, NodeReport, blocks_of, compact_inline
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.compaction.scenario.fill import fill_memory
+from cluster.compaction.scenario.memory_host import MemoryHost, compact_inline
+from cluster.compaction.scenario.node_memory import NodeMemory
+from cluster.compaction.scenario.node_report import NodeReport, blocks_of
+from cluster.compaction.scenario.rounds import drive
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 
 ZRAM = DriverSpec("swap", "zram", 0.6, 0.7, (("object_size", 1300),))
@@ -85,6 +90,21 @@ def test_kcompactd_compacts_as_much_as_it_is_to() -> None:
     assert left[2] > left[3]
 
 
+@pytest.mark.parametrize("trigger", ["compact_memory", "direct"])
+def test_a_report_changes_nothing(trigger: str) -> None:
+    spec = replace(SPEC, trigger=trigger)
+    host = MemoryHost(range(spec.nodes), spec)
+    drive(spec, range(spec.nodes), InlineCompactorPool(host.memories))
+    host.finish()
+    memories = copy.deepcopy([node.memory for node in host.memories.values()])
+    first = repr(host.reports())
+    assert repr(host.reports()) == first
+    for node, before in zip(host.memories.values(), memories, strict=True):
+        assert node.memory.vmstat == before.vmstat
+        for name, array in vars(before.pages).items():
+            assert np.array_equal(getattr(node.memory.pages, name), array), name
+
+
 def test_nodes_differ_and_runs_do_not() -> None:
     first, again, other = compact_inline(SPEC), compact_inline(SPEC), compact_inline(replace(SPEC, seed=8))
     assert [same(a, b) for a, b in zip(first, again, strict=True)] == [True, True]
@@ -126,7 +146,7 @@ def test_nothing_is_lost_in_any_order_of_turns(
     )
     spec = replace(spec, trigger=trigger, proactiveness=80, order=6, attempts=4)
     spec = replace(spec, mode=mode, kernel=kernel, batch=batch, turn=turn)
-    node = NodeMemory(spec, 0, filled(spec, 0))
+    node = NodeMemory(spec, 0, fill_memory(spec, 0))
     before = holdings(node)
     for compactor in data.draw(st.lists(st.integers(0, spec.workers - 1), max_size=60)):
         node.take(compactor)

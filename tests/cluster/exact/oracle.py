@@ -7,7 +7,7 @@ from typing import Any
 from cluster.exact import ExactEngine
 from cluster.script.parser import parse
 from cluster.script.record import load
-from cluster.script.runner import Topology, run
+from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import PROFILES, profile_of_release
 from tests.paths import DATA
 
@@ -29,7 +29,7 @@ def replay(document: Json) -> Json:
     """The scenario of a recorded document, run on the exact engine."""
     profile = profile_of_release(document["kernel"])
     recorded = document["topology"]
-    topology = Topology(recorded["nodes"], swap=recorded["swap"], cpus=recorded["cpus"])
+    topology = ScriptTopology(recorded["nodes"], swap=recorded["swap"], cpus=recorded["cpus"])
     machine = ExactEngine(profile, topology.nodes, swap=topology.swap)
     scenario = parse(document["text"])
     return run(scenario, machine, topology, name=document["scenario"], kernel=document["kernel"])
@@ -37,7 +37,7 @@ def replay(document: Json) -> Json:
 
 def play(text: str, kernel: str = "6.18", nodes: int = 1, *, swap: bool = False) -> dict[str, Json]:
     """Run a script; its records by label, with `events` and `knobs` of the document besides."""
-    topology = Topology(nodes, swap=swap)
+    topology = ScriptTopology(nodes, swap=swap)
     machine = ExactEngine(PROFILES[kernel], nodes, swap=swap)
     document = run(parse(text), machine, topology, name="test", kernel=kernel)
     records = {record["label"]: record for record in document["records"]}

@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.exact import ExactEngine
-from cluster.exact.memory import Frame, Region, SwapEntry, Zero
-from cluster.exact.nodes import Chain, MmSlot, Place, RmapItem, StableNode
+from cluster.exact.objects import (
+    Chain,
+    ExactRegion,
+    Frame,
+    MmSlot,
+    Place,
+    RmapItem,
+    StableNode,
+    SwapEntry,
+    ZeroPte,
+)
 from cluster.spec.profile import PROFILES
 
 PAGES = 6
@@ -109,7 +118,7 @@ def touch(model: Model, action: str, draw) -> None:
                 held[i] = 0 if action == "dontneed" else None
 
 
-def regions(model: Model) -> Iterator[Region]:
+def regions(model: Model) -> Iterator[ExactRegion]:
     for mm in model.machine._mms.values():
         yield from mm.regions
 
@@ -127,13 +136,13 @@ def check_contents(model: Model) -> None:
 
 
 def check_mappings(model: Model) -> None:
-    mapped: dict[Frame, set[tuple[Region, int]]] = {}
+    mapped: dict[Frame, set[tuple[ExactRegion, int]]] = {}
     zeros = 0
     for region in regions(model):
         for i, pte in enumerate(region.pte):
             if isinstance(pte, Frame):
                 mapped.setdefault(pte, set()).add((region, i))
-            zeros += pte is Zero.KSM
+            zeros += pte is ZeroPte.KSM
     for frame, ptes in mapped.items():
         assert frame.ptes == ptes
     assert model.machine._counters.ksm_zero_pages == zeros

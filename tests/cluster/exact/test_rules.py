@@ -7,7 +7,7 @@ import pytest
 
 from cluster.exact import ExactEngine
 from cluster.script.engine import BadAddressError
-from cluster.script.parser import ScenarioError
+from cluster.script.parser import ScriptError
 from cluster.script.record import unrle
 from cluster.spec.profile import PROFILES, profile_of_release
 
@@ -459,7 +459,7 @@ def test_nodes_that_are_not_there() -> None:
 
 @pytest.mark.parametrize("access", ["read A x", "fill A x 0 4 zero"])
 def test_access_to_a_hole_is_an_error_of_the_script(access: str) -> None:
-    with pytest.raises(ScenarioError, match=r"^4:1: page 2 of A x is not mapped") as error:
+    with pytest.raises(ScriptError, match=r"^4:1: page 2 of A x is not mapped") as error:
         play(f"proc A\nmap A x 4\nunmap A x 2 1\n{access}")
     assert isinstance(error.value.__cause__, BadAddressError)
 
@@ -486,11 +486,11 @@ def test_pruning_follows_simulated_time() -> None:
     machine.mergeable("A", "x", 0, 6)
     for _ in range(2):
         machine.scan()
-    assert machine.snapshot().sysfs["stable_node_dups"] == 3
+    assert machine.view().sysfs["stable_node_dups"] == 3
     machine.fill("A", "x", np.arange(5), np.arange(10, 15, dtype=np.uint64))
     machine.scan()
     machine.scan()
-    assert machine.snapshot().sysfs["stable_node_chains"] == 1
+    assert machine.view().sysfs["stable_node_chains"] == 1
     machine.now_ms = 100
     machine.scan()
-    assert machine.snapshot().sysfs["stable_node_chains"] == 0
+    assert machine.view().sysfs["stable_node_chains"] == 0

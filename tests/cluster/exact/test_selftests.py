@@ -9,7 +9,7 @@ import pytest
 
 from cluster.script.record import unfold
 from cluster.spec.profile import PROFILES
-from ksmcluster.validate.replay import On, replay_script
+from ksmcluster.validate.replay import ReplayTarget, replay_script
 from tests.paths import DOCS, SELFTESTS
 
 DOCUMENT = DOCS / "selftests.md"
@@ -39,7 +39,9 @@ def test_every_script_has_an_outcome() -> None:
 @pytest.mark.parametrize("engine", ["exact", "inline"])
 @pytest.mark.parametrize("name", EXPECTED)
 def test_selftest(name: str, engine: str) -> None:
-    document = unfold(replay_script(name, SELFTESTS / f"{name}.scn", On(engine), PROFILES["6.18"], None))
+    document = unfold(
+        replay_script(name, SELFTESTS / f"{name}.scn", ReplayTarget(engine), PROFILES["6.18"], None)
+    )
     assert "skipped" not in document
     assert not [event for event in document["events"] if event["err"]]
     records = {record["label"]: record for record in document["records"]}

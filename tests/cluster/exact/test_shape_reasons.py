@@ -7,7 +7,7 @@ import pytest
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import shape_reasons
 from cluster.script.parser import parse
-from cluster.script.runner import Topology
+from cluster.script.runner import ScriptTopology
 from cluster.spec.profile import PROFILES
 
 from .oracle import counts, play
@@ -34,7 +34,7 @@ scan 2
 
 
 def reasons(text: str) -> dict[Reason, list[str]]:
-    return shape_reasons(parse(text), PROFILES["6.18"], Topology())
+    return shape_reasons(parse(text), PROFILES["6.18"], ScriptTopology())
 
 
 @pytest.mark.parametrize(

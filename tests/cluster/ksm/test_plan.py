@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.ksm.decide.plan import NOBODY, Problem, plan_regular, plan_stepwise
 from cluster.ksm.visit import Event
-from cluster.script.runner import Topology
+from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.engines import exact, play, vector
 from tests.paths import DOCS
 
@@ -18,8 +18,8 @@ DOCUMENT = DOCS / "vectorised.md"
 def test_the_script_on_both_engines() -> None:
     found = re.search(r"## An example\n\n((?:    .*\n)+)", DOCUMENT.read_text())
     assert found is not None
-    for engine in (exact("6.18", Topology()), vector("6.18", Topology(), tree_shape=False)):
-        last = play(found[1], engine, Topology())["records"][-1]
+    for engine in (exact("6.18", ScriptTopology()), vector("6.18", ScriptTopology(), tree_shape=False)):
+        last = play(found[1], engine, ScriptTopology())["records"][-1]
         # Stable nodes S, T and U with three pages each; pages 4 and 7 gave the frames of T and U.
         assert last["regions"][0]["part"] == "0*3 1*3 2*3 3"
         assert last["new_ksm"] == {"label": "1+2", "frame_of_slot": "4 7"}

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.arrays.words import (
-    MAX_NODES,
+    NODE_FIELD_SIZE,
     PFN_BITS,
     PFN_MASK,
     VPN_MASK,
@@ -22,12 +22,13 @@ from cluster.compaction.pages.page_map import PG_LRU, USED
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.mm.page_table import PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import page_bytes
 from cluster.spec.digest import Contents
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import ring
+from cluster.wire.commands import NodeDump
 
 NODES = 3
 FRAMES = 300
@@ -38,10 +39,10 @@ FIRST = 1000
 POLICIES = st.sampled_from(
     [
         PolicySpec(),
-        PolicySpec(Policy.BIND, (1,)),
-        PolicySpec(Policy.BIND, (0, 2)),
-        PolicySpec(Policy.PREFERRED, (2,)),
-        PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+        PolicySpec(PolicyMode.BIND, (1,)),
+        PolicySpec(PolicyMode.BIND, (0, 2)),
+        PolicySpec(PolicyMode.PREFERRED, (2,)),
+        PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2)),
     ]
 )
 PART = st.tuples(st.integers(0, REGION - 1), st.integers(1, REGION))
@@ -186,25 +187,25 @@ class Workload:
     def check(self) -> None:
         """Conservation: frames, map counts, contents."""
         nodes = self.machine.dump()
-        kinds = [node["mapping"] & PAGE_MAPPING_FLAGS for node in nodes]
+        kinds = [node.mapping & PAGE_MAPPING_FLAGS for node in nodes]
         ksm = [int(np.count_nonzero(kind == PAGE_MAPPING_KSM)) for kind in kinds]
         assert self.machine.collect()["ksm_frames"].tolist() == ksm
-        mapped = np.concatenate([node["pte"][node["pte"] >= 0] for node in nodes])
+        mapped = np.concatenate([node.pte[node.pte >= 0] for node in nodes])
         for number, node in enumerate(nodes):
-            assert len(node["frames"]) + node["free"] == self._frames(number)
+            assert len(node.frames) + node.free_count == self._frames(number)
             pfns, mappings = np.unique(pfn_of(mapped[node_of_frame(mapped) == number]), return_counts=True)
             # The swap cache refers to frames, too, and may be the last to do so.
-            used = np.flatnonzero(node["mapcount"])
-            assert pfns.tolist() == node["frames"][used].tolist()
-            assert mappings.tolist() == node["mapcount"][used].tolist()
-            pinned = node["refcount"] - node["mapcount"]
+            used = np.flatnonzero(node.mapcount)
+            assert pfns.tolist() == node.frames[used].tolist()
+            assert mappings.tolist() == node.mapcount[used].tolist()
+            pinned = node.refcount - node.mapcount
             cached = [hosts.state.swap.cached for hosts in self.fabric.host.nodes.values()]
             words = np.concatenate(cached)
             words = pfn_of(words[(words >= 0) & (node_of_frame(words) == number)])
-            assert np.repeat(node["frames"], pinned).tolist() == sorted(words.tolist())
+            assert np.repeat(node.frames, pinned).tolist() == sorted(words.tolist())
         found = {}
         for node in nodes:
-            for key, pte in zip(node["keys"].tolist(), node["pte"].tolist(), strict=True):
+            for key, pte in zip(node.keys.tolist(), node.pte.tolist(), strict=True):
                 mm = int(mm_of_key(key))
                 found[mm, key & VPN_MASK] = self._content(nodes, mm, pte)
         digests = self._digests()
@@ -222,7 +223,7 @@ class Workload:
             ptes = state.table.pte[state.spaces.slots(state.spaces.mms[mm], vpns)]
             for vpn, pte in zip(vpns.tolist(), ptes.tolist(), strict=True):
                 if pte >= 0:
-                    data = hosts[pte >> PFN_BITS & (MAX_NODES - 1)].state.frames.data
+                    data = hosts[pte >> PFN_BITS & (NODE_FIELD_SIZE - 1)].state.frames.data
                     assert data is not None
                     expected = page_bytes(np.array([pages[vpn]], np.uint64))[0]
                     assert np.array_equal(data[pte & PFN_MASK], expected)
@@ -235,7 +236,7 @@ class Workload:
         others = (pages.order[: pages.count] == USED) & (pages.flags & PG_LRU == 0)
         return pages.count - int(np.count_nonzero(others))
 
-    def _content(self, nodes: list[dict[str, Any]], mm: int, pte: int) -> int | None:
+    def _content(self, nodes: list[NodeDump], mm: int, pte: int) -> int | None:
         if pte == PTE_NONE:
             return None
         if pte == PTE_ZERO:
@@ -244,7 +245,7 @@ class Workload:
             swap = self.fabric.host.nodes[node_of_mm(mm)].state.swap
             return int(swap.read(np.array([pte]))[0][0])
         node = nodes[int(node_of_frame(np.int64(pte)))]  # type: ignore[arg-type]
-        return int(node["content"][np.searchsorted(node["frames"], pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
+        return int(node.content[np.searchsorted(node.frames, pfn_of(np.int64(pte)))])  # type: ignore[arg-type]
 
     def _digests(self) -> dict[int | None, int | None]:
         """What contents are called, by id."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from cluster.script.runner import Topology
+from cluster.script.runner import ScriptTopology
 from cluster.spec.profile import PROFILES
 
 KNOBS = {
@@ -25,7 +25,7 @@ class Script:
     """A script, and what it is to run on."""
 
     kernel: str
-    topology: Topology
+    topology: ScriptTopology
     text: str
 
 
@@ -127,7 +127,7 @@ class _Writer:
 
 @st.composite
 def scripts(draw: st.DrawFn) -> Script:
-    topology = Topology(draw(st.integers(1, 3)), swap=draw(st.booleans()))
+    topology = ScriptTopology(draw(st.integers(1, 3)), swap=draw(st.booleans()))
     writer = _Writer(draw, topology.nodes, pages=draw(st.sampled_from([4, 12])))
     for _ in range(draw(st.integers(0, 3))):
         writer.knob()
@@ -142,7 +142,7 @@ def scripts(draw: st.DrawFn) -> Script:
 @st.composite
 def mid_pass_scripts(draw: st.DrawFn) -> Script:
     """One region whose pages change and go between small batches: much of it hangs on the shapes of trees."""
-    topology = Topology(draw(st.integers(1, 2)))
+    topology = ScriptTopology(draw(st.integers(1, 2)))
     pages = 16
     lines = [f"set max_page_sharing {draw(st.sampled_from([2, 3, 256]))}"]
     lines += [f"set merge_across_nodes {draw(st.integers(0, 1))}"]

@@ -15,9 +15,8 @@ import pytest
 
 import cluster.exact.ksmd
 from cluster.arrays.rbtree import LEFT
-from cluster.exact.memory import Frame
-from cluster.exact.nodes import RmapItem
-from cluster.exact.stable_tree import Entry, StableTrees, _Walk
+from cluster.exact.objects import Frame, RmapItem
+from cluster.exact.stable_tree import Entry, StableTrees, WalkEnd
 from cluster.exact.unstable_tree import UnstableTrees, mergeable_frame
 
 
@@ -51,13 +50,13 @@ class ShapelessStableTrees(StableTrees):
         super().__init__(*arguments)
         self._trees: list[Any] = [Entries() for _ in self._trees]
 
-    def _walk(self, tree: Any, key: int, *, prune: bool) -> _Walk:
+    def _walk(self, tree: Any, key: int, *, prune: bool) -> WalkEnd:
         tree.looked_up = key
         while (entry := tree.by_key.get(key)) is not None:
             picked = self._pick(tree, entry, prune)
             if picked is not None:
-                return _Walk(*picked, None, LEFT)
-        return _Walk(None, None, None, LEFT)
+                return WalkEnd(*picked, None, LEFT)
+        return WalkEnd(None, None, None, LEFT)
 
 
 class ShapelessUnstableTrees(UnstableTrees):

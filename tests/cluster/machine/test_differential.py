@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from cluster.exact.shape_reasons import shape_reasons
 from cluster.ksm import scan
 from cluster.ksm.decide import decide_window as decide
-from cluster.machine.fabric import Host
+from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.machine.script_engine import spec_for
 from cluster.script.parser import parse
 from cluster.script.record import compare
-from cluster.script.runner import Topology
+from cluster.script.runner import ScriptTopology
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
@@ -26,14 +26,14 @@ from tests.cluster.machine.shapeless import shapeless
 #: A page leaves a stable node that is in no tree, its frame having just moved to another node.
 LEAVES_A_MIGRATED_NODE = Script(
     "6.12",
-    Topology(2),
+    ScriptTopology(2),
     "set merge_across_nodes 0\nproc A\nmap A x 4\nfill A x 0 4 mod 1 2\nmergeable A x\nscan 2\n"
     "batch 2\nfill A x 2 2 seq 3\nmove A x 0 2 1\nbatch 2\nscan 2",
 )
 #: After run=2 only the swap cache refers to a KSM frame: its stable node goes, though the frame is there.
 KEPT_BY_THE_SWAP_CACHE = Script(
     "6.18",
-    Topology(1, swap=True),
+    ScriptTopology(1, swap=True),
     "set max_page_sharing 2\nproc A\nmap A x 4\nfill A x 0 4 zero\npageout A x 0 2\nmergeable A x\n"
     "fork A B\nread A x 0 2\nbatch 7\nbatch 4\nunmerge_all\nrecord unmerged\nscan 2",
 )
@@ -108,9 +108,11 @@ class PackedFabric:
 
 @settings(max_examples=40, deadline=None)
 @given(scripts())
-@example(Script("6.18", Topology(3), "proc A\nmap A x 9 node 1\nfill A x 0 9 mod 1 2\nmergeable A x\nscan 3"))
+@example(
+    Script("6.18", ScriptTopology(3), "proc A\nmap A x 9 node 1\nfill A x 0 9 mod 1 2\nmergeable A x\nscan 3")
+)
 def test_nodes_in_several_hosts(script: Script) -> None:
-    topology = Topology(3, swap=script.topology.swap)
+    topology = ScriptTopology(3, swap=script.topology.swap)
     one = play(script.text, vector(script.kernel, topology), topology)
     for per_host in (1, 2):
         fabric = PackedFabric(spec_for(PROFILES[script.kernel], 3), per_host)

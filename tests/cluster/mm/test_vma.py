@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from cluster.arrays.words import VPN_BITS, mm_id
 from cluster.mm.page_table import PageTable
 from cluster.mm.vma import AddressSpaces, Mm
-from cluster.spec.scenario import Policy, PolicySpec
+from cluster.spec.scenario import PolicyMode, PolicySpec
 
-_POLICY = PolicySpec(Policy.PREFERRED, (0,))
+_POLICY = PolicySpec(PolicyMode.PREFERRED, (0,))
 #: Processes, and pages before and in each of their VMAs.
 _LAYOUTS = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=4), max_size=3)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from actors.engine import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
-from cluster.compaction.scenario.node_memory import InlineCompactorPool, NodeReport
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.scenario import (
@@ -21,7 +22,7 @@ from cluster.spec.scenario import (
     KsmSpec,
     Law,
     MachineSpec,
-    Policy,
+    PolicyMode,
     PolicySpec,
     ProcessSpec,
     RegionSpec,
@@ -73,8 +74,8 @@ class Compacted:
         """Everything but pfns."""
         found: list[Any] = [holdings(memory) for memory in self.workload.fabric.host.memories.values()]
         for dump in self.machine.dump():
-            pte = dump["pte"]
-            found.append([dump["keys"].tolist(), dump["state"].tolist(), dump["processes"]])
+            pte = dump.pte
+            found.append([dump.keys.tolist(), dump.state.tolist(), dump.processes])
             found.append(np.where(pte >= 0, node_of_frame(np.maximum(pte, 0)), pte).tolist())
             found.append((is_ksm_word(np.maximum(pte, 0))).tolist())
         return found
@@ -90,7 +91,7 @@ def three_sharers(spec: CompactionSpec, **knobs: int) -> tuple[Compacted, list[i
     made = Compacted(spec, KsmSpec(**knobs))  # type: ignore[arg-type]
     mms = [made.machine.new_process(node) for node in (0, 1, 2)]
     for mm in mms:
-        made.machine.map(mm, FIRST, 1, PolicySpec(Policy.BIND, (0,)))
+        made.machine.map(mm, FIRST, 1, PolicySpec(PolicyMode.BIND, (0,)))
         made.machine.write(mm, np.array([FIRST]), np.array([77], np.uint64))
         made.machine.madvise(mm, FIRST, 1, mergeable=True)
         made.workload.pages[mm] = {FIRST: 77}
@@ -244,7 +245,9 @@ def merged(workload: Workload) -> tuple[Any, ...]:
     for name in ("frames_used", "frames_free", "bytes_sent"):
         del columns[name]
     dumps = workload.machine.dump()
-    keys, pte, state = (np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state"))
+    keys, pte, state = (
+        np.concatenate([getattr(dump, name) for dump in dumps]) for name in ("keys", "pte", "state")
+    )
     order = np.argsort(keys)
     pte, state = pte[order], state[order]
     present = pte >= 0
@@ -260,7 +263,7 @@ REGIONS = (
         "state",
         60,
         ContentModel.UNIQUE,
-        policy=PolicySpec(Policy.INTERLEAVE, (0, 1, 2)),
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (0, 1, 2)),
         writes=(WriteSpec(0.5, 0.3),),
     ),
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.arrays.words import is_ksm_word, node_of_frame
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
-from cluster.spec.scenario import KsmSpec, Policy, PolicySpec
+from cluster.spec.scenario import KsmSpec, PolicyMode, PolicySpec
 from cluster.spec.topology import ring
 from tests.cluster.machine.random_workload import FIRST, KNOBS, NODES, REGION, STEPS, Workload
 
@@ -30,7 +30,7 @@ def small(**knobs: int) -> Workload:
 def process(made: Workload, node: int, pages: int, on: int, first: int = 1000, *, same: bool = False) -> int:
     """A process of `node` whose pages are on another one; if `same`, with the contents of other such ones."""
     mm = made.machine.new_process(node)
-    made.machine.map(mm, FIRST, pages, PolicySpec(Policy.BIND, (on,)))
+    made.machine.map(mm, FIRST, pages, PolicySpec(PolicyMode.BIND, (on,)))
     vpns = np.arange(FIRST, FIRST + pages)
     ids = vpns + (0 if same else first * (mm + 1))
     made.machine.write(mm, vpns, ids.astype(np.uint64))
@@ -52,7 +52,9 @@ def relocated(made: Workload, spec: RelocationSpec) -> list[list[int]]:
 def partition(made: Workload) -> Any:
     """Which pages share a frame, which are KSM pages; and what ksmd knows of them, if one tree has all."""
     dumps = made.machine.dump()
-    keys, ptes, state = (np.concatenate([dump[name] for dump in dumps]) for name in ("keys", "pte", "state"))
+    keys, ptes, state = (
+        np.concatenate([getattr(dump, name) for dump in dumps]) for name in ("keys", "pte", "state")
+    )
     order = np.argsort(keys)
     ptes = ptes[order]
     _, first, which = np.unique(ptes, return_index=True, return_inverse=True)
@@ -60,7 +62,7 @@ def partition(made: Workload) -> Any:
     columns = [keys[order], first[which], ksm, np.minimum(ptes, 0)]
     if not made.knobs.merge_across_nodes:
         return [column.tolist() for column in columns]
-    return [column.tolist() for column in (*columns, state[order])], [dump["processes"] for dump in dumps]
+    return [column.tolist() for column in (*columns, state[order])], [dump.processes for dump in dumps]
 
 
 def node_of(made: Workload, mm: int, page: int = 0) -> int:
@@ -185,7 +187,7 @@ def all_distances(made: Workload) -> int:
     """Of all mappings to their frames."""
     total = 0
     for node, dump in enumerate(made.machine.dump()):
-        mapped = dump["pte"][dump["pte"] >= 0]
+        mapped = dump.pte[dump.pte >= 0]
         total += int(RING[node, node_of_frame(mapped)].sum())
     return total
 

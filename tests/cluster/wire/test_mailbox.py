@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,17 +15,19 @@ from cluster.wire.mailbox import Mail, Outbox, receive
 from cluster.wire.messages import Kind
 
 NODES = 5
+ONE = np.ones(1, np.int64)
 _ROWS = st.lists(
-    st.tuples(st.sampled_from([Kind.PUT, Kind.EVENT, Kind.FILL]), st.integers(0, NODES - 1)), max_size=30
+    st.tuples(st.sampled_from([Kind.PUT, Kind.GET, Kind.FILL]), st.integers(0, NODES - 1)), max_size=30
 )
 
 
 def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
-    """A row's number is what it says; those of FILL bring a page that is full of it."""
+    """The first column of a row is its number; a row of FILL has a page full of it."""
     out = Outbox(sender, NODES)
     for number, (kind, to) in enumerate(rows):
         page = np.full((1, 4096), number, np.uint8)
-        out.send(kind, to, np.array([number]), *([page] if kind == Kind.FILL else []))
+        more = {Kind.PUT: [], Kind.GET: [ONE], Kind.FILL: [ONE.astype(np.uint64), page]}[kind]
+        out.send(kind, to, np.array([number]), *more)
     return out.pack()
 
 
@@ -41,17 +45,33 @@ def test_every_node_gets_what_was_sent_to_it(
     got = receive(inboxes[node] for part in parts if node in (inboxes := part.inboxes()))
     wanted = {
         kind: [number for sent in rows for number, row in enumerate(sent) if row == (kind, node)]
-        for kind in (Kind.PUT, Kind.EVENT, Kind.FILL)
+        for kind in (Kind.PUT, Kind.GET, Kind.FILL)
     }
     assert list(got) == [kind for kind in sorted(wanted) if wanted[kind]]
     assert all(columns[0].tolist() == wanted[kind] for kind, columns in got.items())
     if wanted[Kind.FILL]:
-        assert got[Kind.FILL][1].tolist() == [[number] * 4096 for number in wanted[Kind.FILL]]
+        assert got[Kind.FILL][2].tolist() == [[number] * 4096 for number in wanted[Kind.FILL]]
 
 
 def test_bytes_sent_are_those_to_others() -> None:
     out = Outbox(1, NODES)
     out.send(Kind.PUT, np.array([0, 1, 1, 2]), np.arange(4))
-    out.send(Kind.FILL, 3, np.arange(2), np.zeros((2, 4096), np.uint8))
+    out.send(Kind.FILL, 3, np.arange(2), np.arange(2, dtype=np.uint64), np.zeros((2, 4096), np.uint8))
     out.pack()
-    assert out.bytes_sent == 2 * 8 + 2 * (8 + 4096)
+    assert out.bytes_sent == 2 * 8 + 2 * (8 + 8 + 4096)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        (Kind.PUT, [np.ones(1, np.uint64)]),
+        (Kind.GET, [ONE]),
+        (Kind.PUT, [ONE, ONE]),
+        (Kind.GET, [ONE, np.arange(2)]),
+        (Kind.GET, [ONE, np.ones((1, 4096), np.uint8)]),
+        (Kind.FILL, [ONE, ONE.astype(np.uint64), np.ones((1, 4095), np.uint8)]),
+    ],
+)
+def test_only_the_columns_of_the_schema_can_be_sent(kind: Kind, columns: list[Any]) -> None:
+    with pytest.raises(TypeError, match=f"{kind.name} has columns"):
+        Outbox(0, NODES).send(kind, 1, *columns)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.compaction.internode.outcome import relocated
-from cluster.compaction.scenario.node_memory import compact_inline
+from cluster.compaction.scenario.memory_host import compact_inline
+from cluster.compaction.scenario.relocation_result import relocation_results
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
 from ksmcluster.config.compaction import to_compaction_spec
@@ -49,7 +49,7 @@ def test_drained_nodes() -> None:
     """They go offline, which they could not if drivers' pages did not move; then all others have as much."""
     spec = to_compaction_spec(load_compaction("compaction-drain"))
     reports = compact_inline(spec)
-    drained, evened = relocated(spec, reports)
+    drained, evened = relocation_results(spec, reports)
     assert {node: d.offline for node, d in drained.drained.items()} == {5: 32, 6: 32}
     assert all(d.fixed > spec.pages_per_node / 2 for d in drained.drained.values())
     # all that there is room for stays in the socket

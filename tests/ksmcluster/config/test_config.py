@@ -123,7 +123,7 @@ def test_everything_arrives() -> None:
                     256,
                     spec.ContentModel.POOL,
                     mergeable=False,
-                    policy=spec.PolicySpec(spec.Policy.INTERLEAVE, (0, 1)),
+                    policy=spec.PolicySpec(spec.PolicyMode.INTERLEAVE, (0, 1)),
                     pool="p",
                     distinct=7,
                     law=spec.Law.ZIPF,
@@ -131,7 +131,7 @@ def test_everything_arrives() -> None:
                     writes=(spec.WriteSpec(2.0, 0.5, 1.0, 9.0, 3.0, 0.25, spec.Rewrite.REDRAW),),
                 ),
             ),
-            policy=spec.PolicySpec(spec.Policy.BIND, (1,)),
+            policy=spec.PolicySpec(spec.PolicyMode.BIND, (1,)),
         ),
     )
 

@@ -96,5 +96,5 @@ def test_nodes_of_the_host_in_the_order_of_their_numbers(tmp_path: Path) -> None
 
 
 def test_a_host_without_numa(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tells nothing of its NUMA nodes"):
+    with pytest.raises(ValueError, match="does not list its NUMA nodes"):
         topology.host(tmp_path)

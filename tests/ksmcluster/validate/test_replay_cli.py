@@ -193,7 +193,7 @@ def test_mistakes_in_records(tmp_path: Path) -> None:
         '{"a": 1}': "no records; give files or folders of records",
         json.dumps({**document, "kernel": "abacus"}): "not a kernel release",
         json.dumps({**document, "topology": {"nodes": 0, "swap": False}}): "it must have 1 to 1024",
-        json.dumps({**document, "text": "proc A\nfly"}): ":2:1: fly is no operation",
+        json.dumps({**document, "text": "proc A\nfly"}): ":2:1: fly is not a known operation",
     }
     for text, says in broken.items():
         path.write_text(text)

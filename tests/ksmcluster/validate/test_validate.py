@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.script.parser import ScenarioError, parse
+from cluster.script.parser import ScriptError, parse
 from cluster.spec.profile import PROFILES
 from ksmcluster.commands import validate as command
 from ksmcluster.errors import UserError
@@ -84,7 +84,7 @@ def test_unknown_engine() -> None:
     ],
 )
 def test_what_cannot_be_run(text: str, reason: str) -> None:
-    with pytest.raises(ScenarioError) as error:
+    with pytest.raises(ScriptError) as error:
         script.check(parse(f"proc A\n{text}"), KNOBS, nodes=1)
     assert str(error.value).startswith(reason)
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_run(text: str, reason: str) -> None:
 def test_what_depends_on_the_node() -> None:
     scenario = parse("set merge_across_nodes 0")
     script.check(scenario, KNOBS, nodes=1)
-    with pytest.raises(ScenarioError, match="cannot be set on a host of 2 nodes"):
+    with pytest.raises(ScriptError, match="cannot be set on a host of 2 nodes"):
         script.check(scenario, KNOBS, nodes=2)
 
 
@@ -102,7 +102,11 @@ def test_the_built_in_script_can_be_run() -> None:
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(None, "No such file"), (b"\xff", "not UTF-8"), (b"proc A\nbanana", ":2:1: banana is no operation")],
+    [
+        (None, "No such file"),
+        (b"\xff", "not UTF-8"),
+        (b"proc A\nbanana", ":2:1: banana is not a known operation"),
+    ],
 )
 def test_unreadable_script(tmp_path: Path, data: bytes | None, reason: str) -> None:
     path = tmp_path / "script.scn"

@@ -8,7 +8,7 @@ import pytest
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.spec.errors import OutOfMemoryError
-from cluster.spec.scenario import KsmSpec, MachineSpec, Policy, PolicySpec, SimulationSpec
+from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import from_rows
 
 #: Node 1 is nearer to node 0 than node 2 is; node 3 is the farthest from all.
@@ -32,10 +32,10 @@ def used_by_node(policy: PolicySpec, pages: int) -> list[int]:
     [
         (PolicySpec(), 8, [8, 0, 0, 0]),
         (PolicySpec(), 25, [10, 10, 5, 0]),
-        (PolicySpec(Policy.BIND, (2, 3)), 15, [0, 0, 10, 5]),
-        (PolicySpec(Policy.PREFERRED, (2,)), 25, [10, 5, 10, 0]),
-        (PolicySpec(Policy.INTERLEAVE, (1, 3)), 8, [0, 4, 0, 4]),
-        (PolicySpec(Policy.INTERLEAVE, (0, 3)), 24, [10, 4, 0, 10]),
+        (PolicySpec(PolicyMode.BIND, (2, 3)), 15, [0, 0, 10, 5]),
+        (PolicySpec(PolicyMode.PREFERRED, (2,)), 25, [10, 5, 10, 0]),
+        (PolicySpec(PolicyMode.INTERLEAVE, (1, 3)), 8, [0, 4, 0, 4]),
+        (PolicySpec(PolicyMode.INTERLEAVE, (0, 3)), 24, [10, 4, 0, 10]),
     ],
 )
 def test_placement(policy: PolicySpec, pages: int, used: list[int]) -> None:
@@ -44,6 +44,6 @@ def test_placement(policy: PolicySpec, pages: int, used: list[int]) -> None:
 
 def test_memory_that_is_bound_and_full_is_an_error() -> None:
     with pytest.raises(OutOfMemoryError, match="the nodes it is bound to"):
-        used_by_node(PolicySpec(Policy.BIND, (1,)), 11)
+        used_by_node(PolicySpec(PolicyMode.BIND, (1,)), 11)
     with pytest.raises(OutOfMemoryError, match="any node"):
         used_by_node(PolicySpec(), 41)

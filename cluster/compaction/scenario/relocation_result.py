@@ -1,4 +1,4 @@
-"""What came of a scenario's relocations, from what each node says of its own; and how long it all took."""
+"""Results of a scenario's relocations, from the reports of all nodes, and its simulated time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.node_transfers import Drained
-from cluster.compaction.scenario.node_memory import NodeReport
+from cluster.compaction.internode.drain import Drained
+from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.compaction import CompactionSpec, MigrationCostSpec, RelocationSpec
 from cluster.spec.topology import LOCAL, Distances
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Relocated:
-    """One relocation. pages, attempts int64[nodes, nodes], from row to column; node_seconds float64[nodes].
+class RelocationResult:
+    """Result of one relocation.
 
-    drained: by node.
+    pages, attempts int64[nodes, nodes]: from row to column. node_seconds float64[nodes]: simulated time.
+    drained: results of drained nodes, by node.
     """
 
     spec: RelocationSpec
@@ -30,17 +31,17 @@ class Relocated:
 
     @property
     def seconds(self) -> float:
-        """Until the last node was done."""
+        """Simulated time until the last node was done."""
         return float(self.node_seconds.max())
 
 
-def relocated(spec: CompactionSpec, reports: Sequence[NodeReport]) -> list[Relocated]:
-    """The relocations in the order of the scenario; `reports` of all nodes, in their order."""
-    return [_relocated(spec, number, reports) for number in range(len(spec.relocations))]
+def relocation_results(spec: CompactionSpec, reports: Sequence[NodeReport]) -> list[RelocationResult]:
+    """Return the results of the relocations, in their order; `reports` are those of all nodes, in order."""
+    return [_relocation_result(spec, number, reports) for number in range(len(spec.relocations))]
 
 
-def _relocated(spec: CompactionSpec, number: int, reports: Sequence[NodeReport]) -> Relocated:
-    of_nodes = [report.relocations for report in reports]
+def _relocation_result(spec: CompactionSpec, number: int, reports: Sequence[NodeReport]) -> RelocationResult:
+    of_nodes = [report.traffic for report in reports]
     parts = [part for part in of_nodes if part is not None]
     pages = np.array([part.sent[number] for part in parts])
     attempts = np.array([part.attempts[number] for part in parts])
@@ -52,16 +53,16 @@ def _relocated(spec: CompactionSpec, number: int, reports: Sequence[NodeReport])
     }
     assert spec.distance is not None
     seconds = node_seconds(spec.cost, spec.distance, pages, attempts)
-    return Relocated(spec.relocations[number], pages, attempts, seconds, drained)
+    return RelocationResult(spec.relocations[number], pages, attempts, seconds, drained)
 
 
 def node_seconds(
     cost: MigrationCostSpec, distance: Distances, pages: I64, attempts: I64
 ) -> NDArray[np.float64]:
-    """How long each node had to do with these transfers, as source or target. float64[nodes].
+    """Return the simulated time that each node spends on transfers, as source or target. float64[nodes].
 
-    Pairs of nodes work side by side; a copy takes as many times longer than one within a node as the distance
-    is longer than that of a node to itself.
+    pages, attempts int64[nodes, nodes]: from row to column. Pairs of nodes work side by side. The time of a
+    copy grows with the distance: `cost.copy` is that of a copy within a node, at distance LOCAL.
     """
     ns = attempts * cost.attempt + pages * distance / LOCAL * cost.copy
     seconds: NDArray[np.float64] = (ns.sum(axis=0) + ns.sum(axis=1)) / 1e9
@@ -69,8 +70,11 @@ def node_seconds(
 
 
 def simulated_seconds(spec: CompactionSpec, reports: Sequence[NodeReport]) -> float:
-    """Of the whole scenario: one relocation after the other, those `during` the compaction beside it."""
+    """Return the simulated time of the whole scenario.
+
+    Relocations take place one after the other; those `during` the compaction take place beside it.
+    """
     taken = {"before": 0.0, "during": 0.0, "after": 0.0}
-    for relocation in relocated(spec, reports):
+    for relocation in relocation_results(spec, reports):
         taken[relocation.spec.when] += relocation.seconds
     return taken["before"] + max(taken["during"], *(r.seconds for r in reports)) + taken["after"]

@@ -1,4 +1,4 @@
-"""Replaying migration records, whatever their kind."""
+"""Replaying migration records of all kinds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cluster.script.record import Difference, Json, RecordError
 
 
 def compare(record: Json) -> Difference | None:
-    """Do what the record's trigger did, from the recorded start; the first difference, if any.
+    """Do what the record's trigger did, from the recorded start; return the first difference, if any.
 
-    Raises RecordError if something that is needed is missing in the record, or is not what it should be.
+    Raises RecordError if the record lacks something that is needed, or has a wrong value.
     """
     try:
         return _comparison(record)(record)
@@ -32,7 +32,7 @@ def _comparison(record: Json) -> Callable[[Json], Difference | None]:
 
 
 def compare_file(path: Path) -> Iterator[tuple[str, Difference | None]]:
-    """Name and first difference of each migration record in a file; nothing if it holds none.
+    """Yield name and first difference of each migration record in a file; nothing if it holds none.
 
     Raises RecordError, or OSError if the file cannot be read.
     """

@@ -1,0 +1,109 @@
+"""Draining a node: nothing is allocated on it, and pageblocks that are free at the end go offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.arrays.words import U8
+from cluster.compaction.movable.counting import GUESTS, Counted
+from cluster.compaction.movable.lru_pages import LRU
+from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.page_map import (
+    OWNER_SHIFT,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    USED,
+    MigrateType,
+    PageKind,
+)
+from cluster.compaction.zone.offline_pages import take_offline
+
+#: Owner, in reports, of pages that no driver can move: those of the kernel and of pinning drivers.
+UNMOVABLE = "unmovable"
+#: Why pages stay on a node that is drained.
+CANNOT_MOVE, NO_ROOM, FAILED = "cannot move", "no room elsewhere", "refused or failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed:
+    """Pages of one owner that stayed on a drained node, and why."""
+
+    owner: str
+    pages: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Result of draining a node: how many of its pageblocks are offline, and which pages stayed.
+
+    fixed: pages that would have stayed if no driver's page could move: those of drivers and of the kernel.
+    """
+
+    relocation: int
+    offline: int
+    pageblocks: int
+    fixed: int
+    stayed: tuple[Stayed, ...]
+
+
+class NodeDrain:
+    """Drains one node; `results` has an entry for each drain that is finished."""
+
+    def __init__(self, memory: Memory, counted: Mapping[str, Counted]) -> None:
+        self.results: list[Drained] = []
+        self._memory = memory
+        self._counted = counted
+        #: Types of the pageblocks before the drain; None if none is under way.
+        self._types: U8 | None = None
+        self._fixed = 0
+
+    @property
+    def active(self) -> bool:
+        return self._types is not None
+
+    @property
+    def _blocks(self) -> slice:
+        zone = self._memory.zones[0]
+        return slice(zone.start >> PAGEBLOCK_ORDER, zone.end >> PAGEBLOCK_ORDER)
+
+    def begin(self) -> None:
+        """Set all pageblocks to ISOLATE, so that nothing is allocated from them."""
+        pages = self._memory.pages
+        self._types = pages.pageblock_type[self._blocks].copy()
+        pages.pageblock_type[self._blocks] = MigrateType.ISOLATE
+        in_use = self._in_use()
+        self._fixed = sum(in_use.values()) - in_use[LRU] - in_use[GUESTS]
+
+    def finish(self, relocation: int, why: str) -> None:
+        """Take free pageblocks offline, and give the others their types back. `why`: why pages stay."""
+        pages, zone = self._memory.pages, self._memory.zones[0]
+        zone.merge()
+        free = (pages.order[zone.start : zone.end] != USED).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
+        gone = (pages.kind[zone.start : zone.end] == PageKind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
+        for block in np.flatnonzero(free).tolist():
+            start = zone.start + block * PAGEBLOCK_PAGES
+            take_offline(self._memory, start, start + PAGEBLOCK_PAGES)
+        if self._types is not None:
+            pages.pageblock_type[self._blocks] = np.where(free, MigrateType.ISOLATE, self._types)
+        self._types = None
+        stayed = tuple(
+            Stayed(owner, count, CANNOT_MOVE if owner == UNMOVABLE else why)
+            for owner, count in self._in_use().items()
+            if count
+        )
+        offline = int(np.count_nonzero(free | gone))
+        self.results.append(Drained(relocation, offline, len(free), self._fixed, stayed))
+
+    def _in_use(self) -> dict[str, int]:
+        """Count the pages in use by owner."""
+        pages, zone = self._memory.pages, self._memory.zones[0]
+        span = slice(zone.start, zone.end)
+        owners = pages.mapping[span][pages.refcount[span] > 0] >> OWNER_SHIFT
+        counts = np.bincount(owners, minlength=len(self._memory.operations))
+        found = {name: int(counts[counted.owner]) for name, counted in self._counted.items()}
+        found[UNMOVABLE] = int(counts[0])
+        return found

@@ -1,0 +1,49 @@
+"""Memories of a compaction scenario in one process, from the filled memory to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool, Memories
+from cluster.compaction.scenario.fill import fill_memory
+from cluster.compaction.scenario.node_memory import NodeMemory
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.rounds import drive, drive_compactors
+from cluster.spec.compaction import CompactionSpec
+
+
+class MemoryHost(Memories):
+    """Memories of some nodes of a scenario, each with a twin in which no page of a driver moves."""
+
+    def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
+        super().__init__({node: NodeMemory(spec, node, fill_memory(spec, node)) for node in nodes})
+        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
+
+    def finish(self) -> None:
+        """End the compaction of its nodes, and compact their twins. To be called once, before `reports`."""
+        for node, memory in self.memories.items():
+            memory.finish()
+            compact_twin(self._twins[node])
+
+    def reports(self) -> list[NodeReport]:
+        """Return what became of its nodes."""
+        return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
+
+
+def run_compactors(memory: NodeMemory) -> None:
+    """Run the compactors of one node in turns, in this process, until they are done."""
+    drive_compactors(memory.spec, [memory.node], InlineCompactorPool({memory.node: memory}))
+
+
+def compact_twin(twin: NodeMemory) -> None:
+    """Run the whole compaction of a twin."""
+    run_compactors(twin)
+    twin.finish()
+
+
+def compact_inline(spec: CompactionSpec) -> list[NodeReport]:
+    """Run a whole scenario in this process; return what became of each node."""
+    host = MemoryHost(range(spec.nodes), spec)
+    drive(spec, range(spec.nodes), InlineCompactorPool(host.memories))
+    host.finish()
+    return host.reports()

@@ -1,0 +1,96 @@
+"""Some of the nodes in one process: what the inline engine and each node actor hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from cluster.arrays.words import U64
+from cluster.machine.node import Node, Report
+from cluster.spec.captured_pages import CapturedPages
+from cluster.spec.scenario import SimulationSpec
+from cluster.wire.commands import Command, Populate
+from cluster.wire.mailbox import Inbox, Mail, receive
+
+if TYPE_CHECKING:
+    from cluster.compaction.scenario.node_memory import NodeMemory
+
+
+class MessageMemory(Protocol):
+    """Manages the memory that messages take in a process. Results do not depend on it."""
+
+    def reserve(self, tree_keys: list[list[U64]]) -> None:
+        """Prepare for the first window; `tree_keys` are the parts of this column of each node."""
+
+    def took(self, inbox: Inbox) -> None:
+        """Note that a node is about to take in these messages."""
+
+    def rest(self) -> None:
+        """Note that no message of these nodes is under way."""
+
+
+class Untuned:
+    """Leaves memory to the process's allocator."""
+
+    def reserve(self, tree_keys: list[list[U64]]) -> None:
+        pass
+
+    def took(self, inbox: Inbox) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+
+UNTUNED = Untuned()
+
+
+class Host:
+    """Some of the nodes, in one process."""
+
+    def __init__(
+        self,
+        nodes: list[int],
+        spec: SimulationSpec,
+        snapshots: Mapping[str, CapturedPages],
+        memory: MessageMemory = UNTUNED,
+    ) -> None:
+        self._memory = memory
+        self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
+
+    @property
+    def memories(self) -> dict[int, NodeMemory]:
+        """The memory that compactors work on, by node; empty if the scenario has no [migration]."""
+        return {node: host.compaction.memory for node, host in self.nodes.items() if host.compaction}
+
+    def step(
+        self, command: Command | None, mail: list[Mail], to: list[int]
+    ) -> tuple[list[Report], list[Mail]]:
+        """Run one superstep of the nodes `to`, ascending; return their reports, and the mail they send.
+
+        Empties `mail`, so that each inbox is freed as soon as its node has taken it in.
+        """
+        inboxes = _inboxes(mail, to)
+        mail.clear()
+        reports, sent = [], []
+        for node in to:
+            inbox = receive(inboxes.pop(node))
+            self._memory.took(inbox)
+            report, sends = self.nodes[node].step(command, inbox)
+            reports.append(report)
+            if sends.tables:
+                sent.append(sends)
+        if isinstance(command, Populate):
+            self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
+        if not sent:
+            self._memory.rest()
+        return reports, sent
+
+
+def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
+    """Return the parts of each node's inbox, in the order of the senders."""
+    inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
+    for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
+        for node, inbox in sent_by.inboxes().items():
+            inboxes[node].append(inbox)
+    return inboxes

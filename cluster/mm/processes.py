@@ -1,0 +1,206 @@
+"""System calls of one node's processes: mmap, madvise, munmap, fork, exit (mm/mmap.c, mm/madvise.c,
+kernel/fork.c)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.arrays.columns import rows_with
+from cluster.arrays.words import I64, Slots, node_of_frame, on_node
+from cluster.mm.faults import Faults
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_state import IN_UNSTABLE_TREE, ITEM, KSM, KSM_ZERO, PRESENT, PTE_SWAP, STABLE
+from cluster.mm.vma import Mm, Vma
+from cluster.spec.errors import SimulationError
+from cluster.wire import commands as c
+from cluster.wire.messages import Kind
+from cluster.wire.window import Window
+
+
+class Processes:
+    """Carries out system calls, and what writes to /sys/kernel/mm/ksm change in page tables."""
+
+    def __init__(self, node: NodeState, faults: Faults) -> None:
+        self._n = node
+        self._faults = faults
+
+    # What processes do to pages.
+
+    def write(self, command: c.Write) -> None:
+        self._faults.write(self._slots(command.mm, command.vpns), command.ids)
+
+    def read(self, command: c.Read) -> None:
+        vpns = np.arange(command.start, command.start + command.nr_pages)
+        self._faults.read(self._slots(command.mm, vpns))
+
+    def page_out(self, command: c.PageOut) -> None:
+        self._faults.page_out(self.mapped(command.mm, command.start, command.nr_pages))
+
+    # What processes do to their address spaces.
+
+    def new_process(self, command: c.NewProcess) -> None:
+        self._n.spaces.mms[command.mm] = Mm(command.mm)
+
+    def mmap(self, command: c.Map) -> None:
+        mm = self._mm(command.mm)
+        area = command.start, command.nr_pages, command.policy
+        self._n.spaces.mmap(mm, *area, mergeable=mm.merge_any)
+
+    def set_merge_any(self, command: c.MergeAny) -> None:
+        mm = self._mm(command.mm)
+        mm.merge_any = True
+        mm.anon_vmas.merge_any()
+        for vma in mm.vmas:
+            self._set_mergeable(vma, not vma.unmapped)
+
+    def count_on(self, question: c.CountOn) -> int:
+        """Return how many of these pages have their frame on node `question.to`."""
+        table = self._n.table
+        slots = self.mapped(question.mm, question.start, question.nr_pages)
+        slots = slots[(table.state[slots] & PRESENT) != 0]
+        return int(np.count_nonzero(on_node(table.pte[slots], question.to)))
+
+    def unmerge_all(self) -> None:
+        """Break every merge of mergeable memory, and free all rmap_items (run=2)."""
+        n = self._n
+        for mm in list(n.spaces.mms.values()):
+            for vma in mm.vmas:
+                if vma.mergeable:
+                    self._faults.break_ksm(_slots_of(vma))
+        n.table.free_all_items()
+        n.window = Window(0)
+        for mm in list(n.spaces.mms.values()):
+            self.reap(c.Reap(mm.id))
+
+    def _mm(self, mm: int) -> Mm:
+        return self._n.spaces.mms[mm]
+
+    def _slots(self, mm: int, vpns: I64) -> Slots:
+        slots = self._n.spaces.slots(self._mm(mm), vpns)
+        if (slots < 0).any():
+            raise SimulationError(f"page {int(vpns[slots < 0][0]):#x} of process {mm} is not mapped")
+        return slots
+
+    def mapped(self, mm: int, start: int, pages: int) -> Slots:
+        """Return the slots of the mapped pages of a range, in order."""
+        vmas = self._n.spaces.split(self._mm(mm), start, start + pages)
+        return np.concatenate([np.empty(0, np.int64), *map(_slots_of, vmas)])
+
+    def madvise(self, command: c.Madvise) -> None:
+        n, mm, end = self._n, self._mm(command.mm), command.start + command.nr_pages
+        for vma in n.spaces.split(mm, command.start, end):
+            self._set_mergeable(vma, command.mergeable)
+        into_bare = n.profile.into_bare
+        mm.anon_vmas.madvise(command.start, end, mergeable=command.mergeable, into_bare=into_bare)
+
+    def _set_mergeable(self, vma: Vma, mergeable: bool) -> None:
+        if vma.mergeable == mergeable:
+            return
+        n, slots = self._n, _slots_of(vma)
+        if not mergeable:
+            self._faults.break_ksm(slots)
+            self._faults.tell_gone(slots)
+        vma.mergeable = mergeable
+        n.spaces.changed()
+        if mergeable:
+            self._faults.tell_back(slots)
+        n.table.mark_due(slots[(n.table.state[slots] & (PRESENT | ITEM)) != 0])
+
+    def change_trees(self) -> None:
+        """Take pages out of their unstable trees, as merge_across_nodes changes.
+
+        Pages that ksmd has inserted in the pass under way stay, if searches can still find them.
+        """
+        n = self._n
+        slots = rows_with(n.table.state[: n.table.size], IN_UNSTABLE_TREE)
+        if n.tree_shape or n.nodes == 1:
+            slots = slots[~n.passed(n.keys_of(slots))]
+        self._faults.leave_unstable_tree(slots)
+
+    def look_again(self) -> None:
+        """Have ksmd look at every page that is not merged, as rules have changed."""
+        table = self._n.table
+        table.mark_due(np.flatnonzero((table.state[: table.size] & (ITEM | KSM)) == ITEM))
+
+    def zap(self, command: c.Zap) -> None:
+        mm, end = self._mm(command.mm), command.start + command.nr_pages
+        for vma in self._n.spaces.split(mm, command.start, end):
+            self._faults.drop(_slots_of(vma))
+            if command.unmap:
+                self._unmap(vma)
+        if command.unmap:
+            mm.anon_vmas.munmap(command.start, end)
+
+    def _unmap(self, vma: Vma) -> None:
+        """Remove the VMA; its slots stay until ksmd has freed their items."""
+        vma.mergeable = False
+        vma.unmapped = True
+        self._n.spaces.changed()
+
+    def fork(self, command: c.Fork) -> None:
+        """Have a child map the parent's frames where there is an anon_vma (dup_mmap())."""
+        n, parent = self._n, self._mm(command.mm)
+        child = Mm(command.child, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
+        if n.profile.fork_copies_counts:
+            child.inherited = self.items(parent)
+        n.spaces.mms[child.id] = child
+        for vma in [v for v in parent.vmas if not v.unmapped]:
+            copy = n.spaces.map(
+                child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name
+            )
+            if not parent.anon_vmas.needs_copy(vma.start):
+                continue
+            self._share(_slots_of(vma), _slots_of(copy))
+            if vma.mergeable:
+                slots = _slots_of(copy)
+                n.table.mark_due(slots[(n.table.state[slots] & PRESENT) != 0])
+        n.spaces.changed()
+
+    def _share(self, old: Slots, new: Slots) -> None:
+        n, pte = self._n, self._n.table.pte[old]
+        n.swap.hold(pte[pte <= PTE_SWAP])
+        n.table.copy_entries(old, new)
+        frames = pte[pte >= 0]
+        n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
+
+    def exit(self, command: c.Exit) -> c.Exited:
+        """Unmap everything; answer whether ksmd has rmap_items of the process."""
+        mm = self._mm(command.mm)
+        mm.exited = True
+        for vma in mm.vmas:
+            self._faults.drop(_slots_of(vma))
+            self._unmap(vma)
+        return c.Exited(self.items(mm)[1] > mm.inherited[1])
+
+    def items(self, mm: Mm) -> tuple[int, int]:
+        """Return ksm_merging_pages and ksm_rmap_items (/proc/PID/ksm_stat)."""
+        merging, items = mm.inherited
+        for vma in mm.vmas:
+            state = self._n.table.state[vma.slot0 : vma.slot0 + vma.pages]
+            merging += int(np.count_nonzero(state & STABLE))
+            items += int(np.count_nonzero(state & ITEM))
+        return merging, items
+
+    def zero_pages(self, mm: Mm) -> int:
+        """Return ksm_zero_pages (/proc/PID/ksm_stat)."""
+        state = self._n.table.state
+        return sum(int(np.count_nonzero(state[v.slot0 : v.slot0 + v.pages] & KSM_ZERO)) for v in mm.vmas)
+
+    def reap(self, command: c.Reap) -> c.Reaped:
+        """Free unmapped VMAs, and an exited process, whose items ksmd has freed.
+
+        Answer whether nothing of the process is mergeable, and whether some VMAs must wait for ksmd.
+        """
+        n, mm = self._n, self._mm(command.mm)
+        for vma in [v for v in mm.vmas if v.unmapped]:
+            if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
+                n.table.release(vma.slot0, vma.pages)
+                mm.vmas.remove(vma)
+        if mm.exited and not mm.vmas:
+            del n.spaces.mms[mm.id]
+        n.spaces.changed()
+        return c.Reaped(not mm.mergeable, any(vma.unmapped for vma in mm.vmas))
+
+
+def _slots_of(vma: Vma) -> Slots:
+    return np.arange(vma.slot0, vma.slot0 + vma.pages)

@@ -1,0 +1,58 @@
+"""Captured memory in the form that the workload needs. `ksmcluster/capture` reads it from snapshot files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.arrays.words import I64, Bool, Digests
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedMapping:
+    """A VMA of a captured process."""
+
+    name: str
+    start: int
+    pages: int
+    mergeable: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CapturedMoment:
+    """The pages of a captured process at one moment, ascending by vpn."""
+
+    #: int64[n]: virtual page numbers.
+    vpn: I64
+    #: uint64[n]: digests; 0 is a page of zeros.
+    content: Digests
+    #: bool[n]: no other captured process has the content, at any moment.
+    own: Bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CapturedProcess:
+    """One captured process: its VMAs, and its pages at each moment."""
+
+    name: str
+    mappings: tuple[CapturedMapping, ...]
+    moments: tuple[CapturedMoment, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CapturedPages:
+    """All processes of a snapshot; `moments` are in seconds since the first."""
+
+    processes: tuple[CapturedProcess, ...]
+    moments: tuple[float, ...]
+
+    def times(self, interval: float | None) -> tuple[float, ...]:
+        """Return when each moment is replayed, in simulated seconds.
+
+        With `interval`, moments are that far apart; with None, as far as they were captured.
+        """
+        return self.moments if interval is None else tuple(i * interval for i in range(len(self.moments)))
+
+    @property
+    def pages_a_process(self) -> int:
+        """The average number of pages of a process at the first moment."""
+        return sum(len(process.moments[0].vpn) for process in self.processes) // len(self.processes)
