@@ -7,6 +7,7 @@ The tree does not compare nodes. Its users walk down, and insert a node where ts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 LEFT, RIGHT = 0, 1
@@ -42,6 +43,23 @@ class RbTree(Generic[N]):
     def child(self, node: N, side: int) -> N | None:
         """Return the child of `node` on one side, LEFT or RIGHT."""
         return cast("N | None", node.child[side])
+
+    def copy(self, twin: Callable[[N], N]) -> RbTree[N]:
+        """Return a tree of the same shape with `twin(node)`, which is in no tree, for each node."""
+        other: RbTree[N] = RbTree()
+        root = self.root
+        if root is None:
+            return other
+        other._root = twin(root)
+        pairs: list[tuple[RbNode, RbNode]] = [(root, other._root)]
+        for node, new in pairs:  # which grows meanwhile
+            new.red = node.red
+            for side, child in enumerate(node.child):
+                if child is not None:
+                    below = twin(cast(N, child))
+                    new.child[side], below.parent = below, new
+                    pairs.append((child, below))
+        return other
 
     def insert(self, node: N, parent: N | None, side: int) -> None:
         """Link `node` as the missing child of `parent` on `side`, and balance the tree.

@@ -1,6 +1,6 @@
-"""The scan-time advisor of ksmd: after each pass it sets pages_to_scan, to have passes take the time wished.
+"""The scan-time advisor of ksmd: it sets pages_to_scan after each pass, so that passes take the target time.
 
-Source: `mm/ksm.c` since Linux 6.8 (advisor_start_scan(), scan_time_advisor(), set_advisor_defaults()). All
+Models advisor_start_scan(), scan_time_advisor() and set_advisor_defaults() of `mm/ksm.c` since Linux 6.8. All
 numbers are whole and all divisions drop the rest, as there.
 """
 
@@ -11,12 +11,12 @@ from cluster.spec.scenario import KsmSpec
 
 #: Weight of the newest pass in the moving average of changes, percent.
 _EWMA_WEIGHT = 30
-#: ksmd may always use as much of a CPU, percent.
+#: Share of a CPU that ksmd may always use, percent.
 _MIN_CPU = 10
 
 
 class Advisor:
-    """pages_to_scan, and what is remembered of the passes so far; with advisor_mode `none`, it stays."""
+    """Keeps pages_to_scan and what it needs of earlier passes; advisor_mode `none` changes neither."""
 
     def __init__(self, knobs: KsmSpec) -> None:
         self._knobs = knobs
@@ -24,11 +24,14 @@ class Advisor:
         self.pages_to_scan = knobs.advisor_min_pages_to_scan if self._on else knobs.pages_to_scan
         #: Seconds that the last pass took; 0 before the first.
         self._scan_time = 0
-        #: Moving average of the time of each pass in percent of that of the one before; it starts with 0.
+        #: Moving average of the time of each pass, in percent of the time of the pass before; 0 at first.
         self._change = 0
 
     def end_pass(self, scan_ms: int, cpu_ms: int) -> None:
-        """A pass took `scan_ms` milliseconds from its first page to its end, `cpu_ms` of them on a CPU."""
+        """Set pages_to_scan after a pass.
+
+        The pass took `scan_ms` milliseconds from its first page to its end, `cpu_ms` of them on a CPU.
+        """
         if not self._on:
             return
         knobs = self._knobs

@@ -8,7 +8,7 @@ from cluster.arrays.words import I64, MAX_MMS_PER_NODE, MM_INDEX_BITS, VPN_BITS
 
 
 class MmSlots:
-    """The circular list, written down from the first process of a pass to the last."""
+    """The circular list as a plain one, from the first process of a pass to the last; and the cursor."""
 
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
@@ -33,10 +33,11 @@ class MmSlots:
 
     @property
     def mms(self) -> tuple[int, ...]:
+        """The processes, in the order of the pass."""
         return tuple(self._list)
 
     def enter(self, mms: list[int]) -> None:
-        """__ksm_enter(): just behind the cursor, which between passes is the end of the list."""
+        """Add processes behind the cursor, which between passes is the end of the list (__ksm_enter())."""
         at = self.rank if self.in_pass else len(self._list)
         self._list[at:at] = mms
         if self.in_pass:
@@ -44,9 +45,9 @@ class MmSlots:
         self._ranks = None
 
     def exit(self, mm: int, *, items: bool) -> bool:
-        """__ksm_exit(): a process with rmap_items is to be cleaned up next; another leaves the list.
+        """Let a process exit; return whether it has left the list (__ksm_exit()).
 
-        Returns whether it has left.
+        A process with rmap_items stays, as the next to be scanned, until ksmd has freed them.
         """
         at = self._list.index(mm)
         if self.in_pass and at == self.rank:
@@ -58,7 +59,7 @@ class MmSlots:
         return not items
 
     def remove(self, mm: int) -> None:
-        """The scan found nothing mergeable in this process."""
+        """Remove a process in which a scan found nothing mergeable."""
         at = self._list.index(mm)
         del self._list[at]
         if at < self.rank:
@@ -66,15 +67,20 @@ class MmSlots:
         self._ranks = None
 
     def moved_to(self, position: int) -> None:
+        """Set the cursor to a scan position of a pass under way."""
         self.rank, self.vpn = position >> VPN_BITS, position & ((1 << VPN_BITS) - 1)
         self.in_pass = True
 
     def start_pass(self) -> None:
+        """Set the cursor to the start of the list, where no pass is under way."""
         self.rank = self.vpn = 0
         self.in_pass = False
 
     def ranks(self) -> I64 | None:
-        """int64[nodes, width] for the nodes if the list has changed since the last call, else None."""
+        """Return the ranks of all processes if the list has changed since the last call, else None.
+
+        int64[nodes, width]: by node and index of the mm on it, -1 for one that is not in the list.
+        """
         if self._ranks is not None:
             return None
         mms = np.array(self._list, np.int64)

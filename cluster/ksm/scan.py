@@ -28,7 +28,7 @@ from cluster.arrays.words import (
     on_node,
     pfn_of,
 )
-from cluster.ksm.visit import Event
+from cluster.ksm.visit import VisitKind
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import (
@@ -200,17 +200,17 @@ class Scanner:
         gone = np.flatnonzero(~alive & in_tree)
         if len(gone):
             _, digests, homes = n.unstable_entries(slots[gone])
-            kinds = np.full(len(homes), Event.ERASE, np.uint8)
+            kinds = np.full(len(homes), VisitKind.ERASE, np.uint8)
             n.out.send(Kind.EVENT, homes, digests, keys[gone], np.full(len(homes), -1), kinds)
         self._faults.send_withdraw(slots[np.flatnonzero(alive & in_tree)])
         broken_out = rows_with(of_rows, BROKEN_OUT)
         if len(broken_out):
             frames, digests = n.table.take_broken_out(slots[broken_out])
-            self._send(Event.LEAVE, digests, keys[broken_out], frames)
+            self._send(VisitKind.LEAVE, digests, keys[broken_out], frames)
         state[rows] = n.table.remove_from_trees(slots)
 
-    def _send(self, event: Event, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
-        self._send_events(np.full(len(keys), event, np.uint8), digests, keys, frames)
+    def _send(self, kind: VisitKind, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
+        self._send_events(np.full(len(keys), kind, np.uint8), digests, keys, frames)
 
     def _send_events(self, kinds: U8, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
         homes = self._n.home_of_frames(digests, frames)
@@ -228,7 +228,7 @@ class Scanner:
         migrated = n.migrated_stable_nodes.among(frames)
         self._visit_migrated(slots[migrated], keys[migrated])
         new = ~joined & ~migrated
-        self._send(Event.JOIN_OWN, table.tree_key[slots[new]], keys[new], frames[new])
+        self._send(VisitKind.APPEND, table.tree_key[slots[new]], keys[new], frames[new])
         table.set_stable(slots[new])
 
     def _visit_migrated(self, slots: Slots, keys: ItemKeys) -> None:
@@ -238,7 +238,7 @@ class Scanner:
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
         seen = ((state & HAS_CHECKSUM) != 0) & (table.checksums(slots) == checksum(digests))
-        kinds = Event.STRAY + ((state & STABLE) != 0) + 2 * ~seen
+        kinds = VisitKind.MIGRATED + ((state & STABLE) != 0) + 2 * ~seen
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
     def _visit_private(self, slots: Slots, keys: ItemKeys, state: U16) -> None:
@@ -280,20 +280,22 @@ class Scanner:
         n, table = self._n, self._n.table
         same = self._unchanged(slots, at, state, digests)
         shared = (state & SHARED) != 0
-        kinds = np.full(len(slots), Event.CANDIDATE, np.uint8)
-        kinds[np.flatnonzero(shared)] = Event.CANDIDATE_SHARED
-        kinds[rows_with(state, ORPHAN)] = Event.CANDIDATE_ORPHAN
+        kinds = np.full(len(slots), VisitKind.CANDIDATE, np.uint8)
+        kinds[np.flatnonzero(shared)] = VisitKind.CANDIDATE_SHARED
+        kinds[rows_with(state, ORPHAN)] = VisitKind.CANDIDATE_ORPHAN
         sent = waits = same
         zero = slots[:0]
         if n.knobs.use_zero_pages:
             zeros = same & (digests == 0) & ((state & ORPHAN) == 0)
-            kinds[np.flatnonzero(zeros)] = Event.STABLE_OR_ZERO
+            kinds[np.flatnonzero(zeros)] = VisitKind.STABLE_OR_ZERO
             waits = same & ~zeros
             if n.profile.checksum_first:
                 zero, sent = slots[np.flatnonzero(zeros)], waits
         looking = ~same & shared if n.profile.checksum_first else ~same
         found_changed = np.flatnonzero(looking)
-        kinds[found_changed] = Event.VOLATILE_SHARED if n.profile.checksum_first else Event.STABLE_ONLY
+        kinds[found_changed] = (
+            VisitKind.VOLATILE_SHARED if n.profile.checksum_first else VisitKind.STABLE_ONLY
+        )
         self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 

@@ -1,12 +1,12 @@
-"""The shapes of a stable and an unstable tree, where they are kept (`MachineSpec.tree_shape`).
+"""The shapes of a stable and an unstable tree, kept for records only (`MachineSpec.tree_shape`).
 
-What a search meets on its way down depends on the shape, and that on every insertion and removal before. The
-tables of `cluster.ksm.trees` know what there is; here is where it stands in the kernel's red-black trees.
+What a search meets on its way down depends on the shape, and the shape on every insertion and removal before.
+The tables of `cluster.ksm.trees` say which entries there are; the shape says where each of them stands in the
+kernel's red-black trees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -17,12 +17,12 @@ from cluster.spec.content import page_key
 
 @lru_cache(maxsize=1 << 16)
 def memcmp_key(digest: int) -> int:
-    """Orders symbolic contents as memcmp orders the pages that hold them."""
+    """Return a number that orders symbolic contents as memcmp orders the pages that hold them."""
     return page_key(np.array([digest], np.uint64))[0]
 
 
 class StableEntry(RbNode):
-    """A content's place in the stable tree."""
+    """A content in the stable tree."""
 
     __slots__ = ("digest",)
 
@@ -32,7 +32,7 @@ class StableEntry(RbNode):
 
 
 class UnstableEntry(RbNode):
-    """A waiting page's place in the unstable tree; the digest is that of the page when it was put in."""
+    """A page in the unstable tree; the digest is that of the page when it was inserted."""
 
     __slots__ = ("digest", "key")
 
@@ -43,66 +43,76 @@ class UnstableEntry(RbNode):
 
 
 class Shape:
+    """A stable and an unstable tree, and where in them each content and each page is."""
+
     def __init__(self) -> None:
         self.stable: RbTree[StableEntry] = RbTree()
         self.unstable: RbTree[UnstableEntry] = RbTree()
-        self._spots: dict[int, StableEntry] = {}
-        self._perches: dict[int, UnstableEntry] = {}
+        self._stable_entries: dict[int, StableEntry] = {}
+        self._unstable_entries: dict[int, UnstableEntry] = {}
+
+    def copy(self) -> Shape:
+        """Return trees of the same shape with entries of their own."""
+        other = Shape()
+        other._stable_entries = {digest: StableEntry(digest) for digest in self._stable_entries}
+        other._unstable_entries = {
+            key: UnstableEntry(key, entry.digest) for key, entry in self._unstable_entries.items()
+        }
+        other.stable = self.stable.copy(lambda entry: other._stable_entries[entry.digest])
+        other.unstable = self.unstable.copy(lambda entry: other._unstable_entries[entry.key])
+        return other
 
     # The stable tree.
 
-    def has(self, digest: int) -> bool:
-        return digest in self._spots
-
-    def plant(self, digest: int) -> None:
-        """A content comes into the stable tree, if it is not there."""
-        if digest in self._spots:
+    def insert_stable(self, digest: int) -> None:
+        """Insert a content, unless the tree has it."""
+        if digest in self._stable_entries:
             return
         key = memcmp_key(digest)
-        parent, side, spot = None, LEFT, self.stable.root
-        while spot is not None:
-            side = LEFT if key < memcmp_key(spot.digest) else RIGHT
-            parent, spot = spot, self.stable.child(spot, side)
-        self._spots[digest] = StableEntry(digest)
-        self.stable.insert(self._spots[digest], parent, side)
+        parent, side, entry = None, LEFT, self.stable.root
+        while entry is not None:
+            side = LEFT if key < memcmp_key(entry.digest) else RIGHT
+            parent, entry = entry, self.stable.child(entry, side)
+        self._stable_entries[digest] = StableEntry(digest)
+        self.stable.insert(self._stable_entries[digest], parent, side)
 
-    def uproot(self, digest: int) -> None:
-        """A content goes, if it is there."""
-        spot = self._spots.pop(digest, None)
-        if spot is not None:
-            self.stable.erase(spot)
+    def erase_stable(self, digest: int) -> None:
+        """Erase a content, if the tree has it."""
+        entry = self._stable_entries.pop(digest, None)
+        if entry is not None:
+            self.stable.erase(entry)
 
-    def others(self, present: set[int]) -> list[int]:
-        """The contents that have a place without being present."""
-        return [digest for digest in self._spots if digest not in present]
+    def stable_digests(self) -> list[int]:
+        """Return the contents in the stable tree, in the order of their insertion."""
+        return list(self._stable_entries)
 
     # The unstable tree.
 
     def start_pass(self) -> None:
-        """The unstable tree is empty."""
+        """Empty the unstable tree."""
         self.unstable = RbTree()
-        self._perches = {}
+        self._unstable_entries = {}
 
-    def perched(self) -> Iterator[int]:
-        """The item keys in the unstable tree."""
-        return iter(list(self._perches))
+    def unstable_keys(self) -> list[int]:
+        """Return the item keys in the unstable tree, in the order of their insertion."""
+        return list(self._unstable_entries)
 
-    def add(self, perch: UnstableEntry, parent: UnstableEntry | None, side: int) -> None:
-        """Puts a page in where a search has ended."""
-        self._perches[perch.key] = perch
-        self.unstable.insert(perch, parent, side)
+    def link_unstable(self, entry: UnstableEntry, parent: UnstableEntry | None, side: int) -> None:
+        """Insert a page where a search has ended."""
+        self._unstable_entries[entry.key] = entry
+        self.unstable.insert(entry, parent, side)
 
-    def put(self, key: int, digest: int) -> None:
-        """Puts a page into an unstable tree in which no page has changed."""
+    def insert_unstable(self, key: int, digest: int) -> None:
+        """Insert a page into an unstable tree in which no page has changed."""
         order = memcmp_key(digest)
-        parent, side, perch = None, LEFT, self.unstable.root
-        while perch is not None:
-            side = LEFT if order < memcmp_key(perch.digest) else RIGHT
-            parent, perch = perch, self.unstable.child(perch, side)
-        self.add(UnstableEntry(key, digest), parent, side)
+        parent, side, entry = None, LEFT, self.unstable.root
+        while entry is not None:
+            side = LEFT if order < memcmp_key(entry.digest) else RIGHT
+            parent, entry = entry, self.unstable.child(entry, side)
+        self.link_unstable(UnstableEntry(key, digest), parent, side)
 
-    def take(self, key: int) -> None:
-        """Takes a page out of the unstable tree, if it is there."""
-        perch = self._perches.pop(key, None)
-        if perch is not None:
-            self.unstable.erase(perch)
+    def erase_unstable(self, key: int) -> None:
+        """Erase a page, if the tree has it."""
+        entry = self._unstable_entries.pop(key, None)
+        if entry is not None:
+            self.unstable.erase(entry)

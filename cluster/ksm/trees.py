@@ -1,67 +1,85 @@
 """The stable and unstable trees' entries for the contents whose home is one node.
 
 With merge_across_nodes=1 the machine has one tree of each kind and every content a home; with 0 each node
-has trees of its own for its own frames. The unstable tree is kept from pass to pass: which of its pages
-ksmd has inserted in the current pass follows from the scan position.
+has trees of its own for its own frames. Tables are sorted by digest, since within a window no content changes
+and each content is decided by itself; the shapes of the trees are kept for records only.
+
+The life of a stable node:
+
+1. `decide` makes it of the second page of a content, and `apply` inserts its row.
+2. Visits add items to it and remove them (`decide` again), and RECOUNT does where bytes differ. A stable node
+   keeps its row after its last item has left, with a count of 0, while its frame is mapped.
+3. When the last mapping of its frame goes, the frame's node sends STALE: `on_stale` removes the row if it has
+   no items and is no dup, and marks it as dead otherwise.
+4. A dead stable node goes when a search meets it or an item leaves it: `decide` removes the row
+   (`ContentNodes.drop`, `decide_batch`) and tells all nodes that it is DROPPED, with all items left on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.arrays.columns import is_in
 from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, U8, U64, Bool, empty, is_ksm_word, node_of_frame
-from cluster.ksm.effects import Effects
+from cluster.arrays.words import (
+    I64,
+    U8,
+    Array,
+    Digests,
+    FrameWords,
+    ItemKeys,
+    empty,
+    is_ksm_word,
+    node_of_frame,
+)
+from cluster.ksm.page_updates import PageUpdates
+from cluster.ksm.table_changes import Columns, TableChanges
+from cluster.ksm.unstable_table import UnstableTable
+from cluster.ksm.visit import Arrivals
 from cluster.mm.node_state import NodeState
+from cluster.wire.mailbox import joined
 from cluster.wire.messages import Kind
+from cluster.wire.window import Window
 
 if TYPE_CHECKING:
     from cluster.ksm.tree_shape import Shape
 
 
-#: In place of 1 in the column `dead`, during a removal: the frame is there, but nobody maps it.
+#: In place of 1 in the column `dead`, during a removal: the frame is not freed, but has no mapping.
 _UNMAPPED = 2
 
 
-@dataclass(slots=True)
-class Arrived:
-    """Events as they came: digest, item key, frame, kind."""
-
-    digest: U64
-    key: I64
-    frame: I64
-    kind: U8
-
-
 class Trees:
+    """The owner of the tables of one node's trees.
+
+    A window changes them in `start_window` and in `apply`, and nowhere else. Between windows the handlers of
+    messages (`on_...`) change them, `rename`, and the commands of run=2.
+    """
+
     def __init__(self, node: NodeState) -> None:
         self.node = node
         #: Stable nodes: KSM frame; rmap_items; 1 if the frame has been freed; 1 if it is a dup in a chain.
-        #: The stable nodes of a content are tried in ascending `order`.
+        #: A search tries the stable nodes of a content in ascending `order`.
         self.stable = SortedTable(frame=np.int64, count=np.int32, dead=np.int8, dup=np.int8, order=np.int64)
         #: Chains without any dup.
         self.empty_chains = SortedTable()
-        #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet.
+        #: Stable nodes whose frames have migrated to this node, but that are in no tree of it yet (the
+        #: kernel's migrate_nodes).
         self.migrating = SortedTable(frame=np.int64, count=np.int32, dead=np.int8)
+        self.unstable = UnstableTable(node)
         self.shape: Shape | None = None
-        #: Pages that wait: item key; frame or, if the page went after ksmd had put it in, ~pass in which it
-        #: did. With a shape also the pass in which it changed or went, or 0, and what it holds now; else it
-        #: goes if it changes.
-        self.unstable = SortedTable(key=np.int64, frame=np.int64)
         if node.tree_shape:
             # Only for records; without it an actor starts sooner.
             from cluster.ksm.tree_shape import Shape
 
             self.shape = Shape()
-            self.unstable = SortedTable(key=np.int64, frame=np.int64, dirty=np.int32, holds=np.int64)
         #: Less than every `order`.
         self.front = 0
-        self._arrived: list[tuple[U64, I64, I64, U8]] = []
-        #: Contents that are looked at again in every window until they drop out.
-        self.recheck: U64 = empty(np.uint64)
+        self._arrived: list[tuple[Array, ...]] = []
+        #: Contents, ascending, that each window looks at again until nothing more can come of them.
+        self.recheck: Digests = empty(np.uint64)
         #: Grows with every change that `counts` depends on.
         self.version = 0
         self._counts: tuple[int, I64, I64, int, int] = (-1, empty(), empty(), 0, 0)
@@ -71,95 +89,113 @@ class Trees:
         """Whether a window may change something here even if nothing arrives."""
         return self.shape is not None or len(self.recheck) > 0 or bool(self.migrating["dead"].any())
 
+    # A window.
+
+    def start_window(self, window: Window) -> None:
+        """Bring tables and shapes to the state that the searches of this window start from."""
+        shape = self.shape
+        if window.first:
+            self._drop_stale_migrating()
+            if shape is not None:
+                shape.start_pass()
+                self.unstable.remove_dirty_before(window.pass_number)
+        if shape is not None:
+            self._erase_absent(shape)
+
+    def take_arrivals(self) -> Arrivals:
+        """Return the visits since the last window, and forget them."""
+        arrived, self._arrived = self._arrived, []
+        if not arrived:
+            return Arrivals(empty(np.uint64), empty(), empty(), empty(np.uint8))
+        return Arrivals._make(joined(arrived))
+
+    def apply(self, changes: TableChanges) -> None:
+        """Carry out what was decided for a window."""
+        if changes.empty:
+            return
+        self.version += 1
+        for column, rows, values in changes.stable_values:
+            self.stable[column][rows] = values
+        tables = (
+            (self.stable, changes.stable_gone, changes.stable_added),
+            (self.unstable, changes.unstable_gone, changes.unstable_added),
+            (self.migrating, changes.migrating_gone, changes.migrating_added),
+            (self.empty_chains, changes.empty_chains_gone, changes.empty_chains_added),
+        )
+        for table, gone, _ in tables:
+            table.remove(np.concatenate([empty(), *gone]))
+        for table, _, added in tables:
+            _insert(table, added)
+        self.front, self.shape = changes.front, changes.shape
+        self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
+
+    def _to_recheck(self, digests: Digests) -> Digests:
+        """Those of the contents with a page in the unstable tree which its next visit could merge."""
+        stable, unstable = self.stable, self.unstable
+        which, row = stable.rows(digests)
+        count, dup = stable["count"][row], stable["dup"][row] == 1
+        useful = is_in(digests, self.empty_chains.digest)
+        room = (count < self.node.limit) & ((count > 0) | (not self.node.profile.chains))
+        useful[which[room | (stable["dead"][row] == 1)]] = True
+        useful |= np.bincount(which[dup], minlength=len(digests)) == 1
+        waiting = np.bincount(unstable.rows(digests)[0], minlength=len(digests))
+        recheck: Digests = digests[(waiting > 1) | ((waiting == 1) & useful)]
+        return recheck
+
+    def _erase_absent(self, shape: Shape) -> None:
+        """Erase from the shapes what has gone from the tables otherwise than by searches."""
+        present = {*self.stable.digest.tolist(), *self.empty_chains.digest.tolist()}
+        for digest in shape.stable_digests():
+            if digest not in present:
+                shape.erase_stable(digest)
+        waiting = set(self.unstable["key"].tolist())
+        for key in shape.unstable_keys():
+            if key not in waiting:
+                shape.erase_unstable(key)
+
+    def _drop_stale_migrating(self) -> None:
+        """At the start of a pass, forget migrated stable nodes whose frames were freed."""
+        rows = np.flatnonzero(self.migrating["dead"])
+        frames = self.migrating["frame"][rows].tolist()
+        dead = rows[[self.node.migrated_stable_nodes.tree_of(frame) == -1 for frame in frames]]
+        if len(dead):
+            self.version += 1
+            updates = PageUpdates()
+            updates.drop_nodes(self.migrating["frame"][dead])
+            updates.send(self.node.out, self.node.nodes)
+            self.migrating.remove(dead)
+
     # What nodes tell.
 
-    def on_event(self, digests: U64, keys: I64, frames: I64, kinds: U8) -> None:
+    def on_event(self, digests: Digests, keys: ItemKeys, frames: FrameWords, kinds: U8) -> None:
+        """Keep visits for the next window."""
         self._arrived.append((digests, keys, frames, kinds))
 
-    def arrived(self) -> Arrived:
-        """The events since the last window."""
-        arrived, self._arrived = self._arrived, []
-        if len(arrived) == 1:
-            return Arrived(*arrived[0])
-        none = (empty(np.uint64), empty(), empty(), empty(np.uint8))
-        return Arrived(*(np.concatenate(column) for column in zip(none, *arrived, strict=True)))
-
-    def on_withdraw(self, digests: U64, keys: I64) -> None:
-        rows = self.unstable.find(digests, "key", keys)
-        self.unstable.remove(rows[rows >= 0])
-
-    def on_wait_frame(self, digests: U64, keys: I64, frames: I64) -> None:
-        """Pages waiting have other frames. Those that went are in the way of searches until the pass ends."""
-        rows = self.unstable.find(digests, "key", keys)
-        there = np.flatnonzero(rows >= 0)
-        rows = rows[there]
-        in_tree = self._in_tree(rows)
-        self.unstable["frame"][rows] = frames[there]
-        self._set_dirty(rows, self._changed(rows), in_tree)
-
-    def on_wait_content(self, digests: U64, keys: I64, holds: U64) -> None:
-        """Pages waiting have changed, or are what they were again."""
-        rows = self.unstable.find(digests, "key", keys)
-        there = np.flatnonzero(rows >= 0)
-        rows, changed = rows[there], holds[there] != digests[there]
-        if self.shape is None:
-            same = rows[np.flatnonzero(~changed)]
-            self._set_dirty(same, np.zeros(len(same), np.bool_), self._in_tree(same))
-            self.unstable.remove(rows[np.flatnonzero(changed)])
-        else:
-            self.unstable["holds"][rows] = holds[there].view(np.int64)
-            self._set_dirty(rows, self._changed(rows), self._in_tree(rows))
-
-    def dirty(self, rows: I64) -> I64:
-        """The pass in which waiting pages changed or went after ksmd had put them in, or 0."""
-        if self.shape is None:
-            return np.maximum(~self.unstable["frame"][rows], 0)
-        dirty: I64 = self.unstable["dirty"][rows]
-        return dirty
-
-    def _in_tree(self, rows: I64) -> Bool:
-        """Which waiting pages ksmd has put in in the pass under way."""
-        passed = self.node.passed(self.unstable["key"][rows])
-        in_tree: Bool = (self.dirty(rows) == self.node.window.pass_number) | passed
-        return in_tree
-
-    def _changed(self, rows: I64) -> Bool:
-        """Which waiting pages hold something else by now."""
-        if self.shape is None:
-            return np.zeros(len(rows), np.bool_)
-        changed: Bool = self.unstable["holds"][rows] != self.unstable.digest[rows].view(np.int64)
-        return changed
-
-    def _set_dirty(self, rows: I64, changed: Bool, in_tree: Bool) -> None:
-        """Pages that are not as they were are only of interest in the tree of the pass under way."""
-        unstable, current = self.unstable, self.node.window.pass_number
-        gone = unstable["frame"][rows] < 0
-        dirty = changed | gone
-        if self.shape is None:
-            unstable["frame"][rows[gone]] = ~current
-        else:
-            unstable["dirty"][rows] = np.where(dirty, current, 0)
-        unstable.remove(rows[dirty & ~in_tree])
-
-    def on_stale(self, digests: U64, frames: I64) -> None:
+    def on_stale(self, digests: Digests, frames: FrameWords) -> None:
+        """Mark stable nodes whose frames were freed as dead; the next search that meets them removes them."""
         self.version += 1
         for table in (self.stable, self.migrating):
             rows = table.find(digests, "frame", frames)
             table["dead"][rows[rows >= 0]] = 1
         rows = self.stable.find(digests, "frame", frames)
         rows = rows[rows >= 0]
-        # A stable node of its own without items counts nowhere.
+        # No count includes a stable node without items that is no dup.
         unseen = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0) & (self.shape is None)
         self.recheck = np.union1d(self.recheck, self.stable.digest[rows[~unseen]])
         self.stable.remove(rows[unseen])
 
-    def on_recount(self, digests: U64, frames: I64, change: I64) -> None:
+    def on_recount(self, digests: Digests, frames: FrameWords, change: I64) -> None:
+        """Add to the numbers of items of stable nodes."""
         self.version += 1
         rows = self.stable.find(digests, "frame", frames)
         np.add.at(self.stable["count"], rows[rows >= 0], change[rows >= 0].astype(np.int32))
 
-    def rename(self, old: I64, new: I64, digests: U64) -> None:
-        """Frames have been migrated; with merge_across_nodes=0 perhaps away from their trees."""
+    def rename(self, old: FrameWords, new: FrameWords, digests: Digests) -> None:
+        """Follow frames that have been migrated (ksm_migrate_page()).
+
+        With merge_across_nodes=0 a frame may have left the node whose tree has it. Its stable node stays
+        there until a search meets it; the frame's new node gets a copy as a migrating stable node.
+        """
         self.version += 1
         ksm = is_ksm_word(old)
         old, new, digests = old[ksm], new[ksm], digests[ksm]
@@ -172,29 +208,32 @@ class Trees:
         self._send_migrating(self.migrating, rows[rows >= 0], new[rows >= 0])
         self.migrating.remove(rows[rows >= 0])
 
-    def _send_migrating(self, table: SortedTable, rows: I64, frames: I64) -> None:
+    def _send_migrating(self, table: SortedTable, rows: I64, frames: FrameWords) -> None:
         about = table.digest[rows], frames, table["count"][rows], table["dead"][rows]
         self.node.out.send(Kind.MIGRATING, node_of_frame(frames), *about)
 
-    def on_migrating(self, digests: U64, frames: I64, counts: I64, dead: I64) -> None:
-        """A node that comes back to the tree that it has not left yet is there already."""
+    def on_migrating(self, digests: Digests, frames: FrameWords, counts: I64, dead: I64) -> None:
+        """Keep stable nodes whose frames came to this node, unless its tree has them still."""
         self.version += 1
         new = self.stable.find(digests, "frame", frames) < 0
         order = np.argsort(digests[new], kind="stable")
         columns = {"frame": frames, "count": counts, "dead": dead}
         self.migrating.insert(digests[new][order], **{k: v[new][order] for k, v in columns.items()})
 
-    def on_dropped(self, frames: I64) -> None:
-        """What other nodes have of these stable nodes, whose frames had migrated, goes too."""
+    def on_dropped(self, frames: FrameWords) -> None:
+        """Remove what these tables have of stable nodes that another node dropped after a migration."""
         if self.node.migrated_stable_nodes:
             self.version += 1
             for table in (self.stable, self.migrating):
                 table.remove(np.flatnonzero(np.isin(table["frame"], frames)))
 
-    # What is asked.
+    # Statistics.
 
     def counts(self) -> tuple[I64, I64, int, int]:
-        """pages_shared and pages_sharing by node of the frame, stable_node_chains and stable_node_dups."""
+        """Return pages_shared and pages_sharing, stable_node_chains and stable_node_dups.
+
+        The first two are int64[nodes], by the node of the frame.
+        """
         if self._counts[0] != self.version:
             stable, migrating = self.stable, self.migrating
             here = ~self.node.away(stable["frame"])
@@ -208,15 +247,20 @@ class Trees:
             self._counts = (self.version, shared, total - shared, chains, int(np.count_nonzero(dup)))
         return self._counts[1:]
 
-    def on_unmapped(self, digests: U64, frames: I64) -> None:
-        """Stable nodes that the next removal takes though their frames are still there."""
+    # run=2.
+
+    def on_unmapped(self, digests: Digests, frames: FrameWords) -> None:
+        """Mark stable nodes that the next removal takes although their frames are not freed."""
         for table in (self.stable, self.migrating):
             rows = table.find(digests, "frame", frames)
             rows = rows[rows >= 0]
             table["dead"][rows] = np.where(table["dead"][rows] == 0, _UNMAPPED, table["dead"][rows])
 
     def remove_unmapped(self) -> bool:
-        """Removes stable nodes without mappings; tells if others are left (remove_all_stable_nodes())."""
+        """Remove stable nodes without mappings; return whether others are left.
+
+        Models remove_all_stable_nodes().
+        """
         self.version += 1
         before = self._unmapped()
         if self.shape is None:
@@ -226,19 +270,21 @@ class Trees:
             self._remove_from_top(self.shape)
         self.migrating.remove(np.flatnonzero(self.migrating["dead"]))
         left = self._unmapped()
-        Effects(self.node).orphan(before[~np.isin(before, left)])
+        updates = PageUpdates()
+        updates.orphan_frames(before[~np.isin(before, left)])
+        updates.send(self.node.out, self.node.nodes)
         for table in (self.stable, self.migrating):
             table["dead"][table["dead"] == _UNMAPPED] = 0
         return len(self.stable) + len(self.migrating) > 0
 
-    def _unmapped(self) -> I64:
-        """Frames of stable nodes that nobody maps, but that are in swap caches."""
+    def _unmapped(self) -> FrameWords:
+        """Return frames of stable nodes without mappings that are in swap caches."""
         tables = (self.stable, self.migrating)
         return np.concatenate([table["frame"][table["dead"] == _UNMAPPED] for table in tables])
 
     def _remove_from_top(self, shape: Shape) -> None:
-        """Takes the topmost content of the tree again and again, and stops at the first that is mapped."""
-        self.follow(shape)
+        """Remove the topmost content of the tree again and again; stop at the first that is mapped."""
+        self._erase_absent(shape)
         stable = self.stable
         while (top := shape.stable.root) is not None:
             digests = np.array([top.digest], np.uint64)
@@ -249,10 +295,10 @@ class Trees:
             if len(mapped):
                 return
             self.empty_chains.remove(self.empty_chains.rows(digests)[1])
-            shape.uproot(top.digest)
+            shape.erase_stable(top.digest)
 
     def forget_items(self) -> None:
-        """All rmap_items are gone (run=2), and with them the stable nodes whose frames had been freed."""
+        """Remove all rmap_items, and with them the stable nodes whose frames had been freed."""
         self.version += 1
         chains = np.unique(self.stable.digest[self.stable["dup"] == 1])
         for table in (self.stable, self.migrating):
@@ -262,34 +308,17 @@ class Trees:
         self.unstable.remove(np.arange(len(self.unstable)))
         self.recheck = empty(np.uint64)
 
-    def follow(self, shape: Shape) -> None:
-        """Contents and waiting pages that have gone from the tables otherwise than by searches go from the
-        trees."""
-        present = {*self.stable.digest.tolist(), *self.empty_chains.digest.tolist()}
-        for digest in shape.others(present):
-            shape.uproot(digest)
-        waiting = set(self.unstable["key"].tolist())
-        for key in shape.perched():
-            if key not in waiting:
-                shape.take(key)
 
-    def drop_gone(self, pass_number: int) -> None:
-        """At the start of a pass, with a shape: what changed or went in an earlier one is in no tree."""
-        dirty = self.unstable["dirty"]
-        self.unstable.remove(np.flatnonzero((dirty != 0) & (dirty < pass_number)))
-
-    def drop_stale_migrating(self) -> None:
-        """At the start of a pass, migrated stable nodes whose frames were freed are forgotten."""
-        rows = np.flatnonzero(self.migrating["dead"])
-        frames = self.migrating["frame"][rows].tolist()
-        dead = rows[[self.node.migrated_stable_nodes.tree_of(frame) == -1 for frame in frames]]
-        if len(dead):
-            self.version += 1
-            Effects(self.node).drop(self.migrating["frame"][dead])
-            self.migrating.remove(dead)
-
-    def in_the_way(self, rows: I64) -> Bool:
-        """Which waiting pages end a search without a result: they went, or left for another node's tree."""
-        frames = self.unstable["frame"][rows]
-        away: Bool = (frames < 0) | self.node.away(frames)
-        return away
+def _insert(table: SortedTable, parts: list[Columns]) -> None:
+    """Add rows to a table in one go."""
+    parts = [part for part in parts if len(part["digest"])]
+    if not parts:
+        return
+    names = ("digest", *table.columns)
+    columns = dict(zip(names, joined([tuple(part[name] for name in names) for part in parts]), strict=True))
+    digests = columns.pop("digest")
+    if (digests[1:] < digests[:-1]).any():
+        order = np.argsort(digests, kind="stable")
+        digests = digests[order]
+        columns = {name: values[order] for name, values in columns.items()}
+    table.insert(digests, **columns)

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
+from cluster.arrays.words import U8, Digests, FrameWords, ItemKeys
 
-class Event(IntEnum):
+
+class VisitKind(IntEnum):
     """What a visit asks of the trees."""
 
-    #: Look this page up, and merge it or let it wait.
+    #: Look this page up, and merge it or put it into the unstable tree.
     CANDIDATE = 0
     #: The same; other entries map its frame too, since a fork.
     CANDIDATE_SHARED = 1
-    #: The item leaves the stable node of this frame.
+    #: The item leaves the stable node of this frame (remove_rmap_item_from_tree()).
     LEAVE = 2
-    #: The entry maps a KSM frame since a fork: the item joins that stable node.
-    JOIN_OWN = 3
-    #: Only the stable tree is searched; nothing happens if it does not have the content.
+    #: The entry maps a KSM frame since a fork: the item joins that stable node (stable_tree_append()).
+    APPEND = 3
+    #: Search only the stable tree; nothing happens if it does not have the content.
     STABLE_ONLY = 4
-    #: The content has changed; but a frame, shared since a fork, may just have become a KSM frame: JOIN_OWN.
+    #: The content has changed; but the frame, shared since a fork, may just have become a KSM frame: APPEND.
     VOLATILE_SHARED = 5
-    #: As STABLE_ONLY; what is not found is mapped to the zero page.
+    #: As STABLE_ONLY; a page that is not found is mapped to the zero page.
     STABLE_OR_ZERO = 6
     #: As CANDIDATE; the frame is a KSM frame without a stable node, and so cannot be replaced.
     CANDIDATE_ORPHAN = 7
-    #: A page that was found gone while it waited in the unstable tree leaves it.
+    #: A page that was found gone leaves the unstable tree.
     ERASE = 8
-    #: The entry maps a KSM frame that has migrated out of its tree: + 1 if the item hangs on its stable node,
+    #: The entry maps a KSM frame that has migrated out of its tree: + 1 if the item is on its stable node,
     #: + 2 if the item has no checksum of this content yet.
-    STRAY = 9
-    STRAY_HANGING = 10
-    STRAY_UNSEEN = 11
-    STRAY_HANGING_UNSEEN = 12
+    MIGRATED = 9
+    MIGRATED_ADDED = 10
+    MIGRATED_UNSEEN = 11
+    MIGRATED_ADDED_UNSEEN = 12
 
 
-#: By event, whether it is that of a page that waits in the unstable tree if nothing else comes of it.
-CANDIDATES = np.isin(np.arange(len(Event)), (Event.CANDIDATE, Event.CANDIDATE_SHARED, Event.CANDIDATE_ORPHAN))
+#: bool[kind]: whether the page goes into the unstable tree if the stable tree does not have its content.
+CANDIDATES = np.isin(
+    np.arange(len(VisitKind)), (VisitKind.CANDIDATE, VisitKind.CANDIDATE_SHARED, VisitKind.CANDIDATE_ORPHAN)
+)
+
+
+class Arrivals(NamedTuple):
+    """Visits in the order in which their messages came: by sending node, then as that node sent them."""
+
+    digest: Digests
+    key: ItemKeys
+    frame: FrameWords
+    kind: U8

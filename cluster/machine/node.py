@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cluster.arrays.words import I64, U64, FrameWords, node_of_mm
-from cluster.ksm.decide.decide_window import decide
+from cluster.ksm.merge_window import merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
 from cluster.ksm.trees import Trees
@@ -114,7 +114,7 @@ class Node:
             c.Populate: self.workload.populate,
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
-            c.Decide: lambda command: decide(trees, command.window),
+            c.Decide: lambda command: merge_window(trees, command.window),
             c.PlanWindow: self._plan_window,
             c.Locate: own(lambda command: c.ScanPosition(self.scanner.locate(command))),
             c.SetKnobs: self._set_knobs,
@@ -190,7 +190,7 @@ class Node:
             Kind.CONTENT_REQUEST: scanner.on_content_request,
             Kind.CONTENT_REPLY: scanner.on_content_reply,
             Kind.EVENT: trees.on_event,
-            Kind.WITHDRAW: trees.on_withdraw,
+            Kind.WITHDRAW: trees.unstable.on_withdraw,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
             Kind.WAIT: merger.on_wait,
@@ -202,8 +202,8 @@ class Node:
             Kind.COMPARE_TARGET: merger.on_compare_target,
             Kind.VERDICT: merger.on_verdict,
             Kind.RECOUNT: trees.on_recount,
-            Kind.WAIT_FRAME: trees.on_wait_frame,
-            Kind.WAIT_CONTENT: trees.on_wait_content,
+            Kind.WAIT_FRAME: trees.unstable.on_wait_frame,
+            Kind.WAIT_CONTENT: trees.unstable.on_wait_content,
             Kind.COPY: allocator.on_copy,
             Kind.FILL: allocator.on_fill,
             Kind.ADDED_TO_STABLE: merger.on_added_to_stable,

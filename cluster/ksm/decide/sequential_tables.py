@@ -1,81 +1,71 @@
-"""Contents as objects: from the tables to `merge_odd` and `walk`, and back."""
+"""Contents as objects: from the tables to `sequential` and `walk`, and back into changes of the tables."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, U64, Bool
-from cluster.ksm.decide.events import Events
-from cluster.ksm.decide.sequential import Content, Node, Outcome, Rules, UnstablePage, Visit, run
-from cluster.ksm.decide.table_changes import Changes, Columns
+from cluster.arrays.words import I64, Bool
+from cluster.ksm.decide.batch import ContentBatch
+from cluster.ksm.decide.message_rows import MessageRows
+from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
+from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.decide.walk import Walk, WalkedContent
-from cluster.ksm.effects import Effects
+from cluster.ksm.page_updates import PageUpdates
+from cluster.ksm.table_changes import Columns, TableChanges
 from cluster.ksm.tree_shape import Shape
-from cluster.ksm.trees import Trees
-from cluster.ksm.visit import Event
-from cluster.wire.window import Window
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """What the tables have of one content in the stable tree."""
-
-    nodes: list[Node]
-    chain: bool
-    migrating: list[Node]
+from cluster.ksm.visit import VisitKind
 
 
 class OneByOne:
-    def __init__(self, trees: Trees, window: Window, effects: Effects, changes: Changes) -> None:
-        self._trees = trees
-        self._window = window
-        self._effects = effects
+    """Decides contents of a batch one by one, and adds what follows to the changes and the messages."""
+
+    def __init__(self, batch: ContentBatch, changes: TableChanges, updates: PageUpdates) -> None:
+        self._batch = batch
+        self._trees = batch.trees
         self._changes = changes
-        self._outcome = Outcome()
-        node = trees.node
+        self._updates = updates
+        self._messages = MessageRows()
+        node = batch.trees.node
         mapcount = node.frames.mapcount
-        self._rules = Rules(node.profile, node.limit, window, lambda pfn: int(mapcount[pfn]))
+        self._rules = MergeRules(node.profile, node.limit, batch.window, lambda pfn: int(mapcount[pfn]))
 
-    def decide(self, groups: I64, digests: U64, events: Events, waiting_row: I64) -> None:
-        """Contents by themselves; of all contents of the window these are the digests, the events, and the
-        pages in the unstable tree."""
-        start = np.searchsorted(events.group, groups, "left")
-        stop = np.searchsorted(events.group, groups, "right")
+    def decide(self, groups: I64) -> None:
+        """Decide these contents, each by itself."""
+        batch, visits = self._batch, self._batch.visits
+        start = np.searchsorted(visits.group, groups, "left")
+        stop = np.searchsorted(visits.group, groups, "right")
         for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
-            digest = int(digests[group])
-            loaded = self._load(digest)
-            waiter = self._waiter(int(waiting_row[group]))
-            content = Content(
-                digest, loaded.nodes, loaded.chain, loaded.migrating, waiter, self._rules, self._outcome
-            )
-            of_content = _happenings(events.of(np.arange(low, high)))
-            run([(content, event) for event in of_content], self._rules.profile)
+            digest = int(batch.digests[group])
+            page = self._unstable_page(int(batch.waiting_row[group]))
+            content = Content(digest, self._load(digest), page, self._rules, self._messages)
+            of_content = _as_objects(visits.of(np.arange(low, high)))
+            run([(content, visit) for visit in of_content], self._rules.profile)
             self._keep(content)
-            before = [event.row for event in of_content] + [waiter.row if waiter else -1]
-            self._keep_waiting(before, [(content.waiter, digest)] if content.waiter else [])
-        self._outcome.tell(self._effects)
+            before = [visit.row for visit in of_content] + [page.row if page else -1]
+            self._keep_unstable(before, [(content.unstable_page, digest)] if content.unstable_page else [])
+        self._messages.add_to(self._updates)
 
-    def walk(self, shape: Shape, digests: U64, events: Events) -> None:
-        """The whole window, search by search."""
-        walk = Walk(shape, self._walked, self._odd())
-        for row in np.flatnonzero(np.isin(self._trees.unstable["key"], list(shape.perched()))).tolist():
-            waiter = self._waiter(row)
-            assert waiter is not None
-            walk.waiters[waiter.key] = waiter
-            walk.holds[waiter.key] = int(self._trees.unstable["holds"][row : row + 1].view(np.uint64)[0])
-        before = [waiter.row for waiter in walk.waiters.values()] + events.row.tolist()
-        # Of events at one position, an item's leaving comes first.
-        order = np.lexsort((~np.isin(events.kind, (Event.LEAVE, Event.ERASE)), events.pos))
-        events = events.of(order)
-        pairs = zip(digests[events.group].tolist(), _happenings(events), strict=True)
-        run([(walk.content(digest), event) for digest, event in pairs], self._rules.profile)
+    def walk(self, shape: Shape) -> None:
+        """Decide the whole batch, search by search, on trees of this shape, which changes."""
+        unstable, visits = self._trees.unstable, self._batch.visits
+        walk = Walk(shape, self._load_walked, self._odd())
+        for row in np.flatnonzero(np.isin(unstable["key"], shape.unstable_keys())).tolist():
+            page = self._unstable_page(row)
+            assert page is not None
+            walk.unstable_pages[page.key] = page
+            walk.holds[page.key] = int(unstable["holds"][row : row + 1].view(np.uint64)[0])
+        before = [page.row for page in walk.unstable_pages.values()] + visits.row.tolist()
+        # Of visits at one position, an item's leaving comes first.
+        order = np.lexsort((~np.isin(visits.kind, (VisitKind.LEAVE, VisitKind.ERASE)), visits.pos))
+        visits = visits.of(order)
+        pairs = zip(self._batch.digests[visits.group].tolist(), _as_objects(visits), strict=True)
+        run([(walk.content(digest), visit) for digest, visit in pairs], self._rules.profile)
         for content in walk.contents.values():
             self._keep(content)
-        self._keep_waiting(before, [(waiter, walk.holds[key]) for key, waiter in walk.waiters.items()])
-        self._outcome.tell(self._effects)
+        self._keep_unstable(before, [(page, walk.holds[key]) for key, page in walk.unstable_pages.items()])
+        self._messages.add_to(self._updates)
 
     # From the tables.
 
@@ -85,77 +75,80 @@ class OneByOne:
         odd = (stable["dup"] == 1) | (stable["dead"] == 1)
         return {*stable.digest[odd].tolist(), *self._trees.empty_chains.digest.tolist()}
 
-    def _walked(self, digest: int, walk: Walk) -> WalkedContent:
-        loaded = self._load(digest)
-        return WalkedContent(
-            digest, loaded.nodes, loaded.chain, loaded.migrating, self._rules, self._outcome, walk
-        )
+    def _load_walked(self, digest: int, walk: Walk) -> WalkedContent:
+        return WalkedContent(digest, self._load(digest), self._rules, self._messages, walk)
 
-    def _load(self, digest: int) -> _Loaded:
-        """A content leaves the tables."""
-        trees, stable = self._trees, self._trees.stable
+    def _load(self, digest: int) -> ContentNodes:
+        """Return what the tables have of a content; its rows are to go, and `_keep` adds others."""
+        trees, stable, changes = self._trees, self._trees.stable, self._changes
         digests = np.array([digest], np.uint64)
         _, row = stable.rows(digests)
         row = row[np.argsort(stable["order"][row])]
-        self._changes.nodes_gone.append(row)
         _, migrating_row = trees.migrating.rows(digests)
-        migrating = _nodes(trees.migrating, migrating_row, np.zeros(len(migrating_row), np.bool_))
-        trees.migrating.remove(migrating_row)
         _, empty_chain = trees.empty_chains.rows(digests)
-        trees.empty_chains.remove(empty_chain)
+        changes.stable_gone.append(row)
+        changes.migrating_gone.append(migrating_row)
+        changes.empty_chains_gone.append(empty_chain)
+        nodes = _from_rows(stable, row, trees.node.away(stable["frame"][row]))
+        migrating = _from_rows(trees.migrating, migrating_row, np.zeros(len(migrating_row), np.bool_))
         chain = len(empty_chain) > 0 or bool(stable["dup"][row].any())
-        return _Loaded(_nodes(stable, row, trees.node.away(stable["frame"][row])), chain, migrating)
+        return ContentNodes(nodes, migrating, self._rules, self._messages, chain=chain)
 
-    def _waiter(self, row: int) -> UnstablePage | None:
+    def _unstable_page(self, row: int) -> UnstablePage | None:
         if row < 0:
             return None
         unstable, rows = self._trees.unstable, np.array([row])
-        blocked = bool(self._trees.in_the_way(rows)[0])
+        blocked = bool(unstable.blocks_search(rows)[0])
         return UnstablePage(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
 
     # And back.
 
     def _keep(self, content: Content) -> None:
-        nodes = len(content.nodes)
-        self._trees.front -= nodes
-        columns = _columns(content.digest, content.nodes)
-        columns["dup"] = np.full(nodes, int(content.chain))
-        columns["order"] = self._trees.front + np.arange(nodes)
-        self._changes.nodes.append(columns)
-        if content.chain and nodes == 0:
-            self._changes.empty_chains.append({"digest": np.array([content.digest], np.uint64)})
-        self._changes.migrating.append(_columns(content.digest, content.migrating))
+        """Add the rows of a content."""
+        changes, nodes, count = self._changes, content.nodes, len(content.nodes.in_tree)
+        columns = _to_columns(content.digest, nodes.in_tree)
+        columns["dup"] = np.full(count, int(nodes.chain))
+        columns["order"] = changes.take_front(count) + np.arange(count)
+        changes.stable_added.append(columns)
+        if nodes.chain and count == 0:
+            changes.empty_chains_added.append({"digest": np.array([content.digest], np.uint64)})
+        changes.migrating_added.append(_to_columns(content.digest, nodes.migrating))
 
-    def _keep_waiting(self, before: list[int], after: list[tuple[UnstablePage, int]]) -> None:
-        """`before` are rows of pages that waited, or -1; `after` the pages that do, with what they hold."""
-        kept = {waiter.row for waiter, _ in after}
+    def _keep_unstable(self, before: list[int], after: list[tuple[UnstablePage, int]]) -> None:
+        """Remove and add rows of pages in the unstable tree.
+
+        `before` are rows of pages that waited, or -1; `after` pages that wait now, with what they hold.
+        """
+        kept = {page.row for page, _ in after}
         gone = sorted({row for row in before if row >= 0 and row not in kept})
-        self._changes.waits_gone.append(np.array(gone, np.int64))
-        new = [(digest, waiter.key, waiter.frame) for waiter, digest in after if waiter.row < 0]
+        self._changes.unstable_gone.append(np.array(gone, np.int64))
+        new = [(digest, page.key, page.frame) for page, digest in after if page.row < 0]
         table = np.array(new, np.uint64).reshape(-1, 3)
         keys, frames = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
-        self._changes.wait(table[:, 0], keys, frames)
-        self._effects.wait(keys, table[:, 0])
+        self._changes.add_unstable(table[:, 0], keys, frames)
+        self._updates.insert_unstable(keys, table[:, 0])
 
 
-def _happenings(events: Events) -> list[Visit]:
-    columns = (getattr(events, name).tolist() for name in ("pos", "key", "frame", "kind", "row"))
+def _as_objects(visits: SortedVisits) -> list[Visit]:
+    """Return visits one by one."""
+    columns = (column.tolist() for column in (visits.pos, visits.key, visits.frame, visits.kind, visits.row))
     return [
-        Visit(pos, key, frame, Event(kind), row) for pos, key, frame, kind, row in zip(*columns, strict=True)
+        Visit(pos, key, frame, VisitKind(kind), row)
+        for pos, key, frame, kind, row in zip(*columns, strict=True)
     ]
 
 
-def _nodes(table: SortedTable, rows: I64, away: Bool) -> list[Node]:
-    """Stable nodes as objects."""
+def _from_rows(table: SortedTable, rows: I64, away: Bool) -> list[NodeOfContent]:
+    """Return rows of stable nodes as objects."""
     columns = (table[name][rows].tolist() for name in ("frame", "count", "dead"))
     return [
-        Node(frame, count, dead == 1, gone)
+        NodeOfContent(frame, count, dead == 1, gone)
         for frame, count, dead, gone in zip(*columns, away.tolist(), strict=True)
     ]
 
 
-def _columns(digest: int, nodes: list[Node]) -> Columns:
-    """Stable nodes as rows."""
+def _to_columns(digest: int, nodes: list[NodeOfContent]) -> Columns:
+    """Return stable nodes as rows."""
     rows = [(node.frame, node.count, int(node.dead)) for node in nodes]
     frame, count, dead = np.array(rows, np.int64).reshape(-1, 3).T
     digests = np.full(len(nodes), digest, np.uint64)

@@ -1,7 +1,8 @@
-"""A window in which answers may hang on the shape of a tree, search by search (`MachineSpec.tree_shape`).
+"""Searches that walk down trees with shapes, one after the other (`MachineSpec.tree_shape`).
 
-Searches meet what stands on their way: stable nodes whose frames were freed, chains, and pages that changed
-or went while they waited.
+A search meets what stands on its way: stable nodes whose frames were freed, chains, and pages that changed or
+were gone while they waited. So each search may change the shape that the next one walks. The walk changes the
+copy of the shape that is part of the decision; the trees' own shape stays.
 """
 
 from __future__ import annotations
@@ -9,110 +10,98 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.arrays.rbtree import LEFT, RIGHT
-from cluster.ksm.decide.sequential import Content, Node, Outcome, Rules, UnstablePage, Visit
+from cluster.ksm.decide.message_rows import MessageRows
+from cluster.ksm.decide.sequential import Content, UnstablePage, Visit
+from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.tree_shape import Shape, UnstableEntry, memcmp_key
 
 
 class Walk:
     """Searches in one stable and one unstable tree."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        load: Callable[[int, Walk], WalkedContent],
-        odd: set[int],
-    ) -> None:
+    def __init__(self, shape: Shape, load: Callable[[int, Walk], WalkedContent], odd: set[int]) -> None:
         """`odd` are the contents at which a search does something in passing."""
         self._shape = shape
         self._load = load
         self._odd = odd
         self.contents: dict[int, WalkedContent] = {}
-        #: By item key: the pages in the unstable tree, and what they hold now.
-        self.waiters: dict[int, UnstablePage] = {}
+        #: By item key: the pages in the unstable tree, and the digests of what they hold now.
+        self.unstable_pages: dict[int, UnstablePage] = {}
         self.holds: dict[int, int] = {}
 
     def content(self, digest: int) -> WalkedContent:
-        """A content, from the tables if it is new here."""
+        """Return a content; load it from the tables if it is new here."""
         if digest not in self.contents:
             self.contents[digest] = self._load(digest, self)
         return self.contents[digest]
 
-    def changed(self, content: Content) -> None:
-        """A content has come to the stable tree, or gone."""
-        if content.nodes or content.chain:
-            self._shape.plant(content.digest)
+    def update_stable(self, digest: int, nodes: ContentNodes) -> None:
+        """Insert a content into the stable tree, or erase it, as it has stable nodes or has none."""
+        if nodes.in_tree or nodes.chain:
+            self._shape.insert_stable(digest)
         else:
-            self._shape.uproot(content.digest)
+            self._shape.erase_stable(digest)
 
     def search_stable(self, digest: int, *, prune: bool) -> bool:
-        """Walks down to a content; whether it is there. What is passed is dealt with as searches do."""
+        """Walk down to a content, and tidy up what is passed; return whether the content is there."""
         key, tree = memcmp_key(digest), self._shape.stable
-        spot = tree.root
-        while spot is not None and spot.digest != digest:
-            if not self._pass_by(spot.digest, prune=prune):
-                spot = tree.root
+        entry = tree.root
+        while entry is not None and entry.digest != digest:
+            if not self._pass_by(entry.digest, prune=prune):
+                entry = tree.root
                 continue
-            spot = tree.child(spot, LEFT if key < memcmp_key(spot.digest) else RIGHT)
-        return spot is not None
+            entry = tree.child(entry, LEFT if key < memcmp_key(entry.digest) else RIGHT)
+        return entry is not None
 
     def _pass_by(self, digest: int, *, prune: bool) -> bool:
-        """Whether the content is still there afterwards."""
+        """Tidy up a content; return whether it is still there."""
         if digest not in self._odd and digest not in self.contents:
             return True
-        return self.content(digest).pick(prune=prune) is not None
+        return self.content(digest).nodes.pick_dup(prune=prune) is not None
 
-    def search_unstable(self, digest: int, event: Visit) -> UnstablePage | None:
-        """The page at which the search ends; without any, the page of the event is put in."""
+    def search_unstable(self, digest: int, visit: Visit) -> UnstablePage | None:
+        """Return the page at which the search ends; if there is none, insert the page of the visit."""
         key, tree = memcmp_key(digest), self._shape.unstable
         parent: UnstableEntry | None = None
         side = LEFT
-        perch = tree.root
-        while perch is not None:
-            waiter, holds = self.waiters[perch.key], self.holds[perch.key]
-            # A page that went, or the very same frame, ends the search whatever it holds.
-            if waiter.frame < 0 or waiter.frame == event.frame or holds == digest:
-                return waiter
+        entry = tree.root
+        while entry is not None:
+            page, holds = self.unstable_pages[entry.key], self.holds[entry.key]
+            # A page that is gone, or has the very same frame, ends the search whatever it holds.
+            if page.frame < 0 or page.frame == visit.frame or holds == digest:
+                return page
             side = LEFT if key < memcmp_key(holds) else RIGHT
-            parent, perch = perch, tree.child(perch, side)
-        self._shape.add(UnstableEntry(event.key, digest), parent, side)
-        self.waiters[event.key] = UnstablePage(event.key, event.frame, blocked=False, row=event.row)
-        self.holds[event.key] = digest
+            parent, entry = entry, tree.child(entry, side)
+        self._shape.link_unstable(UnstableEntry(visit.key, digest), parent, side)
+        self.unstable_pages[visit.key] = UnstablePage(visit.key, visit.frame, blocked=False, row=visit.row)
+        self.holds[visit.key] = digest
         return None
 
-    def erase(self, key: int) -> None:
-        """A page leaves the unstable tree."""
-        self._shape.take(key)
-        self.waiters.pop(key, None)
+    def erase_unstable(self, key: int) -> None:
+        """Erase a page from the unstable tree, if it is there."""
+        self._shape.erase_unstable(key)
+        self.unstable_pages.pop(key, None)
 
 
 class WalkedContent(Content):
     """A content in trees that have a shape."""
 
     def __init__(
-        self,
-        digest: int,
-        nodes: list[Node],
-        chain: bool,
-        migrating: list[Node],
-        rules: Rules,
-        outcome: Outcome,
-        walk: Walk,
+        self, digest: int, nodes: ContentNodes, rules: MergeRules, messages: MessageRows, walk: Walk
     ) -> None:
-        super().__init__(digest, nodes, chain, migrating, None, rules, outcome)
+        super().__init__(digest, nodes, None, rules, messages)
         self._walk = walk
+        nodes.on_change = lambda: walk.update_stable(digest, nodes)
 
-    def _changed(self) -> None:
-        self._walk.changed(self)
-
-    def _find(self, *, prune: bool) -> Node | None:
+    def _find_stable(self, *, prune: bool) -> NodeOfContent | None:
         while self._walk.search_stable(self.digest, prune=prune):
-            found = self.pick(prune=prune)
+            found = self.nodes.pick_dup(prune=prune)
             if found is not None:
                 return found
         return None
 
-    def _meet(self, event: Visit) -> UnstablePage | None:
-        return self._walk.search_unstable(self.digest, event)
+    def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
+        return self._walk.search_unstable(self.digest, visit)
 
-    def _erase(self, key: int) -> None:
-        self._walk.erase(key)
+    def _erase_unstable(self, key: int) -> None:
+        self._walk.erase_unstable(key)

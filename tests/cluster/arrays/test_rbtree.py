@@ -204,6 +204,24 @@ def test_replace_keeps_the_shape(numbers: set[int], data: st.DataObject) -> None
     tree.tree.erase(new)
 
 
+@given(st.lists(keys, unique=True), st.sets(keys))
+def test_a_copy_has_the_shape_and_nodes_of_its_own(added: list[int], dropped: set[int]) -> None:
+    tree, twin = Tree(), Tree()
+    for key in added:
+        tree.add(key)
+    twin.nodes = {key: Node(key) for key in added}
+    twin.tree = tree.tree.copy(lambda node: twin.nodes[node.key])
+    before = tree.shape()
+    assert twin.shape() == before
+    assert _parents_fit(twin.tree.root)
+    for key in dropped.intersection(added):
+        twin.drop(key)
+    assert tree.shape() == before
+    for key in dropped.intersection(added):
+        tree.drop(key)
+    assert twin.shape() == tree.shape()
+
+
 def test_ascending_keys() -> None:
     tree = Tree()
     for key in range(1, 8):

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from cluster.ksm.decide.plan import NOBODY, Problem, plan_regular, plan_stepwise
-from cluster.ksm.visit import Event
+from cluster.ksm.decide.plan import NONE, MergeProblem, plan_regular, plan_stepwise
+from cluster.ksm.visit import VisitKind
 from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.engines import exact, play, vector
 from tests.paths import DOCS
@@ -30,19 +30,19 @@ def test_the_script_on_both_engines() -> None:
 
 def test_the_last_window() -> None:
     s, t, u = 0, 1, 2
-    problem = Problem(
+    problem = MergeProblem(
         limit=3,
         groups=1,
         group=np.zeros(6, np.int64),
-        kind=np.full(6, Event.CANDIDATE, np.uint8),
+        kind=np.full(6, VisitKind.CANDIDATE, np.uint8),
         frame=np.arange(4, 10),
-        node=np.full(6, NOBODY),
+        node=np.full(6, NONE),
         node_group=np.array([s]),
         node_count=np.array([3]),
         waiting=np.array([3]),
     )
     for plan in (plan_regular(problem), plan_stepwise(problem)):
-        assert plan.target.tolist() == [t, t, u, u, u, NOBODY]
+        assert plan.target.tolist() == [t, t, u, u, u, NONE]
         assert np.flatnonzero(plan.new_stable_page).tolist() == [0, 3]
         assert np.flatnonzero(plan.waits).tolist() == [5]
         assert plan.waited_target.tolist() == [t]
