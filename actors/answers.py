@@ -1,4 +1,4 @@
-"""Waiting for actors: an error of the simulation comes out as itself, not as Ray's wrapping of it."""
+"""Wait for actors. An error of the simulation is raised as itself, not in Ray's wrapping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cluster.spec.errors import SimulationError
 
 
 def answers(refs: Any) -> Any:
-    """`ray.get` of one reference or a list.
+    """Return what `ray.get` of one reference or a list of them returns.
 
     Raises SimulationError or MemoryError if an actor did, SimulationError if one died or is out of reach.
     """

@@ -1,4 +1,4 @@
-"""Starting Ray, or joining a cluster, and leaving again."""
+"""Start Ray or join a cluster, and leave it again."""
 
 from __future__ import annotations
 
@@ -11,58 +11,76 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from cluster.spec.errors import SimulationError
 
-#: Read by Ray when it is imported or started, and by its processes: less to start, nothing to report.
+#: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # The driver prints what its raylet warns of, on standard output; what matters comes as an exception.
+    # The driver would print its raylet's warnings on standard output; what matters comes as an exception.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Nothing is scaled here; of Ray's two autoscalers, this one ends at once when it is told to.
+    # Nothing is scaled here. Of Ray's two autoscalers, version 2 ends at once when Ray is shut down.
     "RAY_enable_autoscaler_v2": "1",
     "RAY_enable_metrics_collection": "0",
-    # Freed objects go at once. Ray would wait a second, and new ones would be put into memory that was never
-    # touched, for which the system takes longer than the copy does.
+    # Free objects at once. Ray would wait a second, and put new objects into memory that was never touched,
+    # whose page faults take longer than the copy.
     "RAY_free_objects_period_milliseconds": "0",
     "RAY_task_events_report_interval_ms": "0",
-    # Start all actors at once; Ray would start as many at a time as there are cores.
+    # Start all actors at once. By default, Ray starts as many at a time as there are cores.
     "RAY_worker_maximum_startup_concurrency": "1024",
-    # On a busy machine the last of them take longer than Ray's minute.
+    # On a busy machine the last actors take longer to start than Ray's minute.
     "RAY_worker_register_timeout_seconds": "900",
 }
 
-#: Captured memory goes through the object store, and messages where actors cannot share memory: at most about
-#: so much for each frame at once.
+#: The object store carries captured memory, and mail where actors cannot share memory: at once, at most about
+#: so many bytes for each frame.
 _BYTES_PER_FRAME = 64
 _LEAST_OBJECT_STORE = 512 << 20
-#: As much as Ray takes by itself.
+#: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
 _CONNECT_SECONDS = 5.0
 
 
 def environment() -> None:
-    """Sets what Ray reads; to be called before Ray is imported. What the user has set stays."""
+    """Set the variables that Ray reads; call it before Ray is imported. Values that the user has set stay."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def _own_token() -> None:
-    """A token for a Ray of our own; without it Ray leaves one in the user's home for all clusters to come.
+    """Set a token for a Ray of our own. Without it, Ray writes one to the user's home, for later clusters.
 
-    Ray reads it when it is imported.
+    Ray reads the variables when it is imported.
     """
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def _check_working_directory() -> None:
+    """Raise SimulationError if another `cluster` or `actors` is in the working directory.
+
+    Ray puts this directory in front of its workers' paths, even if it is not on that of this process.
+    """
+    ours = Path(__file__).resolve().parents[1]
+    for name in ("cluster", "actors"):
+        spec = PathFinder.find_spec(name, [str(Path.cwd())])
+        # A folder without __init__.py has no origin, and hides no package.
+        if spec and spec.origin and Path(spec.origin).resolve() != ours / name / "__init__.py":
+            raise SimulationError(
+                f"{spec.origin}: Ray's workers would import it as ksmcluster's own package \"{name}\"; "
+                "rename it, or start in another directory"
+            )
+
+
 def _check_reachable(address: str) -> None:
-    """Raises OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
+    """Raise OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
@@ -70,12 +88,15 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def connected(address: str | None, frames: int = 0) -> Iterator[None]:
-    """Ray is there inside: the cluster at `address`, or one of our own that ends with the block.
+    """Provide Ray inside the context: the cluster at `address`, or one of our own that ends with it.
 
-    `frames` are those of the simulated machine.
+    A Ray that this process has joined already is used as it is. `frames` is the number of frames of the
+    simulated machine.
 
-    Raises SimulationError if there is no cluster at that address.
+    Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
+    packages.
     """
+    _check_working_directory()
     environment()
     if address is None:
         _own_token()
@@ -103,12 +124,12 @@ def connected(address: str | None, frames: int = 0) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Whoever handles SIGTERM goes on doing so; Ray takes it when it starts, and ends with a dump."""
+    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # as Ray's handler has it
+        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
@@ -117,7 +138,7 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 def _object_store(frames: int) -> int:
-    """Bytes for the object store of a Ray of our own."""
+    """Return the bytes of the object store of a Ray of our own."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
@@ -133,7 +154,7 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
-        # Ray says no more than that it failed to connect.
+        # Ray's message does not say why it failed to connect.
         token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
         raise SimulationError(_cannot_join(address, error) + token) from error
 

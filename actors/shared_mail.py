@@ -1,7 +1,7 @@
-"""Mail to actors of the same machine: in memory of the sender's, where receivers read it.
+"""Mail between actors of one machine, in memory of the sender that the receivers map.
 
-Ray's object store does the same, at a millisecond an object; here a superstep's mail to all actors of a
-machine is one piece of memory (memfd_create(2)), which goes when nobody has it open any more.
+Ray's object store does the same, at a millisecond an object. Here the mail of a superstep to all actors of a
+machine is one file in memory (memfd_create(2)), which is freed when no process has it open or mapped.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import BinaryIO, NamedTuple
 
 from cluster.wire.mailbox import Mail
 
-#: Linux has what this takes. Elsewhere mail goes as it does between machines.
+#: Whether the system has memfd_create(2). If not, all mail goes through Ray's object store.
 AVAILABLE = hasattr(os, "memfd_create")
 
-#: Columns begin with a cache line.
-_LINE = 64
+#: Columns begin at multiples of a cache line.
+_LINE_SIZE = 64
 
 
-class _Letter(NamedTuple):
-    """Where the mail lies. Whoever unpickles a letter gets the mail itself: views, read-only."""
+class _MailLocation(NamedTuple):
+    """Where mail lies. Unpickling a location gives the mail itself, whose columns are read-only views."""
 
     path: str
-    #: Where in that file what says where the columns are begins.
+    #: Where in the file the pickled table of contents begins: the mail without its columns, and their places.
     contents: int
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -40,42 +40,42 @@ def _read(path: str, contents: int) -> list[Mail]:
     return read
 
 
-class Outlet:
-    """What one actor sends to those of its machine.
+class SharedMail:
+    """The mail that one actor sends to the actors of its machine.
 
-    All have read a superstep's mail when the next superstep but one begins.
+    Mail of superstep s is read during superstep s + 1, and freed when superstep s + 2 begins.
     """
 
     def __init__(self) -> None:
-        #: Descriptors of memory by superstep.
+        #: File descriptors by superstep.
         self._open: dict[int, int] = {}
 
-    def begin(self, number: int) -> None:
-        """This superstep begins, or one after it."""
-        for earlier in [n for n in self._open if n + 1 < number]:
+    def begin(self, seq: int) -> None:
+        """Begin a superstep: free the mail that all have read."""
+        for earlier in [n for n in self._open if n + 1 < seq]:
             os.close(self._open.pop(earlier))
 
     def close(self) -> None:
-        """Nothing is to be read any more."""
+        """Free all mail."""
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def put(self, number: int, mail: list[Mail]) -> bytes:
-        """A pickled letter, the same for all who receive some of it."""
-        self._open[number] = memory = os.memfd_create("ksmcluster mail")
+    def put(self, seq: int, mail: list[Mail]) -> bytes:
+        """Write the mail of a superstep; return bytes that unpickle to it in every process of the machine."""
+        self._open[seq] = memory = os.memfd_create("ksmcluster mail")
         columns: list[pickle.PickleBuffer] = []
         packed = pickle.dumps(mail, 5, buffer_callback=columns.append)
-        # Written, as fresh memory takes twice as long to be mapped and filled.
+        # Written, not mapped: mapping and filling fresh memory takes twice as long.
         with open(memory, "wb", closefd=False) as file:
-            where = [_append(file, column.raw()) for column in columns]
-            letter = _Letter(f"/proc/{os.getpid()}/fd/{memory}", file.tell())
-            pickle.dump((packed, where), file, 5)
-        return pickle.dumps(letter, 5)
+            places = [_append(file, column.raw()) for column in columns]
+            location = _MailLocation(f"/proc/{os.getpid()}/fd/{memory}", file.tell())
+            pickle.dump((packed, places), file, 5)
+        return pickle.dumps(location, 5)
 
 
 def _append(file: BinaryIO, column: memoryview) -> tuple[int, int]:
-    """The bytes of the file that hold the column now."""
+    """Write a column; return the range of the file that holds it."""
     start = file.tell()
     stop = start + file.write(column)
-    file.write(bytes(-stop % _LINE))
+    file.write(bytes(-stop % _LINE_SIZE))
     return start, stop

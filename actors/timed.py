@@ -1,4 +1,4 @@
-"""What the host takes for passes: the simulation itself looks at no clock."""
+"""Time passes on the host's clock; the simulation itself looks at none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster.machine.simulation import Simulation
 
 
 def timed_pass(simulation: Simulation) -> PassResult:
-    """Runs the next pass."""
+    """Run the next pass; return its result with the seconds it took."""
     start = time.perf_counter()
     result = simulation.run_pass()
     return replace(result, wall_seconds=time.perf_counter() - start)

@@ -8,24 +8,29 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import cluster  # noqa: F401 (before numpy: it chooses numpy's sort)
+from ksmcluster.system.own_packages import check_own_packages
+from ksmcluster.version import __version__ as __version__
+
+check_own_packages()
+
+import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
 
 if TYPE_CHECKING:
+    from actors.run_options import RunOptions
     from ksmcluster.api import compact, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.result import Result
 
-__version__ = version("ksmcluster")
 
 __all__ = [
     "CompactionResult",
     "Overrides",
     "Result",
+    "RunOptions",
     "Scenario",
     "UserError",
     "compact",
@@ -45,6 +50,7 @@ _HOMES = {
     "Scenario": "ksmcluster.config",
     "UserError": "ksmcluster.errors",
     "Result": "ksmcluster.results.result",
+    "RunOptions": "actors.run_options",
 }
 
 

@@ -6,156 +6,132 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack
 
-from actors.hosts import blocks
+from actors.placement import node_blocks
+from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
-from ksmcluster import host_memory
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.errors import UserError
-from ksmcluster.results.result import Result, Timing
+from ksmcluster.results.result import Result
+from ksmcluster.results.timing import Timing
+from ksmcluster.system import host_memory
 
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario
     from ksmcluster.results.compaction_result import CompactionResult
 
+Progress = Callable[[Event], None]
+
 
 def simulate(
     config: Scenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT,
+    options: RunOptions = ON_RAY,
     *,
-    engine: str = "ray",
-    address: str | None = None,
-    nodes_per_actor: int = 1,
-    migration_actors: int = 4,
-    memory_check: bool = True,
-    progress: Callable[[Event], None] | None = None,
+    progress: Progress | None = None,
+    **changes: Unpack[RunKeywords],
 ) -> Result:
-    """Simulate a scenario and return what came of it.
+    """Simulate a scenario and return its result.
 
-    `config` is what `load` takes, or has returned: `simulate(load("default", Overrides(nodes=8)))`.
-    The engine `ray` runs an actor for each `nodes_per_actor` NUMA nodes, on a Ray that it starts and stops
-    or on the cluster at `address`, and `migration_actors` for compaction, if the scenario has a table
-    [migration]; `inline` runs all in this process. Both find the same. `progress` is told what goes on.
-    Raises UserError for what the user can mend; that the memory of this host cannot suffice, before anything
-    starts, unless there is an `address`, or no `memory_check`.
+    `config` is what `load` takes or returns: `simulate(load("default", Overrides(nodes=8)))`. The result does
+    not depend on `options`, whose fields can be given as keyword arguments, too:
+
+    engine: `ray` (by default) runs an actor for each `nodes_per_actor` NUMA nodes, `inline` runs everything
+        in this process.
+    address: the Ray cluster to join; by default, Ray is started for this run and stopped after it.
+    nodes_per_actor: NUMA nodes that share an actor, by default 1.
+    migration_actors: actors that drive the compactors of a table [migration], by default 4.
+    memory_check: False to run even if the memory of this host cannot suffice.
+
+    `progress` is called with each event of the run. Raises UserError for what the user can mend; before
+    anything starts, if the memory of this host cannot suffice.
     """
+    with _one_line():
+        options = replace(options, **changes)
     scenario = config if isinstance(config, Scenario) else load(config)
     spec = to_spec(scenario)
-    start = time.perf_counter()
-    began = start
+    clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
-    def on_event(event: Event) -> None:
-        nonlocal began
-        if isinstance(event, PassStarted) and event.number == 1:
-            began = time.perf_counter()
-        if progress:
-            progress(event)
-
-    from actors.engine import run_passes
+    from actors.run_passes import run_passes
     from ksmcluster.snapshot.load import load_pages, notes, with_layouts
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
     spec = with_layouts(spec, snapshots)
-    if memory_check and address is None:
-        pages = pages_mapped(scenario) + sum(
-            process.count * snapshots[process.snapshot].pages_a_process
-            for process in spec.processes
-            if process.snapshot
-        )
-        size = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
-        host_memory.check(
-            pages, size, _actors(engine, spec.machine.nodes, nodes_per_actor), "--pages-per-node"
-        )
-    with _one_line():
-        passes = list(
-            run_passes(
-                spec,
-                engine=engine,
-                address=address,
-                nodes_per_actor=nodes_per_actor,
-                migration_actors=migration_actors,
-                on_event=on_event,
-                snapshots=snapshots,
-            )
-        )
-    timing = Timing(
-        engine=engine,
-        nodes_per_actor=nodes_per_actor if engine == "ray" else None,
-        wall_seconds=time.perf_counter() - start,
-        start_seconds=began - start,
-        migration_actors=migration_actors if engine == "ray" else None,
+    pages = pages_mapped(scenario) + sum(
+        process.count * snapshots[process.snapshot].pages_a_process
+        for process in spec.processes
+        if process.snapshot
     )
+    size = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
+    _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    with _one_line():
+        passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
+    timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
     return Result.of(scenario, passes, timing, reading)
 
 
 def compact(
     config: CompactionScenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
+    options: RunOptions = ON_RAY,
     *,
-    engine: str = "ray",
-    address: str | None = None,
-    nodes_per_actor: int = 1,
-    migration_actors: int = 4,
-    memory_check: bool = True,
-    progress: Callable[[Event], None] | None = None,
+    progress: Progress | None = None,
+    **changes: Unpack[RunKeywords],
 ) -> CompactionResult:
     """Compact the memory of every node of a scenario, with pages that can move and without.
 
-    `config` is what `load_compaction` takes, or has returned. The engine `ray` has an actor for the memories
-    of each `nodes_per_actor` nodes, and `migration_actors` that drive the compactors; `inline` runs all in
-    this process. Both find the same. Raises UserError for what the user can mend; that the memory of this
-    host cannot suffice, before anything starts, unless there is an `address`, or no `memory_check`.
+    `config` is what `load_compaction` takes or returns; `options`, keyword arguments and `progress` are those
+    of `simulate`. With the engine `ray`, an actor has the memories of each `nodes_per_actor` nodes. Raises
+    UserError as `simulate` does.
     """
-    from actors.compaction import run_compaction
+    from actors.compaction.run_compaction import run_compaction
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
-    from ksmcluster.results.compaction_result import CompactionResult, CompactionTiming
+    from ksmcluster.results.compaction_result import CompactionResult
 
-    scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
-    start = began = time.perf_counter()
-
-    def on_event(event: Event) -> None:
-        nonlocal began
-        if isinstance(event, ActorsStarting) and event.done == event.total:
-            began = time.perf_counter()
-        if progress:
-            progress(event)
-
-    spec = to_compaction_spec(scenario)
-    if memory_check and address is None:
-        actors = _actors(engine, spec.nodes, nodes_per_actor)
-        pages = spec.nodes * spec.pages_per_node
-        host_memory.check(pages, host_memory.COMPACTED_PAGE, actors, "machine.memory_per_node")
     with _one_line():
-        reports = run_compaction(
-            spec,
-            engine=engine,
-            address=address,
-            nodes_per_actor=nodes_per_actor,
-            migration_actors=migration_actors,
-            on_event=on_event,
-        )
-    on_ray = engine == "ray"
-    timing = CompactionTiming(
-        engine=engine,
-        nodes_per_actor=nodes_per_actor if on_ray else None,
-        migration_actors=migration_actors if on_ray else None,
-        wall_seconds=time.perf_counter() - start,
-        start_seconds=began - start,
-    )
-    return CompactionResult(scenario, tuple(reports), timing)
+        options = replace(options, **changes)
+    scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
+    clock = _RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
+    spec = to_compaction_spec(scenario)
+    pages = spec.nodes * spec.pages_per_node
+    _check_memory(options, spec.nodes, pages, host_memory.COMPACTED_PAGE, "machine.memory_per_node")
+    with _one_line():
+        reports = run_compaction(spec, options, on_event=clock.on_event)
+    return CompactionResult(scenario, tuple(reports), clock.timing(options))
 
 
-def _actors(engine: str, nodes: int, nodes_per_actor: int) -> int:
-    """Actors that have the nodes; none if all is in this process."""
-    return len(blocks(nodes, nodes_per_actor)) if engine == "ray" else 0
+class _RunClock:
+    """Measures a run from now on, and its start until the first event that `is_started` accepts."""
+
+    def __init__(self, progress: Progress | None, is_started: Callable[[Event], bool]) -> None:
+        self._progress = progress
+        self._is_started = is_started
+        self._start = self._started = time.perf_counter()
+
+    def on_event(self, event: Event) -> None:
+        if self._is_started(event):
+            self._started = time.perf_counter()
+        if self._progress:
+            self._progress(event)
+
+    def timing(self, options: RunOptions) -> Timing:
+        return Timing.of(options, time.perf_counter() - self._start, self._started - self._start)
+
+
+def _check_memory(options: RunOptions, nodes: int, pages: int, bytes_a_page: int, less: str) -> None:
+    """Raise UserError if so many pages cannot fit into this host, unless the run need not be checked."""
+    if options.memory_check and options.address is None:
+        actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
+        host_memory.check(pages, bytes_a_page, actors, less)
 
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """UserError for what a simulation cannot do, also for want of memory."""
+    """Turn what a simulation cannot do, also for want of memory, into a UserError."""
     try:
         yield
     except SimulationError as error:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from ksmcluster import __version__
 from ksmcluster.errors import UserError
-from ksmcluster.signals import ENDED, unwound_by_signals
+from ksmcluster.system.signals import ENDED, unwound_by_signals
+from ksmcluster.version import __version__
 
 
 class Command(NamedTuple):

@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.memory_host import MemoryHost, run_compactors
 from cluster.compaction.scenario.node_memory import NodeMemory
-from cluster.heap import keep_free_memory
 from ksmcluster.bench.tools.calibration import calibrated
-from ksmcluster.bench.tools.measure import Measure, Outcome, spread
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure, spread
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.config.compaction import not_pageblocks, to_compaction_spec
 from ksmcluster.config.sizes import format_size
@@ -20,7 +20,7 @@ from ksmcluster.report.console import plain_table
 from ksmcluster.report.progress import Tell
 
 
-def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> Outcome:
+def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> BenchOutcome:
     """The compactors of `nodes` nodes of a scenario, with so much memory; filling it is not measured.
 
     Raises UserError if the scenario is none, the size cannot be, or nothing can be moved in it.
@@ -51,7 +51,7 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
     )
     shown = plain_table("nodes", "memory of each", "pages moved", "moves/s of CPU", "from to")
     shown.add_row(f"  {nodes}", size, f"{moved:,}", f"{measures[1].value:,.0f}", spread(rates))
-    return Outcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
+    return BenchOutcome(measures, ((f"Compaction of {config}; medians of {repeat}", shown),))
 
 
 def _run(memories: list[NodeMemory]) -> float:

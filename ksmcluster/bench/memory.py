@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
+from actors.run_options import RunOptions
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.bench.tools.footprint import Footprint
-from ksmcluster.bench.tools.measure import Measure, Outcome
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure
 from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.errors import UserError
-from ksmcluster.host_memory import available
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
 from ksmcluster.report.progress import Tell
+from ksmcluster.system.host_memory import available
 
 _LARGE = {"1 TiB": (1 << 40) // PAGE_SIZE, "16 TiB": (16 << 40) // PAGE_SIZE}
 _MIB = 1 << 20
@@ -46,11 +47,9 @@ class Line:
 def bench_memory(
     nodes: int,
     pages_per_node: Sequence[int],
-    *,
-    engine: str,
-    nodes_per_actor: int,
+    options: RunOptions,
     tell: Tell,
-) -> Outcome:
+) -> BenchOutcome:
     """Each size in a process of its own, ascending; those that would not fit are left out.
 
     Raises UserError if a simulation fails, or fewer than two sizes are left.
@@ -65,18 +64,18 @@ def bench_memory(
             left_out[nodes * pages] = expected
             continue
         tell(f"{text.counted(nodes, 'node')} of {pages:,} pages")
-        arguments = (str(nodes), str(pages), engine, str(nodes_per_actor))
+        arguments = (str(nodes), str(pages), options.engine, str(options.nodes_per_actor))
         ran = run_program("ksmcluster.bench.tools.footprint", *arguments, environment=own_ray())
         found.append(Footprint(**json.loads(ran)))
     if len(found) < 2:
         raise UserError("--pages-per-node: give two sizes at least that fit into memory")
     if min(line.slope for line in lines(found)) <= 0:
         raise UserError("--pages-per-node: too small to tell what a page takes; give larger sizes")
-    where = f"{text.counted(nodes, 'node')}, engine {engine}"
+    where = f"{text.counted(nodes, 'node')}, engine {options.engine}"
     tables = [(f"Resident memory, {where}", _table(found)), ("Fitted", _fitted(found))]
     if left_out:
         tables.append(("Not run, as memory does not suffice", _left_out(left_out)))
-    return Outcome(tuple(_measures(nodes, engine, found)), tuple(tables))
+    return BenchOutcome(tuple(_measures(nodes, options.engine, found)), tuple(tables))
 
 
 def lines(found: Sequence[Footprint]) -> tuple[Line, Line]:

@@ -40,7 +40,7 @@ class Passes:
 
 
 @dataclass(slots=True)
-class Runs:
+class PassRuns:
     """All repetitions."""
 
     pages: int
@@ -52,14 +52,14 @@ class Runs:
     real: list[KsmdPasses] = field(default_factory=list)
 
 
-def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> Runs:
+def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> PassRuns:
     """`pages` pages on one node; with the host's ksmd on as many real ones, if that is wanted.
 
     Raises UserError if the number is no multiple of PAGES_MULTIPLE, or the host's ksmd cannot be had.
     """
     if pages < PAGES_MULTIPLE or pages % PAGES_MULTIPLE:
         raise UserError(f"--pages {pages}: give a multiple of {PAGES_MULTIPLE}")
-    runs = Runs(pages)
+    runs = PassRuns(pages)
     for number in range(1, repeat + 1):
         if with_ksmd:
             tell(f"{number} of {repeat}: this host's ksmd")
@@ -107,7 +107,7 @@ def _by_phase(passes: list[float]) -> dict[str, float]:
     return dict(zip(PHASES, (first, merging, fmean(steady)), strict=True))
 
 
-def _check_equal(runs: Runs) -> None:
+def _check_equal(runs: PassRuns) -> None:
     """Raises UserError if ksmd did other work than was simulated: then rates cannot be compared."""
     found = {passes.merged for of_content in runs.simulated.values() for passes in of_content}
     found |= {real.merged for real in runs.real}

@@ -6,21 +6,21 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster.bench.passes import CONTENTS, PHASES, Passes, Runs
+from ksmcluster.bench.passes import CONTENTS, PHASES, Passes, PassRuns
 from ksmcluster.bench.tools.calibration import UNIT
-from ksmcluster.bench.tools.measure import Measure, Outcome, spread
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure, spread
 from ksmcluster.bench.tools.shapes import GROUP
 from ksmcluster.report.console import plain_table
 
 
-def outcome(runs: Runs) -> Outcome:
+def outcome(runs: PassRuns) -> BenchOutcome:
     """Rates; and, if the host's ksmd was measured, its CPU time against ours."""
     layout = f"{runs.pages:,} pages, half unique, half in groups of {GROUP}"
     title = f"{layout}; medians of {len(runs.hashing)}, `times` from least to most"
-    return Outcome((*_rates(runs), *_against_ksmd(runs)), ((title, _table(runs)),))
+    return BenchOutcome((*_rates(runs), *_against_ksmd(runs)), ((title, _table(runs)),))
 
 
-def _rates(runs: Runs) -> list[Measure]:
+def _rates(runs: PassRuns) -> list[Measure]:
     return [
         Measure(
             f"pass, {runs.pages} pages: {content}, {phase}",
@@ -36,7 +36,7 @@ def _rates(runs: Runs) -> list[Measure]:
     ]
 
 
-def _against_ksmd(runs: Runs) -> list[Measure]:
+def _against_ksmd(runs: PassRuns) -> list[Measure]:
     """CPU time of the host's ksmd in the same repetition, divided by ours."""
     if not runs.real:
         return []
@@ -58,7 +58,7 @@ def _against_ksmd(runs: Runs) -> list[Measure]:
     return measures
 
 
-def _with_hashing(runs: Runs) -> Measure:
+def _with_hashing(runs: PassRuns) -> Measure:
     """Pages are hashed when memory is filled; ksmd has it to do in its passes, so it counts."""
     values = tuple(
         sum(real.seconds.values()) / (sum(passes.seconds.values()) + hashing)
@@ -71,7 +71,7 @@ def _median(runs: list[Passes], phase: str) -> float:
     return median(passes.seconds[phase] for passes in runs)
 
 
-def _table(runs: Runs) -> Table:
+def _table(runs: PassRuns) -> Table:
     what = "ksmd here" if runs.real else "modelled ksmd"
     shown = plain_table("", "CPU ms", "pages/s", f"{what} ms", "times")
     for content, of_content in runs.simulated.items():
@@ -91,7 +91,7 @@ def _cells(pages: int, seconds: float) -> tuple[str, str]:
     return f"{seconds * 1e3:,.2f}", f"{pages / seconds:,.0f}"
 
 
-def _ksmd_seconds(runs: Runs, content: str, phase: str) -> list[float]:
+def _ksmd_seconds(runs: PassRuns, content: str, phase: str) -> list[float]:
     if runs.real:
         return [real.seconds[phase] for real in runs.real]
     return [passes.modelled[phase] for passes in runs.simulated[content]]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from actors.hosts import blocks
+from actors.placement import node_blocks
+from actors.run_options import RunOptions
 from actors.runtime import connected
 from cluster.spec.errors import SimulationError
 from ksmcluster.bench.tools.calibration import calibrated
@@ -111,17 +112,15 @@ def measure_scaling(
 
 def _processes(nodes: int, most: int) -> int:
     """Actors that so many nodes are spread over, as evenly as they can be."""
-    return len(blocks(nodes, -(-nodes // most)))
+    return len(node_blocks(nodes, -(-nodes // most)))
 
 
 def _measure(point: Point, engine: str) -> None:
     spec = spread_out(point.nodes, point.pages // point.nodes, _PASSES)
-    nodes_per_actor = -(-point.nodes // point.processes)
+    options = RunOptions(engine, nodes_per_actor=-(-point.nodes // point.processes))
     # In this process, what others do on the host need not count.
     clock = time.process_time if engine == "inline" else time.perf_counter
-    run, loop = calibrated(
-        partial(clocked, spec, clock, engine=engine, nodes_per_actor=nodes_per_actor), clock
-    )
+    run, loop = calibrated(partial(clocked, spec, clock, options), clock)
     point.seconds.append(sum(run.seconds[:_TIMED]))
     point.first.append(run.seconds[0])
     point.loops.append(loop)

@@ -8,12 +8,12 @@ from rich.table import Table
 
 from ksmcluster.bench.scaling import Point, Scaling
 from ksmcluster.bench.tools.calibration import UNIT
-from ksmcluster.bench.tools.measure import Measure, Outcome, figure, spread
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure, figure, spread
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
 
 
-def outcome(scaling: Scaling) -> Outcome:
+def outcome(scaling: Scaling) -> BenchOutcome:
     """The numbers, and the tables."""
     repeat = len(scaling.weak[-1].seconds)
     measures = [m for point in scaling.weak for m in _weak(scaling, point)]
@@ -23,7 +23,7 @@ def outcome(scaling: Scaling) -> Outcome:
     if scaling.alone:
         measures += _strong(scaling.weak[-1], scaling.alone)
         tables.append(("Strong scaling, the largest machine", _strong_table(scaling.weak[-1], scaling.alone)))
-    return Outcome(tuple(measures), tuple(tables))
+    return BenchOutcome(tuple(measures), tuple(tables))
 
 
 def _weak(scaling: Scaling, point: Point) -> list[Measure]:

@@ -8,14 +8,14 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster.bench.tools.measure import Measure, Outcome, spread
+from ksmcluster.bench.tools.measure import BenchOutcome, Measure, spread
 from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
 from ksmcluster.report.progress import Tell
 
 
-def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell: Tell) -> Outcome:
+def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell: Tell) -> BenchOutcome:
     """Whole commands in turns, from the start of the process to its end. Raises UserError if one fails."""
     alone: list[float] = []
     ours: dict[int, list[float]] = {packed: [] for packed in nodes_per_actor}
@@ -26,7 +26,7 @@ def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell:
             tell(f"{number} of {repeat}: simulate, {text.counted(packed, 'node')} an actor")
             options = f"simulate --nodes {nodes} --nodes-per-actor {packed} --quiet --json"
             seconds.append(_seconds("ksmcluster.cli", *options.split()))
-    return Outcome(tuple(measures_of(nodes, alone, ours)), (_table(nodes, alone, ours),))
+    return BenchOutcome(tuple(measures_of(nodes, alone, ours)), (_table(nodes, alone, ours),))
 
 
 def _seconds(module: str, *arguments: str) -> float:

@@ -14,7 +14,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, Mapping
 
@@ -129,9 +129,9 @@ class CoreSource:
         """Pages that the file can hold, holes included."""
         return sum(segment.stored_pages for segment in self._wanted(all_pages))
 
-    def scan(self, all_pages: bool) -> Scan:
+    def scan(self, all_pages: bool) -> SourceScan:
         """All segments, and the pages of them that the file holds."""
-        return Scan(tuple(segment.mapping for segment in self._segments), None, self._chunks(all_pages))
+        return SourceScan(tuple(segment.mapping for segment in self._segments), None, self._chunks(all_pages))
 
     def _wanted(self, all_pages: bool) -> list[_Segment]:
         return [segment for segment in self._segments if all_pages or segment.flags & MERGEABLE]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, open_file, page_buffer
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import MERGEABLE, Mapping
 
@@ -40,9 +40,9 @@ class ImageSource:
         """Pages in the file."""
         return self._pages
 
-    def scan(self, all_pages: bool) -> Scan:
+    def scan(self, all_pages: bool) -> SourceScan:
         """All pages of the file in one mapping."""
-        return Scan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
+        return SourceScan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
         buffer = page_buffer()

@@ -16,7 +16,7 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture import pagemap
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.smaps import Area, parse_smaps
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, Scan, page_buffer
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
 
@@ -59,12 +59,12 @@ class ProcessSource:
         kib = (re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE) for field in fields)
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
 
-    def scan(self, all_pages: bool) -> Scan:
+    def scan(self, all_pages: bool) -> SourceScan:
         """List the pages of this moment; they are read as the chunks are taken."""
         areas = self._areas()
         wanted = [area for area in areas if area.wanted(all_pages)]
         listing = self._listing(wanted, all_pages)
-        return Scan(tuple(area.mapping for area in areas), listing, self._chunks(listing))
+        return SourceScan(tuple(area.mapping for area in areas), listing, self._chunks(listing))
 
     def clear_refs(self, what: bytes) -> None:
         """Write to /proc/PID/clear_refs (proc_pid_clear_refs(5))."""

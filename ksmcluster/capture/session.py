@@ -18,7 +18,7 @@ from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.notes import Counts, notes
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
 from ksmcluster.capture.select import Wanted, parent_of
-from ksmcluster.capture.source import Chunk, Scan, Source
+from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracking import WriteTracker
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
@@ -230,8 +230,8 @@ class Session:
                 raise
             del self._alive[process]
 
-    def _scans(self, moment: int) -> dict[int, Scan]:
-        scans: dict[int, Scan] = {}
+    def _scans(self, moment: int) -> dict[int, SourceScan]:
+        scans: dict[int, SourceScan] = {}
         for process, source in list(self._alive.items()):
             with self._may_end(process, moment):
                 scan = source.scan(self._options.all_pages)
@@ -240,7 +240,7 @@ class Session:
                 scans[process] = scan
         return scans
 
-    def _track(self, source: Source, scan: Scan, moment: int) -> None:
+    def _track(self, source: Source, scan: SourceScan, moment: int) -> None:
         """Mark the pages that were written since the moment before."""
         assert isinstance(source, ProcessSource) and scan.listing is not None
         written = self._tracker.written(source, scan.listing) if self._tracker else None
@@ -248,13 +248,13 @@ class Session:
         if written is not None and moment:
             scan.listing.flags[written] |= WRITTEN
 
-    def _frames(self, scans: dict[int, Scan], kernel: KernelPages | None) -> dict[int, FrameColumns]:
+    def _frames(self, scans: dict[int, SourceScan], kernel: KernelPages | None) -> dict[int, FrameColumns]:
         listed = {process: scan.listing for process, scan in scans.items() if scan.listing is not None}
         pids = [pid for pid in (self._sources[process].pid for process in listed) if pid is not None]
         nodes = [node.id for node in self._host.nodes] if self._host else []
         return dict(zip(listed, identify(pids, list(listed.values()), kernel, nodes), strict=True))
 
-    def _count(self, scans: dict[int, Scan], frames: dict[int, FrameColumns]) -> None:
+    def _count(self, scans: dict[int, SourceScan], frames: dict[int, FrameColumns]) -> None:
         """Count what notes tell of, among the mergeable pages of the first moment."""
         for process, columns in frames.items():
             listing = scans[process].listing

@@ -33,7 +33,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class SourceScan:
     """One moment of a source: its mappings, ascending and disjoint, and its pages, read when iterated."""
 
     mappings: tuple[Mapping, ...]
@@ -64,7 +64,7 @@ class Source(Protocol):
     def expected_pages(self, all_pages: bool) -> int:
         """Roughly how many pages a scan will give, for the progress bar."""
 
-    def scan(self, all_pages: bool) -> Scan:
+    def scan(self, all_pages: bool) -> SourceScan:
         """The source as it is now; pages that KSM could not merge only with `all_pages`."""
 
     def close(self) -> None:

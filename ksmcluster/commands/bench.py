@@ -9,13 +9,13 @@ import typer
 
 from ksmcluster.bench.plot import check_plot, is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
-from ksmcluster.commands.options import Engine, NodesPerActor, Quiet
+from ksmcluster.commands.options import EngineName, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ksmcluster.bench.tools.measure import Outcome
+    from ksmcluster.bench.tools.measure import BenchOutcome
     from ksmcluster.report.progress import Tell
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def passes(
     """
     sizes = SHORT if short else FULL
 
-    def measure(tell: Tell) -> Outcome:
+    def measure(tell: Tell) -> BenchOutcome:
         from ksmcluster.bench.passes import measure_passes
         from ksmcluster.bench.passes_outcome import outcome
 
@@ -82,7 +82,7 @@ def scaling(
         str | None, _option("Numbers of NUMA nodes.", FULL.scaling_nodes, metavar="N,N,...")
     ] = None,
     pages_per_node: Annotated[int | None, _option("Pages on each node.", FULL.scaling_pages)] = None,
-    engine: Annotated[Engine, typer.Option(help="Ray actors, or all in this process.")] = Engine.RAY,
+    engine: Annotated[EngineName, typer.Option(help="Ray actors, or all in this process.")] = EngineName.RAY,
     processes: Annotated[
         int | None, _option("Actors that the nodes are spread over.", "one a core", min=1)
     ] = None,
@@ -108,7 +108,7 @@ def scaling(
         check_plot(picture.path)
         picture.check()
 
-    def measure(tell: Tell) -> Outcome:
+    def measure(tell: Tell) -> BenchOutcome:
         from ksmcluster.bench.plot import draw
         from ksmcluster.bench.scaling import measure_scaling
         from ksmcluster.bench.scaling_outcome import outcome
@@ -147,7 +147,7 @@ def startup(
     sizes = SHORT if short else FULL
     packed = parse_numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
 
-    def measure(tell: Tell) -> Outcome:
+    def measure(tell: Tell) -> BenchOutcome:
         from ksmcluster.bench.startup import bench_startup
 
         return bench_startup(nodes or sizes.startup_nodes, packed, repeat or sizes.startup_repeat, tell)
@@ -174,7 +174,7 @@ def compaction(
     """Pages that compaction moves in a second, on one core."""
     sizes = SHORT if short else FULL
 
-    def measure(tell: Tell) -> Outcome:
+    def measure(tell: Tell) -> BenchOutcome:
         from ksmcluster.bench.compaction import bench_compaction
 
         return bench_compaction(
@@ -195,7 +195,9 @@ def memory(
         str | None,
         _option("Pages on each node, two sizes at least.", FULL.memory_pages, metavar="N,N,..."),
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="Ray actors, or all in one process.")] = Engine.INLINE,
+    engine: Annotated[
+        EngineName, typer.Option(help="Ray actors, or all in one process.")
+    ] = EngineName.INLINE,
     nodes_per_actor: NodesPerActor = 1,
     short: Short = False,
     as_json: Json = None,
@@ -210,22 +212,26 @@ def memory(
     sizes = SHORT if short else FULL
     pages = parse_numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
 
-    def measure(tell: Tell) -> Outcome:
+    def measure(tell: Tell) -> BenchOutcome:
+        from actors.run_options import RunOptions
         from ksmcluster.bench.memory import bench_memory
 
         return bench_memory(
             nodes or sizes.memory_nodes,
             pages,
-            engine=engine.value,
-            nodes_per_actor=nodes_per_actor,
-            tell=tell,
+            RunOptions(engine.value, nodes_per_actor=nodes_per_actor),
+            tell,
         )
 
     _bench(measure, as_json, compare, max_regression, quiet)
 
 
 def _bench(
-    measure: Callable[[Tell], Outcome], as_json: Path | None, compare: Path | None, most: str, quiet: bool
+    measure: Callable[[Tell], BenchOutcome],
+    as_json: Path | None,
+    compare: Path | None,
+    most: str,
+    quiet: bool,
 ) -> None:
     """Measure, show, write, compare: exit 1 if something is worse than it may be."""
     from rich.console import Console

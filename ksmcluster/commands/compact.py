@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,18 +11,16 @@ from ksmcluster.commands.options import (
     Address,
     Config,
     Engine,
+    EngineName,
     MigrationActors,
     Nodes,
     NodesPerActor,
     NoMemoryCheck,
     Quiet,
     Seed,
+    run_options,
 )
-from ksmcluster.commands.output import emit, fail, reason
-from ksmcluster.errors import UserError
-
-if TYPE_CHECKING:
-    from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.commands.output import emit, save
 
 
 def compact(
@@ -33,9 +31,7 @@ def compact(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in migration.order=4; may be repeated."),
     ] = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
-    ] = Engine.RAY,
+    engine: Engine = EngineName.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
@@ -60,29 +56,13 @@ def compact(
     from ksmcluster.results.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
-    if address is not None and engine is not Engine.RAY:
-        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
     if output is not None:
         output = check_directory(output, NODES)
     overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
-        result = run(
-            config,
-            engine=engine.value,
-            address=address,
-            nodes_per_actor=nodes_per_actor,
-            migration_actors=migration_actors,
-            memory_check=not no_memory_check,
-            progress=listener,
-        )
+        result = run(config, options, progress=listener)
     if output is not None:
-        _save(result, output)
+        save(result, output)
     emit(result.summary_json() if as_json else printed(report(result), Console()))
-
-
-def _save(result: CompactionResult, output: Path) -> None:
-    try:
-        result.save(output)
-    except OSError as error:
-        fail(f"cannot write the results to {output}: {reason(error)}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ksmcluster.errors import UserError
 
-class Engine(StrEnum):
+if TYPE_CHECKING:
+    from actors.run_options import RunOptions
+
+
+class EngineName(StrEnum):
     """What runs the simulation."""
 
     RAY = "ray"
@@ -28,6 +33,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].per_node=2; may be repeated."),
 ]
+Engine = Annotated[
+    EngineName, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
 ]
@@ -39,3 +47,18 @@ NoMemoryCheck = Annotated[
     bool, typer.Option("--no-memory-check", help="Run even if the memory of this host cannot suffice.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]
+
+
+def run_options(
+    engine: EngineName,
+    address: str | None,
+    nodes_per_actor: int,
+    migration_actors: int,
+    no_memory_check: bool,
+) -> RunOptions:
+    """Return what these options say. Raises UserError for an address that no engine would use."""
+    from actors.run_options import RunOptions
+
+    if address is not None and engine is not EngineName.RAY:
+        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, not no_memory_check)

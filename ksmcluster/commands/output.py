@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
-from ksmcluster.replacing import check_file, sibling
+from ksmcluster.system.replacing import check_file, sibling
+
+if TYPE_CHECKING:
+    from ksmcluster.results.compaction_result import CompactionResult
+    from ksmcluster.results.result import Result
 
 
 def emit(text: str) -> None:
@@ -66,6 +70,14 @@ def replacing(target: Target) -> Iterator[Path]:
             written.replace(path)
     except OSError as error:
         fail(f"cannot write {target.path}: {reason(error)}")
+
+
+def save(result: Result | CompactionResult, directory: Path) -> None:
+    """Write the files of a result, or end the program with a line that says why not."""
+    try:
+        result.save(directory)
+    except OSError as error:
+        fail(f"cannot write the results to {directory}: {reason(error)}")
 
 
 def fail(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from ksmcluster.commands.options import (
     Address,
     Config,
     Engine,
+    EngineName,
     MigrationActors,
     Nodes,
     NodesPerActor,
@@ -20,12 +21,9 @@ from ksmcluster.commands.options import (
     Quiet,
     Seed,
     Settings,
+    run_options,
 )
-from ksmcluster.commands.output import emit, fail, reason
-from ksmcluster.errors import UserError
-
-if TYPE_CHECKING:
-    from ksmcluster.results.result import Result
+from ksmcluster.commands.output import emit, save
 
 
 def simulate(
@@ -35,9 +33,7 @@ def simulate(
     passes: Passes = None,
     pages_per_node: PagesPerNode = None,
     settings: Settings = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Ray actors, or all in this process; the result is the same.")
-    ] = Engine.RAY,
+    engine: Engine = EngineName.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
@@ -57,28 +53,12 @@ def simulate(
     from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
 
-    if address is not None and engine is not Engine.RAY:
-        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
     if output is not None:
         output = check_directory(output, PASSES)
     config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
     with shown(Console(stderr=True), quiet=quiet) as listener:
-        result = run(
-            config,
-            engine=engine.value,
-            address=address,
-            nodes_per_actor=nodes_per_actor,
-            migration_actors=migration_actors,
-            memory_check=not no_memory_check,
-            progress=listener,
-        )
+        result = run(config, options, progress=listener)
     if output is not None:
-        _save(result, output)
+        save(result, output)
     emit(result.summary_json() if as_json else rendered(result, Console()))
-
-
-def _save(result: Result, output: Path) -> None:
-    try:
-        result.save(output)
-    except OSError as error:
-        fail(f"cannot write the results to {output}: {reason(error)}")

@@ -12,18 +12,18 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.compaction.drivers.registry import DriverError, make_driver
 from cluster.compaction.movable.counting import GUESTS
-from cluster.compaction.movable.operations import LRU
+from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
 from cluster.spec.topology import MAX_SCENARIO_NODES
-from ksmcluster.config.machine import Topology, fit
+from ksmcluster.config.machine import TopologyConfig, fit
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
-from ksmcluster.config.tables import Count, Finite, Name, Seed, Share, Table, Title, key
+from ksmcluster.config.tables import ConfigTable, Count, Finite, Name, Seed, Share, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
 DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
@@ -31,17 +31,17 @@ COST = MigrationCostSpec()
 
 Part = Annotated[float, Field(ge=0, le=1)]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
-CompactorPool = Annotated[int, Field(ge=1, le=64)]
+Compactors = Annotated[int, Field(ge=1, le=64)]
 
 
-class CompactionRun(Table):
+class CompactionRunConfig(ConfigTable):
     """The run."""
 
     title: Title = key("", "What the report is headed with.")
     seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
 
 
-class CompactionMachine(Table):
+class CompactionMachineConfig(ConfigTable):
     """The NUMA machine."""
 
     nodes: int = Field(ge=1, le=MAX_SCENARIO_NODES, description="NUMA nodes.")
@@ -49,7 +49,9 @@ class CompactionMachine(Table):
     lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")
     unmovable: Part = key(SPEC["unmovable"], "Part of it in pages of the kernel, which never move.")
-    topology: Topology = Field(default_factory=lambda: Topology(), description="Distances between the nodes.")
+    topology: TopologyConfig = Field(
+        default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
+    )
 
     @field_validator("memory_per_node")
     @classmethod
@@ -72,7 +74,7 @@ def not_pageblocks(pages: int) -> str:
     return f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}"
 
 
-class Migration(Table):
+class MigrationConfig(ConfigTable):
     """Compaction: by which rules, for what, and by how many."""
 
     kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
@@ -85,7 +87,7 @@ class Migration(Table):
     )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
     attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
-    compactors: CompactorPool = key(
+    compactors: Compactors = key(
         SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone."
     )
     batch: Count = key(
@@ -105,7 +107,7 @@ class Migration(Table):
         return str(kernel) if isinstance(kernel, float) else kernel
 
 
-class TriggeredMigration(Migration):
+class TriggeredMigrationConfig(MigrationConfig):
     """Compaction that somebody asks for."""
 
     trigger: Literal["compact_memory", "direct", "proactive"] = key(
@@ -114,7 +116,7 @@ class TriggeredMigration(Migration):
     relocate: Relocations = key((), "What moves between nodes.")
 
 
-class MigrationCost(Table):
+class MigrationCostConfig(ConfigTable):
     """Simulated time of compactors and transfers."""
 
     scan_ns: Finite = key(COST.scan, "For each page that a scanner looks at.", "ns")
@@ -124,7 +126,7 @@ class MigrationCost(Table):
     )
 
 
-class Driver(Table):
+class DriverConfig(ConfigTable):
     """A driver that fills memory of every node."""
 
     name: Name = key(..., "Name, once in a scenario.")
@@ -152,16 +154,20 @@ class Driver(Table):
         return self
 
 
-class CompactionScenario(Table):
+class CompactionScenario(ConfigTable):
     """A whole scenario of `ksmcluster compact`. Made by `ksmcluster.config.load_compaction`."""
 
-    simulation: CompactionRun = Field(default_factory=lambda: CompactionRun(), description="The run.")
-    machine: CompactionMachine = Field(description="The NUMA machine.")
-    migration: TriggeredMigration = Field(
-        default_factory=lambda: TriggeredMigration(), description="Compaction."
+    simulation: CompactionRunConfig = Field(
+        default_factory=lambda: CompactionRunConfig(), description="The run."
     )
-    cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
-    driver: Annotated[tuple[Driver, ...], Field(strict=False)] = key(..., "What fills the memory.")
+    machine: CompactionMachineConfig = Field(description="The NUMA machine.")
+    migration: TriggeredMigrationConfig = Field(
+        default_factory=lambda: TriggeredMigrationConfig(), description="Compaction."
+    )
+    cost: MigrationCostConfig = Field(
+        default_factory=lambda: MigrationCostConfig(), description="What it costs."
+    )
+    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key(..., "What fills the memory.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -180,7 +186,9 @@ class CompactionScenario(Table):
         yield from relocation_problems(self.migration.relocate, self.machine.nodes)
 
 
-def driver_problems(drivers: Sequence[Driver], others: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def driver_problems(
+    drivers: Sequence[DriverConfig], others: Mapping[str, float]
+) -> Iterator[tuple[str, str]]:
     """Names that are there twice; more memory than there is, with the shares that `others` have."""
     for i, text in repeated([driver.name for driver in drivers]):
         yield f"driver[{i}].name", text
@@ -190,12 +198,12 @@ def driver_problems(drivers: Sequence[Driver], others: Mapping[str, float]) -> I
         yield "driver", f"{names} are {total:g} of the memory together; at most 1"
 
 
-def driver_specs(drivers: Sequence[Driver]) -> tuple[DriverSpec, ...]:
+def driver_specs(drivers: Sequence[DriverConfig]) -> tuple[DriverSpec, ...]:
     """Drivers as compaction knows them."""
     return tuple(DriverSpec(d.name, d.kind, d.share, d.discard, tuple(d.settings.items())) for d in drivers)
 
 
-def cost_spec(cost: MigrationCost) -> MigrationCostSpec:
+def cost_spec(cost: MigrationCostConfig) -> MigrationCostSpec:
     """Costs as compaction knows them."""
     return MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cluster.spec import scenario as spec
 from cluster.spec.compaction import CompactionSpec
-from ksmcluster.config.ksmd import Cost, Ksm
-from ksmcluster.config.machine import Machine
+from ksmcluster.config.ksmd import CostConfig, KsmConfig
+from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.migration import to_migration_spec
-from ksmcluster.config.processes import Policy, Process, Region, Write
+from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig, WriteConfig
 from ksmcluster.config.scenario import Scenario
 
 
@@ -34,7 +34,7 @@ def _migration(scenario: Scenario) -> CompactionSpec | None:
     return to_migration_spec(scenario.machine, scenario.migration, scenario.driver or (), seed)
 
 
-def _machine(machine: Machine) -> spec.MachineSpec:
+def _machine(machine: MachineConfig) -> spec.MachineSpec:
     return spec.MachineSpec(
         nodes=machine.nodes,
         frames_per_node=machine.memory_per_node,
@@ -43,19 +43,19 @@ def _machine(machine: Machine) -> spec.MachineSpec:
     )
 
 
-def _ksm(ksm: Ksm) -> spec.KsmSpec:
+def _ksm(ksm: KsmConfig) -> spec.KsmSpec:
     knobs = ksm.model_dump(exclude_none=True)
     # A kernel without these knobs behaves as one that has them off.
     return spec.KsmSpec(**{"use_zero_pages": 0, "smart_scan": 0, **knobs})
 
 
-def _cost(cost: Cost) -> spec.CostSpec:
+def _cost(cost: CostConfig) -> spec.CostSpec:
     return spec.CostSpec(
         visit=cost.visit_ns, checksum=cost.checksum_ns, tree_level=cost.tree_level_ns, merge=cost.merge_ns
     )
 
 
-def _process(process: Process, nodes: int) -> spec.ProcessSpec:
+def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:
     return spec.ProcessSpec(
         name=process.name,
         count=process.total(nodes),
@@ -68,14 +68,14 @@ def _process(process: Process, nodes: int) -> spec.ProcessSpec:
     )
 
 
-def _policy(policy: Policy, nodes: int) -> spec.PolicySpec:
+def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
     named = policy.nodes or ()
     if policy.kind == "interleave" and not named:
         named = tuple(range(nodes))
     return spec.PolicySpec(spec.PolicyMode(policy.kind), named)
 
 
-def _region(region: Region, nodes: int) -> spec.RegionSpec:
+def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
     given = region.model_dump(
         include={"name", "mergeable", "copies", "pool", "distinct", "exponent"}, exclude_none=True
     )
@@ -90,5 +90,5 @@ def _region(region: Region, nodes: int) -> spec.RegionSpec:
     )
 
 
-def _write(write: Write) -> spec.WriteSpec:
+def _write(write: WriteConfig) -> spec.WriteSpec:
     return spec.WriteSpec(**{**write.model_dump(), "content": spec.Rewrite(write.content)})

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.spec.profile import kernels_with
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
-from ksmcluster.config.tables import UINT, Finite, Knob, Switch, Switched, Table, key
+from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, key
 
 KSM = KsmSpec()
 COST = CostSpec()
@@ -20,7 +20,7 @@ AboveZero = Annotated[int, Field(ge=1, le=UINT)]
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
 
 
-class Ksm(Table):
+class KsmConfig(ConfigTable):
     """The knobs of /sys/kernel/mm/ksm under their names, the kernel whose rules apply, and `threads`."""
 
     kernel: Kernel = key(KSM.kernel, "The kernel whose ksmd is simulated.")
@@ -93,7 +93,7 @@ class Ksm(Table):
         return self
 
 
-class Cost(Table):
+class CostConfig(ConfigTable):
     """Simulated CPU time of ksmd."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")

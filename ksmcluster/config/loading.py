@@ -6,7 +6,6 @@ import copy
 import os
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -15,20 +14,23 @@ from pydantic import ValidationError
 
 from ksmcluster.config.memory import memory_problems, scaled
 from ksmcluster.config.overrides import Overrides
+from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, problems_of
 from ksmcluster.config.problems import Path as KeyPath
-from ksmcluster.config.problems import Problem, did_you_mean, dotted, problems_of
 from ksmcluster.config.scenario import Scenario
-from ksmcluster.config.tables import Table
+from ksmcluster.config.tables import ConfigTable
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario
 
+_PACKAGE = Path(__file__).parents[1]
+#: The scenarios that ksmcluster ships: in the package if it is installed, beside it in the repository.
+_SHIPPED = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
 DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
 #: How the names of scenarios of `ksmcluster compact` begin, of those that come along.
 _COMPACTION = "compaction-"
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=ConfigTable)
 
 
 def load(
@@ -103,7 +105,7 @@ def _refuse(document: _Document, table: str, command: str) -> NoReturn:
     )
 
 
-def resolved_toml(scenario: Table) -> str:
+def resolved_toml(scenario: ConfigTable) -> str:
     """The scenario as TOML, all defaults written out; `load` makes an equal one of it, anywhere."""
     return tomli_w.dumps(scenario.model_dump(exclude_none=True))
 
@@ -119,8 +121,7 @@ def bundled_compactions() -> list[str]:
 
 
 def _files() -> list[str]:
-    files = resources.files("configs").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.stem for file in _SHIPPED.glob("*.toml"))
 
 
 class _Document(NamedTuple):
@@ -136,7 +137,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> _Document:
         return _Document(copy.deepcopy(dict(source)), "scenario", Path())
     if source in _files():
         label = f"{source}.toml"
-        content = (resources.files("configs") / label).read_bytes()
+        content = (_SHIPPED / label).read_bytes()
         return _Document(_parse(content, label), label, Path())
     path = Path(source)
     return _Document(_parse(_content(path), str(path)), str(path), path.parent)
@@ -162,11 +163,11 @@ def _parse(content: bytes, label: str) -> dict[str, Any]:
         raise UserError(f"{label}: not TOML: {error}") from None
 
 
-def _lines(problems: list[Problem], label: str, changed: Mapping[KeyPath, str]) -> str:
+def _lines(problems: list[ConfigProblem], label: str, changed: Mapping[KeyPath, str]) -> str:
     return "\n".join(_line(problem, label, changed) for problem in problems)
 
 
-def _line(problem: Problem, label: str, changed: Mapping[KeyPath, str]) -> str:
+def _line(problem: ConfigProblem, label: str, changed: Mapping[KeyPath, str]) -> str:
     """The mistake and where it was made: on the command line or in the file."""
     if option := changed.get(problem.path):
         return f"{option}: {problem.text}"

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_serializer, field_validator, m
 from cluster.spec import topology
 from ksmcluster.config.problems import did_you_mean, refusal
 from ksmcluster.config.sizes import Pages
-from ksmcluster.config.tables import Count, Numbers, Switched, Table, base_directory, key
+from ksmcluster.config.tables import ConfigTable, Count, Numbers, Switched, base_directory, key
 
 TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "matrix", "host", "file"]
 TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
@@ -18,7 +18,7 @@ Groups = Annotated[tuple[Count, ...], Field(strict=False)]
 Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
 
 
-class Topology(Table):
+class TopologyConfig(ConfigTable):
     """Where the distances between nodes come from; a text alone is the kind, or the name of a file."""
 
     kind: TopologyKind = key(
@@ -105,7 +105,7 @@ class Topology(Table):
         return matrix
 
 
-def fit(topology: Topology, nodes: int) -> None:
+def fit(topology: TopologyConfig, nodes: int) -> None:
     """Settle the shape of a machine with so many nodes; a refusal if that does not fit."""
     topology.shape(nodes)
     try:
@@ -134,7 +134,7 @@ def _rows(matrix: topology.Distances) -> list[list[int]]:
     return [[int(distance) for distance in row] for row in matrix]
 
 
-class Machine(Table):
+class MachineConfig(ConfigTable):
     """The NUMA machine."""
 
     nodes: int = Field(ge=1, le=topology.MAX_SCENARIO_NODES, description="NUMA nodes.")
@@ -143,7 +143,9 @@ class Machine(Table):
         "symbolic",
         "What a page holds: a 64-bit name of its content (scales), or real bytes, hashed and compared.",
     )
-    topology: Topology = Field(default_factory=lambda: Topology(), description="Distances between the nodes.")
+    topology: TopologyConfig = Field(
+        default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> Self:

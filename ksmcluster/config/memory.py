@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
 from ksmcluster.config.migration import kept
-from ksmcluster.config.problems import Problem
-from ksmcluster.config.processes import Policy, Process, Region
+from ksmcluster.config.problems import ConfigProblem
+from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.sizes import format_size
 from ksmcluster.errors import UserError
 
 
-def memory_problems(scenario: Scenario) -> Iterator[Problem]:
+def memory_problems(scenario: Scenario) -> Iterator[ConfigProblem]:
     """Nodes that could not hold what is mapped on them if nothing were merged.
 
     Snapshots are left out: how much they hold is known only when they are read.
@@ -26,7 +26,7 @@ def memory_problems(scenario: Scenario) -> Iterator[Problem]:
         if pages > room:
             where = "the machine" if len(nodes) == machine.nodes else f"what is bound to {_named(nodes)}"
             need = format_size(_memory_for(scenario, -(-pages // len(nodes))))
-            yield Problem(
+            yield ConfigProblem(
                 ("machine", "memory_per_node"),
                 f"too little for {where}: {pages} pages are mapped before any merging, and there is room for "
                 f"{room}; it takes at least {need}",
@@ -71,19 +71,19 @@ def _memory_for(scenario: Scenario, pages: int) -> int:
     return blocks * PAGEBLOCK_PAGES
 
 
-def _scaled_process(process: Process, factor: float) -> Process:
+def _scaled_process(process: ProcessConfig, factor: float) -> ProcessConfig:
     regions = tuple(_scaled_region(region, factor) for region in process.region)
     return process.model_copy(update={"region": regions})
 
 
-def _scaled_region(region: Region, factor: float) -> Region:
+def _scaled_region(region: RegionConfig, factor: float) -> RegionConfig:
     changes: dict[str, int] = {"size": max(1, round(region.size * factor))}
     if region.distinct is not None:
         changes["distinct"] = max(1, round(region.distinct * factor))
     return region.model_copy(update=changes)
 
 
-def _placed(scenario: Scenario, *, every_page: bool = False) -> Iterator[tuple[Policy, int]]:
+def _placed(scenario: Scenario, *, every_page: bool = False) -> Iterator[tuple[PolicyConfig, int]]:
     """Policy and pages of each region, all processes together; pages never touched count only on demand."""
     for process in scenario.process:
         count = process.total(scenario.machine.nodes)

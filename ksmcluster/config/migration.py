@@ -10,16 +10,16 @@ from pydantic import Field
 from cluster.spec.compaction import CompactionSpec
 from ksmcluster.config.compaction import (
     SPEC,
-    Driver,
-    Migration,
-    MigrationCost,
+    DriverConfig,
+    MigrationConfig,
+    MigrationCostConfig,
     Part,
     cost_spec,
     driver_problems,
     driver_specs,
     not_pageblocks,
 )
-from ksmcluster.config.machine import Machine
+from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
 from ksmcluster.config.tables import key
 
@@ -27,7 +27,7 @@ from ksmcluster.config.tables import key
 PROCESSES = ("anon", "ksm")
 
 
-class KsmMigration(Migration):
+class KsmMigrationConfig(MigrationConfig):
     """Compaction of the memory in which ksmd works."""
 
     trigger: Literal["compact_memory", "proactive", "none"] = key(
@@ -40,11 +40,13 @@ class KsmMigration(Migration):
         SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."
     )
     relocate: FrameRelocations = key((), "What moves between nodes.")
-    cost: MigrationCost = Field(default_factory=lambda: MigrationCost(), description="What it costs.")
+    cost: MigrationCostConfig = Field(
+        default_factory=lambda: MigrationCostConfig(), description="What it costs."
+    )
 
 
 def migration_problems(
-    machine: Machine, migration: KsmMigration | None, drivers: Sequence[Driver]
+    machine: MachineConfig, migration: KsmMigrationConfig | None, drivers: Sequence[DriverConfig]
 ) -> Iterator[tuple[str, str]]:
     """What does not fit together."""
     if migration is None:
@@ -64,7 +66,7 @@ def migration_problems(
     yield from relocation_problems(migration.relocate, machine.nodes)
 
 
-def kept(migration: KsmMigration | None, drivers: Sequence[Driver]) -> float:
+def kept(migration: KsmMigrationConfig | None, drivers: Sequence[DriverConfig]) -> float:
     """The least part of each node's memory that is not for processes."""
     if migration is None:
         return 0.0
@@ -72,7 +74,7 @@ def kept(migration: KsmMigration | None, drivers: Sequence[Driver]) -> float:
 
 
 def to_migration_spec(
-    machine: Machine, migration: KsmMigration, drivers: Sequence[Driver], seed: int
+    machine: MachineConfig, migration: KsmMigrationConfig, drivers: Sequence[DriverConfig], seed: int
 ) -> CompactionSpec:
     """What to simulate."""
     return CompactionSpec(

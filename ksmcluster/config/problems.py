@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 Path = tuple[str | int, ...]
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """A mistake, and the key that it is about."""
 
     path: Path
@@ -69,18 +69,18 @@ def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
     return found
 
 
-def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
+def problems_of(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
     """Pydantic's findings in our words."""
     return [problem for details in error.errors() for problem in _problems(details, root)]
 
 
-def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[Problem]:
+def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[ConfigProblem]:
     path, kind = details["loc"], details["type"]
     if kind == "problems":
-        return [Problem((*path, *parse_path(key)), text) for key, text in _context(details)["problems"]]
+        return [ConfigProblem((*path, *parse_path(key)), text) for key, text in _context(details)["problems"]]
     if kind == "extra_forbidden":
-        return [Problem(path, _unknown_key(path, root))]
-    return [Problem(path, text_of(details))]
+        return [ConfigProblem(path, _unknown_key(path, root))]
+    return [ConfigProblem(path, text_of(details))]
 
 
 def _unknown_key(path: Path, root: type[BaseModel]) -> str:

@@ -12,6 +12,7 @@ from cluster.spec import scenario as spec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import (
+    ConfigTable,
     Count,
     Finite,
     Name,
@@ -19,7 +20,6 @@ from ksmcluster.config.tables import (
     Positive,
     Share,
     Switched,
-    Table,
     base_directory,
     key,
 )
@@ -28,7 +28,7 @@ REGION = spec.RegionSpec("", 1, spec.ContentModel.UNIQUE)
 WRITE = spec.WriteSpec(0.0)
 
 
-class Policy(Table):
+class PolicyConfig(ConfigTable):
     """Placement of new frames; a text alone is the kind."""
 
     kind: Literal["local", "bind", "preferred", "interleave"] = key(
@@ -64,7 +64,7 @@ class Policy(Table):
         return [node for node in self.nodes or () if not 0 <= node < nodes]
 
 
-class Write(Table):
+class WriteConfig(ConfigTable):
     """Writes to a region: at random times, the same rate for every page of its hot part."""
 
     rate: Finite = key(..., "Expected writes to each hot page.", "1/s of simulated time")
@@ -88,7 +88,7 @@ class Write(Table):
         return self
 
 
-class Region(Table):
+class RegionConfig(ConfigTable):
     """A range of memory that each process of the kind has."""
 
     name: Name = key(..., "Name, once in a process.")
@@ -100,7 +100,7 @@ class Region(Table):
         "contents. `untouched`: nothing, there is no page until the first write.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
-    policy: Policy | None = key(None, "Placement, when not that of the process.")
+    policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
     scope: Literal["machine", "node"] | None = key(
         None, "Whether they are the same on the whole machine, or only on each node."
@@ -116,7 +116,7 @@ class Region(Table):
     exponent: Positive | None = key(
         None, "Zipf's law: the k-th content has weight k to the power of minus this."
     )
-    write: Annotated[tuple[Write, ...], Field(strict=False)] = key((), "Writes to the region.")
+    write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
 
     KEYS: ClassVar[Switched] = {
         "copies": (("unique",), REGION.copies),
@@ -142,14 +142,15 @@ class Region(Table):
         return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
 
 
-class Process(Table):
+class ProcessConfig(ConfigTable):
     """A kind of process."""
 
     name: Name = key(..., "Name, once in a scenario.")
     count: Count | None = key(None, "Processes of the kind in all, spread over the nodes in blocks.")
     per_node: Count | None = key(None, "Processes of the kind on each node; instead of `count`.")
-    policy: Policy = Field(
-        default_factory=lambda: Policy(kind="local"), description="Placement of the memory of the processes."
+    policy: PolicyConfig = Field(
+        default_factory=lambda: PolicyConfig(kind="local"),
+        description="Placement of the memory of the processes.",
     )
     snapshot: str | None = key(
         None,
@@ -173,7 +174,7 @@ class Process(Table):
         "prctl). `all`: all that KSM can merge. By default as captured if ksmd scans any of it there, else "
         "all.",
     )
-    region: Annotated[tuple[Region, ...], Field(strict=False)] = key((), "Memory of each process.")
+    region: Annotated[tuple[RegionConfig, ...], Field(strict=False)] = key((), "Memory of each process.")
 
     @field_validator("snapshot")
     @classmethod

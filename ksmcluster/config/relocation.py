@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cluster.spec.compaction import RelocationSpec
-from ksmcluster.config.tables import Count, Numbers, Switched, Table, key
+from ksmcluster.config.tables import ConfigTable, Count, Numbers, Switched, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(RelocationSpec)}
 
 
-class Relocate(Table):
+class RelocateConfig(ConfigTable):
     """Moving pages from node to node in a scenario of `ksmcluster compact`."""
 
     kind: Literal["drain", "even-out"] = key(
@@ -36,7 +36,7 @@ class Relocate(Table):
         return RelocationSpec(self.kind, self.nodes, self.when, self.most_pages)
 
 
-class RelocateFrames(Table):
+class RelocateFramesConfig(ConfigTable):
     """Moving frames of processes from node to node in a scenario of `ksmcluster simulate`."""
 
     kind: Literal["nearer", "drain", "even-out"] = key(
@@ -75,12 +75,12 @@ class RelocateFrames(Table):
         )
 
 
-Relocations = Annotated[tuple[Relocate, ...], Field(strict=False)]
-FrameRelocations = Annotated[tuple[RelocateFrames, ...], Field(strict=False)]
+Relocations = Annotated[tuple[RelocateConfig, ...], Field(strict=False)]
+FrameRelocations = Annotated[tuple[RelocateFramesConfig, ...], Field(strict=False)]
 
 
 def relocation_problems(
-    relocations: Sequence[Relocate | RelocateFrames], nodes: int
+    relocations: Sequence[RelocateConfig | RelocateFramesConfig], nodes: int
 ) -> Iterator[tuple[str, str]]:
     """Nodes that are not there, or that would be the last one."""
     for i, relocation in enumerate(relocations):

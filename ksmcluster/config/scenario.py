@@ -9,18 +9,18 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from cluster.spec.scenario import SimulationSpec
-from ksmcluster.config.compaction import Driver
-from ksmcluster.config.ksmd import Cost, Ksm
-from ksmcluster.config.machine import Machine
-from ksmcluster.config.migration import KsmMigration, migration_problems
+from ksmcluster.config.compaction import DriverConfig
+from ksmcluster.config.ksmd import CostConfig, KsmConfig
+from ksmcluster.config.machine import MachineConfig
+from ksmcluster.config.migration import KsmMigrationConfig, migration_problems
 from ksmcluster.config.problems import refusal
-from ksmcluster.config.processes import Process, repeated
-from ksmcluster.config.tables import Count, Seed, Table, Title, key
+from ksmcluster.config.processes import ProcessConfig, repeated
+from ksmcluster.config.tables import ConfigTable, Count, Seed, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(SimulationSpec)}
 
 
-class Simulation(Table):
+class SimulationConfig(ConfigTable):
     """The run."""
 
     title: Title = key("", "What the report is headed with.")
@@ -31,18 +31,18 @@ class Simulation(Table):
     )
 
 
-class Scenario(Table):
+class Scenario(ConfigTable):
     """A whole scenario: what to simulate. Made by `ksmcluster.config.load`."""
 
-    simulation: Simulation = Field(default_factory=lambda: Simulation(), description="The run.")
-    machine: Machine = Field(description="The NUMA machine.")
-    ksm: Ksm = Field(default_factory=lambda: Ksm(), description="ksmd.")
-    cost: Cost = Field(default_factory=lambda: Cost(), description="What ksmd's work costs.")
-    migration: KsmMigration | None = Field(None, description="Compaction; none by default.")
-    driver: Annotated[tuple[Driver, ...], Field(strict=False)] | None = key(
+    simulation: SimulationConfig = Field(default_factory=lambda: SimulationConfig(), description="The run.")
+    machine: MachineConfig = Field(description="The NUMA machine.")
+    ksm: KsmConfig = Field(default_factory=lambda: KsmConfig(), description="ksmd.")
+    cost: CostConfig = Field(default_factory=lambda: CostConfig(), description="What ksmd's work costs.")
+    migration: KsmMigrationConfig | None = Field(None, description="Compaction; none by default.")
+    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] | None = key(
         None, "Who else fills memory; with a table [migration] only."
     )
-    process: Annotated[tuple[Process, ...], Field(strict=False)] = key(..., "What runs.")
+    process: Annotated[tuple[ProcessConfig, ...], Field(strict=False)] = key(..., "What runs.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -43,7 +43,7 @@ def base_directory(info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("base", "."))
 
 
-class Table(BaseModel):
+class ConfigTable(BaseModel):
     """A table of the scenario. TOML has types, so nothing is converted (a true is not a 1)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

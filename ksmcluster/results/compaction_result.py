@@ -26,14 +26,15 @@ from cluster.compaction.scenario.relocation_result import (
 from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
-from ksmcluster import __version__
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.compaction import CompactionScenario, TriggeredMigration, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
 from ksmcluster.report import text
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
 from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
+from ksmcluster.results.timing import Timing
+from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,24 +50,13 @@ COUNTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CompactionTiming:
-    """How the simulation itself was run: what differs between runs that find the same."""
-
-    engine: str
-    nodes_per_actor: int | None
-    migration_actors: int | None
-    wall_seconds: float
-    start_seconds: float
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class CompactionResult:
     """What has become of every node."""
 
     config: CompactionScenario
     reports: tuple[NodeReport, ...]
-    timing: CompactionTiming
+    timing: Timing
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -173,7 +163,7 @@ def _heading(result: CompactionResult) -> Text:
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
-def _who(migration: TriggeredMigration) -> tuple[str, ...]:
+def _who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from blake3 import blake3
 
 from ksmcluster.config import resolved_toml
-from ksmcluster.config.tables import Table
+from ksmcluster.config.tables import ConfigTable
 from ksmcluster.errors import UserError
-from ksmcluster.replacing import real_path, sibling
+from ksmcluster.system.replacing import real_path, sibling
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ class Writable(Protocol):
     """A result, of whatever command."""
 
     @property
-    def config(self) -> Table:
+    def config(self) -> ConfigTable:
         """What was simulated."""
 
     def summary_json(self) -> str:

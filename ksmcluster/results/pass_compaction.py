@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.config.migration import KsmMigration
+from ksmcluster.config.migration import KsmMigrationConfig
 from ksmcluster.results import relocations
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
 
@@ -22,7 +22,7 @@ from ksmcluster.results.node_reports import STATES, available, free_blocks, obta
 KSM = "ksm"
 
 
-def summary(config: KsmMigration, nodes: int, passes: Sequence[PassResult]) -> dict[str, Any]:
+def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]) -> dict[str, Any]:
     """The part `migration` of summary.json."""
     by_pass = [result.compaction for result in passes]
     seconds = [max(r.seconds for r in reports) for reports in by_pass]
@@ -64,7 +64,7 @@ def _unusable(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
     return {name: unusable_index(np.array(blocks), order) for name, blocks in totals.items()}
 
 
-def columns(config: KsmMigration, passes: Sequence[PassResult]) -> dict[str, NDArray[np.int64]]:
+def columns(config: KsmMigrationConfig, passes: Sequence[PassResult]) -> dict[str, NDArray[np.int64]]:
     """Columns of passes.parquet, a row for each pass and node."""
     rows = [
         {

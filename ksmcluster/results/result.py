@@ -21,12 +21,13 @@ from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
-from ksmcluster import __version__
 from ksmcluster.config import Scenario, resolved_toml
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, relocations
 from ksmcluster.results.directory import config_digest, write_directory
+from ksmcluster.results.timing import Timing
+from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,17 +59,6 @@ TIMING = (
     Statistic("pass_seconds", "s", "a list: time of each pass"),
     Statistic("pages_per_second", "pages/s", "pages_scanned / time of all passes"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How the simulation itself was run: what differs between runs that find the same."""
-
-    engine: str
-    nodes_per_actor: int | None
-    wall_seconds: float
-    start_seconds: float
-    migration_actors: int | None = None
 
 
 class PassTable(dict[str, NDArray[np.int64]]):

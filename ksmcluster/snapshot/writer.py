@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ksmcluster.errors import UserError
-from ksmcluster.replacing import check_file
 from ksmcluster.snapshot.metadata import Metadata, to_json
 from ksmcluster.snapshot.reader import is_snapshot
 from ksmcluster.snapshot.schema import (
@@ -26,6 +25,7 @@ from ksmcluster.snapshot.schema import (
     UNKNOWN,
     ZERO,
 )
+from ksmcluster.system.replacing import check_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.topology import MAX_SCENARIO_NODES
 
 if TYPE_CHECKING:
-    from actors.engine import ActorPool
+    from actors.actor_pool import ActorPool
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -51,7 +51,7 @@ class ReplayTarget:
     def started(self) -> Iterator[ReplayTarget]:
         """Yield a target that can make machines; for `ray`, with Ray and a pool of actors."""
         if self.engine == "ray":
-            from actors.engine import ActorPool
+            from actors.actor_pool import ActorPool
             from actors.runtime import connected
 
             with connected(None), closing(ActorPool()) as pool:

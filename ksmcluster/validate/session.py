@@ -15,7 +15,7 @@ from cluster.script.record import Json
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
 from ksmcluster.errors import UserError
-from ksmcluster.signals import heeded
+from ksmcluster.system.signals import heeded
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children

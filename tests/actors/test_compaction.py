@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 import ksmcluster
-from actors.compaction import run_compaction
+from actors.compaction.run_compaction import run_compaction
+from actors.run_options import INLINE, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
@@ -33,14 +34,14 @@ MOVING = replace(
 
 
 def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: str) -> None:
-    inline = repr(run_compaction(MOVING, engine="inline"))
+    inline = repr(run_compaction(MOVING, INLINE))
     events: list[Event] = []
     for nodes_per_actor, migration_actors in ((1, 1), (1, 4), (2, 3)):
         made = run_compaction(
             MOVING,
-            address=ray_cluster,
-            nodes_per_actor=nodes_per_actor,
-            migration_actors=migration_actors,
+            RunOptions(
+                address=ray_cluster, nodes_per_actor=nodes_per_actor, migration_actors=migration_actors
+            ),
             on_event=events.append,
         )
         assert repr(made) == inline
@@ -57,4 +58,4 @@ def test_from_python(ray_cluster: str) -> None:
 
 def test_an_unknown_engine() -> None:
     with pytest.raises(SimulationError, match="no engine 'steam'; there are: ray, inline"):
-        run_compaction(SPEC, engine="steam")
+        run_compaction(SPEC, RunOptions(engine="steam"))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks, group_of, ranges, shares
-from actors.node_actor import LITTLE
+from actors.actor_pool import ActorPool
+from actors.node_actor import LITTLE_MAIL
+from actors.placement import group_of, machine_of_actors, node_blocks, node_ranges
+from actors.run_options import INLINE, RunOptions
+from actors.run_passes import run_passes
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
@@ -70,18 +72,18 @@ def same(a: list[PassResult], b: list[PassResult]) -> bool:
 @pytest.mark.parametrize("across", [0, 1])
 def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, across: int) -> None:
     spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=across))
-    inline = list(run_passes(spec, engine="inline"))
+    inline = list(run_passes(spec, INLINE))
     assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
     for packed in (1, 2, 5):
-        assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+        assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
 
 
 def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> None:
     one = replace(SPEC, ksm=KsmSpec(merge_across_nodes=0, max_page_sharing=8))
     spec = replace(one, ksm=replace(one.ksm, threads="per-node"))
-    inline = list(run_passes(spec, engine="inline"))
-    assert inline[-1].simulated_seconds < list(run_passes(one, engine="inline"))[-1].simulated_seconds / 2
-    assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=2)))
+    inline = list(run_passes(spec, INLINE))
+    assert inline[-1].simulated_seconds < list(run_passes(one, INLINE))[-1].simulated_seconds / 2
+    assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2))))
 
 
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
@@ -93,11 +95,11 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     process = CapturedProcess("captured", (CapturedMapping("", 0, 30, mergeable=True),), moments)
     snapshots = {"s": CapturedPages((process,), (0.0, 1e-6))}
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s"),))
-    inline = list(run_passes(spec, engine="inline", snapshots=snapshots))
+    inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30
     for packed in (1, 2):
-        options = {"address": ray_cluster, "nodes_per_actor": packed}
-        assert same(inline, list(run_passes(spec, snapshots=snapshots, **options)))
+        options = RunOptions(address=ray_cluster, nodes_per_actor=packed)
+        assert same(inline, list(run_passes(spec, options, snapshots=snapshots)))
 
 
 MIGRATION = CompactionSpec(
@@ -116,15 +118,13 @@ COMPACTED = replace(SPEC, machine=MachineSpec(5, 2048, ring(5)), passes=3, migra
 
 
 def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -> None:
-    inline = list(run_passes(COMPACTED, engine="inline"))
+    inline = list(run_passes(COMPACTED, INLINE))
     assert sum(r.by_driver["ksm"].moved for result in inline for r in result.compaction) > 20
     for packed, migration_actors in ((1, 1), (2, 4), (5, 2)):
         made = list(
             run_passes(
                 COMPACTED,
-                address=ray_cluster,
-                nodes_per_actor=packed,
-                migration_actors=migration_actors,
+                RunOptions(address=ray_cluster, nodes_per_actor=packed, migration_actors=migration_actors),
             )
         )
         assert same(inline, made)
@@ -134,10 +134,10 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
 def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
     """More than comes with answers, to actors of two groups."""
     spec = spread_out(10, 1 << 14, 2)
-    inline = list(run_passes(spec, engine="inline"))
-    assert inline[1].nodes["bytes_sent"].min() > LITTLE
+    inline = list(run_passes(spec, INLINE))
+    assert inline[1].nodes["bytes_sent"].min() > LITTLE_MAIL
     for packed in (1, 4):
-        assert same(inline, list(run_passes(spec, address=ray_cluster, nodes_per_actor=packed)))
+        assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
 
 
 def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
@@ -146,17 +146,19 @@ def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
         RelocationSpec(kind, (1,) if kind == "drain" else (), after_pass=after) for kind, after in kinds
     )
     spec = replace(COMPACTED, relocations=relocations)
-    inline = list(run_passes(spec, engine="inline"))
+    inline = list(run_passes(spec, INLINE))
     moved = [done.pages.sum() for result in inline for done in result.relocated]
     assert all(moved)
-    made = list(run_passes(spec, address=ray_cluster, nodes_per_actor=2))
+    made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2)))
     assert same(inline, made)
     assert [repr(a.relocated) for a in made] == [repr(b.relocated) for b in inline]
 
 
 def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
     events: list[Event] = []
-    results = list(run_passes(replace(SPEC, passes=2), address=ray_cluster, on_event=events.append))
+    results = list(
+        run_passes(replace(SPEC, passes=2), RunOptions(address=ray_cluster), on_event=events.append)
+    )
     assert [e for e in events if isinstance(e, ActorsStarting)][-1] == ActorsStarting(5, 5)
     assert [e.number for e in events if isinstance(e, PassStarted)] == [1, 2]
     assert [e.result for e in events if isinstance(e, PassDone)] == results
@@ -172,13 +174,13 @@ def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: s
 
 
 def test_actors_are_shared_out_by_cpus() -> None:
-    assert shares(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
-    assert shares(4, [0, 1, 3]) == [1, 2, 2, 2]
-    assert shares(2, [0, 0]) == [0, 1]
-    assert blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert machine_of_actors(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
+    assert machine_of_actors(4, [0, 1, 3]) == [1, 2, 2, 2]
+    assert machine_of_actors(2, [0, 0]) == [0, 1]
+    assert node_blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     # Ten actors of two nodes each: eight actors are a group.
-    assert ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]
-    assert ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
+    assert node_ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]
+    assert node_ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
 
 
 def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
@@ -203,7 +205,7 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
 def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:
     small = replace(SPEC, machine=MachineSpec(5, 100, ring(5)))
     with pytest.raises(SimulationError, match="out of memory: a process of node"):
-        list(run_passes(small, address=ray_cluster))
+        list(run_passes(small, RunOptions(address=ray_cluster)))
 
 
 def collect_forever(fabric: Fabric) -> None:

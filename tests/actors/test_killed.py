@@ -16,12 +16,14 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
+from actors.actor_pool import ActorPool
 from actors.answers import answers
-from actors.compaction import pool_on_ray, run_compaction
-from actors.compactor_pool import RayCompactorPool
-from actors.engine import ActorPool, run_passes
-from actors.hosts import blocks
-from actors.numbered_calls import NumberedCalls
+from actors.compaction.numbered_calls import NumberedCalls
+from actors.compaction.ray_compactor_pool import RayCompactorPool
+from actors.compaction.run_compaction import compactor_pool_on_ray, run_compaction
+from actors.placement import node_blocks
+from actors.run_options import INLINE, RunOptions
+from actors.run_passes import run_passes
 from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
@@ -123,11 +125,13 @@ class Killer:
 
 
 def test_simulate_whenever_migration_actors_are_killed(ray_cluster: str) -> None:
-    inline = list(run_passes(SIMULATED, engine="inline"))
+    inline = list(run_passes(SIMULATED, INLINE))
     killer = Killer(1)
     while killer.wants(5):
         with killer.at_work():
-            made = list(run_passes(SIMULATED, address=ray_cluster, nodes_per_actor=3, migration_actors=2))
+            made = list(
+                run_passes(SIMULATED, RunOptions(address=ray_cluster, nodes_per_actor=3, migration_actors=2))
+            )
         check_passes(made, inline)
 
 
@@ -138,11 +142,13 @@ def check_passes(made: list[PassResult], inline: list[PassResult]) -> None:
 
 @pytest.mark.parametrize("spec", [MOVING, DIRECT], ids=["moving", "direct"])
 def test_compact_whenever_migration_actors_are_killed(ray_cluster: str, spec: CompactionSpec) -> None:
-    inline = repr(run_compaction(spec, engine="inline"))
+    inline = repr(run_compaction(spec, INLINE))
     killer = Killer(2)
     while killer.wants(4):
         with killer.at_work():
-            made = run_compaction(spec, address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+            made = run_compaction(
+                spec, RunOptions(address=ray_cluster, nodes_per_actor=2, migration_actors=2)
+            )
         assert repr(made) == inline
 
 
@@ -179,7 +185,7 @@ def pids_of(compactor_pool: RayCompactorPool) -> list[int]:
 
 
 def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_cluster: str) -> None:
-    with pool_on_ray(MOVING, 1, 2) as compactor_pool:
+    with compactor_pool_on_ray(MOVING, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number in (1, 2, 9):
@@ -193,13 +199,13 @@ def test_all_die_before_a_turn_and_again_while_others_take_their_place(ray_clust
         drive(MOVING, range(MOVING.nodes), Disturbed(compactor_pool, disturb))
         assert compactor_pool.deaths >= 3
         reports = compactor_pool.finish()
-    assert repr(reports) == repr(run_compaction(MOVING, engine="inline"))
+    assert repr(reports) == repr(run_compaction(MOVING, INLINE))
 
 
 def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) -> None:
     """Each call comes a second time when it is over, and the first ones again and again."""
     turns_of: dict[int, list[tuple[int, int]]] = {}
-    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         class Late(Disturbed):
             def take(self, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -216,14 +222,14 @@ def test_a_dead_actors_call_that_arrives_late_changes_nothing(ray_cluster: str) 
 
         drive(SPEC, range(SPEC.nodes), Late(compactor_pool, lambda _number, call: call()))
         reports = compactor_pool.finish()
-    assert repr(reports) == repr(run_compaction(SPEC, engine="inline"))
+    assert repr(reports) == repr(run_compaction(SPEC, INLINE))
 
 
 def test_transfers_are_continued_by_other_actors(ray_cluster: str) -> None:
     """All migration actors die at a random moment of each of the first calls."""
     spec = replace(MOVING, compactors=1)
     rng = Random(3)
-    with pool_on_ray(spec, 1, 2) as compactor_pool:
+    with compactor_pool_on_ray(spec, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number > 8:
@@ -238,14 +244,14 @@ def test_transfers_are_continued_by_other_actors(ray_cluster: str) -> None:
         drive(spec, range(spec.nodes), Disturbed(compactor_pool, disturb))
         assert compactor_pool.deaths >= 4
         reports: list[NodeReport] = compactor_pool.finish()
-    assert repr(reports) == repr(run_compaction(spec, engine="inline"))
+    assert repr(reports) == repr(run_compaction(spec, INLINE))
 
 
 def test_all_die_between_two_compactions(ray_cluster: str) -> None:
-    inline = list(run_passes(SIMULATED, engine="inline"))
+    inline = list(run_passes(SIMULATED, INLINE))
     with (
         closing(ActorPool()) as pool,
-        closing(RayCompactorPool(blocks(5, 3), pool.actors(2), 2)) as compactor_pool,
+        closing(RayCompactorPool(node_blocks(5, 3), pool.actors(2), 2)) as compactor_pool,
     ):
         simulation = Simulation(pool.fabric(SIMULATED, 3), SIMULATED, compactor_pool)
         made = []
@@ -257,8 +263,8 @@ def test_all_die_between_two_compactions(ray_cluster: str) -> None:
 
 
 def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.compactor_pool.MOST_DEATHS", 1)
-    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
+    monkeypatch.setattr("actors.compaction.ray_compactor_pool.MOST_DEATHS", 1)
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(_number: int, call: Callable[[], Any]) -> Any:
             kill(pids_of(compactor_pool))
@@ -269,7 +275,7 @@ def test_too_many_deaths_end_the_run_with_an_error(ray_cluster: str, monkeypatch
 
 
 def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> None:
-    with pool_on_ray(SPEC, 1, 2) as compactor_pool:
+    with compactor_pool_on_ray(SPEC, RunOptions(migration_actors=2)) as compactor_pool:
 
         def disturb(number: int, call: Callable[[], Any]) -> Any:
             if number == 3:

@@ -11,11 +11,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from actors.shared_mail import Outlet
+from actors.shared_mail import SharedMail
 from cluster.wire.mailbox import Mail, Outbox, receive
 from cluster.wire.messages import Kind
 
-#: Reads a letter, and prints the item keys in it.
+#: Unpickles mail, and prints the item keys in it.
 READER = """
 import pickle, sys
 for mail in pickle.load(sys.stdin.buffer):
@@ -32,32 +32,32 @@ def mail(sender: int, keys: list[int]) -> Mail:
 
 
 @pytest.fixture
-def outlet() -> Iterator[Outlet]:
-    with closing(Outlet()) as outlet:
-        yield outlet
+def shared_mail() -> Iterator[SharedMail]:
+    with closing(SharedMail()) as shared_mail:
+        yield shared_mail
 
 
-def test_another_process_reads_it(outlet: Outlet) -> None:
-    letter = outlet.put(1, [mail(0, [5, 6, 7]), mail(3, [8])])
-    ran = subprocess.run([sys.executable, "-c", READER], input=letter, capture_output=True, check=True)
+def test_another_process_reads_it(shared_mail: SharedMail) -> None:
+    location = shared_mail.put(1, [mail(0, [5, 6, 7]), mail(3, [8])])
+    ran = subprocess.run([sys.executable, "-c", READER], input=location, capture_output=True, check=True)
     assert ran.stdout.decode().splitlines() == [
         "0 [7, 6, 5] [5, 6, 7] [1, 1, 1]",
         "3 [8] [8] [1]",
     ]
 
 
-def test_it_stays_for_one_superstep_more(outlet: Outlet) -> None:
-    letter = outlet.put(3, [mail(0, [5])])
-    outlet.begin(4)
-    outlet.put(4, [mail(0, [6])])
-    assert [sent.sender for sent in pickle.loads(letter)] == [0]
-    outlet.begin(5)
+def test_it_stays_for_one_superstep_more(shared_mail: SharedMail) -> None:
+    location = shared_mail.put(3, [mail(0, [5])])
+    shared_mail.begin(4)
+    shared_mail.put(4, [mail(0, [6])])
+    assert [sent.sender for sent in pickle.loads(location)] == [0]
+    shared_mail.begin(5)
     with pytest.raises(FileNotFoundError):
-        pickle.loads(letter)
+        pickle.loads(location)
 
 
-def test_a_receiver_has_columns_of_its_own(outlet: Outlet) -> None:
-    (read,) = pickle.loads(outlet.put(1, [mail(0, [5, 6])]))
+def test_a_receiver_has_columns_of_its_own(shared_mail: SharedMail) -> None:
+    (read,) = pickle.loads(shared_mail.put(1, [mail(0, [5, 6])]))
     views = read.inboxes()[2][Kind.PUT]
     assert not views[0].flags.writeable
     (column,) = receive([read.inboxes()[2]])[Kind.PUT]

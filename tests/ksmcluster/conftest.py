@@ -15,7 +15,8 @@ from cluster.machine.pass_result import PassResult
 from cluster.spec.statistics import NODE_NAMES
 from ksmcluster.cli import main
 from ksmcluster.config import Overrides, Scenario, load
-from ksmcluster.results.result import Result, Timing
+from ksmcluster.results.result import Result
+from ksmcluster.results.timing import Timing
 from tests.paths import GOLDEN
 
 #: Set this to write the golden files, and the tables in docs/, instead of comparing with them.
@@ -75,7 +76,7 @@ def pass_result(number: int, nodes: int) -> PassResult:
 
 def result_of(config: Scenario) -> Result:
     passes = [pass_result(n + 1, config.machine.nodes) for n in range(config.simulation.passes)]
-    return Result.of(config, passes, Timing("ray", 1, wall_seconds=31.5, start_seconds=27.25))
+    return Result.of(config, passes, Timing("ray", 1, 4, wall_seconds=31.5, start_seconds=27.25))
 
 
 @pytest.fixture(scope="session")

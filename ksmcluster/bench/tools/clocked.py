@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.engine import run_passes
+from actors.run_options import INLINE, RunOptions
+from actors.run_passes import run_passes
 from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.spec.scenario import SimulationSpec
 from ksmcluster.bench.tools.calibration import Clock
@@ -19,9 +20,7 @@ class Clocked:
     seconds: list[float]
 
 
-def clocked(
-    spec: SimulationSpec, clock: Clock, *, engine: str = "inline", nodes_per_actor: int = 1
-) -> Clocked:
+def clocked(spec: SimulationSpec, clock: Clock, options: RunOptions = INLINE) -> Clocked:
     """Run it once. Raises SimulationError if it cannot be run."""
     marks = [clock()]
 
@@ -29,6 +28,6 @@ def clocked(
         if isinstance(event, PassStarted | PassDone):
             marks.append(clock())
 
-    results = list(run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor, on_event=on_event))
+    results = list(run_passes(spec, options, on_event=on_event))
     seconds = [done - begun for begun, done in zip(marks[1::2], marks[2::2], strict=True)]
     return Clocked(results, marks[1] - marks[0], seconds)

@@ -12,7 +12,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actors.engine import run_passes
+from actors.run_options import RunOptions
+from actors.run_passes import run_passes
 from ksmcluster.bench.tools.shapes import spread_out
 
 #: The first pass, the one that merges, and two in which nothing changes.
@@ -32,12 +33,12 @@ class Footprint:
     pass_seconds: float = 0.0
 
 
-def footprint(nodes: int, pages_per_node: int, engine: str, nodes_per_actor: int) -> Footprint:
+def footprint(nodes: int, pages_per_node: int, options: RunOptions) -> Footprint:
     """Simulate, and look at the processes when the last pass is done."""
     found = Footprint(nodes * pages_per_node)
     start = time.perf_counter()
     spec = spread_out(nodes, pages_per_node, PASSES)
-    for result in run_passes(spec, engine=engine, nodes_per_actor=nodes_per_actor):
+    for result in run_passes(spec, options):
         found.pass_seconds += result.wall_seconds
         if result.number == PASSES:  # all that the nodes hold is still there
             found.start_seconds = time.perf_counter() - start - found.pass_seconds
@@ -79,4 +80,5 @@ def _read(path: Path) -> str:
 
 if __name__ == "__main__":
     nodes, pages_per_node, engine, nodes_per_actor = sys.argv[1:]
-    print(json.dumps(asdict(footprint(int(nodes), int(pages_per_node), engine, int(nodes_per_actor)))))
+    options = RunOptions(engine, nodes_per_actor=int(nodes_per_actor))
+    print(json.dumps(asdict(footprint(int(nodes), int(pages_per_node), options))))

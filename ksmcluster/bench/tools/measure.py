@@ -26,7 +26,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BenchOutcome:
     """Of one benchmark."""
 
     measures: tuple[Measure, ...]

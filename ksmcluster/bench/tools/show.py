@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ksmcluster.bench.tools.measure import Outcome, figure
+from ksmcluster.bench.tools.measure import BenchOutcome, figure
 from ksmcluster.bench.tools.tracker import Change
 from ksmcluster.report.console import plain_table
 
 
-def shown_outcome(outcome: Outcome) -> RenderableType:
+def shown_outcome(outcome: BenchOutcome) -> RenderableType:
     """Its tables, one below the other."""
     parts: list[RenderableType] = []
     for title, rows in outcome.tables:

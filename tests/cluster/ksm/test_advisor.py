@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine import run_passes
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.ksm.advisor import Advisor
 from cluster.machine.pass_result import PassResult
 from cluster.spec.knobs import UINT_MAX
@@ -112,7 +113,7 @@ def simulated(passes: int, windows: int = 1, **knobs: Any) -> list[PassResult]:
         windows_per_pass=windows,
         cost=CostSpec(visit=1e6, checksum=0, tree_level=0, merge=0),
     )
-    return list(run_passes(spec, engine="inline"))
+    return list(run_passes(spec, INLINE))
 
 
 def pages_to_scan(results: list[PassResult]) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.engine import run_passes
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import ksmd_cpu_ns
 from cluster.spec.scenario import (
@@ -35,7 +36,7 @@ SPEC = SimulationSpec(
 
 def simulated(threads: str, **changes: Any) -> list[PassResult]:
     spec = replace(SPEC, ksm=replace(SPEC.ksm, threads=threads), **changes)
-    return list(run_passes(spec, engine="inline"))
+    return list(run_passes(spec, INLINE))
 
 
 def ends(results: list[PassResult]) -> list[float]:

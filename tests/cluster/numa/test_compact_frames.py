@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.engine import run_passes
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
@@ -279,9 +280,9 @@ SCENARIO = SimulationSpec(
 @pytest.mark.parametrize("across", [0, 1])
 def test_a_scenario_with_compaction_is_the_same_scenario(across: int) -> None:
     plain = replace(SCENARIO, ksm=replace(SCENARIO.ksm, merge_across_nodes=across))
-    made = list(run_passes(replace(plain, migration=SPEC), engine="inline"))
+    made = list(run_passes(replace(plain, migration=SPEC), INLINE))
     assert sum(r.by_driver["ksm"].moved for result in made for r in result.compaction) > 20
-    for result, without in zip(made, run_passes(plain, engine="inline"), strict=True):
+    for result, without in zip(made, run_passes(plain, INLINE), strict=True):
         assert without.compaction == ()
         assert result.simulated_seconds == without.simulated_seconds
         for name in result.nodes.keys() - {"frames_used", "frames_free", "bytes_sent"}:
@@ -293,7 +294,7 @@ def test_huge_pages_come_of_moving_ksm_pages_and_drivers_pages() -> None:
     machine = replace(SCENARIO.machine, frames_per_node=8 * 512)
     ranks = (ProcessSpec("rank", 24, REGIONS),)
     scenario = replace(SCENARIO, machine=machine, processes=ranks, migration=spec)
-    made = list(run_passes(scenario, engine="inline"))
+    made = list(run_passes(scenario, INLINE))
     second = made[1].compaction
     assert sum(r.obtained_before for r in second) == 0
     assert sum(r.obtained_without for r in second) < sum(r.obtained_after for r in second)
@@ -307,7 +308,7 @@ def test_huge_pages_come_of_moving_ksm_pages_and_drivers_pages() -> None:
 
 def test_without_a_trigger_nothing_moves() -> None:
     spec = replace(SCENARIO, passes=3, migration=replace(SPEC, trigger="none"))
-    for result in run_passes(spec, engine="inline"):
+    for result in run_passes(spec, INLINE):
         for report in result.compaction:
             assert not any(report.vmstat.values())
             assert report.seconds == 0

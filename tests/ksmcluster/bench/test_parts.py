@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from actors.engine import run_passes
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from ksmcluster.bench.memory import Line
 from ksmcluster.bench.plot import figure_of
 from ksmcluster.bench.scaling import Point, Scaling
@@ -26,7 +27,7 @@ from ksmcluster.errors import UserError
 
 @pytest.mark.parametrize("content", ["symbolic", "bytes"])
 def test_groups_of_sixteen(content: str) -> None:
-    first, merging, steady = run_passes(grouped(640, content, passes=3), engine="inline")
+    first, merging, steady = run_passes(grouped(640, content, passes=3), INLINE)
     assert first.nodes["pages_merged"].sum() == 0
     assert merging.nodes["pages_shared"].sum() == 20
     assert merging.nodes["pages_sharing"].sum() == 300
@@ -36,7 +37,7 @@ def test_groups_of_sixteen(content: str) -> None:
 
 
 def test_groups_over_the_machine() -> None:
-    *_, last = run_passes(spread_out(4, 800, passes=2), engine="inline")
+    *_, last = run_passes(spread_out(4, 800, passes=2), INLINE)
     assert last.nodes["pages_mapped"].tolist() == [800] * 4
     # 1,600 pages drawn from 100 contents: each is there, and about 16 times.
     assert last.nodes["pages_shared"].sum() == 100

@@ -9,7 +9,8 @@ from itertools import chain, pairwise, repeat
 from pathlib import Path
 from threading import Event
 
-from actors.engine import run_passes
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
 from cluster.spec.topology import fully_connected
@@ -28,7 +29,7 @@ def simulated(snapshot: Path, processes: int, passes: int = 3, **replay: float) 
         processes=(ProcessSpec("captured", processes, (), snapshot=str(snapshot), **replay),),
         passes=passes,
     )
-    return list(run_passes(spec, engine="inline", snapshots=load_pages([str(snapshot)])))
+    return list(run_passes(spec, INLINE, snapshots=load_pages([str(snapshot)])))
 
 
 def total(result: PassResult, name: str) -> int:

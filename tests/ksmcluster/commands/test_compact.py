@@ -12,7 +12,8 @@ import pytest
 
 from ksmcluster import api
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.results.compaction_result import CompactionResult, CompactionTiming
+from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.timing import Timing
 from tests.ksmcluster.conftest import Run
 
 Golden = Callable[[str, str], None]
@@ -25,14 +26,14 @@ def drained() -> CompactionResult:
     relocate = ("migration.relocate=[{kind='even-out', when='after'}]",)
     config = load_compaction("compaction-drain", Overrides(4, settings=settings + relocate, drain=(1,)))
     made = api.compact(config, engine="inline")
-    return CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+    return CompactionResult(config, made.reports, Timing("ray", 1, 4, 31.5, 27.25))
 
 
 @pytest.fixture(scope="module")
 def result() -> CompactionResult:
     config = load_compaction("compaction-gpu", Overrides(2, settings=("machine.memory_per_node=16MiB",)))
     made = api.compact(config, engine="inline")
-    return CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+    return CompactionResult(config, made.reports, Timing("ray", 1, 4, 31.5, 27.25))
 
 
 def test_report(result: CompactionResult, golden: Golden) -> None:
@@ -45,7 +46,7 @@ def test_report_of_allocations(golden: Golden) -> None:
     settings = ("machine.memory_per_node=32MiB", "migration.trigger=direct", "migration.attempts=8")
     config = load_compaction("compaction-zram", Overrides(2, settings=settings))
     made = api.compact(config, engine="inline")
-    result = CompactionResult(config, made.reports, CompactionTiming("ray", 1, 4, 31.5, 27.25))
+    result = CompactionResult(config, made.reports, Timing("ray", 1, 4, 31.5, 27.25))
     golden("compact-direct.txt", f"{result}\n")
     assert result.summary["obtained"]["movable_on"] > result.summary["obtained"]["movable_off"] == 0
 

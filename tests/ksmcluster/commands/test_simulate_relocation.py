@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
+from actors.run_options import INLINE
+from actors.run_passes import run_passes
 from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
 from ksmcluster.errors import UserError
@@ -116,9 +118,7 @@ def test_ksm_pages_stay_with_their_trees() -> None:
     """A tree for each node: only pages that were not merged go."""
     scenario = load(copy.deepcopy(RANKS), Overrides(settings=("ksm.merge_across_nodes=0",)))
     spec = replace(to_spec(scenario), relocations=(RelocationSpec("nearer", after_pass=3),))
-    from actors.engine import run_passes
-
-    passes = list(run_passes(spec, engine="inline"))
+    passes = list(run_passes(spec, INLINE))
     before, after = passes[1].nodes, passes[2].nodes
     assert passes[2].relocated[0].pages.sum() == 16 * 30
     assert after["ksm_mappings_distance"].tolist() == before["ksm_mappings_distance"].tolist()

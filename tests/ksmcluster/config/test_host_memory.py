@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ksmcluster
-from ksmcluster import host_memory
 from ksmcluster.errors import UserError
+from ksmcluster.system import host_memory
 from tests.ksmcluster.conftest import Run
 
 MANY = ("--pages-per-node", "900000000")

@@ -9,7 +9,7 @@ import pytest
 
 from ksmcluster.config import Scenario, load
 from ksmcluster.config.compaction import CompactionScenario
-from ksmcluster.config.ksmd import Ksm
+from ksmcluster.config.ksmd import KsmConfig
 from ksmcluster.config.problems import tables
 from tests.ksmcluster.conftest import check_text
 from tests.ksmcluster.results.doc_tables import filled, markers
@@ -52,7 +52,7 @@ def test_knobs_of_the_real_machine() -> None:
     """They are those of the scenario `default`; all others are the kernel's own."""
     lines = re.findall(r"^echo (\d+) > (\w+)", (DOCS / "results.md").read_text(), re.MULTILINE)
     knobs = {name: int(value) for value, name in lines}
-    assert Ksm().model_dump() | knobs == load().ksm.model_dump()
+    assert KsmConfig().model_dump() | knobs == load().ksm.model_dump()
 
 
 def test_the_example_is_a_scenario() -> None:

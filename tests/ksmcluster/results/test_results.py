@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
+from actors.run_options import RunKeywords, RunOptions
 from cluster.machine.pass_result import PassResult
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
 from ksmcluster.config import load, resolved_toml
 from ksmcluster.errors import UserError
-from ksmcluster.results.result import DERIVED, TIMING, Result, Timing
+from ksmcluster.results.result import DERIVED, TIMING, Result
+from ksmcluster.results.timing import Timing
 from tests.ksmcluster.conftest import result_of
 
 FILES = {"summary.json", "passes.parquet", "config.toml"}
@@ -78,7 +81,7 @@ def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
 
 def test_without_any_mapping_there_is_no_mean() -> None:
     nothing = PassResult(1, {name: np.zeros(2, np.int64) for name in NODE_NAMES}, 1, 1.0, 100, 0.0)
-    result = Result.of(load("tiny"), [nothing], Timing("inline", None, 0.0, 0.0))
+    result = Result.of(load("tiny"), [nothing], Timing("inline", None, None, 0.0, 0.0))
     assert result.summary["derived"]["ksm_mappings_mean_distance"] is None
     assert "KSM mappings" not in str(result)
 
@@ -186,3 +189,18 @@ def test_nothing_half_written_stays(
         result.save(out)
     assert {file: file.read_bytes() for file in out.glob("*")} == before
     assert [file.name for file in tmp_path.iterdir()] == (["out"] if earlier else [])
+
+
+def test_options_can_be_an_object_or_keywords() -> None:
+    by_object = ksmcluster.simulate("tiny", ksmcluster.RunOptions(engine="inline"))
+    by_keyword = ksmcluster.simulate("tiny", engine="inline")
+    assert by_object.summary["timing"]["engine"] == by_keyword.summary["timing"]["engine"] == "inline"
+    with pytest.raises(TypeError, match="engin"):
+        ksmcluster.simulate("tiny", engin="inline")  # type: ignore[call-arg]
+    with pytest.raises(ksmcluster.UserError, match="no engine 'steam'"):
+        ksmcluster.simulate("tiny", engine="steam")
+
+
+def test_keywords_are_the_fields_of_the_options() -> None:
+    declared = {field.name: field.type for field in fields(RunOptions)}
+    assert {name: ref.__forward_arg__ for name, ref in RunKeywords.__annotations__.items()} == declared

@@ -1,4 +1,4 @@
-"""Which of numpy's sorts suits this processor; to be asked before numpy is imported."""
+"""Choose the numpy sort that suits this processor, before numpy is imported."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import os
 import re
 from pathlib import Path
 
-#: Read by numpy when it is imported.
+#: numpy reads this when it is imported.
 _VARIABLE = "NPY_DISABLE_CPU_FEATURES"
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_sort(cpuinfo: Path = _CPUINFO) -> None:
-    """Keeps numpy from its AVX-512 sort on AMD's Zen 4, which stores compressed vectors slowly.
+    """Keep numpy from its AVX-512 sort on AMD's Zen 4, which stores compressed vectors slowly.
 
-    There the AVX2 sort takes 10 ns a word instead of 43; the order is the same. What the user has set stays.
+    There the AVX2 sort takes 10 ns a word instead of 43; the order is the same. A value that the user has set
+    stays. Call it before numpy is imported; the processes that this one starts inherit the choice.
     """
     if _is_zen4(cpuinfo):
         os.environ.setdefault(_VARIABLE, "X86_V4")
 
 
 def _is_zen4(cpuinfo: Path) -> bool:
-    """Family 25 has Zen 3 and Zen 4, of which only the latter has AVX-512."""
+    """Tell Zen 4 from Zen 3, which has the same family, 25, but no AVX-512."""
     if not cpuinfo.exists():
         return False
     with cpuinfo.open() as file:

@@ -1,4 +1,4 @@
-"""A pool of migration actors that drive the compactors of nodes that other actors own."""
+"""A pool of migration actors, which drive the compactors of nodes that other actors own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, Ste
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.errors import SimulationError
 
-#: Times that migration actors may die in one run; then it is no accident any more.
+#: So many deaths of migration actors in one run are no accident; the next one ends it.
 MOST_DEATHS = 100
 
 T = TypeVar("T", bound=Hashable)
@@ -19,20 +19,21 @@ T = TypeVar("T", bound=Hashable)
 class RayCompactorPool:
     """Drives compactors with a pool of migration actors (implements `CompactorPool`).
 
-    One that dies is replaced, and its call repeated. Calls are numbered and owners carry out each number once
-    (`NumberedCalls`), so a death at any moment leaves the result as it is. Owners obey one pool only: a
-    second one would begin to count anew.
+    A migration actor that dies is replaced, and its call repeated. Calls are numbered, and an owner carries
+    out each number once (`NumberedCalls`), so a death at any moment leaves the result as it is. An owner
+    serves one pool only: a second pool would number its calls from 1 again.
     """
 
-    def __init__(self, hosts: list[list[int]], owners: list[Any], size: int) -> None:
+    def __init__(self, nodes_of: list[list[int]], owners: list[Any], size: int) -> None:
+        """Take the nodes of each owner, the owners' handles, and the number of migration actors to start."""
         self._owners = owners
-        self._owner_of = [owner for owner, host in enumerate(hosts) for _ in host]
+        self._owner_of = [owner for owner, nodes in enumerate(nodes_of) for _ in nodes]
         self._seq = 0
         self.deaths = 0
         self.pool = [self._new() for _ in range(size)]
 
     def _new(self) -> Any:
-        from actors.migration_actor import MigrationActor
+        from actors.compaction.migration_actor import MigrationActor
 
         return MigrationActor.remote(self._owners)  # type: ignore[attr-defined]
 
@@ -58,7 +59,7 @@ class RayCompactorPool:
         return [answer for of_owner in found for answer in of_owner]
 
     def _call(self, method: str, work: Mapping[int, Mapping[tuple[int, ...], list[T]]]) -> dict[T, Any]:
-        """Have the migration actors carry out turns or steps, by actor and owners; return their results."""
+        """Let migration actors carry out turns or steps, by actor and owners; return the result of each."""
         self._seq += 1
         parts = {actor: [(*owners, turns) for owners, turns in to.items()] for actor, to in work.items()}
         calls = {actor: self._ask(actor, method, of_actor) for actor, of_actor in parts.items()}
@@ -75,7 +76,7 @@ class RayCompactorPool:
         return getattr(self.pool[actor], method).remote(self._seq, parts)
 
     def _outcomes(self, actor: int, call: Any) -> list[list[Any]] | None:
-        """What the migration actor answered; None if it died, and another one is in its place."""
+        """Return the answer of a migration actor; if it died, replace it and return None."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -94,17 +95,17 @@ class RayCompactorPool:
         self.deaths += 1
         if self.deaths > MOST_DEATHS:
             raise SimulationError(f"migration actors died {self.deaths} times") from error
-        ray.kill(self.pool[actor])  # it may be out of reach only
+        ray.kill(self.pool[actor])  # It may be alive and out of reach.
         self.pool[actor] = self._new()
 
     def close(self) -> None:
-        """Ends the migration actors."""
+        """End the migration actors."""
         import ray
 
         for actor in self.pool:
             ray.kill(actor)
 
     def finish(self) -> list[NodeReport]:
-        """End the compaction; return what became of the nodes, in their order."""
+        """End the compaction; return the report of each node, in their order."""
         found: list[list[NodeReport]] = answers([owner.finish.remote() for owner in self._owners])
         return [report for of_owner in found for report in of_owner]

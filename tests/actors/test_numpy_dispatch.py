@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.sorting import choose_sort
+from actors.tuning.numpy_dispatch import choose_sort
 
 VARIABLE = "NPY_DISABLE_CPU_FEATURES"
 

@@ -1,4 +1,4 @@
-"""Calls that may come twice or late: each is carried out once."""
+"""Calls that may arrive twice or late, each carried out once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class NumberedCalls:
-    """The last call to each node, and what it led to.
+    """The last call to each node, and its outcome.
 
-    Numbers rise from 1. A caller that takes a dead one's place repeats its call, with the number of that.
+    Numbers rise from 1. The actor that replaces a dead caller repeats its call under the same number.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class NumberedCalls:
     def once(self, node: int, seq: int, work: Callable[[], T]) -> T:
         """Do the work of call `seq` if it is new. Return or raise what the work did, now or the first time.
 
-        A call older than the last one changes nothing. Its caller is dead; what it returns is of no use.
+        A call older than the last one does no work. Its caller is dead, so its return value is not used.
         """
         last, outcome = self._last.get(node, (0, None))
         if seq > last:

@@ -1,0 +1,35 @@
+"""Which actor has which NUMA nodes, and which machine it runs on."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+
+def node_blocks(nodes: int, per_actor: int) -> list[list[int]]:
+    """Return the nodes of each actor: `per_actor` in a row, the last actor maybe fewer."""
+    return [list(range(first, min(first + per_actor, nodes))) for first in range(0, nodes, per_actor)]
+
+
+def machine_of_actors(actors: int, cpus: Sequence[float]) -> list[int]:
+    """Return the machine of each actor: neighbours together, as many on each as its share of all CPUs.
+
+    `cpus` are those of each machine. A machine without CPUs gets no actor, unless none has any.
+    """
+    weights = list(cpus) if sum(cpus) > 0 else [1.0] * len(cpus)
+    total = sum(weights)
+    ends = [sum(weights[: i + 1]) / total for i in range(len(weights))]
+    return [next(i for i, end in enumerate(ends) if (actor + 0.5) / actors < end) for actor in range(actors)]
+
+
+def group_of(actor: int) -> int:
+    """Return the group of an actor: eight neighbours, mostly on one machine.
+
+    A group gets one object for all its mail, as each object costs Ray time.
+    """
+    return actor // 8
+
+
+def node_ranges(of: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the node range low..high-1 of each actor or group; `of[n]`, ascending, is that of node n."""
+    return [(bisect_left(of, number), bisect_right(of, number)) for number in range(of[-1] + 1)]

@@ -1,0 +1,89 @@
+"""Run a scenario of ksmd: on Ray actors, or inline, all in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+from actors.actor_pool import ActorPool, wait_until_ready
+from actors.answers import answers
+from actors.placement import node_blocks
+from actors.run_options import ON_RAY, RunOptions
+from actors.runtime import connected
+from actors.timed import timed_pass
+from actors.tuning.heap import Heap
+from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.machine.fabric import InlineFabric
+from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
+from cluster.machine.simulation import Simulation
+from cluster.spec.captured_pages import CapturedPages
+from cluster.spec.scenario import SimulationSpec
+
+
+def run_passes(
+    spec: SimulationSpec,
+    options: RunOptions = ON_RAY,
+    *,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    snapshots: Mapping[str, CapturedPages] | None = None,
+) -> Iterator[PassResult]:
+    """Run a scenario and yield the result of each pass; `options` do not change it.
+
+    `snapshots` are the captured memories that the scenario names, by path. `on_event` is called when actors
+    start and passes start and end.
+
+    Raises SimulationError if the scenario cannot be carried out.
+    """
+    snapshots = snapshots or {}
+    run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
+    with run as results:
+        for number in range(1, spec.passes + 1):
+            on_event(PassStarted(number, spec.passes))
+            result = next(results)
+            on_event(PassDone(result))
+            yield result
+
+
+@contextmanager
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
+    fabric = InlineFabric(spec, snapshots, Heap())
+    simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
+    yield (timed_pass(simulation) for _ in range(spec.passes))
+
+
+@contextmanager
+def _ray(
+    spec: SimulationSpec,
+    options: RunOptions,
+    on_event: Callable[[Event], None],
+    snapshots: Mapping[str, CapturedPages],
+) -> Iterator[Iterator[PassResult]]:
+    frames = spec.machine.nodes * spec.machine.frames_per_node
+    with connected(options.address, frames), closing(ActorPool()) as pool:
+        import ray
+
+        from actors.coordinator_actor import CoordinatorActor
+
+        coordinator: Any = ray.remote(num_cpus=0)(CoordinatorActor).remote()
+        try:
+            nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
+            actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
+            started = coordinator.start.remote(
+                spec, snapshots, nodes_of, actors, machines, options.migration_actors
+            )
+            wait_until_ready(actors, on_event)
+            answers(started)
+            yield _passes(coordinator, spec.passes)
+        finally:
+            ray.kill(coordinator)
+
+
+def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
+    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once."""
+    requested = coordinator.run_pass.remote()
+    for left in reversed(range(passes)):
+        due = requested
+        if left:
+            requested = coordinator.run_pass.remote()
+        yield answers(due)

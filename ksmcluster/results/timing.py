@@ -1,0 +1,26 @@
+"""How a run was carried out, and how long it took on this host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.run_options import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What differs between runs with the same result. Numbers of actors are None for the inline engine."""
+
+    engine: str
+    nodes_per_actor: int | None
+    migration_actors: int | None
+    wall_seconds: float
+    start_seconds: float
+
+    @classmethod
+    def of(cls, options: RunOptions, wall_seconds: float, start_seconds: float) -> Timing:
+        """Return the timing of a run with these options."""
+        if not options.on_ray:
+            return cls(options.engine, None, None, wall_seconds, start_seconds)
+        actors = options.nodes_per_actor, options.migration_actors
+        return cls(options.engine, *actors, wall_seconds, start_seconds)
