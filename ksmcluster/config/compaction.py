@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.compaction.drivers.registry import DriverError, make_driver
 from cluster.compaction.movable.counting import GUESTS
-from cluster.compaction.movable.operations import LRU
+from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap

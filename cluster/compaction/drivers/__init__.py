@@ -1,1 +1,5 @@
-"""Drivers whose pages can move, and one whose pages never do."""
+"""Drivers of movable pages, one whose pages never move, and the base class for drivers of users.
+
+`registry` makes a driver by its name in a scenario. It imports the rooms `movable` and `pages`, and changes
+pages of its own by their methods alone.
+"""

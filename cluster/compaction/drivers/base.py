@@ -1,4 +1,4 @@
-"""What drivers of movable pages have in common: which of their pages is in which frame."""
+"""The base class of drivers of movable pages: it knows which of their pages is in which frame."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import I64, U64, Bool
-from cluster.compaction.movable.operations import (
-    FOREVER,
-    IsolateMode,
-    MigrateMode,
-    PageStateError,
-    clear_page_movable,
-    lock,
-    release,
-    set_page_movable,
-    unlock,
-)
+from cluster.compaction.movable.page_movable import clear_page_movable, release, set_page_movable
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import Kind, MigrateType
+from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode, MigrateMode, PageStateError
+from cluster.compaction.pages.page_map import MigrateType, PageKind
 
-NO_PAGE = -1
+NO_PAGE = -1  #: in place of a page number, or of the frame of a page that was freed
 
 
 class PageDriver:
@@ -29,12 +20,12 @@ class PageDriver:
 
     page_at int64[frames]: number of the page in a frame, or NO_PAGE; frame_of int64[pages]: its frame, or
     NO_PAGE once freed. Subclasses say in `may_isolate` and `answers` when a page cannot move, and in `moved`
-    what else moves with it. A subclass is `steady` if its `answers` do not change by being asked for: then it
-    is not asked again and again, which is faster.
+    what else moves with it. A subclass is `steady` if asking for its `answers` does not change them: the VM
+    then asks once in place of up to ten times, which is faster.
     """
 
-    kind = Kind.MOVABLE
-    migratetype = MigrateType.MOVABLE  #: what its pages are asked for as
+    kind = PageKind.MOVABLE
+    migratetype = MigrateType.MOVABLE  #: of the memory that its pages are allocated from
     steady = False
 
     def __init__(self, memory: Memory) -> None:
@@ -45,25 +36,25 @@ class PageDriver:
 
     @property
     def content(self) -> U64:
-        """What the frames hold. uint64[frames]."""
+        """The content of each frame. uint64[frames]."""
         return self.memory.pages.content
 
     def allocate(self, count: int) -> I64:
-        """At most `count` new pages from the free memory; their numbers. int64[0..count]."""
+        """Take at most `count` new pages from the free memory; return their numbers. int64[0..count]."""
         return self.adopt(self.memory.alloc_bulk(count, self.migratetype))
 
     def adopt(self, pfns: I64) -> I64:
-        """Frames that are in use by nobody else become pages of this driver; their numbers. int64[n]."""
+        """Make frames without another user pages of this driver; return their numbers. int64[n]."""
         numbers = np.arange(len(self.frame_of), len(self.frame_of) + len(pfns))
         self.frame_of = np.concatenate([self.frame_of, pfns])
         self.page_at[pfns] = numbers
         pages = self.memory.pages
-        pages.kind[pfns] = self.kind
-        pages.refcount[pfns] = 1
-        if not lock(pages, pfns).all():
-            raise PageStateError("frames to adopt are locked by someone else")
+        pages.mark_used(pfns)
+        pages.set_kind(pfns, self.kind)
+        if len(pages.trylock(pfns)) < len(pfns):
+            raise PageStateError("frames to adopt are locked by another user")
         self.make_movable(pfns)
-        unlock(pages, pfns)
+        pages.unlock(pfns)
         return numbers
 
     def make_movable(self, pfns: I64) -> None:
@@ -71,14 +62,14 @@ class PageDriver:
         set_page_movable(self.memory, pfns, self.owner)
 
     def discard(self, units: I64) -> None:
-        """Give units up; here, units are pages. int64[n]."""
+        """Give up units, which are pages here. int64[n]."""
         self.free(units)
 
     def free(self, numbers: I64) -> None:
-        """Give pages up, isolated ones too; none of them may be locked. int64[n]."""
+        """Give up pages, even isolated ones; raise PageStateError if one is locked. int64[n]."""
         pfns = self.frame_of[numbers]
-        if not lock(self.memory.pages, pfns).all():
-            raise PageStateError("pages to free are locked by someone else")
+        if len(self.memory.pages.trylock(pfns)) < len(pfns):
+            raise PageStateError("pages to free are locked by another user")
         self._forget(pfns)
         release(self.memory, pfns)
 
@@ -86,18 +77,18 @@ class PageDriver:
         self.frame_of[self.page_at[pfns]] = NO_PAGE
         self.page_at[pfns] = NO_PAGE
 
-    # what subclasses change
+    # for subclasses to change
 
     def may_isolate(self, pages: I64, mode: IsolateMode) -> Bool:
-        """Which of these pages (pfns) the VM may have now. bool[n]."""
+        """Return which of these pages (pfns) the VM may have now. int64[n] -> bool[n]."""
         return np.ones(len(pages), np.bool_)
 
     def answers(self, pages: I64, mode: MigrateMode) -> I64 | None:
-        """0 or an error for each of these pages (pfns); None: all can move. int64[n]."""
+        """Return 0 or an error for each of these pages (pfns); None: all can move. int64[n] -> int64[n]."""
         return None
 
     def moved(self, newpages: I64, pages: I64) -> None:
-        """These pages were moved, with their contents. int64[n], int64[n]."""
+        """Move what else belongs to pages that were moved with their contents. int64[n], int64[n]."""
 
     # MovableOperations
 
@@ -124,7 +115,7 @@ class PageDriver:
         clear_page_movable(self.memory, pages)
         return answers
 
-    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+    def predict_retries(self, pages: I64, mode: MigrateMode) -> I64 | None:
         own = type(self)
         if (own.migrate_page, own.may_isolate) != (PageDriver.migrate_page, PageDriver.may_isolate):
             return None
@@ -133,11 +124,15 @@ class PageDriver:
         answers = self.answers(pages, mode)
         if answers is None:
             return np.zeros(len(pages), np.int64)
-        again = answers == -errno.EAGAIN
-        return np.where(again, FOREVER, 0) if (again | (answers == 0)).all() else None
+        eagain = answers == -errno.EAGAIN
+        return np.where(eagain, NEVER_MOVES, 0) if (eagain | (answers == 0)).all() else None
+
+    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        """Return `predict_retries` by its old name, for subclasses that extend it."""
+        return self.predict_retries(pages, mode)
 
     def tried(self, pages: I64, times: I64) -> None:
-        """Nothing to do: if attempts changed anything, `foresee` would have said nothing."""
+        """Change nothing: a driver whose attempts change something does not predict retries."""
 
     def putback_page(self, pages: I64) -> None:
-        """Nothing to do: pages keep their numbers while they are isolated."""
+        """Change nothing: pages keep their numbers while they are isolated."""

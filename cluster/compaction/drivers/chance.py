@@ -1,4 +1,4 @@
-"""Chance that depends on nothing but a seed and the names of things (splitmix64)."""
+"""Random numbers that depend on nothing but a seed and the names of things (splitmix64)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def happens(probability: float, seed: int, *names: I64) -> Bool:
-    """For each row of names, whether an event of this probability happens to it. int64[n]... -> bool[n]."""
-    result: Bool = drawn(seed, *names) < probability
+    """Return for each row of names whether an event of this probability happens. int64[n]... -> bool[n]."""
+    result: Bool = uniform(seed, *names) < probability
     return result
 
 
-def drawn(seed: int, *names: I64) -> F64:
-    """For each row of names a number of [0, 1). int64[n]... -> float64[n]."""
+def uniform(seed: int, *names: I64) -> F64:
+    """Return a number of [0, 1) for each row of names. int64[n]... -> float64[n]."""
     state: U64 = np.full(len(names[0]), seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     for name in names:
         state = splitmix64(state ^ name.astype(np.uint64))
@@ -24,7 +24,7 @@ def drawn(seed: int, *names: I64) -> F64:
 
 
 def splitmix64(x: U64) -> U64:
-    """One step of the generator from each of these states. uint64[n] -> uint64[n]."""
+    """Return one step of the generator from each of these states. uint64[n] -> uint64[n]."""
     x = x + _STEP
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

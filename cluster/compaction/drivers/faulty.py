@@ -9,9 +9,9 @@ import numpy as np
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.chance import happens
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PG_LOCKED, Kind
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
+from cluster.compaction.pages.page_map import PageKind
 
 _REFUSE, _AGAIN, _GIVE_UP, _NO_MEMORY, _RELEASE = range(5)
 
@@ -19,11 +19,10 @@ _REFUSE, _AGAIN, _GIVE_UP, _NO_MEMORY, _RELEASE = range(5)
 class Faulty(PageDriver):
     """Rates 0..1: `refuse` isolation, answer -EAGAIN (`again`), an error (`fail`), -ENOMEM (`no_memory`).
 
-    `release`: migrate_page gives some other page up, isolated or not, as a driver does that frees memory
-    meanwhile.
+    `release`: migrate_page gives up another page, isolated or not, like a driver that frees memory meanwhile.
     """
 
-    kind = Kind.MOVABLE
+    kind = PageKind.MOVABLE
 
     def __init__(
         self,
@@ -68,9 +67,9 @@ class Faulty(PageDriver):
         return super().migrate_page(newpages, pages, mode)
 
     def _release_another(self) -> None:
-        """The lowest of its pages that nobody has locked."""
+        """Give up the unlocked page with the lowest page frame number."""
         unlocked = self.frame_of[self.frame_of != NO_PAGE]
-        unlocked = unlocked[self.memory.pages.flags[unlocked] & PG_LOCKED == 0]
+        unlocked = unlocked[~self.memory.pages.locked(unlocked)]
         if len(unlocked):
             pfn = unlocked.min(keepdims=True)
             number = self.page_at[pfn]

@@ -8,27 +8,27 @@ import numpy as np
 
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import PageDriver
-from cluster.compaction.drivers.chance import drawn
-from cluster.compaction.movable.operations import FOREVER, MigrateMode
+from cluster.compaction.drivers.chance import uniform
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import Kind
+from cluster.compaction.pages.movable_operations import NEVER_MOVES, MigrateMode
+from cluster.compaction.pages.page_map import PageKind
 
 
 class Gpu(PageDriver):
-    """Pages in use answer -EAGAIN: those pinned by name, and a share `busy` of all at any attempt.
+    """Pages in use answer -EAGAIN: pinned pages, and a share `busy` of all pages at any attempt.
 
-    busy 0..1: the device picks a page up and drops it again between one attempt and the next. Same seed, same
-    answers, in whatever batches the pages are asked for.
+    busy 0..1: the device picks a page up and drops it again between one attempt and the next. The answers
+    depend on the seed and on the attempts at each page, not on the batches of the attempts.
     """
 
-    kind = Kind.GPU
+    kind = PageKind.GPU
 
     def __init__(self, memory: Memory, *, busy: float = 0.0, seed: int = 0) -> None:
         super().__init__(memory)
         self.pinned: Bool = np.zeros(0, np.bool_)
         self._busy = busy
         self._seed = seed
-        # by page number: attempts until the device has dropped it, and how often that was drawn
+        # by page number: attempts until the device has dropped the page, and how often that was drawn
         self._in_use: I64 = np.zeros(0, np.int64)
         self._draws: I64 = np.zeros(0, np.int64)
 
@@ -42,19 +42,19 @@ class Gpu(PageDriver):
         return numbers
 
     def pin(self, numbers: I64) -> None:
-        """The device works on these pages from now on."""
+        """Let the device work on these pages from now on."""
         self.pinned[numbers] = True
 
     def unpin(self, numbers: I64) -> None:
-        """It does not any more."""
+        """End what `pin` began."""
         self.pinned[numbers] = False
 
     def _draw(self, numbers: I64) -> None:
-        """How many attempts in a row meet a page in use, if each does with a chance of `busy`."""
+        """Draw how many attempts in a row meet a page in use, if each does with a chance of `busy`."""
         if not 0 < self._busy < 1:
-            self._in_use[numbers] = FOREVER if self._busy else 0
+            self._in_use[numbers] = NEVER_MOVES if self._busy else 0
             return
-        chance = 1 - drawn(self._seed, numbers, self._draws[numbers])
+        chance = 1 - uniform(self._seed, numbers, self._draws[numbers])
         self._in_use[numbers] = np.log(chance) / np.log(self._busy)
         self._draws[numbers] += 1
 
@@ -62,14 +62,14 @@ class Gpu(PageDriver):
         numbers = self.page_at[pages]
         in_use = self._in_use[numbers] > 0
         busy = in_use | self.pinned[numbers]
-        # asked up to the first that does not move
+        # `migrate_page` makes attempts up to the first page that does not move
         tried = slice(0, int(np.argmax(busy)) + 1 if busy.any() else None)
         self._in_use[numbers[tried]] -= in_use[tried]
         return np.where(busy, -errno.EAGAIN, 0)
 
-    def foresee(self, pages: I64, mode: MigrateMode) -> I64:
+    def predict_retries(self, pages: I64, mode: MigrateMode) -> I64:
         numbers = self.page_at[pages]
-        return np.where(self.pinned[numbers], FOREVER, self._in_use[numbers])
+        return np.where(self.pinned[numbers], NEVER_MOVES, self._in_use[numbers])
 
     def tried(self, pages: I64, times: I64) -> None:
         numbers = self.page_at[pages]

@@ -1,16 +1,16 @@
-"""A driver that knows nothing of migration: its pages never move."""
+"""A driver without migration: its pages never move."""
 
 from __future__ import annotations
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import PageDriver
-from cluster.compaction.pages.page_map import Kind
+from cluster.compaction.pages.page_map import PageKind
 
 
 class Pinned(PageDriver):
-    """What every driver was before there was an interface for it. Its pages are not marked movable."""
+    """A driver as before the kernel had an interface for migration: its pages are not marked movable."""
 
-    kind = Kind.UNMOVABLE
+    kind = PageKind.UNMOVABLE
 
     def make_movable(self, pfns: I64) -> None:
-        """They stay unmovable."""
+        """Change nothing: the pages stay unmovable."""

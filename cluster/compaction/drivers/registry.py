@@ -1,4 +1,4 @@
-"""Drivers by name: the built-in ones, and anybody's own as `package.module:Class`."""
+"""Drivers by name: the built-in ones, and those of users as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from cluster.compaction.drivers.faulty import Faulty
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.pinned import Pinned
 from cluster.compaction.drivers.zsmalloc import Zram
-from cluster.compaction.movable.operations import MovableOperations
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MovableOperations
 from cluster.spec.errors import SimulationError
 
 
-class Driver(MovableOperations, Protocol):
-    """A driver as scenarios use it. Its units are pages, or whatever else it stores in pages."""
+class ScenarioDriver(MovableOperations, Protocol):
+    """A driver as scenarios use it. Its units are pages, or what it stores in pages."""
 
     def allocate(self, count: int) -> I64:
-        """At most `count` new units; their numbers. int64[0..count]."""
+        """Take at most `count` new units; return their numbers. int64[0..count]."""
 
     def discard(self, units: I64) -> None:
-        """Give units up. int64[n], each once."""
+        """Give up units. int64[n], each once."""
 
 
 _CALLS = ("isolate_page", "migrate_page", "putback_page", "allocate", "discard")
 
 
 class DriverError(SimulationError):
-    """A driver cannot be had; the message is one line for the user."""
+    """A driver cannot be made; the message is one line for the user."""
 
 
-BUILT_IN: dict[str, Callable[..., Driver]] = {
+BUILT_IN: dict[str, Callable[..., ScenarioDriver]] = {
     "balloon": Balloon,
     "faulty": Faulty,
     "gpu": Gpu,
@@ -45,10 +45,10 @@ BUILT_IN: dict[str, Callable[..., Driver]] = {
 }
 
 
-def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Driver:
-    """The driver called `name` on this memory; `settings` are its keyword arguments.
+def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> ScenarioDriver:
+    """Return a new driver of this name on this memory; `settings` are its keyword arguments.
 
-    Raises DriverError for a name that leads nowhere, and for settings that the driver does not take.
+    Raises DriverError for an unknown name, and for settings that the driver does not take.
     """
     factory = BUILT_IN.get(name) or _entry_point(name)
     _check_names(name, factory, settings)
@@ -61,8 +61,8 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Dr
     return driver
 
 
-def _check_names(name: str, factory: Callable[..., Driver], settings: Mapping[str, object]) -> None:
-    """DriverError for a setting that the driver has not, with what may have been meant."""
+def _check_names(name: str, factory: Callable[..., ScenarioDriver], settings: Mapping[str, object]) -> None:
+    """Raise DriverError for a setting that the driver does not have, with the most similar name."""
     taken = list(inspect.signature(factory).parameters.values())[1:]  # after the memory
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         return
@@ -74,7 +74,7 @@ def _check_names(name: str, factory: Callable[..., Driver], settings: Mapping[st
             raise DriverError(f"driver {name!r} has no setting {setting!r}; {hint}")
 
 
-def _entry_point(name: str) -> Callable[..., Driver]:
+def _entry_point(name: str) -> Callable[..., ScenarioDriver]:
     module, colon, attribute = name.partition(":")
     if not colon:
         known = ", ".join(BUILT_IN)
@@ -88,4 +88,4 @@ def _entry_point(name: str) -> Callable[..., Driver]:
         raise DriverError(f"driver {name!r}: {error}") from error
     if not callable(found):
         raise DriverError(f"driver {name!r} is not a class")
-    return cast("Callable[..., Driver]", found)
+    return cast("Callable[..., ScenarioDriver]", found)

@@ -1,4 +1,4 @@
-"""A driver that fails as a script says: for tests, and to replay what a driver did on a real kernel."""
+"""A driver that fails as a script says, for tests and for replays of what a driver did on a real kernel."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode, clear_page_movable, release
+from cluster.compaction.movable.page_movable import clear_page_movable, release
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU
 
-FOREVER = 255  #: a count that never goes down
+ALWAYS = 255  #: a count that never goes down
 GIVE_UP_SELF = (1, 2)  #: `rel`: migrate gives the page itself up; 2 keeps the reference
 GIVE_UP_PEER_IN_ISOLATE = (3, 4)
 GIVE_UP_PEER_IN_MIGRATE = (5, 6)
@@ -21,8 +22,8 @@ GIVE_UP_IN_PUTBACK = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One call, or `R`/`k`: a page given up, its reference put or kept; `T`: an attempt to isolate ended.
+class ScriptedEvent:
+    """A call, a page given up (`R`: its reference put, `k`: kept), or the end of an attempt to isolate (`T`).
 
     flags: 1 locked, 2 tagged movable, 4 operations set, 8 isolated, 16 LRU.
     """
@@ -42,7 +43,10 @@ class Event:
 
 @dataclass(slots=True)
 class Scripts:
-    """One element a page: how often isolate refuses, migrate fails and with what; what the page gives up."""
+    """One element a page: how often isolate refuses, how often migrate fails and with which error.
+
+    rel: what the page gives up in a call, as the constants above say; peer: the other page given up.
+    """
 
     refusals: I64
     error: I64
@@ -50,7 +54,7 @@ class Scripts:
     rel: I64
     relerr: I64
     peer: I64
-    events: list[Event] = field(default_factory=list)
+    events: list[ScriptedEvent] = field(default_factory=list)
 
 
 class ScriptedDriver(PageDriver):
@@ -118,10 +122,10 @@ class ScriptedDriver(PageDriver):
             self._note("P", pfn, answer=int(gives_up), number=number, before=(flags, 0))
 
     def _count_down(self, counts: I64, numbers: I64) -> None:
-        counts[numbers] -= counts[numbers] != FOREVER
+        counts[numbers] -= counts[numbers] != ALWAYS
 
     def _give_up_self(self, pfn: int, *, keep: bool) -> None:
-        """The VM holds the lock and goes on with the page."""
+        """Give up a page whose lock the VM holds; the VM goes on with it."""
         page = np.array([pfn])
         clear_page_movable(self.memory, page)
         if not keep:
@@ -138,10 +142,10 @@ class ScriptedDriver(PageDriver):
         page = self.frame_of[peer : peer + 1].copy()
         keep = rel == when[1]
         before = self._flags(int(page[0]))
-        self.memory.pages.flags[page] |= PG_LOCKED
+        self.memory.pages.lock(page)
         if keep:
             release(self.memory, page, keep=True)
-            self.memory.pages.flags[page] &= ~np.uint8(PG_LOCKED)
+            self.memory.pages.unlock(page)
         else:
             self._forget(page)
             release(self.memory, page)
@@ -150,7 +154,7 @@ class ScriptedDriver(PageDriver):
     # the log
 
     def _flags(self, pfn: int) -> int:
-        """Page flags and mapping word in one number, as `Event` has them."""
+        """Return page flags and mapping word in one number, as in `ScriptedEvent`."""
         pages = self.memory.pages
         flags = int(pages.flags[pfn]) & (PG_LOCKED | PG_ISOLATED | PG_LRU)
         word = int(pages.mapping[pfn])
@@ -174,7 +178,7 @@ class ScriptedDriver(PageDriver):
         page = int(self.page_at[pfn]) if number == NO_PAGE else number
         count = int(self.memory.pages.refcount[pfn])
         self.scripts.events.append(
-            Event(op, page, pfn, newpfn, mode, answer, before[0], now[0], count, before[1], now[1])
+            ScriptedEvent(op, page, pfn, newpfn, mode, answer, before[0], now[0], count, before[1], now[1])
         )
 
     def _log_attempts(self, asked: I64, granted: I64) -> None:

@@ -1,8 +1,8 @@
 """zsmalloc and zram: objects of any size packed into pages that can move (mm/zsmalloc.c).
 
 A size class has zspages of one to four pages, which need not lie side by side; an object may cross from one
-to the next. Migration copies a member page whole, so objects are never touched. While an object is accessed,
-the members of its zspage answer -EAGAIN.
+page to the next. Migration copies a member page whole, and leaves its objects alone. While an object is
+accessed, the members of its zspage answer -EAGAIN.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PG_LOCKED, Kind
+from cluster.compaction.pages.movable_operations import MigrateMode
+from cluster.compaction.pages.page_map import PageKind
 from cluster.spec.content import PAGE_SIZE
 
 MAX_PAGES_PER_ZSPAGE = 4
@@ -26,7 +26,7 @@ NO_OBJECT = -1
 
 
 def pages_per_zspage(size: int) -> int:
-    """How many pages make a zspage for objects of this size: as many as waste least."""
+    """Return the number of pages of a zspage for objects of this size: the one that wastes least."""
 
     def used(pages: int) -> int:
         total = pages * PAGE_SIZE
@@ -36,7 +36,7 @@ def pages_per_zspage(size: int) -> int:
 
 
 def class_of(size: int) -> tuple[int, int]:
-    """(pages, objects) of a zspage of the class for this size; classes with equal pairs are one.
+    """Return (pages, objects) of a zspage of the class for this size; classes with equal pairs are one.
 
     Raises ValueError for a size that does not fit a page.
     """
@@ -63,7 +63,7 @@ class _SizeClass:
         return counts
 
     def grow(self, count: int) -> None:
-        """Room for so many zspages more."""
+        """Add room for `count` zspages."""
         more = np.full((count, self.members.shape[1]), NO_PAGE)
         self.members = np.concatenate([self.members, more])
         self.slots = np.concatenate([self.slots, np.full((count, self.slots.shape[1]), NO_OBJECT)])
@@ -73,7 +73,7 @@ class _SizeClass:
 class ZsMalloc(PageDriver):
     """Objects 0, 1, ... in size classes."""
 
-    kind = Kind.ZSMALLOC
+    kind = PageKind.ZSMALLOC
     steady = True
 
     def __init__(self, memory: Memory) -> None:
@@ -86,15 +86,17 @@ class ZsMalloc(PageDriver):
         # by object number: class, zspage and slot
         self._place: I64 = np.zeros((0, 3), np.int64)
         self._unfreed: I64 = np.zeros(0, np.int64)
-        #: Under way now, to objects of any class.
-        self._accesses = 0
+        self._accesses = 0  #: under way now, to objects of any class
 
     @property
     def pages_used(self) -> int:
         return int(np.count_nonzero(self.frame_of != NO_PAGE))
 
     def store(self, size: int, count: int) -> I64:
-        """zs_malloc() `count` times: objects of `size` bytes, as far as memory goes. int64[0..count]."""
+        """Store at most `count` objects of `size` bytes, as memory allows (zs_malloc); return their numbers.
+
+        int64[0..count]. Raises ValueError for a size that does not fit a page.
+        """
         key = class_of(size)
         index = self._class_index(key)
         c = self._classes[key]
@@ -119,7 +121,7 @@ class ZsMalloc(PageDriver):
         return self._class_keys.index(key)
 
     def _new_zspages(self, index: int, count: int) -> list[int]:
-        """Zspages with fresh pages, as many as whole ones can be had; their numbers in the class."""
+        """Make at most `count` zspages of new pages; return their numbers in the class."""
         key = self._class_keys[index]
         c = self._classes[key]
         pfns = self.memory.alloc_bulk(count * key[0], self.migratetype)
@@ -135,7 +137,7 @@ class ZsMalloc(PageDriver):
         return list(range(first, first + whole))
 
     def discard(self, units: I64) -> None:
-        """zs_free(): these objects are gone, and zspages without any with them. int64[n], each once."""
+        """Free these objects, and zspages that are empty then (zs_free). int64[n], each once."""
         self._discard(units)
 
     def _discard(self, objects: I64) -> None:
@@ -152,16 +154,16 @@ class ZsMalloc(PageDriver):
         pages = np.concatenate([self._unfreed, c.members[empty].reshape(-1)])
         c.members[empty] = NO_PAGE
         # a page that the VM has locked is freed later
-        locked = self.memory.pages.flags[self.frame_of[pages]] & PG_LOCKED != 0
+        locked = self.memory.pages.locked(self.frame_of[pages])
         self._unfreed = pages[locked]
         self.free(pages[~locked])
 
     def begin_access(self, objects: I64) -> None:
-        """zs_map_object(): until `end_access`, the pages of these objects cannot move. int64[n]."""
+        """Keep the pages of these objects from moving until `end_access` (zs_map_object). int64[n]."""
         self._count_access(objects, 1)
 
     def end_access(self, objects: I64) -> None:
-        """zs_unmap_object()."""
+        """End what `begin_access` began (zs_unmap_object)."""
         self._count_access(objects, -1)
 
     def _count_access(self, objects: I64, step: int) -> None:
@@ -171,7 +173,7 @@ class ZsMalloc(PageDriver):
             np.add.at(self._classes[key].accessed, places[places[:, 0] == index, 1], step)
 
     def pages_of(self, objects: I64) -> I64:
-        """Frames of all members of the zspages of these objects, ascending, each once. int64[n]."""
+        """Return the frames of all members of these objects' zspages, ascending, each once. int64[n]."""
         places = self._place[objects]
         frames = [
             self.frame_of[self._classes[key].members[places[places[:, 0] == index, 1]]].reshape(-1)
@@ -180,7 +182,7 @@ class ZsMalloc(PageDriver):
         return np.unique(np.concatenate(frames)) if frames else np.zeros(0, np.int64)
 
     def compact(self) -> int:
-        """zs_compact(): objects of the emptiest zspages fill the fullest ones; how many pages that frees."""
+        """Fill the fullest zspages with objects of the emptiest (zs_compact); return the pages freed."""
         before = self.pages_used
         for index, key in enumerate(self._class_keys):
             self._compact_class(index, self._classes[key])
@@ -224,7 +226,7 @@ class Zram(ZsMalloc):
         self.object_of: I64 = np.zeros(0, np.int64)
 
     def allocate(self, count: int) -> I64:
-        """Write `count` new slots, or as many as there is memory for; their numbers. int64[0..count]."""
+        """Write at most `count` new slots, as memory allows; return their numbers. int64[0..count]."""
         objects = self.store(self._size, count)
         first = len(self.object_of)
         self.object_of = np.concatenate([self.object_of, objects])

@@ -9,15 +9,15 @@ import numpy as np
 
 from cluster.arrays.words import U8
 from cluster.compaction.movable.counting import GUESTS, Counted
-from cluster.compaction.movable.operations import LRU
+from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     USED,
-    Kind,
     MigrateType,
+    PageKind,
 )
 from cluster.compaction.zone.offline_pages import take_offline
 
@@ -83,7 +83,7 @@ class NodeDrain:
         pages, zone = self._memory.pages, self._memory.zones[0]
         zone.merge()
         free = (pages.order[zone.start : zone.end] != USED).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
-        gone = (pages.kind[zone.start : zone.end] == Kind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
+        gone = (pages.kind[zone.start : zone.end] == PageKind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
         for block in np.flatnonzero(free).tolist():
             start = zone.start + block * PAGEBLOCK_PAGES
             take_offline(self._memory, start, start + PAGEBLOCK_PAGES)

@@ -33,7 +33,7 @@ from cluster.compaction.internode.transfer import (
 )
 from cluster.compaction.movable.counting import Counted
 from cluster.compaction.movable.migrate_pages import MigrateRules
-from cluster.compaction.movable.operations import isolatable
+from cluster.compaction.movable.page_movable import isolatable
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,18 +15,12 @@ import numpy as np
 
 from cluster.arrays.words import I64, U8, U64, Pfns
 from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
-from cluster.compaction.movable.migrate_pages import MigrateRules, Migration
-from cluster.compaction.movable.operations import (
-    IsolateMode,
-    Isolation,
-    LruPages,
-    MigrateMode,
-    PageStateError,
-    Putback,
-    isolatable,
-    isolated,
-)
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.lru_pages import LruPages
+from cluster.compaction.movable.migrate_pages import MigrateRules, PageMigration
+from cluster.compaction.movable.page_movable import isolatable, isolated
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_LRU, MigrateType
 
 BATCH = 512  #: NR_MAX_BATCHED_MIGRATION: pages isolated and moved together
@@ -192,7 +186,7 @@ class TransferSource(TransferSide):
         """Let the drivers move at most `room` pages of the batch to proxies, and put the others back."""
         self._full = room < len(self._isolated)
         targets = ProxyTargets(self._memory, self._owners.proxies, room)
-        migration = Migration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
+        migration = PageMigration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
         migration.run()
         self._isolated = _NO_PAGES
         Putback(self._memory, migration.left).run()

@@ -1,21 +1,28 @@
-"""Counting, by owner, what becomes of pages that the VM wants to move."""
+"""Counts, by owner, of what happens to the pages that the VM wants to move."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 
 from cluster.arrays.words import I64, Bool
-from cluster.compaction.movable.operations import IsolateMode, MigrateMode, MovableOperations, foreseeing
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import (
+    IsolateMode,
+    MigrateMode,
+    MovableOperations,
+    PredictsRetries,
+    predicted_retries,
+)
 
-GUESTS = "guests"  #: how pages of other nodes' drivers are called among the drivers
+GUESTS = "guests"  #: name of pages of other nodes' drivers among the drivers of a report
 
 
 @dataclass(slots=True)
 class MoveCounts:
-    """Pages of one owner."""
+    """Numbers of pages of one owner."""
 
     isolated: int = 0  #: isolations granted
     refused: int = 0  #: isolations refused by the driver
@@ -30,12 +37,12 @@ class MoveCounts:
 
 
 class Counted:
-    """Operations that count, around those of an owner; in their place in `Memory.operations`."""
+    """Operations that wrap and count those of an owner, in their place in `Memory.operations`."""
 
     def __init__(self, memory: Memory, owner: int) -> None:
         operations = memory.operations[owner]
         if operations is None:
-            raise ValueError(f"nobody is registered as owner {owner}")
+            raise ValueError(f"no owner has the number {owner}")
         self.owner = owner
         self.begin()
         self._inner: MovableOperations = operations
@@ -44,7 +51,7 @@ class Counted:
         memory.operations[owner] = self
 
     def begin(self) -> None:
-        """Counts from nothing."""
+        """Count from 0 again."""
         self.counts = MoveCounts()
         self.attempts = 0  #: pages for which the owner was asked to move them
 
@@ -65,13 +72,12 @@ class Counted:
         self._failed[tried] = answers != 0
         return answers
 
-    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
-        inner = foreseeing(self._inner)
-        return None if inner is None else inner.foresee(pages, mode)
+    def predict_retries(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        return predicted_retries(self._inner, pages, mode)
 
     def tried(self, pages: I64, times: I64) -> None:
-        if (inner := foreseeing(self._inner)) is not None:
-            inner.tried(pages, times)
+        # the VM calls it only if the owner has predicted its retries
+        cast("PredictsRetries", self._inner).tried(pages, times)
         attempts = int(times.sum())
         failed = pages[times > 0]
         self.attempts += attempts

@@ -7,17 +7,18 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
-from cluster.compaction.movable.operations import FOREVER, IsolateMode, LruPages, MigrateMode
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import OWNER_SHIFT, Kind
+from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode, MigrateMode
+from cluster.compaction.pages.page_map import PageKind
 from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 
 
 class MovableFrames(Frames, LruPages):
     """Frames that come from a node's buddy allocator and that compaction moves, columns and all.
 
-    In the memory's page map a frame has one reference, whoever refers to it here. KSM frames are pages of an
-    owner of their own there. int64 `generation`: that of the frame's name, 0 for private frames.
+    In the memory's page map a frame has one reference, however many mappings and pins it has here. KSM frames
+    have an owner number of their own there. int64 `generation`: of the frame's word, 0 for private frames.
     """
 
     def __init__(self, memory: Memory, *, with_bytes: bool) -> None:
@@ -28,15 +29,15 @@ class MovableFrames(Frames, LruPages):
         self.begin()
 
     def begin(self) -> None:
-        """Before a compaction: nothing is known of how frames are held, none has moved."""
-        #: Mappings that reverse mapping does not find; references of the swap cache.
+        """Forget how frames are held and which have moved, before a compaction."""
+        #: mappings that reverse mapping does not find; references of the swap cache
         self.unfound = np.zeros(self.count, np.int64)
         self.cached = np.zeros(self.count, np.int64)
-        #: Where the frame was before.
+        #: pfn of the frame at the last `begin`
         self._came_from = np.arange(self.count)
 
     def moved(self, node: int) -> tuple[I64, I64]:
-        """Frames that have moved since `begin`: the names they had on this `node`, and their pfns."""
+        """Return the frames that have moved since `begin`: their old words on this `node`, and their pfns."""
         pfns = np.flatnonzero(self.referenced(slice(None)) & (self._came_from != np.arange(self.count)))
         return frame_word(node, self._came_from[pfns]) | (self.generation[pfns] << FRAME_BITS), pfns
 
@@ -47,7 +48,7 @@ class MovableFrames(Frames, LruPages):
         return {"anon": self.owner, "ksm": self._ksm_owner}
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
-        """Not those to which somebody has a reference that is no mapping (isolate_migratepages_block())."""
+        """Refuse pages with extra references (isolate_migratepages_block)."""
         pinned = self._pinned(pages)
         super().isolate_page(pages[~pinned], mode)
         return ~pinned
@@ -57,7 +58,7 @@ class MovableFrames(Frames, LruPages):
         return pinned
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
-        """-EAGAIN for a page that is still mapped after try_to_migrate()."""
+        """Answer -EAGAIN for a page that is still mapped after try_to_migrate()."""
         answers = np.where(self.unfound[pages] > 0, -errno.EAGAIN, 0)
         if answers.any():
             first = int(np.argmax(answers != 0))
@@ -69,10 +70,10 @@ class MovableFrames(Frames, LruPages):
         self._forget(pages)
         return answers
 
-    def foresee(self, pages: I64, mode: MigrateMode) -> I64 | None:
+    def predict_retries(self, pages: I64, mode: MigrateMode) -> I64 | None:
         if self._pinned(pages).any():
             return None
-        return np.where(self.unfound[pages] > 0, FOREVER, 0)
+        return np.where(self.unfound[pages] > 0, NEVER_MOVES, 0)
 
     # Frames
 
@@ -85,7 +86,7 @@ class MovableFrames(Frames, LruPages):
 
     def alloc(self, wanted: int) -> I64:
         pfns = self.memory.alloc_bulk(wanted)
-        self.memory.pages.kind[pfns] = Kind.LRU
+        self.memory.pages.set_kind(pfns, PageKind.LRU)
         self.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
@@ -93,7 +94,7 @@ class MovableFrames(Frames, LruPages):
         super().make_ksm(frames)
         pfns = pfn_of(frames)
         self.generation[pfns] = generation_of(frames)
-        self.memory.pages.mapping[pfns] = self._ksm_owner << OWNER_SHIFT | PAGE_MAPPING_KSM
+        self.memory.pages.set_mapping(pfns, self._ksm_owner, PAGE_MAPPING_KSM)
 
     def _free(self, pfns: I64) -> None:
         self._forget(pfns)

@@ -1,12 +1,27 @@
-"""New pages from the buddy allocator, for migrations that bring no targets of their own."""
+"""Where the new pages of a migration come from."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
-from cluster.arrays.words import I64
+from cluster.arrays.words import Pfns
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PG_LRU, MigrateType
+from cluster.compaction.pages.page_map import MigrateType
+
+
+class Targets(Protocol):
+    """A source of new pages: used (reference 1), unlocked, without an owner."""
+
+    def take(self, count: int, owed: int = 0) -> Pfns:
+        """Take at most `count` new pages, at least one if there is any at all. int64[0..count].
+
+        owed: pages that will be free once the targets taken before are in use.
+        """
+
+    def give_back(self, pfns: Pfns) -> None:
+        """Return unused pages of the last `take`, in the order in which they came."""
 
 
 class AllocatedTargets:
@@ -15,38 +30,16 @@ class AllocatedTargets:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def take(self, count: int, owed: int = 0) -> I64:
+    def take(self, count: int, owed: int = 0) -> Pfns:
         return self._memory.alloc_bulk(count, MigrateType.MOVABLE)
 
-    def give_back(self, pfns: I64) -> None:
+    def give_back(self, pfns: Pfns) -> None:
         self._memory.free(pfns)
 
 
-def isolate_range(memory: Memory, start: int, end: int) -> list[int] | None:
-    """start_isolate_page_range(): nothing more is allocated from these pageblocks; their types before.
-
-    None, and no change, if a page in them can never move, or they are being emptied already.
-    """
-    pages = memory.pages
-    if len(unmovable(memory, start, end)):
-        return None
-    blocks = slice(start >> PAGEBLOCK_ORDER, end >> PAGEBLOCK_ORDER)
-    types: list[int] = pages.pageblock_type[blocks].tolist()
-    if MigrateType.ISOLATE in types:
-        return None
-    pages.pageblock_type[blocks] = MigrateType.ISOLATE
-    return types
-
-
-def undo_isolate_range(memory: Memory, start: int, types: list[int]) -> None:
-    """undo_isolate_page_range(): the pageblocks have their types again."""
-    first = start >> PAGEBLOCK_ORDER
-    memory.pages.pageblock_type[first : first + len(types)] = types
-
-
-def unmovable(memory: Memory, start: int, end: int) -> I64:
-    """has_unmovable_pages(): used pages that are neither on the LRU nor look movable. int64[n]."""
-    pages = memory.pages
-    used = pages.refcount[start:end] > 0
-    movable = pages.page_movable_peek(slice(start, end)) | (pages.flags[start:end] & PG_LRU != 0)
-    return np.flatnonzero(used & ~movable) + start
+def take_targets(targets: Targets, count: int) -> Pfns:
+    """Take `count` targets, or as many as there are."""
+    taken = targets.take(count)
+    while len(taken) < count and len(more := targets.take(count - len(taken), len(taken))):
+        taken = np.concatenate([taken, more])
+    return taken

@@ -1,7 +1,7 @@
 """The free memory of a zone (mm/page_alloc.c): blocks of 2^0 to 2^10 pages, pageblocks with a migrate type.
 
-Free pages are always merged as far as alignment allows. Which of several equal blocks an allocation gets
-depends on the history of the kernel's lists; here it is the lowest one.
+Free pages are always merged as far as alignment allows. In the kernel, the history of the free lists decides
+which of several equal blocks an allocation gets; here it is the lowest one.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.arrays.words import I64
+from cluster.arrays.words import I64, Pfns
 from cluster.compaction.pages.page_map import (
     MAX_ORDER,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     USED,
-    Kind,
     MigrateType,
     PageMap,
 )
 
 _ORDERS = np.arange(MAX_ORDER + 1)
 
-#: where else a request of a type may take memory from (fallbacks[] in mm/page_alloc.c)
+#: other types of pageblocks that a request may take memory from (fallbacks[] in mm/page_alloc.c)
 _FALLBACKS = {
     MigrateType.UNMOVABLE: (MigrateType.RECLAIMABLE, MigrateType.MOVABLE),
     MigrateType.MOVABLE: (MigrateType.RECLAIMABLE, MigrateType.UNMOVABLE),
@@ -31,19 +30,19 @@ _FALLBACKS = {
 }
 
 
-def pages_of(heads: I64, sizes: I64) -> I64:
-    """All pages of these blocks, block after block. int64[n], int64[n] -> int64[sum(sizes)]."""
+def pages_of(heads: Pfns, sizes: I64) -> Pfns:
+    """Return all pages of these blocks, block after block. int64[n], int64[n] -> int64[sum(sizes)]."""
     before = np.cumsum(sizes) - sizes
-    pages: I64 = np.repeat(heads - before, sizes)
-    pages += np.arange(len(pages))
-    return pages
+    pfns: Pfns = np.repeat(heads - before, sizes)
+    pfns += np.arange(len(pfns))
+    return pfns
 
 
 @dataclass(slots=True)
 class CompactionCache:
     """What a zone remembers from one compaction to the next (struct zone)."""
 
-    migrate_pfn: list[int]  #: where the migrate scanner goes on: for async, for the other modes
+    migrate_pfn: list[int]  #: next start of the migrate scanner: in async mode, in the other modes
     free_pfn: int
     init_migrate_pfn: int
     init_free_pfn: int
@@ -72,90 +71,79 @@ class Zone:
         self.cache = CompactionCache([self.start, self.start], last, self.start, last)
         self.free_pages = int(np.count_nonzero(self.pages.order[self.start : self.end] != USED))
 
-    def free(self, pfns: I64) -> None:
-        """These pages, which nobody uses any more, become free. int64[n], each once."""
-        pages = self.pages
-        pages.order[pfns] = 0
-        pages.stale[pfns >> MAX_ORDER] = True
-        pages.mapping[pfns] = 0
-        pages.flags[pfns] = 0
-        pages.refcount[pfns] = 0
+    def free(self, pfns: Pfns) -> None:
+        """Free pages that have no user left. int64[n], each once."""
+        self.pages.add_free(pfns)
         self.free_pages += len(pfns)
 
-    def take(self, start: int, stop: int) -> I64:
-        """Every free page of start..stop-1, which consists of whole free blocks and used pages. int64[n]."""
-        taken: I64 = (self.pages.order[start:stop] != USED).nonzero()[0] + start
+    def take(self, start: int, stop: int) -> Pfns:
+        """Take every free page of start..stop-1, which is whole free blocks and used pages. int64[n]."""
+        taken: Pfns = (self.pages.order[start:stop] != USED).nonzero()[0] + start
         self.use(taken)
         return taken
 
-    def use(self, pfns: I64) -> None:
-        """These free pages, whole free blocks but for what is mended afterwards, are used now. int64[n]."""
+    def use(self, pfns: Pfns) -> None:
+        """Take these free pages: whole free blocks, or the caller marks the block that it cuts as stale."""
         self.unlist(pfns)
-        self.mark_used(pfns)
+        self.pages.mark_used(pfns)
 
-    def unlist(self, pfns: I64) -> None:
-        """The same, but that they are still to be marked as used."""
-        self.pages.order[pfns] = USED
+    def unlist(self, pfns: Pfns) -> None:
+        """Do the first half of `use`; `PageMap.mark_used` is the other one."""
+        self.pages.remove_free(pfns)
         self.free_pages -= len(pfns)
 
-    def mark_used(self, pfns: I64) -> None:
-        """These pages, which are not free any more, have one user. int64[n]."""
-        self.pages.kind[pfns] = Kind.FREE
-        self.pages.refcount[pfns] = 1
-
-    def heads(self, start: int, stop: int) -> I64:
-        """First pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
+    def heads(self, start: int, stop: int) -> Pfns:
+        """Return the first pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
         self.pages.merge(start, stop)
-        heads: I64 = (self.pages.order[start:stop] >= 0).nonzero()[0] + start
+        heads: Pfns = (self.pages.order[start:stop] >= 0).nonzero()[0] + start
         return heads
 
     def merge(self) -> None:
-        """Merge what was freed since the last time."""
+        """Merge the pages that were freed since the last merge."""
         self.pages.merge(self.start, self.end)
 
     def buddyinfo(self) -> I64:
-        """Free blocks by order, as in /proc/buddyinfo. int64[11]."""
+        """Return the number of free blocks of each order, as in /proc/buddyinfo. int64[11]."""
         self.merge()
         order = self.pages.order[self.start : self.end]
         return np.bincount(order[order >= 0], minlength=MAX_ORDER + 1).astype(np.int64)
 
     def free_blocks(self, order: int) -> int:
-        """How many blocks of `order` the free memory holds, those inside larger ones counted."""
+        """Return how many blocks of `order` the free memory holds, counting those inside larger blocks."""
         return int((self.buddyinfo()[order:] << (_ORDERS[order:] - order)).sum())
 
     def unusable_index(self, order: int) -> float:
-        """Share of the free memory that a request of `order` cannot use (/sys/kernel/debug/extfrag)."""
+        """Return the share of the free memory that a request of `order` cannot use (debugfs: extfrag)."""
         blocks = self.buddyinfo() << _ORDERS
         total = int(blocks.sum())
         return (total - int(blocks[order:].sum())) / total if total else 1.0
 
     def fragmentation_score(self) -> int:
-        """Per cent of the free memory that is not in blocks of the size of a huge page."""
+        """Return the percentage of the free memory outside blocks of the size of a huge page."""
         return int(self.unusable_index(PAGEBLOCK_ORDER) * 100)
 
     def has_block(self, order: int, types: tuple[MigrateType, ...]) -> bool:
-        """Is there a free block of at least `order` in a pageblock of one of these types?"""
+        """Return whether a pageblock of one of these types has a free block of at least `order`."""
         return len(self._blocks(order, types)) > 0
 
     def alloc(self, order: int, migratetype: MigrateType = MigrateType.MOVABLE) -> int | None:
-        """First page of a block of 2^order pages, now used; None if there is none above the watermark."""
+        """Take a block of 2^order pages and return its first page; None if none is above the watermark."""
         size = 1 << order
         if self.free_pages - size < self.watermark_min + self.lowmem_reserve:
             return None
         pfn = self._find(order, migratetype)
         if pfn is None:
             return None
-        self._split(pfn, order)
-        self.pages.order[pfn : pfn + size] = USED
-        self.pages.kind[pfn : pfn + size] = Kind.FREE
-        self.pages.refcount[pfn : pfn + size] = 1
+        self.pages.split(pfn, order)
+        self.pages.remove_free(slice(pfn, pfn + size))
+        self.pages.mark_used(slice(pfn, pfn + size))
         self.free_pages -= size
         return pfn
 
-    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> I64:
-        """At most `count` single pages above the watermark, smallest blocks first. int64[n]."""
+    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> Pfns:
+        """Take at most `count` single pages above the watermark, smallest blocks first. int64[n]."""
         left = min(count, self.free_pages - self.watermark_min)
-        taken: list[I64] = []
+        taken: list[Pfns] = []
         while left > 0:
             if (got := self._alloc_run(left, migratetype)) is None:
                 break
@@ -163,8 +151,8 @@ class Zone:
             left -= len(got)
         return np.concatenate(taken) if taken else np.zeros(0, np.int64)
 
-    def _alloc_run(self, count: int, migratetype: MigrateType) -> I64 | None:
-        """Pages of the smallest blocks of the type; of one stolen block if the type has none."""
+    def _alloc_run(self, count: int, migratetype: MigrateType) -> Pfns | None:
+        """Take pages of the smallest blocks of the type, or of one stolen block if the type has none."""
         heads = self._blocks(0, (migratetype,))
         if len(heads) == 0:
             stolen = self._find(0, migratetype)
@@ -177,12 +165,12 @@ class Zone:
         enough = int(np.searchsorted(np.cumsum(sizes), count)) + 1
         heads, sizes = heads[:enough], sizes[:enough]
         pfns = pages_of(heads, sizes)[:count]
-        self.pages.stale[heads[-1] >> MAX_ORDER] = True
+        self.pages.mark_stale(int(heads[-1]))
         self.use(pfns)
         return pfns
 
-    def _blocks(self, order: int, types: tuple[MigrateType, ...]) -> I64:
-        """First pages of free blocks of at least `order`, in pageblocks of these types, ascending."""
+    def _blocks(self, order: int, types: tuple[MigrateType, ...]) -> Pfns:
+        """Return the heads of free blocks of at least `order` in pageblocks of these types, ascending."""
         self.merge()
         step = 1 << order
         first = -(-self.start // step) * step
@@ -190,7 +178,7 @@ class Zone:
         return heads[np.isin(self.pages.pageblock_type[heads >> PAGEBLOCK_ORDER], types)]
 
     def _find(self, order: int, migratetype: MigrateType) -> int | None:
-        """The block to cut: the smallest of the type, else the largest of another one (__rmqueue)."""
+        """Return the block to cut: the smallest of the type, else the largest of another one (__rmqueue)."""
         heads = self._blocks(order, (migratetype,))
         if len(heads):
             return int(heads[np.argmin(self.pages.order[heads])])
@@ -203,12 +191,12 @@ class Zone:
         return None
 
     def _steal(self, pfn: int, migratetype: MigrateType, other: MigrateType) -> None:
-        """The pageblock changes its type if enough of it fits the new one (steal_suitable_fallback)."""
+        """Change the type of the pageblock if enough of it fits the new one (steal_suitable_fallback)."""
         order = int(self.pages.order[pfn])
         block = pfn >> PAGEBLOCK_ORDER
-        types = self.pages.pageblock_type
         if order >= PAGEBLOCK_ORDER:
-            types[block : block + (1 << (order - PAGEBLOCK_ORDER))] = migratetype
+            blocks = slice(block, block + (1 << (order - PAGEBLOCK_ORDER)))
+            self.pages.set_pageblock_type(blocks, migratetype)
             return
         if migratetype == MigrateType.MOVABLE and order < PAGEBLOCK_ORDER // 2:
             return
@@ -220,10 +208,4 @@ class Zone:
         else:
             alike = PAGEBLOCK_PAGES - free - movable if other == MigrateType.MOVABLE else 0
         if free + alike >= PAGEBLOCK_PAGES // 2:
-            types[block] = migratetype
-
-    def _split(self, pfn: int, order: int) -> None:
-        """Cut the free block at pfn down to `order`; the rest stays free (expand)."""
-        for k in range(order, int(self.pages.order[pfn])):
-            self.pages.order[pfn + (1 << k)] = k
-        self.pages.order[pfn] = order
+            self.pages.set_pageblock_type(block, migratetype)

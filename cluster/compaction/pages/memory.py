@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-from cluster.arrays.words import I64
+from cluster.arrays.words import Pfns
 from cluster.compaction.pages.buddy import Zone
-from cluster.compaction.pages.page_map import MAX_ORDER, OWNER_SHIFT, Kind, MigrateType, PageMap
-
-if TYPE_CHECKING:
-    from cluster.compaction.internode.foreign_pages import Proxies
-    from cluster.compaction.movable.operations import MovableOperations
+from cluster.compaction.pages.movable_operations import MovableOperations
+from cluster.compaction.pages.page_map import OWNER_SHIFT, MigrateType, PageKind, PageMap
 
 
 @dataclass(slots=True)
@@ -40,6 +37,13 @@ class VmStat:
         return asdict(self)
 
 
+class ProxyPages(Protocol):
+    """Page frame numbers above the zones, for pages on other nodes."""
+
+    def free(self, pfns: Pfns) -> Pfns:
+        """Free the proxies among these pages; return the other pages. int64[n] -> int64[0..n]."""
+
+
 @dataclass(slots=True)
 class Memory:
     """The memory of one node. Zones ascend and do not overlap."""
@@ -47,27 +51,26 @@ class Memory:
     pages: PageMap
     zones: list[Zone]
     vmstat: VmStat = field(default_factory=VmStat)
-    #: operations by owner number; number 0 is nobody
+    #: operations by owner number; pages without an owner have number 0
     operations: list[MovableOperations | None] = field(default_factory=lambda: [None])
-    #: told of every attempt to isolate: the pages asked for, and those granted
-    on_isolate: Callable[[I64, I64], None] | None = None
-    #: page frame numbers above the zones, for pages on other nodes
-    proxies: Proxies | None = None
+    #: called after every attempt to isolate, with the pages asked for and those granted
+    on_isolate: Callable[[Pfns, Pfns], None] | None = None
+    proxies: ProxyPages | None = None
 
     def register(self, operations: MovableOperations) -> int:
-        """A new owner; its number, for the mapping words of its pages."""
+        """Add an owner; return its number, for the mapping words of its pages."""
         self.operations.append(operations)
         return len(self.operations) - 1
 
     def operations_of(self, word: int) -> MovableOperations | None:
-        """Who owns a page with this mapping word."""
+        """Return the operations of the owner of a page with this mapping word."""
         return self.operations[word >> OWNER_SHIFT]
 
     def zone_of(self, pfn: int) -> Zone:
         return next(zone for zone in self.zones if zone.start <= pfn < zone.end)
 
-    def free(self, pfns: I64) -> None:
-        """These pages become free, in whatever zones they are. int64[n]."""
+    def free(self, pfns: Pfns) -> None:
+        """Free these pages, in whatever zones they are. int64[n], each once."""
         if self.proxies is not None:
             pfns = self.proxies.free(pfns)
         for zone in self.zones:
@@ -75,47 +78,42 @@ class Memory:
             if len(inside):
                 zone.free(inside)
 
-    def put(self, pfns: I64) -> None:
-        """put_page(): one reference less; pages without any become free. int64[n], each once."""
-        counts = self.pages.refcount[pfns] - 1
-        self.pages.refcount[pfns] = counts
-        if (gone := pfns[counts == 0]).size:
+    def put(self, pfns: Pfns, count: int = 1) -> None:
+        """Drop `count` references of each page; those without any left (put_page). int64[n], each once."""
+        if (gone := self.pages.put(pfns, count)).size:
             self.free(gone)
 
     def alloc(self, order: int, migratetype: MigrateType = MigrateType.MOVABLE) -> int | None:
-        """A block of 2^order pages of the highest zone that has one; None if none has."""
+        """Take a block of 2^order pages from the highest zone that has one; None if none has."""
         for zone in reversed(self.zones):
             if (pfn := zone.alloc(order, migratetype)) is not None:
                 return pfn
         return None
 
-    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> I64:
-        """At most `count` single pages, from the highest zone down. int64[n]."""
-        taken: list[I64] = []
+    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> Pfns:
+        """Take at most `count` single pages, from the highest zone down. int64[n]."""
+        taken: list[Pfns] = []
         for zone in reversed(self.zones):
             taken.append(zone.alloc_bulk(count, migratetype))
             count -= len(taken[-1])
         return np.concatenate(taken)
 
     def take_range(self, start: int, end: int) -> None:
-        """Free pages start..end-1, all of them, are used from now on."""
+        """Take pages start..end-1, all of which are free."""
         for zone in self.zones:
             lo, hi = max(start, zone.start), min(end, zone.end)
             if lo < hi:
                 self.pages.merge(lo, hi)
                 zone.take(lo, hi)
-                self._mend(lo, hi)
+                # free blocks that reached into the range are cut at its ends
+                self.pages.mark_stale(lo)
+                self.pages.mark_stale(hi - 1)
 
     def poison(self, pfn: int) -> None:
-        """This free page is never used again."""
+        """Take this free page for good."""
         self.take_range(pfn, pfn + 1)
-        self.pages.kind[pfn] = Kind.POISONED
-
-    def _mend(self, start: int, end: int) -> None:
-        """Free blocks that reached into the taken range are cut at its ends."""
-        for edge in (start, end - 1):
-            self.pages.stale[edge >> MAX_ORDER] = True
+        self.pages.set_kind(np.array([pfn]), PageKind.POISONED)
 
     def free_blocks(self, order: int) -> int:
-        """Blocks of `order` in the free memory of all zones."""
+        """Return the number of blocks of `order` in the free memory of all zones."""
         return sum(zone.free_blocks(order) for zone in self.zones)

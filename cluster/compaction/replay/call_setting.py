@@ -16,7 +16,7 @@ from cluster.arrays.words import I64
 from cluster.compaction.drivers.scripted import ScriptedDriver
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, Kind, PageMap
+from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, PageKind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
@@ -80,7 +80,7 @@ def build_setting(record: Json, before: list[list[int]], scripts: dict[str, I64]
     there = np.array([page[:2] for page in before if page[1] and page[2]], np.int64).reshape(-1, 2)
     ids, pfns = there[:, 0], there[:, 1]
     pages = PageMap(end)
-    pages.kind[:] = Kind.KERNEL
+    pages.kind[:] = PageKind.KERNEL
     free = np.zeros(end, np.bool_)
     free[_free_pages(end, run)] = True
     free[pfns] = False

@@ -12,7 +12,7 @@ from itertools import zip_longest
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.drivers.scripted import Event
+from cluster.compaction.drivers.scripted import ScriptedEvent
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED
 from cluster.compaction.replay.call_sequences import differing_sequence
 from cluster.compaction.replay.call_setting import (
@@ -73,7 +73,7 @@ def _compare_events(step: str, trigger: str, setting: CallSetting, run: Json) ->
 _Call = tuple[str, int, int, list[int]]  #: operation, page id, target, the rest
 
 
-def _event_of_ours(event: Event, ids: I64) -> _Call:
+def _event_of_ours(event: ScriptedEvent, ids: I64) -> _Call:
     rest = [event.mode, event.answer, event.flags_before, event.flags_after]
     if event.op in "IT":
         rest.append(event.refcount)

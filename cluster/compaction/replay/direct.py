@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import MigrateType
 from cluster.compaction.replay.blocks import first_difference
 from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of
-from cluster.compaction.zone.direct_compact import Allocation, Proactive, kswapd_sleeps
+from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
+from cluster.compaction.zone.kcompactd import Proactive
 from cluster.script.record import Difference, Json, RecordError
 
 SPREAD = 0.15  #: of the number of blocks: as much as repetitions on the recorded kernel differ

@@ -15,10 +15,10 @@ import numpy as np
 from cluster.arrays.words import I64, U64, Bool
 from cluster.compaction.drivers.chance import splitmix64
 from cluster.compaction.drivers.scripted import ScriptedDriver
-from cluster.compaction.movable.operations import LruPages
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import Kind, PageMap
+from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.script.record import Json, RecordError, read_documents
 
@@ -58,7 +58,7 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     kinds = np.frombuffer(unpack(state["map_zb64"]), np.uint8)
     pages = PageMap(len(kinds))
     pages.kind[:] = kinds
-    pages.set_free(kinds == Kind.FREE)
+    pages.set_free(kinds == PageKind.FREE)
     types = np.frombuffer(state["mt"].encode(), np.uint8) - ord("0")
     pages.pageblock_type[: len(types)] = types
     pages.refcount[~np.isin(kinds, _USED_PAGES)] = 0
@@ -69,10 +69,10 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
         zones.append(Zone(pages, z["start_pfn"], end, z["zone"], z["min"], z["low"], reserve))
     memory = Memory(pages, zones)
     driver = ScriptedDriver(memory)
-    driver.kind = Kind.ZSMALLOC if record["kind"] == "zram" else Kind.MOVABLE
+    driver.kind = PageKind.ZSMALLOC if record["kind"] == "zram" else PageKind.MOVABLE
     driver.adopt(np.flatnonzero(kinds == driver.kind))
     lru = LruPages(memory)
-    on_lists = (kinds == Kind.LRU) | (kinds == Kind.UNEVICTABLE)
+    on_lists = (kinds == PageKind.LRU) | (kinds == PageKind.UNEVICTABLE)
     lru.adopt(np.flatnonzero(on_lists), PAGE_MAPPING_ANON)
     return memory, driver, lru
 

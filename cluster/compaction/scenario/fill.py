@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.drivers.registry import Driver, DriverError, make_driver
+from cluster.compaction.drivers.registry import DriverError, ScenarioDriver, make_driver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
 from cluster.compaction.internode.transfer import NodeOwners
 from cluster.compaction.movable.counting import GUESTS
-from cluster.compaction.movable.operations import LruPages
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PG_LRU, Kind, MigrateType, PageMap
+from cluster.compaction.pages.page_map import PG_LRU, MigrateType, PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 
@@ -54,7 +54,7 @@ class FilledMemory:
     """
 
     memory: Memory
-    drivers: list[Driver]
+    drivers: list[ScenarioDriver]
     owners: dict[str, int]
     node_owners: NodeOwners | None = None
 
@@ -87,7 +87,7 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
     made = [_make_driver(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
-    pages.kind[fixed] = Kind.UNMOVABLE
+    pages.kind[fixed] = PageKind.UNMOVABLE
     owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
     _fill(memory, owners)
@@ -103,7 +103,7 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
     return FilledMemory(memory, drivers, numbers | {GUESTS: node_owners.foreign.owner}, node_owners)
 
 
-def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
+def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
     """Make a driver; return it with the owner number under which it has registered."""
     owner = len(memory.operations)
     driver = make_driver(spec.kind, memory, dict(spec.settings))
@@ -112,7 +112,7 @@ def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[Driver, int]:
     return driver, owner
 
 
-def _of_driver(spec: DriverSpec, driver: Driver, pages: int) -> _Filler:
+def _of_driver(spec: DriverSpec, driver: ScenarioDriver, pages: int) -> _Filler:
     return _Filler(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
 
 
@@ -121,7 +121,7 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
 
     def allocate(count: int) -> I64:
         pfns = memory.alloc_bulk(count)
-        memory.pages.kind[pfns] = Kind.LRU
+        memory.pages.kind[pfns] = PageKind.LRU
         lru.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction
-from cluster.compaction.zone.direct_compact import Allocation, Proactive, advance, kswapd_sleeps
+from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
+from cluster.compaction.zone.kcompactd import Proactive, advance
 from cluster.spec.compaction import CompactionSpec
 
 MODES = {"async": MigrateMode.ASYNC, "sync-light": MigrateMode.SYNC_LIGHT, "sync": MigrateMode.SYNC}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import Isolation, isolatable, isolated, still_movable
+from cluster.compaction.movable.isolation import Isolation
+from cluster.compaction.movable.page_movable import isolatable, isolated, still_movable
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, USED, PageMap
 from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, Request, block_end
-from cluster.compaction.zone.lookahead import steps
+from cluster.compaction.zone.predicted_sources import scan_count
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 
@@ -17,7 +18,7 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 class BlockScan:
     """Isolates pages from `low` on. `step` until `finished`: with a full batch, or at the pageblock's end.
 
-    `whole`: a batch takes all there is up to the end of the pageblock.
+    `whole`: the batch takes all movable pages up to the end of the pageblock.
     """
 
     def __init__(self, memory: Memory, request: Request, low: int, *, whole: bool) -> None:
@@ -30,12 +31,12 @@ class BlockScan:
         self.scanned = 0
         self.isolated = 0
         self.finished = False
-        #: The pages isolated; the one added last is worked on first.
+        #: pages isolated; the last one added is migrated first
         self.list = _NO_PAGES
-        #: Pages that looked movable in the last step.
+        #: pages that looked movable in the last step
         self._peeked: I64 | None = None
         self._asking: Isolation | None = None
-        #: Optimistic: the next page that cannot be isolated.
+        #: optimistic: the next page that cannot be isolated
         self._fails_at: int | None = None
 
     @property
@@ -45,12 +46,12 @@ class BlockScan:
 
     @property
     def untouched(self) -> bool:
-        """Nothing is isolated, nor about to be, and there is something to look at."""
+        """Whether no page is isolated or about to be, and there are pages to look at."""
         at_work = self._peeked is not None or self._asking is not None or len(self.list)
         return not at_work and self.low < self.end
 
     def step(self, grain: int | None) -> I64:
-        """The next at most `grain` pages, or all at once; returns pages to be put back after all."""
+        """Isolate the next at most `grain` pages, or all at once; return pages to be put back after all."""
         if self._asking is not None:
             return self._take_granted(self._asking)
         if self._peeked is not None:
@@ -62,7 +63,7 @@ class BlockScan:
         return _NO_PAGES
 
     def _peek(self, grain: int | None) -> I64:
-        """The next pages that look movable; without any, pass to the end of the block or pageblock."""
+        """Find the next pages that look movable; without any, pass to the end of the block or pageblock."""
         pages, mode = self._pages, self._request.isolate_mode
         end, self._fails_at = self.end, None
         if self._request.optimistic:
@@ -78,7 +79,7 @@ class BlockScan:
         return self._take_granted(self._lock(chunk)) if grain is None else _NO_PAGES
 
     def _lock(self, chunk: I64) -> Isolation:
-        """Others may have isolated, moved or freed some of the pages since they were looked at."""
+        """Lock the pages. Other compactors may have isolated, moved or freed some of them since the look."""
         self._peeked = None
         pfns = still_movable(self._pages, chunk)
         isolation = self._asking = Isolation(self._memory, pfns, self._request.isolate_mode)
@@ -86,7 +87,7 @@ class BlockScan:
         return isolation
 
     def _advance(self, stop: int) -> None:
-        self.scanned += steps(self._pages, self.low, stop)
+        self.scanned += scan_count(self._pages, self.low, stop)
         self._memory.vmstat.skipped_isolated += isolated(self._pages, self.low, stop)
         self.low = stop
 
@@ -99,7 +100,7 @@ class BlockScan:
         return _NO_PAGES
 
     def _give_up_block(self) -> I64:
-        """Async direct compaction met a page that fails: the aligned block is of no use any more."""
+        """Leave the aligned block, as async direct compaction does once a page in it fails."""
         self.low = min(block_end(self.low - 1, self._request.order), self.end)
         self.isolated = 0
         given_up, self.list = self.list, _NO_PAGES
@@ -118,7 +119,7 @@ class BlockScan:
 
 
 def _first_failing(pages: PageMap, start: int, end: int, movable: I64) -> int | None:
-    """The first used page that does not look movable, if any."""
+    """Return the first used page that does not look movable, if any."""
     fails = pages.order[start:end] == USED
     fails[movable - start] = False
     return int(np.argmax(fails)) + start if fails.any() else None

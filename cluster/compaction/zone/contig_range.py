@@ -1,4 +1,4 @@
-"""alloc_contig_range(): make one range of pages free by moving what is in it (mm/page_alloc.c)."""
+"""alloc_contig_range(): free a range of pages by moving the pages in it away (mm/page_alloc.c)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import errno
 
 import numpy as np
 
-from cluster.arrays.words import I64
-from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback, isolatable
-from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
+from cluster.arrays.words import Pfns
+from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.page_movable import isolatable
+from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
 from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, RULES, CompactionRules
 
-MAX_ROUNDS = 5  #: migrate_pages calls for a batch that does not go away
-_NO_PAGES: I64 = np.zeros(0, np.int64)
+MAX_ROUNDS = 5  #: migrate_pages() calls for a batch of which some pages stay
+_NO_PAGES: Pfns = np.zeros(0, np.int64)
 
 
-class ContigRange:
-    """One attempt on pages start..end-1, whole pageblocks. `step` until `done`.
+class IsolatedRange:
+    """Pages start..end-1, from whose pageblocks nothing is allocated while their pages move away.
 
-    `error` 0: they are the caller's.
-    -EBUSY: a page could not move; -ENOMEM: no target, or a driver said so. grain as in `Compaction`.
+    Raises ValueError if they are not whole pageblocks. `done` and `error` -EBUSY from the beginning if a page
+    in them can never move. `moves` are (sources, targets). grain as in `Compaction`.
     """
 
     def __init__(
@@ -38,31 +41,44 @@ class ContigRange:
             raise ValueError(f"pages {start}..{end} are not whole pageblocks")
         self.memory = memory
         self.start, self.end = start, end
-        self.moves: list[tuple[I64, I64]] = []
-        self.error = 0
-        self.done = False
+        self.moves: list[tuple[Pfns, Pfns]] = []
         self._rules = rules
         self._grain = grain
-        self._low = start
-        self._list = _NO_PAGES
-        self._rounds = 0
-        self._asking: Isolation | None = None
-        self._migration: Migration | None = None
-        self._putback: Putback | None = None
-        types = isolate_range(memory, start, end)
+        self._low = start  #: where the scan of the range goes on
+        types = isolate_pageblocks(memory, start, end)
         self._types = types or []
-        if types is None:
-            self.error = -errno.EBUSY
-            self.done = True
+        self.done = types is None
+        self.error = -errno.EBUSY if types is None else 0
+
+    def _migration_of(self, pfns: Pfns) -> PageMigration:
+        targets = AllocatedTargets(self.memory)
+        return PageMigration(self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain)
+
+    def _all_free(self) -> bool:
+        return bool((self.memory.pages.order[self.start : self.end] != USED).all())
+
+
+class ContigRange(IsolatedRange):
+    """One attempt to take pages start..end-1. `step` until `done`.
+
+    `error`: 0: the pages belong to the caller; -EBUSY: a page could not move; -ENOMEM: there was no target,
+    or a driver said so.
+    """
+
+    _list = _NO_PAGES  #: isolated pages
+    _rounds = 0  #: migrate_pages() calls for them so far
+    _asking: Isolation | None = None
+    _migration: PageMigration | None = None
+    _putback: Putback | None = None
 
     def run(self) -> int:
-        """All of it, nobody else in between; the error."""
+        """Do all of it, without other compactors in between; return the error."""
         while not self.done:
             self.step()
         return self.error
 
     def step(self) -> None:
-        """The next piece of work."""
+        """Do the next piece of work."""
         if self._asking is not None:
             self._take_granted(self._asking)
         elif self._migration is not None:
@@ -76,7 +92,7 @@ class ContigRange:
             self._isolate()
 
     def _isolate(self) -> None:
-        """Up to 32 pages, over as many pageblocks as it takes; then they migrate."""
+        """Isolate up to 32 pages, over as many pageblocks as that takes; then migrate them."""
         wanted = COMPACT_CLUSTER_MAX - len(self._list)
         mode = IsolateMode.UNEVICTABLE
         found = isolatable(self.memory.pages, self._low, self.end, mode)[:wanted]
@@ -103,13 +119,10 @@ class ContigRange:
             self._migrate()
 
     def _migrate(self) -> None:
-        targets = AllocatedTargets(self.memory)
         self._rounds += 1
-        self._migration = Migration(
-            self.memory, self._list, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
-        )
+        self._migration = self._migration_of(self._list)
 
-    def _step_migration(self, migration: Migration) -> None:
+    def _step_migration(self, migration: PageMigration) -> None:
         if not migration.done:
             migration.step()
         if not migration.done:
@@ -130,11 +143,10 @@ class ContigRange:
         self._list = _NO_PAGES
 
     def _finish(self) -> None:
-        """Take the free pages, if all of the range is free now."""
+        """Take the pages, if all of the range is free now."""
         self.done = True
-        pages = self.memory.pages
-        undo_isolate_range(self.memory, self.start, self._types)
-        if self.error == 0 and (pages.order[self.start : self.end] == USED).any():
+        undo_isolate_pageblocks(self.memory, self.start, self._types)
+        if self.error == 0 and not self._all_free():
             self.error = -errno.EBUSY
         if self.error == 0:
             self.memory.take_range(self.start, self.end)

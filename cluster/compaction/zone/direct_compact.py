@@ -1,16 +1,15 @@
-"""Compaction for an allocation that waits for it (__alloc_pages_slowpath), and by kcompactd."""
+"""Compaction for an allocation that waits for it (__alloc_pages_slowpath), and when it is put off."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import (
     MAX_ORDER,
     PAGEBLOCK_ORDER,
@@ -22,16 +21,16 @@ from cluster.compaction.zone.compact_control import COSTLY_ORDER, RULES, Compact
 from cluster.compaction.zone.compact_zone import Compaction
 
 MAX_DEFER_SHIFT = 6
-EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: below it, reclaim would help more than compaction
-_SAMPLE = 1 << COSTLY_ORDER  #: pages between two that are looked at for resetting a hint
+EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: up to it, reclaim would help more than compaction
+_SAMPLE = 1 << COSTLY_ORDER  #: a hint is reset by what one page in so many shows
 
 
 @dataclass(slots=True)
 class Allocation:
     """A request for 2^order pages that may compact memory. `step` until `done`; `pfn` None: it failed.
 
-    modes: those in which compaction is tried, one after the other: async only, as with __GFP_NORETRY, or then
-    sync-light, as with __GFP_RETRY_MAYFAIL.
+    modes: compaction is tried in one after the other: in async mode only, as with __GFP_NORETRY, or then in
+    sync-light mode, as with __GFP_RETRY_MAYFAIL.
     """
 
     memory: Memory
@@ -46,20 +45,20 @@ class Allocation:
     scanned: int = field(init=False, default=0)
     running: Compaction | None = field(init=False, default=None)
     _left: list[tuple[MigrateMode, list[Zone]]] = field(init=False)
-    _stalled: bool = field(init=False, default=False)  #: in this mode, not all zones were unsuitable
+    _stalled: bool = field(init=False, default=False)  #: in this mode, a zone was suitable
 
     def __post_init__(self) -> None:
         self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
         self._try_alloc()
 
     def run(self) -> int | None:
-        """All of it, nobody else in between; the first page."""
+        """Do all of it, without other compactors in between; return the first page, or None."""
         while not self.done:
             self.step()
         return self.pfn
 
     def step(self) -> None:
-        """The next piece of work."""
+        """Do the next piece of work."""
         if self.running is not None:
             if not self.running.done:
                 self.running.step()
@@ -101,7 +100,7 @@ class Allocation:
             defer(zone, self.order)
 
     def _attempted(self) -> None:
-        """All zones were tried in one mode: is there a block now?"""
+        """Look for a block after all zones were tried in one mode."""
         if not self._stalled:
             return
         self._stalled = False
@@ -119,7 +118,7 @@ class Allocation:
 
 
 def deferred(zone: Zone, order: int) -> bool:
-    """compaction_deferred(): it failed lately, and was not asked for often enough since."""
+    """Count a request; return whether to skip it, because compaction failed lately (compaction_deferred)."""
     cache = zone.cache
     if order < cache.order_failed:
         return False
@@ -128,7 +127,7 @@ def deferred(zone: Zone, order: int) -> bool:
 
 
 def defer(zone: Zone, order: int) -> None:
-    """defer_compaction(): a run for this order failed; skip twice as many of the next requests."""
+    """Skip twice as many of the next requests, because a run for this order failed (defer_compaction)."""
     cache = zone.cache
     cache.considered = 0
     cache.defer_shift = min(cache.defer_shift + 1, MAX_DEFER_SHIFT)
@@ -136,7 +135,10 @@ def defer(zone: Zone, order: int) -> None:
 
 
 def defer_reset(zone: Zone, order: int, *, allocated: bool) -> None:
-    """compaction_defer_reset(): a run for this order succeeded, or even the allocation did."""
+    """End the deferral of this order after a success (compaction_defer_reset).
+
+    allocated: not only a run succeeded, but the allocation.
+    """
     cache = zone.cache
     if allocated:
         cache.considered = cache.defer_shift = 0
@@ -144,14 +146,14 @@ def defer_reset(zone: Zone, order: int, *, allocated: bool) -> None:
 
 
 def restarting(zone: Zone, order: int) -> bool:
-    """compaction_restarting(): it failed as often as counts; the hints may be the reason."""
+    """Return whether runs failed so often that the hints may be the reason (compaction_restarting)."""
     cache = zone.cache
     full = cache.defer_shift == MAX_DEFER_SHIFT and cache.considered >= 1 << MAX_DEFER_SHIFT
     return order >= cache.order_failed and full
 
 
 def suitable(zone: Zone, order: int) -> Status:
-    """compaction_suitable(): CONTINUE, or why not: SUCCESS (there is a block), SKIPPED."""
+    """Return CONTINUE, or SKIPPED if memory is too full or not fragmented (compaction_suitable)."""
     gap = 2 << order
     low = zone.watermark_low if order > COSTLY_ORDER else zone.watermark_min
     if zone.free_pages <= low + zone.lowmem_reserve + gap:
@@ -161,7 +163,10 @@ def suitable(zone: Zone, order: int) -> Status:
 
 
 def fragmentation_index(zone: Zone, order: int) -> int:
-    """0: a failure would be for want of memory; 1000: for fragmentation; -1000: there is a block."""
+    """Return why a request fails: near 0 for want of memory, near 1000 by fragmentation.
+
+    -1000: there is a block (fragmentation_index).
+    """
     counts = zone.buddyinfo()
     if counts[order:].any():
         return -1000
@@ -173,14 +178,14 @@ def fragmentation_index(zone: Zone, order: int) -> int:
 
 
 def kswapd_sleeps(memory: Memory) -> None:
-    """kswapd goes to sleep: hints are forgotten in zones in which a direct compaction met its own end."""
+    """Forget hints, as kswapd does before it sleeps, in zones that a direct compaction scanned to the end."""
     for zone in memory.zones:
         if zone.cache.blockskip_flush:
             reset_isolation_suitable(zone)
 
 
 def reset_isolation_suitable(zone: Zone) -> None:
-    """Forget hints of pageblocks with free or LRU pages among a sample; scanners restart at the outermost."""
+    """Forget hints of pageblocks with free or LRU pages in a sample; restart scanners at the outermost."""
     zone.cache.blockskip_flush = False
     zone.merge()
     pages, cache = zone.pages, zone.cache
@@ -189,8 +194,8 @@ def reset_isolation_suitable(zone: Zone) -> None:
     block = sampled >> PAGEBLOCK_ORDER
     free = np.unique(block[pages.order[sampled] >= 0])
     lru = np.unique(block[pages.flags[sampled] & PG_LRU != 0])
-    pages.skip[free] = False
-    pages.skip[lru] = False
+    pages.clear_skip(free)
+    pages.clear_skip(lru)
     targets = free[pages.pageblock_type[free] == MigrateType.MOVABLE]
     if len(free) == 0 or len(targets) == 0:
         return
@@ -198,105 +203,3 @@ def reset_isolation_suitable(zone: Zone) -> None:
     last = int(targets[-1]) << PAGEBLOCK_ORDER
     cache.init_migrate_pfn, cache.migrate_pfn = first, [first, first]
     cache.init_free_pfn = cache.free_pfn = last
-
-
-class Proactive:
-    """kcompactd's proactive compaction: whole zones, sync-light, again while it makes memory less fragmented.
-
-    `step` until `done`. proactiveness: vm.compaction_proactiveness, 0..100.
-    """
-
-    def __init__(
-        self,
-        memory: Memory,
-        proactiveness: int,
-        rules: CompactionRules = RULES["6.1"],
-        grain: int | None = None,
-    ) -> None:
-        self.memory = memory
-        self.moves: list[tuple[I64, I64]] = []
-        self.done = proactiveness == 0
-        self.running: Compaction | None = None
-        self._scanned = 0
-        self._rules = rules
-        self._grain = grain
-        self._low = max(100 - proactiveness, 5)
-        self._zones: list[Zone] = []
-        self._before: int | None = None
-
-    @property
-    def waiting(self) -> bool:
-        return self.running is not None and self.running.waiting
-
-    @property
-    def scanned(self) -> int:
-        return self._scanned + (self.running.scanned if self.running is not None else 0)
-
-    def run(self) -> None:
-        """All of it, nobody else in between."""
-        while not self.done:
-            self.step()
-
-    def advance(self, pages: int) -> None:
-        """Many steps, with nobody in between; as `Compaction.advance`."""
-        advance(self, pages)
-
-    def step(self) -> None:
-        """The next piece of work."""
-        if self.running is not None:
-            if not self.running.done:
-                self.running.step()
-            if self.running.done:
-                self.moves += self.running.moves
-                self._scanned += self.running.scanned
-                self.running = None
-        elif self._zones:
-            request = Request(MigrateMode.SYNC_LIGHT, good_enough=self._low)
-            self.running = Compaction(
-                self.memory, self._zones.pop(0), request, rules=self._rules, grain=self._grain
-            )
-        else:
-            self._next_round()
-
-    def _next_round(self) -> None:
-        """Again, if memory is fragmented enough and the round before was of use."""
-        score = sum(self._weighted(zone) for zone in self.memory.zones)
-        useless = self._before is not None and score >= self._before
-        if useless or score <= min(self._low + 10, 100):
-            self.done = True
-            return
-        self._before = score
-        self._zones = list(self.memory.zones)
-
-    def _weighted(self, zone: Zone) -> int:
-        total = sum(other.end - other.start for other in self.memory.zones)
-        return zone.fragmentation_score() * (zone.end - zone.start) // (total + 1)
-
-
-class Runs(Protocol):
-    """Runs one compaction after the other."""
-
-    @property
-    def done(self) -> bool: ...
-
-    @property
-    def waiting(self) -> bool: ...
-
-    @property
-    def running(self) -> Compaction | None: ...
-
-    def step(self) -> None: ...
-
-
-def advance(runs: Runs, pages: int) -> None:
-    """Step until its compactions have scanned about so many pages, or a lock has to be waited for."""
-    while not runs.done and pages > 0:
-        run = runs.running
-        if run is None or run.done:
-            runs.step()
-            continue
-        before = run.scanned
-        run.advance(pages)
-        pages -= max(run.scanned - before, 1)
-        if runs.waiting:
-            return

@@ -1,7 +1,8 @@
 """Searches of the free lists that spare a compaction for a large order most scanning (mm/compaction.c).
 
 The kernel looks through its free lists in their order, which depends on the history of every free page. Here
-a list runs from its highest block to its lowest: what a search finds is of the right kind, not to the page.
+a list runs from its highest block to its lowest. So a search finds a block of the right kind, but not always
+the one that the kernel finds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 
 
 def _free_list(c: Control, order: int) -> I64:
-    """The MOVABLE free blocks of exactly this order, from the head of the list."""
+    """Return the MOVABLE free blocks of exactly this order, from the head of the list."""
     zone = c.zone
     heads = np.flatnonzero(zone.pages.order[zone.start : zone.end] == order) + zone.start
     movable = zone.pages.pageblock_type[heads >> PAGEBLOCK_ORDER] == MigrateType.MOVABLE
@@ -27,7 +28,7 @@ def _free_list(c: Control, order: int) -> I64:
 
 
 def find_migrateblock(c: Control) -> int:
-    """fast_find_migrateblock(): a pageblock in the lower part of the zone that already has free blocks."""
+    """Return a pageblock low in the zone that already has free blocks (fast_find_migrateblock)."""
     pfn, request = c.migrate_pfn, c.request
     at_start = pfn == c.zone.start or pfn % PAGEBLOCK_PAGES == 0
     asked = not request.direct or request.migratetype == MigrateType.MOVABLE
@@ -38,8 +39,8 @@ def find_migrateblock(c: Control) -> int:
     c.migrate_scanned += scanned
     if found is not None:
         c.fast_search_fail = 0
-        # not again in this run, whatever comes of it
-        c.zone.pages.skip[found >> PAGEBLOCK_ORDER] = True
+        # a pageblock is found once in a run, whether or not a page of it moves
+        c.zone.pages.set_skip(found >> PAGEBLOCK_ORDER)
         if c.fast_start_pfn is not None:
             c.fast_start_pfn = min(c.fast_start_pfn or found, found)
         return max(pageblock_start(found), c.zone.start)
@@ -50,7 +51,10 @@ def find_migrateblock(c: Control) -> int:
 
 
 def _lowest_orders(c: Control, high_pfn: int) -> tuple[int | None, int]:
-    """A free block below high_pfn whose pageblock is not hinted, largest orders first; blocks looked at."""
+    """Return a free block below high_pfn in a pageblock without a hint, and how many blocks were looked at.
+
+    The largest orders come first.
+    """
     limit, scanned = c.scan_limit(), 0
     c.zone.merge()
     for order in range(c.request.order - 1, COSTLY_ORDER - 1, -1):
@@ -66,16 +70,16 @@ def _lowest_orders(c: Control, high_pfn: int) -> tuple[int | None, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Pages of a block that was taken; `around`: look for more in its pageblock; `extra`: pages looked at."""
+class FastSearchResult:
+    """Pages of a block that was taken; around: pfn to look for more pages around; extra: pages looked at."""
 
     pages: I64
     around: int | None
     extra: int
 
 
-def isolate_freepages(c: Control) -> Found | None:
-    """fast_isolate_freepages(): free blocks in the upper part of the space between the scanners."""
+def isolate_freepages(c: Control) -> FastSearchResult | None:
+    """Take a free block of the upper part of the space between the scanners (fast_isolate_freepages)."""
     if c.request.order <= 0:
         return None
     zone = c.zone
@@ -87,7 +91,7 @@ def isolate_freepages(c: Control) -> Found | None:
     distance = c.free_pfn - c.migrate_pfn
     low = pageblock_start(c.free_pfn - (distance >> 2))
     least = min(pageblock_start(c.free_pfn - (distance >> 1)), low)
-    search = _Search(c, limit, low, least)
+    search = _FreeListSearch(c, limit, low, least)
     pages = search.run()
     around = search.found
     if around is None:
@@ -96,11 +100,11 @@ def isolate_freepages(c: Control) -> Found | None:
             around = _restart(c, search.highest, least)
     if search.highest and search.highest >= zone.cache.free_pfn:
         zone.cache.free_pfn = search.highest - PAGEBLOCK_PAGES
-    return Found(pages, around, search.scanned)
+    return FastSearchResult(pages, around, search.scanned)
 
 
 def _restart(c: Control, highest: int, least: int) -> int | None:
-    """Where the scan begins if the first search found nothing."""
+    """Return where the scan begins if the first search found nothing."""
     if highest >= least:
         c.free_pfn = highest
         return highest
@@ -110,7 +114,7 @@ def _restart(c: Control, highest: int, least: int) -> int | None:
     return None
 
 
-class _Search:
+class _FreeListSearch:
     """One search over the orders, beginning with the one that was good last time."""
 
     def __init__(self, c: Control, limit: int, low: int, least: int) -> None:
@@ -123,7 +127,7 @@ class _Search:
         self.found: int | None = None
 
     def run(self) -> I64:
-        """Take the first block that fits; its pages."""
+        """Take the first block that fits; return its pages."""
         c = self.c
         c.search_order = min(c.request.order - 1, c.search_order)
         first = c.search_order
@@ -140,7 +144,7 @@ class _Search:
         return _NO_PAGES
 
     def _pick(self, order: int) -> int | None:
-        """The first block above `low` from the list's tail, else the best one above `least`."""
+        """Return the first block above `low` from the list's tail, else the best one above `least`."""
         c = self.c
         # the lowest block is at the tail
         blocks = _free_list(c, order)[::-1][: self.limit]

@@ -12,7 +12,7 @@ from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, 
 
 
 class FreePages:
-    """Of pageblocks low..high-1, as the scanner goes: from the top one downwards, upwards inside each.
+    """Free pages of pages low..high-1 in the order of the scanner: the top pageblock first, upwards inside.
 
     order int8[pages]: merged. suitable bool[pageblocks]: the scanner takes pages from it.
     """
@@ -32,11 +32,11 @@ class FreePages:
         barren = bounds[1:] == bounds[:-1]
         self._runs = _runs(suitable & ~barren & (orders[::PAGEBLOCK_PAGES] != TAIL))
         self._barren = _runs(suitable & barren)
-        # where the last one stopped: pfn, index
+        # where the last `take` stopped: pfn, index
         self._stopped = (high, 0)
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Where those of start..end-1, in one pageblock, begin and end."""
+        """Return the indices of the first free page of start..end-1 and behind the last, in one pageblock."""
         place = self._place(start)
         first, last = self._first(start, place), self._bounds[place + 1]
         if end % PAGEBLOCK_PAGES:
@@ -44,7 +44,7 @@ class FreePages:
         return first, last
 
     def take(self, first: int, last: int, wanted: int) -> I64:
-        """Of a span with any, whole free blocks until there are enough. int64[n]."""
+        """Return whole free blocks of a span that has any, until there are `wanted` pages. int64[n]."""
         if last - first > wanted:
             head = self._heads.find(1, first + wanted, last)
             last = last if head < 0 else head
@@ -52,9 +52,9 @@ class FreePages:
         return self._pfns[first:last]
 
     def take_run(self, start: int, lowest: int, wanted: int) -> tuple[I64, int, int] | None:
-        """The same from `start` and the next pageblocks, down to `lowest`, as long as each has some to give.
+        """Return the same from `start` and the next pageblocks, down to `lowest`, as long as each has some.
 
-        Also the pageblock in which it stopped, and where in it. None: that of `start` has none.
+        Returns also the pageblock in which it stopped, and the pfn there. None: the first has no free page.
         """
         place = self._place(start)
         first, behind = self._first(start, place), min(self._runs[place], self._place(lowest) + 1)
@@ -66,26 +66,26 @@ class FreePages:
         return taken, bottom, self._stopped[0] if len(taken) >= wanted else bottom + PAGEBLOCK_PAGES
 
     def barren(self, start: int, lowest: int) -> int:
-        """How many suitable pageblocks from that of `start` down to `lowest` have no free pages."""
+        """Return how many suitable pageblocks from that of `start` down to `lowest` have no free pages."""
         place = self._place(start)
         return min(self._barren[place], self._place(lowest) + 1) - place
 
     def _place(self, pfn: int) -> int:
-        """Which of the pageblocks it is in."""
+        """Return the index of the pageblock of pfn, counted from the top."""
         return (self._high - 1 - pfn) >> PAGEBLOCK_ORDER
 
     def _first(self, start: int, place: int) -> int:
-        """The first page from `start` on."""
+        """Return the index of the first free page from `start` on."""
         if start == self._stopped[0]:
             return self._stopped[1]
         first, last = self._bounds[place], self._bounds[place + 1]
         return first + int(self._pfns[first:last].searchsorted(start)) if start % PAGEBLOCK_PAGES else first
 
 
-def _runs(those: Bool) -> list[int]:
-    """Of each pageblock, the first one from it on that is not one of those."""
-    runs, end = [], len(those)
-    for place, one in zip(range(len(those) - 1, -1, -1), those[::-1].tolist(), strict=True):
-        end = end if one else place
+def _runs(flags: Bool) -> list[int]:
+    """Return for each pageblock the first one from it on without the flag."""
+    runs, end = [], len(flags)
+    for place, flag in zip(range(len(flags) - 1, -1, -1), flags[::-1].tolist(), strict=True):
+        end = end if flag else place
         runs.append(end)
     return runs[::-1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.movable.operations import MigrateMode
 from cluster.compaction.pages.buddy import pages_of
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import (
     MAX_BLOCK_PAGES,
     MAX_ORDER,
@@ -24,7 +25,7 @@ from cluster.compaction.zone.free_pages import FreePages
 
 _NO_PAGES: I64 = np.zeros(0, np.int64)
 _MOVABLE = int(MigrateType.MOVABLE)
-_AHEAD = 32 * PAGEBLOCK_PAGES  #: what is looked through at once where nobody comes in between
+_LOOK_PAGES = 32 * PAGEBLOCK_PAGES  #: pages looked at together where no other compactor comes in between
 
 
 class FreeScanner:
@@ -47,7 +48,7 @@ class FreeScanner:
         self.owed = 0
 
     def take(self, count: int, owed: int = 0) -> I64:
-        """compaction_alloc(): from the page fetched last to the first; fetches only if none is left."""
+        """Take from the page fetched last to the first; fetch only if none is left (compaction_alloc)."""
         if self._top == 0:
             self._control.owed = self.owed + owed
             self._fetch()
@@ -59,31 +60,32 @@ class FreeScanner:
 
     @property
     def empty(self) -> bool:
-        """The next target has to be fetched."""
+        """Whether the next target has to be fetched."""
         return self._top == 0
 
     def give_back(self, pfns: I64) -> None:
-        """compaction_free(): unused, they are next again."""
+        """Take back unused pages; they are the next ones again (compaction_free)."""
         self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
         self._top = len(self._stack)
 
     def drain(self) -> I64:
-        """What is left at the end of the run."""
+        """Return the targets that are left at the end of the run."""
         self.mark()
         rest = self._stack[: self._top]
         self._stack, self._top = _NO_PAGES, 0
         return rest
 
     def begin_alone(self, near: Callable[[], int]) -> None:
-        """Until `end_alone`, nobody else takes or frees pages, and nobody looks at those taken.
+        """Begin a time in which no other compactor takes or frees pages, or looks at those taken.
 
-        near: frees pages that are owed, and says how many, before free pages near the one watched are merged.
+        near: called before free pages near the watched page are merged; frees pages that are owed, and
+        returns how many. `end_alone` ends the time.
         """
         self._alone, self._free = True, None
         self._near, self._watched = near, -1
 
     def watch(self, pfn: int) -> None:
-        """Tell of it before coming near this page."""
+        """Call `near` before coming near this page."""
         self._watched = pfn | (MAX_BLOCK_PAGES - 1)
 
     def end_alone(self) -> None:
@@ -91,14 +93,14 @@ class FreeScanner:
         self._alone, self._watched = False, -1
 
     def mark(self) -> None:
-        """The pages taken since `begin_alone` are used by now; others may follow."""
+        """Mark the pages taken since `begin_alone` as used; others may follow."""
         self._free = None
         if self._unmarked:
-            self._zone.mark_used(np.concatenate(self._unmarked))
+            self._zone.pages.mark_used(np.concatenate(self._unmarked))
             self._unmarked = []
 
     def _fetch(self) -> None:
-        """isolate_freepages(): at least as many pages as the batch has, if there are so many."""
+        """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages)."""
         c = self._control
         fetched: list[I64] = []
         self._missing = c.wanted
@@ -121,14 +123,14 @@ class FreeScanner:
         self._control.free_scanned += scanned
 
     def _around(self, fetched: list[I64], pfn: int) -> None:
-        """fast_isolate_around(): the rest of the pageblock of a page found by a search."""
+        """Fetch the rest of the pageblock of a page found by a search (fast_isolate_around)."""
         start = max(pageblock_start(pfn), self._zone.start)
         end = min(pageblock_start(pfn) + PAGEBLOCK_PAGES, self._zone.end)
         if self._block(fetched, start, end, 1) == end and self._missing > 0:
-            self._zone.pages.skip[pfn >> PAGEBLOCK_ORDER] = True
+            self._zone.pages.set_skip(pfn >> PAGEBLOCK_ORDER)
 
     def _scan_down(self, fetched: list[I64]) -> None:
-        """Pageblock by pageblock downwards, upwards inside each; remembers where it stopped."""
+        """Fetch pageblock by pageblock downwards, upwards inside each; remember where it stopped."""
         c = self._control
         start = c.free_pfn
         block = pageblock_start(start)
@@ -165,12 +167,12 @@ class FreeScanner:
         c.free_pfn = start
 
     def _barren(self, start: int, lowest: int) -> int:
-        """How many pageblocks from that of `start` down to `lowest` have nothing to give."""
+        """Return how many pageblocks from that of `start` down to `lowest` have no free pages."""
         lowest = max(lowest, self._watched + 1)
         return self._free_pages(start).barren(start, lowest) if self._alone else 0
 
     def _pass_by(self, start: int, count: int, stride: int) -> int:
-        """So many pageblocks from that of `start` have nothing to give; the stride behind them."""
+        """Pass by `count` pageblocks without free pages from that of `start` on; return the next stride."""
         block = pageblock_start(start)
         pages = block + PAGEBLOCK_PAGES - start
         for _ in range(count):
@@ -181,13 +183,13 @@ class FreeScanner:
         return stride
 
     def _run(self, start: int, lowest: int, stride: int) -> tuple[I64, int, int] | None:
-        """What may be taken at once from `start` down to `lowest`, as FreePages.take_run() has it."""
+        """Return what may be taken at once from `start` down to `lowest`, as FreePages.take_run() does."""
         if stride != 1 or not self._alone or not self._plenty(self._missing + PAGEBLOCK_PAGES):
             return None
         return self._free_pages(start).take_run(start, max(lowest, self._watched + 1), self._missing)
 
     def _use_run(self, fetched: list[I64], start: int, taken: I64, bottom: int, stop: int) -> tuple[int, int]:
-        """These are all free pages from `start` down to those of pageblock `bottom` before `stop`."""
+        """Take all free pages from `start` down to those of pageblock `bottom` before `stop`."""
         block = pageblock_start(start)
         self._use(taken)
         self._add(fetched, taken, block - start + block - bottom + stop - bottom)
@@ -196,27 +198,33 @@ class FreeScanner:
         return bottom, stop
 
     def _plenty(self, most: int) -> bool:
-        """The watermark does not come in between, whatever is taken of so many pages."""
+        """Return whether `most` pages can be taken without coming near the watermark."""
         zone = self._zone
         free = zone.free_pages + self._control.owed
         return free - most - PAGEBLOCK_PAGES > zone.watermark_min + MAX_BLOCK_PAGES
 
     def _suitable(self, block: int) -> bool:
-        """A MOVABLE pageblock that is not hinted, and does not start a free block of its own size."""
-        pages = self._zone.pages
-        if pages.pageblock_type[block >> PAGEBLOCK_ORDER] != _MOVABLE:
-            return False
-        if pages.stale[block >> MAX_ORDER]:
+        """Return whether pages are taken from this pageblock."""
+        pages, number = self._zone.pages, block >> PAGEBLOCK_ORDER
+        if pages.stale[block >> MAX_ORDER] and pages.pageblock_type[number] == _MOVABLE:
             pages.merge(block, block + 1)
-        free = pages.order[max(block, self._zone.start)] >= PAGEBLOCK_ORDER
-        return not free and not self._control.hinted(block)
+        return bool(self._suitable_blocks(number, pages.order[max(block, self._zone.start)]))
+
+    def _suitable_blocks(self, blocks: int | slice, order: Any) -> Any:
+        """Return which of these MOVABLE pageblocks have no hint, and are not one free block. bool, bool[n].
+
+        order: of the first page of each, int8 or int8[n] (suitable_migration_target).
+        """
+        pages = self._zone.pages
+        suitable = (pages.pageblock_type[blocks] == _MOVABLE) & (order < PAGEBLOCK_ORDER)
+        return suitable if self._control.request.ignore_skip_hint else suitable & ~pages.skip[blocks]
 
     def _update_skip(self, low: int, high: int) -> None:
-        self._zone.pages.skip[low >> PAGEBLOCK_ORDER : high >> PAGEBLOCK_ORDER] = True
+        self._zone.pages.set_skip(slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER))
         self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
-        """isolate_freepages_block(): whole free blocks until there are enough; where it stopped."""
+        """Fetch whole free blocks until there are enough; return the end (isolate_freepages_block)."""
         free = self._free_pages(start)
         first, last = free.span(start, end)
         if first == last:
@@ -235,7 +243,7 @@ class FreeScanner:
         return stop
 
     def _use(self, taken: I64) -> None:
-        """These are whole free blocks."""
+        """Take these pages, which are whole free blocks."""
         if self._alone:
             self._zone.unlist(taken)
             self._unmarked.append(taken)
@@ -243,7 +251,7 @@ class FreeScanner:
             self._zone.use(taken)
 
     def _free_pages(self, start: int) -> FreePages:
-        """Those of the pageblock, and of some below it."""
+        """Return the free pages of the pageblock of `start`, and of some below it."""
         pages = self._zone.pages
         if pages.stale[start >> MAX_ORDER]:
             pages.merge(start, start + 1)
@@ -252,24 +260,24 @@ class FreeScanner:
         return self._free
 
     def _look(self, start: int) -> FreePages:
-        """Free pages of the pageblock; where nobody comes in between, of merged ones below it too."""
+        """Return the free pages of the pageblock; where the scanner is alone, of merged ones below it too."""
         pages, block = self._zone.pages, pageblock_start(start)
         low = block
         if self._alone:
-            low = max(block - _AHEAD, pageblock_start(self._control.migrate_pfn)) + PAGEBLOCK_PAGES
+            low = max(block - _LOOK_PAGES, pageblock_start(self._control.migrate_pfn)) + PAGEBLOCK_PAGES
             stale = pages.stale[low >> MAX_ORDER : block >> MAX_ORDER].nonzero()[0]
             low = max(low, ((low >> MAX_ORDER) + int(stale[-1]) + 1) << MAX_ORDER) if len(stale) else low
         high = block + PAGEBLOCK_PAGES
         blocks = slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER)
-        suitable = pages.pageblock_type[blocks] == _MOVABLE
-        suitable &= pages.order[low:high:PAGEBLOCK_PAGES] < PAGEBLOCK_ORDER
-        if not self._control.request.ignore_skip_hint:
-            suitable &= ~pages.skip[blocks]
+        suitable = self._suitable_blocks(blocks, pages.order[low:high:PAGEBLOCK_PAGES])
         suitable[-1] &= high <= self._zone.end
         return FreePages(pages.order, low, high, suitable)
 
     def _block_by_block(self, start: int, end: int, wanted: int, stride: int) -> tuple[int, int, I64]:
-        """The same with a stride, or where the watermark may come in between (__isolate_free_page)."""
+        """Take free blocks with a stride, or down to the watermark (__isolate_free_page).
+
+        Return where it stopped, the pages scanned, and the pages taken.
+        """
         heads = self._zone.heads(start, end)
         if len(heads) == 0:
             return end, -(-(end - start) // stride), _NO_PAGES

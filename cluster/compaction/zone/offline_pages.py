@@ -1,4 +1,4 @@
-"""Taking memory away: offline_pages() of blocks (mm/memory_hotplug.c), soft_offline_page() of a page."""
+"""Memory that goes offline: blocks (offline_pages(), mm/memory_hotplug.c) and single pages."""
 
 from __future__ import annotations
 
@@ -6,57 +6,36 @@ import errno
 
 import numpy as np
 
-from cluster.arrays.words import I64
-from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback, isolatable
-from cluster.compaction.movable.targets import AllocatedTargets, isolate_range, undo_isolate_range
+from cluster.arrays.words import Pfns
+from cluster.compaction.movable.isolate_pageblocks import undo_isolate_pageblocks
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.page_movable import isolatable
+from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED, Kind
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
+from cluster.compaction.pages.page_map import USED
 from cluster.compaction.zone.compact_control import RULES, CompactionRules
+from cluster.compaction.zone.contig_range import IsolatedRange
 
-_NO_PAGES: I64 = np.zeros(0, np.int64)
+_NO_PAGES: Pfns = np.zeros(0, np.int64)
 _MODE = IsolateMode.UNEVICTABLE
 
 
-class Offline:
-    """Emptying pages start..end-1, round after round, until nothing in them looks movable any more.
+class Offline(IsolatedRange):
+    """Empties pages start..end-1, round after round, until no page in them looks movable any more.
 
     `step` until `done`; `error` 0: the range is offline. A page that does not move is tried again for as long
-    as the caller goes on; `cancel` ends that, as a signal does. `rounds` have been made. grain as in
-    `Compaction`.
+    as the caller goes on; `cancel` ends that, as a signal does.
     """
 
-    def __init__(
-        self,
-        memory: Memory,
-        start: int,
-        end: int,
-        *,
-        rules: CompactionRules = RULES["6.1"],
-        grain: int | None = None,
-    ) -> None:
-        if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
-            raise ValueError(f"pages {start}..{end} are not whole pageblocks")
-        self.memory = memory
-        self.start, self.end = start, end
-        self.moves: list[tuple[I64, I64]] = []
-        self.rounds = 0
-        self.error = 0
-        self.done = False
-        self._rules = rules
-        self._grain = grain
-        self._canceled = False
-        self._low = start
-        self._held: list[I64] = []
-        self._work: Isolation | Migration | Putback | None = None
-        types = isolate_range(memory, start, end)
-        self._types = types or []
-        if types is None:
-            self.error = -errno.EBUSY
-            self.done = True
+    rounds = 0  #: rounds made so far
+    _canceled = False
+    _isolated = _NO_PAGES
+    _work: Isolation | PageMigration | Putback | None = None
 
     def run(self, max_rounds: int) -> int:
-        """At most so many rounds, nobody else in between; the error."""
+        """Do at most `max_rounds` rounds, without other compactors in between; return the error."""
         while not self.done:
             if self.rounds > max_rounds:
                 self.cancel()
@@ -64,15 +43,15 @@ class Offline:
         return self.error
 
     def cancel(self) -> None:
-        """No further round; what is isolated is still moved or put back."""
+        """Begin no further round; what is isolated is still moved or put back."""
         self._canceled = True
 
     def step(self) -> None:
-        """The next piece of work."""
+        """Do the next piece of work."""
         work = self._work
         if isinstance(work, Isolation):
             self._take_granted(work)
-        elif isinstance(work, Migration):
+        elif isinstance(work, PageMigration):
             self._step_migration(work)
         elif isinstance(work, Putback):
             work.step()
@@ -81,7 +60,7 @@ class Offline:
             self._isolate()
 
     def _isolate(self) -> None:
-        """do_migrate_range(): every page of the range that can be had, in one list, ascending."""
+        """Isolate every page of the range that lets itself be isolated, ascending (do_migrate_range)."""
         pages = self.memory.pages
         if self._low == self.start:
             if self._canceled or not len(isolatable(pages, self.start, self.end, _MODE)):
@@ -101,22 +80,18 @@ class Offline:
 
     def _take_granted(self, isolation: Isolation) -> None:
         isolation.finish()
-        self._held.append(isolation.granted)
+        self._isolated = np.concatenate([self._isolated, isolation.granted])
         self._work = None
         if self._low == self.end:
             self._migrate()
 
     def _migrate(self) -> None:
-        pfns = np.concatenate(self._held) if self._held else _NO_PAGES
-        self._held = []
+        pfns, self._isolated = self._isolated, _NO_PAGES
         self._low = self.start
         if len(pfns):
-            targets = AllocatedTargets(self.memory)
-            self._work = Migration(
-                self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain
-            )
+            self._work = self._migration_of(pfns)
 
-    def _step_migration(self, migration: Migration) -> None:
+    def _step_migration(self, migration: PageMigration) -> None:
         if not migration.done:
             migration.step()
         if migration.done:
@@ -125,24 +100,21 @@ class Offline:
 
     def _finish(self) -> None:
         self.done = True
-        pages = self.memory.pages
-        free = (pages.order[self.start : self.end] != USED).all()
-        if not free:
-            self.error = -errno.EINTR if self._canceled else -errno.EBUSY
-            undo_isolate_range(self.memory, self.start, self._types)
+        if self._all_free():
+            take_offline(self.memory, self.start, self.end)
             return
-        take_offline(self.memory, self.start, self.end)
+        self.error = -errno.EINTR if self._canceled else -errno.EBUSY
+        undo_isolate_pageblocks(self.memory, self.start, self._types)
 
 
 def take_offline(memory: Memory, start: int, end: int) -> None:
-    """Free pages start..end-1, whole pageblocks, are no memory any more."""
+    """Make free pages start..end-1, whole pageblocks, holes."""
     memory.take_range(start, end)
-    memory.pages.refcount[start:end] = 0
-    memory.pages.kind[start:end] = Kind.HOLE
+    memory.pages.mark_hole(start, end)
 
 
 def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULES["6.1"]) -> int:
-    """Move one page away and never use its frame again; 0, or -EBUSY if it does not move."""
+    """Move one page away for good; return 0, or -EBUSY if it does not move (soft_offline_page)."""
     pages = memory.pages
     page = np.array([pfn], np.int64)
     isolation = Isolation(memory, page, _MODE, held=1)
@@ -150,7 +122,7 @@ def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULE
     isolation.finish()
     if len(isolation.granted) == 0:
         return -errno.EBUSY
-    migration = Migration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)
+    migration = PageMigration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)
     migration.run()
     Putback(memory, migration.left).run()
     if migration.error:

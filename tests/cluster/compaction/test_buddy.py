@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.arrays.words import Pfns
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import MAX_ORDER, Kind, MigrateType, PageMap
+from cluster.compaction.pages.movable_operations import PageStateError
+from cluster.compaction.pages.page_map import MAX_ORDER, MigrateType, PageKind, PageMap
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.replay.migration_record import memory_of
 
 from .test_migration_records import RECORDS
@@ -117,4 +123,32 @@ def test_a_page_taken_out_for_good() -> None:
     memory.poison(5)
     assert zone.free_pages == 1023
     assert zone.buddyinfo().tolist() == [1] * 10 + [0]
-    assert memory.pages.map_bytes()[5] == Kind.POISONED
+    assert memory.pages.map_bytes()[5] == PageKind.POISONED
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (lambda pages, free, used: pages.lock(free), "pages free, but with flags: [1536]"),
+        (lambda pages, free, used: pages.get(free), "pages free, but with a reference: [1536]"),
+        (lambda pages, free, used: pages.set_mapping(free, 1, 2), "pages free, but with an owner: [1536]"),
+        (lambda pages, free, used: pages.put(used, 2), "pages with less than no reference: [0]"),
+        (lambda pages, free, used: pages.isolate(used), "pages isolated, but without a tag: [0]"),
+        (
+            lambda pages, free, used: pages.putback_lru(used),
+            "pages on the LRU lists, but without an owner: [0]",
+        ),
+        (lambda pages, free, used: pages.remove_free(free), "free pages are not merged, though"),
+        (lambda pages, free, used: pages.add_free(used), "zone Normal has 513 free pages, but counts 512"),
+    ],
+)
+def test_validate_names_pages_in_an_illegal_state(
+    breaks: Callable[[PageMap, Pfns, Pfns], object], message: str
+) -> None:
+    pages = PageMap(4 * 512)
+    pages.set_free(np.arange(4 * 512) >= 3 * 512)
+    memory = Memory(pages, [Zone(pages, 0, 4 * 512)])
+    validate(memory)
+    breaks(pages, np.array([3 * 512]), np.array([0]))
+    with pytest.raises(PageStateError, match=re.escape(message)):
+        validate(memory)

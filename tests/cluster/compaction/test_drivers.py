@@ -17,10 +17,11 @@ from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.registry import BUILT_IN, DriverError, make_driver
 from cluster.compaction.drivers.zsmalloc import Zram, ZsMalloc, class_of
-from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, set_page_movable
+from cluster.compaction.movable.page_movable import set_page_movable
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import Kind, PageMap
+from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
+from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
 from tests.paths import DOCS
 
@@ -154,10 +155,10 @@ def test_zspages_with_a_locked_page_are_freed_later() -> None:
     zs = ZsMalloc(m)
     objects = zs.store(4096, 4)
     page = zs.pages_of(objects[:1])
-    assert lock(m.pages, page).all()
+    assert len(m.pages.trylock(page)) == 1
     zs.discard(objects[:2])
     assert zs.pages_used == 3
-    m.pages.flags[page] = 0
+    m.pages.unlock(page)
     zs.discard(objects[2:3])
     assert zs.pages_used == 1
 
@@ -232,8 +233,8 @@ def test_every_built_in_driver_is_documented() -> None:
             "driver 'cluster.compaction.movable.counting:Counted' with settings {}: ",
         ),
         (
-            "cluster.compaction.movable.operations:LruPages",
-            "driver 'cluster.compaction.movable.operations:LruPages' has no allocate, discard; "
+            "cluster.compaction.movable.lru_pages:LruPages",
+            "driver 'cluster.compaction.movable.lru_pages:LruPages' has no allocate, discard; "
             "PageDriver has them all",
         ),
         (
@@ -286,4 +287,4 @@ def test_the_contract_is_checked() -> None:
 def test_kinds_in_a_map() -> None:
     m = memory(1024)
     Balloon(m).inflate(2)
-    assert m.pages.map_bytes()[:3] == bytes([Kind.BALLOON, Kind.BALLOON, Kind.FREE])
+    assert m.pages.map_bytes()[:3] == bytes([PageKind.BALLOON, PageKind.BALLOON, PageKind.FREE])

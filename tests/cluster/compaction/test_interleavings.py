@@ -15,22 +15,25 @@ from hypothesis import strategies as st
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE
 from cluster.compaction.drivers.faulty import Faulty
-from cluster.compaction.movable.operations import IsolateMode, LruPages, MigrateMode
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import (
     OWNER_SHIFT,
     PG_ISOLATED,
     PG_LOCKED,
     PG_LRU,
     USED,
-    Kind,
+    PageKind,
     PageMap,
 )
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import RULES, Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
-from cluster.compaction.zone.direct_compact import Allocation, Proactive
+from cluster.compaction.zone.direct_compact import Allocation
+from cluster.compaction.zone.kcompactd import Proactive
 from cluster.compaction.zone.offline_pages import Offline
 from cluster.mm.frames import PAGE_MAPPING_ANON
 
@@ -104,7 +107,7 @@ class World:
         pages = self.memory.pages
         assert not (pages.flags & (PG_LOCKED | PG_ISOLATED)).any()
         used = pages.order[:PAGES] == USED
-        assert ((pages.refcount == 1) == used)[pages.kind != Kind.HOLE].all()
+        assert ((pages.refcount == 1) == used)[pages.kind != PageKind.HOLE].all()
         for zone in self.memory.zones:
             assert zone.free_pages == np.count_nonzero(~used[zone.start : zone.end])
         frames = [driver.frame_of[driver.frame_of != NO_PAGE] for driver in self.drivers]
@@ -137,9 +140,9 @@ def world(seed: int, rates: dict[str, float]) -> World:
     kinds = rng.choice(5, PAGES, p=[0.3, 0.1, 0.08, 0.02, 0.5])
     drivers[0].adopt(everything[kinds == 0])
     drivers[1].adopt(everything[kinds == 1])
-    pages.kind[everything[kinds == 2]] = Kind.LRU
+    pages.kind[everything[kinds == 2]] = PageKind.LRU
     lru.adopt(everything[kinds == 2], PAGE_MAPPING_ANON)
-    pages.kind[everything[kinds == 3]] = Kind.UNMOVABLE
+    pages.kind[everything[kinds == 3]] = PageKind.UNMOVABLE
     memory.free(everything[kinds == 4])
     return World(memory, drivers, lru)
 
@@ -205,6 +208,7 @@ def test_nothing_is_lost(
     steps = 0
     while active := [one for one in active if not one.done]:
         take_turn(order.choice(active), order)
+        validate(w.memory)
         steps += 1
         assert steps < 300_000
         for worker in active:

@@ -18,7 +18,7 @@ from cluster.compaction.internode.flows import evened, flows
 from cluster.compaction.internode.node_commands import OpenTransfers, StepResult, TransferStep
 from cluster.compaction.internode.relocator import free_dropped
 from cluster.compaction.internode.transfer import Transfer
-from cluster.compaction.movable.operations import MigrateMode, PageStateError, lock, unlock
+from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import PG_ISOLATED, PG_LOCKED, PG_LRU, USED
 from cluster.compaction.scenario.memory_host import MemoryHost, compact_inline
 from cluster.compaction.scenario.node_report import NodeReport
@@ -226,11 +226,11 @@ def test_a_page_that_a_compactor_has_locked_is_waited_for() -> None:
     assert step(host, transfer, 1).sent
     memory = host.memories[0].memory
     page = np.flatnonzero(memory.pages.flags & PG_ISOLATED)[:1]
-    lock(memory.pages, page)
+    memory.pages.lock(page)
     for _ in range(3):
         assert step(host, transfer, 2) == StepResult(sent=False, done=False, moved=0)
     assert memory.vmstat.lock_waits == 1
-    unlock(memory.pages, page)
+    memory.pages.unlock(page)
     assert step(host, transfer, 2).moved > 0
 
 

@@ -7,13 +7,14 @@ import errno
 import numpy as np
 import pytest
 
-from cluster.compaction.drivers.scripted import FOREVER, ScriptedDriver
-from cluster.compaction.movable.migrate_pages import Migration
-from cluster.compaction.movable.operations import IsolateMode, Isolation, MigrateMode, Putback
+from cluster.compaction.drivers.scripted import ALWAYS, ScriptedDriver
+from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.migrate_pages import PageMigration
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PG_ISOLATED, Kind, MigrateType, PageMap
+from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
+from cluster.compaction.pages.page_map import PG_ISOLATED, MigrateType, PageKind, PageMap
 from cluster.compaction.zone.compact_control import RULES, Request, Status, Trace
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
@@ -39,7 +40,7 @@ def setting(used: list[int], pages: int = PAGES) -> tuple[Memory, ScriptedDriver
     free = np.ones(pages, np.bool_)
     free[[*used, *stuck]] = False
     page_map.set_free(free)
-    page_map.kind[stuck] = Kind.UNMOVABLE
+    page_map.kind[stuck] = PageKind.UNMOVABLE
     memory = Memory(page_map, [Zone(page_map, 0, pages)])
     driver = ScriptedDriver(memory, log=True)
     driver.adopt(np.array(used, np.int64))
@@ -50,7 +51,7 @@ def calls(driver: ScriptedDriver) -> str:
     return " ".join(f"{event.op}{event.page}" for event in driver.scripts.events if event.op != "T")
 
 
-def fail(driver: ScriptedDriver, page: int, error: int, times: int = FOREVER) -> None:
+def fail(driver: ScriptedDriver, page: int, error: int, times: int = ALWAYS) -> None:
     driver.scripts.error[page] = -error
     driver.scripts.failures[page] = times
 
@@ -123,7 +124,7 @@ def test_offline_takes_the_range_away() -> None:
 
 def test_offline_goes_on_until_canceled() -> None:
     memory, driver = setting([512, 1023])
-    driver.scripts.refusals[0] = FOREVER
+    driver.scripts.refusals[0] = ALWAYS
     offline = Offline(memory, 512, 1024)
     assert offline.run(3) == -errno.EINTR
     assert calls(driver) == "I0 I1 M1 I0 I0 I0"
@@ -145,7 +146,7 @@ def test_ranges_that_cannot_be_emptied() -> None:
 def test_soft_offline() -> None:
     memory, driver = setting([100, 101])
     assert soft_offline_page(memory, 100) == 0
-    assert memory.pages.map_bytes()[100] == Kind.POISONED
+    assert memory.pages.map_bytes()[100] == PageKind.POISONED
     driver.scripts.refusals[1] = 1
     assert soft_offline_page(memory, 101) == -errno.EBUSY
 
@@ -176,16 +177,16 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     isolation.begin()
     isolation.finish()
     assert (memory.pages.flags[both] == PG_ISOLATED).all()
-    memory.pages.flags[both[:1]] |= 1
+    memory.pages.lock(both[:1])
     rules, targets = RULES["6.1"].migrate, AllocatedTargets(memory)
-    migration = Migration(memory, both, targets, MigrateMode.SYNC, rules)
+    migration = PageMigration(memory, both, targets, MigrateMode.SYNC, rules)
     for _ in range(20):
         migration.step()
     assert not migration.done
     assert migration.waiting
     # put off in three passes, waited for in the fourth
     assert (memory.vmstat.migrate_locked, memory.vmstat.lock_waits) == (3, 1)
-    memory.pages.flags[both[:1]] ^= 1
+    memory.pages.unlock(both[:1])
     migration.run()
     assert migration.succeeded == 2
 
@@ -194,14 +195,14 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     isolation = Isolation(memory, both, IsolateMode.NONE)
     isolation.begin()
     isolation.finish()
-    memory.pages.flags[both[:1]] |= 1
-    migration = Migration(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
+    memory.pages.lock(both[:1])
+    migration = PageMigration(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
     migration.run()
     assert (migration.succeeded, migration.failed, migration.left.tolist()) == (1, 1, both[:1].tolist())
     putback = Putback(memory, migration.left)
     putback.step()
     assert not putback.done
-    memory.pages.flags[both[:1]] ^= 1
+    memory.pages.unlock(both[:1])
     putback.run()
     assert memory.pages.flags.max() == 0
 
@@ -269,7 +270,7 @@ def test_direct_compaction_makes_the_block() -> None:
 def test_async_direct_compaction_gives_up_a_block_that_cannot_become_free() -> None:
     used = [*range(0, 200, 2), 300, 301]
     memory, driver = setting(used)
-    driver.scripts.refusals[60] = FOREVER
+    driver.scripts.refusals[60] = ALWAYS
     request = Request(MigrateMode.ASYNC, 9, whole_zone=False, ignore_skip_hint=False, direct=True)
     Compaction(memory, memory.zones[0], request).run()
     # the page that nobody can move is the last of the pageblock; the refusal comes before

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.zsmalloc import ZsMalloc
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU, USED
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.compaction.scenario.fill import fill_memory
 from cluster.compaction.scenario.memory_host import MemoryHost, compact_inline
@@ -149,11 +150,13 @@ def test_nothing_is_lost_in_any_order_of_turns(
     before = holdings(node)
     for compactor in data.draw(st.lists(st.integers(0, spec.workers - 1), max_size=60)):
         node.take(compactor)
+        validate(node.memory)
     working = list(range(spec.workers))
     for turns in range(100_000):
         compactor = working[turns % len(working)]
         if node.take(compactor):
             working.remove(compactor)
+        validate(node.memory)
         if not working:
             break
     assert not working, "they wait for each other"
