@@ -74,7 +74,7 @@ class NodeDrain:
         """Set all pageblocks to ISOLATE, so that nothing is allocated from them."""
         pages = self._memory.pages
         self._types = pages.pageblock_type[self._blocks].copy()
-        pages.pageblock_type[self._blocks] = MigrateType.ISOLATE
+        pages.set_pageblock_type(self._blocks, MigrateType.ISOLATE)
         in_use = self._in_use()
         self._fixed = sum(in_use.values()) - in_use[LRU] - in_use[GUESTS]
 
@@ -88,7 +88,7 @@ class NodeDrain:
             start = zone.start + block * PAGEBLOCK_PAGES
             take_offline(self._memory, start, start + PAGEBLOCK_PAGES)
         if self._types is not None:
-            pages.pageblock_type[self._blocks] = np.where(free, MigrateType.ISOLATE, self._types)
+            pages.set_pageblock_type(self._blocks, np.where(free, MigrateType.ISOLATE, self._types))
         self._types = None
         stayed = tuple(
             Stayed(owner, count, CANNOT_MOVE if owner == UNMOVABLE else why)

@@ -25,7 +25,7 @@ class Proxies:
 
     def __init__(self, memory: Memory, node: int, first: int) -> None:
         pages = memory.pages
-        pages.refcount[first:] = 0
+        pages.mark_hole(first, pages.count)
         self._pages = pages
         self._first = first
         self._names: I64 = np.full(pages.count - first, NO_NAME)
@@ -53,8 +53,7 @@ class Proxies:
         names = self._names[proxies - self._first]
         self.add_dropped(names[names != NO_NAME])
         self._names[proxies - self._first] = NO_NAME
-        for array in (self._pages.mapping, self._pages.flags, self._pages.refcount):
-            array[proxies] = 0
+        self._pages.reset(proxies)
         return pfns[pfns < self._first]
 
     def add_dropped(self, names: I64) -> None:
@@ -71,19 +70,19 @@ class ProxyTargets:
     """Targets (`migrate_pages.Targets`) for pages that leave the node: at most `count` proxies."""
 
     def __init__(self, memory: Memory, proxies: Proxies, count: int) -> None:
-        self._refcount = memory.pages.refcount
+        self._pages = memory.pages
         self._spare = proxies.spare(count)
         self._used = 0
 
     def take(self, count: int, owed: int = 0) -> Pfns:
         taken = self._spare[self._used : self._used + count]
         self._used += len(taken)
-        self._refcount[taken] = 1
+        self._pages.get(taken)
         return taken
 
     def give_back(self, pfns: Pfns) -> None:
         self._used -= len(pfns)
-        self._refcount[pfns] = 0
+        self._pages.put(pfns)
 
 
 class ForeignPages(PageDriver):
@@ -96,7 +95,7 @@ class ForeignPages(PageDriver):
     def admit(self, pfns: Pfns, names: I64, kinds: U8) -> None:
         """Adopt frames that hold pages with these names and kinds. int64[n], int64[n], uint8[n]."""
         self.adopt(pfns)
-        self.memory.pages.kind[pfns] = kinds
+        self.memory.pages.set_kind(pfns, kinds)
         self.names = np.concatenate([self.names, names])
 
     def leave(self, pfns: Pfns) -> I64:

@@ -239,6 +239,6 @@ class TransferTarget(TransferSide):
         memory.pages.content[frames] = batch.contents
         foreign = batch.names != NO_NAME
         self._owners.foreign.admit(frames[foreign], batch.names[foreign], batch.kinds[foreign])
-        memory.pages.kind[frames] = batch.kinds
+        memory.pages.set_kind(frames, batch.kinds)
         for tag in np.unique(batch.tags[~foreign]).tolist():
             self._owners.lru.adopt(frames[~foreign & (batch.tags == tag)], tag)

@@ -1,7 +1,7 @@
 """The pages of one node's memory as a structure of arrays (`struct page`, include/linux/mm_types.h).
 
-`PageMap` owns the state of every page. Other modules read its arrays and change them by its methods only,
-except for `content`, which belongs to the owner of the page.
+`PageMap` owns the state of every page. Other modules read its arrays and change them by its methods only. The
+exceptions are `content`, which belongs to the owner of the page, and the state with which a replay begins.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class FilledMemory:
     def without_drivers(self) -> FilledMemory:
         """Return a copy without drivers: their pages look like pages of the kernel."""
         pages = copy.deepcopy(self.memory.pages)
-        pages.mapping[pages.flags & PG_LRU == 0] = 0
+        pages.set_mapping(np.flatnonzero(pages.flags & PG_LRU == 0), owner=0, tag=0)
         zones = [replace(zone, pages=pages) for zone in self.memory.zones]
         memory = Memory(pages, zones)
         lru = LruPages(memory)
@@ -87,7 +87,7 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
     made = [_make_driver(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
     fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
-    pages.kind[fixed] = PageKind.UNMOVABLE
+    pages.set_kind(fixed, PageKind.UNMOVABLE)
     owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
     _fill(memory, owners)
@@ -121,7 +121,7 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
 
     def allocate(count: int) -> I64:
         pfns = memory.alloc_bulk(count)
-        memory.pages.kind[pfns] = PageKind.LRU
+        memory.pages.set_kind(pfns, PageKind.LRU)
         lru.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
