@@ -61,10 +61,16 @@ sys.meta_path.append(
                 for name in ("compactor_pool", "memory_host", "node_memory", "node_report", "rounds")
             ),
             "cluster.migration.memory": ("cluster.compaction.pages.memory",),
-            "cluster.migration.movable": ("cluster.compaction.movable.operations",),
+            "cluster.migration.movable": (
+                "cluster.compaction.pages.movable_operations",
+                "cluster.compaction.movable.page_movable",
+                "cluster.compaction.movable.isolation",
+                "cluster.compaction.movable.lru_pages",
+            ),
             "cluster.migration.pages": ("cluster.compaction.pages.page_map",),
             "cluster.words": ("cluster.arrays.words",),
         }
-        | {f"cluster.migration.drivers.{name}": (f"cluster.compaction.drivers.{name}",) for name in _DRIVERS}
+        | {f"cluster.migration.drivers.{name}": (f"cluster.compaction.drivers.{name}",) for name in _DRIVERS},
+        renamed={"FOREVER": "NEVER_MOVES", "Foreseeing": "PredictsRetries", "Kind": "PageKind"},
     )
 )

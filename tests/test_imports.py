@@ -27,6 +27,37 @@ def test_importing_cluster_changes_no_environment_and_loads_no_library() -> None
     assert python(PURITY).strip() == "[] []"
 
 
+#: Prints whether the sort was chosen when numpy is first searched for.
+ORDER = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print("actors.tuning.numpy_dispatch" in sys.modules)
+
+sys.meta_path.insert(0, Watch())
+import {module}
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ksmcluster.api",
+        "ksmcluster.commands.bench, ksmcluster.bench.passes",
+        "ksmcluster.bench.tools.footprint",
+        # what Ray's workers import first
+        "actors.node_actor",
+        "actors.coordinator_actor",
+        "actors.compaction.memory_actor",
+        "actors.compaction.migration_actor",
+    ],
+)
+def test_numpys_sort_is_chosen_before_numpy_is_imported(module: str) -> None:
+    assert python(ORDER.format(module=module)).split() == ["True"]
+
+
 def test_importing_cluster_imports_no_numpy() -> None:
     assert python("import sys, cluster; print('numpy' in sys.modules)").strip() == "False"
 
@@ -51,8 +82,8 @@ OLD_PATHS = [
     ("cluster.migration.drivers.scripted", "ScriptedDriver", "cluster.compaction.drivers.scripted"),
     ("cluster.migration.machine", "drive", "cluster.compaction.scenario.rounds"),
     ("cluster.migration.memory", "Memory", "cluster.compaction.pages.memory"),
-    ("cluster.migration.movable", "MovableOperations", "cluster.compaction.movable.operations"),
-    ("cluster.migration.movable", "set_page_movable", "cluster.compaction.movable.operations"),
+    ("cluster.migration.movable", "MovableOperations", "cluster.compaction.pages.movable_operations"),
+    ("cluster.migration.movable", "set_page_movable", "cluster.compaction.movable.page_movable"),
     ("cluster.migration.pages", "PageMap", "cluster.compaction.pages.page_map"),
     ("cluster.words", "I64", "cluster.arrays.words"),
     ("ksmcluster.snapshot", "Snapshot", "ksmcluster.capture.snapshot"),
@@ -69,6 +100,14 @@ def test_old_paths_give_the_same_objects(
         exec(compile(f"import {old}", "driver.py", "exec"))
     assert getattr(sys.modules[old], name) is getattr(import_module(new), name)
     assert [warning.filename for warning in warned] == ["driver.py"]
+
+
+@pytest.mark.filterwarnings("ignore:cluster:DeprecationWarning")
+def test_old_names_in_old_modules_give_the_renamed_objects() -> None:
+    movable, pages = map(import_module, ("cluster.migration.movable", "cluster.migration.pages"))
+    assert movable.Foreseeing is movable.PredictsRetries
+    assert movable.FOREVER == movable.NEVER_MOVES
+    assert pages.Kind is pages.PageKind
 
 
 def test_a_module_that_never_was_is_not_found() -> None:

@@ -1,1 +1,4 @@
-"""How fast the simulator is, and how large: always against something that runs at the same time."""
+"""How fast the simulator is and how much memory it takes, against something that runs at the same time.
+
+Imports everything below but the commands; changes only what it simulates, and this host's ksmd with `--ksmd`.
+"""
