@@ -29,7 +29,7 @@ PAGES_AT_ONCE = 64
 
 
 class Merger:
-    """Carries out what the trees decide about pages of this node (`cluster.ksm.effects` sends it)."""
+    """Carries out what the trees decide about pages of this node (`cluster.ksm.page_updates` sends it)."""
 
     def __init__(self, node: NodeState, faults: Faults, scanner: Scanner) -> None:
         self._n = node

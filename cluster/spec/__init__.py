@@ -3,8 +3,8 @@
 May import: `cluster.arrays`. Changes nothing, except that `knobs.KnobValues`, `knobs.Counters` and
 `digest.Contents` are mutable objects, which their owners in other rooms change.
 
-- `scenario`, `compaction`: what a scenario asks for. The front door makes these objects of a TOML file;
-  `ksmcluster/config/ksmd.py`, for example, turns `max_page_sharing` into `KsmSpec.max_page_sharing`.
+- `scenario`, `compaction`: what a scenario asks for. `ksmcluster.config.conversion` makes these objects of a
+  checked TOML file: of the key `max_page_sharing` the field `KsmSpec.max_page_sharing`, for example.
 - `topology`: distances between nodes, and how many nodes a machine may have.
 - `content`, `digest`: what pages hold, and the digests that stand for it. PAGE_SIZE is defined here.
 - `captured_pages`: pages of captured processes.

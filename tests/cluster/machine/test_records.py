@@ -90,7 +90,7 @@ def test_how_many_records_hang_on_shapes(replays: list[Replay]) -> None:
     rows = [
         row("all", [len(replay.document["records"]) for replay in replays]),
         *(
-            row(f"hang on a shape: `{reason}`", [len(replay.reasons.get(reason, [])) for replay in replays])
+            row(f"depend on a shape: `{reason}`", [len(replay.reasons.get(reason, [])) for replay in replays])
             for reason in Reason
         ),
         row("either", [len(set().union(*replay.reasons.values())) for replay in replays]),
