@@ -77,6 +77,8 @@ class CapturedPages:
     moments: tuple[float, ...]
     shared: SharedFrames
     outside: OutsideMappers
+    #: What limits the answer, one sentence each.
+    notes: tuple[str, ...] = ()
 
     def times(self, interval: float | None) -> tuple[float, ...]:
         """Return when each moment is replayed, in simulated seconds.

@@ -31,7 +31,7 @@ _KNOBS = (
 _ROOM = 2
 """Memory of a machine whose host is not known, as a multiple of the captured pages."""
 _LEAST_PAGES = 1 << 14
-_TITLES = {
+_TITLES: dict[str, str] = {
     Advice.AS_CAPTURED: "what KSM gives as the host is",
     Advice.ALL: "what KSM would give if every process called for it",
 }
@@ -51,17 +51,17 @@ def scenario_of(
 ) -> dict[str, Any]:
     """Return the data of the scenario that a snapshot stands for.
 
-    `nodes`: this many like the host's first one, in place of the host's own. `count`: processes in all, by
-    default those captured. `advice`: one of `cluster.spec.scenario.Advice`; by default as captured if ksmd
-    scans any of the memory on the host, else all. Raises UserError if the file is no snapshot.
+    `nodes`: this many equal ones, in place of the host's own. `count`: processes in all, by default those
+    captured. `advice`: one of `cluster.spec.scenario.Advice`, not checked here; by default as captured if
+    ksmd scans any of the memory on the host, else all. Raises UserError if the file is no snapshot.
     """
     with Snapshot.open(path) as snapshot:
         metadata, rows = snapshot.metadata, snapshot.rows
-    chosen = Advice(advice) if advice else _default_advice(metadata)
+    chosen = advice or _default_advice(metadata)
     wanted = count or len(metadata.processes)
     per_process = -(-rows // (len(metadata.processes) * len(metadata.moments)))
     return {
-        "simulation": {"title": f"{path.name}: {_TITLES[chosen]}"},
+        "simulation": {"title": f"{path.name}: {_TITLES.get(chosen, chosen)}"},
         "machine": _machine(metadata.host, nodes, wanted * per_process),
         "ksm": dict(_ksm(metadata)),
         "process": [

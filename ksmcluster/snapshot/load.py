@@ -58,6 +58,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.found.moments,
             of.shared,
             of.outside,
+            tuple(note.text for note in of.found.metadata.notes),
         )
         for path, of in read.items()
     }
@@ -86,6 +87,7 @@ def notes(
     for kind in spec.processes:
         if kind.snapshot is None:
             continue
+        yield from (f"{kind.name}: {note}" for note in snapshots[kind.snapshot].notes)
         captured = len(snapshots[kind.snapshot].processes)
         clones = sum(other.count for other in spec.processes if other.snapshot == kind.snapshot)
         if captured == 1 < clones and kind.clones is Clones.DISTINCT:
