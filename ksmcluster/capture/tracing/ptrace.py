@@ -11,7 +11,8 @@ registers and the signal mask are put back, and an interrupted system call goes 
 
 Not repeated are other calls on sockets with SO_RCVTIMEO or SO_SNDTIMEO: they give EINTR, as they do
 after SIGSTOP and SIGCONT. On arm64 a signal that comes within the stop, and has a handler, lets the
-interrupted call begin anew after the handler even without SA_RESTART.
+interrupted call begin anew after the handler even without SA_RESTART, and a thread that computes in
+streaming mode (SME) loses its vector registers, so a thread that waits is preferred.
 
 A thread of the tracing process that ends lets go of all that it traces (kernel/exit.c), so each stop is
 made by a thread of its own. SIGKILL of the tracing process within the stop leaves the thread with wrong
@@ -177,7 +178,10 @@ class StoppedThread:
         return self._machine.result_of(self._get(_NT_PRSTATUS))
 
     def let_go(self) -> None:
-        """Put everything back and detach; does nothing if the thread has ended or was let go."""
+        """Put everything back and detach; does nothing if the thread has ended or was let go.
+
+        At a stop for a system call, arm64 does not let x7 be written: that is done at another stop.
+        """
         if not self._stopped:
             return
         self._stopped = False

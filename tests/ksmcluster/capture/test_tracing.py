@@ -49,29 +49,37 @@ def say(*words):
 class Target:
     """A process that runs a Python text, spoken to by lines."""
 
-    def __init__(self, text: str, *arguments: str, **options: object) -> None:
-        self.process = subprocess.Popen(  # type: ignore[call-overload]
+    def __init__(self, text: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
             [sys.executable, "-c", PRELUDE + text, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            **options,
+            bufsize=0,  # what was heard is what select(2) does not tell of any more
         )
 
     @property
     def pid(self) -> int:
-        pid: int = self.process.pid
-        return pid
+        return self.process.pid
+
+    def has_spoken(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to hear, now or in that time."""
+        assert self.process.stdout
+        return bool(select.select([self.process.stdout], [], [], seconds)[0])
 
     def hear(self) -> str:
-        """Return the next line of the process."""
-        return str(self.process.stdout.readline()).rstrip("\n")
+        """Return the next line of the process; empty if it has ended."""
+        assert self.has_spoken(PATIENCE_SECONDS)
+        assert self.process.stdout
+        return self.process.stdout.readline().decode().rstrip("\n")
 
     def tell(self, line: str = "") -> str:
         """Send a line and return the answer."""
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.send(line)
         return self.hear()
+
+    def send(self, line: str = "") -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
 
     def fact(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text()
@@ -102,8 +110,8 @@ def start() -> Iterator[Start]:
     """Start targets that end with the test."""
     targets: list[Target] = []
 
-    def begin(text: str, *arguments: str, **options: object) -> Target:
-        targets.append(Target(text, *arguments, **options))
+    def begin(text: str, *arguments: str) -> Target:
+        targets.append(Target(text, *arguments))
         return targets[-1]
 
     yield begin
@@ -269,6 +277,27 @@ def test_memory_mapped_anew_in_the_same_place(start: Start, track: Track) -> Non
     assert written(tracker, target, first, 64) == [2, 8]
 
 
+def test_memory_that_is_moved(start: Start, track: Track) -> None:
+    target = start(WRITER)
+    target.hear()
+    target.tell(
+        "libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p; none = ctypes.c_void_p(None);"
+        "size = ctypes.c_size_t(8 * PAGE); old = libc.mmap(none, size, 3, 0x22, -1, ctypes.c_long(0));"
+        "place = libc.mmap(none, size, 3, 0x22, -1, ctypes.c_long(0));"
+        "ctypes.memset(old, 7, 8 * PAGE)"
+    )
+    tracker = track(target)
+    first = int(
+        target.tell(
+            "new = libc.mremap(ctypes.c_void_p(old), size, size, 3, ctypes.c_void_p(place));"
+            "ctypes.memset(new + 2 * PAGE, 7, 1); answer = new // PAGE"
+        )
+    )
+    assert 2 in written(tracker, target, first, 8)
+    target.tell("ctypes.memset(new + 5 * PAGE, 7, 1)")
+    assert written(tracker, target, first, 8) == [5]
+
+
 def test_reserved_memory(start: Start, track: Track) -> None:
     target = start(WRITER)
     target.hear()
@@ -376,8 +405,7 @@ def test_a_process_that_ends_while_it_is_stopped_keeps_its_exit_code(start: Star
     for _ in range(5):
         target = start("say('ready'); sys.stdin.readline(); sys.exit(7)")
         target.hear()
-        target.process.stdin.write("\n")
-        target.process.stdin.flush()
+        target.send()
         while target.process.poll() is None:
             PtraceWrites([target.pid]).close()
         assert target.process.returncode == 7
@@ -559,7 +587,7 @@ def test_a_wait_ends_in_time_however_often_it_is_interrupted(start: Start, call:
     assert target.hear() == "ready"
     until(lambda: waits(target))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not select.select([target.process.stdout], [], [], 0)[0]:
+    while not target.has_spoken():
         assert time.monotonic() < deadline
         PtraceWrites([target.pid]).close()
     assert target.hear() == result
