@@ -12,10 +12,12 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import struct
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +108,28 @@ def open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, f
     Raises ProcessLookupError if the process or the thread ends meanwhile, TracingError if the process
     cannot be traced, and other OSErrors of the process's own calls (EMFILE).
     """
-    # In a thread, which Ctrl-C and SIGTERM do not interrupt: Python handles them in the main thread.
-    with ThreadPoolExecutor(1) as executor:
+    # In a thread of its own, since that lets go of the process when it ends, whatever happens.
+    with _signals_wait(), ThreadPoolExecutor(1) as executor:
         future = executor.submit(_open_in, pid, pidfd, machine)
         try:
             return future.result()
         except BaseException:
             future.add_done_callback(_close)
             raise
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals come after the block: one that ended this process would leave the other one broken.
+
+    Another thread of this process that takes a signal, for which there is a handler, does no harm either:
+    it is handled in the main thread, not in the one that traces.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, float]:

@@ -514,6 +514,29 @@ while interrupted < 40:
 """
 
 
+KILLED_TRACERS = """
+import os, signal, sys, time
+from ksmcluster.capture.tracing import PtraceWrites
+
+for number in range(40):
+    tracer = os.fork()
+    while not tracer:
+        PtraceWrites([int(sys.argv[1])]).close()
+    time.sleep(0.002 + 0.0003 * number)
+    os.kill(tracer, signal.SIGTERM)
+    assert os.waitpid(tracer, 0)[1] == signal.SIGTERM
+"""
+
+
+def test_tracers_that_are_ended_while_the_process_is_stopped(start: Start) -> None:
+    """Nothing handles the signal: it waits until the process goes on."""
+    target = start(WRITER)
+    target.hear()
+    subprocess.run([sys.executable, "-c", KILLED_TRACERS, str(target.pid)], check=True)
+    assert target.tell("write(memory, 1)") == "done"
+    assert target.is_as_before()
+
+
 def test_interruptions_while_the_process_is_stopped(start: Start) -> None:
     target = start("""
 say("ready")
