@@ -14,10 +14,11 @@ import fcntl
 import os
 import signal
 import struct
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,12 @@ _IS_WRITTEN, _IS_THERE = 2, 1 << 3 | 1 << 4
 """Pages in memory or swap. Without the latter, page tables are made for all of the address space."""
 
 _PIDFD_GETFD = 438
+
+_SIGNALS = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
+"""What ends a process from outside."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -88,6 +95,10 @@ class Userfaultfd:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        """Close what an exception (Ctrl-C) lost on its way to an owner."""
+        self.close()
+
 
 def open_here(machine: Architecture) -> Userfaultfd:
     """Return a userfaultfd of this process, made as one of another process is; raises OSError."""
@@ -110,26 +121,29 @@ def open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, f
     """
     # In a thread of its own, since that lets go of the process when it ends, whatever happens.
     with _signals_wait(), ThreadPoolExecutor(1) as executor:
-        future = executor.submit(_open_in, pid, pidfd, machine)
-        try:
-            return future.result()
-        except BaseException:
-            future.add_done_callback(_close)
-            raise
+        return executor.submit(_open_in, pid, pidfd, machine).result()
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let signals come after the block: one that ended this process would leave the other one broken.
+    """Handle signals after the block: if this process ended in it, the other one would be left broken.
 
-    Another thread of this process that takes a signal, for which there is a handler, does no harm either:
-    it is handled in the main thread, not in the one that traces.
+    A signal mask would not do, since threads of libraries (OpenBLAS) take the signals then.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
+    with ExitStack() as stack:
+        came: list[int] = []
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(_raise_signals, came)
+            for number in _SIGNALS:
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                    handler = signal.signal(number, lambda number, _: came.append(number))
+                    stack.callback(signal.signal, number, handler)
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _raise_signals(numbers: list[int]) -> None:
+    for number in numbers:
+        signal.raise_signal(number)
 
 
 def _open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, float]:
@@ -140,11 +154,6 @@ def _open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, 
         finally:
             thread.call(machine.close, made)
     return Userfaultfd(taken), time.monotonic() - thread.since
-
-
-def _close(future: Future[tuple[Userfaultfd, float]]) -> None:
-    if not future.exception():
-        future.result()[0].close()
 
 
 def _system_call(number: int, *arguments: int) -> int:
