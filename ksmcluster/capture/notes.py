@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.tracing.tracked import Skipped
+from ksmcluster.capture.tracing.writes import Pauses
 from ksmcluster.snapshot import HostInfo, Note, SnapshotProcess
 
 _MOSTLY = 0.5
@@ -62,13 +64,21 @@ def notes(
     if pinned:
         yield Note(
             "pinned",
-            f"{pinned:,} pages are pinned and never merge; which ones cannot be seen, so they are spread "
-            "evenly over their processes",
+            f"{pinned:,} pages are pinned and never merge; which ones cannot be seen, and the simulation "
+            f"merges them as others: savings may be up to {_mib(pinned)} too high",
         )
-    yield from _of_the_moments(moments, asked_interval, tracking)
+    if host is not None:
+        yield from _of_the_moments(moments, asked_interval, tracking)
 
 
 def _of_the_host(host: HostInfo, processes: Sequence[SnapshotProcess]) -> Iterator[Note]:
+    merged = sum((process.ksm_stat or {}).get("ksm_merging_pages", 0) for process in processes)
+    if merged:
+        yield Note(
+            "merged",
+            f"ksmd had merged {merged:,} pages when they were captured; the simulation begins with them "
+            "unmerged",
+        )
     zeros = sum((process.ksm_stat or {}).get("ksm_zero_pages", 0) for process in processes)
     if zeros:
         yield Note(
@@ -102,6 +112,23 @@ def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | N
             "writes",
             "writes that leave a page's bytes as they were are not known, so sharing that they break seems "
             "to last; track them (--track-writes) or give `write` rates in a scenario",
+        )
+
+
+def tracking_notes(pauses: Pauses, skipped: Sequence[Skipped]) -> Iterator[Note]:
+    """Yield what tracking writes did to the processes, and which memory it could not track."""
+    if pauses.stops:
+        yield Note(
+            "pauses",
+            f"to track writes, a thread was stopped {pauses.stops:,} times, {pauses.longest_ms:.1f} ms at "
+            "most; the first write to a page after each moment took a page fault more",
+        )
+    for of_reason in sorted({skip.reason for skip in skipped}):
+        count = sum(skip.reason == of_reason for skip in skipped)
+        yield Note(
+            "untracked",
+            f"writes to {count:,} mappings or processes were not tracked ({of_reason}): only writes that "
+            "changed their bytes are known",
         )
 
 

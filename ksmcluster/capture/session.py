@@ -15,14 +15,15 @@ from ksmcluster.capture.frames import FrameColumns, identify
 from ksmcluster.capture.hashing import PageHasher
 from ksmcluster.capture.host import host_info
 from ksmcluster.capture.kpage import KernelPages
-from ksmcluster.capture.notes import Counts, notes
+from ksmcluster.capture.notes import Counts, notes, tracking_notes
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
 from ksmcluster.capture.select import Wanted, parent_of
 from ksmcluster.capture.source import Chunk, Source, SourceScan
-from ksmcluster.capture.tracking import WriteTracker
+from ksmcluster.capture.tracing.tracker import WriteTracker
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
     FORMAT_VERSION,
+    KSM,
     MERGEABLE,
     SHARED,
     SHARED_ZERO,
@@ -211,6 +212,7 @@ class Session:
         with stopped(live) if self._options.stop else nullcontext():
             scans = self._scans(moment)
             frames = self._frames(scans, kernel)
+            _forget_merges(scans)
             if moment == 0:
                 self._count(scans, frames)
             for process, scan in scans.items():
@@ -307,7 +309,10 @@ class Session:
             processes=processes,
             host=host,
             tracking=tracking,
-            notes=tuple(notes(processes, host, self._counts, moments, self._options.interval, tracking)),
+            notes=(
+                *notes(processes, host, self._counts, moments, self._options.interval, tracking),
+                *(tracking_notes(self._tracker.pauses, self._tracker.skipped) if self._tracker else ()),
+            ),
         )
 
     def _process(
@@ -325,6 +330,14 @@ class Session:
             pinned_pages=self._pinned.get(live) if live else None,
             ksm_stat=self._ksm_stat.get(live) if live else None,
         )
+
+
+def _forget_merges(scans: dict[int, SourceScan]) -> None:
+    """Take pages that ksmd merged out of the written ones: write protection cannot tell them apart."""
+    for scan in scans.values():
+        if scan.listing is not None:
+            merged = scan.listing.flags & KSM != 0
+            scan.listing.flags[merged] &= ~np.uint16(WRITTEN)
 
 
 def _still_there(wanted: Wanted) -> list[int]:

@@ -24,7 +24,7 @@ from ksmcluster.capture.process import ProcessSource
 from ksmcluster.capture.select import Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
-from ksmcluster.capture.tracking import TrackWrites, tracker_of
+from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import MAX_MOMENTS
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from ksmcluster.commands.options import Advice, Config, Count, Nodes, PagesPerNode, Passes, Seed, Settings
+from ksmcluster.commands.options import (
+    Advice,
+    ConfigOrSnapshot,
+    Count,
+    Nodes,
+    PagesPerNode,
+    Passes,
+    Seed,
+    Settings,
+)
 from ksmcluster.commands.output import emit
 
 config = typer.Typer(
@@ -17,7 +26,7 @@ config = typer.Typer(
 
 @config.command()
 def show(
-    scenario: Config = "default",
+    scenario: ConfigOrSnapshot = "default",
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,

@@ -21,6 +21,9 @@ class EngineName(StrEnum):
 
 
 Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, or a TOML file.")
+]
+ConfigOrSnapshot = Annotated[
     str,
     typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, a TOML file or a snapshot."),
 ]

@@ -10,7 +10,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Advice,
-    Config,
+    ConfigOrSnapshot,
     Count,
     Engine,
     EngineName,
@@ -29,7 +29,7 @@ from ksmcluster.commands.output import emit, save
 
 
 def simulate(
-    scenario: Config = "default",
+    scenario: ConfigOrSnapshot = "default",
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,

@@ -14,10 +14,8 @@ from ksmcluster.snapshot.metadata import HostInfo, Metadata
 from ksmcluster.snapshot.reader import Snapshot
 
 _MAGIC = b"PAR1"
-_KNOBS = (
-    "pages_to_scan",
-    "sleep_millisecs",
-    "merge_across_nodes",
+_KNOBS_OF_ALL = ("pages_to_scan", "sleep_millisecs", "merge_across_nodes")
+_KNOBS_OF_SOME = (
     "max_page_sharing",
     "use_zero_pages",
     "smart_scan",
@@ -100,9 +98,9 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
         return
     kernel = _kernel(host.kernel_release)
     yield "kernel", kernel
-    for knob in _KNOBS:
+    for knob in (*_KNOBS_OF_ALL, *(name for name in _KNOBS_OF_SOME if kernel in kernels_with(name))):
         held = host.ksm.get(knob)
-        if held is not None and kernel in kernels_with(knob):
+        if held is not None:
             chosen = re.search(r"\[(.+)\]", held)
             yield knob, chosen[1] if chosen else int(held)
 

@@ -37,7 +37,7 @@ def of_moments(output: Path, times: tuple[float, ...], held: tuple[tuple[str, ..
         for process, pages in enumerate(memories)
     }
     process = SnapshotProcess(None, "image", "image", (Mapping(0, len(held[0][0]), "rw-p", "", True),))
-    write(output, rows, replace(metadata(times), processes=(process,) * len(held[0])))
+    write(output, rows, replace(metadata(times), processes=(process,) * len(held[0]), notes=()))
     return str(output)
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.process import ProcessSource
+from ksmcluster.capture.tracing.tracked import Skipped
+from ksmcluster.capture.tracing.writes import Pauses, PtraceWrites, can_trace
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import WRITTEN
 
@@ -35,6 +37,14 @@ class WriteTracker(Protocol):
 
     method: Literal["soft-dirty", "ptrace"]
 
+    @property
+    def pauses(self) -> Pauses:
+        """How long the processes were stopped."""
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Memory whose writes are not told."""
+
     def written(self, source: ProcessSource, listing: Listing) -> NDArray[np.bool_]:
         """Return which pages of the listing were written since the last call, bool[n], and begin anew.
 
@@ -49,6 +59,8 @@ class SoftDirty:
     """Tracks writes by the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)."""
 
     method: Literal["soft-dirty", "ptrace"] = "soft-dirty"
+    pauses = Pauses(0, 0.0, 0.0)
+    skipped: tuple[Skipped, ...] = ()
 
     def written(self, source: ProcessSource, listing: Listing) -> NDArray[np.bool_]:
         """Return the soft-dirty bits of the listing, and clear those of the process."""
@@ -87,4 +99,6 @@ def tracker_of(how: TrackWrites, sources: Sequence[ProcessSource]) -> WriteTrack
                 "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): try --track-writes ptrace"
             )
         return None
-    raise NotImplementedError
+    if why := can_trace():
+        raise UserError(f"--track-writes ptrace: {why}")
+    return PtraceWrites([source.pid for source in sources])
