@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -94,11 +95,11 @@ class AddressSpaces:
 
         Raises SimulationError if the range is taken.
         """
-        if any(v.start < start + pages and start < v.end for v in mm.vmas):
+        at = bisect_right(mm.vmas, start, key=_start)
+        if any(v.start < start + pages and start < v.end for v in mm.vmas[max(at - 1, 0) : at + 1]):
             raise SimulationError(f"pages {start:#x}..{start + pages:#x} overlap an existing mapping")
         vma = Vma(mm.id, start, pages, self._table.allocate(pages), mergeable, policy, name)
-        mm.vmas.append(vma)
-        mm.vmas.sort(key=lambda v: v.start)
+        mm.vmas.insert(at, vma)
         self.changed()
         return vma
 
@@ -176,6 +177,10 @@ class VmaIndex:
         at = _rank(self._key0, keys)
         found = (at >= 0) & (keys < self._key_end[at])
         return np.where(found, keys + self._slot_less_key[at], -1)
+
+
+def _start(vma: Vma) -> int:
+    return vma.start
 
 
 def _rank(starts: I64, values: I64) -> I64:

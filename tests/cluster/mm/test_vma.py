@@ -5,12 +5,14 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.arrays.words import VPN_BITS, mm_id
 from cluster.mm.page_table import PageTable
 from cluster.mm.vma import AddressSpaces, Mm
+from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import PolicyMode, PolicySpec
 
 _POLICY = PolicySpec(PolicyMode.PREFERRED, (0,))
@@ -45,3 +47,20 @@ def test_slots_of_item_keys(layout: list[list[tuple[int, int]]], random: Random)
     found, mergeable = spaces.index.along(slots)
     assert spaces.index.slots(found).tolist() == slots.tolist()
     assert mergeable.tolist() == [key >> VPN_BITS != mm_id(2, 1) for key in found.tolist()]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), max_size=12))
+def test_vmas_ascend_and_never_overlap(wanted: list[tuple[int, int]]) -> None:
+    spaces, mm = AddressSpaces(PageTable()), Mm(mm_id(0, 0))
+    spaces.mms[mm.id] = mm
+    taken: set[int] = set()
+    for start, pages in wanted:
+        pages_wanted = set(range(start, start + pages))
+        if pages_wanted & taken:
+            with pytest.raises(SimulationError, match="overlap"):
+                spaces.mmap(mm, start, pages, _POLICY, mergeable=True)
+        else:
+            spaces.mmap(mm, start, pages, _POLICY, mergeable=True)
+            taken |= pages_wanted
+    assert [vma.start for vma in mm.vmas] == sorted(vma.start for vma in mm.vmas)
+    assert {page for vma in mm.vmas for page in range(vma.start, vma.end)} == taken
