@@ -121,7 +121,8 @@ def tracking_notes(pauses: Pauses, skipped: Sequence[Skipped]) -> Iterator[Note]
         yield Note(
             "pauses",
             f"to track writes, threads were stopped, {pauses.longest_ms:.1f} ms at most and "
-            f"{pauses.total_ms:.1f} ms in all; the first write to a page after each moment took a page fault more",
+            f"{pauses.total_ms:.1f} ms in all; the first write to a page after each moment took a page "
+            "fault more",
         )
     for of_reason in sorted({skip.reason for skip in skipped}):
         count = sum(skip.reason == of_reason for skip in skipped)
