@@ -22,7 +22,7 @@ SPREAD = 0.15  #: of the number of blocks: as much as repetitions on the recorde
 LEAST_SPREAD = 2
 _ASYNC, _SYNC_LIGHT = MigrateMode.ASYNC, MigrateMode.SYNC_LIGHT
 
-#: by name of a recorded request: type of its pages, and modes of compaction
+#: by name of a recorded request: the migrate type of its pages, and the modes of compaction
 _REQUESTS = {
     "noretry": (MigrateType.MOVABLE, (_ASYNC, _ASYNC)),
     "mayfail": (MigrateType.MOVABLE, (_ASYNC, _SYNC_LIGHT)),
