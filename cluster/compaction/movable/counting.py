@@ -17,7 +17,7 @@ from cluster.compaction.pages.movable_operations import (
     predicted_retries,
 )
 
-GUESTS = "guests"  #: name of pages of other nodes' drivers among the drivers of a report
+GUESTS = "guests"  #: in reports, the name of the owner of pages of other nodes' drivers
 
 
 @dataclass(slots=True)
