@@ -47,8 +47,8 @@ What the trees decide
     map_ksm_zero         PRESENT               PTE_ZERO, +ITEM +KSM_ZERO        replace_page()
                                                +VISIT_DUE; else as merge
     leave_unstable_tree  IN_UNSTABLE_TREE      -IN_UNSTABLE_TREE                none: seen at the next visit
+    set_homes            any                   home                             unstable_tree_search_insert()
     drop_stable_nodes    BROKEN_OUT            -STABLE -BROKEN_OUT              remove_stable_node_chain()
-    set_homes            any                   home                             none: the number of the tree
 Checksums (rmap_item->oldchecksum)
     rekey                any                   digest, +OTHER_CHECKSUM if the checksum is not the digest's
     confirm_checksums    ITEM                  +HAS_CHECKSUM -OTHER_CHECKSUM
