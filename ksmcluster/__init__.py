@@ -7,7 +7,6 @@
 >>> ksmcluster.simulate(eight_nodes).save("results/eight-nodes")
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from ksmcluster.version import __version__ as __version__
 check_own_packages()
 
 import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
-from cluster import MovedModules  # noqa: E402
 
 if TYPE_CHECKING:
     from actors.run_options import RunOptions
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.result import Result
 
-sys.meta_path.append(MovedModules({"ksmcluster.snapshot": ("ksmcluster.capture.snapshot",)}))
 
 __all__ = [
     "CompactionResult",

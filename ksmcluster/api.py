@@ -57,9 +57,10 @@ def simulate(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
-    from ksmcluster.capture.load import load_pages, notes
+    from ksmcluster.snapshot.load import load_pages, notes, with_layouts
 
     snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
+    spec = with_layouts(spec, snapshots)
     pages = pages_mapped(scenario) + sum(
         process.count * snapshots[process.snapshot].pages_a_process
         for process in spec.processes

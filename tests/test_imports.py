@@ -86,7 +86,6 @@ OLD_PATHS = [
     ("cluster.migration.movable", "set_page_movable", "cluster.compaction.movable.page_movable"),
     ("cluster.migration.pages", "PageMap", "cluster.compaction.pages.page_map"),
     ("cluster.words", "I64", "cluster.arrays.words"),
-    ("ksmcluster.snapshot", "Snapshot", "ksmcluster.capture.snapshot"),
 ]
 
 

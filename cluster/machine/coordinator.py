@@ -59,15 +59,13 @@ class Machine:
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
         kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
-        nodes = np.concatenate([spread(k.count, self._nodes) for k in kinds])
+        nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
-        mergeable = np.array([k.snapshot is not None or any(r.mergeable for r in k.regions) for k in kinds])
-        registered = []
-        for kind, node in zip(kind_of, nodes, strict=True):
-            mm = self._next_mm(int(node))
-            if mergeable[kind]:
-                registered.append(mm)
-        self.slots.enter(registered)
+        if any(k.layout for k in kinds):
+            self._exchange.run(c.ShareFrames())
+        mergeable = np.concatenate([_mergeable(k) for k in kinds])
+        mms = [self._next_mm(node) for node in nodes.tolist()]
+        self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
 
     def _next_mm(self, node: int) -> int:
         self._mms_of_node[node] += 1
@@ -282,6 +280,24 @@ class Machine:
     def dump(self) -> list[c.NodeDump]:
         """Return page tables and frames by node, for checks and records."""
         return self._exchange.answers(c.Dump(), c.NodeDump)
+
+
+def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
+    """Return the nodes of a kind's processes: blocks, but families that share frames stay together."""
+    placed = spread(kind.count, nodes)
+    if kind.layout is None:
+        return placed
+    index = np.arange(kind.count)
+    captured = index % len(kind.layout.families)
+    of_family: I64 = placed[index - captured + np.array(kind.layout.families)[captured]]
+    return of_family
+
+
+def _mergeable(kind: ProcessSpec) -> Bool:
+    """Return which of a kind's processes have memory that ksmd scans: bool[count]."""
+    if kind.layout is None:
+        return np.full(kind.count, any(region.mergeable for region in kind.regions))
+    return np.resize(np.array(kind.layout.mergeable), kind.count)
 
 
 def spread(count: int, nodes: int) -> I64:

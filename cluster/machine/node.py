@@ -75,7 +75,7 @@ class Node:
         self.trees = Trees(self.state)
         self._migration = FrameMigration(self.state, self._faults, self._allocator, self.trees)
         self.processes = Processes(self.state, self._faults)
-        self.workload = Workload(self.state, self._faults, spec, snapshots)
+        self.workload = Workload(self.state, self._faults, self.processes, spec, snapshots)
         self._view = NodeView(self.state, self.trees, self.processes)
         self._commands = self._command_table()
         self._messages = self._message_table()
@@ -113,6 +113,7 @@ class Node:
         trees, view = self.trees, self._view
         return {
             c.Populate: self.workload.populate,
+            c.ShareFrames: lambda _: self.workload.share_frames(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
             c.Decide: lambda command: merge_window(trees, command.window),

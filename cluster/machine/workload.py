@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from blake3 import blake3
 
+from cluster.arrays.columns import is_in
 from cluster.arrays.words import I64, U64, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
+from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm, Vma
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
+    Advice,
     Clones,
     ContentModel,
     Law,
@@ -71,6 +74,7 @@ class RegionWorkload:
 class SnapshotReplay:
     """A process that replays a captured one, and the next moment to apply."""
 
+    snapshot: str
     process: CapturedProcess
     kind: ProcessSpec
     #: Index of the process in its kind.
@@ -84,10 +88,16 @@ class Workload:
     """The workload of one node: creates its processes, and writes to their pages over time."""
 
     def __init__(
-        self, node: NodeState, faults: Faults, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]
+        self,
+        node: NodeState,
+        faults: Faults,
+        processes: Processes,
+        spec: SimulationSpec,
+        snapshots: Mapping[str, CapturedPages],
     ) -> None:
         self._n = node
         self._faults = faults
+        self._processes = processes
         self._spec = spec
         self._snapshots = snapshots
         self._regions: list[RegionWorkload] = []
@@ -117,6 +127,30 @@ class Workload:
         for replay in self._replays:
             self._apply(replay, 0)
 
+    def share_frames(self) -> None:
+        """Have captured processes map the frames that they shared at the first moment."""
+        families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
+        for replay in self._replays:
+            captured = len(self._snapshots[replay.snapshot].processes)
+            copy, process = divmod(replay.index, captured)
+            families.setdefault((replay.kind.name, copy), {})[process] = replay
+        for members in families.values():
+            self._share_within(members)
+
+    def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
+        """Share the frames of one copy of the captured processes, by index; this node may have only some."""
+        pages = self._snapshots[next(iter(members.values())).snapshot]
+        shared, outside, spaces = pages.shared, pages.outside, self._n.spaces
+        for process, replay in members.items():
+            rows = slice(*np.searchsorted(shared.process, (process, process + 1)).tolist())
+            for owner in np.unique(shared.owner[rows]).tolist():
+                of_owner = np.flatnonzero(shared.owner[rows] == owner)
+                old = spaces.slots(members[owner].mm, shared.owner_vpn[rows][of_owner])
+                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
+            mine = np.flatnonzero(outside.process == process)
+            slots = spaces.slots(replay.mm, outside.vpn[mine])
+            self._faults.add_outside_mappers(slots, outside.mappers[mine])
+
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
         mapped = spec.regions if spec.snapshot is None else self._captured(spec, index).mappings
@@ -142,9 +176,9 @@ class Workload:
         assert spec.snapshot is not None
         process = self._captured(spec, index)
         for m in process.mappings:
-            self._map(mm, m.start, m.pages, m.mergeable, None, spec)
+            self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
         times = self._snapshots[spec.snapshot].times(spec.replay_interval)
-        self._replays.append(SnapshotReplay(process, spec, index, mm, times))
+        self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, mm, times))
 
     def _fill(self, region: RegionWorkload) -> None:
         if region.spec.model is ContentModel.UNTOUCHED:
@@ -234,8 +268,9 @@ class Workload:
         now, spaces = replay.process.moments[moment], self._n.spaces
         vpns, content, held = now.vpn, now.content, self._held(replay, now)
         if moment == 0:
-            self._faults.write(spaces.slots(replay.mm, vpns), held)
-            self._n.counters["pages_written"] -= len(vpns)
+            own = ~is_in(vpns, self._inherited(replay))
+            self._faults.write(spaces.slots(replay.mm, vpns[own]), held[own])
+            self._n.counters["pages_written"] -= int(np.count_nonzero(own))
             return
         before = replay.process.moments[moment - 1]
         old_vpns, old = before.vpn, before.content
@@ -243,17 +278,28 @@ class Workload:
         same = (
             (old_vpns[at] == vpns) & (old[at] == content) if len(old_vpns) else np.zeros(len(vpns), np.bool_)
         )
+        same &= ~now.written
         self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
 
-    def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
-        """Return the content ids of this clone at a moment; private contents get ids of this clone alone.
+    def _inherited(self, replay: SnapshotReplay) -> I64:
+        """Return the pages of a captured process that map frames of an earlier one, ascending."""
+        pages = self._snapshots[replay.snapshot]
+        process = replay.index % len(pages.processes)
+        low, high = np.searchsorted(pages.shared.process, (process, process + 1))
+        return pages.shared.vpn[low:high]
 
-        This holds for the first clone as well: no other process has these contents, so nothing else changes.
+    def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
+        """Return the content ids of this clone at a moment.
+
+        Contents that its family alone has get ids of their own for each clone of the family, the first
+        included: no other process has these contents, so nothing else changes.
         """
         if replay.kind.clones is Clones.IDENTICAL:
             return moment.content
-        own = content_ids("clone", self._spec.seed, replay.kind.name, replay.index, numbers=moment.content)
+        captured = replay.index % len(self._snapshots[replay.snapshot].processes)
+        first = replay.index - captured + replay.process.family
+        own = content_ids("clone", self._spec.seed, replay.kind.name, first, numbers=moment.content)
         return np.where(moment.own, own, moment.content)
 
 

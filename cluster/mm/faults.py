@@ -184,6 +184,15 @@ class Faults:
         away = frames[np.flatnonzero(~here)]
         n.out.send(Kind.PUT, node_of_frame(away), away)
 
+    def add_outside_mappers(self, slots: Slots, mappers: I64) -> None:
+        """Note that processes outside the simulated ones map the frames of these pages so many times.
+
+        Such a frame stays in use whatever ksmd does, and a write to the page copies it.
+        """
+        self._n.table.set_shared(slots)
+        frames = self._n.table.pte[slots]
+        self._n.out.send(Kind.GET, node_of_frame(frames), frames, mappers)
+
     def on_put(self, frames: FrameWords) -> None:
         self._tell_stale(frames, self._n.frames.put(pfn_of(frames)))
 

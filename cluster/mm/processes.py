@@ -150,18 +150,19 @@ class Processes:
             )
             if not parent.anon_vmas.needs_copy(vma.start):
                 continue
-            self._share(_slots_of(vma), _slots_of(copy))
-            if vma.mergeable:
-                slots = _slots_of(copy)
-                n.table.mark_due(slots[(n.table.state[slots] & PRESENT) != 0])
+            self.share(_slots_of(vma), _slots_of(copy))
         n.spaces.changed()
 
-    def _share(self, old: Slots, new: Slots) -> None:
+    def share(self, old: Slots, new: Slots) -> None:
+        """Have empty pages map the frames, or hold the swap entries, of others (copy_present_pte())."""
         n, pte = self._n, self._n.table.pte[old]
         n.swap.hold(pte[pte <= PTE_SWAP])
         n.table.copy_entries(old, new)
         frames = pte[pte >= 0]
         n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
+        vmas = n.spaces.index
+        due = new[(n.table.state[new] & PRESENT) != 0]
+        n.table.mark_due(due[vmas.mergeable[vmas.vma_of(due)]])
 
     def exit(self, command: c.Exit) -> c.Exited:
         """Unmap everything; answer whether ksmd has rmap_items of the process."""

@@ -14,7 +14,8 @@ class CapturedMapping:
     name: str
     start: int
     pages: int
-    mergeable: bool
+    #: ksmd scans it on the captured host (VM_MERGEABLE).
+    advised: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +26,10 @@ class CapturedMoment:
     vpn: I64
     #: uint64[n]: digests; 0 is a page of zeros.
     content: Digests
-    #: bool[n]: no other captured process has the content, at any moment.
+    #: bool[n]: no other family of captured processes has the content, at any moment.
     own: Bool
+    #: bool[n]: the page was written since the moment before, perhaps with the same bytes.
+    written: Bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +39,34 @@ class CapturedProcess:
     name: str
     mappings: tuple[CapturedMapping, ...]
     moments: tuple[CapturedMoment, ...]
+    #: Index of the first process of its family: processes that share frames, directly or through others.
+    family: int
+
+    @property
+    def advised(self) -> bool:
+        """Whether ksmd scans any of its memory on the captured host."""
+        return any(mapping.advised for mapping in self.mappings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedFrames:
+    """Pages that map the frames of pages of earlier processes at the first moment; int64[n] each."""
+
+    #: The first process, by index, that maps the frame, and its page.
+    owner: I64
+    owner_vpn: I64
+    #: Another process that maps it, and its page. Rows ascend by process and page.
+    process: I64
+    vpn: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutsideMappers:
+    """Frames that processes outside the captured ones map, too, at the first moment; int64[n] each."""
+
+    process: I64
+    vpn: I64
+    mappers: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +75,10 @@ class CapturedPages:
 
     processes: tuple[CapturedProcess, ...]
     moments: tuple[float, ...]
+    shared: SharedFrames
+    outside: OutsideMappers
+    #: What limits the answer, one sentence each.
+    notes: tuple[str, ...] = ()
 
     def times(self, interval: float | None) -> tuple[float, ...]:
         """Return when each moment is replayed, in simulated seconds.

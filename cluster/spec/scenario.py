@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,24 @@ class RegionSpec:
     writes: tuple[WriteSpec, ...] = ()
 
 
+class Advice(StrEnum):
+    """Which memory of captured processes ksmd scans."""
+
+    #: The mappings that it scans on the captured host.
+    AS_CAPTURED = "as-captured"
+    #: All that KSM can merge.
+    ALL = "all"
+
+
+class CapturedLayout(NamedTuple):
+    """The captured processes of a snapshot, one element each."""
+
+    #: Index of the first process of each one's family, with which it shares frames.
+    families: tuple[int, ...]
+    #: Whether ksmd scans any memory of the process.
+    mergeable: tuple[bool, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """A kind of process: `count` of them in all, spread over the nodes in blocks (rank order)."""
@@ -138,6 +157,10 @@ class ProcessSpec:
     #: Simulated seconds between two moments of the snapshot; None: as captured.
     replay_interval: float | None = None
     clones: Clones = Clones.DISTINCT
+    #: None: as captured if ksmd scans any of the captured memory on its host, else all.
+    advice: Advice | None = None
+    #: What the snapshot tells of its processes; None until it is loaded, and without one.
+    layout: CapturedLayout | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,6 +30,10 @@ class Populate(NamedTuple):
     nodes: NDArray[np.int32]
 
 
+class ShareFrames(NamedTuple):
+    """Have captured processes map the frames that they shared at the first moment."""
+
+
 class Tick(NamedTuple):
     """Carry out the workload's writes between two moments of simulated time, in seconds."""
 
@@ -343,6 +347,7 @@ ProcessCommand = (
 )
 Command = (
     Populate
+    | ShareFrames
     | Tick
     | Scan
     | Decide

@@ -14,9 +14,9 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.snapshot import FILE, MERGEABLE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import FILE, MERGEABLE, Mapping
 
 _AT_RANDOM = 25
 """Auxiliary vector: address of bytes that the kernel put on the stack."""
@@ -131,7 +131,7 @@ class CoreSource:
 
     def scan(self, all_pages: bool) -> SourceScan:
         """All segments, and the pages of them that the file holds."""
-        return SourceScan(tuple(segment.mapping for segment in self._segments), self._chunks(all_pages))
+        return SourceScan(tuple(segment.mapping for segment in self._segments), None, self._chunks(all_pages))
 
     def _wanted(self, all_pages: bool) -> list[_Segment]:
         return [segment for segment in self._segments if all_pages or segment.flags & MERGEABLE]
@@ -173,7 +173,7 @@ class CoreSource:
             raise UserError(f"core file {self._path} became shorter while it was read: capture it again")
         data[size:] = bytes(len(data) - size)
         vpn = segment.mapping.start_vpn + np.arange(first, last, dtype=np.uint64)
-        return Chunk(vpn, data, np.full(last - first, segment.flags, np.uint8))
+        return Chunk(vpn, data, np.full(last - first, segment.flags, np.uint16))
 
     def close(self) -> None:
         """Close the file."""

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.snapshot import MERGEABLE, Mapping
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import MERGEABLE, Mapping
 
 
 class ImageSource:
@@ -42,7 +42,7 @@ class ImageSource:
 
     def scan(self, all_pages: bool) -> SourceScan:
         """All pages of the file in one mapping."""
-        return SourceScan((Mapping(0, self._pages, "rw-p", self.name, True),), self._chunks())
+        return SourceScan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
         buffer = page_buffer()
@@ -51,7 +51,7 @@ class ImageSource:
             data = buffer[: len(vpn) * PAGE_SIZE]
             if os.preadv(self._file, [data], first * PAGE_SIZE) < len(data):
                 raise UserError(f"image {self._path} became shorter while it was read: capture it again")
-            yield Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint8))
+            yield Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint16))
 
     def close(self) -> None:
         """Close the file."""

@@ -1,65 +1,148 @@
 """Which pages of a process are there: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst)."""
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.snapshot import FILE, SHARED_ZERO, SWAPPED
+from ksmcluster.snapshot import FILE, SHARED, SHARED_ZERO, SWAPPED, WRITTEN
 
-_WINDOW = 1 << 16
+WINDOW = 1 << 16
 """Entries read at once: 512 KiB of pagemap for 256 MiB of address space."""
+_JOIN = 512
+"""Ranges of pages that are so near to each other are read together."""
 
 _PRESENT = np.uint64(1 << 63)
 _SWAP = np.uint64(1 << 62)
 _FILE_OR_SHARED = np.uint64(1 << 61)
 _GUARD = np.uint64(1 << 58)
+_EXCLUSIVE = np.uint64(1 << 56)
+_SOFT_DIRTY = np.uint64(1 << 55)
+_PFN = np.uint64((1 << 55) - 1)
 
 _SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16
 """ioctl PAGEMAP_SCAN, Linux 6.7 and later."""
 _SCAN_ARGUMENT = struct.Struct("=12Q")
 _SCAN_REGIONS = 1024
-_IS_ZERO_PAGE = 1 << 5
+
+# Categories of PAGEMAP_SCAN (include/uapi/linux/fs.h).
+IS_WRITTEN = 1 << 1
+IS_PRESENT = 1 << 3
+IS_SWAPPED = 1 << 4
+IS_ZERO_PAGE = 1 << 5
+IS_HUGE = 1 << 6
 
 
-def windows(pagemap: int, start: int, end: int) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8]]]:
-    """Pages in memory or swap between two page numbers, window by window, ascending.
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """Pages in memory or swap, ascending; all arrays have n elements."""
 
-    Gives vpn uint64[n] and flags uint8[n] of FILE, SWAPPED and SHARED_ZERO. Nothing is faulted in.
+    vpn: NDArray[np.int64]
+    flags: NDArray[np.uint16]
+    """Of FILE, SWAPPED, SHARED_ZERO, SHARED; WRITTEN stands for the soft-dirty bit."""
+    pfn: NDArray[np.int64]
+    """Page frame number; 0 for swapped pages, and for all without CAP_SYS_ADMIN."""
+    huge: NDArray[np.bool_]
+    """Whether the page is mapped as part of a huge page; never before Linux 6.7."""
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which pages are in memory, bool[n]."""
+        present: NDArray[np.bool_] = self.flags & SWAPPED == 0
+        return present
+
+    def where(self, chosen: NDArray[np.bool_]) -> Listing:
+        """Return the chosen pages, bool[n]."""
+        return Listing(self.vpn[chosen], self.flags[chosen], self.pfn[chosen], self.huge[chosen])
+
+
+def joined(parts: list[Listing]) -> Listing:
+    """Return listings one behind the other."""
+    none = (np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.bool_))
+    parts = [Listing(*none), *parts]
+    return Listing(*(np.concatenate([getattr(part, name) for part in parts]) for name in Listing.__slots__))
+
+
+def windows(pagemap: int, start: int, end: int) -> Iterator[Listing]:
+    """Yield the pages in memory or swap between two page numbers, window by window, ascending.
+
+    Nothing is faulted in. The cost follows the pages that are there, on Linux 6.7 and later.
     """
-    for first in range(start, end, _WINDOW):
-        last = min(first + _WINDOW, end)
-        # Short at the end of user space and when the process has ended: those pages are absent.
-        raw = os.pread(pagemap, (last - first) * 8, first * 8)
-        entries = np.frombuffer(raw, np.uint64)
-        held = np.flatnonzero((entries & (_PRESENT | _SWAP) != 0) & (entries & _GUARD == 0))
-        if not len(held):
-            continue
-        entries = entries[held]
-        flags = np.zeros(len(held), np.uint8)
-        flags[entries & _FILE_OR_SHARED != 0] |= FILE
-        flags[entries & _SWAP != 0] |= SWAPPED
-        vpn = held.astype(np.uint64) + np.uint64(first)
-        for low, high in _zero_page_ranges(pagemap, first, last):
-            flags[np.searchsorted(vpn, low) : np.searchsorted(vpn, high)] |= SHARED_ZERO
-        yield vpn, flags
+    for low, high in _held_ranges(pagemap, start, end):
+        for first in range(low, high, WINDOW):
+            last = min(first + WINDOW, high)
+            # Short at the end of user space and when the process has ended: those pages are absent.
+            raw = os.pread(pagemap, (last - first) * 8, first * 8)
+            entries = np.frombuffer(raw, np.uint64)
+            held = np.flatnonzero((entries & (_PRESENT | _SWAP) != 0) & (entries & _GUARD == 0))
+            if len(held):
+                yield _listing(pagemap, first, last, held, entries[held])
 
 
-def _zero_page_ranges(pagemap: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges of page numbers where the kernel's shared zero page is mapped; none before Linux 6.7."""
+def _listing(
+    pagemap: int, first: int, last: int, held: NDArray[np.intp], entries: NDArray[np.uint64]
+) -> Listing:
+    present, file = entries & _PRESENT != 0, entries & _FILE_OR_SHARED != 0
+    flags = np.zeros(len(held), np.uint16)
+    flags[file] |= FILE
+    flags[entries & _SWAP != 0] |= SWAPPED
+    flags[present & ~file & (entries & _EXCLUSIVE == 0)] |= SHARED
+    flags[entries & _SOFT_DIRTY != 0] |= WRITTEN
+    vpn = held + first
+    for low, high in ranges(pagemap, first, last, IS_ZERO_PAGE):
+        flags[np.searchsorted(vpn, low) : np.searchsorted(vpn, high)] |= SHARED_ZERO
+    huge = np.zeros(len(held), np.bool_)
+    for low, high in ranges(pagemap, first, last, IS_HUGE):
+        huge[np.searchsorted(vpn, low) : np.searchsorted(vpn, high)] = True
+    flags[flags & SHARED_ZERO != 0] &= ~np.uint16(SHARED)
+    pfn = np.where(present, entries & _PFN, np.uint64(0)).astype(np.int64)
+    return Listing(vpn, flags, pfn, huge)
+
+
+def _held_ranges(pagemap: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges that hold all pages in memory or swap; everything where the kernel cannot tell."""
+    if end - start <= WINDOW or not has_scan(pagemap):
+        yield start, end
+        return
+    low = high = start
+    for first, last in ranges(pagemap, start, end, IS_PRESENT | IS_SWAPPED):
+        if first - high > _JOIN:
+            if low < high:
+                yield low, high
+            low = first
+        high = last
+    if low < high:
+        yield low, high
+
+
+def has_scan(pagemap: int) -> bool:
+    """Return whether the kernel has PAGEMAP_SCAN."""
+    argument = bytearray(_SCAN_ARGUMENT.pack(_SCAN_ARGUMENT.size, *[0] * 11))
+    try:
+        fcntl.ioctl(pagemap, _SCAN, argument)
+    except OSError as error:
+        return error.errno != errno.ENOTTY
+    return True
+
+
+def ranges(pagemap: int, start: int, end: int, categories: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of page numbers in any of these categories, ascending; none before Linux 6.7."""
     regions = (ctypes.c_uint64 * (3 * _SCAN_REGIONS))()
     position = start * PAGE_SIZE
     while position < end * PAGE_SIZE:
         argument = bytearray(
             _SCAN_ARGUMENT.pack(
                 *(_SCAN_ARGUMENT.size, 0, position, end * PAGE_SIZE, 0, ctypes.addressof(regions)),
-                *(_SCAN_REGIONS, 0, 0, _IS_ZERO_PAGE, 0, _IS_ZERO_PAGE),
+                *(_SCAN_REGIONS, 0, 0, 0, categories, categories),
             )
         )
         try:

@@ -1,10 +1,9 @@
 """A capture from its sources to the finished snapshot."""
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,21 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.frames import FrameColumns, identify
 from ksmcluster.capture.hashing import PageHasher
-from ksmcluster.capture.proc import ProcessGoneError, ProcessSource, stopped
-from ksmcluster.capture.snapshot import (
+from ksmcluster.capture.host import host_info
+from ksmcluster.capture.kpage import KernelPages
+from ksmcluster.capture.notes import Counts, notes, tracking_notes
+from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
+from ksmcluster.capture.select import Wanted, parent_of
+from ksmcluster.capture.source import Chunk, Source, SourceScan
+from ksmcluster.capture.tracing.tracker import WriteTracker
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import (
     FORMAT_VERSION,
+    KSM,
     MERGEABLE,
+    SHARED,
+    SHARED_ZERO,
+    WRITTEN,
     ZERO,
+    HostInfo,
     KeyInfo,
     Mapping,
     Metadata,
+    Note,
+    PageRows,
     SnapshotProcess,
     SnapshotWriter,
     content_ids,
     cover,
 )
-from ksmcluster.capture.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,8 @@ class Options:
     """Seconds from the start of one moment to the start of the next."""
     count: int = 1
     """Moments."""
+    minimal: bool = False
+    """Leave out names, paths, PIDs and the host's topology."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,8 @@ class Summary:
     """Bytes of the captured pages of one moment, the one that has most."""
     file_bytes: int
     seconds: float
+    notes: tuple[Note, ...] = ()
+    """What limits the answer; they travel in the snapshot, too."""
 
 
 @dataclass(slots=True)
@@ -82,7 +99,9 @@ class _Tally:
     zero_pages: int = 0
     contents: list[NDArray[np.uint64]] = field(default_factory=list)
 
-    def add(self, digests: NDArray[np.uint8], flags: NDArray[np.uint8]) -> None:
+    def add(self, digests: NDArray[np.uint8], flags: NDArray[np.uint16]) -> None:
+        takes_memory = flags & SHARED_ZERO == 0
+        digests, flags = digests[takes_memory], flags[takes_memory]
         zero = flags & ZERO != 0
         self.pages += len(flags)
         self.zero_pages += int(zero.sum())
@@ -104,14 +123,29 @@ class _Tally:
 class Session:
     """Takes the moments of a capture one after another."""
 
-    def __init__(self, sources: Sequence[Source], options: Options, advance: Callable[[int], None]) -> None:
-        """`advance` is told the number of pages after each chunk."""
-        self._sources = sources
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: Options,
+        advance: Callable[[int], None],
+        tracker: WriteTracker | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
+        """`advance` is told the pages after each chunk; `wanted` finds processes that come later."""
+        self._sources = list(sources)
+        self._wanted = wanted
+        self._newcomers = ExitStack()
         self._options = options
         self._advance = advance
+        self._tracker = tracker
         self._hash = PageHasher(options.key)
         self._mappings: list[tuple[Mapping, ...]] = [() for _ in sources]
         self._alive = dict(enumerate(sources))
+        live = [source for source in sources if isinstance(source, ProcessSource)]
+        self._host: HostInfo | None = host_info() if live else None
+        self._counts = Counts()
+        self._pinned = {source: source.pinned_pages for source in live}
+        self._ksm_stat = {source: source.ksm_stat for source in live}
 
     def run(self) -> Summary:
         """Capture everything into the snapshot.
@@ -121,73 +155,200 @@ class Session:
         """
         started = datetime.now(UTC)
         begin = time.monotonic()
-        with SnapshotWriter(self._options.output) as writer:
-            moments = self._take_moments(writer)
+        kernel = KernelPages.open() if self._host is not None else None
+        self._counts.frames_known = kernel is not None
+        with SnapshotWriter(self._options.output) as writer, kernel or nullcontext(), self._newcomers:
+            moments = self._take_moments(writer, kernel)
             metadata = self._metadata(started, tuple(moment.seconds for moment in moments))
+            live = (source for source in self._sources if isinstance(source, ProcessSource))
+            ended = tuple(source.pid for source in live if source.has_ended())
             size = writer.finish(metadata)
         return Summary(
             processes=len(self._sources),
             moments=tuple(moments),
             vanished_pages=metadata.vanished_pages,
-            ended=tuple(
-                source.pid
-                for source in self._sources
-                if isinstance(source, ProcessSource) and source.has_ended()
-            ),
+            ended=ended,
             memory_bytes=PAGE_SIZE * max(moment.pages for moment in moments),
             file_bytes=size,
             seconds=time.monotonic() - begin,
+            notes=metadata.notes,
         )
 
-    def _take_moments(self, writer: SnapshotWriter) -> list[MomentSummary]:
-        """Moments until there are enough or no process is left."""
+    def _take_moments(self, writer: SnapshotWriter, kernel: KernelPages | None) -> list[MomentSummary]:
+        """Take moments until there are enough or no process is left."""
         moments: list[MomentSummary] = []
         begin = time.monotonic()
         for moment in range(self._options.count):
             time.sleep(max(begin + moment * self._options.interval - time.monotonic(), 0))
             seconds = time.monotonic() - begin if moment else 0.0
-            summary = self._take(writer, moment, seconds)
+            if moment:
+                self._find_newcomers()
+            summary = self._take(writer, moment, seconds, kernel)
             if not self._alive:
                 break
             moments.append(summary)
         return moments
 
-    def _take(self, writer: SnapshotWriter, moment: int, seconds: float) -> MomentSummary:
+    def _find_newcomers(self) -> None:
+        """Begin to capture processes that were not there at the moment before."""
+        if self._wanted is None or not self._wanted.follows:
+            return
+        known = {source.pid for source in self._sources}
+        for pid in _still_there(self._wanted):
+            if pid in known:
+                continue
+            with suppress(UserError):  # it has ended already
+                source = self._newcomers.enter_context(closing(ProcessSource(pid)))
+                self._alive[len(self._sources)] = source
+                self._sources.append(source)
+                self._mappings.append(())
+
+    def _take(
+        self, writer: SnapshotWriter, moment: int, seconds: float, kernel: KernelPages | None
+    ) -> MomentSummary:
+        """Take one moment: list the pages of all processes, then read them process by process."""
         tally = _Tally(seconds)
         live = [source for source in self._alive.values() if isinstance(source, ProcessSource)]
         with stopped(live) if self._options.stop else nullcontext():
-            for process in list(self._alive):
-                try:
-                    self._take_process(writer, process, moment, tally)
-                except ProcessGoneError:
-                    if moment == 0:
-                        raise
-                    del self._alive[process]
+            scans = self._scans(moment)
+            frames = self._frames(scans, kernel)
+            _forget_merges(scans)
+            if moment == 0:
+                self._count(scans, frames)
+            for process, scan in scans.items():
+                self._mappings[process] = cover(self._mappings[process], scan.mappings)
+                with self._may_end(process, moment):
+                    for chunk in scan.chunks:
+                        self._write(writer, process, moment, chunk, frames.get(process), tally)
         return tally.summary()
 
-    def _take_process(self, writer: SnapshotWriter, process: int, moment: int, tally: _Tally) -> None:
-        scan = self._sources[process].scan(self._options.all_pages)
-        self._mappings[process] = cover(self._mappings[process], scan.mappings)
-        for chunk in scan.chunks:
-            digests, zero = self._hash(chunk.data)
-            flags = chunk.flags | np.where(zero, ZERO, 0).astype(np.uint8)
-            writer.write(process, moment, chunk.vpn, digests, flags)
-            tally.add(digests, flags)
-            self._advance(len(flags))
+    @contextmanager
+    def _may_end(self, process: int, moment: int) -> Iterator[None]:
+        """Pass over a process that ends after the first moment."""
+        try:
+            yield
+        except ProcessGoneError:
+            if moment == 0:
+                raise
+            del self._alive[process]
+
+    def _scans(self, moment: int) -> dict[int, SourceScan]:
+        scans: dict[int, SourceScan] = {}
+        for process, source in list(self._alive.items()):
+            with self._may_end(process, moment):
+                scan = source.scan(self._options.all_pages)
+                if scan.listing is not None:
+                    self._track(source, scan, moment)
+                scans[process] = scan
+        return scans
+
+    def _track(self, source: Source, scan: SourceScan, moment: int) -> None:
+        """Mark the pages that were written since the moment before."""
+        assert isinstance(source, ProcessSource) and scan.listing is not None
+        written = self._tracker.written(source, scan.listing) if self._tracker else None
+        scan.listing.flags[:] &= ~np.uint16(WRITTEN)
+        if written is not None and moment:
+            scan.listing.flags[written] |= WRITTEN
+
+    def _frames(self, scans: dict[int, SourceScan], kernel: KernelPages | None) -> dict[int, FrameColumns]:
+        listed = {process: scan.listing for process, scan in scans.items() if scan.listing is not None}
+        pids = [pid for pid in (self._sources[process].pid for process in listed) if pid is not None]
+        nodes = [node.id for node in self._host.nodes] if self._host else []
+        return dict(zip(listed, identify(pids, list(listed.values()), kernel, nodes), strict=True))
+
+    def _count(self, scans: dict[int, SourceScan], frames: dict[int, FrameColumns]) -> None:
+        """Count what notes tell of, among the mergeable pages of the first moment."""
+        for process, columns in frames.items():
+            listing = scans[process].listing
+            assert listing is not None
+            own = listing.flags & MERGEABLE != 0
+            self._counts.pages += int(own.sum())
+            self._counts.shared += int((listing.flags[own] & SHARED != 0).sum())
+            self._counts.outside += int((columns.outside[own] > 0).sum())
+
+    def _write(
+        self,
+        writer: SnapshotWriter,
+        process: int,
+        moment: int,
+        chunk: Chunk,
+        frames: FrameColumns | None,
+        tally: _Tally,
+    ) -> None:
+        digests, zero = self._hash(chunk.data)
+        flags = chunk.flags | np.where(zero, ZERO, 0).astype(np.uint16)
+        rows = PageRows(chunk.vpn, digests, flags)
+        if frames is not None and chunk.at is not None:
+            at = chunk.at
+            columns = (frames.frame[at], frames.outside[at], frames.huge[at], frames.node[at])
+            rows = PageRows(chunk.vpn, digests, flags, *columns)
+        writer.write(process, moment, rows)
+        tally.add(digests, flags)
+        self._advance(len(flags))
 
     def _metadata(self, started: datetime, moments: tuple[float, ...]) -> Metadata:
-        live = any(source.kind == "process" for source in self._sources)
+        minimal = self._options.minimal
+        host = self._host
+        if host is not None and minimal:
+            host = replace(host, nodes=())
+        pids = [source.pid for source in self._sources]
+        processes = tuple(
+            self._process(source, mappings, pids)
+            for source, mappings in zip(self._sources, self._mappings, strict=True)
+        )
+        tracking = self._tracker.method if self._tracker else None
         return Metadata(
             version=FORMAT_VERSION,
             page_size=PAGE_SIZE,
             key=self._options.key_info,
             captured_at=started.isoformat(timespec="milliseconds"),
-            kernel_release=os.uname().release if live else None,
+            kernel_release=host.kernel_release if host else None,
             all_pages=self._options.all_pages,
             vanished_pages=sum(source.vanished for source in self._sources),
             moments=moments,
-            processes=tuple(
-                SnapshotProcess(source.pid, source.name, source.kind, mappings)
-                for source, mappings in zip(self._sources, self._mappings, strict=True)
+            processes=processes,
+            host=host,
+            tracking=tracking,
+            notes=(
+                *notes(processes, host, self._counts, moments, self._options.interval, tracking),
+                *(tracking_notes(self._tracker.pauses, self._tracker.skipped) if self._tracker else ()),
             ),
         )
+
+    def _process(
+        self, source: Source, mappings: tuple[Mapping, ...], pids: Sequence[int | None]
+    ) -> SnapshotProcess:
+        live = source if isinstance(source, ProcessSource) else None
+        if self._options.minimal:
+            mappings = tuple(replace(mapping, name="") for mapping in mappings)
+        return SnapshotProcess(
+            pid=None if self._options.minimal else source.pid,
+            name="" if self._options.minimal else source.name,
+            source=source.kind,
+            mappings=mappings,
+            parent=_place(pids, live) if live else None,
+            pinned_pages=self._pinned.get(live) if live else None,
+            ksm_stat=self._ksm_stat.get(live) if live else None,
+        )
+
+
+def _forget_merges(scans: dict[int, SourceScan]) -> None:
+    """Take pages that ksmd merged out of the written ones: write protection cannot tell them apart."""
+    for scan in scans.values():
+        if scan.listing is not None:
+            merged = scan.listing.flags & KSM != 0
+            scan.listing.flags[merged] &= ~np.uint16(WRITTEN)
+
+
+def _still_there(wanted: Wanted) -> list[int]:
+    """Return the PIDs that are wanted; none if all have ended."""
+    try:
+        return wanted.pids()
+    except UserError:
+        return []
+
+
+def _place(pids: Sequence[int | None], source: ProcessSource) -> int | None:
+    """Return the place of a process's parent among the captured ones."""
+    parent = parent_of(source.pid)
+    return pids.index(parent) if parent in pids else None

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.snapshot import Mapping
+from ksmcluster.capture.pagemap import Listing
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import Mapping
 
 CHUNK_PAGES = 256
 """Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""
@@ -19,14 +20,16 @@ CHUNK_PAGES = 256
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Pages in ascending order: vpn uint64[n], data of n * 4096 bytes, flags uint8[n] without ZERO.
+    """Pages in ascending order: vpn uint64[n], data of n * 4096 bytes, flags uint16[n] without ZERO.
 
     The data is a view of a buffer that the next chunk overwrites.
     """
 
     vpn: NDArray[np.uint64]
     data: memoryview
-    flags: NDArray[np.uint8]
+    flags: NDArray[np.uint16]
+    at: NDArray[np.intp] | None = None
+    """Places of the pages in the scan's listing, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class SourceScan:
     """One moment of a source: its mappings, ascending and disjoint, and its pages, read when iterated."""
 
     mappings: tuple[Mapping, ...]
+    listing: Listing | None
+    """What is known of the pages before they are read; None for files."""
     chunks: Iterator[Chunk]
 
 

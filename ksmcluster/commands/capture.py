@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -19,25 +20,52 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.image import ImageSource
-from ksmcluster.capture.proc import ProcessSource
+from ksmcluster.capture.process import ProcessSource
+from ksmcluster.capture.select import Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
-from ksmcluster.capture.snapshot import MAX_MOMENTS
 from ksmcluster.capture.source import Source
+from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import MAX_MOMENTS
 
 
 def capture(
     output: Annotated[Path, typer.Option(help="Snapshot to write, a Parquet file.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="Command to start and follow, with its children, after --.", show_default=False),
+    ] = None,
     pid: Annotated[list[int] | None, typer.Option(help="Process to capture; may be repeated.")] = None,
+    pid_tree: Annotated[
+        list[int] | None, typer.Option(help="Process to capture with its descendants; may be repeated.")
+    ] = None,
+    cgroup: Annotated[
+        list[str] | None, typer.Option(help="Control group whose processes to capture; may be repeated.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern of command names to capture, such as 'qemu*'; may be repeated."),
+    ] = None,
+    ksm_users: Annotated[
+        bool, typer.Option("--ksm-users", help="Every process that has memory that ksmd scans.")
+    ] = False,
     core: Annotated[list[Path] | None, typer.Option(help="ELF core file; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="Raw memory image; may be repeated.")] = None,
+    after: Annotated[float, typer.Option(help="Seconds to wait before the first moment.")] = 0.0,
     interval: Annotated[float | None, typer.Option(help="Seconds between moments.")] = None,
     count: Annotated[int | None, typer.Option(help="Number of moments to capture.")] = None,
+    track_writes: Annotated[
+        TrackWrites,
+        typer.Option(help="How to find pages that were written between moments, also with the same bytes."),
+    ] = TrackWrites.AUTO,
     key_file: Annotated[
         Path | None,
         typer.Option(help="Key for comparable snapshots; created if absent. Default: a random key."),
     ] = None,
     unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Digests that anybody can compare.")] = False,
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="Leave out PIDs, names, paths and the host's topology.")
+    ] = False,
     all_pages: Annotated[
         bool, typer.Option("--all-pages", help="Also file, shared and other pages that KSM leaves alone.")
     ] = False,
@@ -47,32 +75,50 @@ def capture(
 ) -> None:
     """Capture the memory of processes, core files and raw images as a snapshot of page digests."""
     with _one_line_errors(), ExitStack() as stack:
-        _check(pid or [], [*(core or []), *(image or [])], output, stop)
-        moments = _moments(interval, count, bool(core or image))
+        files = [*(core or []), *(image or [])]
+        wanted = Wanted(
+            tuple(pid or ()), tuple(pid_tree or ()), tuple(cgroup or ()), tuple(name or ()), ksm_users
+        )
+        _check(wanted, command or [], files, output, stop)
+        moments = _moments(interval, count, bool(files))
+        if not 0 <= after < math.inf:
+            raise UserError("--after must be a number of seconds, not negative")
         if key_file is not None and unkeyed:
             raise UserError("--key-file and --unkeyed exclude each other: give one of them")
-        sources = _open_sources(stack, pid or [], core or [], image or [])
+        started = stack.enter_context(running_command(command)) if command else None
+        if started is not None:
+            wanted = replace(wanted, trees=(*wanted.trees, started.pid))
+        time.sleep(after)
+        live = [stack.enter_context(closing(ProcessSource(pid))) for pid in wanted.pids()]
+        sources = _open_sources(stack, live, core or [], image or [])
+        tracker = tracker_of(track_writes, live) if moments > 1 else None
+        if tracker is not None:
+            stack.callback(tracker.close)
         key, key_info = load_key(key_file, unkeyed)
-        options = Options(output, key, key_info, all_pages, stop, interval or 0.0, moments)
+        options = Options(output, key, key_info, all_pages, stop, interval or 0.0, moments, minimal)
         progress = stack.enter_context(_progress(quiet))
         expected = moments * sum(source.expected_pages(all_pages) for source in sources)
         task = progress.add_task("capturing", total=expected)
-        summary = Session(sources, options, lambda pages: progress.advance(task, pages)).run()
+        session = Session(sources, options, lambda pages: progress.advance(task, pages), tracker, wanted)
+        summary = session.run()
         progress.stop()
         if json_summary:
             typer.echo(json.dumps(asdict(summary)))
         elif not quiet:
             _print_summary(summary, output)
+        if started is not None:
+            started.wait()
 
 
-def _check(pids: list[int], files: list[Path], output: Path, stop: bool) -> None:
-    if not pids and not files:
-        raise UserError("nothing to capture: give --pid, --core or --image")
-    if len(set(pids)) < len(pids):
+def _check(wanted: Wanted, command: list[str], files: list[Path], output: Path, stop: bool) -> None:
+    live = wanted.anything or bool(command)
+    if not live and not files:
+        raise UserError("nothing to capture: give --pid, --pid-tree, --core, --image, or a command after --")
+    if len(set(wanted.single)) < len(wanted.single):
         raise UserError("a process was given twice: give each --pid once")
-    if stop and not pids:
+    if stop and not live:
         raise UserError("--stop needs a process: give --pid or leave --stop")
-    if stop and os.getpid() in pids:
+    if stop and os.getpid() in wanted.single:
         raise UserError("ksmcluster cannot stop itself: leave --stop or its own PID")
     if any(file.exists() and output.exists() and file.samefile(output) for file in files):
         raise UserError(f"{output} is to be read and written: choose another --output")
@@ -91,9 +137,11 @@ def _moments(interval: float | None, count: int | None, files: bool) -> int:
     return count
 
 
-def _open_sources(stack: ExitStack, pids: list[int], cores: list[Path], images: list[Path]) -> list[Source]:
-    sources: list[Source] = []
-    for source in chain[Source](map(ProcessSource, pids), map(CoreSource, cores), map(ImageSource, images)):
+def _open_sources(
+    stack: ExitStack, live: list[ProcessSource], cores: list[Path], images: list[Path]
+) -> list[Source]:
+    sources: list[Source] = list(live)
+    for source in chain[Source](map(CoreSource, cores), map(ImageSource, images)):
         stack.callback(source.close)
         sources.append(source)
     return sources
@@ -138,16 +186,18 @@ def _print_summary(summary: Summary, output: Path) -> None:
     console = Console()
     console.print(table)
     several = f"{len(summary.moments):,} moments of up to " if len(summary.moments) > 1 else ""
-    notes = [
+    facts = [
         f"{summary.processes} {'process' if summary.processes == 1 else 'processes'}",
         f"{several}{_size(summary.memory_bytes)} of memory in {summary.seconds:.1f} s",
         f"{_size(summary.file_bytes)} in {output}",
     ]
     if summary.vanished_pages:
-        notes.append(f"{summary.vanished_pages:,} pages vanished meanwhile")
+        facts.append(f"{summary.vanished_pages:,} pages vanished meanwhile")
     if summary.ended:
-        notes.append(f"ended meanwhile: {', '.join(map(str, summary.ended))}")
-    console.print(", ".join(notes), highlight=False, markup=False, soft_wrap=True)
+        facts.append(f"ended meanwhile: {', '.join(map(str, summary.ended))}")
+    for note in summary.notes:
+        console.print(f"note: {note.text}", highlight=False, markup=False, soft_wrap=True)
+    console.print(", ".join(facts), highlight=False, markup=False, soft_wrap=True)
 
 
 def _size(count: float) -> str:

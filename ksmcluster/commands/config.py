@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from ksmcluster.commands.options import Config, Nodes, PagesPerNode, Passes, Seed, Settings
+from ksmcluster.commands.options import (
+    Advice,
+    ConfigOrSnapshot,
+    Count,
+    Nodes,
+    PagesPerNode,
+    Passes,
+    Seed,
+    Settings,
+)
 from ksmcluster.commands.output import emit
 
 config = typer.Typer(
@@ -17,20 +26,24 @@ config = typer.Typer(
 
 @config.command()
 def show(
-    scenario: Config = "default",
+    scenario: ConfigOrSnapshot = "default",
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
     pages_per_node: PagesPerNode = None,
+    count: Count = None,
+    advice: Advice = None,
     settings: Settings = None,
 ) -> None:
     """Print a scenario as TOML, defaults and changes included.
 
-    It may be one of `simulate` or one of `compact`.
+    It may be one of `simulate` or one of `compact`, or the one that a snapshot stands for.
     """
     from ksmcluster.config import Overrides, load_either, resolved_toml
 
-    changes = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()))
+    changes = Overrides(
+        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice
+    )
     emit(resolved_toml(load_either(scenario, changes)))
 
 

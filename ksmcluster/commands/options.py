@@ -23,6 +23,18 @@ class EngineName(StrEnum):
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, or a TOML file.")
 ]
+ConfigOrSnapshot = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, a TOML file or a snapshot."),
+]
+Count = Annotated[int | None, typer.Option(min=1, help="Of a snapshot: processes in all.")]
+Advice = Annotated[
+    str | None,
+    typer.Option(
+        metavar="as-captured|all",
+        help="Of a snapshot: which memory ksmd scans.",
+    ),
+]
 Nodes = Annotated[int | None, typer.Option(help="NUMA nodes.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]

@@ -9,7 +9,9 @@ import typer
 
 from ksmcluster.commands.options import (
     Address,
-    Config,
+    Advice,
+    ConfigOrSnapshot,
+    Count,
     Engine,
     EngineName,
     MigrationActors,
@@ -27,11 +29,13 @@ from ksmcluster.commands.output import emit, save
 
 
 def simulate(
-    scenario: Config = "default",
+    scenario: ConfigOrSnapshot = "default",
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
     pages_per_node: PagesPerNode = None,
+    count: Count = None,
+    advice: Advice = None,
     settings: Settings = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
@@ -56,7 +60,10 @@ def simulate(
     options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
     if output is not None:
         output = check_directory(output, PASSES)
-    config = load(scenario, Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ())))
+    overrides = Overrides(
+        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice
+    )
+    config = load(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(config, options, progress=listener)
     if output is not None:

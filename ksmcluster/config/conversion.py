@@ -64,6 +64,7 @@ def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:
         snapshot=process.snapshot,
         replay_interval=process.replay_interval,
         clones=spec.Clones(process.clones or spec.Clones.DISTINCT),
+        advice=spec.Advice(process.advice) if process.advice else None,
     )
 
 

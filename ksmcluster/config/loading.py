@@ -38,10 +38,11 @@ def load(
 ) -> Scenario:
     """Read a scenario, change what the overrides say, and check all of it.
 
-    `source` is the name of a scenario that comes with ksmcluster (`bundled`), the path of a TOML file, or
-    the data of one. Raises UserError with a line for each mistake.
+    `source` is the name of a scenario that comes with ksmcluster (`bundled`), the path of a TOML file or of a
+    snapshot, or the data of a scenario. Raises UserError with a line for each mistake.
     """
-    return _simulation(_read(source), overrides or Overrides())
+    overrides = overrides or Overrides()
+    return _simulation(_read(source, overrides), overrides)
 
 
 def load_compaction(
@@ -49,14 +50,15 @@ def load_compaction(
     overrides: Overrides | None = None,
 ) -> CompactionScenario:
     """The same for a scenario of `ksmcluster compact`."""
-    return _compaction(_read(source), overrides or Overrides())
+    overrides = overrides or Overrides()
+    return _compaction(_read(source, overrides), overrides)
 
 
 def load_either(
     source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrides | None = None
 ) -> Scenario | CompactionScenario:
     """The same for a scenario of either command."""
-    document = _read(source)
+    document = _read(source, overrides or Overrides())
     kind = _compaction if _is_compaction(document) else _simulation
     return kind(document, overrides or Overrides())
 
@@ -132,7 +134,18 @@ class _Document(NamedTuple):
     base: Path
 
 
-def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> _Document:
+def _read(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrides) -> _Document:
+    if not isinstance(source, Mapping) and source not in _files():
+        # pyarrow, which other scenarios can do without
+        from ksmcluster.snapshot.as_scenario import is_parquet, scenario_of
+
+        path = Path(source)
+        if is_parquet(path):
+            data = scenario_of(path, overrides.nodes, overrides.count, overrides.advice)
+            return _Document(data, str(path), path.parent)
+    if overrides.count is not None or overrides.advice is not None:
+        option = "--count" if overrides.count is not None else "--advice"
+        raise UserError(f"{option}: is for snapshots; use --set process[0].{option[2:]}=...")
     if isinstance(source, Mapping):
         return _Document(copy.deepcopy(dict(source)), "scenario", Path())
     if source in _files():

@@ -27,6 +27,9 @@ class Overrides:
     settings: tuple[str, ...] = ()
     #: Nodes to drain, besides what the scenario moves.
     drain: tuple[int, ...] = ()
+    #: Of a scenario that is a snapshot: how many processes, and which memory ksmd scans.
+    count: int | None = None
+    advice: str | None = None
 
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
         """Change the TOML data in place; returns for each key changed what to call it in an error."""

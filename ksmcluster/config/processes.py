@@ -168,6 +168,12 @@ class ProcessConfig(ConfigTable):
         "two or more captured processes, and have contents of their own for all else. `identical`: exact "
         "copies.",
     )
+    advice: Literal["as-captured", "all"] | None = key(
+        None,
+        "Which captured memory ksmd scans. `as-captured`: what it scans on the captured host (madvise, "
+        "prctl). `all`: all that KSM can merge. By default as captured if ksmd scans any of it there, else "
+        "all.",
+    )
     region: Annotated[tuple[RegionConfig, ...], Field(strict=False)] = key((), "Memory of each process.")
 
     @field_validator("snapshot")
@@ -193,6 +199,8 @@ class ProcessConfig(ConfigTable):
             problems.append(("region", "cannot be given together with snapshot, which has the regions"))
         if self.snapshot is None and self.replay_interval is not None:
             problems.append(("replay_interval", "has no meaning without snapshot"))
+        if self.snapshot is None and self.advice is not None:
+            problems.append(("advice", "has no meaning without snapshot"))
         if self.snapshot is None and self.clones is not None:
             problems.append(("clones", "has no meaning without snapshot"))
         problems += [

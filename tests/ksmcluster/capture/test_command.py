@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ksmcluster.capture.snapshot import Snapshot
+from ksmcluster.snapshot import Snapshot
 
 PAGE = 4096
 COMMAND = (

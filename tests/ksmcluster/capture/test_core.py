@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ksmcluster.capture.core import CoreSource
-from ksmcluster.capture.snapshot import Mapping, Snapshot
+from ksmcluster.snapshot import Mapping, Snapshot
 
 PAGE = 4096
 A, B, ZERO = b"a" * PAGE, b"b" * PAGE, bytes(PAGE)

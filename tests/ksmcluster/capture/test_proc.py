@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from ksmcluster.capture.hashing import load_key
-from ksmcluster.capture.proc import ProcessSource, stopped
+from ksmcluster.capture.process import ProcessSource, stopped
 from ksmcluster.capture.session import Options, Session, Summary
-from ksmcluster.capture.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
 
 COMMAND = (
     "import os, sys, ksmcluster.commands.capture; from ksmcluster.cli import main;"

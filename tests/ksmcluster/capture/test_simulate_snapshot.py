@@ -14,8 +14,8 @@ from actors.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
 from cluster.spec.topology import fully_connected
-from ksmcluster.capture.load import load_pages
-from ksmcluster.capture.snapshot import Snapshot
+from ksmcluster.snapshot import Snapshot
+from ksmcluster.snapshot.load import load_pages, with_layouts
 from tests.ksmcluster.capture.conftest import Child, Run, started
 
 NO_LIMIT = 1 << 20
@@ -29,7 +29,8 @@ def simulated(snapshot: Path, processes: int, passes: int = 3, **replay: float) 
         processes=(ProcessSpec("captured", processes, (), snapshot=str(snapshot), **replay),),
         passes=passes,
     )
-    return list(run_passes(spec, INLINE, snapshots=load_pages([str(snapshot)])))
+    snapshots = load_pages([str(snapshot)])
+    return list(run_passes(with_layouts(spec, snapshots), INLINE, snapshots=snapshots))
 
 
 def total(result: PassResult, name: str) -> int:

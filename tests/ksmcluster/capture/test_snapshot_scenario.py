@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import ksmcluster
-from ksmcluster.capture.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
+from ksmcluster.snapshot import MERGEABLE, Mapping, SnapshotProcess
 from tests.ksmcluster.capture.conftest import Run
-from tests.ksmcluster.capture.test_snapshot import metadata, write
+from tests.ksmcluster.snapshot.test_snapshot import metadata, write
 
 PAGE = 4096
 
@@ -37,7 +37,7 @@ def of_moments(output: Path, times: tuple[float, ...], held: tuple[tuple[str, ..
         for process, pages in enumerate(memories)
     }
     process = SnapshotProcess(None, "image", "image", (Mapping(0, len(held[0][0]), "rw-p", "", True),))
-    write(output, rows, replace(metadata(times), processes=(process,) * len(held[0])))
+    write(output, rows, replace(metadata(times), processes=(process,) * len(held[0]), notes=()))
     return str(output)
 
 

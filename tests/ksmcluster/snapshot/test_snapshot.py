@@ -12,33 +12,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmcluster.capture.snapshot import (
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import (
+    KSM,
     MERGEABLE,
-    METADATA_KEY,
-    SCHEMA,
+    WRITTEN,
     ZERO,
+    HostInfo,
     KeyInfo,
     Mapping,
     Metadata,
+    Note,
+    NumaNode,
+    PageRows,
     Snapshot,
     SnapshotProcess,
     SnapshotWriter,
     content_ids,
     cover,
 )
-from ksmcluster.errors import UserError
+from ksmcluster.snapshot.schema import METADATA_KEY, SCHEMA, SCHEMA_1
 
+WHOLE = (Mapping(0, 2**51, "rw-p", "", True), Mapping(2**51, 2**51, "rw-p", "", True))
+FILE_MAPPING = Mapping(0, 2**52, "r-x?", "/a b", False, True, False)
 PROCESSES = (
     SnapshotProcess(7, "näme", "process", (Mapping(0, 2**52, "rw-p", "[heap]", True),)),
-    SnapshotProcess(None, "image", "image", ()),
-    SnapshotProcess(2**22, "", "core", (Mapping(2**51, 1, "r-x?", "/a b", False),)),
+    SnapshotProcess(
+        None, "image", "image", (Mapping(0, 2**51, "rw-p", "", True), Mapping(2**51, 2**51, "rw-p", "", True))
+    ),
+    SnapshotProcess(2**22, "", "core", (FILE_MAPPING,), 0, 5, {"ksm_rmap_items": 3}),
 )
 
 Rows = dict[tuple[int, int], dict[int, tuple[bytes, int]]]
 """By moment and process: by vpn, digest and flags."""
 
 
-def metadata(moments: tuple[float, ...] = (0.0,), version: int = 1) -> Metadata:
+def metadata(moments: tuple[float, ...] = (0.0,), version: int = 2) -> Metadata:
     return Metadata(
         version=version,
         page_size=4096,
@@ -49,6 +58,11 @@ def metadata(moments: tuple[float, ...] = (0.0,), version: int = 1) -> Metadata:
         vanished_pages=3,
         moments=moments,
         processes=PROCESSES,
+        host=HostInfo(
+            "6.18.44", 250, {"run": "1"}, {"enabled": "[always] never"}, (NumaNode(0, 2**30, (10,)),)
+        ),
+        tracking="ptrace",
+        notes=(Note("one-moment", "One moment only."),),
     )
 
 
@@ -57,8 +71,8 @@ def write(path: Path, rows: Rows, found: Metadata, row_group_rows: int = 2**18) 
         for (moment, process), pages in sorted(rows.items()):
             vpn = np.array(sorted(pages), np.uint64)
             digests = np.frombuffer(b"".join(pages[n][0] for n in sorted(pages)), np.uint8).reshape(-1, 16)
-            flags = np.array([pages[n][1] for n in sorted(pages)], np.uint8)
-            writer.write(process, moment, vpn, digests, flags)
+            flags = np.array([pages[n][1] for n in sorted(pages)], np.uint16)
+            writer.write(process, moment, PageRows(vpn, digests, flags))
         assert writer.finish(found) == path.stat().st_size
 
 
@@ -67,7 +81,7 @@ def expected(digest: bytes, flags: int) -> int:
 
 
 digests = st.one_of(st.binary(min_size=16, max_size=16), st.just(bytes(16)))
-flags = st.sampled_from([0, ZERO, MERGEABLE, MERGEABLE | ZERO, 2, 4 | MERGEABLE])
+flags = st.sampled_from([0, ZERO, MERGEABLE, MERGEABLE | ZERO, 2, 4 | MERGEABLE, KSM | WRITTEN | MERGEABLE])
 pages = st.dictionaries(st.integers(0, 2**52 - 1), st.tuples(digests, flags), max_size=20)
 rows = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), pages)
 
@@ -109,12 +123,12 @@ def test_content_ids() -> None:
 
 @pytest.mark.parametrize("second", [(0, 0, 5), (0, 0, 4), (0, 0, 1)])
 def test_order_is_kept(tmp_path: Path, second: tuple[int, int, int]) -> None:
-    digest, flag = np.zeros((1, 16), np.uint8), np.zeros(1, np.uint8)
+    digest, flag = np.zeros((1, 16), np.uint8), np.zeros(1, np.uint16)
     with SnapshotWriter(tmp_path / "s") as writer:
-        writer.write(0, 0, np.array([5], np.uint64), digest, flag)
+        writer.write(0, 0, PageRows(np.array([5], np.uint64), digest, flag))
         process, moment, vpn = second
         with pytest.raises(ValueError, match="ascending"):
-            writer.write(process, moment, np.array([vpn], np.uint64), digest, flag)
+            writer.write(process, moment, PageRows(np.array([vpn], np.uint64), digest, flag))
     assert not list(tmp_path.iterdir())
 
 
@@ -150,7 +164,7 @@ def test_not_snapshots(tmp_path: Path) -> None:
         (put(tmp_path / "2", SCHEMA, b"{"), "damaged snapshot metadata"),
         (put(tmp_path / "3", SCHEMA, b"[]"), "damaged snapshot metadata"),
         (put(tmp_path / "4", SCHEMA, b'{"version": 1}'), "damaged snapshot metadata"),
-        (put(tmp_path / "5", SCHEMA, b'{"version": 2}'), "snapshot format 2, newer than 1"),
+        (put(tmp_path / "5", SCHEMA, b'{"version": 3}'), "snapshot format 3, newer than 2"),
         (put(tmp_path / "6", other, good), "other columns"),
     ):
         with pytest.raises(UserError, match=message):
@@ -199,3 +213,97 @@ def test_what_came_in_the_way_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         writer.finish(metadata())
     assert output.read_bytes() == b"years"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_is_known_of_frames_comes_back(tmp_path: Path) -> None:
+    vpn = np.arange(4, dtype=np.uint64)
+    columns = {
+        "frame": np.array([0, 0, -1, 2**31]),
+        "outside": np.array([0, 70_000, -1, 1]),
+        "huge": np.array([-1, -1, -1, 9]),
+        "node": np.array([0, 0, -1, 3]),
+    }
+    with SnapshotWriter(tmp_path / "s") as writer:
+        flags = np.full(4, MERGEABLE, np.uint16)
+        writer.write(0, 0, PageRows(vpn, np.ones((4, 16), np.uint8), flags, **columns))
+        writer.write(1, 0, PageRows(vpn, np.ones((4, 16), np.uint8), flags))
+        writer.finish(metadata())
+    with Snapshot.open(tmp_path / "s") as snapshot:
+        (_, _, known), (_, _, unknown) = snapshot.blocks()
+    for name, values in columns.items():
+        assert getattr(known, name).tolist() == values.tolist()
+        assert getattr(unknown, name).tolist() == [-1] * 4
+
+
+def test_format_1_is_still_read(tmp_path: Path) -> None:
+    old = metadata(version=1)
+    text = json.loads(pq.read_metadata(_written(tmp_path)).metadata[METADATA_KEY])
+    for key in ("host", "tracking", "notes"):
+        del text[key]
+    for process in text["processes"]:
+        for key in ("parent", "pinned_pages", "ksm_stat"):
+            del process[key]
+        for mapping in process["mappings"]:
+            del mapping["advised"], mapping["thp_eligible"]
+    text["version"] = 1
+    columns = [[0, 0], [0, 0], [5, 6], [b"x" * 16, None], [MERGEABLE, MERGEABLE | ZERO]]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA_1, strict=True)]
+    table = pa.table(arrays, schema=SCHEMA_1).replace_schema_metadata({METADATA_KEY: json.dumps(text)})
+    pq.write_table(table, tmp_path / "old")
+    with Snapshot.open(tmp_path / "old") as snapshot:
+        assert [process.name for process in snapshot.processes] == [process.name for process in old.processes]
+        assert snapshot.metadata.host is None
+        assert [mapping.advised for mapping in snapshot.processes[0].mappings] == [None]
+        ((_, _, pages),) = snapshot.blocks()
+    assert pages.vpn.tolist() == [5, 6]
+    assert pages.content.tolist() == [expected(b"x" * 16, 0), 0]
+    assert pages.frame.tolist() == [-1, -1]
+
+
+def _written(folder: Path) -> Path:
+    write(folder / "s", {(0, 0): {1: (b"x" * 16, MERGEABLE)}}, metadata())
+    return folder / "s"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"page_size": 16384}, "16384 bytes"),
+        ({"moments": []}, "0 moments"),
+        ({"moments": [0.0, float("nan")]}, "not numbers from 0"),
+        ({"moments": [1.0]}, "not numbers from 0"),
+        ({"moments": [0.0, 2.0, 1.0]}, "do not ascend"),
+        ({"processes": []}, "no process"),
+        ({"version": 0}, "never existed"),
+    ],
+)
+def test_metadata_that_breaks_the_rules(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    text = json.loads(pq.read_metadata(_written(tmp_path)).metadata[METADATA_KEY]) | change
+    put(tmp_path / "bad", SCHEMA, json.dumps(text).encode())
+    with pytest.raises(UserError, match=message):
+        Snapshot.open(tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(0, 0, 5, 0), (0, 0, 5, 0)], "do not ascend, or come twice"),
+        ([(0, 0, 6, 0), (0, 0, 5, 0)], "do not ascend, or come twice"),
+        ([(0, 1, 5, 0), (0, 0, 5, 0)], "ascending order of moment and process"),
+        ([(1, 0, 5, 0)], "process 0 at moment 1"),
+        ([(0, 9, 5, 0)], "process 9 at moment 0"),
+        ([(0, 0, 2**52, 0)], "in none of its mappings"),
+        ([(0, 0, 5, ZERO)], "a digest and the flag of zeros"),
+    ],
+)
+def test_rows_that_break_the_rules(
+    tmp_path: Path, rows: list[tuple[int, int, int, int]], message: str
+) -> None:
+    text = pq.read_metadata(_written(tmp_path)).metadata[METADATA_KEY]
+    columns = [list(column) for column in zip(*((m, p, v, b"x" * 16, f) for m, p, v, f in rows), strict=True)]
+    known = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
+    missing = [pa.nulls(len(rows), field.type) for field in list(SCHEMA)[5:]]
+    table = pa.table([*known, *missing], schema=SCHEMA).replace_schema_metadata({METADATA_KEY: text})
+    pq.write_table(table, tmp_path / "bad")
+    with Snapshot.open(tmp_path / "bad") as snapshot, pytest.raises(UserError, match=message):
+        list(snapshot.blocks())

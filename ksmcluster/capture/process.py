@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,41 +14,17 @@ from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture import pagemap
-from ksmcluster.capture.snapshot import FILE, MERGEABLE, SHARED_ZERO, Mapping
+from ksmcluster.capture.pagemap import Listing
+from ksmcluster.capture.smaps import Area, parse_smaps
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
 
-_NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
-"""VmFlags of mappings that KSM leaves alone: shared, device, special, huge TLB and droppable ones."""
-_UNREADABLE = frozenset({"io", "pf"})
-"""VmFlags of mappings without pages of memory behind them."""
 _STOP_SECONDS = 5.0
-
-_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)")
 
 
 class ProcessGoneError(UserError):
     """The process has ended."""
-
-
-@dataclass(slots=True)
-class _Area:
-    """A mapping with what decides which of its pages are read."""
-
-    mapping: Mapping
-    resident: bool = False
-    """Whether it has any page in memory or swap, shared zero pages aside."""
-    vm_flags: frozenset[str] = frozenset()
-
-    @property
-    def mergeable(self) -> bool:
-        return not self.vm_flags & _NEVER_MERGED
-
-    def wanted(self, all_pages: bool) -> bool:
-        """Whether it can have pages to capture."""
-        if all_pages:
-            return not self.vm_flags & _UNREADABLE
-        return self.mergeable and self.resident
 
 
 class ProcessSource:
@@ -85,10 +60,41 @@ class ProcessSource:
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
 
     def scan(self, all_pages: bool) -> SourceScan:
-        """The mappings of this moment; pages are found and read as the chunks are taken."""
+        """List the pages of this moment; they are read as the chunks are taken."""
         areas = self._areas()
         wanted = [area for area in areas if area.wanted(all_pages)]
-        return SourceScan(tuple(area.mapping for area in areas), self._chunks(wanted, all_pages))
+        listing = self._listing(wanted, all_pages)
+        return SourceScan(tuple(area.mapping for area in areas), listing, self._chunks(listing))
+
+    def clear_refs(self, what: bytes) -> None:
+        """Write to /proc/PID/clear_refs (proc_pid_clear_refs(5))."""
+        try:
+            descriptor = os.open("clear_refs", os.O_WRONLY, dir_fd=self._folder)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise self._gone() from error
+        try:
+            os.write(descriptor, what)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def pinned_pages(self) -> int | None:
+        """Pages that are pinned and so cannot merge (`VmPin`)."""
+        found = re.search(r"^VmPin:\s+(\d+) kB", self._text("status"), re.MULTILINE)
+        return int(found[1]) * 1024 // PAGE_SIZE if found else None
+
+    @property
+    def ksm_stat(self) -> dict[str, int] | None:
+        """/proc/PID/ksm_stat, yes and no as 1 and 0; None before Linux 6.1."""
+        try:
+            lines = self._text("ksm_stat").splitlines()
+        except ProcessGoneError:
+            if self.has_ended():
+                raise
+            return None
+        words = {"yes": 1, "no": 0}
+        pairs = (line.replace(":", " ").split() for line in lines)
+        return {name: words[value] if value in words else int(value) for name, value in pairs}
 
     def close(self) -> None:
         """Let go of the process."""
@@ -114,8 +120,8 @@ class ProcessSource:
         except ProcessLookupError as error:
             raise self._gone() from error
 
-    def _areas(self) -> list[_Area]:
-        areas = _parse_smaps(self._text("smaps"))
+    def _areas(self) -> list[Area]:
+        areas = parse_smaps(self._text("smaps"))
         if areas:
             return areas
         if self.has_ended():
@@ -127,32 +133,36 @@ class ProcessSource:
         stat = self._text(f"task/{task}/stat" if task else "stat")
         return stat[stat.rindex(")") + 2]
 
-    def _chunks(self, areas: Sequence[_Area], all_pages: bool) -> Iterator[Chunk]:
-        buffer = page_buffer()
-        with ExitStack() as stack:
-            map_file, memory = self._open("pagemap"), self._open("mem")
-            stack.callback(os.close, map_file)
-            stack.callback(os.close, memory)
+    def _listing(self, areas: Sequence[Area], all_pages: bool) -> Listing:
+        map_file = self._open("pagemap")
+        parts = []
+        try:
             for area in areas:
-                mapping = area.mapping
-                for vpn, flags in pagemap.windows(map_file, mapping.start_vpn, mapping.end_vpn):
+                for found in pagemap.windows(map_file, area.mapping.start_vpn, area.mapping.end_vpn):
                     if area.mergeable:
-                        flags[flags & (FILE | SHARED_ZERO) == 0] |= MERGEABLE
-                    if not all_pages:
-                        keep = flags & MERGEABLE != 0
-                        vpn, flags = vpn[keep], flags[keep]
-                    yield from self._read(memory, vpn, flags, buffer)
+                        found.flags[found.flags & (FILE | SHARED_ZERO) == 0] |= MERGEABLE
+                    # What ksmd mapped to the shared zero page is among the pages mapped there.
+                    wanted = found.flags & (MERGEABLE | SHARED_ZERO) != 0
+                    parts.append(found if all_pages else found.where(wanted))
+        finally:
+            os.close(map_file)
+        return pagemap.joined(parts)
 
-    def _read(
-        self, memory: int, vpn: NDArray[np.uint64], flags: NDArray[np.uint8], buffer: memoryview
-    ) -> Iterator[Chunk]:
-        for first in range(0, len(vpn), CHUNK_PAGES):
-            some, some_flags = vpn[first : first + CHUNK_PAGES], flags[first : first + CHUNK_PAGES]
-            there = _read_pages(memory, some, buffer)
-            count = int(there.sum())
-            self.vanished += len(some) - count
-            if count:
-                yield Chunk(some[there], buffer[: count * PAGE_SIZE], some_flags[there])
+    def _chunks(self, listing: Listing) -> Iterator[Chunk]:
+        buffer = page_buffer()
+        memory = self._open("mem")
+        try:
+            for first in range(0, len(listing.vpn), CHUNK_PAGES):
+                at = np.arange(first, min(first + CHUNK_PAGES, len(listing.vpn)))
+                there = _read_pages(memory, listing.vpn[at].astype(np.uint64), buffer)
+                count = int(there.sum())
+                self.vanished += len(at) - count
+                if count:
+                    at = at[there]
+                    vpn = listing.vpn[at].astype(np.uint64)
+                    yield Chunk(vpn, buffer[: count * PAGE_SIZE], listing.flags[at], at)
+        finally:
+            os.close(memory)
 
     def has_ended(self) -> bool:
         """Whether the process has ended, though it may still be waited for."""
@@ -224,36 +234,6 @@ def stopped(sources: Sequence[ProcessSource]) -> Iterator[None]:
 def _resume(source: ProcessSource) -> None:
     with suppress(ProcessGoneError):
         source.signal(signal.SIGCONT)
-
-
-def _parse_smaps(text: str) -> list[_Area]:
-    areas: list[_Area] = []
-    for line in text.splitlines():
-        if header := _HEADER.match(line):
-            areas.append(_Area(_mapping(header)))
-            continue
-        field, _, value = line.partition(":")
-        if field == "VmFlags":
-            areas[-1].vm_flags = frozenset(value.split())
-        elif field in ("Rss", "Swap") and value.split() != ["0", "kB"]:
-            areas[-1].resident = True
-    return areas
-
-
-def _mapping(header: re.Match[str]) -> Mapping:
-    start, end, permissions, inode, name = header.groups()
-    first = int(start, 16) // PAGE_SIZE
-    return Mapping(
-        start_vpn=first,
-        pages=int(end, 16) // PAGE_SIZE - first,
-        permissions=permissions,
-        name=name,
-        private_anonymous=permissions[3] == "p" and inode == "0" and name not in _SPECIAL,
-    )
-
-
-_SPECIAL = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"})
-"""Mappings that the kernel makes for itself in every process."""
 
 
 def _read_pages(memory: int, vpn: NDArray[np.uint64], buffer: memoryview) -> NDArray[np.bool_]:

@@ -1,0 +1,136 @@
+"""What limits the answer that a capture can give: notes that travel in its snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.tracing.tracked import Skipped
+from ksmcluster.capture.tracing.writes import Pauses
+from ksmcluster.snapshot import HostInfo, Note, SnapshotProcess
+
+_MOSTLY = 0.5
+"""Part of the pages from which on they are called most of them."""
+_LATE = 0.1
+"""Part of the interval by which a moment may be late without a note."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Pages of the first moment that notes tell of."""
+
+    pages: int = 0
+    shared: int = 0
+    """Mapped by more than one page table entry, as far as is known."""
+    outside: int = 0
+    """Mapped by processes that are not captured."""
+    frames_known: bool = True
+
+
+def notes(
+    processes: Sequence[SnapshotProcess],
+    host: HostInfo | None,
+    counts: Counts,
+    moments: Sequence[float],
+    asked_interval: float,
+    tracking: str | None,
+) -> Iterator[Note]:
+    """Yield what the reader of an answer has to know, each with what it means for the answer."""
+    if host is not None:
+        yield from _of_the_host(host, processes)
+    if not counts.frames_known and counts.shared:
+        size = _mib(counts.shared)
+        yield Note(
+            "frames",
+            f"without root it is not known which of {counts.shared:,} pages share frames since a fork: "
+            f"savings may be up to {size} too high; capture as root",
+        )
+    elif counts.pages and counts.shared > _MOSTLY * counts.pages:
+        share = counts.shared / counts.pages
+        yield Note(
+            "fork",
+            f"{share:.0%} of the pages share frames since a fork, which saves memory without KSM; KSM gains "
+            "nothing from them until they are written",
+        )
+    if counts.outside:
+        yield Note(
+            "outside",
+            f"{counts.outside:,} pages are mapped by processes that were not captured, too: their frames "
+            "stay in use whatever ksmd does; capture all processes of the job (--pid-tree)",
+        )
+    pinned = sum(process.pinned_pages or 0 for process in processes)
+    if pinned:
+        yield Note(
+            "pinned",
+            f"{pinned:,} pages are pinned and never merge; which ones cannot be seen, and the simulation "
+            f"merges them as others: savings may be up to {_mib(pinned)} too high",
+        )
+    if host is not None:
+        yield from _of_the_moments(moments, asked_interval, tracking)
+
+
+def _of_the_host(host: HostInfo, processes: Sequence[SnapshotProcess]) -> Iterator[Note]:
+    merged = sum((process.ksm_stat or {}).get("ksm_merging_pages", 0) for process in processes)
+    if merged:
+        yield Note(
+            "merged",
+            f"ksmd had merged {merged:,} pages when they were captured; the simulation begins with them "
+            "unmerged",
+        )
+    zeros = sum((process.ksm_stat or {}).get("ksm_zero_pages", 0) for process in processes)
+    if zeros:
+        yield Note(
+            "zero-pages",
+            f"ksmd had mapped {zeros:,} pages to the shared zero page; which of the zero-mapped pages they "
+            "are cannot be seen, so they are drawn",
+        )
+    if any(mapping.thp_eligible for process in processes for mapping in process.mappings):
+        yield Note(
+            "khugepaged",
+            "khugepaged may make new huge pages of this memory, which the simulation does not",
+        )
+
+
+def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | None) -> Iterator[Note]:
+    if len(moments) == 1:
+        yield Note(
+            "one-moment",
+            "one moment only: memory stands still, so fewer pages are volatile than in the running program",
+        )
+        return
+    longest = max(later - earlier for earlier, later in pairwise(moments))
+    if longest > interval * (1 + _LATE):
+        yield Note(
+            "interval",
+            f"the interval of {interval:g} s could not be kept: up to {longest:.2f} s lie between two "
+            "moments, and writes between them count once",
+        )
+    if tracking is None:
+        yield Note(
+            "writes",
+            "writes that leave a page's bytes as they were are not known, so sharing that they break seems "
+            "to last; track them (--track-writes) or give `write` rates in a scenario",
+        )
+
+
+def tracking_notes(pauses: Pauses, skipped: Sequence[Skipped]) -> Iterator[Note]:
+    """Yield what tracking writes did to the processes, and which memory it could not track."""
+    if pauses.stops:
+        yield Note(
+            "pauses",
+            f"to track writes, a thread was stopped {pauses.stops:,} times, {pauses.longest_ms:.1f} ms at "
+            "most; the first write to a page after each moment took a page fault more",
+        )
+    for of_reason in sorted({skip.reason for skip in skipped}):
+        count = sum(skip.reason == of_reason for skip in skipped)
+        yield Note(
+            "untracked",
+            f"writes to {count:,} mappings or processes were not tracked ({of_reason}): only writes that "
+            "changed their bytes are known",
+        )
+
+
+def _mib(pages: int) -> str:
+    return f"{pages * PAGE_SIZE / 2**20:,.1f} MiB"

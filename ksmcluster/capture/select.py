@@ -1,0 +1,147 @@
+"""Which processes to capture: a process and its descendants, a control group, a name, all users of KSM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ksmcluster.errors import UserError
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Live processes to capture."""
+
+    single: tuple[int, ...] = ()
+    trees: tuple[int, ...] = ()
+    """Processes with all their descendants."""
+    cgroups: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    ksm_users: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether any live process is wanted."""
+        return bool(self.single or self.follows)
+
+    @property
+    def follows(self) -> bool:
+        """Whether processes may come that were not there at first."""
+        return bool(self.trees or self.cgroups or self.names or self.ksm_users)
+
+    def pids(self) -> list[int]:
+        """Return the PIDs there are now: those given, in that order, then the others, ascending.
+
+        Raises UserError if a process or control group that was named is not there, or nothing is found.
+        """
+        others = [
+            *(pid for root in self.trees for pid in tree(root)),
+            *(pid for path in self.cgroups for pid in in_cgroup(path)),
+            *(pid for pattern in self.names for pid in named(pattern)),
+            *(ksm_users() if self.ksm_users else ()),
+        ]
+        own = {os.getpid()} - set(self.single)
+        found = [*self.single, *sorted({*others} - own - {*self.single})]
+        found = [pid for pid in found if pid in self.single or not _is_kernel_thread(pid)]
+        if not found and self.follows:
+            raise UserError("no process matches: check the name, the control group, or who uses KSM")
+        return found
+
+
+@contextmanager
+def running_command(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command; it is ended with the block if it still runs then, its children by itself.
+
+    Raises UserError if it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(command)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{command[0]} cannot be started: {reason}; check the command after --") from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _is_kernel_thread(pid: int) -> bool:
+    return not _text(pid, "maps")
+
+
+def running() -> list[int]:
+    """Return the PIDs of all processes, ascending."""
+    return sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the PID of a process's parent; None if the process has ended."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and its descendants, ascending. Raises UserError if there is no such process."""
+    children = defaultdict(list)
+    for pid in running():
+        children[parent_of(pid)].append(pid)
+    if root not in running():
+        raise UserError(f"there is no process {root}: check the PID with ps")
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo += children[pid]
+    return sorted(found)
+
+
+def in_cgroup(path: str) -> list[int]:
+    """Return the processes of a control group (v2) and the groups below it, ascending.
+
+    `path` is that of its folder, or as in /proc/PID/cgroup. Raises UserError if there is no such group.
+    """
+    for folder in (Path(path), _CGROUPS / path.lstrip("/")):
+        if (folder / "cgroup.procs").is_file():
+            files = [folder / "cgroup.procs", *folder.glob("**/cgroup.procs")]
+            return sorted({int(pid) for file in files for pid in file.read_text().split()})
+    raise UserError(f"there is no control group {path}: name a folder below {_CGROUPS}")
+
+
+def named(pattern: str) -> list[int]:
+    """Return the processes whose command name matches a shell pattern, ascending, without this one."""
+    others = (pid for pid in running() if pid != os.getpid())
+    return [pid for pid in others if fnmatchcase(_text(pid, "comm").strip(), pattern)]
+
+
+def ksm_users() -> list[int]:
+    """Return the processes that have memory that ksmd scans, ascending (ksm_stat, else VmFlags of smaps)."""
+    return [pid for pid in running() if _uses_ksm(pid)]
+
+
+def _uses_ksm(pid: int) -> bool:
+    stat = _text(pid, "ksm_stat")
+    if "ksm_mergeable:" in stat:
+        return "ksm_mergeable: yes" in stat or "ksm_merge_any: yes" in stat
+    return any(line.startswith("VmFlags:") and " mg" in line for line in _text(pid, "smaps").splitlines())
+
+
+def _text(pid: int, name: str) -> str:
+    """Return a file of a process; empty if the process has ended or hides it."""
+    try:
+        return (_PROC / str(pid) / name).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,10 @@
+"""Tracks which pages other processes write, also with the bytes that they hold (Linux 6.7 and later).
+
+May import numpy and the standard library only. Changes other processes while a PtraceWrites is open.
+From the outside in: writes, tracked, userfaultfd, ptrace, threads, registers.
+"""
+
+from ksmcluster.capture.tracing.tracked import Skipped
+from ksmcluster.capture.tracing.writes import Pauses, PtraceWrites, can_trace
+
+__all__ = ["Pauses", "PtraceWrites", "Skipped", "can_trace"]

@@ -1,0 +1,104 @@
+"""Which pages were written between two moments, whether or not their bytes changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.pagemap import Listing
+from ksmcluster.capture.process import ProcessSource
+from ksmcluster.capture.tracing.tracked import Skipped
+from ksmcluster.capture.tracing.writes import Pauses, PtraceWrites, can_trace
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import WRITTEN
+
+_SOFT_DIRTY_BIT = 1 << 55
+_CLEAR_SOFT_DIRTY = b"4"
+"""What resets the bits when written to /proc/PID/clear_refs."""
+
+
+class TrackWrites(StrEnum):
+    """Values of --track-writes."""
+
+    AUTO = "auto"
+    SOFT_DIRTY = "soft-dirty"
+    PTRACE = "ptrace"
+    OFF = "off"
+
+
+class WriteTracker(Protocol):
+    """Tells which pages processes wrote."""
+
+    method: Literal["soft-dirty", "ptrace"]
+
+    @property
+    def pauses(self) -> Pauses:
+        """How long the processes were stopped."""
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Memory whose writes are not told."""
+
+    def written(self, source: ProcessSource, listing: Listing) -> NDArray[np.bool_]:
+        """Return which pages of the listing were written since the last call, bool[n], and begin anew.
+
+        At the first call for a process the answer means nothing.
+        """
+
+    def close(self) -> None:
+        """Undo what was done to the processes."""
+
+
+class SoftDirty:
+    """Tracks writes by the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)."""
+
+    method: Literal["soft-dirty", "ptrace"] = "soft-dirty"
+    pauses = Pauses(0, 0.0, 0.0)
+    skipped: tuple[Skipped, ...] = ()
+
+    def written(self, source: ProcessSource, listing: Listing) -> NDArray[np.bool_]:
+        """Return the soft-dirty bits of the listing, and clear those of the process."""
+        source.clear_refs(_CLEAR_SOFT_DIRTY)
+        written: NDArray[np.bool_] = listing.flags & WRITTEN != 0
+        return written
+
+    def close(self) -> None:
+        """Nothing to undo: the bits stay as they are."""
+
+
+def has_soft_dirty() -> bool:
+    """Return whether this kernel keeps soft-dirty bits: a page of this process that is written gets one."""
+    import mmap
+
+    with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        address = np.frombuffer(memory, np.uint8).ctypes.data
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:  # noqa: PTH123 (unbuffered)
+            entry = os.pread(file.fileno(), 8, address // PAGE_SIZE * 8)
+        return bool(int.from_bytes(entry, "little") & _SOFT_DIRTY_BIT)
+
+
+def tracker_of(how: TrackWrites, sources: Sequence[ProcessSource]) -> WriteTracker | None:
+    """Return a tracker; None if writes are not to be tracked, or, with `auto`, cannot be.
+
+    Raises UserError if the way that was asked for is not there.
+    """
+    if how is TrackWrites.OFF or not sources:
+        return None
+    if how is not TrackWrites.PTRACE:
+        if has_soft_dirty():
+            return SoftDirty()
+        if how is TrackWrites.SOFT_DIRTY:
+            raise UserError(
+                "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): try --track-writes ptrace"
+            )
+        return None
+    if why := can_trace():
+        raise UserError(f"--track-writes ptrace: {why}")
+    return PtraceWrites([source.pid for source in sources])

@@ -1,0 +1,184 @@
+"""A userfaultfd with asynchronous write protection in another process (ioctl_userfaultfd(2)).
+
+It is made in the process, taken over with pidfd_getfd(2), and closed there: the process has no descriptor
+more than before, and is stopped only for these two calls. The kernel binds a userfaultfd to the memory in
+which it was made, so its owner registers mappings without another stop. When it is closed, or its owner
+ends in whatever way (SIGKILL, too), the kernel takes back the registrations and all protection.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmcluster.capture.tracing.ptrace import stopped_thread
+from ksmcluster.capture.tracing.registers import Architecture
+
+PAGE_SIZE = 4096
+
+_USER_MODE_ONLY = 1
+"""Permitted to every user; asynchronous protection lets the kernel's own writes pass all the same."""
+_FLAGS = os.O_CLOEXEC | _USER_MODE_ONLY
+_API, _REGISTER, _WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
+_API_VERSION = 0xAA
+_WP_UNPOPULATED, _WP_ASYNC = 1 << 13, 1 << 15
+_REGISTER_MODE_WP = 2
+
+_PAGEMAP_SCAN = 0xC0606610
+_SCAN_ARGUMENT = struct.Struct("=12Q")
+_SCAN_RANGES = 1 << 14
+_PROTECT, _ONLY_ASYNC = 1, 2
+_IS_WRITTEN, _IS_THERE = 2, 1 << 3 | 1 << 4
+"""Pages in memory or swap. Without the latter, page tables are made for all of the address space."""
+
+_PIDFD_GETFD = 438
+
+_SIGNALS = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
+"""What ends a process from outside."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+Ranges = NDArray[np.int64]
+"""Page numbers int64[n, 2]: the first of each range and the one after its last, ascending."""
+
+
+class Userfaultfd:
+    """Owner of a userfaultfd of this or another process, ready for asynchronous write protection."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over the descriptor; raises OSError (EINVAL) before Linux 6.7 (on arm64 6.10)."""
+        self._descriptor = descriptor
+        try:
+            fcntl.ioctl(descriptor, _API, struct.pack("=3Q", _API_VERSION, _WP_ASYNC | _WP_UNPOPULATED, 0))
+        except OSError:
+            self.close()
+            raise
+
+    def register(self, start: int, end: int) -> None:
+        """Register the mapping between two addresses; does nothing if it is registered here already.
+
+        Raises OSError: EBUSY if it belongs to another userfaultfd, ProcessLookupError if the memory is
+        no more, because the process ended or executed another program.
+        """
+        request = struct.pack("=4Q", start, end - start, _REGISTER_MODE_WP, 0)
+        try:
+            fcntl.ioctl(self._descriptor, _REGISTER, request)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                self._check_memory(start)
+            raise
+
+    def _check_memory(self, start: int) -> None:
+        """Raise ProcessLookupError if the memory is no more, which registering does not tell."""
+        with suppress(FileNotFoundError):  # that page is not registered
+            fcntl.ioctl(self._descriptor, _WRITEPROTECT, struct.pack("=3Q", start, PAGE_SIZE, _PROTECT))
+
+    def close(self) -> None:
+        """Unregister everything."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        """Close what an exception (Ctrl-C) lost on its way to an owner."""
+        self.close()
+
+
+def open_here(machine: Architecture) -> Userfaultfd:
+    """Return a userfaultfd of this process, made as one of another process is; raises OSError."""
+    made = _system_call(machine.userfaultfd, _FLAGS)
+    pidfd = -1
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+        return Userfaultfd(_system_call(_PIDFD_GETFD, pidfd, made, 0))
+    finally:
+        os.close(made)
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, float]:
+    """Return a userfaultfd of another process, and the seconds for which one of its threads was stopped.
+
+    Raises ProcessLookupError if the process or the thread ends meanwhile, TracingError if the process
+    cannot be traced, and other OSErrors of the process's own calls (EMFILE).
+    """
+    # In a thread of its own, since that lets go of the process when it ends, whatever happens.
+    with _signals_wait(), ThreadPoolExecutor(1) as executor:
+        return executor.submit(_open_in, pid, pidfd, machine).result()
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handle signals after the block: if this process ended in it, the other one would be left broken.
+
+    A signal mask would not do, since threads of libraries (OpenBLAS) take the signals then.
+    """
+    with ExitStack() as stack:
+        came: list[int] = []
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(_raise_signals, came)
+            for number in _SIGNALS:
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                    handler = signal.signal(number, lambda number, _: came.append(number))
+                    stack.callback(signal.signal, number, handler)
+        yield
+
+
+def _raise_signals(numbers: list[int]) -> None:
+    for number in numbers:
+        signal.raise_signal(number)
+
+
+def _open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, float]:
+    with stopped_thread(pid, machine) as thread:
+        made = thread.call(machine.userfaultfd, _FLAGS)
+        try:
+            taken = _system_call(_PIDFD_GETFD, pidfd, made, 0)
+        finally:
+            thread.call(machine.close, made)
+    return Userfaultfd(taken), time.monotonic() - thread.since
+
+
+def _system_call(number: int, *arguments: int) -> int:
+    found: int = _libc.syscall(ctypes.c_long(number), *(ctypes.c_long(value) for value in arguments))
+    if found < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return found
+
+
+def take_written(pagemap: int, start: int, end: int) -> Ranges:
+    """Return which pages of a registered mapping were written since the last call, and protect them again.
+
+    A page that came since counts as written, an absent one does not. The process is not stopped. Raises
+    OSError (EPERM) if part of the mapping is not registered.
+    """
+    buffer = np.empty((_SCAN_RANGES, 3), np.uint64)
+    parts = [np.empty((0, 2), np.int64)]
+    while start < end:
+        argument = bytearray(
+            _SCAN_ARGUMENT.pack(
+                *(_SCAN_ARGUMENT.size, _PROTECT | _ONLY_ASYNC, start, end, 0, buffer.ctypes.data),
+                *(_SCAN_RANGES, 0, 0, _IS_WRITTEN, _IS_THERE, _IS_WRITTEN),
+            )
+        )
+        count = fcntl.ioctl(pagemap, _PAGEMAP_SCAN, argument)
+        parts.append((buffer[:count, :2] // np.uint64(PAGE_SIZE)).astype(np.int64))
+        start = _SCAN_ARGUMENT.unpack(argument)[4]
+    return np.concatenate(parts)

@@ -1,0 +1,60 @@
+"""The snapshot file: captured memory, a row for every page, in a Parquet file (docs/snapshot.md).
+
+`SnapshotWriter` writes it as a stream for `ksmcluster.capture`; `Snapshot` reads it, and `load` turns it into
+what the simulated machine is filled with. Imports `cluster` and the report's text, and knows no /proc.
+"""
+
+from ksmcluster.snapshot.metadata import (
+    HostInfo,
+    KeyInfo,
+    Mapping,
+    Metadata,
+    Note,
+    NumaNode,
+    SnapshotProcess,
+    cover,
+)
+from ksmcluster.snapshot.reader import Snapshot, SnapshotPages, is_snapshot
+from ksmcluster.snapshot.schema import (
+    DIGEST_SIZE,
+    FILE,
+    FORMAT_VERSION,
+    KSM,
+    MAX_MOMENTS,
+    MERGEABLE,
+    SHARED,
+    SHARED_ZERO,
+    SWAPPED,
+    WRITTEN,
+    ZERO,
+    content_ids,
+)
+from ksmcluster.snapshot.writer import PageRows, SnapshotWriter
+
+__all__ = [
+    "DIGEST_SIZE",
+    "FILE",
+    "FORMAT_VERSION",
+    "KSM",
+    "MAX_MOMENTS",
+    "MERGEABLE",
+    "SHARED",
+    "SHARED_ZERO",
+    "SWAPPED",
+    "WRITTEN",
+    "ZERO",
+    "HostInfo",
+    "KeyInfo",
+    "Mapping",
+    "Metadata",
+    "Note",
+    "NumaNode",
+    "PageRows",
+    "Snapshot",
+    "SnapshotPages",
+    "SnapshotProcess",
+    "SnapshotWriter",
+    "content_ids",
+    "cover",
+    "is_snapshot",
+]

@@ -1,0 +1,157 @@
+"""Writing a snapshot as a stream."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot.metadata import Metadata, to_json
+from ksmcluster.snapshot.reader import is_snapshot
+from ksmcluster.snapshot.schema import (
+    DIGEST_SIZE,
+    METADATA_KEY,
+    OPTIONAL,
+    ROW_GROUP_ROWS,
+    SCHEMA,
+    UNKNOWN,
+    ZERO,
+)
+from ksmcluster.system.replacing import check_file
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageRows:
+    """Pages of one process at one moment, ascending by page number."""
+
+    vpn: NDArray[np.uint64]
+    digests: NDArray[np.uint8]
+    """uint8[n, 16]; any value for zero pages."""
+    flags: NDArray[np.uint16]
+    frame: NDArray[np.int64] | None = None
+    """A number per frame of the moment; UNKNOWN where there is none. None if the source cannot tell."""
+    outside: NDArray[np.int64] | None = None
+    """Page table entries of other than the captured processes that map the frame."""
+    huge: NDArray[np.int64] | None = None
+    """A number per huge page of the moment; UNKNOWN for small pages."""
+    node: NDArray[np.int64] | None = None
+    """NUMA node of the frame."""
+
+
+class SnapshotWriter:
+    """Streams a snapshot into a temporary file beside `path`; `finish` puts it in place.
+
+    A context manager: left without `finish`, it leaves nothing behind. The file is readable by its
+    owner alone, as core files are. Raises UserError when the folder cannot take the file, or when a
+    file is there that is no snapshot, and OSError, such as for a full disk, from every method that writes.
+    """
+
+    def __init__(self, path: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
+        self._row_group_rows = row_group_rows
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: give --output the name of a file")
+        self._path = path = check_file(path, str(path), is_snapshot)
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._sink: pa.OSFile | None = None
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._last = (-1, -1, -1)
+
+    def __enter__(self) -> Self:
+        # All in one block: a signal may come at any moment.
+        try:
+            os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            self._sink = pa.OSFile(os.fspath(self._temporary), "w")
+            self._parquet = _parquet(self._sink)
+        except PermissionError as error:
+            folder = self._path.parent
+            raise UserError(f"no permission to write in {folder}: choose another output") from error
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # An open ParquetWriter would try to write its footer once more when it is collected.
+        self._parquet.is_open = False
+        self._discard()
+
+    def _discard(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def write(self, process: int, moment: int, pages: PageRows) -> None:
+        """Add pages. Rows must come in ascending order of moment, process and vpn, else ValueError."""
+        vpn, rows = pages.vpn, len(pages.vpn)
+        if not rows:
+            return
+        if (moment, process, int(vpn[0])) <= self._last or not bool(np.all(vpn[1:] > vpn[:-1])):
+            raise ValueError("pages must be written in ascending order of moment, process and vpn")
+        self._last = (moment, process, int(vpn[-1]))
+        valid = np.packbits((pages.flags & ZERO) == 0, bitorder="little")
+        buffers = [pa.py_buffer(valid), pa.py_buffer(pages.digests.tobytes())]
+        columns = [
+            np.full(rows, moment, np.uint16),
+            np.full(rows, process, np.uint32),
+            vpn,
+            pa.Array.from_buffers(pa.binary(DIGEST_SIZE), rows, buffers),
+            pages.flags,
+            *(_nullable(getattr(pages, name), rows, SCHEMA.field(name).type) for name in OPTIONAL),
+        ]
+        self._batches.append(pa.record_batch(columns, schema=SCHEMA))
+        self._rows += rows
+        if self._rows >= self._row_group_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        table = pa.Table.from_batches(self._batches, schema=SCHEMA)
+        self._parquet.write_table(table, row_group_size=self._rows)
+        self._batches, self._rows = [], 0
+
+    def finish(self, metadata: Metadata) -> int:
+        """Complete the file, make it durable, move it to its name; return its size in bytes."""
+        self._flush()
+        self._parquet.add_key_value_metadata({METADATA_KEY: to_json(metadata)})
+        self._parquet.close()
+        assert self._sink is not None
+        size = int(self._sink.tell())
+        os.fsync(self._sink.fileno())
+        self._sink.close()
+        check_file(self._path, str(self._path), is_snapshot)  # once more, after all this time
+        self._temporary.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return size
+
+
+def _parquet(sink: pa.OSFile) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="zstd",
+        use_dictionary=["moment", "process", "flags", "outside", "huge", "node"],
+        column_encoding={"vpn": "DELTA_BINARY_PACKED", "frame": "DELTA_BINARY_PACKED"},
+        write_statistics=["moment", "process", "vpn"],
+        write_page_checksum=True,
+    )
+
+
+def _nullable(values: NDArray[np.int64] | None, rows: int, kind: pa.DataType) -> pa.Array:
+    """Return a column in which UNKNOWN is null."""
+    if values is None:
+        return pa.nulls(rows, kind)
+    return pa.array(values, mask=values == UNKNOWN).cast(kind)

@@ -1,0 +1,251 @@
+"""What the simulated machine makes of frames that captured processes share; cases worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ksmcluster
+from ksmcluster.errors import UserError
+from ksmcluster.snapshot import (
+    KSM,
+    MERGEABLE,
+    SHARED_ZERO,
+    WRITTEN,
+    ZERO,
+    HostInfo,
+    Mapping,
+    NumaNode,
+    PageRows,
+    SnapshotProcess,
+    SnapshotWriter,
+)
+from ksmcluster.snapshot.as_scenario import scenario_of
+from tests.ksmcluster.snapshot.test_snapshot import metadata
+
+#: One page: content (a letter, or "0"), frame, mappers outside, further flags.
+Page = tuple[str, int, int, int]
+PAGE = 4096
+
+
+def page(content: str, frame: int = -1, outside: int = 0, flags: int = 0) -> Page:
+    return content, frame, outside, flags
+
+
+def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True, **process: Any) -> Path:
+    """A snapshot: by moment and process its pages, from page 0 on."""
+    size = max(len(pages) for pages in moments[0])
+    mapping = Mapping(0, size, "rw-p", "", True, advised)
+    processes = tuple(
+        SnapshotProcess(index + 1, "p", "process", (mapping,), **process) for index in range(len(moments[0]))
+    )
+    with SnapshotWriter(path) as writer:
+        for moment, memories in enumerate(moments):
+            for index, pages in enumerate(memories):
+                writer.write(index, moment, _rows(pages))
+        writer.finish(
+            replace(metadata(tuple(map(float, range(len(moments))))), processes=processes, notes=())
+        )
+    return path
+
+
+def _rows(pages: list[Page]) -> PageRows:
+    zero = np.array([content == "0" for content, *_ in pages])
+    kind = [SHARED_ZERO if flags & SHARED_ZERO else MERGEABLE for *_, flags in pages]
+    flags = np.array(kind, np.uint16) | np.array([flags for *_, flags in pages], np.uint16)
+    return PageRows(
+        vpn=np.arange(len(pages), dtype=np.uint64),
+        digests=np.array([[ord(content)] * 16 for content, *_ in pages], np.uint8),
+        flags=flags | np.where(zero, ZERO, 0).astype(np.uint16),
+        frame=np.array([frame for _, frame, *_ in pages]),
+        outside=np.array([outside for _, _, outside, _ in pages]),
+    )
+
+
+def last(path: Path, *settings: str, passes: int = 4, **changes: Any) -> dict[str, int]:
+    """The counters of all nodes after the last pass, with a window of a page for each write to show."""
+    overrides = ksmcluster.Overrides(passes=passes, settings=("ksm.smart_scan=0", *settings), **changes)
+    table = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    rows = table["pass"] == passes
+    return {name: int(table[name][rows].sum()) for name in table if name not in ("pass", "node")}
+
+
+def test_a_page_is_not_merged_with_itself(tmp_path: Path) -> None:
+    """A parent and two children map eight frames: one mapper of each waits, the others stay volatile."""
+    pages = [page("abcdefgh"[i], i) for i in range(8)]
+    found = last(snapshot(tmp_path / "s", [pages, pages, pages]))
+    counters = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+    assert [found[name] for name in counters] == [0, 0, 8, 16]
+    assert found["frames_used"] == 8
+
+
+def test_equal_pages_in_two_frames_merge_with_all_their_mappers(tmp_path: Path) -> None:
+    both = [page("a", 0), page("a", 1)]
+    found = last(snapshot(tmp_path / "s", [both, both]))
+    assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 3, 1)
+
+
+def test_a_frame_that_is_mapped_outside_stays_in_use(tmp_path: Path) -> None:
+    """The page that is visited last gives the frame; that of the other goes, unless others map it."""
+    for outside, frames in ((0, 1), (2, 2)):
+        path = snapshot(tmp_path / f"{outside}", [[page("a", 0, outside=outside)], [page("a", 1)]])
+        found = last(path)
+        assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 1, frames)
+
+
+def test_a_write_copies_an_inherited_page(tmp_path: Path) -> None:
+    both = [page("a", 0), page("b", 1)]
+    written = [page("a", 0), page("c", 2)]
+    found = last(snapshot(tmp_path / "s", [both, both], [both, written]), "simulation.passes=300", passes=300)
+    assert found["frames_used"] == 3
+
+
+def test_a_write_of_the_same_bytes_breaks_sharing(tmp_path: Path) -> None:
+    two = [[page("a", 0)], [page("a", 1)]]
+    again = [[page("a", 0)], [page("a", 1, flags=WRITTEN)]]
+    settings = ("ksm.pages_to_scan=1",)  # 20 ms a page: 40 ms a pass
+    broken = snapshot(tmp_path / "s", two, again)
+    kept = snapshot(tmp_path / "t", two, two)
+    count = lambda path: sum(  # noqa: E731
+        ksmcluster.simulate(
+            ksmcluster.load(path, ksmcluster.Overrides(passes=40, settings=("ksm.smart_scan=0", *settings))),
+            engine="inline",
+        ).passes["cow_ksm"]
+    )
+    assert (count(kept), count(broken)) == (0, 1)
+
+
+def test_what_ksmd_merged_begins_unmerged(tmp_path: Path) -> None:
+    merged = [page("a", 5, flags=KSM)]
+    found = last(snapshot(tmp_path / "s", [merged, merged]), passes=1)
+    assert (found["pages_shared"], found["frames_used"]) == (0, 2)
+
+
+def test_zero_pages_of_ksmd_are_drawn_by_their_number(tmp_path: Path) -> None:
+    zeros = [page("0", flags=SHARED_ZERO) for _ in range(6)]
+    path = snapshot(tmp_path / "s", [zeros], ksm_stat={"ksm_zero_pages": 2})
+    assert last(path, "ksm.use_zero_pages=1")["ksm_zero_pages"] == 2
+    path = snapshot(tmp_path / "t", [[*zeros, page("a", 0)]], ksm_stat={"ksm_zero_pages": 0})
+    assert last(path, "ksm.use_zero_pages=1")["ksm_zero_pages"] == 0
+
+
+def test_families_stay_on_one_node(tmp_path: Path) -> None:
+    """Two families of two; on four nodes each copy of a family has a node of its own."""
+    families = [[page("a", 0)], [page("a", 0)], [page("b", 1)], [page("b", 1)]]
+    path = snapshot(tmp_path / "s", families)
+    result = ksmcluster.simulate(
+        ksmcluster.load(path, ksmcluster.Overrides(nodes=4, passes=1)), engine="inline"
+    )
+    assert sorted(result.passes["frames_used"].tolist()) == [0, 0, 1, 1]
+
+
+def test_what_one_family_holds_is_each_copy_s_own(tmp_path: Path) -> None:
+    """Copies of a family share what another family holds, too, and nothing else."""
+    families = [[page("a", 0), page("x", 1)], [page("a", 0), page("x", 1)], [page("x", 2), page("b", 3)]]
+    path = snapshot(tmp_path / "s", families)
+    found = last(path, count=6)
+    assert (found["pages_shared"], found["pages_sharing"]) == (1, 5)
+    assert found["frames_used"] == 1 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("advised", "advice", "merged"),
+    [
+        (True, None, 1),
+        (False, None, 1),  # ksmd scans nothing there: all is asked for
+        (False, "as-captured", 0),
+        (None, None, 1),
+        (True, "all", 1),
+    ],
+)
+def test_advice(tmp_path: Path, advised: bool | None, advice: str | None, merged: int) -> None:
+    path = snapshot(tmp_path / "s", [[page("a", 0)], [page("a", 1)]], advised=advised)
+    assert last(path, advice=advice)["pages_shared"] == merged
+
+
+def test_the_engines_agree(tmp_path: Path) -> None:
+    """Shared frames on several nodes: as many actors, or none."""
+    rng = np.random.default_rng(5)
+    processes = [
+        [page("abcdefghij"[rng.integers(10)], frame=int(frame)) for frame in rng.permutation(90)[:60]]
+        for _ in range(6)
+    ]
+    contents: dict[int, str] = {}
+    for pages in processes:  # a frame has one content
+        for index, (content, frame, *rest) in enumerate(pages):
+            pages[index] = (contents.setdefault(frame, content), frame, *rest)
+    path = snapshot(tmp_path / "s", processes)
+    config = ksmcluster.load(path, ksmcluster.Overrides(nodes=3, passes=3, count=18))
+    inline = ksmcluster.simulate(config, engine="inline").passes
+    on_ray = ksmcluster.simulate(config, engine="ray", nodes_per_actor=2).passes
+    assert all(np.array_equal(inline[name], on_ray[name]) for name in inline)
+
+
+# The scenario that a snapshot stands for.
+
+HOST = HostInfo(
+    "6.12.117-generic",
+    250,
+    {
+        "pages_to_scan": "500",
+        "run": "0",
+        "smart_scan": "0",
+        "advisor_mode": "[none] scan-time",
+        "unknown": "1",
+    },
+    {},
+    (NumaNode(0, 2**30, (10, 21)), NumaNode(1, 2**31, (21, 10))),
+)
+
+
+def described(path: Path, host: HostInfo | None) -> Path:
+    process = SnapshotProcess(1, "p", "process", (Mapping(0, 4, "rw-p", "", True, False),))
+    with SnapshotWriter(path) as writer:
+        writer.write(0, 0, _rows([page("a", 0)]))
+        writer.finish(replace(metadata(), processes=(process,), host=host))
+    return path
+
+
+def test_kernel_knobs_and_nodes_come_from_the_host(tmp_path: Path) -> None:
+    scenario = ksmcluster.load(described(tmp_path / "job.parquet", HOST))
+    ksm, machine = scenario.ksm, scenario.machine
+    assert (ksm.kernel, ksm.pages_to_scan, ksm.smart_scan, ksm.run) == ("6.12", 500, 0, 1)
+    assert (machine.nodes, machine.memory_per_node) == (2, 2**30 // PAGE)
+    assert machine.topology.matrix == ((10, 21), (21, 10))
+    assert scenario.simulation.title == "job.parquet: what KSM would give if every process called for it"
+
+
+def test_other_nodes_and_processes(tmp_path: Path) -> None:
+    path = described(tmp_path / "job.parquet", HOST)
+    scenario = ksmcluster.load(path, ksmcluster.Overrides(nodes=5, count=7, advice="as-captured"))
+    assert (scenario.machine.nodes, scenario.machine.topology.kind) == (5, "fully-connected")
+    assert (scenario.process[0].count, scenario.process[0].advice) == (7, "as-captured")
+    assert scenario.simulation.title == "job.parquet: what KSM gives as the host is"
+
+
+def test_a_snapshot_without_a_host(tmp_path: Path) -> None:
+    data = scenario_of(described(tmp_path / "image", None))
+    assert (data["machine"]["nodes"], data["ksm"]) == (1, {})
+    assert ksmcluster.load(tmp_path / "image").ksm.kernel == "6.18"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"advice": "some"}, '"some" is not one of "as-captured", "all"'),
+        ({"nodes": 0}, "--nodes"),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = described(tmp_path / "job.parquet", HOST)
+    with pytest.raises(UserError, match=message):
+        ksmcluster.load(path, ksmcluster.Overrides(**changes))
+
+
+def test_count_and_advice_are_for_snapshots() -> None:
+    with pytest.raises(UserError, match="--advice: is for snapshots"):
+        ksmcluster.load("tiny", ksmcluster.Overrides(advice="all"))

@@ -1,0 +1,131 @@
+"""Frozen programs, captured and simulated, against the ksmd of this host: every counter after every pass."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import ksmcluster
+from ksmcluster.capture.select import tree
+from ksmcluster.validate.knobs import Knobs
+from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
+from tests.ksmcluster.validate.conftest import knobs
+
+__all__ = ["knobs"]
+
+PASSES = 6
+GAUGES = (
+    *("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"),
+    *("ksm_zero_pages", "stable_node_chains", "stable_node_dups"),
+)
+COUNTERS = ("pages_scanned", "pages_skipped")
+
+# All memory is mergeable (prctl PR_SET_MEMORY_MERGE), huge pages aside.
+START = """
+import ctypes, mmap, os, signal, sys
+if ctypes.CDLL(None).prctl(67, 1, 0, 0, 0):
+    sys.exit("no merge-any")
+def memory(pages):
+    found = mmap.mmap(-1, pages * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    found.madvise(mmap.MADV_NOHUGEPAGE)
+    return found
+"""
+# A pool of workers: what they inherit they share, what they write is theirs, half of it equal in all.
+WORKERS = """
+inherited = memory(600)
+inherited[:] = os.urandom(300 * 4096) * 2
+results = memory(64)
+for worker in range(3):
+    if os.fork() == 0:
+        for page in range(64):
+            results[page * 4096] = page + 1 if page % 2 else (page + 70 * worker) % 251
+        for page in range(0, 600, 7):
+            inherited[page * 4096 + 9] = worker
+        break
+print("ready", flush=True)
+signal.pause()
+"""
+# A table of which pages are equal in groups of different size, zeros among them.
+TABLE = """
+table = memory(1200)
+for page in range(1200):
+    table[page * 4096:page * 4096 + 4] = (page % 300 if page < 900 else 0).to_bytes(4, "little")
+untouched = memory(50)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+@contextmanager
+def frozen(program: str, processes: int) -> Iterator[int]:
+    """A program whose processes have laid out their memory, and are stopped; its PID."""
+    command = [sys.executable, "-c", START + program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        try:
+            for _ in range(processes):
+                if process.stdout.readline() != b"ready\n":
+                    pytest.skip("this kernel has no PR_SET_MEMORY_MERGE")
+            os.killpg(process.pid, signal.SIGSTOP)
+            yield process.pid
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def real(knobs: Knobs, settings: dict[str, int], pids: list[int]) -> tuple[list[dict[str, int]], int]:
+    """The counters after each pass of the host's ksmd, and what is merged of the processes in the end."""
+    saved = knobs.saved()
+    with knobs.locked():
+        try:
+            ksmd = Ksmd(knobs)
+            ksmd.start()
+            knobs.set("advisor_mode", "none")
+            for name, value in settings.items():
+                knobs.must_set(name, value)
+            begin = {name: knobs.number(name) for name in COUNTERS}
+            passes = []
+            for _ in range(PASSES):
+                ksmd.step(WHOLE_PASS)
+                gauges = {name: knobs.number(name) for name in GAUGES}
+                passes.append(gauges | {name: knobs.number(name) - begin[name] for name in COUNTERS})
+            stats = [Path(f"/proc/{pid}/ksm_stat").read_text().split() for pid in pids]
+            merging = sum(int(words[words.index("ksm_merging_pages") + 1]) for words in stats)
+        finally:
+            knobs.put_back(saved)
+    return passes, merging
+
+
+def simulated(snapshot: Path, settings: dict[str, int]) -> tuple[list[dict[str, int]], int]:
+    changes = ksmcluster.Overrides(
+        passes=PASSES, settings=tuple(f"ksm.{name}={value}" for name, value in settings.items())
+    )
+    passes = ksmcluster.simulate(ksmcluster.load(snapshot, changes), engine="inline").passes
+    found, sums = [], dict.fromkeys(COUNTERS, 0)
+    for row in range(PASSES):
+        sums = {name: sums[name] + int(passes[name][row]) for name in COUNTERS}
+        found.append({name: int(passes[name][row]) for name in GAUGES} | sums)
+    return found, int(passes["ksm_merging_pages"][PASSES - 1])
+
+
+@pytest.mark.parametrize("smart_scan", [0, 1])
+@pytest.mark.parametrize("use_zero_pages", [0, 1])
+@pytest.mark.parametrize(("program", "processes"), [(WORKERS, 4), (TABLE, 1)], ids=["workers", "table"])
+def test_every_counter_is_that_of_the_host(
+    knobs: Knobs, tmp_path: Path, program: str, processes: int, use_zero_pages: int, smart_scan: int
+) -> None:
+    if not knobs.exists("smart_scan"):
+        pytest.skip("this kernel has no smart_scan")
+    settings = {"use_zero_pages": use_zero_pages, "smart_scan": smart_scan}
+    with frozen(program, processes) as pid:
+        output = str(tmp_path / "s")
+        command = [sys.executable, "-m", "ksmcluster.cli", "capture", "--quiet", "--output", output]
+        subprocess.run([*command, "--pid-tree", str(pid)], check=True)
+        expected = real(knobs, settings, tree(pid))
+    assert simulated(tmp_path / "s", settings) == expected
