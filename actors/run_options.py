@@ -44,7 +44,7 @@ class RunOptions:
 
     @property
     def on_ray(self) -> bool:
-        """Whether Ray actors run the scenario."""
+        """Return whether Ray actors run the scenario."""
         return self.engine == "ray"
 
 

@@ -54,7 +54,9 @@ def environment() -> None:
 
 
 def _own_token() -> None:
-    """Set a token for a Ray of our own. Without it, Ray writes one to the user's home, for later clusters.
+    """Set a token for the Ray cluster that this process starts.
+
+    Without it, Ray writes one to the user's home, and later clusters use that.
 
     Ray reads the variables when it is imported.
     """

@@ -1,5 +1,7 @@
 """What the documents name exists: links, files, modules, and the functions that they place in a file.
 
+So does what docstrings and comments of `cluster` and `actors` name by its full dotted name.
+
 CHANGELOG.md may name modules of earlier versions; only its links are checked.
 """
 
@@ -22,11 +24,14 @@ DOCUMENTS = [
 ]
 FOLDERS = ("cluster", "actors", "ksmcluster", "configs", "tests", "benchmarks", "docs")
 FILES = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
+MODULES = [file for folder in ("cluster", "actors") for file in (ROOT / folder).rglob("*.py")]
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
 PYTHON_FILE = re.compile(r"(?<![\w./-])([\w/]+\.py)\b")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*[\w/])")
 DOTTED = re.compile(r"(?<![\w./-])((?:cluster|actors|ksmcluster)(?:\.\w+)+)")
+#: `cluster.mm.frames.Frames`, in docstrings and comments
+QUOTED = re.compile(r"`((?:cluster|actors)(?:\.\w+)+)`")
 #: `file.py`: `function`, `Class.method`
 PLACE = re.compile(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, | and )?)+)")
 
@@ -87,6 +92,13 @@ def test_files_and_folders() -> None:
 
 @pytest.mark.parametrize("name", sorted({name for _, name in names(DOTTED)}))
 def test_modules_and_what_is_in_them(name: str) -> None:
+    resolve_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for file in MODULES for name in QUOTED.findall(file.read_text())})
+)
+def test_what_docstrings_name(name: str) -> None:
     resolve_name(name)
 
 

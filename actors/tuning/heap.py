@@ -76,11 +76,11 @@ class Heap:
         if self._reserved > _KEPT_BYTES // 2:
             _mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
 
-    def took(self, inbox: Inbox) -> None:
+    def before_step(self, inbox: Inbox) -> None:
         """Note that a node of this process is about to take in these messages."""
         self._rows += sum(len(columns[0]) for columns in inbox.values())
 
-    def rest(self) -> None:
+    def all_received(self) -> None:
         """Note that no message of these nodes is under way; trim the heap if there were many."""
         if self._rows >= MANY_ROWS or (self._rows and self._reserved > _KEPT_BYTES // 2):
             self._rows = self._reserved = 0

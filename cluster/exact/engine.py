@@ -49,7 +49,11 @@ class ExactEngine:
 
     @property
     def now_ms(self) -> int:
-        """Simulated time in ms. It stands still unless it is set; so chains are pruned at once or never."""
+        """Return simulated time in ms.
+
+        Only the setter changes it. If it is never set, chains are pruned at every search (interval 0) or
+        never.
+        """
         return self._ksmd.stable.now_ms
 
     @now_ms.setter

@@ -157,7 +157,7 @@ class ExactKsmd:
             if isinstance(frame, Frame):
                 item = self._get_item(region, index)
                 self._last_item = item
-                if not self._should_skip(frame, item):
+                if not self._age_and_skip(frame, item):
                     return item
         return None
 
@@ -178,8 +178,8 @@ class ExactKsmd:
         self._counters.rmap_items += 1
         return item
 
-    def _should_skip(self, frame: Frame, item: RmapItem) -> bool:
-        """Return whether smart_scan skips the page, and count the skip (should_skip_rmap_item)."""
+    def _age_and_skip(self, frame: Frame, item: RmapItem) -> bool:
+        """Let the item age; return whether smart_scan skips its page (should_skip_rmap_item)."""
         if not self._knobs.smart_scan or frame.ksm:
             return False
         age = item.age

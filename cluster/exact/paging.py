@@ -25,7 +25,7 @@ class Paging:
         if isinstance(pte, Frame) and _writable_alone(pte):
             pte.content, pte.key = content, key
             return
-        self._count_broken(pte)
+        self._add_to_cow_ksm(pte)
         self.unmap(region, index)
         self._map_new(region, index, content, key)
 
@@ -117,7 +117,7 @@ class Paging:
         _free_if_unused(frame)
         return True
 
-    def _count_broken(self, pte: Pte) -> None:
+    def _add_to_cow_ksm(self, pte: Pte) -> None:
         """Count a copy-on-write break (cow_ksm), if the page is a KSM page."""
         frame = pte.frame if isinstance(pte, SwapEntry) else pte
         if isinstance(frame, Frame) and frame.ksm:

@@ -11,7 +11,7 @@ from cluster.wire.messages import Kind
 #: These messages go to the node of the frame in their first column.
 _TO_FRAME = (Kind.MAKE_KSM, Kind.GET)
 #: These go to every node, since items of a stable node may be anywhere.
-_TO_ALL = (Kind.DROPPED, Kind.LANDED, Kind.UNLINKED, Kind.ORPHANED)
+_TO_ALL = (Kind.DROPPED, Kind.LINKED, Kind.UNLINKED, Kind.ORPHANED)
 
 
 class PageUpdates:
@@ -25,7 +25,7 @@ class PageUpdates:
         self._tables: list[tuple[Kind, tuple[Array, ...]]] = []
 
     def send(self, out: Outbox, nodes: int) -> None:
-        """Send everything, in the order in which it was collected, in a machine of so many nodes."""
+        """Send all messages in the order in which they were added; the machine has `nodes` nodes."""
         for kind, columns in self._tables:
             first = columns[0]
             if kind in _TO_ALL:
@@ -42,62 +42,68 @@ class PageUpdates:
     # To the nodes of pages.
 
     def set_digests(self, keys: ItemKeys, digests: Digests) -> None:
-        """These pages have contents of other digests by now; add this before what becomes of them."""
+        """Queue REKEY for these pages; queue it before the messages that merge them."""
         self._add(Kind.REKEY, keys, digests)
 
     def make_stable(self, keys: ItemKeys, frames: FrameWords) -> None:
-        """The frames of these pages become KSM frames with stable nodes."""
+        """Queue MAKE_KSM for these frames, and STABLE for the pages that map them."""
         self._add(Kind.MAKE_KSM, frames)
         self._add(Kind.STABLE, keys, frames)
 
     def merge(self, keys: ItemKeys, frames: FrameWords) -> None:
-        """These pages map KSM frames instead of their own; tell the frames by `add_mappings`."""
+        """Queue MERGE for these pages; queue GET for the frames by `add_mappings`."""
         self._add(Kind.MERGE, keys, frames)
 
     def insert_unstable(self, keys: ItemKeys, digests: Digests) -> None:
-        """These pages are in the unstable tree now."""
+        """Queue WAIT for these pages, which are in the unstable tree."""
         self._add(Kind.WAIT, keys, digests)
 
-    def add_to_stable(self, keys: ItemKeys, unseen: U8) -> None:
-        """The items of these pages are on the stable nodes of the frames that they map anyway.
+    def add_to_stable(self, keys: ItemKeys, checksum_skipped: U8) -> None:
+        """Queue ADDED_TO_STABLE for these pages, whose items join the stable nodes of the mapped frames.
 
-        `unseen` is 1 where checksums were not compared.
+        `checksum_skipped` is 1 where checksums were not compared.
         """
-        self._add(Kind.ADDED_TO_STABLE, keys, unseen)
+        self._add(Kind.ADDED_TO_STABLE, keys, checksum_skipped)
 
-    def remove_from_trees(self, keys: ItemKeys, seen: U8) -> None:
-        """The items of these pages are in no tree; `seen` is 1 where checksums were compared."""
-        self._add(Kind.REMOVED_FROM_TREES, keys, seen)
+    def remove_from_trees(self, keys: ItemKeys, checksum_compared: U8) -> None:
+        """Queue REMOVED_FROM_TREES for these pages.
+
+        `checksum_compared` is 1 where checksums were compared.
+        """
+        self._add(Kind.REMOVED_FROM_TREES, keys, checksum_compared)
 
     def break_out(self, keys: ItemKeys, frames: FrameWords, digests: Digests) -> None:
-        """The frames of these pages become KSM frames without stable nodes; the pages leave them again."""
+        """Queue MAKE_KSM for these frames, and BREAK for the pages that map them.
+
+        The KSM frames have no stable nodes; the pages leave them at once.
+        """
         self._add(Kind.MAKE_KSM, frames)
         self._add(Kind.BREAK, keys, frames, digests)
 
     def map_zero(self, keys: ItemKeys) -> None:
-        """These pages map the shared zero page instead of frames."""
+        """Queue MAP_ZERO for these pages."""
         self._add(Kind.MAP_ZERO, keys)
 
     # To the nodes of frames.
 
     def add_mappings(self, frames: FrameWords, count: I64) -> None:
-        """So many pages more map these frames."""
+        """Queue GET: `count` more pages map each of these frames. int64[n], int64[n]."""
         self._add(Kind.GET, frames, count)
 
     # To all nodes.
 
     def drop_nodes(self, frames: FrameWords) -> None:
-        """These stable nodes are gone with all their items."""
+        """Queue DROPPED for the stable nodes of these frames, which are gone with all their items."""
         self._add(Kind.DROPPED, frames)
 
-    def land_nodes(self, frames: FrameWords) -> None:
-        """Migrated stable nodes are in the trees of their frames' nodes again."""
-        self._add(Kind.LANDED, frames)
+    def link_nodes(self, frames: FrameWords) -> None:
+        """Queue LINKED for migrated stable nodes that are in the trees of their frames' nodes."""
+        self._add(Kind.LINKED, frames)
 
     def unlink_nodes(self, frames: FrameWords) -> None:
-        """Stable nodes whose frames have migrated are not in their old trees any more."""
+        """Queue UNLINKED for migrated stable nodes that have left their old trees."""
         self._add(Kind.UNLINKED, frames)
 
     def orphan_frames(self, frames: FrameWords) -> None:
-        """Stable nodes are gone whose frames are still in swap caches."""
+        """Queue ORPHANED for KSM frames in swap caches whose stable nodes are gone."""
         self._add(Kind.ORPHANED, frames)

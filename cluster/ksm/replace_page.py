@@ -29,7 +29,7 @@ PAGES_AT_ONCE = 64
 
 
 class Merger:
-    """Carries out what the trees decide about pages of this node (`cluster.ksm.page_updates` sends it)."""
+    """Carries out what the trees decide about pages of this node; `cluster.ksm.page_updates` sends it."""
 
     def __init__(self, node: NodeState, faults: Faults, scanner: Scanner) -> None:
         self._n = node
@@ -40,7 +40,7 @@ class Merger:
         return self._n.spaces.index.slots(keys)
 
     def on_wait(self, keys: ItemKeys, digests: Digests) -> None:
-        """These pages have been inserted into the unstable tree."""
+        """Mark pages that have been inserted into the unstable tree (WAIT)."""
         slots = self._slots(keys)
         table = self._n.table
         table.rekey(slots, digests)
@@ -51,26 +51,26 @@ class Merger:
     def on_rekey(self, keys: ItemKeys, digests: Digests) -> None:
         self._n.table.rekey(self._slots(keys), digests)
 
-    def on_added_to_stable(self, keys: ItemKeys, unseen: U8) -> None:
-        """The items of these pages belong to the stable nodes of the frames that the pages map."""
+    def on_added_to_stable(self, keys: ItemKeys, checksum_skipped: U8) -> None:
+        """Assign the items of these pages to the stable nodes of the mapped frames (ADDED_TO_STABLE)."""
         slots = self._slots(keys)
         self._n.table.set_stable(slots)
-        self._scanner.undo_checksums(slots[unseen == 1])
+        self._scanner.undo_checksums(slots[checksum_skipped == 1])
 
-    def on_removed_from_trees(self, keys: ItemKeys, seen: U8) -> None:
-        """The items of these pages are in no tree until the next visit."""
+    def on_removed_from_trees(self, keys: ItemKeys, checksum_compared: U8) -> None:
+        """Remove the items of these pages from the trees until the next visit (REMOVED_FROM_TREES)."""
         table = self._n.table
         slots = self._slots(keys)
         table.remove_from_trees(slots)
-        table.confirm_checksums(slots[seen == 1])
+        table.confirm_checksums(slots[checksum_compared == 1])
 
     def on_map_zero(self, keys: ItemKeys) -> None:
         self._scanner.map_zero(self._slots(keys))
 
     def on_break(self, keys: ItemKeys, frames: FrameWords, digests: Digests) -> None:
-        """These pages met KSM pages in the unstable tree (the error path of try_to_merge_two_pages()).
+        """Make KSM frames without a stable node of pages' frames, and break the pages out at once (BREAK).
 
-        Their frames become KSM frames without a stable node, and the pages leave them at once.
+        The pages met KSM pages in the unstable tree (the error path of try_to_merge_two_pages()).
         """
         n, table = self._n, self._n.table
         n.orphans.add(frames)
@@ -81,7 +81,7 @@ class Merger:
         self._faults.break_ksm(slots)
 
     def on_stable(self, keys: ItemKeys, frames: FrameWords) -> None:
-        """The frames of these pages have become KSM frames."""
+        """Map the frames of these pages as KSM frames; add the items to their stable nodes (STABLE)."""
         n, table = self._n, self._n.table
         slots = self._slots(keys)
         shared = rows_with(table.state[slots], SHARED)
@@ -113,7 +113,7 @@ class Merger:
     def _make_shared_ksm(
         self, old: FrameWords, new: FrameWords, digests: Digests, *, orphan: bool
     ) -> tuple[Slots, I64]:
-        """Make KSM frames of frames that other entries map too since a fork; these entries get no item.
+        """Make frames that several entries map since a fork KSM frames, without adding items.
 
         Return the slots of all entries that map them, and which of the frames each maps. int64[m], int64[m].
         """
@@ -129,7 +129,7 @@ class Merger:
         return slots, at
 
     def on_merge(self, keys: ItemKeys, frames: FrameWords) -> None:
-        """These pages will map KSM frames of the same digest, if their bytes are equal."""
+        """Map KSM frames of the same digest in these pages; compare bytes first, if there are any (MERGE)."""
         n = self._n
         if not n.contents.with_bytes:
             self._replace(keys, frames)
@@ -175,7 +175,7 @@ class Merger:
         self._n.out.send(Kind.VERDICT, node_of_key(keys), keys, frames, digests, equal)
 
     def on_verdict(self, keys: ItemKeys, frames: FrameWords, digests: Digests, equal: U8) -> None:
-        """Merge pages with equal bytes; the others keep their frames."""
+        """Merge pages with equal bytes; leave the others as they are, in no tree (VERDICT)."""
         same = equal == 1
         self._replace(keys[same], frames[same])
         keys, frames, digests = keys[~same], frames[~same], digests[~same]
@@ -194,7 +194,7 @@ class Merger:
         self._n.frames.make_ksm(frames)
 
     def on_dropped(self, frames: FrameWords) -> None:
-        """Stable nodes were removed with all their items."""
+        """Remove broken-out items from stable nodes that are gone (DROPPED)."""
         self._n.table.drop_stable_nodes(frames)
 
 

@@ -237,8 +237,8 @@ class Scanner:
             return
         table = self._n.table
         state, digests = table.state[slots], table.tree_key[slots]
-        seen = ((state & HAS_CHECKSUM) != 0) & (table.checksums(slots) == checksum(digests))
-        kinds = VisitKind.MIGRATED + ((state & STABLE) != 0) + 2 * ~seen
+        unchanged = ((state & HAS_CHECKSUM) != 0) & (table.checksums(slots) == checksum(digests))
+        kinds = VisitKind.MIGRATED + ((state & STABLE) != 0) + 2 * ~unchanged
         self._send_events(kinds.astype(np.uint8), digests, keys, table.pte[slots])
 
     def _visit_private(self, slots: Slots, keys: ItemKeys, state: U16) -> None:

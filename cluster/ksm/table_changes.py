@@ -42,7 +42,7 @@ class TableChanges:
 
     @property
     def empty(self) -> bool:
-        """Whether no content was looked at."""
+        """Return whether no content was looked at."""
         return not (self.unsettled or self.unstable_added or self.stable_added)
 
     def take_front(self, count: int) -> int:

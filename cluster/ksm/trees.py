@@ -6,7 +6,7 @@ and each content is decided by itself; the shapes of the trees are kept for reco
 
 The life of a stable node:
 
-1. `decide` makes it of the second page of a content, and `apply` inserts its row.
+1. `decide` makes it from the second page of a content, and `apply` inserts its row.
 2. Visits add items to it and remove them (`decide` again), and RECOUNT does where bytes differ. A stable node
    keeps its row after its last item has left, with a count of 0, while its frame is mapped.
 3. When the last mapping of its frame goes, the frame's node sends STALE: `on_stale` removes the row if it has
@@ -86,7 +86,7 @@ class Trees:
 
     @property
     def busy(self) -> bool:
-        """Whether a window may change something here even if nothing arrives."""
+        """Return whether a window may change something here even if nothing arrives."""
         return self.shape is not None or len(self.recheck) > 0 or bool(self.migrating["dead"].any())
 
     # A window.
@@ -130,7 +130,7 @@ class Trees:
         self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
 
     def _to_recheck(self, digests: Digests) -> Digests:
-        """Those of the contents with a page in the unstable tree which its next visit could merge."""
+        """Return the contents with a page in the unstable tree that the next visit could merge."""
         stable, unstable = self.stable, self.unstable
         which, row = stable.rows(digests)
         count, dup = stable["count"][row], stable["dup"][row] == 1
@@ -172,7 +172,11 @@ class Trees:
         self._arrived.append((digests, keys, frames, kinds))
 
     def on_stale(self, digests: Digests, frames: FrameWords) -> None:
-        """Mark stable nodes whose frames were freed as dead; the next search that meets them removes them."""
+        """Remove stable nodes of freed frames if they have no items and are no dups; mark others as dead.
+
+        A dead stable node goes when a search meets it or an item leaves it. While the shapes of trees are
+        kept, no row is removed here.
+        """
         self.version += 1
         for table in (self.stable, self.migrating):
             rows = table.find(digests, "frame", frames)
@@ -180,9 +184,9 @@ class Trees:
         rows = self.stable.find(digests, "frame", frames)
         rows = rows[rows >= 0]
         # No count includes a stable node without items that is no dup.
-        unseen = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0) & (self.shape is None)
-        self.recheck = np.union1d(self.recheck, self.stable.digest[rows[~unseen]])
-        self.stable.remove(rows[unseen])
+        unused = (self.stable["count"][rows] == 0) & (self.stable["dup"][rows] == 0) & (self.shape is None)
+        self.recheck = np.union1d(self.recheck, self.stable.digest[rows[~unused]])
+        self.stable.remove(rows[unused])
 
     def on_recount(self, digests: Digests, frames: FrameWords, change: I64) -> None:
         """Add to the numbers of items of stable nodes."""

@@ -77,13 +77,13 @@ class UnstableTable(SortedTable):
         return blocks
 
     def _inserted(self, rows: I64) -> Bool:
-        """Which pages ksmd has inserted in the pass under way."""
+        """Return which pages ksmd has inserted in the pass under way."""
         passed = self._node.passed(self["key"][rows])
         inserted: Bool = (self.dirty_pass(rows) == self._node.window.pass_number) | passed
         return inserted
 
     def _changed(self, rows: I64) -> Bool:
-        """Which pages hold something else by now."""
+        """Return which pages hold something else by now."""
         if not self._node.tree_shape:
             return np.zeros(len(rows), np.bool_)
         changed: Bool = self["holds"][rows] != self.digest[rows].view(np.int64)

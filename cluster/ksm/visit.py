@@ -35,8 +35,8 @@ class VisitKind(IntEnum):
     #: + 2 if the item has no checksum of this content yet.
     MIGRATED = 9
     MIGRATED_ADDED = 10
-    MIGRATED_UNSEEN = 11
-    MIGRATED_ADDED_UNSEEN = 12
+    MIGRATED_CHANGED = 11
+    MIGRATED_ADDED_CHANGED = 12
 
 
 #: bool[kind]: whether the page goes into the unstable tree if the stable tree does not have its content.

@@ -41,7 +41,8 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Simulated time, which decides when chains are pruned. The caller advances it.
+        #: Time that decides when chains are pruned. No engine sets it, so it stands still in `simulate` and
+        #: in scripts (docs/exact.md); a caller of this class may set it.
         self.now_ms = 0
         self._pruned_ms = 0
         #: Sequence number of the last window or migration.

@@ -22,10 +22,10 @@ class MessageMemory(Protocol):
     def reserve(self, tree_keys: list[list[U64]]) -> None:
         """Prepare for the first window; `tree_keys` are the parts of this column of each node."""
 
-    def took(self, inbox: Inbox) -> None:
+    def before_step(self, inbox: Inbox) -> None:
         """Note that a node is about to take in these messages."""
 
-    def rest(self) -> None:
+    def all_received(self) -> None:
         """Note that no message of these nodes is under way."""
 
 
@@ -35,10 +35,10 @@ class Untuned:
     def reserve(self, tree_keys: list[list[U64]]) -> None:
         pass
 
-    def took(self, inbox: Inbox) -> None:
+    def before_step(self, inbox: Inbox) -> None:
         pass
 
-    def rest(self) -> None:
+    def all_received(self) -> None:
         pass
 
 
@@ -75,7 +75,7 @@ class Host:
         reports, sent = [], []
         for node in to:
             inbox = receive(inboxes.pop(node))
-            self._memory.took(inbox)
+            self._memory.before_step(inbox)
             report, sends = self.nodes[node].step(command, inbox)
             reports.append(report)
             if sends.tables:
@@ -83,7 +83,7 @@ class Host:
         if isinstance(command, Populate):
             self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
         if not sent:
-            self._memory.rest()
+            self._memory.all_received()
         return reports, sent
 
 

@@ -1,6 +1,7 @@
 """One NUMA node of the simulated machine: a command and messages in, messages and a report out.
 
-The handlers of all commands and messages are in two tables here; the rooms that own the state carry them out.
+The handlers of all commands and messages are in two tables here; the packages that own the state carry them
+out.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class Node:
             Kind.MOVED_OUT: migration.on_moved_out,
             Kind.MIGRATING: trees.on_migrating,
             Kind.UNLINKED: self.state.on_unlinked,
-            Kind.LANDED: self.state.on_landed,
+            Kind.LINKED: self.state.on_linked,
             Kind.CACHED: faults.on_cached,
             Kind.UNMAPPED: trees.on_unmapped,
             Kind.ORPHANED: self.state.on_orphaned,

@@ -67,7 +67,7 @@ class Simulation:
         return PassResult(*done, wall_seconds=0.0, compaction=compaction, relocated=relocated)
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
-        """Move frames as the scenario asks after this pass; this takes no time of ksmd."""
+        """Carry out the relocations due after this pass; simulated time does not advance."""
         due = [r for r in self._relocations if r.after_pass == self._passes]
         if not due or self._migration is None:
             return ()

@@ -117,7 +117,7 @@ class Workload:
         self._n.table.reserve(sum(self._nr_pages(*process) for process in processes))
         for nth, (spec, index) in enumerate(processes):
             mm = Mm(mm_id(self._n.id, nth))
-            self._n.spaces.mms[mm.id] = mm
+            self._n.spaces.add(mm)
             if spec.snapshot is None:
                 self._map_regions(spec, index, mm)
             else:

@@ -26,7 +26,7 @@ class _KernelVma:
 
     @property
     def lends(self) -> bool:
-        """Whether other VMAs may share its anon_vma; one that fork copied may not (vma_is_fork_child())."""
+        """Return whether other VMAs may share its anon_vma: not if fork copied it (vma_is_fork_child())."""
         return self.anon_vma != 0 and not self.lineage
 
 

@@ -101,8 +101,8 @@ class Faults:
         if len(slots) == 0:
             return
         table, vmas = self._n.table, self._n.spaces.index
-        seen = ((table.state[slots] & ITEM) != 0) | vmas.mergeable[vmas.vma_of(slots)]
-        table.mark_due(slots[seen])
+        visited = ((table.state[slots] & ITEM) != 0) | vmas.mergeable[vmas.vma_of(slots)]
+        table.mark_due(slots[visited])
 
     def leave_unstable_tree(self, slots: Slots) -> None:
         """Take those of these pages that are in the unstable tree out of it."""
@@ -111,7 +111,7 @@ class Faults:
         self._n.table.leave_unstable_tree(slots)
 
     def send_withdraw(self, slots: Slots) -> None:
-        """Have the homes remove the unstable tree's entries of these pages."""
+        """Ask the homes to remove the unstable tree's entries of these pages (WITHDRAW)."""
         n = self._n
         if len(slots):
             keys, digests, homes = n.unstable_entries(slots)

@@ -143,6 +143,15 @@ class Frames:
         ksm: Bool = (self.mapping[pfns] & np.uint32(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
         return ksm
 
+    def move_in(
+        self, pfns: Pfns, digests: Digests, mapping: U32, pins: Array, mapcount: Array, pages: U8 | None
+    ) -> None:
+        """Fill new frames with frames that have migrated here with all their references."""
+        self.fill(pfns, digests, pages)
+        self.mapping[pfns] = mapping
+        self.pins[pfns] = pins
+        self.mapcount[pfns] = mapcount
+
     def move_out(self, pfns: Pfns) -> None:
         """Free frames that have migrated away with all their references."""
         self.pins[pfns] = 0

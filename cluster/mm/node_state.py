@@ -28,7 +28,7 @@ from cluster.arrays.words import (
 from cluster.mm.frames import Frames
 from cluster.mm.page_state import IN_UNSTABLE_TREE, PTE_SWAP
 from cluster.mm.page_table import PageTable
-from cluster.mm.stable_nodes import MigratedStableNodes, OrphanFrames
+from cluster.mm.stable_node_exceptions import MigratedStableNodes, OrphanFrames
 from cluster.mm.swap import Swap
 from cluster.mm.vma import AddressSpaces
 from cluster.spec.digest import Contents
@@ -46,7 +46,8 @@ NO_LIMIT = 1 << 30
 class NodeState:
     """The memory and the processes of one node, and what it knows of the machine.
 
-    What has an owner class changes by that class's methods only; the rest says here who changes it.
+    Only its own methods change a part that is an object of an owner class. The comments say which code
+    changes the other parts.
     """
 
     #: Number of this node, and how many there are. Never change.
@@ -106,7 +107,7 @@ class NodeState:
 
     @property
     def limit(self) -> int:
-        """The most rmap_items that one stable node takes."""
+        """Return the largest number of rmap_items of one stable node."""
         return self.knobs.max_page_sharing if self.profile.chains else NO_LIMIT
 
     @property
@@ -115,7 +116,7 @@ class NodeState:
 
     @property
     def homes_follow(self) -> bool:
-        """Whether the digest of a page in the unstable tree says which node has its entry.
+        """Return whether the digest of a page in the unstable tree says which node has its entry.
 
         With trees for each node it does not: the home is that of the frame when it was inserted.
         """
@@ -155,7 +156,10 @@ class NodeState:
             self.out.send(kind, trees[migrated], *(column[migrated] for column in columns))
 
     def rename_frames(self, old: FrameWords, new: FrameWords) -> tuple[Slots, FrameWords]:
-        """Follow frames that have migrated; return the slots that map them, and their entries before."""
+        """Replace old names of migrated frames by new ones.
+
+        Return the slots that map them and their previous entries.
+        """
         renamed = self.table.rename_frames(old, new)
         self.swap.rename_frames(old, new)
         self.orphans.rename(old, new)
@@ -166,11 +170,11 @@ class NodeState:
     def on_unlinked(self, frames: FrameWords) -> None:
         self.migrated_stable_nodes.unlink(frames)
 
-    def on_landed(self, frames: FrameWords) -> None:
+    def on_linked(self, frames: FrameWords) -> None:
         self.migrated_stable_nodes.link(frames)
 
     def on_orphaned(self, frames: FrameWords) -> None:
-        """The stable nodes of these frames, which only swap caches refer to, are gone."""
+        """Mark frames of the swap cache whose stable nodes are gone as orphans (ORPHANED)."""
         cached = self.swap.cached
         self.orphans.add(cached[np.isin(cached, frames)])
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from cluster.arrays.words import U16, Bool, FrameWords, is_ksm_word
 
-#: Page table entries that are no frame words: nothing is mapped; the shared zero page; and from PTE_SWAP
-#: downwards a swap entry: PTE_SWAP - number of the entry.
+#: Page table entries that are no frame words. PTE_NONE: nothing is mapped. PTE_ZERO: the shared zero page.
+#: Values <= PTE_SWAP are swap entries: PTE_SWAP - entry number.
 PTE_NONE = -1
 PTE_ZERO = -2
 PTE_SWAP = -3

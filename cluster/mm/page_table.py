@@ -4,11 +4,15 @@
 `cluster.mm.page_state` says what the bits mean, and which may go together. The transitions, with the state
 before, what they change, and the kernel function that does it:
 
+Slots
+    allocate             free slot             PTE_NONE                         none
+    release              nothing mapped,       PTE_NONE, state 0                none
+                         no item
 Page faults and system calls
     map_zero_page        nothing mapped        PTE_ZERO                         do_anonymous_page()
     map_frames           not PRESENT           +PRESENT                         do_anonymous_page(), ...
     map_cached           swap entry            +PRESENT +SHARED                 do_swap_page(), swap cache
-    map_ksm_frames       swap entry            +PRESENT +KSM, digest            do_swap_page(), swap cache
+    map_ksm_frames       swap entry            +PRESENT +KSM, as rekey          do_swap_page(), swap cache
     unmap                any                   PTE_NONE, -PRESENT -KSM -ORPHAN  zap_pte_range(), do_wp_page()
                                                -SHARED -KSM_ZERO
                          KSM and STABLE        ... +BROKEN_OUT +VISIT_DUE
@@ -16,7 +20,8 @@ Page faults and system calls
     set_shared           PRESENT, not KSM      +SHARED                          do_swap_page(), not exclusive
     set_exclusive        SHARED                -SHARED                          wp_can_reuse_anon_folio()
     copy_entries         parent: not KSM       +SHARED                          copy_present_pte()
-                         child: empty          the parent's entry, no item
+                         child: empty          the parent's entry, bits of the
+                                               mapping and digest; no item
     rename_frames        PRESENT               another frame word               remove_migration_pte()
     mark_due             any                   +VISIT_DUE                       none: the checksum will differ
     free_all_items       any                   -all bits of items +VISIT_DUE    unmerge_ksm_pages(), run=2
@@ -36,12 +41,13 @@ What the trees decide
     set_stable           ITEM and KSM          +STABLE -UNSTABLE -VISIT_DUE     stable_tree_append()
                                                -IN_UNSTABLE_TREE
     make_ksm             PRESENT               +KSM (+ORPHAN) +VISIT_DUE        folio_set_stable_node()
-                                               -SHARED, frame word, digest
+                                               -SHARED, frame word, as rekey
     merge                PRESENT               +ITEM +STABLE +KSM, frame word;  replace_page(),
                                                else only the checksum stays     stable_tree_append()
     map_ksm_zero         PRESENT               PTE_ZERO, +ITEM +KSM_ZERO        replace_page()
                                                +VISIT_DUE; else as merge
     leave_unstable_tree  IN_UNSTABLE_TREE      -IN_UNSTABLE_TREE                none: seen at the next visit
+    set_homes            any                   home                             unstable_tree_search_insert()
     drop_stable_nodes    BROKEN_OUT            -STABLE -BROKEN_OUT              remove_stable_node_chain()
 Checksums (rmap_item->oldchecksum)
     rekey                any                   digest, +OTHER_CHECKSUM if the checksum is not the digest's
@@ -49,8 +55,10 @@ Checksums (rmap_item->oldchecksum)
     restore_checksums    HAS_CHECKSUM          +OTHER_CHECKSUM, checksum
     forget_checksums     ITEM                  -HAS_CHECKSUM -OTHER_CHECKSUM
 
-So only `visit_private` and `set_unstable` set IN_UNSTABLE_TREE. A page fault changes the entry, the bits of
-the mapping, VISIT_DUE and BROKEN_OUT; it neither allocates items nor moves them between trees.
+Here a digest is the page's `tree_key`. Only `visit_private` and `set_unstable` set IN_UNSTABLE_TREE. A page
+fault (`cluster.mm.faults.Faults`: `write`, `read`, `break_ksm`) changes the entry, the bits of the mapping,
+VISIT_DUE and BROKEN_OUT. When it maps a KSM frame of the swap cache (`_swap_in`), it also changes the digest
+and OTHER_CHECKSUM, by `rekey`. It neither allocates items nor moves them between trees.
 """
 
 from __future__ import annotations
@@ -94,7 +102,7 @@ from cluster.mm.page_state import (
     names_of,
 )
 from cluster.mm.skip_ages import SkipAges
-from cluster.mm.stable_nodes import BrokenOutItems, renamed
+from cluster.mm.stable_node_exceptions import BrokenOutItems, renamed
 
 #: Of the checksum.
 _OF_CHECKSUM = HAS_CHECKSUM | OTHER_CHECKSUM
@@ -137,17 +145,17 @@ class PageTable:
     # Slots.
 
     def keep_ages(self) -> None:
-        """Have smart_scan's ages from now on."""
+        """Keep smart_scan's ages from now on."""
         self.ages.keep(len(self._pte))
 
     def keep_homes(self) -> None:
-        """Have the column `home` from now on."""
+        """Keep the column `home` from now on."""
         if not self._keeps_homes:
             self._keeps_homes = True
             self._grow(len(self._pte))
 
     def allocate(self, pages: int) -> int:
-        """Return the first slot of a run of empty slots."""
+        """Allocate a run of empty slots; return the first of them."""
         for i, (start, length) in enumerate(self._holes):
             if length >= pages:
                 self._holes[i] = (start + pages, length - pages)
@@ -160,12 +168,12 @@ class PageTable:
         return start
 
     def reserve(self, pages: int) -> None:
-        """Make room for so many slots in all, at once."""
+        """Grow the columns to `pages` slots in all, at once."""
         if pages > len(self._pte):
             self._grow(pages)
 
     def release(self, start: int, pages: int) -> None:
-        """Give a run of slots back, which map nothing and have no items."""
+        """Free a run of slots, which map nothing and have no items."""
         run = slice(start, start + pages)
         if self.validating:
             self._check(np.arange(start, start + pages), 0, OF_MAPPING | OF_ITEM)
@@ -198,13 +206,13 @@ class PageTable:
             self._state[slots] |= PRESENT
 
     def map_cached(self, slots: Slots, frames: FrameWords) -> None:
-        """Map private frames of the swap cache, which others may map too."""
+        """Map private frames of the swap cache, which other pages may map too."""
         if self._changing(slots, none_of=OF_MAPPING):
             self._pte[slots] = frames
             self._state[slots] |= PRESENT | SHARED
 
     def map_ksm_frames(self, slots: Slots, frames: FrameWords, digests: Digests) -> None:
-        """Map KSM frames of the swap cache, which have contents of these digests."""
+        """Map KSM frames of the swap cache; their contents have these digests."""
         if self._changing(slots, none_of=OF_MAPPING):
             self._pte[slots] = frames
             self._state[slots] |= PRESENT | KSM
@@ -222,22 +230,22 @@ class PageTable:
         return pte
 
     def set_swap_entries(self, slots: Slots, entries: I64) -> None:
-        """Have pages that were unmapped in swap."""
+        """Enter the swap entries of pages that have been unmapped."""
         if self._changing(slots, none_of=OF_MAPPING):
             self._pte[slots] = entries
 
     def set_shared(self, slots: Slots) -> None:
-        """Frames may have other mappings."""
+        """Mark pages whose frames may have other mappings."""
         if self._changing(slots, all_of=PRESENT, none_of=KSM):
             self._state[slots] |= SHARED
 
     def set_exclusive(self, slots: Slots) -> None:
-        """Frames have no other mapping left."""
+        """Mark pages whose frames have no other mapping left."""
         if self._changing(slots, all_of=SHARED):
             self._state[slots] &= ~np.uint16(SHARED)
 
     def copy_entries(self, old: Slots, new: Slots) -> None:
-        """Have a child's empty slots map what its parent's map."""
+        """Map in a child's empty slots what its parent's slots map (fork)."""
         if self._changing(old) and self._changing(new, none_of=OF_MAPPING | OF_ITEM):
             state = self._state[old]
             self._state[old[(state & (PRESENT | KSM)) == PRESENT]] |= SHARED
@@ -246,7 +254,10 @@ class PageTable:
             self._state[new] = self._state[old] & OF_MAPPING
 
     def rename_frames(self, old: FrameWords, new: FrameWords) -> tuple[Slots, FrameWords]:
-        """Follow frames that have migrated; return the slots that map them, and their entries before."""
+        """Replace old names of migrated frames by new ones.
+
+        Return the slots that map them and their previous entries.
+        """
         self._broken_out.rename(old, new)
         slots = rows_with(self._state[: self.size], PRESENT)
         slots = slots[np.isin(self._pte[slots], old)]
@@ -256,7 +267,7 @@ class PageTable:
         return slots, before
 
     def mark_due(self, slots: Slots) -> None:
-        """ksmd's next visit has something to do."""
+        """Mark pages that ksmd's next visit must look at."""
         if self._changing(slots):
             self._state[slots] |= VISIT_DUE
 
@@ -300,17 +311,17 @@ class PageTable:
             self.ages.forget(slots)
 
     def visit_ksm(self, slots: Slots) -> None:
-        """ksmd has visited pages that map KSM frames: they have items, and nothing is due."""
+        """Record ksmd's visit to pages that map KSM frames: add items, clear VISIT_DUE."""
         if self._changing(slots, all_of=KSM, none_of=UNSTABLE | BROKEN_OUT):
             self._state[slots] = (self._state[slots] | ITEM) & ~np.uint16(VISIT_DUE)
 
     def visit_private(
         self, slots: Slots, at: Slots | slice, state: U16, digests: Digests, unstable: Slots | slice
     ) -> None:
-        """ksmd has computed the checksums of these pages, and some of them wait in the unstable tree.
+        """Record ksmd's visit to pages with private frames: their checksums are those of `digests`.
 
         `at` is the same as `slots`, or quicker. `state` holds the states, which the visit has read already;
-        it is overwritten. `unstable` says which of the rows wait.
+        it is overwritten. `unstable` are the rows of pages that are marked as unstable.
         """
         if self._changing(slots, all_of=PRESENT, none_of=OF_TREES):
             assert not self.validating or (state == self._state[slots]).all(), "the states read are old"
@@ -323,23 +334,23 @@ class PageTable:
     # The trees' decision.
 
     def set_unstable(self, slots: Slots) -> None:
-        """Items are in the unstable tree."""
+        """Mark items as inserted into the unstable tree."""
         if self._changing(slots, all_of=ITEM | PRESENT, none_of=BROKEN_OUT):
             self._state[slots] = _unstable(self._state[slots])
 
     def set_homes(self, slots: Slots, homes: I64) -> None:
-        """Remember which nodes' unstable trees have these pages, or may get them."""
+        """Keep the nodes whose unstable trees have these pages, or may get them."""
         if self._keeps_homes:
             self._home[slots] = homes
 
     def set_stable(self, slots: Slots) -> None:
-        """Items belong to the stable nodes of the frames that their pages map."""
+        """Assign items to the stable nodes of the frames that their pages map."""
         if self._changing(slots, all_of=ITEM | KSM, none_of=BROKEN_OUT):
             gone = np.uint16(UNSTABLE | IN_UNSTABLE_TREE | VISIT_DUE)
             self._state[slots] = (self._state[slots] | STABLE) & ~gone
 
     def make_ksm(self, slots: Slots, frames: FrameWords, digests: Digests, *, orphan: bool) -> None:
-        """Map frames that have become KSM frames with these words; orphans have no stable node."""
+        """Map frames under their new words as KSM frames; orphans have no stable node."""
         if self._changing(slots, all_of=PRESENT, none_of=IN_UNSTABLE_TREE):
             self._pte[slots] = frames
             self.rekey(slots, digests)
@@ -347,24 +358,24 @@ class PageTable:
             self._state[slots] = (self._state[slots] & ~np.uint16(SHARED)) | np.uint16(flags)
 
     def merge(self, slots: Slots, frames: FrameWords) -> None:
-        """Map KSM frames, whose stable nodes get the items."""
+        """Map KSM frames, and assign the items to their stable nodes."""
         if self._changing(slots, all_of=PRESENT, none_of=BROKEN_OUT):
             self._pte[slots] = frames
             self._state[slots] = (self._state[slots] & _OF_CHECKSUM) | ITEM | STABLE | KSM | PRESENT
 
     def map_ksm_zero(self, slots: Slots) -> None:
-        """Map the shared zero page instead of frames; the items live until the next pass."""
+        """Map the shared zero page in place of frames; the items live until the next pass."""
         if self._changing(slots, all_of=PRESENT, none_of=BROKEN_OUT):
             self._pte[slots] = PTE_ZERO
             self._state[slots] = (self._state[slots] & _OF_CHECKSUM) | ITEM | KSM_ZERO | VISIT_DUE
 
     def leave_unstable_tree(self, slots: Slots) -> None:
-        """The unstable tree has no entries of these pages any more."""
+        """Record that the unstable tree has no entries of these pages any more."""
         if self._changing(slots, all_of=IN_UNSTABLE_TREE):
             self._state[slots] &= ~np.uint16(IN_UNSTABLE_TREE)
 
     def drop_stable_nodes(self, frames: FrameWords) -> None:
-        """The stable nodes of these frames are gone, and no item belongs to them."""
+        """Remove broken-out items from the stable nodes of these frames, which are gone."""
         slots = self._broken_out.take_frames(frames)
         if self._changing(slots, all_of=BROKEN_OUT):
             self._state[slots] &= ~np.uint16(STABLE | BROKEN_OUT)
@@ -381,7 +392,7 @@ class PageTable:
         return sums
 
     def rekey(self, slots: Slots, digests: Digests) -> None:
-        """Give pages other digests, but no other checksums."""
+        """Change the digests of pages, but not their checksums."""
         other = np.flatnonzero(self._tree_key[slots] != digests)
         slots, digests = slots[other], digests[other]
         if self._changing(slots):
@@ -391,12 +402,12 @@ class PageTable:
             self.restore_checksums(slots[differs], sums[differs])
 
     def confirm_checksums(self, slots: Slots) -> None:
-        """Items have the checksums of their pages' digests."""
+        """Set the checksums of items to those of their pages' digests."""
         if self._changing(slots, all_of=ITEM):
             self._state[slots] = (self._state[slots] | HAS_CHECKSUM) & ~np.uint16(OTHER_CHECKSUM)
 
     def restore_checksums(self, slots: Slots, sums: U32) -> None:
-        """Items have checksums that need not be those of their pages' digests."""
+        """Set the checksums of items, which need not be those of their pages' digests."""
         if self._changing(slots, all_of=HAS_CHECKSUM):
             self._state[slots] &= ~np.uint16(OTHER_CHECKSUM)
             old, of_old = self._other_checksums
@@ -407,7 +418,7 @@ class PageTable:
             self._state[slots] |= OTHER_CHECKSUM
 
     def forget_checksums(self, slots: Slots) -> None:
-        """Items have no checksums."""
+        """Remove the checksums of items."""
         if self._changing(slots, all_of=ITEM):
             self._state[slots] &= ~np.uint16(_OF_CHECKSUM)
 
@@ -466,9 +477,9 @@ class PageTable:
 
 
 def _unstable(state: U16) -> U16:
-    """States of pages once they are in the unstable tree: nothing is to be done until something changes.
+    """Return the states of pages that enter the unstable tree. uint16[n] -> uint16[n].
 
-    The page of a KSM frame is to go back to its stable node, though.
+    A visit is due only to pages that map KSM frames: it returns them to their stable nodes.
     """
     state = (state | np.uint16(UNSTABLE | IN_UNSTABLE_TREE)) & ~np.uint16(STABLE | VISIT_DUE)
     state[rows_with(state, KSM)] |= VISIT_DUE

@@ -39,7 +39,7 @@ class Processes:
     # What processes do to their address spaces.
 
     def new_process(self, command: c.NewProcess) -> None:
-        self._n.spaces.mms[command.mm] = Mm(command.mm)
+        self._n.spaces.add(Mm(command.mm))
 
     def mmap(self, command: c.Map) -> None:
         mm = self._mm(command.mm)
@@ -118,7 +118,7 @@ class Processes:
         self._faults.leave_unstable_tree(slots)
 
     def look_again(self) -> None:
-        """Have ksmd look at every page that is not merged, as rules have changed."""
+        """Make a visit due to every item that is not merged, because rules have changed."""
         table = self._n.table
         table.mark_due(np.flatnonzero((table.state[: table.size] & (ITEM | KSM)) == ITEM))
 
@@ -138,12 +138,12 @@ class Processes:
         self._n.spaces.changed()
 
     def fork(self, command: c.Fork) -> None:
-        """Have a child map the parent's frames where there is an anon_vma (dup_mmap())."""
+        """Create a child that maps the parent's frames where there is an anon_vma (dup_mmap())."""
         n, parent = self._n, self._mm(command.mm)
         child = Mm(command.child, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
-        n.spaces.mms[child.id] = child
+        n.spaces.add(child)
         for vma in [v for v in parent.vmas if not v.unmapped]:
             copy = n.spaces.map(
                 child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name
@@ -198,7 +198,7 @@ class Processes:
                 n.table.release(vma.slot0, vma.pages)
                 mm.vmas.remove(vma)
         if mm.exited and not mm.vmas:
-            del n.spaces.mms[mm.id]
+            n.spaces.remove(mm)
         n.spaces.changed()
         return c.Reaped(not mm.mergeable, any(vma.unmapped for vma in mm.vmas))
 

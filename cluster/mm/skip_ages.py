@@ -28,12 +28,12 @@ class SkipAges:
         return len(self._age)
 
     def keep(self, capacity: int) -> None:
-        """Have ages of so many slots from now on."""
+        """Keep the ages of `capacity` slots from now on."""
         self._kept = True
         self.grow(capacity)
 
     def grow(self, capacity: int) -> None:
-        """Make room for so many slots, if ages are kept."""
+        """Grow to `capacity` slots, if ages are kept."""
         if self._kept:
             self._age = _grown(self._age, capacity)
             self._remaining_skips = _grown(self._remaining_skips, capacity)

@@ -61,7 +61,8 @@ class Mm:
 class AddressSpaces:
     """All processes of one node, with vectorised look-ups over their VMAs.
 
-    System calls and the workload change it, by its methods or with a call of `changed` after.
+    `mms` changes by `add` and `remove` alone. System calls and the workload change VMAs by the methods here,
+    or call `changed` after the change.
     """
 
     def __init__(self, table: PageTable) -> None:
@@ -72,6 +73,16 @@ class AddressSpaces:
     def changed(self) -> None:
         """Forget the index; call it after any change to VMAs."""
         self._index = None
+
+    def add(self, mm: Mm) -> None:
+        """Add a process."""
+        self.mms[mm.id] = mm
+        self.changed()
+
+    def remove(self, mm: Mm) -> None:
+        """Remove a process."""
+        del self.mms[mm.id]
+        self.changed()
 
     @property
     def index(self) -> VmaIndex:

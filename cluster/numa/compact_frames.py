@@ -13,7 +13,7 @@ from cluster.arrays.columns import rows_with
 from cluster.arrays.words import I64, node_of_frame, pfn_of
 from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.scenario.fill import fill_memory
-from cluster.compaction.scenario.memory_host import compact_twin
+from cluster.compaction.scenario.memory_host import compact_to_the_end
 from cluster.compaction.scenario.node_memory import NodeMemory
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.node_state import NodeState
@@ -34,7 +34,7 @@ class NodeCompaction:
         self.frames = node.frames
         self._migration = migration
         #: A copy of the memory as it was before the current compaction.
-        self._twin: NodeMemory
+        self._without_drivers: NodeMemory
 
     def begin(self) -> None:
         """Prepare the memory, and send HELD to the nodes of frames.
@@ -44,7 +44,7 @@ class NodeCompaction:
         n, table = self._n, self._n.table
         self.frames.begin()
         self.memory.begin()
-        self._twin = self.memory.twin()
+        self._without_drivers = self.memory.without_drivers()
         slots = rows_with(table.state[: table.size], KSM)
         unfound, count = np.unique(table.pte[slots[~found(n, slots)]], return_counts=True)
         n.out.send(Kind.HELD, node_of_frame(unfound), unfound, count, np.zeros_like(count))
@@ -59,7 +59,7 @@ class NodeCompaction:
     def end(self, seq: int) -> NodeReport:
         """Send the new names of moved frames to all nodes; return the outcome of the compaction."""
         self._n.migration_seq = seq
-        self._migration.announce(*self.frames.moved(self._n.id))
+        self._migration.send_new_names(*self.frames.moved(self._n.id))
         self.memory.finish()
-        compact_twin(self._twin)
-        return self.memory.report(self._twin)
+        compact_to_the_end(self._without_drivers)
+        return self.memory.report(self._without_drivers)

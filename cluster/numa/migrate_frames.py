@@ -56,6 +56,10 @@ class FrameMigration:
         #: int64[nodes]: frames that came from each node since the last relocation began.
         self.moved_in: I64 = np.zeros(node.nodes, np.int64)
 
+    def start_relocation(self) -> None:
+        """Count from 0 again in `moved_in`."""
+        self.moved_in = np.zeros(self._n.nodes, np.int64)
+
     def move_pages(self, slots: Slots, to: int) -> None:
         """Ask for the migration of the frames of these pages to node `to` (move_pages())."""
         n, table = self._n, self._n.table
@@ -111,17 +115,13 @@ class FrameMigration:
         pfns = store.alloc(len(old))
         got = slice(len(pfns))
         old = old[got]
-        store.fill(pfns, digests[got], None if data is None else data[got])
-        store.mapping[pfns], store.pins[pfns], store.mapcount[pfns] = (
-            mapping[got],
-            pins[got],
-            mapcount[got],
-        )
-        self.announce(old, pfns)
+        pages = None if data is None else data[got]
+        store.move_in(pfns, digests[got], mapping[got], pins[got], mapcount[got], pages)
+        self.send_new_names(old, pfns)
         self.moved_in += np.bincount(node_of_frame(old), minlength=n.nodes)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
 
-    def announce(self, old: FrameWords, pfns: Pfns) -> None:
+    def send_new_names(self, old: FrameWords, pfns: Pfns) -> None:
         """Send the new names of frames that are at `pfns` of this node now, and were `old` before.
 
         KSM frames are renamed on all nodes, private frames on the node of their process.

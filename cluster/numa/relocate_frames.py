@@ -106,7 +106,7 @@ class NodeRelocation:
         """Begin the migration of this node's frames."""
         to = command.counts[self._n.id]
         self._n.migration_seq = command.seq
-        self._migration.moved_in = np.zeros(self._n.nodes, np.int64)
+        self._migration.start_relocation()
         if command.preferred:
             frames, best = self._preferred
             self._preferred = (_NONE, _NONE)

@@ -178,7 +178,7 @@ def load(path: Path) -> list[Json]:
 
 
 def read_documents(path: Path) -> list[Any]:
-    """Return what is in a `.json` or `.json.xz` file: a list's elements, or the one value.
+    """Return the contents of a `.json` or `.json.xz` file: the elements of a list, or the one value.
 
     Raises RecordError if the file is not JSON, OSError if it cannot be read.
     """

@@ -1,7 +1,7 @@
 """What to simulate: frozen inputs that travel to the actors, and the names of what comes out.
 
 May import: `cluster.arrays`. Changes nothing, except that `knobs.KnobValues`, `knobs.Counters` and
-`digest.Contents` are mutable objects, which their owners in other rooms change.
+`digest.Contents` are mutable objects, which their owners in other packages change.
 
 - `scenario`, `compaction`: what a scenario asks for. `ksmcluster.config.conversion` makes these objects of a
   checked TOML file: of the key `max_page_sharing` the field `KsmSpec.max_page_sharing`, for example.

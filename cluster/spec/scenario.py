@@ -234,5 +234,5 @@ class SimulationSpec:
 
     @property
     def writes(self) -> bool:
-        """Whether processes write after the start."""
+        """Return whether processes write after the start."""
         return any(kind.snapshot or any(region.writes for region in kind.regions) for kind in self.processes)

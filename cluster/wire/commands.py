@@ -125,7 +125,7 @@ class BeginCompaction(NamedTuple):
 class EndCompaction(NamedTuple):
     """The compactors are done: tell all nodes the new names of the frames that they moved.
 
-    Answered with `cluster.compaction.scenario.node_memory.NodeReport`.
+    Answered with `cluster.compaction.scenario.node_report.NodeReport`.
     """
 
     seq: int

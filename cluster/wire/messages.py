@@ -58,7 +58,7 @@ class Kind(IntEnum):
     MOVED_OUT = 36
     MIGRATING = 37
     UNLINKED = 38
-    LANDED = 39
+    LINKED = 39
     WAIT_CONTENT = 40
     HELD = 41
     MAPPED = 42
@@ -123,7 +123,7 @@ MESSAGES: dict[Kind, Message] = {
     Kind.CONTENT_REQUEST: Message("What does a frame hold?", (_SLOT, _KEY, _FRAME)),
     Kind.CONTENT_REPLY: Message("The content of a frame.", (_SLOT, _KEY, _DIGEST)),
     Kind.EVENT: Message(
-        "A visit of ksmd concerns the trees; `event` as in `cluster.ksm.visit.Event`.",
+        "A visit of ksmd concerns the trees; `event` as in `cluster.ksm.visit.VisitKind`.",
         (_DIGEST, _KEY, _FRAME, ("event", np.uint8)),
     ),
     # What page tables tell the trees.
@@ -148,13 +148,13 @@ MESSAGES: dict[Kind, Message] = {
     Kind.MAKE_KSM: Message("A private frame becomes a KSM frame.", (_FRAME,), quiet=True),
     Kind.ADDED_TO_STABLE: Message(
         "A page's rmap_item joins the stable node of the KSM frame that the page maps; "
-        "`unseen` is 1 if its checksum was not compared.",
-        (_KEY, ("unseen", np.uint8)),
+        "`checksum_skipped` is 1 if its checksum was not compared.",
+        (_KEY, ("checksum_skipped", np.uint8)),
         quiet=True,
     ),
     Kind.REMOVED_FROM_TREES: Message(
-        "A page's rmap_item is in no tree; `seen` is 1 if its checksum was compared.",
-        (_KEY, ("seen", np.uint8)),
+        "A page's rmap_item is in no tree; `checksum_compared` is 1 if its checksum was compared.",
+        (_KEY, ("checksum_compared", np.uint8)),
         quiet=True,
     ),
     Kind.BREAK: Message(
@@ -192,7 +192,7 @@ MESSAGES: dict[Kind, Message] = {
         (_DIGEST, _FRAME, ("count", np.int32), ("dead", np.int8)),
     ),
     Kind.UNLINKED: Message("A migrated stable node has left its old tree.", (_FRAME,), quiet=True),
-    Kind.LANDED: Message("A migrated stable node is in the tree of its frame's node.", (_FRAME,), quiet=True),
+    Kind.LINKED: Message("A migrated stable node is in the tree of its frame's node.", (_FRAME,), quiet=True),
     # Before compactions and relocations.
     Kind.HELD: Message(
         "References to a frame of the receiver: mappings that reverse mapping does not find, "

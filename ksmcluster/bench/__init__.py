@@ -1,4 +1,5 @@
-"""How fast the simulator is and how much memory it takes, against something that runs at the same time.
+"""Benchmarks of the simulator's speed and memory, each beside a reference that runs at the same time.
 
-Imports everything below but the commands; changes only what it simulates, and this host's ksmd with `--ksmd`.
+For `ksmcluster bench`. Imports everything below but the commands. Changes only what it simulates, and with
+`--ksmd` this host's ksmd, whose knobs it puts back.
 """

@@ -62,7 +62,7 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Sc
 
 
 def _check_names(name: str, factory: Callable[..., ScenarioDriver], settings: Mapping[str, object]) -> None:
-    """Raise DriverError for a setting that the driver does not have, with the most similar name."""
+    """Raise DriverError for an unknown setting; the message suggests the closest name."""
     taken = list(inspect.signature(factory).parameters.values())[1:]  # after the memory
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         return

@@ -14,8 +14,8 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU
 
-ALWAYS = 255  #: a count that never goes down
-GIVE_UP_SELF = (1, 2)  #: `rel`: migrate gives the page itself up; 2 keeps the reference
+ALWAYS = 255  #: a count that is never used up
+GIVE_UP_SELF = (1, 2)  #: values of `rel`: migrate gives up the page itself; 2: and keeps the reference
 GIVE_UP_PEER_IN_ISOLATE = (3, 4)
 GIVE_UP_PEER_IN_MIGRATE = (5, 6)
 GIVE_UP_IN_PUTBACK = 7
@@ -78,7 +78,7 @@ class ScriptedDriver(PageDriver):
     def may_isolate(self, pages: I64, mode: IsolateMode) -> Bool:
         s, numbers = self.scripts, self.page_at[pages]
         refused = s.refusals[numbers] > 0
-        self._count_down(s.refusals, numbers[refused])
+        self._use_up(s.refusals, numbers[refused])
         for pfn, refuses in zip(pages.tolist(), refused.tolist(), strict=True):
             self._note("I", pfn, mode=mode, answer=int(not refuses))
             self._give_up_peer(pfn, GIVE_UP_PEER_IN_ISOLATE)
@@ -94,7 +94,7 @@ class ScriptedDriver(PageDriver):
             numbers = self.page_at[pages]
             answers = super().migrate_page(newpages, pages, mode)
             if answers[-1]:
-                self._count_down(self.scripts.failures, numbers[len(answers) - 1 : len(answers)])
+                self._use_up(self.scripts.failures, numbers[len(answers) - 1 : len(answers)])
             return answers
         # a call may change what the next one meets
         return self._migrate_one(newpages[:1], pages[:1], mode)
@@ -109,7 +109,7 @@ class ScriptedDriver(PageDriver):
         else:
             answers = super().migrate_page(new, old, mode)
             if answers[0]:
-                self._count_down(self.scripts.failures, np.array([number]))
+                self._use_up(self.scripts.failures, np.array([number]))
         self._note("M", pfn, newpfn, mode, int(answers[0]), number=number, before=before)
         return answers
 
@@ -121,7 +121,7 @@ class ScriptedDriver(PageDriver):
                 self._give_up_self(pfn, keep=False)
             self._note("P", pfn, answer=int(gives_up), number=number, before=(flags, 0))
 
-    def _count_down(self, counts: I64, numbers: I64) -> None:
+    def _use_up(self, counts: I64, numbers: I64) -> None:
         counts[numbers] -= counts[numbers] != ALWAYS
 
     def _give_up_self(self, pfn: int, *, keep: bool) -> None:

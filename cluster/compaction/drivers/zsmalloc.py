@@ -160,13 +160,13 @@ class ZsMalloc(PageDriver):
 
     def begin_access(self, objects: I64) -> None:
         """Keep the pages of these objects from moving until `end_access` (zs_map_object). int64[n]."""
-        self._count_access(objects, 1)
+        self._change_accesses(objects, 1)
 
     def end_access(self, objects: I64) -> None:
         """End what `begin_access` began (zs_unmap_object)."""
-        self._count_access(objects, -1)
+        self._change_accesses(objects, -1)
 
-    def _count_access(self, objects: I64, step: int) -> None:
+    def _change_accesses(self, objects: I64, step: int) -> None:
         self._accesses += step * len(objects)
         places = self._place[objects]
         for index, key in enumerate(self._class_keys):

@@ -21,7 +21,7 @@ _NO_PAGES: I64 = np.zeros(0, np.int64)
 
 
 class Proxies:
-    """Page frame numbers first..count-1 of a node's page map, for its pages that are on other nodes."""
+    """The proxies of a node's pages on other nodes: page frame numbers first..count-1 of its page map."""
 
     def __init__(self, memory: Memory, node: int, first: int) -> None:
         pages = memory.pages

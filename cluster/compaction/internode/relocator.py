@@ -31,7 +31,7 @@ class AllNodes(Protocol):
     """The memories of all nodes of a scenario, as their coordinator reaches them."""
 
     def ask(self, command: NodeCommand[AnswerT]) -> list[AnswerT]:
-        """Have every node carry out the command; return their answers, by ascending node."""
+        """Carry out the command on every node; return their answers, by ascending node."""
 
 
 class Relocator:

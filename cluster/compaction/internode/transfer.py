@@ -52,7 +52,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FramesAllocated:
     """From the target: `count` frames are allocated for the pages of the offer."""
 
     serial: int
@@ -74,13 +74,13 @@ class PageBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class PagesPlaced:
     """From the target: the pages are in their frames."""
 
     serial: int
 
 
-TransferMessage = Offer | Room | PageBatch | Landed
+TransferMessage = Offer | FramesAllocated | PageBatch | PagesPlaced
 
 
 @dataclass(slots=True)
@@ -119,7 +119,10 @@ class TransferSide:
 
 
 class TransferSource(TransferSide):
-    """The source of a transfer. moved: pages sent so far; by_owner int64[owners]: the same by owner."""
+    """The source of a transfer. Isolates pages, offers them, and sends them in batches.
+
+    moved: pages sent so far; by_owner int64[owners]: the same by owner.
+    """
 
     def __init__(self, owners: NodeOwners, transfer: Transfer, rules: MigrateRules) -> None:
         super().__init__()
@@ -140,11 +143,11 @@ class TransferSource(TransferSide):
 
     def _next_message(self, serial: int, message: TransferMessage | None) -> TransferMessage | None:
         match message:
-            case None | Landed():
+            case None | PagesPlaced():
                 self._isolate()
                 return Offer(serial, len(self._isolated))
-            case Room(count=room):
-                return None if self._waits() else self._send(serial, room)
+            case FramesAllocated(count=frames):
+                return None if self._note_lock_wait() else self._send(serial, frames)
         raise PageStateError(f"a source does not take {message}")
 
     def _isolate(self) -> None:
@@ -175,17 +178,17 @@ class TransferSource(TransferSide):
             self._low = stop
         return found
 
-    def _waits(self) -> bool:
-        """Return whether a compactor has a page of the batch locked; count each wait once."""
+    def _note_lock_wait(self) -> bool:
+        """Return whether a compactor has a page of the batch locked, and count the wait once in `vmstat`."""
         locked = bool(self._memory.pages.locked(self._isolated).any())
         self._memory.vmstat.lock_waits += locked and not self._waiting
         self._waiting = locked
         return locked
 
-    def _send(self, serial: int, room: int) -> PageBatch:
-        """Let the drivers move at most `room` pages of the batch to proxies, and put the others back."""
-        self._full = room < len(self._isolated)
-        targets = ProxyTargets(self._memory, self._owners.proxies, room)
+    def _send(self, serial: int, frames: int) -> PageBatch:
+        """Let the drivers move at most `frames` pages of the batch to proxies, and put the others back."""
+        self._full = frames < len(self._isolated)
+        targets = ProxyTargets(self._memory, self._owners.proxies, frames)
         migration = PageMigration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
         migration.run()
         self._isolated = _NO_PAGES
@@ -213,7 +216,7 @@ class TransferSource(TransferSide):
 
 
 class TransferTarget(TransferSide):
-    """The target of a transfer."""
+    """The target of a transfer. Allocates frames for offered pages and puts the pages into them."""
 
     def __init__(self, owners: NodeOwners) -> None:
         super().__init__()
@@ -224,14 +227,14 @@ class TransferTarget(TransferSide):
         match message:
             case Offer(count=wanted):
                 self._frames = self._owners.memory.alloc_bulk(wanted, MigrateType.MOVABLE)
-                return Room(serial, len(self._frames))
+                return FramesAllocated(serial, len(self._frames))
             case PageBatch():
-                self._land(message)
-                return Landed(serial)
+                self._place(message)
+                return PagesPlaced(serial)
         raise PageStateError(f"a target does not take {message}")
 
-    def _land(self, batch: PageBatch) -> None:
-        """Put the pages into the allocated frames, and free the frames that are left over."""
+    def _place(self, batch: PageBatch) -> None:
+        """Put the pages into the allocated frames; free the frames that are left over."""
         memory, count = self._owners.memory, len(batch.names)
         frames, unused = self._frames[:count], self._frames[count:]
         self._frames = _NO_PAGES

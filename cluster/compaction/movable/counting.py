@@ -17,7 +17,7 @@ from cluster.compaction.pages.movable_operations import (
     predicted_retries,
 )
 
-GUESTS = "guests"  #: name of pages of other nodes' drivers among the drivers of a report
+GUESTS = "guests"  #: in reports, the name of the owner of pages of other nodes' drivers
 
 
 @dataclass(slots=True)
@@ -29,8 +29,8 @@ class MoveCounts:
     moved: int = 0
     retried: int = 0  #: attempts to move a page after its first one
     failed: int = 0  #: pages put back after an attempt that failed
-    put_back: int = 0  #: pages put back, those not tried included
-    moved_away: int = 0  #: of those moved, to other nodes
+    put_back: int = 0  #: pages put back, including pages never tried
+    moved_away: int = 0  #: pages moved to other nodes; also in `moved`
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

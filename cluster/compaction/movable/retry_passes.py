@@ -7,7 +7,7 @@ import numpy as np
 from cluster.arrays.words import I64, Pfns
 
 MAX_PASSES = 10  #: migrate calls for a page that answers -EAGAIN
-WAIT_AFTER_PASS = 2  #: in later passes a locked page is waited for, unless the mode is async
+WAIT_AFTER_PASS = 2  #: later passes wait for a locked page, unless the mode is async
 
 
 class RetryPasses:

@@ -18,11 +18,12 @@ from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
 from cluster.compaction.zone.kcompactd import Proactive
 from cluster.script.record import Difference, Json, RecordError
 
-SPREAD = 0.15  #: of the number of blocks: as much as repetitions on the recorded kernel differ
+#: Allowed difference, as a part of the number of blocks: repetitions on the recorded kernel differ as much.
+SPREAD = 0.15
 LEAST_SPREAD = 2
 _ASYNC, _SYNC_LIGHT = MigrateMode.ASYNC, MigrateMode.SYNC_LIGHT
 
-#: by name of a recorded request: type of its pages, and modes of compaction
+#: by name of a recorded request: the migrate type of its pages, and the modes of compaction
 _REQUESTS = {
     "noretry": (MigrateType.MOVABLE, (_ASYNC, _ASYNC)),
     "mayfail": (MigrateType.MOVABLE, (_ASYNC, _SYNC_LIGHT)),

@@ -13,21 +13,21 @@ from cluster.spec.compaction import CompactionSpec
 
 
 class MemoryHost(Memories):
-    """Memories of some nodes of a scenario, each with a twin in which no page of a driver moves."""
+    """Memories of some nodes of a scenario, each with a copy in which no page of a driver moves."""
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
         super().__init__({node: NodeMemory(spec, node, fill_memory(spec, node)) for node in nodes})
-        self._twins = {node: memory.twin() for node, memory in self.memories.items()}
+        self._without_drivers = {node: memory.without_drivers() for node, memory in self.memories.items()}
 
     def finish(self) -> None:
-        """End the compaction of its nodes, and compact their twins. To be called once, before `reports`."""
+        """End the compaction of its nodes, and compact the copies. Call it once, before `reports`."""
         for node, memory in self.memories.items():
             memory.finish()
-            compact_twin(self._twins[node])
+            compact_to_the_end(self._without_drivers[node])
 
     def reports(self) -> list[NodeReport]:
         """Return what became of its nodes."""
-        return [memory.report(self._twins[node]) for node, memory in self.memories.items()]
+        return [memory.report(self._without_drivers[node]) for node, memory in self.memories.items()]
 
 
 def run_compactors(memory: NodeMemory) -> None:
@@ -35,10 +35,10 @@ def run_compactors(memory: NodeMemory) -> None:
     drive_compactors(memory.spec, [memory.node], InlineCompactorPool({memory.node: memory}))
 
 
-def compact_twin(twin: NodeMemory) -> None:
-    """Run the whole compaction of a twin."""
-    run_compactors(twin)
-    twin.finish()
+def compact_to_the_end(memory: NodeMemory) -> None:
+    """Run the whole compaction of one node, in this process."""
+    run_compactors(memory)
+    memory.finish()
 
 
 def compact_inline(spec: CompactionSpec) -> list[NodeReport]:

@@ -124,20 +124,23 @@ class NodeMemory:
         cost = self.spec.cost
         return session.run.scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
 
-    def twin(self) -> NodeMemory:
+    def without_drivers(self) -> NodeMemory:
         """Return a copy of this memory as it is now, in which no driver's page can move."""
         return NodeMemory(self.spec, self.node, self.filled.without_drivers())
 
-    def report(self, twin: NodeMemory) -> NodeReport:
-        """Return what became of the node, beside its twin from before the compaction. Both are finished."""
+    def report(self, without_drivers: NodeMemory) -> NodeReport:
+        """Return what became of the node, beside its copy `without_drivers` from before the compaction.
+
+        Both are finished.
+        """
         return NodeReport(
             node=self.node,
             before=self.before,
             after=self.after,
-            without=twin.after,
+            without=without_drivers.after,
             obtained_before=min(blocks_of(self.before, self.spec.order), self.spec.attempts),
             obtained_after=self.obtained,
-            obtained_without=twin.obtained,
+            obtained_without=without_drivers.obtained,
             by_driver=self.counts,
             vmstat=self.memory.vmstat.as_dict(),
             seconds=self.seconds(),

@@ -24,7 +24,7 @@ class CompactorRun(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether the next step needs a page that another run has locked."""
+        """Return whether the next step needs a page that another run has locked."""
 
     @property
     def scanned(self) -> int:

@@ -46,7 +46,7 @@ class BlockScan:
 
     @property
     def untouched(self) -> bool:
-        """Whether no page is isolated or about to be, and there are pages to look at."""
+        """Return whether no page is isolated or about to be, and there are pages to look at."""
         at_work = self._peeked is not None or self._asking is not None or len(self.list)
         return not at_work and self.low < self.end
 

@@ -78,7 +78,7 @@ class CompactionSteps:
 
     @property
     def waiting(self) -> bool:
-        """The next step needs a page that another compactor has locked."""
+        """Return whether the next step needs a page that another compactor has locked."""
         work = self._putback or self._migration
         return work is not None and work.waiting
 

@@ -66,7 +66,7 @@ class ContigRange(IsolatedRange):
     """
 
     _list = _NO_PAGES  #: isolated pages
-    _rounds = 0  #: migrate_pages() calls for them so far
+    _rounds = 0  #: number of migrate_pages() calls made for these pages
     _asking: Isolation | None = None
     _migration: PageMigration | None = None
     _putback: Putback | None = None

@@ -73,7 +73,7 @@ class Allocation:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
 
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
-        if deferred(zone, self.order):
+        if defer_request(zone, self.order):
             self._stalled = True
             self.memory.vmstat.compact_deferred += 1
             return
@@ -117,7 +117,7 @@ class Allocation:
         self.done = self.pfn is not None
 
 
-def deferred(zone: Zone, order: int) -> bool:
+def defer_request(zone: Zone, order: int) -> bool:
     """Count a request; return whether to skip it, because compaction failed lately (compaction_deferred)."""
     cache = zone.cache
     if order < cache.order_failed:

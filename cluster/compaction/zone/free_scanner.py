@@ -60,7 +60,7 @@ class FreeScanner:
 
     @property
     def empty(self) -> bool:
-        """Whether the next target has to be fetched."""
+        """Return whether the next target has to be fetched."""
         return self._top == 0
 
     def give_back(self, pfns: I64) -> None:

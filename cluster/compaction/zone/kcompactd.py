@@ -101,7 +101,7 @@ class CompactionRuns(Protocol):
 
 
 def advance(runs: CompactionRuns, pages: int) -> None:
-    """Step until its compactions have scanned about so many pages, or a lock has to be waited for."""
+    """Step until the compactions have scanned about `pages` pages or must wait for a lock."""
     while not runs.done and pages > 0:
         run = runs.running
         if run is None or run.done:

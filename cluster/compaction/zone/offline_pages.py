@@ -60,7 +60,7 @@ class Offline(IsolatedRange):
             self._isolate()
 
     def _isolate(self) -> None:
-        """Isolate every page of the range that lets itself be isolated, ascending (do_migrate_range)."""
+        """Isolate all isolatable pages of the range, lowest first (do_migrate_range)."""
         pages = self.memory.pages
         if self._low == self.start:
             if self._canceled or not len(isolatable(pages, self.start, self.end, _MODE)):

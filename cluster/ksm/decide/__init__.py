@@ -9,7 +9,7 @@ A content takes the first way that has rules for it:
 - `walk`, search by search, where records keep the shapes of the trees.
 
 Which dup of a chain gets the next sharer: `decide_batch.dups_in_search_order` puts dups in order for `plan`,
-which fills them one after the other; `stable_nodes.ContentNodes.pick_dup` finds it for `sequential`.
+which fills them one after the other; `stable_nodes.ContentNodes.pick_dup_and_tidy` finds it for `sequential`.
 
 Imports the tables of `cluster.ksm.trees` and reads them; adds to `TableChanges` and `PageUpdates` alone.
 """

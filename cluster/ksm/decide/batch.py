@@ -66,7 +66,7 @@ def _with_unstable(
 
 
 def _shared(group: I64, frames: FrameWords) -> Bool:
-    """Which pages have their frame in common with another one of the same content."""
+    """Return which pages have their frame in common with another one of the same content."""
     shared = np.zeros(len(group), np.bool_)
     several = np.flatnonzero(np.bincount(group)[group] > 1) if len(group) else group
     _, which, times = np.unique(frames[several], return_inverse=True, return_counts=True)

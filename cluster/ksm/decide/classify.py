@@ -25,8 +25,8 @@ _LOOKUP = kinds_table(VisitKind.CANDIDATE, VisitKind.CANDIDATE_SHARED, VisitKind
 _SPECIAL = kinds_table(VisitKind.CANDIDATE_SHARED, VisitKind.STABLE_ONLY, VisitKind.VOLATILE_SHARED)
 #: Visits that search for nothing.
 COUNT_ONLY = kinds_table(VisitKind.LEAVE, VisitKind.APPEND)
-#: Visits that only `sequential` understands.
-_ODD = kinds_table(*(kind for kind in VisitKind if kind >= VisitKind.STABLE_OR_ZERO))
+#: Visits that only `sequential` has rules for.
+_SEQUENTIAL = kinds_table(*(kind for kind in VisitKind if kind >= VisitKind.STABLE_OR_ZERO))
 
 
 class Routes(NamedTuple):
@@ -62,15 +62,15 @@ def classify(batch: ContentBatch) -> Routes:
     emptied = some(which, count - leaves[which] <= 0) & profile.chains
     nodes = np.bincount(which, minlength=groups)
     dup = some(which, stable["dup"][row] == 1)
-    odd = any_visit(_ODD) | some(which, trees.node.away(stable["frame"][row]))
-    odd |= some(which, stable["dead"][row] == 1) & (lookup | dup)
-    odd |= is_in(batch.digests, trees.migrating.digest)
-    tangled = emptied | _blocked(batch) | (dup & (special | count_only)) | (count_only & (full | (nodes > 1)))
-    tangled |= is_in(batch.digests, trees.empty_chains.digest)
-    tangled |= dup & (nodes == 1) & (not profile.collapse_always)
+    sequential = any_visit(_SEQUENTIAL) | some(which, trees.node.away(stable["frame"][row]))
+    sequential |= some(which, stable["dead"][row] == 1) & (lookup | dup)
+    sequential |= is_in(batch.digests, trees.migrating.digest)
+    ordered = emptied | _blocked(batch) | (dup & (special | count_only)) | (count_only & (full | (nodes > 1)))
+    ordered |= is_in(batch.digests, trees.empty_chains.digest)
+    ordered |= dup & (nodes == 1) & (not profile.collapse_always)
     long = joins + leaves > _LONG
-    odd |= lookup & (tangled | (special & long))
-    return Routes(lookup & ~special & ~odd, lookup & special & ~odd, odd)
+    sequential |= lookup & (ordered | (special & long))
+    return Routes(lookup & ~special & ~sequential, lookup & special & ~sequential, sequential)
 
 
 def _blocked(batch: ContentBatch) -> Bool:
@@ -87,5 +87,5 @@ def searches_meet_something(batch: ContentBatch) -> bool:
     """Return whether searches may meet something that makes the shape of a tree matter."""
     trees, stable = batch.trees, batch.trees.stable
     dirty = trees.unstable["dirty"] == batch.window.pass_number
-    odd = (stable["dup"] == 1) | (stable["dead"] == 1) | trees.node.away(stable["frame"])
-    return bool(dirty.any() or odd.any()) or len(trees.empty_chains) + len(trees.migrating) > 0
+    changing = (stable["dup"] == 1) | (stable["dead"] == 1) | trees.node.away(stable["frame"])
+    return bool(dirty.any() or changing.any()) or len(trees.empty_chains) + len(trees.migrating) > 0

@@ -39,7 +39,7 @@ def _decide_by_route(
     count_only = COUNT_ONLY[visits.kind]
     no_search = ~(regular | stepwise | one_by_one)
     counted = visits.where(no_search[group] | (regular[group] & count_only))
-    count = _count_items(batch, counted, changes, updates)
+    count = apply_item_changes(batch, counted, changes, updates)
     planned: list[PlannedContents] = []
     if regular.any():
         some = _chosen(batch, count, regular, visits.where(regular[group] & ~count_only))
@@ -59,12 +59,13 @@ def _decide_by_route(
         follow(changes.shape, planned, batch.trees.unstable["key"])
 
 
-def _count_items(
+def apply_item_changes(
     batch: ContentBatch, visits: SortedVisits, changes: TableChanges, updates: PageUpdates
 ) -> I64:
-    """Return the items of each stable node after visits whose order among the searches does not matter.
+    """Add to the changes what LEAVE and APPEND do to stable nodes; return their numbers of items then.
 
-    A stable node whose frame was freed goes with the first of its items that leaves.
+    The order of these visits among the searches must not matter. A dead stable node goes with the first item
+    that leaves; all nodes are told (DROPPED).
     """
     stable = batch.trees.stable
     count: I64 = stable["count"][batch.node_row]

@@ -38,13 +38,13 @@ class Decision(NamedTuple):
 
 
 def decide(trees: Trees, window: Window, arrivals: Arrivals) -> Decision:
-    """Return what the visits of a window change in the trees, and what is to be told.
+    """Return the changes of the trees and the messages that follow from the visits of a window.
 
     The trees stand as `Trees.start_window` leaves them; `arrivals` are the visits that nodes have sent.
     """
     shape, also, portion = trees.shape, trees.recheck, PORTION
     if shape is None:
-        arrivals = _worth_a_look(trees, arrivals)
+        arrivals = _without_fruitless_searches(trees, arrivals)
     else:
         # Searches change the shape one after the other, so they work on a copy.
         shape = shape.copy()
@@ -62,13 +62,13 @@ def decide(trees: Trees, window: Window, arrivals: Arrivals) -> Decision:
     return decision
 
 
-def _worth_a_look(trees: Trees, arrivals: Arrivals) -> Arrivals:
-    """Leave out searches of stable trees that do not have the content, and do not get it either."""
-    in_vain = arrivals.kind == VisitKind.STABLE_ONLY
-    if not in_vain.any():
+def _without_fruitless_searches(trees: Trees, arrivals: Arrivals) -> Arrivals:
+    """Return the visits without searches of stable trees that neither have the content nor get it."""
+    stable_only = arrivals.kind == VisitKind.STABLE_ONLY
+    if not stable_only.any():
         return arrivals
-    about = (arrivals.digest[~in_vain], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
-    rows = rows_where(~in_vain | is_in(arrivals.digest, distinct(np.concatenate(about))))
+    about = (arrivals.digest[~stable_only], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
+    rows = rows_where(~stable_only | is_in(arrivals.digest, distinct(np.concatenate(about))))
     return Arrivals._make(column[rows] for column in arrivals)
 
 
@@ -94,7 +94,10 @@ class _ArrivalsByContent:
         return self._trees.node.position(self._arrived.key)
 
     def _in_scan_order(self) -> bool:
-        """Whether the visits came so. Portions take less memory than all at once; they overlap by one."""
+        """Return whether the visits came in scan order.
+
+        Portions take less memory than all visits at once; they overlap by one.
+        """
         keys, node = self._arrived.key, self._trees.node
         return all(node.in_scan_order(keys[low : low + PORTION + 1]) for low in range(0, len(keys), PORTION))
 
@@ -109,7 +112,7 @@ class _ArrivalsByContent:
         self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
 
     def _new(self) -> Bool:
-        """Which contents come as pages with frames of their own, and are not in the trees."""
+        """Return which contents come as pages with frames of their own, and are not in the trees."""
         trees = self._trees
         new: Bool = self._count > 0
         other = self._arrived.kind != VisitKind.CANDIDATE

@@ -29,7 +29,7 @@ class MessageRows:
     #: KSM frames.
     dropped: list[int] = field(default_factory=list)
     unlinked: list[int] = field(default_factory=list)
-    landed: list[int] = field(default_factory=list)
+    linked: list[int] = field(default_factory=list)
 
     def add_to(self, updates: PageUpdates) -> None:
         """Add all rows to the messages."""
@@ -48,7 +48,7 @@ class MessageRows:
         updates.map_zero(np.array(self.mapped_zero, np.int64))
         updates.drop_nodes(np.array(self.dropped, np.int64))
         updates.unlink_nodes(np.array(self.unlinked, np.int64))
-        updates.land_nodes(np.array(self.landed, np.int64))
+        updates.link_nodes(np.array(self.linked, np.int64))
 
 
 def _columns(rows: _Triples) -> tuple[ItemKeys, FrameWords, Digests]:

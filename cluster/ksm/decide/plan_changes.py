@@ -57,8 +57,8 @@ def _move_to_front(contents: ChosenContents, plan: MergePlan, trees: Trees, chan
     problem, row = contents.problem, contents.row
     old, dup = len(row), trees.stable["dup"][row] == 1
     joined = np.bincount(plan.target[plan.target >= 0], minlength=old)[:old] > 0
-    roomy = problem.node_count < problem.limit - 1
-    moved = np.flatnonzero(joined & roomy & dup)
+    has_space = problem.node_count < problem.limit - 1
+    moved = np.flatnonzero(joined & has_space & dup)
     order = changes.take_front(len(moved)) + np.arange(len(moved))[::-1]
     changes.set_stable("order", row[moved], order)
     if trees.node.profile.collapse_always:

@@ -21,11 +21,11 @@ from cluster.spec.profile import Profile
 _MIGRATED = (
     VisitKind.MIGRATED,
     VisitKind.MIGRATED_ADDED,
-    VisitKind.MIGRATED_UNSEEN,
-    VisitKind.MIGRATED_ADDED_UNSEEN,
+    VisitKind.MIGRATED_CHANGED,
+    VisitKind.MIGRATED_ADDED_CHANGED,
 )
-_ADDED = (VisitKind.MIGRATED_ADDED, VisitKind.MIGRATED_ADDED_UNSEEN)
-_UNSEEN = (VisitKind.MIGRATED_UNSEEN, VisitKind.MIGRATED_ADDED_UNSEEN)
+_ADDED = (VisitKind.MIGRATED_ADDED, VisitKind.MIGRATED_ADDED_CHANGED)
+_CHANGED = (VisitKind.MIGRATED_CHANGED, VisitKind.MIGRATED_ADDED_CHANGED)
 _SEARCHES = (
     VisitKind.CANDIDATE,
     VisitKind.CANDIDATE_SHARED,
@@ -72,7 +72,7 @@ def run(visits: list[tuple[Content, Visit]], profile: Profile) -> None:
 
 
 def _leaves_late(visit: Visit, following: Visit, profile: Profile) -> bool:
-    """Whether the stable tree is searched while the item is still on its old stable node (old kernels)."""
+    """Return whether the item is still on its old stable node when the stable tree is searched."""
     return (
         not profile.checksum_first
         and visit.kind == VisitKind.LEAVE
@@ -124,7 +124,7 @@ class Content:
 
     def _find_stable(self, *, prune: bool) -> NodeOfContent | None:
         """Return the stable node at which a search of the stable tree for this content ends."""
-        return self.nodes.pick_dup(prune=prune)
+        return self.nodes.pick_dup_and_tidy(prune=prune)
 
     def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
@@ -212,9 +212,9 @@ class Content:
         added = visit.kind in _ADDED
         node = next((node for node in nodes.migrating if node.frame == visit.frame), None)
         if node is None:
-            self._append_to_landed(visit, added)
+            self._append_to_linked(visit, added)
             return
-        found = self._land(node)
+        found = self._insert_migrated(node)
         if found is node and added:
             return
         node.count -= added
@@ -223,19 +223,19 @@ class Content:
             self._messages.added_to_stable.append((visit.key, 0))
         elif found is not None:
             self._messages.removed_from_trees.append((visit.key, 0))
-        elif self._unseen(visit) or not self._search_unstable(visit):
-            self._messages.removed_from_trees.append((visit.key, int(self._unseen(visit))))
+        elif self._checksum_changed(visit) or not self._search_unstable(visit):
+            self._messages.removed_from_trees.append((visit.key, int(self._checksum_changed(visit))))
 
-    def _unseen(self, visit: Visit) -> bool:
-        return not self._rules.profile.checksum_first and visit.kind in _UNSEEN
+    def _checksum_changed(self, visit: Visit) -> bool:
+        return not self._rules.profile.checksum_first and visit.kind in _CHANGED
 
-    def _append_to_landed(self, visit: Visit, added: bool) -> None:
+    def _append_to_linked(self, visit: Visit, added: bool) -> None:
         node = self.nodes.by_frame(visit.frame)
         if node is not None and not added:
             node.count += 1
             self._messages.added_to_stable.append((visit.key, 0))
 
-    def _land(self, node: NodeOfContent) -> NodeOfContent | None:
+    def _insert_migrated(self, node: NodeOfContent) -> NodeOfContent | None:
         """Search the tree of a migrated stable node's new node for its content, and insert it there.
 
         Returns the stable node that the page may share, perhaps its own; none if that is full.

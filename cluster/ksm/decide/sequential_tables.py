@@ -50,7 +50,7 @@ class OneByOne:
     def walk(self, shape: Shape) -> None:
         """Decide the whole batch, search by search, on trees of this shape, which changes."""
         unstable, visits = self._trees.unstable, self._batch.visits
-        walk = Walk(shape, self._load_walked, self._odd())
+        walk = Walk(shape, self._load_walked, self._changed_by_searches())
         for row in np.flatnonzero(np.isin(unstable["key"], shape.unstable_keys())).tolist():
             page = self._unstable_page(row)
             assert page is not None
@@ -69,11 +69,11 @@ class OneByOne:
 
     # From the tables.
 
-    def _odd(self) -> set[int]:
-        """Contents at which a search does something in passing."""
+    def _changed_by_searches(self) -> set[int]:
+        """Return the contents that a search changes when it passes by: those with dups or dead nodes."""
         stable = self._trees.stable
-        odd = (stable["dup"] == 1) | (stable["dead"] == 1)
-        return {*stable.digest[odd].tolist(), *self._trees.empty_chains.digest.tolist()}
+        changed = (stable["dup"] == 1) | (stable["dead"] == 1)
+        return {*stable.digest[changed].tolist(), *self._trees.empty_chains.digest.tolist()}
 
     def _load_walked(self, digest: int, walk: Walk) -> WalkedContent:
         return WalkedContent(digest, self._load(digest), self._rules, self._messages, walk)

@@ -96,8 +96,8 @@ class ContentNodes:
 
     # Which dup of a chain gets the next sharer.
 
-    def pick_dup(self, *, prune: bool) -> NodeOfContent | None:
-        """Return the stable node at which a search for this content ends; remove what is stale.
+    def pick_dup_and_tidy(self, *, prune: bool) -> NodeOfContent | None:
+        """Return the stable node at which a search ends; remove dead ones, reorder or collapse the chain.
 
         Models stable_node_dup(): the first dup with room; with `prune` the fullest dup with room; without
         any, the first dup. A dup with room for two moves to the front of the chain.
@@ -119,7 +119,7 @@ class ContentNodes:
         return self._rules.profile.collapse_always or (prune and self.has_room(only))
 
     def _best_dup(self, *, every: bool) -> NodeOfContent | None:
-        """Return the first dup with room or, of every one, the fullest with room; without any, the first."""
+        """Return the first dup with room, with `every` the fullest with room; if all are full, the first."""
         found: NodeOfContent | None = None
         for node in list(self.in_tree):
             if node.dead:
@@ -139,7 +139,7 @@ class ContentNodes:
     def settle(self, node: NodeOfContent, *, chain: bool) -> None:
         """Insert a migrated stable node into the tree of its new node."""
         self.migrating.remove(node)
-        self._messages.landed.append(node.frame)
+        self._messages.linked.append(node.frame)
         self.insert(node, chain=chain)
 
     def replace(self, away: NodeOfContent, node: NodeOfContent | None) -> None:

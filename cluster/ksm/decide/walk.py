@@ -19,11 +19,13 @@ from cluster.ksm.tree_shape import Shape, UnstableEntry, memcmp_key
 class Walk:
     """Searches in one stable and one unstable tree."""
 
-    def __init__(self, shape: Shape, load: Callable[[int, Walk], WalkedContent], odd: set[int]) -> None:
-        """`odd` are the contents at which a search does something in passing."""
+    def __init__(
+        self, shape: Shape, load: Callable[[int, Walk], WalkedContent], changed_by_searches: set[int]
+    ) -> None:
+        """`changed_by_searches`: contents that a search changes when it passes by."""
         self._shape = shape
         self._load = load
-        self._odd = odd
+        self._changed_by_searches = changed_by_searches
         self.contents: dict[int, WalkedContent] = {}
         #: By item key: the pages in the unstable tree, and the digests of what they hold now.
         self.unstable_pages: dict[int, UnstablePage] = {}
@@ -54,10 +56,10 @@ class Walk:
         return entry is not None
 
     def _pass_by(self, digest: int, *, prune: bool) -> bool:
-        """Tidy up a content; return whether it is still there."""
-        if digest not in self._odd and digest not in self.contents:
+        """Apply what a search changes when it passes by a content; return whether the content remains."""
+        if digest not in self._changed_by_searches and digest not in self.contents:
             return True
-        return self.content(digest).nodes.pick_dup(prune=prune) is not None
+        return self.content(digest).nodes.pick_dup_and_tidy(prune=prune) is not None
 
     def search_unstable(self, digest: int, visit: Visit) -> UnstablePage | None:
         """Return the page at which the search ends; if there is none, insert the page of the visit."""
@@ -95,7 +97,7 @@ class WalkedContent(Content):
 
     def _find_stable(self, *, prune: bool) -> NodeOfContent | None:
         while self._walk.search_stable(self.digest, prune=prune):
-            found = self.nodes.pick_dup(prune=prune)
+            found = self.nodes.pick_dup_and_tidy(prune=prune)
             if found is not None:
                 return found
         return None

@@ -1,1 +1,5 @@
-"""What benchmarks measure with."""
+"""Tools of the benchmarks: clocks, memory of processes, reference programs, Ray alone, tables.
+
+Imports `actors`, `cluster` and `ksmcluster.report`, no benchmark. Starts and ends its own processes; changes
+nothing else.
+"""

@@ -21,8 +21,8 @@ from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.direct_compact import (
     Allocation,
     defer,
+    defer_request,
     defer_reset,
-    deferred,
     fragmentation_index,
     kswapd_sleeps,
     restarting,
@@ -282,16 +282,16 @@ def test_async_direct_compaction_gives_up_a_block_that_cannot_become_free() -> N
 def test_deferral() -> None:
     memory, _driver = setting([])
     zone = memory.zones[0]
-    assert not deferred(zone, 9)
+    assert not defer_request(zone, 9)
     defer(zone, 9)
-    assert [deferred(zone, 9) for _ in range(3)] == [True, False, False]
+    assert [defer_request(zone, 9) for _ in range(3)] == [True, False, False]
     defer(zone, 9)
-    assert [deferred(zone, 9) for _ in range(4)] == [True, True, True, False]
+    assert [defer_request(zone, 9) for _ in range(4)] == [True, True, True, False]
     defer_reset(zone, 9, allocated=True)
-    assert not deferred(zone, 9)
+    assert not defer_request(zone, 9)
     for _ in range(9):
         defer(zone, 3)
-    assert [deferred(zone, 9) for _ in range(64)].count(False) == 1
+    assert [defer_request(zone, 9) for _ in range(64)].count(False) == 1
     assert restarting(zone, 9)
 
 

@@ -26,7 +26,7 @@ def test_slots_of_item_keys(layout: list[list[tuple[int, int]]], random: Random)
     expected: dict[int, int] = {}
     for number, vmas in enumerate(layout):
         mm, page = Mm(mm_id(2, number)), 7
-        spaces.mms[mm.id] = mm
+        spaces.add(mm)
         for gap, pages in vmas:
             expected |= {mm.id << VPN_BITS | page + i: -1 for i in range(gap)}
             page += gap

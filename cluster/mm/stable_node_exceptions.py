@@ -124,7 +124,7 @@ class MigratedStableNodes:
         return np.array([self._tree.get(frame, -1) for frame in frames.tolist()], np.int64)
 
     def rename(self, old: FrameWords, new: FrameWords) -> None:
-        """Follow frames that have migrated; those that have left their tree's node enter."""
+        """Replace old names of migrated frames by new ones; frames that have left their tree's node enter."""
         ksm = is_ksm_word(old)
         for was, word in zip(old[ksm].tolist(), new[ksm].tolist(), strict=True):
             tree = self._tree.pop(was, node_of_frame(was))
@@ -132,17 +132,17 @@ class MigratedStableNodes:
                 self._tree[word] = tree
 
     def unlink(self, frames: FrameWords) -> None:
-        """Stable nodes are in no tree any more."""
+        """Record that stable nodes are in no tree any more."""
         for frame in frames.tolist():
             self._tree[frame] = -1
 
     def link(self, frames: FrameWords) -> None:
-        """Stable nodes are in the trees of their frames' nodes."""
+        """Forget stable nodes that are in the trees of their frames' nodes."""
         for frame in frames.tolist():
             self._tree.pop(frame, None)
 
     def clear(self) -> None:
-        """Forget all: there are no trees of nodes any more, or new ones."""
+        """Forget all frames, because merge_across_nodes changes and all trees are new."""
         self._tree.clear()
 
 
