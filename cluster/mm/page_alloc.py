@@ -121,7 +121,9 @@ class PageAllocator:
         n.swap.cache(entries[shared], frames[shared])
         n.out.send(Kind.PIN, node_of_frame(frames[shared]), frames[shared])
         n.table.set_shared(slots[shared])
-        n.swap.put(entries)
+        # A page may be copied although the swap cache has its frame (ksm_might_need_to_copy()).
+        unpinned = n.swap.put(entries)
+        n.out.send(Kind.UNPIN, node_of_frame(unpinned), unpinned)
 
     def _targets(self, vma_of: I64, keys: ItemKeys, attempt: U8) -> I64:
         """Return the node to ask for each page's frame in this attempt. int64[n]."""
