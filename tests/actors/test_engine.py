@@ -18,10 +18,18 @@ from actors.run_passes import run_passes
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
-from cluster.spec.captured_pages import CapturedMapping, CapturedMoment, CapturedPages, CapturedProcess
+from cluster.spec.captured_pages import (
+    CapturedMapping,
+    CapturedMoment,
+    CapturedPages,
+    CapturedProcess,
+    OutsideMappers,
+    SharedFrames,
+)
 from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
+    CapturedLayout,
     ContentModel,
     KsmSpec,
     Law,
@@ -87,14 +95,21 @@ def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> No
 
 
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
+    """Two captured processes; the second one has inherited ten pages, and writes half of them later."""
     pages = np.arange(30)
+    written = pages % 4 == 0
     moments = tuple(
-        CapturedMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9)
+        CapturedMoment(pages, np.uint64(n) + pages.astype(np.uint64) // np.uint64(2), pages > 9, written)
         for n in (0, 1)
     )
-    process = CapturedProcess("captured", (CapturedMapping("", 0, 30, mergeable=True),), moments)
-    snapshots = {"s": CapturedPages((process,), (0.0, 1e-6))}
-    spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s"),))
+    mapping = CapturedMapping("", 0, 30, advised=True)
+    process = CapturedProcess("captured", (mapping,), moments, family=0)
+    inherited, owner = np.arange(20, 30), np.zeros(10, np.int64)
+    shared = SharedFrames(owner, inherited, owner + 1, inherited)
+    outside = OutsideMappers(owner[:1], inherited[:1], np.array([3]))
+    snapshots = {"s": CapturedPages((process, process), (0.0, 1e-6), shared, outside)}
+    layout = CapturedLayout((0, 0), (True, True))
+    spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s", layout=layout),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30
     for packed in (1, 2):
