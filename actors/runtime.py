@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 }
 
 #: The object store carries captured memory, and mail where actors cannot share memory: at once, at most about
-#: so many bytes for each frame.
+#: this many bytes for each frame.
 _BYTES_PER_FRAME = 64
 _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.

@@ -10,7 +10,7 @@ from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, Ste
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.errors import SimulationError
 
-#: So many deaths of migration actors in one run are no accident; the next one ends it.
+#: Deaths of migration actors that a run survives; more are no accident.
 MOST_DEATHS = 100
 
 T = TypeVar("T", bound=Hashable)

@@ -14,7 +14,8 @@ from cluster.arrays.words import U8, U64
 if TYPE_CHECKING:
     from cluster.wire.mailbox import Inbox
 
-#: A window that received so many rows of messages leaves some 20 MiB free. Less is not worth the page faults.
+#: A window that received this many rows of messages leaves some 20 MiB free.
+#: Less memory is not worth the page faults of giving it back.
 MANY_ROWS = 1 << 19
 
 #: Bytes that a window takes for each page that it merges: for messages and their effects; and, one node after

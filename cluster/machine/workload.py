@@ -77,8 +77,9 @@ class SnapshotReplay:
     snapshot: str
     process: CapturedProcess
     kind: ProcessSpec
-    #: Index of the process in its kind.
+    #: Index of the process in its kind, and of the captured process in its snapshot.
     index: int
+    captured: int
     mm: Mm
     times: tuple[float, ...]
     next: int = 1
@@ -131,9 +132,8 @@ class Workload:
         """Have captured processes map the frames that they shared at the first moment."""
         families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
         for replay in self._replays:
-            captured = len(self._snapshots[replay.snapshot].processes)
-            copy, process = divmod(replay.index, captured)
-            families.setdefault((replay.kind.name, copy), {})[process] = replay
+            first = replay.index - replay.captured
+            families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
         for members in families.values():
             self._share_within(members)
 
@@ -153,13 +153,10 @@ class Workload:
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
-        mapped = spec.regions if spec.snapshot is None else self._captured(spec, index).mappings
-        return sum(part.pages for part in mapped)
-
-    def _captured(self, spec: ProcessSpec, index: int) -> CapturedProcess:
-        assert spec.snapshot is not None
+        if spec.snapshot is None:
+            return sum(region.pages for region in spec.regions)
         processes = self._snapshots[spec.snapshot].processes
-        return processes[index % len(processes)]
+        return sum(mapping.pages for mapping in processes[index % len(processes)].mappings)
 
     def _map_regions(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         vpn = FIRST_VPN
@@ -174,11 +171,13 @@ class Workload:
 
     def _map_snapshot(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         assert spec.snapshot is not None
-        process = self._captured(spec, index)
+        pages = self._snapshots[spec.snapshot]
+        captured = index % len(pages.processes)
+        process = pages.processes[captured]
         for m in process.mappings:
             self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
-        times = self._snapshots[spec.snapshot].times(spec.replay_interval)
-        self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, mm, times))
+        times = pages.times(spec.replay_interval)
+        self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, times))
 
     def _fill(self, region: RegionWorkload) -> None:
         if region.spec.model is ContentModel.UNTOUCHED:
@@ -284,10 +283,9 @@ class Workload:
 
     def _inherited(self, replay: SnapshotReplay) -> I64:
         """Return the pages of a captured process that map frames of an earlier one, ascending."""
-        pages = self._snapshots[replay.snapshot]
-        process = replay.index % len(pages.processes)
-        low, high = np.searchsorted(pages.shared.process, (process, process + 1))
-        return pages.shared.vpn[low:high]
+        shared = self._snapshots[replay.snapshot].shared
+        low, high = np.searchsorted(shared.process, (replay.captured, replay.captured + 1))
+        return shared.vpn[low:high]
 
     def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
         """Return the content ids of this clone at a moment.
@@ -297,8 +295,7 @@ class Workload:
         """
         if replay.kind.clones is Clones.IDENTICAL:
             return moment.content
-        captured = replay.index % len(self._snapshots[replay.snapshot].processes)
-        first = replay.index - captured + replay.process.family
+        first = replay.index - replay.captured + replay.process.family
         own = content_ids("clone", self._spec.seed, replay.kind.name, first, numbers=moment.content)
         return np.where(moment.own, own, moment.content)
 

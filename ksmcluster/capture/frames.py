@@ -16,8 +16,8 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.snapshot import KSM, SHARED, SHARED_ZERO
+from ksmcluster.snapshot.schema import UNKNOWN
 
-UNKNOWN = -1
 _MOVE_PAGES = {"x86_64": 279, "aarch64": 239}
 """Numbers of the system call move_pages."""
 _AT_ONCE = 1 << 16
@@ -52,12 +52,12 @@ def identify(
         frames, first, which, count = np.unique(
             pfn[known], return_index=True, return_inverse=True, return_counts=True
         )
-        is_ksm, is_zero = kernel.kinds(frames)
+        is_ksm, is_zero, heads = kernel.kinds(frames)
         flags[known[is_ksm[which]]] |= KSM
         flags[known[is_zero[which]]] = flags[known[is_zero[which]]] & ~np.uint16(SHARED) | SHARED_ZERO
         frame[known] = _ranked(first)[which]
         outside[known] = np.maximum(kernel.mappers(frames) - count, 0)[which]
-        huge[known] = _numbered(kernel.heads(frames)[which])
+        huge[known] = _numbered(heads[which])
         zero = known[is_zero[which]]
         frame[zero] = outside[zero] = huge[zero] = UNKNOWN
     elif kernel is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,16 @@ _KSM = np.uint64(1 << 21)
 _ZERO_PAGE = np.uint64(1 << 24)
 _BLOCK = 512
 """Frames of the largest anonymous folio; its first frame is a multiple of this."""
+
+
+class FrameKinds(NamedTuple):
+    """What some frames are; one element a frame."""
+
+    ksm: NDArray[np.bool_]
+    zero: NDArray[np.bool_]
+    """Whether it is the shared zero page."""
+    head: NDArray[np.int64]
+    """The first frame of its folio; -1 for frames on their own."""
 
 
 class KernelPages:
@@ -47,17 +57,12 @@ class KernelPages:
         """Return how many page table entries map each frame. pfns ascending, int64[n] -> int64[n]."""
         return _words(self._count, pfns).astype(np.int64)
 
-    def kinds(self, pfns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which frames are KSM pages and which the shared zero page. pfns ascending, int64[n]."""
+    def kinds(self, pfns: NDArray[np.int64]) -> FrameKinds:
+        """Return what the frames are; pfns ascending, int64[n]."""
         flags = _words(self._flags, pfns)
-        return flags & _KSM != 0, flags & _ZERO_PAGE != 0
+        return FrameKinds(flags & _KSM != 0, flags & _ZERO_PAGE != 0, self._heads(pfns, flags))
 
-    def heads(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the first frame of the folio of each frame; -1 for frames on their own.
-
-        pfns ascending, int64[n] -> int64[n].
-        """
-        flags = _words(self._flags, pfns)
+    def _heads(self, pfns: NDArray[np.int64], flags: NDArray[np.uint64]) -> NDArray[np.int64]:
         heads = np.full(len(pfns), -1)
         compound = np.flatnonzero(flags & (_COMPOUND_HEAD | _COMPOUND_TAIL) != 0)
         if not len(compound):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -32,7 +31,7 @@ _PFN = np.uint64((1 << 55) - 1)
 _SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16
 """ioctl PAGEMAP_SCAN, Linux 6.7 and later."""
 _SCAN_ARGUMENT = struct.Struct("=12Q")
-_SCAN_REGIONS = 1024
+_SCAN_RANGES = 1024
 
 # Categories of PAGEMAP_SCAN (include/uapi/linux/fs.h).
 IS_WRITTEN = 1 << 1
@@ -136,21 +135,30 @@ def has_scan(pagemap: int) -> bool:
 
 def ranges(pagemap: int, start: int, end: int, categories: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of page numbers in any of these categories, ascending; none before Linux 6.7."""
-    regions = (ctypes.c_uint64 * (3 * _SCAN_REGIONS))()
-    position = start * PAGE_SIZE
-    while position < end * PAGE_SIZE:
+    try:
+        for found in scan(pagemap, start, end, any_of=categories):
+            yield from ((low, high) for low, high in found.tolist())
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.ESRCH):  # an older kernel; the process has ended
+            raise
+
+
+def scan(
+    pagemap: int, start: int, end: int, *, any_of: int, all_of: int = 0, flags: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """Yield ranges of the page numbers [start, end) by their categories (PAGEMAP_SCAN), ascending.
+
+    Each array is int64[n, 2]: the first page of each range and the one after its last. Raises OSError.
+    """
+    buffer = np.empty((_SCAN_RANGES, 3), np.uint64)
+    position, stop = start * PAGE_SIZE, end * PAGE_SIZE
+    while position < stop:
         argument = bytearray(
             _SCAN_ARGUMENT.pack(
-                *(_SCAN_ARGUMENT.size, 0, position, end * PAGE_SIZE, 0, ctypes.addressof(regions)),
-                *(_SCAN_REGIONS, 0, 0, 0, categories, categories),
+                *(_SCAN_ARGUMENT.size, flags, position, stop, 0, buffer.ctypes.data),
+                *(_SCAN_RANGES, 0, 0, all_of, any_of, all_of or any_of),
             )
         )
-        try:
-            count = fcntl.ioctl(pagemap, _SCAN, argument)
-        except OSError as error:
-            if error.errno in (errno.ENOTTY, errno.ESRCH):  # an older kernel; the process has ended
-                return
-            raise
-        for index in range(count):
-            yield regions[3 * index] // PAGE_SIZE, regions[3 * index + 1] // PAGE_SIZE
+        count = fcntl.ioctl(pagemap, _SCAN, argument)
+        yield (buffer[:count, :2] // np.uint64(PAGE_SIZE)).astype(np.int64)
         position = _SCAN_ARGUMENT.unpack(argument)[4]

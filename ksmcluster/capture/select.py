@@ -96,10 +96,11 @@ def parent_of(pid: int) -> int | None:
 
 def tree(root: int) -> list[int]:
     """Return a process and its descendants, ascending. Raises UserError if there is no such process."""
+    pids = running()
     children = defaultdict(list)
-    for pid in running():
+    for pid in pids:
         children[parent_of(pid)].append(pid)
-    if root not in running():
+    if root not in pids:
         raise UserError(f"there is no process {root}: check the PID with ps")
     found, todo = [], [root]
     while todo:

@@ -24,7 +24,7 @@ from cluster.compaction.internode.node_commands import (
 from cluster.compaction.internode.transfer import Transfer
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 
-IDLE_ROUNDS = 5  #: a relocation is given up after so many rounds in a row in which no page moved
+IDLE_ROUNDS = 5  #: rounds in a row without a moved page after which a relocation is given up
 
 
 class AllNodes(Protocol):

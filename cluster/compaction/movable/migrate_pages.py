@@ -32,14 +32,14 @@ class MigrateRules:
 
     #: a page with an error other than -EAGAIN is put back at once, not after the whole list
     putback_at_once: bool = False
-    #: pages worked on together: a page is retried before the next so many are begun
+    #: pages of a batch: its retries come before the next batch begins
     batch: int | None = 512
 
 
 class PageMigration:
     """One call of migrate_pages(). `step` until `done`; then `left` are still isolated, for the caller.
 
-    With a `grain`, a step handles at most so many pages, locking them in one step and calling the driver in
+    With a `grain`, a step handles at most `grain` pages, locking them in one step and calling the driver in
     the next; without, a step is as many pages as one driver call can take. If all answers of a batch can be
     predicted, it is one such step, retries included. `moves` are (sources, targets). `error`: number of pages
     that failed, or -ENOMEM.

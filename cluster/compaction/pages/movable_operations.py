@@ -60,7 +60,7 @@ class MovableOperations(Protocol):
 
 
 class PredictsRetries(MovableOperations, Protocol):
-    """A driver that knows how its attempts end, so that the VM makes only those that move a page.
+    """A driver that predicts its attempts, so that the VM makes only those that move a page.
 
     The result is the same as without. A driver may call `predict_retries` by its old name, `foresee`.
     """
@@ -73,7 +73,7 @@ class PredictsRetries(MovableOperations, Protocol):
         """
 
     def tried(self, pages: Pfns, times: I64) -> None:
-        """Change what so many attempts of each page that answer -EAGAIN would change. int64[n], int64[n]."""
+        """Change what `times` attempts of each page that answer -EAGAIN would change. int64[n], int64[n]."""
 
 
 def predicted_retries(operations: MovableOperations | None, pages: Pfns, mode: MigrateMode) -> I64 | None:

@@ -22,7 +22,7 @@ from cluster.compaction.zone.compact_zone import Compaction
 
 MAX_DEFER_SHIFT = 6
 EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: up to it, reclaim would help more than compaction
-_SAMPLE = 1 << COSTLY_ORDER  #: a hint is reset by what one page in so many shows
+_SAMPLE = 1 << COSTLY_ORDER  #: one page in this many is looked at to reset a hint
 
 
 @dataclass(slots=True)

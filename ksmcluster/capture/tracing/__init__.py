@@ -1,6 +1,7 @@
 """Tracks which pages other processes write, also with the bytes that they hold (Linux 6.7 and later).
 
-May import numpy and the standard library only. Changes other processes while a PtraceWrites is open.
+May import numpy, the standard library, `pagemap`, and for `tracker` the process and the snapshot.
+Changes other processes while a PtraceWrites is open.
 From the outside in: writes, tracked, userfaultfd, ptrace, threads, registers.
 """
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.tracing.registers import Architecture
-from ksmcluster.capture.tracing.userfaultfd import PAGE_SIZE, Ranges, Userfaultfd, open_in, take_written
+from ksmcluster.capture.tracing.userfaultfd import Ranges, Userfaultfd, open_in, take_written
 
 _KERNELS_OWN = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"})
 _OTHER_OWNER = "the program has registered it with a userfaultfd of its own"

@@ -23,10 +23,10 @@ from contextlib import ExitStack, contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.capture.pagemap import IS_PRESENT, IS_SWAPPED, IS_WRITTEN, scan
 from ksmcluster.capture.tracing.ptrace import stopped_thread
 from ksmcluster.capture.tracing.registers import Architecture
-
-PAGE_SIZE = 4096
 
 _USER_MODE_ONLY = 1
 """Permitted to every user; asynchronous protection lets the kernel's own writes pass all the same."""
@@ -36,12 +36,8 @@ _API_VERSION = 0xAA
 _WP_UNPOPULATED, _WP_ASYNC = 1 << 13, 1 << 15
 _REGISTER_MODE_WP = 2
 
-_PAGEMAP_SCAN = 0xC0606610
-_SCAN_ARGUMENT = struct.Struct("=12Q")
-_SCAN_RANGES = 1 << 14
 _PROTECT, _ONLY_ASYNC = 1, 2
-_IS_WRITTEN, _IS_THERE = 2, 1 << 3 | 1 << 4
-"""Pages in memory or swap. Without the latter, page tables are made for all of the address space."""
+"""Flags of PAGEMAP_SCAN; the first one is also that of UFFDIO_WRITEPROTECT."""
 
 _PIDFD_GETFD = 438
 
@@ -169,16 +165,7 @@ def take_written(pagemap: int, start: int, end: int) -> Ranges:
     A page that came since counts as written, an absent one does not. The process is not stopped. Raises
     OSError (EPERM) if part of the mapping is not registered.
     """
-    buffer = np.empty((_SCAN_RANGES, 3), np.uint64)
-    parts = [np.empty((0, 2), np.int64)]
-    while start < end:
-        argument = bytearray(
-            _SCAN_ARGUMENT.pack(
-                *(_SCAN_ARGUMENT.size, _PROTECT | _ONLY_ASYNC, start, end, 0, buffer.ctypes.data),
-                *(_SCAN_RANGES, 0, 0, _IS_WRITTEN, _IS_THERE, _IS_WRITTEN),
-            )
-        )
-        count = fcntl.ioctl(pagemap, _PAGEMAP_SCAN, argument)
-        parts.append((buffer[:count, :2] // np.uint64(PAGE_SIZE)).astype(np.int64))
-        start = _SCAN_ARGUMENT.unpack(argument)[4]
-    return np.concatenate(parts)
+    there = IS_PRESENT | IS_SWAPPED  # otherwise page tables are made for all of the address space
+    pages = start // PAGE_SIZE, end // PAGE_SIZE
+    found = scan(pagemap, *pages, any_of=there, all_of=IS_WRITTEN, flags=_PROTECT | _ONLY_ASYNC)
+    return np.concatenate([np.empty((0, 2), np.int64), *found])
