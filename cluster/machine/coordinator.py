@@ -58,10 +58,10 @@ class Machine:
 
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
-        kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
+        kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
-        if any(k.layout for k in kinds):
+        if any(k.layout or k.workers for k in kinds):
             self._exchange.run(c.ShareFrames())
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
@@ -81,8 +81,8 @@ class Machine:
         """Map a range of untouched pages (mmap())."""
         self._exchange.run(c.Map(mm, start, count, policy))
 
-    def write(self, mm: int, vpns: I64, ids: U64) -> None:
-        """Give whole pages the contents with these ids; `vpns` are distinct."""
+    def write(self, mm: int, vpns: I64, ids: U64 | None) -> None:
+        """Write the contents with these ids to whole pages, None for what they hold; `vpns` are distinct."""
         self._exchange.run(c.Write(mm, vpns, ids))
 
     def read(self, mm: int, start: int, count: int) -> None:
@@ -283,10 +283,10 @@ class Machine:
 
 
 def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
-    """Return the nodes of a kind's processes: blocks, but families that share frames stay together."""
+    """Return the nodes of a kind's processes: blocks, but processes that share frames stay together."""
     placed = spread(kind.count, nodes)
     if kind.layout is None:
-        return placed
+        return np.repeat(placed, 1 + kind.workers)
     index = np.arange(kind.count)
     captured = index % len(kind.layout.families)
     of_family: I64 = placed[index - captured + np.array(kind.layout.families)[captured]]
@@ -296,7 +296,7 @@ def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
 def _mergeable(kind: ProcessSpec) -> Bool:
     """Return which of a kind's processes have memory that ksmd scans: bool[count]."""
     if kind.layout is None:
-        return np.full(kind.count, any(region.mergeable for region in kind.regions))
+        return np.full(kind.total, any(region.mergeable for region in kind.regions))
     return np.resize(np.array(kind.layout.mergeable), kind.count)
 
 

@@ -66,6 +66,8 @@ class Rewrite(StrEnum):
     ORIGINAL = "original"
     #: A new draw from the region's pool. With the other models, as `UNIQUE`.
     REDRAW = "redraw"
+    #: What the page holds; zeros if it has not been touched.
+    SAME = "same"
 
 
 class Clones(StrEnum):
@@ -150,6 +152,8 @@ class ProcessSpec:
     name: str
     count: int
     regions: tuple[RegionSpec, ...]
+    #: Children that each of them forks at the start, on its node.
+    workers: int = 0
     policy: PolicySpec = PolicySpec()
     #: Snapshot file that the processes and their regions come from. Process i of the kind is captured process
     #: i modulo the number of captured processes.
@@ -161,6 +165,11 @@ class ProcessSpec:
     advice: Advice | None = None
     #: What the snapshot tells of its processes; None until it is loaded, and without one.
     layout: CapturedLayout | None = None
+
+    @property
+    def total(self) -> int:
+        """Return the number of processes, children included; each process is followed by its own."""
+        return self.count * (1 + self.workers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

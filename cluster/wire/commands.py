@@ -31,7 +31,7 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have captured processes map the frames that they shared at the first moment."""
+    """Have processes map the frames that they share at the start: forked ones, and captured ones."""
 
 
 class Tick(NamedTuple):
@@ -195,11 +195,11 @@ class Map(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Give the pages `vpns` the contents with the ids `ids`."""
+    """Write the contents with the ids `ids` to the pages `vpns`; None stands for what they hold."""
 
     mm: int
     vpns: I64
-    ids: U64
+    ids: U64 | None
 
 
 class Read(NamedTuple):

@@ -60,6 +60,7 @@ def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:
         name=process.name,
         count=process.total(nodes),
         regions=tuple(_region(region, nodes) for region in process.region),
+        workers=process.workers,
         policy=_policy(process.policy, nodes),
         snapshot=process.snapshot,
         replay_interval=process.replay_interval,

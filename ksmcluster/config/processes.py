@@ -75,10 +75,11 @@ class WriteConfig(ConfigTable):
         WRITE.period, "Length of a cycle of writing and pausing; 0: no pauses.", "s of simulated time"
     )
     duty: Share = key(WRITE.duty, "Part of each cycle, from its start, in which writes happen.")
-    content: Literal["unique", "original", "redraw"] = key(
+    content: Literal["unique", "original", "redraw", "same"] = key(
         str(WRITE.content),
-        "What a write leaves: content found nowhere else, what the page held at the start, or another draw "
-        "from the pool.",
+        "What a write leaves. `unique`: content found nowhere else. `original`: what the page held at the "
+        "start. `redraw`: another draw from the pool. `same`: what the page holds, or zeros if it was never "
+        "touched; sharing breaks all the same.",
     )
 
     @model_validator(mode="after")
@@ -139,6 +140,10 @@ class RegionConfig(ConfigTable):
         """The most pages of the region that can be in memory."""
         if self.model != "untouched":
             return self.size
+        return self.pages_written()
+
+    def pages_written(self) -> int:
+        """The most pages of the region that can be written."""
         return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
 
 
@@ -148,6 +153,11 @@ class ProcessConfig(ConfigTable):
     name: Name = key(..., "Name, once in a scenario.")
     count: Count | None = key(None, "Processes of the kind in all, spread over the nodes in blocks.")
     per_node: Count | None = key(None, "Processes of the kind on each node; instead of `count`.")
+    workers: Annotated[int, Field(ge=0)] = key(
+        0,
+        "Children that each of them forks at the start, on its node. They share its memory until they write. "
+        "`count` and `per_node` do not count them.",
+    )
     policy: PolicyConfig = Field(
         default_factory=lambda: PolicyConfig(kind="local"),
         description="Placement of the memory of the processes.",
@@ -195,14 +205,18 @@ class ProcessConfig(ConfigTable):
             problems.append(("per_node", "cannot be given together with count"))
         if self.snapshot is None and not self.region:
             problems.append(("", "has no memory; add a [[process.region]] or a snapshot"))
-        if self.snapshot is not None and self.region:
-            problems.append(("region", "cannot be given together with snapshot, which has the regions"))
-        if self.snapshot is None and self.replay_interval is not None:
-            problems.append(("replay_interval", "has no meaning without snapshot"))
-        if self.snapshot is None and self.advice is not None:
-            problems.append(("advice", "has no meaning without snapshot"))
-        if self.snapshot is None and self.clones is not None:
-            problems.append(("clones", "has no meaning without snapshot"))
+        if self.snapshot is not None:
+            problems += [
+                (name, f"cannot be given together with snapshot, which has the {has}")
+                for name, has in (("region", "regions"), ("workers", "processes"))
+                if getattr(self, name)
+            ]
+        else:
+            problems += [
+                (name, "has no meaning without snapshot")
+                for name in ("replay_interval", "advice", "clones")
+                if getattr(self, name) is not None
+            ]
         problems += [
             (f"region[{i}].name", text) for i, text in repeated([region.name for region in self.region])
         ]
@@ -213,7 +227,7 @@ class ProcessConfig(ConfigTable):
         return self
 
     def total(self, nodes: int) -> int:
-        """Processes of the kind on a machine of so many nodes."""
+        """Processes of the kind on a machine of so many nodes, without their workers."""
         return self.count if self.count is not None else (self.per_node or 0) * nodes
 
 

@@ -28,7 +28,7 @@ writes = some(
     stop=st.floats(2e6, exclude_min=True),
     period=seconds,
     duty=shares,
-    content=st.sampled_from(["unique", "original", "redraw"]),
+    content=st.sampled_from(["unique", "original", "redraw", "same"]),
 )
 
 
@@ -77,6 +77,7 @@ def processes(draw: st.DrawFn, nodes: int, name: str) -> Data:
         "name": name,
         draw(st.sampled_from(["count", "per_node"])): draw(counts),
         "policy": draw(policies(nodes)),
+        "workers": draw(st.integers(0, 2)),
         "region": own,
     }
 
