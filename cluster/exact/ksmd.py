@@ -6,7 +6,7 @@ Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_sk
 
 from __future__ import annotations
 
-from cluster.exact.objects import ExactMm, ExactRegion, Frame, MmSlot, RmapItem, StableNode
+from cluster.exact.objects import ExactMm, ExactRegion, Frame, MmSlot, Pte, RmapItem, StableNode
 from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
@@ -264,7 +264,7 @@ class ExactKsmd:
         if item.oldchecksum != frame.content:
             item.oldchecksum = frame.content
             return True
-        if self._knobs.use_zero_pages and frame.content == 0 and not frame.ksm:
+        if self._knobs.use_zero_pages and frame.content == 0 and not _is_fixed(frame):
             self._paging.map_zero_page(item.region, item.index)
             return True
         return False
@@ -280,11 +280,11 @@ class ExactKsmd:
 
     def _merge_two(self, item: RmapItem, frame: Frame, other: RmapItem) -> None:
         """Make the frame of the scanned page the KSM page of both (try_to_merge_two_pages)."""
-        if frame.ksm:
+        if _is_fixed(frame):
             return
         frame.ksm = True
-        if _is_ksm_page(other):
-            # A KSM page cannot be replaced, so the scanned page is copied again: that undoes the merge.
+        if _is_fixed(other.region.pte[other.index]):
+            # Such a page cannot be replaced, so the scanned page is copied again: that undoes the merge.
             self._paging.break_ksm(item.region, item.index)
             return
         self._replace(other, frame)
@@ -296,10 +296,10 @@ class ExactKsmd:
     def _merge_with_ksm_page(self, item: RmapItem, frame: Frame, kframe: Frame) -> None:
         """Share a KSM page (try_to_merge_with_ksm_page).
 
-        If the scanned page is a KSM page too, nothing happens: write_protect_page cannot find its address.
+        If the scanned page cannot be replaced, nothing happens.
         """
         if kframe is not frame:
-            if frame.ksm:
+            if _is_fixed(frame):
                 return
             self._replace(item, kframe)
         assert kframe.stable_node is not None
@@ -311,9 +311,12 @@ class ExactKsmd:
         self._paging.map_frame(item.region, item.index, kframe)
 
 
-def _is_ksm_page(item: RmapItem) -> bool:
-    pte = item.region.pte[item.index]
-    return isinstance(pte, Frame) and pte.ksm
+def _is_fixed(pte: Pte) -> bool:
+    """Return whether a page cannot be replaced (write_protect_page()).
+
+    Reverse mapping cannot find a KSM page by its anon_vma; a pinned page has more references than mappings.
+    """
+    return isinstance(pte, Frame) and (pte.ksm or pte.pinned)
 
 
 def _skip_age(age: int) -> int:

@@ -18,7 +18,7 @@ REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that 
 class Frame:
     """A physical page: an anonymous page or a KSM page."""
 
-    __slots__ = ("content", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
+    __slots__ = ("content", "key", "ksm", "node", "pfn", "pinned", "ptes", "stable_node", "swap")
 
     def __init__(self, pfn: int, node: int, content: int, key: int) -> None:
         self.pfn = pfn
@@ -28,6 +28,8 @@ class Frame:
         self.key = key
         #: PageKsm
         self.ksm = False
+        #: has a reference that is neither a mapping nor the swap cache's
+        self.pinned = False
         #: what the mapping field of a KSM page points to
         self.stable_node: StableNode | None = None
         #: the page table entries that map this frame; their number is the map count

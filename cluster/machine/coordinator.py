@@ -85,6 +85,11 @@ class Machine:
         """Write the contents with these ids to whole pages, None for what they hold; `vpns` are distinct."""
         self._exchange.run(c.Write(mm, vpns, ids))
 
+    def pin(self, mm: int, start: int, count: int) -> None:
+        """Give pages of a range frames of their own, and pin these until they are unmapped (io_uring, RDMA)."""
+        self.write(mm, np.arange(start, start + count), None)
+        self._exchange.run(c.Pin(mm, start, count))
+
     def read(self, mm: int, start: int, count: int) -> None:
         """Read a range: untouched pages map the zero page, and pages come back from swap."""
         self._exchange.run(c.Read(mm, start, count))

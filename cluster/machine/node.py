@@ -128,6 +128,7 @@ class Node:
             c.Map: own(processes.mmap),
             c.Write: own(processes.write),
             c.Read: own(processes.read),
+            c.Pin: own(processes.pin),
             c.Madvise: own(processes.madvise),
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),

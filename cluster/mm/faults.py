@@ -98,9 +98,30 @@ class Faults:
 
     def drop(self, slots: Slots) -> None:
         """Drop pages (MADV_DONTNEED, munmap, exit); their items stay until ksmd's next visit."""
+        n = self._n
+        if len(n.pinned):
+            frames = n.table.pte[n.pinned.take(slots)]
+            n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
         self.tell_gone(slots)
         self.touched(slots)
         self.put(self._unmap(slots))
+
+    def pin(self, slots: Slots) -> None:
+        """Pin pages, which have frames of their own, until they are dropped (pin_user_pages())."""
+        n, frames = self._n, self._n.table.pte[slots]
+        n.pinned.add(slots)
+        n.out.send(Kind.PIN, node_of_frame(frames), frames)
+        self._allocator.tell_frames(slots)
+
+    def copy_pinned(self, old: Slots, new: Slots) -> tuple[Slots, Slots]:
+        """Copy a parent's pinned pages to its child's; return the other pages of both (copy_present_page())."""
+        n = self._n
+        pinned = n.pinned.among(old)
+        frames = n.table.pte[old[pinned]]
+        n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
+        self.touched(new[pinned])
+        self._allocator.copy(new[pinned], frames)
+        return old[~pinned], new[~pinned]
 
     def break_ksm(self, slots: Slots) -> None:
         """Give pages that KSM merged, or mapped to the zero page, frames of their own (break_ksm())."""
@@ -267,7 +288,7 @@ class Faults:
         """Write pages to swap that have one mapping, if reverse mapping finds it (MADV_PAGEOUT)."""
         n, table = self._n, self._n.table
         state = table.state[slots]
-        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0)]
+        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.pinned.among(slots)]
         ksm = (table.state[slots] & KSM) != 0
         reached = ~ksm
         reached[ksm] = found(n, slots[ksm])

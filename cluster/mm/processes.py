@@ -37,6 +37,9 @@ class Processes:
         vpns = np.arange(command.start, command.start + command.nr_pages)
         self._faults.read(self._slots(command.mm, vpns))
 
+    def pin(self, command: c.Pin) -> None:
+        self._faults.pin(self.mapped(command.mm, command.start, command.nr_pages))
+
     def page_out(self, command: c.PageOut) -> None:
         self._faults.page_out(self.mapped(command.mm, command.start, command.nr_pages))
 
@@ -162,7 +165,10 @@ class Processes:
 
     def share(self, old: Slots, new: Slots) -> None:
         """Have empty pages map the frames, or hold the swap entries, of others (copy_present_pte())."""
-        n, pte = self._n, self._n.table.pte[old]
+        n = self._n
+        if len(n.pinned):
+            old, new = self._faults.copy_pinned(old, new)
+        pte = n.table.pte[old]
         n.swap.hold(pte[pte <= PTE_SWAP])
         n.table.copy_entries(old, new)
         frames = pte[pte >= 0]

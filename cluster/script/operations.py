@@ -8,7 +8,7 @@ from typing import Literal
 from cluster.spec.content import Pattern
 
 #: what can be done to a range of pages, apart from fill and move
-RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
+RangeAction = Literal["read", "pin", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,14 @@ class Write(NamedTuple):
     ids: U64 | None
 
 
+class Pin(NamedTuple):
+    """Pin a range of pages that have frames of their own."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
 class Read(NamedTuple):
     mm: int
     start: int
@@ -343,7 +351,20 @@ class NodeDump(NamedTuple):
 
 
 ProcessCommand = (
-    NewProcess | Map | Write | Read | Madvise | Zap | PageOut | Move | CountOn | MergeAny | Fork | Exit | Reap
+    NewProcess
+    | Map
+    | Write
+    | Pin
+    | Read
+    | Madvise
+    | Zap
+    | PageOut
+    | Move
+    | CountOn
+    | MergeAny
+    | Fork
+    | Exit
+    | Reap
 )
 Command = (
     Populate
