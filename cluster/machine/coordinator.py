@@ -63,6 +63,8 @@ class Machine:
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
         if any(k.layout or k.workers for k in kinds):
             self._exchange.run(c.ShareFrames())
+        if any(k.pins for k in kinds):
+            self._exchange.run(c.PinPages())
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
@@ -86,7 +88,7 @@ class Machine:
         self._exchange.run(c.Write(mm, vpns, ids))
 
     def pin(self, mm: int, start: int, count: int) -> None:
-        """Give pages of a range frames of their own, and pin these until they are unmapped (io_uring, RDMA)."""
+        """Give pages of a range frames of their own, and pin these until they are unmapped."""
         self.write(mm, np.arange(start, start + count), None)
         self._exchange.run(c.Pin(mm, start, count))
 

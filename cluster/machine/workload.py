@@ -141,21 +141,31 @@ class Workload:
             else:
                 self._map_snapshot(spec, index, mm)
         for region in self._regions:
-            if region.worker == 0:
+            if region.worker == 0 or region.spec.pinned:
                 self._fill(region)
         for replay in self._replays:
             self._apply(replay, 0)
 
     def share_frames(self) -> None:
         """Have workers map the frames of their parents, and captured processes those that they shared."""
+        # Memory is pinned after the fork, which takes frames of one's own.
+        own = frozenset(region.slot0 for region in self._regions if region.spec.pinned)
         for parent, child in self._forks:
-            self._processes.inherit(parent, child)
+            self._processes.inherit(parent, child, own)
         families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
         for replay in self._replays:
             first = replay.index - replay.captured
             families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
         for members in families.values():
             self._share_within(members)
+
+    def pin_pages(self) -> None:
+        """Pin the pages of pinned regions, and those of captured processes."""
+        for region in self._regions:
+            if region.spec.pinned:
+                self._faults.pin(region.slot0 + np.arange(region.spec.pages))
+        for replay in self._replays:
+            self._faults.pin(self._n.spaces.slots(replay.mm, replay.process.pinned))
 
     def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
         """Share the frames of one copy of the captured processes, by index; this node may have only some."""

@@ -114,7 +114,7 @@ class Faults:
         self._allocator.tell_frames(slots)
 
     def copy_pinned(self, old: Slots, new: Slots) -> tuple[Slots, Slots]:
-        """Copy a parent's pinned pages to its child's; return the other pages of both (copy_present_page())."""
+        """Copy pinned pages of a parent for its child; return the others of both (copy_present_page())."""
         n = self._n
         pinned = n.pinned.among(old)
         frames = n.table.pte[old[pinned]]

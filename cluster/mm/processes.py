@@ -155,12 +155,15 @@ class Processes:
             n.spaces.map(child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name)
         self.inherit(parent, child)
 
-    def inherit(self, parent: Mm, child: Mm) -> None:
-        """Have a child, whose VMAs are the parent's and empty, map its frames; see `fork`."""
+    def inherit(self, parent: Mm, child: Mm, own: frozenset[int] = frozenset()) -> None:
+        """Have a child, whose VMAs are the parent's, map its frames; see `fork`.
+
+        `own` are the first slots of VMAs that are not empty, and stay as they are.
+        """
         child.anon_vmas = parent.anon_vmas.fork(parent.id)
         vmas = [vma for vma in parent.vmas if not vma.unmapped]
         for vma, copy in zip(vmas, child.vmas, strict=True):
-            if parent.anon_vmas.needs_copy(vma.start):
+            if parent.anon_vmas.needs_copy(vma.start) and copy.slot0 not in own:
                 self.share(_slots_of(vma), _slots_of(copy))
 
     def share(self, old: Slots, new: Slots) -> None:

@@ -89,8 +89,9 @@ class NodeRelocation:
         return best, sums[:, n.id] - np.take_along_axis(sums, best[:, None], axis=1)[:, 0]
 
     def _may_move(self, frames: FrameWords) -> Bool:
-        """Return which frames may move. With one tree a node, a KSM frame stays with its tree."""
+        """Return which frames may move: none that is pinned and, with one tree a node, no KSM frame."""
         may: Bool = np.full(len(frames), bool(self._n.knobs.merge_across_nodes)) | ~is_ksm_word(frames)
+        may &= self._frames.pins[pfn_of(frames)] == 0
         return may
 
     def count(self) -> FrameCounts:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cluster.arrays.words import I64, Bool, Digests
+from cluster.arrays.words import I64, Bool, Digests, empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class CapturedProcess:
     moments: tuple[CapturedMoment, ...]
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
+    #: int64[n], ascending: pages that are pinned from the first moment on.
+    pinned: I64 = field(default_factory=empty)
 
     @property
     def advised(self) -> bool:

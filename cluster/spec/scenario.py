@@ -113,6 +113,8 @@ class RegionSpec:
     pages: int
     model: ContentModel
     mergeable: bool = True
+    #: Whether its frames are pinned: they neither merge nor move.
+    pinned: bool = False
     #: None: the policy of the process applies.
     policy: PolicySpec | None = None
     #: `unique`: the number of pages of the region that hold each content.
@@ -143,6 +145,8 @@ class CapturedLayout(NamedTuple):
     families: tuple[int, ...]
     #: Whether ksmd scans any memory of the process.
     mergeable: tuple[bool, ...]
+    #: Whether pages of any of them are pinned.
+    pins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,11 @@ class ProcessSpec:
     def total(self) -> int:
         """Return the number of processes, children included; each process is followed by its own."""
         return self.count * (1 + self.workers)
+
+    @property
+    def pins(self) -> bool:
+        """Return whether any pages of the processes are pinned."""
+        return any(region.pinned for region in self.regions) or (self.layout is not None and self.layout.pins)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

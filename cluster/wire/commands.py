@@ -34,6 +34,10 @@ class ShareFrames(NamedTuple):
     """Have processes map the frames that they share at the start: forked ones, and captured ones."""
 
 
+class PinPages(NamedTuple):
+    """Pin the pages of the scenario's processes that are pinned from the start."""
+
+
 class Tick(NamedTuple):
     """Carry out the workload's writes between two moments of simulated time, in seconds."""
 
@@ -369,6 +373,7 @@ ProcessCommand = (
 Command = (
     Populate
     | ShareFrames
+    | PinPages
     | Tick
     | Scan
     | Decide

@@ -78,7 +78,7 @@ def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
 
 def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
     given = region.model_dump(
-        include={"name", "mergeable", "copies", "pool", "distinct", "exponent"}, exclude_none=True
+        include={"name", "mergeable", "pinned", "copies", "pool", "distinct", "exponent"}, exclude_none=True
     )
     return spec.RegionSpec(
         **given,

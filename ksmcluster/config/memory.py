@@ -100,7 +100,7 @@ def _placed(scenario: Scenario) -> Iterator[tuple[PolicyConfig, int]]:
     for process in scenario.process:
         count = process.total(scenario.machine.nodes)
         for region in process.region:
-            frames = region.pages_touched() + process.workers * region.pages_written()
+            frames = region.pages_touched() + process.workers * region.pages_of_worker()
             yield region.policy or process.policy, count * frames
 
 

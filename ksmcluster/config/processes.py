@@ -101,6 +101,11 @@ class RegionConfig(ConfigTable):
         "contents. `untouched`: nothing, there is no page until the first write.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
+    pinned: bool | None = key(
+        None,
+        "Whether its frames are pinned, as buffers are that are registered with io_uring, RDMA or VFIO: they "
+        "neither merge nor move. Workers have frames of their own for it.",
+    )
     policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
     scope: Literal["machine", "node"] | None = key(
@@ -120,6 +125,7 @@ class RegionConfig(ConfigTable):
     write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
 
     KEYS: ClassVar[Switched] = {
+        "pinned": (("zero", "unique", "replicated", "pool"), REGION.pinned),
         "copies": (("unique",), REGION.copies),
         "scope": (("replicated",), str(REGION.scope)),
         "pool": (("pool",), None),
@@ -141,6 +147,10 @@ class RegionConfig(ConfigTable):
         if self.model != "untouched":
             return self.size
         return self.pages_written()
+
+    def pages_of_worker(self) -> int:
+        """The most pages of the region for which a worker has frames of its own."""
+        return self.size if self.pinned else self.pages_written()
 
     def pages_written(self) -> int:
         """The most pages of the region that can be written."""

@@ -61,6 +61,7 @@ REGIONS = (
 #: Of a process and the workers that it forks.
 SHARED_REGIONS = (
     RegionSpec("code", 20, ContentModel.UNIQUE, copies=2),
+    RegionSpec("buffers", 9, ContentModel.REPLICATED, policy=PolicySpec(PolicyMode.BIND, (2,)), pinned=True),
     RegionSpec(
         "heap",
         30,

@@ -28,7 +28,6 @@ from cluster.ksm.trees import Trees
 from cluster.ksm.visit import Arrivals, VisitKind
 from cluster.wire.window import Window
 
-
 #: Visits that search for nothing but a stable node.
 _STABLE_ONLY = kinds_table(VisitKind.STABLE_ONLY, VisitKind.STABLE_ONLY_FIXED)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 
+from cluster.script.engine import Engine
 from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.engines import exact, play, vector
@@ -12,8 +15,19 @@ from tests.cluster.machine.scripts import ACTIONS, Script, scripts
 from tests.cluster.machine.shapeless import shapeless
 
 #: Few other operations, so that many pages are pinned and scanned.
-PINNING = (*["pin"] * 8, *["scan"] * 6, *["batch"] * 4, *["fill"] * 8, "fork", "move", "dontneed", "unmergeable")
-WITH_PINS = scripts((*ACTIONS, *["pin"] * 4)) | scripts((*PINNING, "mergeable", "read", "knob", "unmerge_all"))
+PINNING = (
+    *["pin"] * 8,
+    *["scan"] * 6,
+    *["batch"] * 4,
+    *["fill"] * 8,
+    "fork",
+    "move",
+    "dontneed",
+    "unmergeable",
+)
+WITH_PINS = scripts((*ACTIONS, *["pin"] * 4)) | scripts(
+    (*PINNING, "mergeable", "read", "knob", "unmerge_all")
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -65,9 +79,11 @@ NAMES = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "c
 
 @pytest.mark.parametrize(("start", "passes"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("engine", [exact, vector])
-def test_counters(engine: object, start: str, passes: list[tuple[int, ...]]) -> None:
+def test_counters(
+    engine: Callable[[str, ScriptTopology], Engine], start: str, passes: list[tuple[int, ...]]
+) -> None:
     topology = ScriptTopology(1)
     text = f"proc A\nmap A x 3\nmergeable A x\n{start}\nscan {len(passes)}"
-    records = play(text, engine("6.18", topology), topology)["records"]  # type: ignore[operator]
+    records = play(text, engine("6.18", topology), topology)["records"]
     counts = [record["sysfs"] | record["vmstat"] for record in records]
     assert [tuple(of[name] for name in NAMES) for of in counts] == passes

@@ -92,6 +92,10 @@ def family(engine: ExactEngine, count: int, workers: int, regions: tuple[RegionS
             engine.fill(name, region.name, np.arange(region.pages), held(region, process))
         for worker in range(workers):
             engine.fork(name, f"{name}.{worker + 1}")
+        for pinning in [name, *(f"{name}.{worker + 1}" for worker in range(workers))]:
+            for region in regions:
+                if region.pinned:
+                    engine.pin(pinning, region.name, 0, region.pages)
 
 
 def held(region: RegionSpec, process: int) -> U64:
@@ -111,6 +115,8 @@ REGIONS = (
     RegionSpec("pairs", PAGES, ContentModel.UNIQUE, copies=3),
     RegionSpec("zeros", 5, ContentModel.ZERO),
     RegionSpec("lib", PAGES, ContentModel.REPLICATED),
+    RegionSpec("buffers", 7, ContentModel.UNIQUE, copies=3, pinned=True),
+    RegionSpec("table", 5, ContentModel.REPLICATED, pinned=True),
     RegionSpec("secret", 4, ContentModel.REPLICATED, mergeable=False),
 )
 SETTINGS = [
