@@ -60,6 +60,8 @@ def regions(draw: st.DrawFn, nodes: int, name: str) -> Data:
     data = draw(models(f"pool of {name}"))
     if draw(st.booleans()):
         data["policy"] = draw(policies(nodes))
+    if data["model"] != "untouched" and draw(st.booleans()):
+        data["pinned"] = draw(st.booleans())
     if draw(st.booleans()):
         data["write"] = draw(st.lists(writes, max_size=2))
     return {

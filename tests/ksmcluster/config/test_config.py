@@ -94,6 +94,7 @@ def test_everything_arrives() -> None:
         "law": "zipf",
         "exponent": 2,
         "mergeable": False,
+        "pinned": True,
         "policy": "interleave",
         "write": [write],
     }
@@ -129,6 +130,7 @@ def test_everything_arrives() -> None:
                     256,
                     spec.ContentModel.POOL,
                     mergeable=False,
+                    pinned=True,
                     policy=spec.PolicySpec(spec.PolicyMode.INTERLEAVE, (0, 1)),
                     pool="p",
                     distinct=7,
@@ -383,6 +385,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].per_node=1"], "process[0].per_node: cannot be given together with count"),
         (["process[0].replay_interval=1"], "replay_interval: has no meaning without snapshot"),
         (["process[0].clones='identical'"], "clones: has no meaning without snapshot"),
+        (
+            ["process[0].region[0].model=untouched", "process[0].region[0].pinned=true"],
+            'pinned: has no meaning with model = "untouched", only with "zero"',
+        ),
         (["process[0].workers=-1"], "process[0].workers: must be at least 0, not -1"),
         (["process[0].snapshot=gone.parquet"], "process[0].snapshot: there is no file /"),
         (["process[0].policy=bind"], 'process[0].policy.nodes: is missing; kind = "bind" needs it'),
@@ -422,6 +428,7 @@ def test_mistakes(sets: list[str], text: str) -> None:
     [
         ({"model": "unique"}, 100),
         ({"model": "unique", "write": [{"rate": 1.0, "hot_fraction": 0.25}]}, 100 + 9 * 25),
+        ({"model": "unique", "pinned": True}, 10 * 100),
         ({"model": "untouched", "write": [{"rate": 1.0, "hot_fraction": 0.5}]}, 10 * 50),
     ],
 )
