@@ -118,7 +118,7 @@ class Node:
             c.Scan: self._scan,
             c.Decide: lambda command: merge_window(trees, command.window),
             c.PlanWindow: self._plan_window,
-            c.Locate: own(lambda command: c.ScanPosition(self.scanner.locate(command))),
+            c.Locate: lambda command: c.Located(self.scanner.locate(command)),
             c.SetKnobs: self._set_knobs,
             c.UnmergeAll: lambda _: processes.unmerge_all(),
             c.ForgetItems: lambda _: trees.forget_items(),

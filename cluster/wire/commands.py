@@ -75,15 +75,18 @@ class PagesToVisit(NamedTuple):
 
 
 class Locate(NamedTuple):
-    """Find the scan position after the next `nr_pages` pages to visit of a process, from `low` on."""
+    """Find where the next `nr_pages[i]` pages to visit of process `mms[i]` end, from position `low` on."""
 
-    mm: int
     low: int
-    nr_pages: int
+    #: int64[n] each.
+    mms: I64
+    nr_pages: I64
 
 
-class ScanPosition(NamedTuple):
-    position: int
+class Located(NamedTuple):
+    """By index in `Locate`, for processes of the node: the virtual page after the last of those pages."""
+
+    vpn: dict[int, int]
 
 
 # Knobs: /sys/kernel/mm/ksm.
@@ -371,7 +374,7 @@ Command = (
 )
 Answer = (
     PagesToVisit
-    | ScanPosition
+    | Located
     | StableNodesLeft
     | PreferredNodes
     | FrameCounts
