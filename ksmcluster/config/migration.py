@@ -83,5 +83,6 @@ def to_migration_spec(
         drivers=driver_specs(drivers),
         seed=seed,
         cost=cost_spec(migration.cost),
-        **migration.model_dump(exclude={"cost", "relocate"}),
+        grain=migration.grain,
+        **migration.model_dump(exclude={"cost", "grain", "relocate"}),
     )
