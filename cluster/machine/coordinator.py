@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
+from cluster.compaction.internode.drain import LIMIT, NO_ROOM, Drained, Stayed
 from cluster.compaction.internode.flows import matrix, transfers
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
@@ -305,13 +307,30 @@ class Machine:
         nearer = spec.kind == "nearer"
         chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
         counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
-        self._exchange.run(c.MoveFrames(counts, nearer, self._next_seq()))
+        self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
         return np.array([answer.counts for answer in self._exchange.answers(c.CountMoved(), c.MovedIn)]).T
 
     def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
         """Return how many frames are to move from row to column to drain nodes or to even them out."""
-        census = np.array(self._exchange.answers(c.CountFrames(), c.FrameCounts))
+        census = self._frame_counts(draining=spec.kind == "drain")
         return matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), self._nodes)
+
+    def _frame_counts(self, *, draining: bool) -> I64:
+        return np.array(self._exchange.answers(c.CountFrames(draining), c.FrameCounts))
+
+    def drained(self, spec: RelocationSpec) -> dict[int, Drained]:
+        """Return what stayed on the nodes that this relocation, the last one, has drained."""
+        if spec.kind != "drain":
+            return {}
+        room = np.delete(self._frame_counts(draining=True)[:, 2], list(spec.nodes))
+        why = LIMIT if spec.most_pages is not None and room.any() else NO_ROOM
+        answers = self._exchange.answers(c.CountStayed(spec.nodes, why), c.PagesStayed)
+        return {
+            node: Drained(
+                0, offline=0, pageblocks=0, fixed=0, stayed=tuple(starmap(Stayed, answers[node].stayed))
+            )
+            for node in spec.nodes
+        }
 
     def _preferred(self, spec: RelocationSpec, chosen: Bool) -> I64:
         """Return how many frames are to move from row to column because they prefer that node."""

@@ -121,7 +121,8 @@ class Simulation:
         for relocation in due:
             moved = self._machine.relocate(relocation, self._distance)
             seconds = node_seconds(self._migration.cost, self._distance, moved, moved)
-            done.append(RelocationResult(relocation, moved, moved, seconds))
+            drained = self._machine.drained(relocation)
+            done.append(RelocationResult(relocation, moved, moved, seconds, drained))
         self._clock.columns = self._machine.collect()
         return tuple(done)
 

@@ -154,6 +154,9 @@ class PreferredNodes(NamedTuple):
 class CountFrames(NamedTuple):
     """Count the node's frames."""
 
+    #: For a drain, in which KSM frames move whatever merge_across_nodes is.
+    draining: bool
+
 
 class FrameCounts(NamedTuple):
     """Frames in use, those among them that may move, and free frames."""
@@ -170,6 +173,8 @@ class MoveFrames(NamedTuple):
     counts: I64
     #: Move the frames that prefer the node; otherwise those with the lowest pfns.
     preferred: bool
+    #: As in `CountFrames`.
+    draining: bool
     seq: int
 
 
@@ -181,6 +186,20 @@ class MovedIn(NamedTuple):
     """The number of frames that came from each node. int64[nodes]."""
 
     counts: I64
+
+
+class CountStayed(NamedTuple):
+    """Count what stayed on the nodes that the last `MoveFrames` drained."""
+
+    nodes: tuple[int, ...]
+    #: Why frames were not to move.
+    why: str
+
+
+class PagesStayed(NamedTuple):
+    """What stayed on a node: owners, numbers of pages, reasons. Empty for nodes that were not drained."""
+
+    stayed: tuple[tuple[str, int, str], ...]
 
 
 # Processes. Only the node of the process `mm` carries these out and answers.
@@ -368,6 +387,7 @@ Command = (
     | CountFrames
     | MoveFrames
     | CountMoved
+    | CountStayed
     | ProcessCommand
     | Collect
     | Dump
@@ -379,6 +399,7 @@ Answer = (
     | PreferredNodes
     | FrameCounts
     | MovedIn
+    | PagesStayed
     | PagesOn
     | Exited
     | Reaped
