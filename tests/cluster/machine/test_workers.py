@@ -52,7 +52,9 @@ ALWAYS = 1e9
 
 def spec_of(kernel: str, knobs: dict[str, int], processes: tuple[ProcessSpec, ...]) -> SimulationSpec:
     machine = MachineSpec(1, 1 << 12, ring(1))
-    return SimulationSpec(machine, KsmSpec(kernel=kernel, **knobs), processes, passes=PASSES)
+    return SimulationSpec(
+        machine, KsmSpec(kernel=kernel, **knobs), processes, passes=PASSES, windows_per_pass=1
+    )
 
 
 def simulated(spec: SimulationSpec) -> list[dict[str, int]]:
