@@ -95,8 +95,8 @@ def test_pinned_pages(validate: Validate, tmp_path: Path) -> None:
         pytest.skip(ran.stderr.strip())
     assert (ran.returncode, ran.stderr) == (0, "")
     result = json.loads(ran.stdout)
-    assert (result["differing"], len(result["steps"])) == (0, 15)
-    assert result["steps"][-1]["real"]["cow_ksm"] > 0
+    assert result["differing"] == 0
+    assert result["compared"] > 200
 
 
 def test_errors_of_calls_are_compared(validate: Validate, tmp_path: Path) -> None:
