@@ -146,7 +146,7 @@ class Workload:
             for owner in np.unique(shared.owner[rows]).tolist():
                 of_owner = np.flatnonzero(shared.owner[rows] == owner)
                 old = spaces.slots(members[owner].mm, shared.owner_vpn[rows][of_owner])
-                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
+                self._processes.share_at_start(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
             mine = np.flatnonzero(outside.process == process)
             slots = spaces.slots(replay.mm, outside.vpn[mine])
             self._faults.add_outside_mappers(slots, outside.mappers[mine])

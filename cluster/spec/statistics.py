@@ -23,6 +23,12 @@ class Statistic(NamedTuple):
 GAUGES = (
     Statistic("pages_mapped", "pages", "page table entries of the node's processes that map a frame"),
     Statistic("frames_used", "pages", "physical frames of the node in use"),
+    Statistic(
+        "frames_without_ksm",
+        "pages",
+        "physical frames that would be in use if ksmd had merged nothing; what is merged counts for the node "
+        "of its process",
+    ),
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
     Statistic(

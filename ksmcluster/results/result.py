@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DERIVED = (
-    Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
+    Statistic("memory_before_bytes", "bytes", "memory that would be in use without KSM: frames_without_ksm"),
     Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
-    Statistic("saved_bytes", "bytes", "ksm_mappings - ksm_frames + ksm_zero_pages"),
+    Statistic("saved_bytes", "bytes", "before - after"),
     Statistic("saved_fraction", "", "saved / before"),
     Statistic(
         "general_profit_bytes",
@@ -187,8 +187,8 @@ T = TypeVar("T", int, NDArray[np.int64])
 
 
 def saved_bytes(totals: Mapping[str, T]) -> T:
-    """What pages that KSM has merged would take more, if each had a frame of its own."""
-    return (totals["ksm_mappings"] - totals["ksm_frames"] + totals["ksm_zero_pages"]) * PAGE_SIZE
+    """Return how much more memory would be in use if ksmd had merged nothing."""
+    return (totals["frames_without_ksm"] - totals["frames_used"]) * PAGE_SIZE
 
 
 def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]:

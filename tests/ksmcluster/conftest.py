@@ -49,6 +49,7 @@ def pass_result(number: int, nodes: int) -> PassResult:
     base = {
         "pages_mapped": 1000,
         "frames_used": 1000 - 100 * number,
+        "frames_without_ksm": 1000 - 10 * number,
         "frames_free": 200 + 100 * number,
         "pages_shared": 20 * number,
         "pages_sharing": 90 * number,

@@ -66,6 +66,7 @@ def test_memory_without_merging_is_every_page_in_a_frame_of_its_own() -> None:
     changes = ksmcluster.Overrides(settings=("simulation.windows_per_pass=4",))
     result = ksmcluster.simulate(load("vm-farm", changes), engine="inline")
     pages = result.by_node("pages_mapped") + result.by_node("ksm_zero_pages")
+    assert result.by_node("frames_without_ksm").tolist() == pages.tolist()
     before = result.by_node("frames_used").sum(axis=1) * 4096 + result.summary["by_pass"]["saved_bytes"]
     assert before.tolist() == (pages.sum(axis=1) * 4096).tolist()
     lagging = result.by_node("pages_sharing") + result.by_node("ksm_zero_pages")
