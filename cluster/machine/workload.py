@@ -14,7 +14,7 @@ import numpy as np
 from blake3 import blake3
 
 from cluster.arrays.columns import is_in
-from cluster.arrays.words import I64, U64, mm_id
+from cluster.arrays.words import I64, U64, Slots, empty, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.processes import Processes
@@ -134,22 +134,28 @@ class Workload:
         for replay in self._replays:
             first = replay.index - replay.captured
             families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
-        for members in families.values():
-            self._share_within(members)
+        outside = [self._share_within(members) for members in families.values()]
+        self._n.table.keep_initial_frames(np.concatenate([empty(), *outside]))
 
-    def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
-        """Share the frames of one copy of the captured processes, by index; this node may have only some."""
+    def _share_within(self, members: dict[int, SnapshotReplay]) -> Slots:
+        """Share the frames of one copy of the captured processes, by index; this node may have only some.
+
+        Return the pages whose frames are mapped outside.
+        """
         pages = self._snapshots[next(iter(members.values())).snapshot]
         shared, outside, spaces = pages.shared, pages.outside, self._n.spaces
+        mapped_outside = [empty()]
         for process, replay in members.items():
             rows = slice(*np.searchsorted(shared.process, (process, process + 1)).tolist())
             for owner in np.unique(shared.owner[rows]).tolist():
                 of_owner = np.flatnonzero(shared.owner[rows] == owner)
                 old = spaces.slots(members[owner].mm, shared.owner_vpn[rows][of_owner])
-                self._processes.share_at_start(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
+                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
             mine = np.flatnonzero(outside.process == process)
             slots = spaces.slots(replay.mm, outside.vpn[mine])
             self._faults.add_outside_mappers(slots, outside.mappers[mine])
+            mapped_outside.append(slots)
+        return np.concatenate(mapped_outside)
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""

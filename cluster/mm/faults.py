@@ -204,7 +204,7 @@ class Faults:
 
         Such a frame stays in use whatever ksmd does, and a write to the page copies it.
         """
-        self._n.table.map_outside(slots)
+        self._n.table.set_shared(slots)
         frames = self._n.table.pte[slots]
         self._n.out.send(Kind.GET, node_of_frame(frames), frames, mappers)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import distinct
-from cluster.arrays.words import I64, U16, Bool, Slots, empty
+from cluster.arrays.words import I64, U16, Bool, FrameWords, Slots
 from cluster.mm.page_state import INITIAL_FRAME, KSM_ZERO, PRESENT, SHARED
 
 
@@ -17,65 +16,28 @@ class InitialFrames:
     """Which pages mapped one frame at the start, and whether other processes outside map it, too.
 
     `PageTable` owns it, and says by the bit INITIAL_FRAME which of the pages would map the frame today if
-    ksmd had merged nothing. All pages are added before ksmd begins.
+    ksmd had merged nothing.
     """
 
-    def __init__(self) -> None:
-        self._shared: list[tuple[Slots, Slots]] = [(empty(), empty())]
-        self._mapped_outside: list[Slots] = [empty()]
-        self._numbered = False
-        #: Ascending slots, and the number of the frame of each.
-        self._slots: Slots = empty()
-        self._frame: I64 = empty()
+    def __init__(self, slots: Slots, frames: FrameWords, outside: Slots) -> None:
+        """Note that pages at `slots`, ascending, map `frames`; those of `outside` are mapped outside."""
+        self.slots = slots
+        words, self._frame = np.unique(frames, return_inverse=True)
         #: By frame: processes outside map it, so that it is always in use; it is a KSM frame by now.
-        self._outside: Bool = empty(np.bool_)
-        self._ksm: Bool = empty(np.bool_)
-
-    def share(self, old: Slots, new: Slots) -> None:
-        """Add pages `new`, which map the frames of `old`."""
-        self._shared.append((old, new))
-        self._numbered = False
-
-    def map_outside(self, slots: Slots) -> None:
-        """Add pages whose frames are mapped outside."""
-        self._mapped_outside.append(slots)
-        self._numbered = False
-
-    def slots(self) -> Slots:
-        """Return the slots of all pages, ascending."""
-        if not self._numbered:
-            self._number()
-            self._numbered = True
-        return self._slots
-
-    def _number(self) -> None:
-        """Number the frames of all pages added."""
-        old, new = (np.concatenate(column) for column in zip(*self._shared, strict=True))
-        outside = np.concatenate(self._mapped_outside)
-        slots = distinct(np.concatenate([old, new, outside]))
-        owner = np.arange(len(slots))
-        owner[np.searchsorted(slots, new)] = np.searchsorted(slots, old)
-        while not np.array_equal(owner, owner[owner]):
-            owner = owner[owner]
-        frames, frame = np.unique(owner, return_inverse=True)
-        self._slots, self._frame = slots, frame
-        self._ksm = np.zeros(len(frames), np.bool_)
-        self._outside = np.zeros(len(frames), np.bool_)
-        self._outside[frame[np.searchsorted(slots, outside)]] = True
+        self._outside: Bool = np.zeros(len(words), np.bool_)
+        self._ksm: Bool = np.zeros(len(words), np.bool_)
+        self._outside[self._frames(outside)] = True
 
     def _frames(self, slots: Slots) -> I64:
-        at = np.searchsorted(self.slots(), slots)
-        return self._frame[at]
+        return self._frame[np.searchsorted(self.slots, slots)]
 
     def outside(self, slots: Slots) -> Bool:
         """Return which of these pages map frames that are mapped outside, too: int64[n] -> bool[n]."""
-        frames = self._frames(slots)
-        return self._outside[frames]
+        return self._outside[self._frames(slots)]
 
     def become_ksm(self, slots: Slots) -> None:
         """Note that the frames of these pages have become KSM frames."""
-        frames = self._frames(slots)
-        self._ksm[frames] = True
+        self._ksm[self._frames(slots)] = True
 
     def surplus(self, state: U16) -> int:
         """Return how many frames too many one frame for each merged page and each private frame are.
@@ -85,7 +47,7 @@ class InitialFrames:
         or processes outside do. A KSM frame does not count, so the number is below 0 if one that is mapped
         outside has lost its pages.
         """
-        state = state[self.slots()]
+        state = state[self.slots]
         here = (state & INITIAL_FRAME) != 0
         apart = here & ((state & (PRESENT | KSM_ZERO)) != 0) & ((state & SHARED) == 0)
         together = here & ((state & SHARED) != 0)

@@ -23,8 +23,7 @@ Page faults and system calls
     copy_entries         parent: not KSM       +SHARED                          copy_present_pte()
                          child: empty          the parent's entry, bits of the
                                                mapping and digest; no item
-    share_initial        SHARED                +INITIAL_FRAME                   none: at the start
-    map_outside          PRESENT, not KSM      +SHARED +INITIAL_FRAME           none: at the start
+    keep_initial_frames  SHARED, not KSM       +INITIAL_FRAME                   none: at the start
     rename_frames        PRESENT               another frame word               remove_migration_pte()
     mark_due             any                   +VISIT_DUE                       none: the checksum will differ
     free_all_items       any                   -all bits of items +VISIT_DUE    unmerge_ksm_pages(), run=2
@@ -71,7 +70,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cluster.arrays.columns import distinct, rows_with
+from cluster.arrays.columns import rows_with
 from cluster.arrays.words import (
     I64,
     U16,
@@ -257,20 +256,15 @@ class PageTable:
         if self._changing(slots, all_of=PRESENT, none_of=KSM):
             self._state[slots] &= ~np.uint16(SHARED | INITIAL_FRAME)
 
-    def share_initial(self, old: Slots, new: Slots) -> None:
-        """Note that pages map the frames of other pages from the start."""
-        self.initial_frames = self.initial_frames or InitialFrames()
-        self.initial_frames.share(old, new)
-        slots = np.concatenate([distinct(old), new])
-        if self._changing(slots, all_of=PRESENT | SHARED):
-            self._state[slots] |= INITIAL_FRAME
+    def keep_initial_frames(self, outside: Slots) -> None:
+        """Remember which pages share frames now, before ksmd begins.
 
-    def map_outside(self, slots: Slots) -> None:
-        """Note that processes outside map the frames of these pages from the start."""
-        self.initial_frames = self.initial_frames or InitialFrames()
-        self.initial_frames.map_outside(slots)
+        The frames of the pages `outside` are mapped outside.
+        """
+        slots = rows_with(self._state[: self.size], SHARED)
+        self.initial_frames = InitialFrames(slots, self._pte[slots], outside)
         if self._changing(slots, all_of=PRESENT, none_of=KSM):
-            self._state[slots] |= SHARED | INITIAL_FRAME
+            self._state[slots] |= INITIAL_FRAME
 
     def copy_entries(self, old: Slots, new: Slots) -> None:
         """Map in a child's empty slots what its parent's slots map (fork)."""
@@ -481,7 +475,7 @@ class PageTable:
         known, of_known = self._other_checksums
         assert len(known) == len(of_known) and (known[1:] > known[:-1]).all(), "checksums are not in order"
         assert np.isin(rows_with(state, OTHER_CHECKSUM), known).all(), "an item has no checksum"
-        initial = self.initial_frames.slots() if self.initial_frames else empty()
+        initial = self.initial_frames.slots if self.initial_frames else empty()
         assert np.isin(rows_with(state, INITIAL_FRAME), initial).all(), "a page is of no initial frame"
         for start, pages in self._holes:
             hole = slice(start, start + pages)

@@ -164,12 +164,6 @@ class Processes:
         due = new[(n.table.state[new] & PRESENT) != 0]
         n.table.mark_due(due[vmas.mergeable[vmas.vma_of(due)]])
 
-    def share_at_start(self, old: Slots, new: Slots) -> None:
-        """As `share`, before ksmd begins: without KSM the pages would share these frames for good."""
-        self.share(old, new)
-        present = rows_with(self._n.table.state[old], PRESENT)
-        self._n.table.share_initial(old[present], new[present])
-
     def exit(self, command: c.Exit) -> c.Exited:
         """Unmap everything; answer whether ksmd has rmap_items of the process."""
         mm = self._mm(command.mm)
