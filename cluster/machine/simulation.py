@@ -12,6 +12,7 @@ from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
 from cluster.ksm.advisor import Advisor
+from cluster.machine.census import Census
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric
 from cluster.machine.pass_result import PassResult
@@ -39,6 +40,7 @@ class Simulation:
         self._windows = spec.windows_per_pass
         self._writes = spec.writes
         self._passes = 0
+        self._all_passes = spec.passes
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -65,6 +67,10 @@ class Simulation:
         full_scans = self._machine.full_scans
         done = self._passes, nodes, full_scans, clock.seconds, pages_to_scan
         return PassResult(*done, wall_seconds=0.0, compaction=compaction, relocated=relocated)
+
+    def census(self) -> Census | None:
+        """Return what ksmd has made of each process and mapping, after the last pass; None before."""
+        return self._machine.census() if self._passes == self._all_passes else None
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""

@@ -15,10 +15,11 @@ from blake3 import blake3
 
 from cluster.arrays.columns import is_in
 from cluster.arrays.words import I64, U64, Slots, empty, mm_id
+from cluster.machine.census import ProcessName
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.processes import Processes
-from cluster.mm.vma import Mm, Vma
+from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
@@ -101,6 +102,8 @@ class Workload:
         self._processes = processes
         self._spec = spec
         self._snapshots = snapshots
+        #: By mm.
+        self.names: list[ProcessName] = []
         self._regions: list[RegionWorkload] = []
         self._replays: list[SnapshotReplay] = []
 
@@ -113,6 +116,10 @@ class Workload:
         first = np.searchsorted(command.kinds, np.arange(len(self._spec.processes)))
         processes = [
             (self._spec.processes[kind], int(i - first[kind])) for kind, i in zip(kinds, mine, strict=True)
+        ]
+        self.names = [
+            ProcessName(kind, index, self._captured_name(spec, index))
+            for kind, (spec, index) in zip(kinds, processes, strict=True)
         ]
         # The table grows once: each time it copies all columns, and leaves room that is not needed.
         self._n.table.reserve(sum(self._nr_pages(*process) for process in processes))
@@ -164,16 +171,22 @@ class Workload:
         processes = self._snapshots[spec.snapshot].processes
         return sum(mapping.pages for mapping in processes[index % len(processes)].mappings)
 
+    def _captured_name(self, spec: ProcessSpec, index: int) -> str:
+        """Return the name of the captured process that a process replays; "" if it replays none."""
+        if spec.snapshot is None:
+            return ""
+        processes = self._snapshots[spec.snapshot].processes
+        return processes[index % len(processes)].name
+
     def _map_regions(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         vpn = FIRST_VPN
         for region in spec.regions:
-            vma = self._map(mm, vpn, region.pages, region.mergeable, region.policy, spec)
+            policy = region.policy or spec.policy
+            vma = self._n.spaces.mmap(
+                mm, vpn, region.pages, policy, mergeable=region.mergeable, name=region.name
+            )
             vpn += -(-region.pages // REGION_STRIDE) * REGION_STRIDE
             self._regions.append(RegionWorkload(region, index, spec, vma.slot0))
-
-    def _map(self, mm: Mm, vpn: int, pages: int, mergeable: bool, policy: object, spec: ProcessSpec) -> Vma:
-        policy = policy or spec.policy
-        return self._n.spaces.mmap(mm, vpn, pages, policy, mergeable=mergeable)  # type: ignore[arg-type]
 
     def _map_snapshot(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         assert spec.snapshot is not None
@@ -181,7 +194,8 @@ class Workload:
         captured = index % len(pages.processes)
         process = pages.processes[captured]
         for m in process.mappings:
-            self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
+            mergeable = m.advised or spec.advice is Advice.ALL
+            self._n.spaces.mmap(mm, m.start, m.pages, spec.policy, mergeable=mergeable, name=m.name)
         times = pages.times(spec.replay_interval)
         self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, times))
 

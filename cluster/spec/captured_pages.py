@@ -41,6 +41,8 @@ class CapturedProcess:
     moments: tuple[CapturedMoment, ...]
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
+    #: None if the snapshot does not tell.
+    pid: int | None = None
 
     @property
     def advised(self) -> bool:

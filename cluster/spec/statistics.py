@@ -65,5 +65,20 @@ COUNTERS = (
     Statistic("ksmd_cpu_ns", "ns", "simulated CPU time of ksmd for this node's pages"),
 )
 
+#: Of a process, or of the mappings of one name, at the end of a run.
+OF_PROCESS = (
+    Statistic("pages_mapped", "pages", "page table entries that map a frame"),
+    Statistic("ksm_rmap_items", "pages", "pages that ksmd keeps track of"),
+    Statistic("ksm_merging_pages", "pages", "pages that hang on a stable node"),
+    Statistic("ksm_zero_pages", "pages", "pages that ksmd mapped to the zero page"),
+    Statistic("pages_unshared", "pages", "pages waiting in the unstable tree"),
+    Statistic("pages_volatile", "pages", "tracked pages in neither tree"),
+    Statistic(
+        "ksm_process_profit",
+        "bytes",
+        "ksm_merging_pages + ksm_zero_pages, less 64 bytes for each of ksm_rmap_items, as the kernel has it",
+    ),
+)
+
 NODE = GAUGES + COUNTERS
 NODE_NAMES = tuple(s.name for s in NODE)

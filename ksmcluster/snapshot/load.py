@@ -189,6 +189,7 @@ def _process(read: _Read, index: int, common: U64) -> CapturedProcess:
             for pages in moments
         ),
         family=read.families[index],
+        pid=process.pid,
     )
 
 
