@@ -124,9 +124,9 @@ def report(
 
 
 def _mapping_labels(table: CensusTable) -> list[str]:
-    """Return the names of mappings, as far as they differ."""
+    """Return the names of mappings, as far as they differ, and of files without their directories."""
     parts = [table[name] for name in ("kind", "name") if len(set(table[name])) > 1]
-    names = [name or "(anonymous)" for name in table["mapping"]]
+    names = [name.rpartition("/")[2] or "(anonymous)" for name in table["mapping"]]
     return [": ".join(filter(None, row)) for row in zip(*parts, names, strict=True)]
 
 
@@ -141,7 +141,9 @@ def _top(head: str, labels: Sequence[str], table: CensusTable) -> Table:
     profit = table["ksm_process_profit"]
     for row in np.argsort(-profit, kind="stable")[:MOST_ROWS].tolist():
         pages = (f"{table[name][row]:,}" for name in COLUMNS.values())
-        shown.add_row(f"  {text.one_line(labels[row])}", *pages, text.size(int(profit[row])))
+        # Names may look like markup.
+        label = Text(f"  {text.one_line(labels[row])}")
+        shown.add_row(label, *pages, text.size(int(profit[row])))
     if len(profit) > MOST_ROWS:
         shown.add_row(f"  {len(profit) - MOST_ROWS:,} more")
     return shown
