@@ -122,7 +122,7 @@ def test_captured_processes_and_their_mappings_have_names() -> None:
     snapshot = CapturedPages(
         captured, (0.0,), SharedFrames(none, none, none, none), OutsideMappers(none, none, none)
     )
-    layout = CapturedLayout((0, 1), (True, True))
+    layout = CapturedLayout((0, 1), (True, True), (0.0,))
     kinds = (ProcessSpec("job", 3, (), snapshot="s", layout=layout),)
     census = scanned(replace(SPEC, processes=kinds), {"s": snapshot}).census()
     assert census.mapping_names == (MappingName(0, "a", "[heap]"), MappingName(0, "b", "[heap]"))

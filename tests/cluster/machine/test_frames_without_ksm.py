@@ -153,7 +153,7 @@ def test_frames_without_ksm_are_those_of_a_machine_without_it(
     _one_content_a_frame(first, names)
     pages, without = _captured(first, later, names, outside)
     policy = PolicySpec(PolicyMode.INTERLEAVE, (0, 1)) if away else PolicySpec()
-    layout = CapturedLayout((0,) * PROCESSES, (True,) * PROCESSES)
+    layout = CapturedLayout((0,) * PROCESSES, (True,) * PROCESSES, (0.0,))
     kind = ProcessSpec("k", 3, (), snapshot="s", layout=layout, policy=policy, clones=Clones.IDENTICAL)
     spec = SimulationSpec(MachineSpec(2, 40, ring(2)), knobs, (kind,))
     machine = Machine(InlineFabric(spec, {"s": pages}), knobs)

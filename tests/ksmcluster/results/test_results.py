@@ -125,7 +125,7 @@ def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
 
 def test_without_any_mapping_there_is_no_mean() -> None:
     zeros = {name: np.zeros(2, np.int64) for name in NODE_NAMES}
-    nothing = PassResult(1, zeros, 1, 1.0, 100, 0.0, census=census_of(load("tiny")))
+    nothing = PassResult(1, zeros, 1, 1.0, 100, 1, 0.0, census=census_of(load("tiny")))
     result = Result.of(load("tiny"), [nothing], Timing("inline", None, None, 0.0, 0.0))
     assert result.summary["derived"]["ksm_mappings_mean_distance"] is None
     assert "KSM mappings" not in str(result)
