@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from blake3 import blake3
 
-from cluster.arrays.columns import is_in
+from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import I64, U64, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
@@ -139,17 +139,14 @@ class Workload:
 
     def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
         """Share the frames of one copy of the captured processes, by index; this node may have only some."""
-        pages = self._snapshots[next(iter(members.values())).snapshot]
-        shared, outside, spaces = pages.shared, pages.outside, self._n.spaces
-        for process, replay in members.items():
-            rows = slice(*np.searchsorted(shared.process, (process, process + 1)).tolist())
-            for owner in np.unique(shared.owner[rows]).tolist():
-                of_owner = np.flatnonzero(shared.owner[rows] == owner)
-                old = spaces.slots(members[owner].mm, shared.owner_vpn[rows][of_owner])
-                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
-            mine = np.flatnonzero(outside.process == process)
-            slots = spaces.slots(replay.mm, outside.vpn[mine])
-            self._faults.add_outside_mappers(slots, outside.mappers[mine])
+        spaces = self._n.spaces
+        for replay in members.values():
+            shared, outside = replay.process.shared, replay.process.outside
+            for owner in distinct(shared.owner).tolist():
+                of_owner = np.flatnonzero(shared.owner == owner)
+                old = spaces.slots(members[owner].mm, shared.owner_vpn[of_owner])
+                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[of_owner]))
+            self._faults.add_outside_mappers(spaces.slots(replay.mm, outside.vpn), outside.mappers)
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
@@ -267,7 +264,7 @@ class Workload:
         now, spaces = replay.process.moments[moment], self._n.spaces
         vpns, content, held = now.vpn, now.content, self._held(replay, now)
         if moment == 0:
-            own = ~is_in(vpns, self._inherited(replay))
+            own = ~is_in(vpns, replay.process.shared.vpn)
             self._faults.write(spaces.slots(replay.mm, vpns[own]), held[own])
             self._n.counters["pages_written"] -= int(np.count_nonzero(own))
             return
@@ -280,12 +277,6 @@ class Workload:
         same &= ~now.written
         self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
-
-    def _inherited(self, replay: SnapshotReplay) -> I64:
-        """Return the pages of a captured process that map frames of an earlier one, ascending."""
-        shared = self._snapshots[replay.snapshot].shared
-        low, high = np.searchsorted(shared.process, (replay.captured, replay.captured + 1))
-        return shared.vpn[low:high]
 
     def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
         """Return the content ids of this clone at a moment.
