@@ -57,9 +57,13 @@ def simulate(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
-    from ksmcluster.snapshot.load import load_pages, notes, with_layouts
+    from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
-    snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
+    paths = [path for process in spec.processes if (path := process.snapshot)]
+    rows = count_rows(paths)
+    if options.memory_check:
+        host_memory.check(rows, host_memory.LOADED_ROW, 0, "a snapshot of fewer processes or moments")
+    snapshots = load_pages(paths)
     spec = with_layouts(spec, snapshots)
     pages = pages_mapped(scenario) + sum(
         process.count * snapshots[process.snapshot].pages_a_process
@@ -67,7 +71,8 @@ def simulate(
         if process.snapshot
     )
     size = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
-    _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    on_ray = rows * host_memory.KEPT_ROW if options.on_ray else 0
+    _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node", on_ray)
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)
@@ -122,11 +127,13 @@ class _RunClock:
         return Timing.of(options, time.perf_counter() - self._start, self._started - self._start)
 
 
-def _check_memory(options: RunOptions, nodes: int, pages: int, bytes_a_page: int, less: str) -> None:
+def _check_memory(
+    options: RunOptions, nodes: int, pages: int, bytes_a_page: int, less: str, beside: int = 0
+) -> None:
     """Raise UserError if so many pages cannot fit into this host, unless the run need not be checked."""
     if options.memory_check and options.address is None:
         actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
-        host_memory.check(pages, bytes_a_page, actors, less)
+        host_memory.check(pages, bytes_a_page, actors, less, beside)
 
 
 @contextmanager

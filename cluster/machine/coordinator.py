@@ -49,6 +49,8 @@ class Machine:
         self._seq = 0
         self._passes = 0
         self._mms_of_node = [0] * fabric.nodes
+        #: When captured processes begin, in simulated seconds.
+        self._begins: set[float] = set()
         #: Processes that may have lost their last mergeable page since ksmd last passed over them.
         self._doubtful: set[int] = set()
         #: The processes among `_doubtful` that have ended.
@@ -61,8 +63,8 @@ class Machine:
         kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
-        if any(k.layout for k in kinds):
-            self._exchange.run(c.ShareFrames())
+        self._begins = {begin for k in kinds if k.layout for begin in k.layout.begins}
+        self._share_frames(0.0, 0.0)
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
@@ -166,6 +168,12 @@ class Machine:
         """Carry out the workload's writes in an interval of simulated seconds."""
         # PUT may cause messages to the trees; these are in time even if they come after the next command.
         self._exchange.run(c.Tick(start, stop), leave=QUIET | {Kind.PUT})
+        self._share_frames(start, stop)
+
+    def _share_frames(self, start: float, stop: float) -> None:
+        """Have captured processes that begin at `start` or before `stop` map the frames that they share."""
+        if any(start <= begin < stop or begin == start for begin in self._begins):
+            self._exchange.run(c.ShareFrames())
 
     def set_knobs(self, **knobs: int) -> None:
         """Set knobs of ksmd, here and on all nodes."""

@@ -103,6 +103,8 @@ class Workload:
         self._snapshots = snapshots
         self._regions: list[RegionWorkload] = []
         self._replays: list[SnapshotReplay] = []
+        #: Those that have begun, and do not share frames yet.
+        self._begun: list[SnapshotReplay] = []
 
     # At the start.
 
@@ -129,24 +131,19 @@ class Workload:
             self._apply(replay, 0)
 
     def share_frames(self) -> None:
-        """Have captured processes map the frames that they shared at the first moment."""
-        families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
-        for replay in self._replays:
-            first = replay.index - replay.captured
-            families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
-        for members in families.values():
-            self._share_within(members)
-
-    def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
-        """Share the frames of one copy of the captured processes, by index; this node may have only some."""
-        spaces = self._n.spaces
-        for replay in members.values():
-            shared, outside = replay.process.shared, replay.process.outside
+        """Have captured processes that have begun map the frames that they shared then."""
+        if not self._begun:
+            return
+        replays = {(replay.kind.name, replay.index): replay for replay in self._replays}
+        for replay in self._begun:
+            first, kind = replay.index - replay.captured, replay.kind.name
+            shared, outside, spaces = replay.process.shared, replay.process.outside, self._n.spaces
             for owner in distinct(shared.owner).tolist():
                 of_owner = np.flatnonzero(shared.owner == owner)
-                old = spaces.slots(members[owner].mm, shared.owner_vpn[of_owner])
+                old = spaces.slots(replays[kind, first + owner].mm, shared.owner_vpn[of_owner])
                 self._processes.share(old, spaces.slots(replay.mm, shared.vpn[of_owner]))
             self._faults.add_outside_mappers(spaces.slots(replay.mm, outside.vpn), outside.mappers)
+        self._begun.clear()
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
@@ -263,10 +260,14 @@ class Workload:
         """Write the contents that are new since the moment before, and drop the pages that are gone."""
         now, spaces = replay.process.moments[moment], self._n.spaces
         vpns, content, held = now.vpn, now.content, self._held(replay, now)
-        if moment == 0:
+        if moment <= replay.process.first:
+            # A process that begins later has no pages yet, and nothing to share.
             own = ~is_in(vpns, replay.process.shared.vpn)
             self._faults.write(spaces.slots(replay.mm, vpns[own]), held[own])
-            self._n.counters["pages_written"] -= int(np.count_nonzero(own))
+            if moment == replay.process.first:
+                self._begun.append(replay)
+            if moment == 0:
+                self._n.counters["pages_written"] -= int(np.count_nonzero(own))
             return
         before = replay.process.moments[moment - 1]
         old_vpns, old = before.vpn, before.content

@@ -141,6 +141,8 @@ class CapturedLayout(NamedTuple):
     families: tuple[int, ...]
     #: Whether ksmd scans any memory of the process.
     mergeable: tuple[bool, ...]
+    #: When it begins, in simulated seconds.
+    begins: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

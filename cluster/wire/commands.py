@@ -31,7 +31,7 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have captured processes map the frames that they shared at the first moment."""
+    """Have captured processes that have begun map the frames that they shared then."""
 
 
 class Tick(NamedTuple):

@@ -54,11 +54,20 @@ class _Read(NamedTuple):
     families: tuple[int, ...]
 
 
+def count_rows(paths: Iterable[str]) -> int:
+    """Return how many rows snapshots have. Raises UserError if a file is no snapshot."""
+    rows = 0
+    for path in dict.fromkeys(paths):
+        with snapshot.Snapshot.open(path) as found:
+            rows += found.rows
+    return rows
+
+
 def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
     """Return all mergeable pages of the snapshots of a scenario, by path.
 
-    Holds 18 bytes a page of each moment in the end, and up to `host_memory.LOADED_PAGE` meanwhile. Raises
-    UserError if a file is no snapshot, or their digests have different keys.
+    Takes 18 bytes a page of each moment in the end, and up to three times as much meanwhile. Raises UserError
+    if a file is no snapshot, or their digests have different keys.
     """
     with ExitStack() as stack:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
@@ -87,7 +96,12 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
     advised = [process.advised for process in processes]
     advice = kind.advice or (Advice.AS_CAPTURED if any(advised) else Advice.ALL)
     mergeable = advised if advice is Advice.AS_CAPTURED else [True] * len(processes)
-    layout = CapturedLayout(tuple(process.family for process in processes), tuple(mergeable))
+    times = snapshots[kind.snapshot].times(kind.replay_interval)
+    layout = CapturedLayout(
+        families=tuple(process.family for process in processes),
+        mergeable=tuple(mergeable),
+        begins=tuple(times[process.first] for process in processes),
+    )
     return replace(kind, advice=advice, layout=layout)
 
 

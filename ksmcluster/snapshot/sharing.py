@@ -91,7 +91,9 @@ class SharingFinder:
             first = _first_of_each(at, owner[at] < 0)
             owner[at[first]], owner_vpn[at[first]] = process, vpn[rows[first]]
             if process in new:
-                at, rows = at[~first], rows[~first]
+                # A copy of the captured processes may end before a later one.
+                others = ~first & (owner[at] <= process)
+                at, rows = at[others], rows[others]
                 self.shared[process] = SharedFrames(owner[at], owner_vpn[at], vpn[rows])
 
 

@@ -15,6 +15,8 @@ from ksmcluster.report import text
 PAGE = 50
 #: The same for a page of `ksmcluster compact`, which has each memory twice.
 COMPACTED_PAGE = 80
+#: What loading a row of a snapshot takes at least, and what stays of it, which Ray has once more.
+LOADED_ROW, KEPT_ROW = 30, 18
 #: What an actor's process has to itself at least.
 ACTOR = 30 << 20
 
@@ -27,9 +29,12 @@ _MEMORY = Path("/sys/fs/cgroup/memory")
 _UNIFIED = Path("/sys/fs/cgroup")
 
 
-def check(pages: int, bytes_a_page: int, actors: int, less: str) -> None:
-    """UserError if so many pages in so many actors (0: in this process) do not fit into this host."""
-    need = pages * bytes_a_page + actors * ACTOR
+def check(pages: int, bytes_a_page: int, actors: int, less: str, beside: int = 0) -> None:
+    """UserError if so many pages in so many actors (0: in this process) do not fit into this host.
+
+    `beside`: bytes that are needed, too.
+    """
+    need = pages * bytes_a_page + actors * ACTOR + beside
     if actors and _ray_is_there():
         return
     have = available() if actors else min(available(), _address_space())
