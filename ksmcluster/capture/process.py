@@ -24,7 +24,7 @@ _STOP_SECONDS = 5.0
 
 
 class ProcessGoneError(UserError):
-    """The process has ended."""
+    """The process has ended, or never was."""
 
 
 class ProcessSource:
@@ -43,7 +43,7 @@ class ProcessSource:
             # Stays with this process even if its PID is given to another one.
             self._folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
-            raise UserError(f"there is no process {pid}: check the PID with ps") from error
+            raise ProcessGoneError(f"there is no process {pid}: check the PID with ps") from error
         try:
             self.name = self._text("comm").rstrip("\n")
             self._areas()
@@ -53,8 +53,11 @@ class ProcessSource:
             raise
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Pages in memory and swap."""
-        status = self._text("status")
+        """Pages in memory and swap; 0 if the process has ended."""
+        try:
+            status = self._text("status")
+        except ProcessGoneError:
+            return 0
         fields = ("VmRSS", "VmSwap") if all_pages else ("RssAnon", "VmSwap")
         kib = (re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE) for field in fields)
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE

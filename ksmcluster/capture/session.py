@@ -144,8 +144,13 @@ class Session:
         live = [source for source in sources if isinstance(source, ProcessSource)]
         self._host: HostInfo | None = host_info() if live else None
         self._counts = Counts()
-        self._pinned = {source: source.pinned_pages for source in live}
-        self._ksm_stat = {source: source.ksm_stat for source in live}
+        self._required = wanted.single if wanted else tuple(source.pid for source in live)
+        self._pinned: dict[ProcessSource, int | None] = {}
+        self._ksm_stat: dict[ProcessSource, dict[str, int] | None] = {}
+        for process, source in enumerate(live):
+            with self._may_end(process, 0):
+                self._pinned[source] = source.pinned_pages
+                self._ksm_stat[source] = source.ksm_stat
 
     def run(self) -> Summary:
         """Capture everything into the snapshot.
@@ -224,11 +229,11 @@ class Session:
 
     @contextmanager
     def _may_end(self, process: int, moment: int) -> Iterator[None]:
-        """Pass over a process that ends after the first moment."""
+        """Pass over a process that ends, but not at the first moment if it is the last or was given by PID."""
         try:
             yield
         except ProcessGoneError:
-            if moment == 0:
+            if moment == 0 and (self._sources[process].pid in self._required or len(self._alive) == 1):
                 raise
             del self._alive[process]
 
