@@ -19,6 +19,7 @@ from ksmcluster.capture.smaps import Area, parse_smaps
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
+from ksmcluster.system.kernel_files import parsed_ksm_stat
 
 _STOP_SECONDS = 5.0
 
@@ -90,14 +91,14 @@ class ProcessSource:
     def ksm_stat(self) -> dict[str, int] | None:
         """/proc/PID/ksm_stat, yes and no as 1 and 0; None before Linux 6.1."""
         try:
-            lines = self._text("ksm_stat").splitlines()
+            stat = self._text("ksm_stat")
         except ProcessGoneError:
             if self.has_ended():
                 raise
             return None
         words = {"yes": 1, "no": 0}
-        pairs = (line.replace(":", " ").split() for line in lines)
-        return {name: words[value] if value in words else int(value) for name, value in pairs}
+        fields = parsed_ksm_stat(stat).items()
+        return {name: value if isinstance(value, int) else words[value] for name, value in fields}
 
     def close(self) -> None:
         """Let go of the process."""

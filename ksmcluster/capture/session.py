@@ -17,7 +17,7 @@ from ksmcluster.capture.host import host_info
 from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.notes import Counts, notes, tracking_notes
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
-from ksmcluster.capture.select import Wanted, parent_of
+from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracing.tracker import WriteTracker
 from ksmcluster.errors import UserError
@@ -40,6 +40,7 @@ from ksmcluster.snapshot import (
     content_ids,
     cover,
 )
+from ksmcluster.system.kernel_files import parent_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Session:
 
     @contextmanager
     def _may_end(self, process: int, moment: int) -> Iterator[None]:
-        """Pass over a process that ends, but not at the first moment if it is the last or was given by PID."""
+        """Pass over a process that ends; but not at the first moment if it is the last or given by PID."""
         try:
             yield
         except ProcessGoneError:
