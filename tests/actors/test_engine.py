@@ -109,7 +109,7 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     shared = SharedFrames(np.zeros(10, np.int32), inherited, inherited)
     child = replace(parent, shared=shared, outside=OutsideMappers.none())
     snapshots = {"s": CapturedPages((parent, child), (0.0, 1e-6))}
-    layout = CapturedLayout((0, 0), (True, True), (0.0, 0.0))
+    layout = CapturedLayout((0, 0), (True, True), (0.0,), (0.0, 0.0))
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s", layout=layout),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30

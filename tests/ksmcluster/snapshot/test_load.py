@@ -143,6 +143,17 @@ def test_a_newcomer_s_write_copies_what_it_inherited(tmp_path: Path) -> None:
     assert at_the_end(path)["frames_used"] == 3
 
 
+def test_moments_between_two_looks_come_one_after_the_other(tmp_path: Path) -> None:
+    """The child writes a page, and the parent the other, before ksmd looks at what the child began with."""
+    parent, rewritten = [page("a", 0), page("b", 1)], [page("a", 0), page("d", 7)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, parent], [rewritten, [page("c", 2), page("b", 1)]])
+    overrides = ksmcluster.Overrides(
+        settings=("process.0.replay_interval=1e-9", "ksm.smart_scan=0"), passes=5
+    )
+    table = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    assert (table["frames_used"][-1], table["pages_mapped"][-1]) == (4, 4)
+
+
 def test_a_newcomer_shares_what_ksmd_has_merged_meanwhile(tmp_path: Path) -> None:
     parent = [page("a", 0), page("a", 1)]
     path = snapshot(tmp_path / "s", [parent, []], [parent, parent])
