@@ -148,7 +148,7 @@ def test_moments_between_two_looks_come_one_after_the_other(tmp_path: Path) -> N
     parent, rewritten = [page("a", 0), page("b", 1)], [page("a", 0), page("d", 7)]
     path = snapshot(tmp_path / "s", [parent, []], [parent, parent], [rewritten, [page("c", 2), page("b", 1)]])
     overrides = ksmcluster.Overrides(
-        settings=("process.0.replay_interval=1e-9", "ksm.smart_scan=0"), passes=5
+        settings=("process[0].replay_interval=1e-9", "ksm.smart_scan=0"), passes=5
     )
     table = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
     assert (table["frames_used"][-1], table["pages_mapped"][-1]) == (4, 4)
