@@ -69,8 +69,9 @@ def _ray(
         try:
             nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
             actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
+            captured = [ray.put(dict(snapshots))]
             started = coordinator.start.remote(
-                spec, snapshots, nodes_of, actors, machines, options.migration_actors
+                spec, captured, nodes_of, actors, machines, options.migration_actors
             )
             wait_until_ready(actors, on_event)
             answers(started)

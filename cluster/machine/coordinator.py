@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import starmap
@@ -62,6 +63,8 @@ class Machine:
         self._seq = 0
         self._passes = 0
         self._mms_of_node = [0] * fabric.nodes
+        #: When captured processes begin that were not there at the start, in simulated seconds.
+        self._begins: list[float] = []
         #: Processes that may have lost their last mergeable page since ksmd last passed over them.
         self._doubtful: set[int] = set()
         #: The processes among `_doubtful` that have ended.
@@ -74,6 +77,8 @@ class Machine:
         kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
+        layouts = [k.layout for k in kinds if k.layout]
+        self._begins = sorted({begin for layout in layouts for begin in layout.begins if begin > 0})
         if any(k.layout or k.workers for k in kinds):
             self._exchange.run(c.ShareFrames())
         if any(k.pins for k in kinds):
@@ -184,6 +189,14 @@ class Machine:
 
     def tick(self, start: float, stop: float) -> None:
         """Carry out the workload's writes in an interval of simulated seconds."""
+        for begin in [begin for begin in self._begins if start <= begin < stop]:
+            after = math.nextafter(begin, math.inf)
+            self._tick(start, after)
+            self._exchange.run(c.ShareFrames())
+            start = after
+        self._tick(start, stop)
+
+    def _tick(self, start: float, stop: float) -> None:
         # PUT may cause messages to the trees; these are in time even if they come after the next command.
         self._exchange.run(c.Tick(start, stop), leave=QUIET | {Kind.PUT})
 

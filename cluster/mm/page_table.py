@@ -266,6 +266,17 @@ class PageTable:
         if self._changing(slots, all_of=PRESENT, none_of=KSM):
             self._state[slots] |= INITIAL_FRAME
 
+    def add_initial_frames(self, old: Slots, new: Slots, outside: Slots) -> None:
+        """Remember that processes that begin share frames: pages `new` map what pages `old` map.
+
+        The frames of the pages `outside` are mapped outside.
+        """
+        assert self.initial_frames is not None
+        self.initial_frames.add(old, new, outside, self._state)
+        slots = np.unique(np.concatenate([old, new, outside]))
+        if self._changing(slots):
+            self._state[slots] |= INITIAL_FRAME
+
     def copy_entries(self, old: Slots, new: Slots) -> None:
         """Map in a child's empty slots what its parent's slots map (fork)."""
         if self._changing(old) and self._changing(new, none_of=OF_MAPPING | OF_ITEM):

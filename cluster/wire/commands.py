@@ -31,7 +31,7 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have processes map the frames that they share at the start: forked ones, and captured ones."""
+    """Have workers and captured processes that have begun map the frames that they share then."""
 
 
 class PinPages(NamedTuple):

@@ -125,12 +125,13 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
         for n in (0, 1)
     )
     mapping = CapturedMapping("", 0, 30, advised=True)
-    process = CapturedProcess("captured", (mapping,), moments, family=0)
-    inherited, owner = np.arange(20, 30), np.zeros(10, np.int64)
-    shared = SharedFrames(owner, inherited, owner + 1, inherited)
-    outside = OutsideMappers(owner[:1], inherited[:1], np.array([3]))
-    snapshots = {"s": CapturedPages((process, process), (0.0, 1e-6), shared, outside)}
-    layout = CapturedLayout((0, 0), (True, True), (0.0,))
+    inherited = np.arange(20, 30)
+    outside = OutsideMappers(inherited[:1], np.array([3]))
+    parent = CapturedProcess("captured", (mapping,), moments, 0, SharedFrames.none(), outside)
+    shared = SharedFrames(np.zeros(10, np.int32), inherited, inherited)
+    child = replace(parent, shared=shared, outside=OutsideMappers.none())
+    snapshots = {"s": CapturedPages((parent, child), (0.0, 1e-6))}
+    layout = CapturedLayout((0, 0), (True, True), (0.0,), (0.0, 0.0))
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s", layout=layout),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30

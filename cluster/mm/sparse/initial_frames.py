@@ -28,6 +28,25 @@ class InitialFrames:
         self._ksm: Bool = np.zeros(len(words), np.bool_)
         self._outside[self._frames(outside)] = True
 
+    def add(self, old: Slots, new: Slots, outside: Slots, state: U16) -> None:
+        """Note that pages `new` came to map what pages `old` map, and that `outside` are mapped outside.
+
+        `state` are the states of all slots; a page without INITIAL_FRAME has left its frame.
+        """
+        kept = (state[self.slots] & INITIAL_FRAME) != 0
+        slots, frame = self.slots[kept], self._frame[kept]
+        alone = np.setdiff1d(np.concatenate([old, outside]), np.concatenate([slots, new]))
+        first = len(self._outside)
+        self._outside = np.append(self._outside, np.zeros(len(alone), np.bool_))
+        self._ksm = np.append(self._ksm, np.zeros(len(alone), np.bool_))
+        self._keep(np.append(slots, alone), np.append(frame, first + np.arange(len(alone))))
+        self._keep(np.append(self.slots, new), np.append(self._frame, self._frames(old)))
+        self._outside[self._frames(outside)] = True
+
+    def _keep(self, slots: Slots, frame: I64) -> None:
+        order = np.argsort(slots)
+        self.slots, self._frame = slots[order], frame[order]
+
     def _frames(self, slots: Slots) -> I64:
         return self._frame[np.searchsorted(self.slots, slots)]
 

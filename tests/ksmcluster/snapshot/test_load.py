@@ -39,7 +39,7 @@ def page(content: str, frame: int = -1, outside: int = 0, flags: int = 0) -> Pag
 
 def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True, **process: Any) -> Path:
     """A snapshot: by moment and process its pages, from page 0 on."""
-    size = max(len(pages) for pages in moments[0])
+    size = max(len(pages) for memories in moments for pages in memories)
     mapping = Mapping(0, size, "rw-p", "", True, advised)
     processes = tuple(
         SnapshotProcess(index + 1, "p", "process", (mapping,), **process) for index in range(len(moments[0]))
@@ -147,6 +147,67 @@ def test_a_write_of_the_same_bytes_breaks_sharing(tmp_path: Path) -> None:
         ).passes["cow_ksm"]
     )
     assert (count(kept), count(broken)) == (0, 1)
+
+
+def at_the_end(path: Path, **changes: Any) -> dict[str, int]:
+    """Counters long after the moments of a snapshot."""
+    return last(path, passes=300, **changes)
+
+
+def test_a_forked_newcomer_shares_the_frames_of_its_parent(tmp_path: Path) -> None:
+    """A child begins at the second moment with two pages of its parent and one of its own."""
+    parent = [page("a", 0), page("b", 1)]
+    later = [page("a", 5), page("b", 3)]  # frames have other numbers at each moment
+    child = [page("a", 5), page("b", 3), page("c", 4)]
+    found = at_the_end(snapshot(tmp_path / "s", [parent, []], [later, child]))
+    assert (found["frames_used"], found["pages_unshared"], found["pages_volatile"]) == (3, 3, 2)
+    alone = [page("a", 6), page("b", 7), page("c", 4)]
+    found = at_the_end(snapshot(tmp_path / "t", [parent, []], [later, alone]))
+    assert (found["frames_used"], found["pages_sharing"]) == (3, 2)  # ksmd had to merge them
+
+
+def test_a_newcomer_s_write_copies_what_it_inherited(tmp_path: Path) -> None:
+    parent, child = [page("a", 0), page("b", 1)], [page("a", 0), page("b", 1)]
+    written = [page("a", 0), page("c", 2)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, child], [parent, written])
+    assert at_the_end(path)["frames_used"] == 3
+
+
+def test_moments_between_two_looks_come_one_after_the_other(tmp_path: Path) -> None:
+    """The child writes a page, and the parent the other, before ksmd looks at what the child began with."""
+    parent, rewritten = [page("a", 0), page("b", 1)], [page("a", 0), page("d", 7)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, parent], [rewritten, [page("c", 2), page("b", 1)]])
+    overrides = ksmcluster.Overrides(
+        settings=("process[0].replay_interval=1e-9", "ksm.smart_scan=0"), passes=5
+    )
+    table = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    assert (table["frames_used"][-1], table["pages_mapped"][-1]) == (4, 4)
+
+
+def test_a_newcomer_shares_what_ksmd_has_merged_meanwhile(tmp_path: Path) -> None:
+    parent = [page("a", 0), page("a", 1)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, parent])
+    found = at_the_end(path)
+    assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 3, 1)
+
+
+def test_newcomers_are_the_same_on_several_nodes_and_on_ray(tmp_path: Path) -> None:
+    parent = [page("abcabc"[i], i) for i in range(6)]
+    path = snapshot(tmp_path / "s", [parent, [], []], [parent, parent, []], [parent, parent, parent])
+    settings = ("ksm.smart_scan=0", "ksm.pages_to_scan=1")
+    config = ksmcluster.load(path, ksmcluster.Overrides(nodes=3, passes=9, count=9, settings=settings))
+    inline = ksmcluster.simulate(config, engine="inline").passes
+    on_ray = ksmcluster.simulate(config, engine="ray", nodes_per_actor=2).passes
+    assert all(np.array_equal(inline[name], on_ray[name]) for name in inline)
+
+
+def test_a_process_that_ends_gives_back_its_pages(tmp_path: Path) -> None:
+    """Of three mappers of a KSM page two stay; a frame of its own goes."""
+    three = [[page("a", 0)], [page("a", 1)], [page("a", 2), page("b", 3)]]
+    path = snapshot(tmp_path / "s", three, [*three[:2], []])
+    found = at_the_end(path)
+    counters = ("pages_shared", "pages_sharing", "pages_unshared", "pages_mapped", "frames_used")
+    assert [found[name] for name in counters] == [1, 1, 0, 2, 1]
 
 
 def test_what_ksmd_merged_begins_unmerged(tmp_path: Path) -> None:
