@@ -24,6 +24,7 @@ from cluster.script.engine import (
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE, page_key
+from cluster.spec.errors import SimulationError
 from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
 from cluster.spec.profile import Profile
 
@@ -171,6 +172,12 @@ class ExactEngine:
             self._paging.unmap(region, index)
             region.mapped[index] = region.mergeable[index] = 0
         return ""
+
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        raise SimulationError("huge pages are not there yet")
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        raise SimulationError("huge pages are not there yet")
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
