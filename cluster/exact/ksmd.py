@@ -182,6 +182,8 @@ class ExactKsmd:
         """Let the item age; return whether smart_scan skips its page (should_skip_rmap_item)."""
         if not self._knobs.smart_scan or frame.ksm:
             return False
+        if self._profile.leaving_forgets and item.head is not None:
+            return False
         age = item.age
         item.age = min(age + 1, _MAX_AGE)
         if age < 3:
@@ -220,7 +222,7 @@ class ExactKsmd:
 
     def _drop_sharer(self, item: RmapItem, node: StableNode) -> None:
         del node.items[item]
-        item.head = None
+        item.leave_stable_node(forget=self._profile.leaving_forgets)
         item.region.mm.merging_pages -= 1
         if node.items:
             self._counters.pages_sharing -= 1

@@ -164,6 +164,13 @@ class RmapItem(RbNode):
         self.nid = 0
         self.inserted_key = -1
 
+    def leave_stable_node(self, *, forget: bool) -> None:
+        """Let go of the stable node; `forget` as in `Profile.leaving_forgets`."""
+        self.head = None
+        if forget:
+            self.oldchecksum = None
+            self.age = self.remaining_skips = 0
+
 
 class Place(Enum):
     """Where a stable node is linked."""
