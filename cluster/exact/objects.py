@@ -10,6 +10,7 @@ from enum import Enum
 
 from cluster.arrays.rbtree import RbNode
 from cluster.mm.anon_vma import AnonVmas
+from cluster.script.engine import HUGE_PAGES
 
 FIRST_PAGE = 0x1000000  #: address of the first region of a process
 REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that a region can have
@@ -18,7 +19,7 @@ REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that 
 class Frame:
     """A physical page: an anonymous page or a KSM page."""
 
-    __slots__ = ("content", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
+    __slots__ = ("content", "huge", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
 
     def __init__(self, pfn: int, node: int, content: int, key: int) -> None:
         self.pfn = pfn
@@ -34,6 +35,25 @@ class Frame:
         self.ptes: set[tuple[ExactRegion, int]] = set()
         #: the entry of the swap cache that this frame belongs to
         self.swap: SwapEntry | None = None
+        #: the huge page that it is a part of
+        self.huge: HugePage | None = None
+
+
+class HugePage:
+    """A large folio: the frames of 512 neighbouring pages, also of those that nobody maps any more."""
+
+    __slots__ = ("exclusive", "frames", "partially_mapped", "pmds")
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self.frames = frames
+        for frame in frames:
+            frame.huge = self
+        #: the PMDs that map it: region and block
+        self.pmds: set[tuple[ExactRegion, int]] = set()
+        #: whether each page may be written without a look at its other mappings (PageAnonExclusive)
+        self.exclusive = bytearray(b"\1" * HUGE_PAGES)
+        #: some of its pages have lost their last mapping
+        self.partially_mapped = False
 
 
 class SwapEntry:
@@ -62,7 +82,7 @@ Pte = Frame | SwapEntry | ZeroPte | None
 class ExactRegion:
     """A private anonymous mapping, of one VMA or several."""
 
-    __slots__ = ("mapped", "mergeable", "mm", "name", "node", "pte", "start")
+    __slots__ = ("huge_zero", "mapped", "mergeable", "mm", "name", "node", "pmd", "pte", "start", "thp")
 
     def __init__(self, mm: ExactMm, name: str, start: int, pages: int, node: int | None) -> None:
         self.mm = mm
@@ -74,9 +94,19 @@ class ExactRegion:
         self.mapped = bytearray(b"\1" * pages)
         #: VM_MERGEABLE
         self.mergeable = bytearray(pages)
+        #: whether it was advised MADV_HUGEPAGE
+        self.thp = False
+        #: the huge pages that it maps by a PMD: page i belongs to block i // 512
+        self.pmd: dict[int, HugePage] = {}
+        #: the blocks that map the huge zero page by a PMD
+        self.huge_zero: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.pte)
+
+    def mapped_by_pmd(self, index: int) -> bool:
+        """Return whether a PMD maps the page."""
+        return index // HUGE_PAGES in self.pmd or index // HUGE_PAGES in self.huge_zero
 
 
 class ExactMm:

@@ -64,6 +64,10 @@ class Profile:
     split_maps_zero_page: bool
     #: A write into the huge zero page allocates a whole huge page, not a small one (since 6.13).
     huge_zero_page_cow: bool
+    #: MADV_COLLAPSE takes 512 pages none of which is writable (not on 6.12).
+    collapse_read_only: bool
+    #: A write reuses a page of a huge page that only this process maps any more (since 6.15).
+    reuse_of_huge_page: bool
     #: A huge page that several processes map by a PMD is not split: each attempt splits one PMD and fails.
     split_stops_at_pmd: bool
     #: An item that leaves a stable node loses its checksum and its age, and is not skipped (since 7.3).
@@ -90,6 +94,8 @@ _LINUX_4_8 = Profile(
     into_bare=False,
     split_maps_zero_page=False,
     huge_zero_page_cow=False,
+    collapse_read_only=False,
+    reuse_of_huge_page=False,
     split_stops_at_pmd=False,
     leaving_forgets=False,
     counters=_COUNTERS_4_8,
@@ -133,6 +139,8 @@ _LINUX_6_18_15 = replace(
     since=(6, 18),
     into_bare=True,
     huge_zero_page_cow=True,
+    collapse_read_only=True,
+    reuse_of_huge_page=True,
     split_stops_at_pmd=True,
     process_stats=_STAT_6_18,
 )
