@@ -100,7 +100,7 @@ class ExactEngine:
         if mm.slot is not None:
             self._ksmd.exit(mm)
         for region in mm.regions:
-            self._paging.unmap_range(region, 0, len(region))
+            self._unmap(region, 0, len(region))
 
     def merge_any(self, p: str) -> str:
         if not self._profile.merge_any:
@@ -161,8 +161,7 @@ class ExactEngine:
 
     def dontneed(self, p: str, r: str, start: int, count: int) -> str:
         region = self._region(p, r)
-        for first, pages in _parts(region, start, count):
-            self._paging.unmap_range(region, first, pages)
+        self._unmap(region, start, count)
         return _error_of_holes(region, start, count)
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
@@ -175,9 +174,9 @@ class ExactEngine:
         if count == 0:
             return "EINVAL"
         region = self._region(p, r)
+        self._unmap(region, start, count)
         first = region.start + start
         region.mm.anon_vmas.munmap(first, first + count)
-        self._paging.unmap_range(region, start, count)
         region.mapped[start : start + count] = region.mergeable[start : start + count] = bytes(count)
         return ""
 
@@ -264,6 +263,11 @@ class ExactEngine:
     def _register(self, mm: ExactMm) -> None:
         if mm.slot is None:
             self._ksmd.enter(mm)
+
+    def _unmap(self, region: ExactRegion, start: int, count: int) -> None:
+        """Clear page table entries, VMA by VMA."""
+        for first, pages in _parts(region, start, count):
+            self._paging.unmap_range(region, first, pages)
 
     def _change_vmas(self, p: str, r: str, start: int, count: int, *, mergeable: bool | None) -> None:
         """Split and join VMAs so that the range is `mergeable` or not; if None, it may have huge pages.

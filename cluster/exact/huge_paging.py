@@ -69,8 +69,8 @@ class HugePaging(Paging):
         address = region.start + first
         return (
             region.pte[index] is None
-            and all(pte is None for pte in region.pte[first : first + HUGE_PAGES])
             and region.mm.anon_vmas.may_be_huge(address, address + HUGE_PAGES)
+            and all(pte is None for pte in region.pte[first : first + HUGE_PAGES])
         )
 
     def _map_new_huge(self, region: ExactRegion, block: int, node: int, pages: list[tuple[int, int]]) -> None:

@@ -140,14 +140,21 @@ def _print_tables(document: Json) -> None:
 
 def _table(records: list[Json]) -> Table:
     """Counters, one row a step; those that stay 0 all the time are left out."""
-    names = [name for name in records[0]["sysfs"] if any(record["sysfs"][name] for record in records)]
+    counters = [_counters(record) for record in records]
+    names = [name for name in counters[0] if any(values[name] for values in counters)]
     table = Table("step", box=None, pad_edge=False)
     for name in names:
         short = name.removeprefix("pages_").removeprefix("stable_node_").removeprefix("ksm_")
         table.add_column(short, justify="right")
-    for record in records:
-        table.add_row(Text(record["label"]), *(str(record["sysfs"][name]) for name in names))
+    for record, values in zip(records, counters, strict=True):
+        table.add_row(Text(record["label"]), *(str(values[name]) for name in names))
     return table
+
+
+def _counters(record: Json) -> dict[str, int]:
+    """Counters of KSM, and of huge pages if the script has any."""
+    thp = {name: value for name, value in record["vmstat"].items() if name.startswith("thp_")}
+    return {**record["sysfs"], **thp}
 
 
 def _fail(message: str) -> NoReturn:
