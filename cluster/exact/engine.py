@@ -188,13 +188,11 @@ class ExactEngine:
 
     def collapse(self, p: str, r: str, start: int, count: int) -> str:
         region = self._region(p, r)
-        error = ""
         for first, pages in _parts(region, start, count):
             if not _may_collapse(region, first):
                 return "EINVAL"
-            for block in range(-(-first // HUGE_PAGES), (first + pages) // HUGE_PAGES):
-                error = self._paging.collapse(region, block) or error
-            if error:
+            blocks = range(-(-first // HUGE_PAGES), (first + pages) // HUGE_PAGES)
+            if error := self._paging.collapse(region, blocks):
                 return error
         return _error_of_holes(region, start, count)
 

@@ -18,6 +18,8 @@ from cluster.script.engine import HUGE_PAGES
 from cluster.spec.knobs import Counters, ThpCounters
 from cluster.spec.profile import Profile
 
+_LRU_BATCH = 31  # PAGEVEC_SIZE
+
 
 class HugePaging(Paging):
     """Page tables with huge pages."""
@@ -69,6 +71,7 @@ class HugePaging(Paging):
         address = region.start + first
         return (
             region.pte[index] is None
+            and first // HUGE_PAGES not in region.page_tables
             and region.mm.anon_vmas.may_be_huge(address, address + HUGE_PAGES)
             and all(pte is None for pte in region.pte[first : first + HUGE_PAGES])
         )
@@ -80,6 +83,7 @@ class HugePaging(Paging):
         frames = [self._new_frame(node, content, key) for content, key in pages]
         for index, frame in enumerate(frames, first):
             self.map_frame(region, index, frame)
+        region.page_tables.discard(block)
         self._map_pmd(region, block, HugePage(frames))
 
     def _map_pmd(self, region: ExactRegion, block: int, huge: HugePage) -> None:
@@ -171,21 +175,33 @@ class HugePaging(Paging):
         if not region.thp:
             super().unmap_range(region, start, count)
             return
+        end = start + count
         self.split_at(region, start)
-        self.split_at(region, start + count)
-        for block in range(-(-start // HUGE_PAGES), (start + count) // HUGE_PAGES):
-            self._unmap_pmd(region, block)
-        for first, behind, huge in _runs(region, start, start + count):
+        self.split_at(region, end)
+        for block in range(start // HUGE_PAGES, -(-end // HUGE_PAGES)):
+            whole = start <= block * HUGE_PAGES and (block + 1) * HUGE_PAGES <= end
+            if not whole or not self._unmap_pmd(region, block):
+                self._keep_page_table(region, block, whole=whole)
+        for first, behind, huge in _runs(region, start, end):
             before = 0 if huge is None else _unmapped(huge)
             super().unmap_range(region, first, behind - first)
             if huge is not None and before < _unmapped(huge) < HUGE_PAGES:
                 self._note_partially_mapped(huge)
+
+    def _keep_page_table(self, region: ExactRegion, block: int, *, whole: bool) -> None:
+        """Note that a block keeps its page table, though it may soon have no entries."""
+        first = block * HUGE_PAGES
+        if whole and self._profile.frees_page_tables:
+            region.page_tables.discard(block)
+        elif any(pte is not None for pte in region.pte[first : first + HUGE_PAGES]):
+            region.page_tables.add(block)
 
     # Fork
 
     def share(self, parent: ExactRegion, child: ExactRegion) -> None:
         super().share(parent, child)
         child.thp = parent.thp
+        child.page_tables = set(parent.page_tables)
         for block, huge in parent.pmd.items():
             if child.pte[block * HUGE_PAGES] is not None:
                 self._map_pmd(child, block, huge)
@@ -197,30 +213,50 @@ class HugePaging(Paging):
 
     # MADV_COLLAPSE
 
-    def collapse(self, region: ExactRegion, block: int) -> str:
-        """Copy 512 pages to a new huge page, mapped by a PMD; return the name of the error, if any."""
+    def collapse(self, region: ExactRegion, blocks: range) -> str:
+        """Copy each block to a new huge page, mapped by a PMD; return the name of the last error, if any."""
+        error = ""
+        lru_batch: list[Frame] = []
+        for block in blocks:
+            if not region.mapped_by_pmd(block * HUGE_PAGES):
+                error = self._collapse_block(region, block, lru_batch) or error
+        return error
+
+    def _collapse_block(self, region: ExactRegion, block: int, lru_batch: list[Frame]) -> str:
+        """Collapse 512 pages. `lru_batch` has the pages put back last, which have an extra reference."""
         first = block * HUGE_PAGES
-        if region.mapped_by_pmd(first):
-            return ""
+        if error := self._scan_before_collapse(region, first, lru_batch):
+            return error
+        self.thp.thp_collapse_alloc += 1
+        ptes = region.pte[first : first + HUGE_PAGES]
+        frames = [pte for pte in ptes if isinstance(pte, Frame)]
+        isolated: dict[Frame, None] = {}
+        for frame in frames:
+            if frame in isolated:
+                # the second page of a KSM frame finds it locked
+                _put_back(lru_batch, list(isolated)[::-1])
+                return "EAGAIN"
+            isolated[frame] = None
+        pages = [(pte.content, pte.key) if isinstance(pte, Frame) else (0, ZERO_KEY) for pte in ptes]
+        on_node = Counter(frame.node for frame in frames)
+        node = min(on_node, key=lambda node: (-on_node[node], node), default=0)
+        self.unmap_range(region, first, HUGE_PAGES)
+        _put_back(lru_batch, frames)
+        self._map_new_huge(region, block, node, pages)
+        return ""
+
+    def _scan_before_collapse(self, region: ExactRegion, first: int, lru_batch: list[Frame]) -> str:
+        """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in."""
         indices = range(first, first + HUGE_PAGES)
         if all(region.pte[index] is None for index in indices):
             return "EINVAL"
+        if any(region.pte[index] in lru_batch for index in indices):
+            return "EAGAIN"
         if not self._profile.collapse_read_only and not any(_is_writable(region, i) for i in indices):
             return "EINVAL"
         for index in indices:
             if isinstance(region.pte[index], SwapEntry):
                 self.read(region, index)
-        self.thp.thp_collapse_alloc += 1
-        ptes = region.pte[first : first + HUGE_PAGES]
-        frames = [pte for pte in ptes if isinstance(pte, Frame)]
-        if len(set(frames)) < len(frames):
-            # the second page of a KSM frame finds it locked
-            return "EAGAIN"
-        pages = [(pte.content, pte.key) if isinstance(pte, Frame) else (0, ZERO_KEY) for pte in ptes]
-        on_node = Counter(frame.node for frame in frames)
-        node = min(on_node, key=lambda node: (-on_node[node], node), default=0)
-        self.unmap_range(region, first, HUGE_PAGES)
-        self._map_new_huge(region, block, node, pages)
         return ""
 
     # Swap and migration
@@ -259,6 +295,14 @@ class HugePaging(Paging):
         for part in huge.frames:
             part.huge = huge
         return True
+
+
+def _put_back(lru_batch: list[Frame], frames: list[Frame]) -> None:
+    """Put isolated pages back to the LRU list; a full batch is flushed."""
+    for frame in frames:
+        lru_batch.append(frame)
+        if len(lru_batch) == _LRU_BATCH:
+            lru_batch.clear()
 
 
 def _mappers(huge: HugePage) -> list[ExactMm]:

@@ -82,7 +82,19 @@ Pte = Frame | SwapEntry | ZeroPte | None
 class ExactRegion:
     """A private anonymous mapping, of one VMA or several."""
 
-    __slots__ = ("huge_zero", "mapped", "mergeable", "mm", "name", "node", "pmd", "pte", "start", "thp")
+    __slots__ = (
+        "huge_zero",
+        "mapped",
+        "mergeable",
+        "mm",
+        "name",
+        "node",
+        "page_tables",
+        "pmd",
+        "pte",
+        "start",
+        "thp",
+    )
 
     def __init__(self, mm: ExactMm, name: str, start: int, pages: int, node: int | None) -> None:
         self.mm = mm
@@ -100,6 +112,8 @@ class ExactRegion:
         self.pmd: dict[int, HugePage] = {}
         #: the blocks that map the huge zero page by a PMD
         self.huge_zero: set[int] = set()
+        #: the blocks that have kept a page table, with or without entries
+        self.page_tables: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.pte)

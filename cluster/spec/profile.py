@@ -64,6 +64,8 @@ class Profile:
     split_maps_zero_page: bool
     #: A write into the huge zero page allocates a whole huge page, not a small one (since 6.13).
     huge_zero_page_cow: bool
+    #: MADV_DONTNEED of an aligned 512 pages frees their page table (since 6.14).
+    frees_page_tables: bool
     #: MADV_COLLAPSE takes 512 pages none of which is writable (not on 6.12).
     collapse_read_only: bool
     #: A write reuses a page of a huge page that only this process maps any more (since 6.15).
@@ -94,6 +96,7 @@ _LINUX_4_8 = Profile(
     into_bare=False,
     split_maps_zero_page=False,
     huge_zero_page_cow=False,
+    frees_page_tables=False,
     collapse_read_only=False,
     reuse_of_huge_page=False,
     split_stops_at_pmd=False,
@@ -139,6 +142,7 @@ _LINUX_6_18_15 = replace(
     since=(6, 18),
     into_bare=True,
     huge_zero_page_cow=True,
+    frees_page_tables=True,
     collapse_read_only=True,
     reuse_of_huge_page=True,
     split_stops_at_pmd=True,
