@@ -67,13 +67,12 @@ class HugePaging(Paging):
 
     def _may_fault_huge(self, region: ExactRegion, index: int) -> bool:
         """Return whether a fault at the page maps 512 pages: one VMA has them all, and none is mapped yet."""
-        first = index - index % HUGE_PAGES
-        address = region.start + first
+        block = index // HUGE_PAGES
+        address = region.start + block * HUGE_PAGES
         return (
             region.pte[index] is None
-            and first // HUGE_PAGES not in region.page_tables
             and region.mm.anon_vmas.may_be_huge(address, address + HUGE_PAGES)
-            and all(pte is None for pte in region.pte[first : first + HUGE_PAGES])
+            and not _has_page_table(region, block)
         )
 
     def _map_new_huge(self, region: ExactRegion, block: int, node: int, pages: list[tuple[int, int]]) -> None:
@@ -190,10 +189,9 @@ class HugePaging(Paging):
 
     def _keep_page_table(self, region: ExactRegion, block: int, *, whole: bool) -> None:
         """Note that a block keeps its page table, though it may soon have no entries."""
-        first = block * HUGE_PAGES
         if whole and self._profile.frees_page_tables:
             region.page_tables.discard(block)
-        elif any(pte is not None for pte in region.pte[first : first + HUGE_PAGES]):
+        elif _has_page_table(region, block):
             region.page_tables.add(block)
 
     # Fork
@@ -218,8 +216,11 @@ class HugePaging(Paging):
         error = ""
         lru_batch: list[Frame] = []
         for block in blocks:
-            if not region.mapped_by_pmd(block * HUGE_PAGES):
-                error = self._collapse_block(region, block, lru_batch) or error
+            if region.mapped_by_pmd(block * HUGE_PAGES):
+                continue
+            if not _has_page_table(region, block):
+                return "EINVAL"
+            error = self._collapse_block(region, block, lru_batch) or error
         return error
 
     def _collapse_block(self, region: ExactRegion, block: int, lru_batch: list[Frame]) -> str:
@@ -248,8 +249,6 @@ class HugePaging(Paging):
     def _scan_before_collapse(self, region: ExactRegion, first: int, lru_batch: list[Frame]) -> str:
         """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in."""
         indices = range(first, first + HUGE_PAGES)
-        if all(region.pte[index] is None for index in indices):
-            return "EINVAL"
         if any(region.pte[index] in lru_batch for index in indices):
             return "EAGAIN"
         if not self._profile.collapse_read_only and not any(_is_writable(region, i) for i in indices):
@@ -262,14 +261,14 @@ class HugePaging(Paging):
     # Swap and migration
 
     def page_out_range(self, region: ExactRegion, start: int, count: int) -> None:
-        if region.thp:
-            for first, behind, huge in _runs(region, start, start + count):
-                if huge is None:
-                    super().page_out_range(region, first, behind - first)
-                elif all(len(frame.ptes) < 2 for frame in huge.frames):
-                    self._page_out_huge(region, first, behind - first, huge)
-        else:
+        if not region.thp:
             super().page_out_range(region, start, count)
+            return
+        for first, behind, huge in _runs(region, start, start + count):
+            if huge is None:
+                super().page_out_range(region, first, behind - first)
+            elif all(len(frame.ptes) < 2 for frame in huge.frames):
+                self._page_out_huge(region, first, behind - first, huge)
 
     def _page_out_huge(self, region: ExactRegion, first: int, count: int, huge: HugePage) -> None:
         """Write pages of a huge page to swap: split it first, but not if they are the whole of it."""
@@ -297,12 +296,22 @@ class HugePaging(Paging):
         return True
 
 
+def _has_page_table(region: ExactRegion, block: int) -> bool:
+    """Return whether a block that no PMD maps has a page table."""
+    first = block * HUGE_PAGES
+    ptes = region.pte[first : first + HUGE_PAGES]
+    return block in region.page_tables or any(pte is not None for pte in ptes)
+
+
 def _put_back(lru_batch: list[Frame], frames: list[Frame]) -> None:
-    """Put isolated pages back to the LRU list; a full batch is flushed."""
+    """Put isolated pages back to the LRU list; a full batch is flushed, and a huge page flushes it."""
     for frame in frames:
-        lru_batch.append(frame)
-        if len(lru_batch) == _LRU_BATCH:
-            lru_batch.clear()
+        if frame.huge is None:
+            lru_batch.append(frame)
+            if len(lru_batch) == _LRU_BATCH:
+                lru_batch.clear()
+    if any(frame.huge for frame in frames):
+        lru_batch.clear()
 
 
 def _mappers(huge: HugePage) -> list[ExactMm]:
