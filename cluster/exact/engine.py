@@ -191,8 +191,7 @@ class ExactEngine:
         for first, pages in _parts(region, start, count):
             if not _may_collapse(region, first):
                 return "EINVAL"
-            blocks = range(-(-first // HUGE_PAGES), (first + pages) // HUGE_PAGES)
-            if error := self._paging.collapse(region, blocks):
+            if error := self._paging.collapse(region, first, pages):
                 return error
         return _error_of_holes(region, start, count)
 

@@ -211,11 +211,12 @@ class HugePaging(Paging):
 
     # MADV_COLLAPSE
 
-    def collapse(self, region: ExactRegion, blocks: range) -> str:
+    def collapse(self, region: ExactRegion, start: int, count: int) -> str:
         """Copy each block to a new huge page, mapped by a PMD; return the name of the last error, if any."""
-        error = ""
+        first, behind = -(-start // HUGE_PAGES), (start + count) // HUGE_PAGES
+        error = "EINVAL" if behind < first else ""
         lru_batch: list[Frame] = []
-        for block in blocks:
+        for block in range(first, behind):
             if region.mapped_by_pmd(block * HUGE_PAGES):
                 continue
             if not _has_page_table(region, block):
