@@ -17,6 +17,7 @@ from cluster.arrays.words import (
     U32,
     U64,
     VPN_BITS,
+    VPN_MASK,
     Bool,
     Digests,
     FrameWords,
@@ -25,6 +26,7 @@ from cluster.arrays.words import (
     checksum,
     node_of_frame,
     node_of_key,
+    node_of_mm,
     on_node,
     pfn_of,
 )
@@ -121,17 +123,17 @@ class Scanner:
             counts[vma.mm] = counts.get(vma.mm, 0) + len(self._to_visit(vma, low))
         return counts
 
-    def locate(self, command: Locate) -> int:
-        """Return the scan position after `pages` visits to one process from position `low`."""
-        pages = command.nr_pages
-        for vma in self._n.spaces.mms[command.mm].vmas:
-            slots = self._to_visit(vma, command.low)
-            if pages <= len(slots):
-                vpn = vma.start + int(slots[pages - 1]) - vma.slot0
-                rank = command.low >> VPN_BITS
-                return (rank << VPN_BITS) + vpn + 1
-            pages -= len(slots)
-        raise ValueError(f"process {command.mm} has fewer than {command.nr_pages} pages to scan")
+    def locate(self, command: Locate) -> dict[int, int]:
+        """Return the virtual page after the last of so many pages to visit, by index in the command."""
+        n = self._n
+        found: dict[int, int] = {}
+        mms = np.unique(command.mms)
+        for mm in mms[node_of_mm(mms) == n.id].tolist():
+            rows = np.flatnonzero(command.mms == mm)
+            slots = np.concatenate([self._to_visit(vma, command.low) for vma in n.spaces.mms[mm].vmas])
+            last = n.keys_of(slots[command.nr_pages[rows] - 1])
+            found.update(zip(rows.tolist(), ((last & VPN_MASK) + 1).tolist(), strict=True))
+        return found
 
     def _to_visit(self, vma: Vma, low: int) -> Slots:
         """Return the slots of the VMA's pages from position `low` on that ksmd would visit."""

@@ -39,6 +39,7 @@ from cluster.ksm.table_changes import Columns, TableChanges
 from cluster.ksm.unstable_table import UnstableTable
 from cluster.ksm.visit import Arrivals
 from cluster.mm.node_state import NodeState
+from cluster.spec.content import mix
 from cluster.wire.mailbox import joined
 from cluster.wire.messages import Kind
 from cluster.wire.window import Window
@@ -99,6 +100,8 @@ class Trees:
             if shape is not None:
                 shape.start_pass()
                 self.unstable.remove_dirty_before(window.pass_number)
+        if window.searches and shape is None:
+            self._drop_stale(window)
         if shape is not None:
             self._erase_absent(shape)
 
@@ -152,6 +155,27 @@ class Trees:
         for key in shape.unstable_keys():
             if key not in waiting:
                 shape.erase_unstable(key)
+
+    def _drop_stale(self, window: Window) -> None:
+        """Remove stale stable nodes that searches for other contents have met on their way.
+
+        Without shapes it is drawn which were met. Half of the nodes of a tree have no other below them, a
+        quarter has two, and so on; a search meets a node if it ends there or below.
+        """
+        which, rows = self.stable.rows(self.recheck)
+        stale = self.stable["dead"][rows] == 1
+        which, rows = which[stale], rows[stale]
+        if len(rows) == 0:
+            return
+        drawn = mix(self.recheck[which] ^ np.uint64(window.seq))
+        lowest_bit = (drawn & (~drawn + np.uint64(1))).astype(np.float64)
+        met = (drawn >> np.uint64(32)) * 2.0**-32 < -np.expm1(-window.searches * (2 * lowest_bit - 1))
+        rows = rows[met]
+        self.version += 1
+        updates = PageUpdates()
+        updates.drop_nodes(self.stable["frame"][rows[self.stable["count"][rows] > 0]])
+        updates.send(self.node.out, self.node.nodes)
+        self.stable.remove(rows)
 
     def _drop_stale_migrating(self) -> None:
         """At the start of a pass, forget migrated stable nodes whose frames were freed."""

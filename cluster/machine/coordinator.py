@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import starmap
+from typing import NamedTuple
 
 import numpy as np
 
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
+from cluster.compaction.internode.drain import LIMIT, NO_ROOM, Drained, Stayed
 from cluster.compaction.internode.flows import matrix, transfers
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
@@ -28,6 +32,13 @@ DEFAULT_POLICY = PolicySpec()
 _AFTER_SCAN = frozenset(Kind) - {Kind.CONTENT_REQUEST, Kind.CONTENT_REPLY}
 
 
+class WindowEnd(NamedTuple):
+    """Where a window ends: before this virtual page of a process (mm)."""
+
+    mm: int
+    vpn: int
+
+
 class Machine:
     """Processes of the simulated machine, and ksmd.
 
@@ -41,10 +52,11 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Time that decides when chains are pruned. No engine sets it, so it stands still in `simulate` and
-        #: in scripts (docs/exact.md); a caller of this class may set it.
+        #: Time that decides when chains are pruned, in ms. It stands still in scripts (docs/exact.md).
         self.now_ms = 0
         self._pruned_ms = 0
+        #: `Window.searches` of the next window.
+        self.searches = 0.0
         #: Sequence number of the last window or migration.
         self._seq = 0
         self._passes = 0
@@ -180,9 +192,40 @@ class Machine:
         Moves the cursor of ksmd's list, and removes processes without mergeable memory from it. The last
         decisions may still be on their way to the nodes; they arrive before anything else is done.
         """
-        if self.knobs.run != 1 or len(self.slots) == 0 or count == 0:
+        if not self.ksmd_should_run or count == 0:
             return False
-        high = END if count is None else self._position_after(count)
+        return self._scan_until(END if count is None else self._position_after(count))
+
+    @property
+    def ksmd_should_run(self) -> bool:
+        """Whether ksmd has anything to do (ksmd_should_run())."""
+        return self.knobs.run == 1 and len(self.slots) > 0
+
+    def plan_windows(self, windows_for: Callable[[int], int]) -> list[WindowEnd | None]:
+        """Divide a pass that is about to begin into windows with equally many pages to visit.
+
+        `windows_for` is given the number of pages, and returns the most windows. Returns the end of each
+        window; None stands for the end of the pass.
+        """
+        counts = self._pages_to_visit()
+        count = windows_for(sum(counts.values()))
+        mms = np.array([mm for mm in self.slots.mms if counts.get(mm)], np.int64)
+        pages = np.array([counts[mm] for mm in mms.tolist()], np.int64)
+        ends = np.cumsum(pages)
+        # The window's last page, counted from the start of the pass, and the process that it belongs to.
+        last = np.unique(np.arange(1, count) * pages.sum() // count)
+        last = last[last > 0]
+        of = np.searchsorted(ends, last)
+        return [*self._locate(mms[of], last - (ends - pages)[of]), None]
+
+    def scan_to(self, end: WindowEnd | None) -> bool:
+        """Scan to the end of a planned window; return whether the pass has ended."""
+        if end is not None and end.mm not in self.slots:
+            return False
+        high = END if end is None else (self.slots.mms.index(end.mm) << VPN_BITS) | end.vpn
+        return self._scan_until(high) if high > self.slots.low else False
+
+    def _scan_until(self, high: int) -> bool:
         self._run_window(self._next_window(high))
         entered = self.slots.rank if self.slots.vpn == 0 else self.slots.rank + 1
         passed = self.slots.mms[entered : high >> VPN_BITS]
@@ -204,7 +247,7 @@ class Machine:
         due = self.now_ms >= self._pruned_ms + self.knobs.stable_node_chains_prune_millisecs
         if due and high == END:
             self._pruned_ms = self.now_ms
-        return Window(self._passes, self.slots.low, high, self._next_seq(), first, due)
+        return Window(self._passes, self.slots.low, high, self._next_seq(), first, due, self.searches)
 
     def _run_window(self, window: Window) -> None:
         reports = self._exchange.run(c.Scan(window, self.slots.ranks()), leave=_AFTER_SCAN)
@@ -213,18 +256,30 @@ class Machine:
 
     def _position_after(self, count: int) -> int:
         """Return the scan position after the next `count` pages to visit, END if there are fewer."""
-        command = c.PlanWindow(self.slots.low, self.slots.ranks())
-        counts: dict[int, int] = {}
-        for answer in self._exchange.answers(command, c.PagesToVisit):
-            counts.update(answer.of_mm)
+        counts = self._pages_to_visit()
         for rank in range(self.slots.rank, len(self.slots)):
             mm = self.slots.mms[rank]
             of_mm = counts.get(mm, 0)
             if of_mm >= count:
-                low = max(self.slots.low, rank << VPN_BITS)
-                return self._exchange.answer(c.Locate(mm, low, count), c.ScanPosition).position
+                (end,) = self._locate(np.array([mm]), np.array([count]))
+                return (rank << VPN_BITS) | end.vpn
             count -= of_mm
         return END
+
+    def _locate(self, mms: I64, nr_pages: I64) -> list[WindowEnd]:
+        """Return where so many pages to visit of each of these processes end, from the cursor on."""
+        found: dict[int, int] = {}
+        for answer in self._exchange.answers(c.Locate(self.slots.low, mms, nr_pages), c.Located):
+            found.update(answer.vpn)
+        return [WindowEnd(mm, found[i]) for i, mm in enumerate(mms.tolist())]
+
+    def _pages_to_visit(self) -> dict[int, int]:
+        """Return how many pages of each process (mm) ksmd would visit until the end of the pass."""
+        command = c.PlanWindow(self.slots.low, self.slots.ranks())
+        counts: dict[int, int] = {}
+        for answer in self._exchange.answers(command, c.PagesToVisit):
+            counts.update(answer.of_mm)
+        return counts
 
     def _reap(self, passed: tuple[int, ...]) -> None:
         """Free what the scan passed over; remove processes without mergeable memory from ksmd's list."""
@@ -252,13 +307,30 @@ class Machine:
         nearer = spec.kind == "nearer"
         chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
         counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
-        self._exchange.run(c.MoveFrames(counts, nearer, self._next_seq()))
+        self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
         return np.array([answer.counts for answer in self._exchange.answers(c.CountMoved(), c.MovedIn)]).T
 
     def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
         """Return how many frames are to move from row to column to drain nodes or to even them out."""
-        census = np.array(self._exchange.answers(c.CountFrames(), c.FrameCounts))
+        census = self._frame_counts(draining=spec.kind == "drain")
         return matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), self._nodes)
+
+    def _frame_counts(self, *, draining: bool) -> I64:
+        return np.array(self._exchange.answers(c.CountFrames(draining), c.FrameCounts))
+
+    def drained(self, spec: RelocationSpec) -> dict[int, Drained]:
+        """Return what stayed on the nodes that this relocation, the last one, has drained."""
+        if spec.kind != "drain":
+            return {}
+        room = np.delete(self._frame_counts(draining=True)[:, 2], list(spec.nodes))
+        why = LIMIT if spec.most_pages is not None and room.any() else NO_ROOM
+        answers = self._exchange.answers(c.CountStayed(spec.nodes, why), c.PagesStayed)
+        return {
+            node: Drained(
+                0, offline=0, pageblocks=0, fixed=0, stayed=tuple(starmap(Stayed, answers[node].stayed))
+            )
+            for node in spec.nodes
+        }
 
     def _preferred(self, spec: RelocationSpec, chosen: Bool) -> I64:
         """Return how many frames are to move from row to column because they prefer that node."""

@@ -118,7 +118,7 @@ class Node:
             c.Scan: self._scan,
             c.Decide: lambda command: merge_window(trees, command.window),
             c.PlanWindow: self._plan_window,
-            c.Locate: own(lambda command: c.ScanPosition(self.scanner.locate(command))),
+            c.Locate: lambda command: c.Located(self.scanner.locate(command)),
             c.SetKnobs: self._set_knobs,
             c.UnmergeAll: lambda _: processes.unmerge_all(),
             c.ForgetItems: lambda _: trees.forget_items(),
@@ -255,15 +255,18 @@ class Node:
 
         assert spec.migration is not None
         self.compaction = compaction = NodeCompaction(self.state, spec.migration, self._migration)
-        relocation = NodeRelocation(self.state, compaction.frames, self._migration)
+        relocation = NodeRelocation(
+            self.state, compaction.frames, self._migration, compaction.memory.filled.owners
+        )
         self._commands |= {
             c.BeginCompaction: lambda _: compaction.begin(),
             c.EndCompaction: lambda command: compaction.end(command.seq),
             c.TellMappings: lambda _: relocation.tell_mappings(),
             c.FindPreferredNodes: relocation.find_preferred,
-            c.CountFrames: lambda _: relocation.count(),
+            c.CountFrames: relocation.count,
             c.MoveFrames: relocation.move,
             c.CountMoved: lambda _: c.MovedIn(self._migration.moved_in),
+            c.CountStayed: relocation.count_stayed,
         }
         self._messages |= {Kind.HELD: compaction.on_held, Kind.MAPPED: relocation.on_mapped}
 

@@ -22,6 +22,8 @@ class PassResult:
     simulated_seconds: float
     #: The knob during the pass.
     pages_to_scan: int
+    #: Windows of the pass, between which processes write; 0 if ksmd does not run.
+    windows: int
     #: Time that this pass took on the host.
     wall_seconds: float
     #: The compaction after the pass, by node; empty without [migration].

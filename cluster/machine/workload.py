@@ -19,7 +19,7 @@ from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm, Vma
-from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess
+from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
     Advice,
@@ -81,7 +81,7 @@ class SnapshotReplay:
     index: int
     captured: int
     mm: Mm
-    times: tuple[float, ...]
+    steps: tuple[ReplayStep, ...]
     next: int = 1
 
 
@@ -176,8 +176,8 @@ class Workload:
         process = pages.processes[captured]
         for m in process.mappings:
             self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
-        times = pages.times(spec.replay_interval)
-        self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, times))
+        steps = pages.steps(spec.replay_interval)
+        self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, steps))
 
     def _fill(self, region: RegionWorkload) -> None:
         if region.spec.model is ContentModel.UNTOUCHED:
@@ -228,8 +228,12 @@ class Workload:
             for index, writes in enumerate(region.spec.writes):
                 self._write(region, index, writes, command)
         for replay in self._replays:
-            while replay.next < len(replay.times) and replay.times[replay.next] < command.stop:
-                self._apply(replay, replay.next)
+            while replay.next < len(replay.steps) and replay.steps[replay.next].time < command.stop:
+                step = replay.steps[replay.next]
+                if step.between:
+                    self._write_between(replay, step)
+                else:
+                    self._apply(replay, step.moment)
                 replay.next += 1
 
     def _write(self, region: RegionWorkload, index: int, writes: WriteSpec, tick: Tick) -> None:
@@ -280,6 +284,21 @@ class Workload:
         same &= ~now.written
         self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
+
+    def _write_between(self, replay: SnapshotReplay, step: ReplayStep) -> None:
+        """Write the pages again that were written before both moments, with the bytes that they hold.
+
+        Where the two moments differ, a page gets content that no other page has.
+        """
+        before, now = replay.process.moments[step.moment - 1 : step.moment + 1]
+        old = np.flatnonzero(before.written)
+        old = old[is_in(before.vpn[old], now.vpn[now.written])]
+        vpns = before.vpn[old]
+        held = self._held(replay, before)[old]
+        changed = before.content[old] != now.content[np.searchsorted(now.vpn, vpns)]
+        names = ("between", self._spec.seed, replay.kind.name, replay.index, step.time)
+        held[changed] = content_ids(*names, numbers=vpns[changed].astype(np.uint64))
+        self._faults.write(self._n.spaces.slots(replay.mm, vpns), held)
 
     def _inherited(self, replay: SnapshotReplay) -> I64:
         """Return the pages of a captured process that map frames of an earlier one, ascending."""

@@ -6,6 +6,8 @@ Then each node chooses frames, which move as those of move_pages() do (`migrate_
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from cluster.arrays.columns import rows_with
@@ -21,11 +23,21 @@ from cluster.arrays.words import (
     on_node,
     pfn_of,
 )
-from cluster.compaction.movable.movable_frames import MovableFrames
+from cluster.compaction.internode.drain import CANNOT_MOVE, DRIVERS_STAY, UNFOUND
+from cluster.compaction.movable.counting import UNMOVABLE, PagesInUse, pages_in_use
+from cluster.compaction.movable.movable_frames import KSM_PAGES, MovableFrames
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import PRESENT
 from cluster.numa.migrate_frames import FrameMigration
-from cluster.wire.commands import FindPreferredNodes, FrameCounts, MoveFrames, PreferredNodes
+from cluster.wire.commands import (
+    CountFrames,
+    CountStayed,
+    FindPreferredNodes,
+    FrameCounts,
+    MoveFrames,
+    PagesStayed,
+    PreferredNodes,
+)
 from cluster.wire.messages import Kind
 
 _NONE: I64 = np.zeros(0, np.int64)
@@ -36,10 +48,16 @@ _MOST_CELLS = 1 << 22
 class NodeRelocation:
     """One node's part in relocations."""
 
-    def __init__(self, node: NodeState, frames: MovableFrames, migration: FrameMigration) -> None:
+    def __init__(
+        self, node: NodeState, frames: MovableFrames, migration: FrameMigration, owners: Mapping[str, int]
+    ) -> None:
         self._n = node
         self._frames = frames
         self._migration = migration
+        #: Numbers of the owners of pages in `frames.memory`, by name.
+        self._owners = owners
+        #: Frames that the last `move` asked to move.
+        self._going: FrameWords = _NONE
         #: Mappings of this node's frames on other nodes: frame, node, count.
         self._mapped: tuple[FrameWords, I64, I64] = (_NONE, _NONE, _NONE)
         #: Frames that prefer another node, and that node; the frames that gain most come first.
@@ -71,7 +89,7 @@ class NodeRelocation:
         best, gain = (np.concatenate(column) for column in zip((_NONE, _NONE), *parts, strict=True))
         order = np.lexsort((frames, -gain))
         order = order[gain[order] >= command.min_gain]
-        order = order[self._may_move(frames[order])]
+        order = order[self._may_move(frames[order], draining=False)]
         self._preferred = frames[order], best[order]
         counts = np.bincount(best[order], minlength=self._n.nodes)
         return PreferredNodes(counts, self._frames.free_count)
@@ -88,15 +106,19 @@ class NodeRelocation:
         best = np.argmin(sums, axis=1)
         return best, sums[:, n.id] - np.take_along_axis(sums, best[:, None], axis=1)[:, 0]
 
-    def _may_move(self, frames: FrameWords) -> Bool:
-        """Return which frames may move. With one tree a node, a KSM frame stays with its tree."""
-        may: Bool = np.full(len(frames), bool(self._n.knobs.merge_across_nodes)) | ~is_ksm_word(frames)
-        return may
+    def _may_move(self, frames: FrameWords, *, draining: bool) -> Bool:
+        """Return which frames may move.
 
-    def count(self) -> FrameCounts:
+        Offlining moves every KSM frame. Otherwise, with one tree a node, a KSM frame stays with its tree.
+        """
+        if draining or self._n.knobs.merge_across_nodes:
+            return np.ones(len(frames), np.bool_)
+        return ~is_ksm_word(frames)
+
+    def count(self, command: CountFrames) -> FrameCounts:
         """Return how many frames are in use, may move, and are free."""
         used = self._words(self._frames.in_use())
-        movable = int(np.count_nonzero(self._may_move(used)))
+        movable = int(np.count_nonzero(self._may_move(used, draining=command.draining)))
         return FrameCounts(len(used), movable, self._frames.free_count)
 
     def _words(self, pfns: Pfns) -> FrameWords:
@@ -112,10 +134,32 @@ class NodeRelocation:
             self._preferred = (_NONE, _NONE)
         else:
             frames = self._words(self._frames.in_use())
-            frames = frames[self._may_move(frames)][: to.sum()]
+            frames = frames[self._may_move(frames, draining=command.draining)][: to.sum()]
             best = np.repeat(np.arange(len(to)), to)[: len(frames)]
         going = _rank_within(best) < to[best]
-        self._n.out.send(Kind.MIGRATE, self._n.id, frames[going], best[going])
+        self._going = frames[going]
+        self._n.out.send(Kind.MIGRATE, self._n.id, self._going, best[going])
+
+    def count_stayed(self, command: CountStayed) -> PagesStayed:
+        """Return what a drain has left on this node, and why."""
+        if self._n.id not in command.nodes:
+            return PagesStayed(())
+        # A frame that moved has left its name behind.
+        unfound = int(np.count_nonzero(np.isin(self._going, self._words(self._frames.in_use()))))
+        held = pages_in_use(self._frames.memory, self._owners)
+        rows = (row for of_owner in held for row in self._reasons(of_owner, unfound, command.why))
+        return PagesStayed(tuple(row for row in rows if row[1]))
+
+    def _reasons(self, held: PagesInUse, unfound: int, why: str) -> Iterator[tuple[str, int, str]]:
+        """Yield owner, number and reason of an owner's pages; `unfound`: KSM frames that failed to move."""
+        if held.owner == UNMOVABLE or not held.movable:
+            yield held.owner, held.pages, CANNOT_MOVE
+        elif held.owner not in self._frames.owners:
+            yield held.owner, held.pages, DRIVERS_STAY
+        else:
+            failed = unfound if held.owner == KSM_PAGES else 0
+            yield held.owner, failed, UNFOUND
+            yield held.owner, held.pages - failed, why
 
 
 def _rank_within(groups: I64) -> I64:

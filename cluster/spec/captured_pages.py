@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from cluster.arrays.words import I64, Bool, Digests
+
+#: Part of the interval by which a moment may be late.
+LATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,15 @@ class OutsideMappers:
     mappers: I64
 
 
+class ReplayStep(NamedTuple):
+    """A moment that is replayed, or writes between it and the one before."""
+
+    #: Simulated seconds.
+    time: float
+    moment: int
+    between: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedPages:
     """All processes of a snapshot; `moments` are in seconds since the first."""
@@ -77,15 +92,27 @@ class CapturedPages:
     moments: tuple[float, ...]
     shared: SharedFrames
     outside: OutsideMappers
+    #: Seconds between moments that the capture was asked for; None if written pages were not tracked.
+    interval: float | None = None
     #: What limits the answer, one sentence each.
     notes: tuple[str, ...] = ()
 
-    def times(self, interval: float | None) -> tuple[float, ...]:
-        """Return when each moment is replayed, in simulated seconds.
+    def steps(self, interval: float | None) -> tuple[ReplayStep, ...]:
+        """Return what is replayed when.
 
-        With `interval`, moments are that far apart; with None, as far as they were captured.
+        With `interval`, moments are that far apart in simulated seconds; with None, as far as they were
+        captured. Then, where the capture could not keep the interval that it was asked for, pages that were
+        written before and after the gap are written in it, too, as often as the interval fits in.
         """
-        return self.moments if interval is None else tuple(i * interval for i in range(len(self.moments)))
+        if interval is not None:
+            return tuple(ReplayStep(i * interval, i) for i in range(len(self.moments)))
+        steps = [ReplayStep(0.0, 0)]
+        for moment, (begin, end) in enumerate(pairwise(self.moments), 1):
+            parts = max(math.ceil((end - begin) / self.interval - LATE), 1) if self.interval else 1
+            between = (begin + (end - begin) * part / parts for part in range(1, parts))
+            steps += [ReplayStep(time, moment, between=True) for time in between]
+            steps.append(ReplayStep(end, moment))
+        return tuple(steps)
 
     @property
     def pages_a_process(self) -> int:

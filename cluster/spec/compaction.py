@@ -88,6 +88,9 @@ class CompactionSpec:
     batch: int = 32
     #: Pages that a compactor scans before the next compactor has its turn; None: see `turn_pages`.
     turn: int | None = None
+    #: Pages that an owner fills before the next one, so that their pages lie mixed; at least a driver's
+    #: largest block. None: so many that every pageblock has pages of several owners.
+    grain: int | None = None
     cost: MigrationCostSpec = MigrationCostSpec()
     #: Those with the same `when` run one after the other, in this order.
     relocations: tuple[RelocationSpec, ...] = ()

@@ -102,6 +102,15 @@ class WriteSpec:
     duty: float = 1.0
     content: Rewrite = Rewrite.UNIQUE
 
+    @property
+    def may_merge_again(self) -> bool:
+        """Return whether other pages may hold the content that is written."""
+        return self.content is not Rewrite.UNIQUE
+
+    def within(self, start: float, stop: float) -> bool:
+        """Return whether there are writes in an interval of simulated seconds."""
+        return self.start < stop and self.stop > start
+
 
 @dataclass(frozen=True, slots=True)
 class RegionSpec:
@@ -141,6 +150,8 @@ class CapturedLayout(NamedTuple):
     families: tuple[int, ...]
     #: Whether ksmd scans any memory of the process.
     mergeable: tuple[bool, ...]
+    #: Simulated seconds at which moments are replayed; one element a moment.
+    times: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +172,20 @@ class ProcessSpec:
     advice: Advice | None = None
     #: What the snapshot tells of its processes; None until it is loaded, and without one.
     layout: CapturedLayout | None = None
+
+    @property
+    def may_merge_again(self) -> bool:
+        """Return whether the processes write content that other pages may hold."""
+        writes = (write for region in self.regions for write in region.writes)
+        return len(self.layout.times) > 1 if self.layout else any(w.may_merge_again for w in writes)
+
+    def writes_within(self, start: float, stop: float) -> float:
+        """Return how often a page is written in an interval, at most, with content that may merge again."""
+        times = self.layout.times[1:] if self.layout else ()
+        moments = sum(start < time <= stop for time in times)
+        writes = (write for region in self.regions for write in region.writes)
+        rates = [w.rate for w in writes if w.may_merge_again and w.within(start, stop)]
+        return max(moments, (stop - start) * max(rates, default=0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +224,8 @@ class KsmSpec:
     advisor_min_pages_to_scan: int = 500
     #: Seconds.
     advisor_target_scan_time: int = 200
+    #: Jiffies in a second (CONFIG_HZ): ksmd sleeps in jiffies.
+    hz: int = 250
     #: "one", or "per-node": a ksmd for each node. No kernel has that; it needs trees per node and no advisor.
     threads: str = "one"
 
@@ -211,6 +238,8 @@ class CostSpec:
     checksum: float = 550.0
     tree_level: float = 206.0
     merge: float = 1900.0
+    #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
+    cpu_wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +252,8 @@ class SimulationSpec:
     seed: int = 1
     #: Full ksmd passes to run.
     passes: int = 6
-    #: Windows in a pass. Processes write only between scan windows.
-    windows_per_pass: int = 1
+    #: Windows in a pass, between which processes write; None: as many as the writes need.
+    windows_per_pass: int | None = None
     cost: CostSpec = field(default_factory=CostSpec)
     #: Frames come from a buddy allocator that drivers use as well, and are compacted after each pass. None: a
     #: plain list of free frames, no compaction.

@@ -75,15 +75,18 @@ class PagesToVisit(NamedTuple):
 
 
 class Locate(NamedTuple):
-    """Find the scan position after the next `nr_pages` pages to visit of a process, from `low` on."""
+    """Find where the next `nr_pages[i]` pages to visit of process `mms[i]` end, from position `low` on."""
 
-    mm: int
     low: int
-    nr_pages: int
+    #: int64[n] each.
+    mms: I64
+    nr_pages: I64
 
 
-class ScanPosition(NamedTuple):
-    position: int
+class Located(NamedTuple):
+    """By index in `Locate`, for processes of the node: the virtual page after the last of those pages."""
+
+    vpn: dict[int, int]
 
 
 # Knobs: /sys/kernel/mm/ksm.
@@ -151,6 +154,9 @@ class PreferredNodes(NamedTuple):
 class CountFrames(NamedTuple):
     """Count the node's frames."""
 
+    #: For a drain, in which KSM frames move whatever merge_across_nodes is.
+    draining: bool
+
 
 class FrameCounts(NamedTuple):
     """Frames in use, those among them that may move, and free frames."""
@@ -167,6 +173,8 @@ class MoveFrames(NamedTuple):
     counts: I64
     #: Move the frames that prefer the node; otherwise those with the lowest pfns.
     preferred: bool
+    #: As in `CountFrames`.
+    draining: bool
     seq: int
 
 
@@ -178,6 +186,20 @@ class MovedIn(NamedTuple):
     """The number of frames that came from each node. int64[nodes]."""
 
     counts: I64
+
+
+class CountStayed(NamedTuple):
+    """Count what stayed on the nodes that the last `MoveFrames` drained."""
+
+    nodes: tuple[int, ...]
+    #: Why frames were not to move.
+    why: str
+
+
+class PagesStayed(NamedTuple):
+    """What stayed on a node: owners, numbers of pages, reasons. Empty for nodes that were not drained."""
+
+    stayed: tuple[tuple[str, int, str], ...]
 
 
 # Processes. Only the node of the process `mm` carries these out and answers.
@@ -365,17 +387,19 @@ Command = (
     | CountFrames
     | MoveFrames
     | CountMoved
+    | CountStayed
     | ProcessCommand
     | Collect
     | Dump
 )
 Answer = (
     PagesToVisit
-    | ScanPosition
+    | Located
     | StableNodesLeft
     | PreferredNodes
     | FrameCounts
     | MovedIn
+    | PagesStayed
     | PagesOn
     | Exited
     | Reaped

@@ -21,3 +21,5 @@ class Window:
     first: bool = True
     #: Searches prune chains.
     prune: bool = False
+    #: Searches of the stable tree in the window before this one, for each stable node; 0 in the first window.
+    searches: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cluster.spec.captured_pages import LATE
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.tracing.tracked import Skipped
 from ksmcluster.capture.tracing.writes import Pauses
@@ -13,8 +14,6 @@ from ksmcluster.snapshot import HostInfo, Note, SnapshotProcess
 
 _MOSTLY = 0.5
 """Part of the pages from which on they are called most of them."""
-_LATE = 0.1
-"""Part of the interval by which a moment may be late without a note."""
 
 
 @dataclass(slots=True)
@@ -101,11 +100,16 @@ def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | N
         )
         return
     longest = max(later - earlier for earlier, later in pairwise(moments))
-    if longest > interval * (1 + _LATE):
+    if longest > interval * (1 + LATE):
+        meaning = "writes between them count once"
+        if tracking is not None:
+            meaning = (
+                f"pages written before and after such a gap count as written in every {interval:g} s of it"
+            )
         yield Note(
             "interval",
             f"the interval of {interval:g} s could not be kept: up to {longest:.2f} s lie between two "
-            "moments, and writes between them count once",
+            f"moments; {meaning}",
         )
     if tracking is None:
         yield Note(

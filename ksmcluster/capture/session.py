@@ -309,6 +309,7 @@ class Session:
             processes=processes,
             host=host,
             tracking=tracking,
+            interval=(self._options.interval or None) if tracking else None,
             notes=(
                 *notes(processes, host, self._counts, moments, self._options.interval, tracking),
                 *(tracking_notes(self._tracker.pauses, self._tracker.skipped) if self._tracker else ()),

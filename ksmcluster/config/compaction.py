@@ -99,6 +99,13 @@ class MigrationConfig(ConfigTable):
         "2048 and an eighth of a node's.",
         "pages",
     )
+    grain: Pages | None = key(
+        SPEC["grain"],
+        "How finely owners' pages are mixed: memory that an owner fills before it is another one's turn, at "
+        "least a driver's largest block. By default 64KiB, or less where an owner's share is small, so that "
+        "every pageblock has pages of several owners.",
+        "size",
+    )
 
     @field_validator("kernel", mode="before")
     @classmethod
@@ -222,5 +229,6 @@ def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
         cost=cost_spec(scenario.cost),
         relocations=tuple(relocation.to_spec() for relocation in scenario.migration.relocate),
         distance=machine.topology.build(machine.nodes),
-        **scenario.migration.model_dump(exclude={"relocate"}),
+        grain=scenario.migration.grain,
+        **scenario.migration.model_dump(exclude={"grain", "relocate"}),
     )

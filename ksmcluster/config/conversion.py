@@ -50,9 +50,7 @@ def _ksm(ksm: KsmConfig) -> spec.KsmSpec:
 
 
 def _cost(cost: CostConfig) -> spec.CostSpec:
-    return spec.CostSpec(
-        visit=cost.visit_ns, checksum=cost.checksum_ns, tree_level=cost.tree_level_ns, merge=cost.merge_ns
-    )
+    return spec.CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
 
 
 def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:

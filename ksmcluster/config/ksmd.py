@@ -58,6 +58,9 @@ class KsmConfig(ConfigTable):
         None, "What the advisor begins with; later it may go below.", "pages"
     )
     advisor_max_pages_to_scan: AboveZero | None = key(None, "The most that the advisor sets.", "pages")
+    hz: Annotated[int, Field(ge=1, le=UINT)] = key(
+        KSM.hz, "Jiffies in a second (CONFIG_HZ of the kernel): ksmd sleeps in jiffies.", "1/s"
+    )
     threads: Literal["one", "per-node"] = key(
         KSM.threads,
         "`per-node`: a ksmd for each node, all at work at the same time; "
@@ -99,9 +102,14 @@ class KsmConfig(ConfigTable):
 
 
 class CostConfig(ConfigTable):
-    """Simulated CPU time of ksmd."""
+    """Simulated time of ksmd's work."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
     tree_level_ns: Finite = key(COST.tree_level, "For each level of a tree descended.", "ns")
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
+    cpu_wait_ns: Finite = key(
+        COST.cpu_wait,
+        "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",
+        "ns",
+    )

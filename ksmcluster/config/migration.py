@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cluster.compaction.movable.movable_frames import ANON_PAGES, KSM_PAGES
 from cluster.spec.compaction import CompactionSpec
 from ksmcluster.config.compaction import (
     SPEC,
@@ -24,7 +25,7 @@ from ksmcluster.config.relocation import FrameRelocations, relocation_problems
 from ksmcluster.config.tables import key
 
 #: How pages of processes are called among the drivers.
-PROCESSES = ("anon", "ksm")
+PROCESSES = (ANON_PAGES, KSM_PAGES)
 
 
 class KsmMigrationConfig(MigrationConfig):
@@ -83,5 +84,6 @@ def to_migration_spec(
         drivers=driver_specs(drivers),
         seed=seed,
         cost=cost_spec(migration.cost),
-        **migration.model_dump(exclude={"cost", "relocate"}),
+        grain=migration.grain,
+        **migration.model_dump(exclude={"cost", "grain", "relocate"}),
     )

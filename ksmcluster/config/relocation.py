@@ -42,8 +42,8 @@ class RelocateFramesConfig(ConfigTable):
     kind: Literal["nearer", "drain", "even-out"] = key(
         ...,
         "`nearer`: each frame goes to the node from which those who map it are least far, all together; "
-        "`drain`: all go off some nodes, to the nearest ones with room; `even-out`: as few as it takes for "
-        "nodes to have as many as each other.",
+        "`drain`: all go off some nodes, KSM pages with any `merge_across_nodes`, to the nearest ones with "
+        "room; `even-out`: as few as it takes for nodes to have as many as each other.",
     )
     after_pass: Count = key(..., "The pass of ksmd after which it is done, before any compaction.")
     nodes: Numbers = key(

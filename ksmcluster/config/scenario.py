@@ -26,8 +26,10 @@ class SimulationConfig(ConfigTable):
     title: Title = key("", "What the report is headed with.")
     seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
     passes: Count = key(SPEC["passes"], "Full passes of ksmd over all memory.")
-    windows_per_pass: Count = key(
-        SPEC["windows_per_pass"], "Parts of a pass between which the processes write to their memory."
+    windows_per_pass: Count | None = key(
+        None,
+        "Parts of a pass between which the processes write to their memory. By default as many as the "
+        "writes need: see docs/model.md.",
     )
 
 

@@ -228,7 +228,7 @@ def _full_scan(result: Reported) -> tuple[str, ...]:
     """How long the last pass took, with which knobs, and how busy ksmd was; nothing if it did not run."""
     by_pass = result.summary["by_pass"]
     took, cpu, pages = (by_pass[name][-1] for name in ("scan_seconds", "ksmd_cpu_seconds", "pages_to_scan"))
-    if not took:
+    if not by_pass["windows"][-1]:
         return ()
     knobs = f"pages_to_scan={pages}, sleep_millisecs={result.config.ksm.sleep_millisecs}"
     skipped = int(result.by_node("pages_skipped")[-1].sum())
@@ -248,6 +248,13 @@ def _time(result: Reported) -> Table:
     grid.add_row("  simulated", f"{text.seconds(derived['simulated_seconds'])}, ksmd's CPU time {cpu}")
     for name, value in zip(("  a full scan", "", ""), _full_scan(result), strict=False):
         grid.add_row(name, value)
+    windows = result.summary["by_pass"]["windows"]
+    if not windows[-1]:
+        grid.add_row("  ksmd", "does not run")
+    if max(windows) > 1:
+        low, high = min(windows), max(windows)
+        each = f"{high}" if low == high else f"{low} to {high}"
+        grid.add_row("  windows", f"{each} in a pass, between which the processes write")
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")

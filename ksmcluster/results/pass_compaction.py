@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.compaction.movable.movable_frames import KSM_PAGES
 from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.config.migration import KsmMigrationConfig
 from ksmcluster.results import relocations
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
-
-#: How KSM pages are called among the drivers.
-KSM = "ksm"
 
 
 def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]
             "free_blocks": _by_state([free_blocks(reports) for reports in by_pass]),
             "unusable_free_index": _by_state([_unusable(reports, config.order) for reports in by_pass]),
             "pages_moved": [_moved(reports) for reports in by_pass],
-            "ksm_pages_moved": [sum(r.by_driver[KSM].moved for r in reports) for reports in by_pass],
+            "ksm_pages_moved": [sum(r.by_driver[KSM_PAGES].moved for r in reports) for reports in by_pass],
             "simulated_seconds": seconds,
         },
     }

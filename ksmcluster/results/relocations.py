@@ -47,12 +47,15 @@ def summary(done: RelocationResult) -> dict[str, Any]:
 
 
 def _drained(node: int, drained: Drained) -> dict[str, Any]:
+    stayed = [{"owner": s.owner, "pages": s.pages, "why": s.why} for s in drained.stayed]
+    if not drained.pageblocks:
+        return {"node": node, "stayed": stayed}
     return {
         "node": node,
         "offline": drained.offline == drained.pageblocks,
         "pageblocks": drained.pageblocks,
         "pageblocks_offline": drained.offline,
-        "stayed": [{"owner": s.owner, "pages": s.pages, "why": s.why} for s in drained.stayed],
+        "stayed": stayed,
         "would_stay_movable_off": drained.fixed,
     }
 
@@ -98,13 +101,23 @@ def _lines(done: RelocationResult) -> Iterator[str]:
     nodes = text.counted(len(spec.nodes), "node") if spec.nodes else "all nodes"
     when = f"{spec.when} compaction" if spec.after_pass is None else f"after pass {spec.after_pass}"
     moved = text.size(PAGE_SIZE * int(done.pages.sum()))
-    yield f"{nodes} {what}, {when}: {moved} moved in {done.seconds * 1e3:.2f} ms"
+    # A node is called drained only if nothing stayed on it.
+    failed = any(drained.stayed for drained in done.drained.values())
+    did = f"drain of {nodes}" if failed else f"{nodes} {what}"
+    yield f"{did}, {when}: {moved} moved in {done.seconds * 1e3:.2f} ms"
     for node, drained in sorted(done.drained.items()):
+        yield from _drained_lines(node, drained)
+
+
+def _drained_lines(node: int, drained: Drained) -> Iterator[str]:
+    if drained.pageblocks:
         offline = drained.offline == drained.pageblocks
         part = "offline" if offline else f"{drained.offline} of {drained.pageblocks} pageblocks offline"
         yield f"  node {node}: {part}; with movable off, {drained.fixed:,} pages would stay"
-        for stayed in drained.stayed:
-            yield f"    stayed: {stayed.owner}, {text.counted(stayed.pages, 'page')}: {stayed.why}"
+    elif not drained.stayed:
+        yield f"  node {node}: no frame stayed"
+    for stayed in drained.stayed:
+        yield f"  node {node}: {text.counted(stayed.pages, 'frame')} stayed: {stayed.owner}, {stayed.why}"
 
 
 def _matrix(moved: NDArray[np.int64]) -> Table:

@@ -177,6 +177,7 @@ def _summary(
             "saved_bytes": saved_bytes(by_pass).tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
             "pages_to_scan": [result.pages_to_scan for result in passes],
+            "windows": [result.windows for result in passes],
         },
         **_migration(config, passes),
         "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, timing),

@@ -99,6 +99,8 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
         return
     kernel = _kernel(host.kernel_release)
     yield "kernel", kernel
+    if host.hz is not None:
+        yield "hz", host.hz
     for knob in (*_KNOBS_OF_ALL, *(name for name in _KNOBS_OF_SOME if name in PROFILES[kernel].knobs)):
         held = host.ksm.get(knob)
         if held is not None:

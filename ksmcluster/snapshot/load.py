@@ -58,6 +58,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.found.moments,
             of.shared,
             of.outside,
+            of.found.metadata.interval,
             tuple(note.text for note in of.found.metadata.notes),
         )
         for path, of in read.items()
@@ -72,11 +73,16 @@ def with_layouts(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -
 def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> ProcessSpec:
     if kind.snapshot is None:
         return kind
-    processes = snapshots[kind.snapshot].processes
+    pages = snapshots[kind.snapshot]
+    processes = pages.processes
     advised = [process.advised for process in processes]
     advice = kind.advice or (Advice.AS_CAPTURED if any(advised) else Advice.ALL)
     mergeable = advised if advice is Advice.AS_CAPTURED else [True] * len(processes)
-    layout = CapturedLayout(tuple(process.family for process in processes), tuple(mergeable))
+    layout = CapturedLayout(
+        families=tuple(process.family for process in processes),
+        mergeable=tuple(mergeable),
+        times=tuple(step.time for step in pages.steps(kind.replay_interval)),
+    )
     return replace(kind, advice=advice, layout=layout)
 
 
@@ -95,10 +101,10 @@ def notes(
                 f"{kind.name}: {clones:,} clones of one process, so what they share is unknown: this "
                 'saving is a lower bound, and that with clones = "identical" an upper one'
             )
-        times = snapshots[kind.snapshot].times(kind.replay_interval)
-        if len(times) > 1 and times[-1] < simulated_seconds:
+        last = snapshots[kind.snapshot].steps(kind.replay_interval)[-1]
+        if 0 < last.time < simulated_seconds:
             yield (
-                f"{kind.name}: {len(times):,} moments end at {text.seconds(times[-1])} of "
+                f"{kind.name}: {last.moment + 1:,} moments end at {text.seconds(last.time)} of "
                 f"{text.seconds(simulated_seconds)} simulated; then memory stands still"
             )
 

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -125,6 +125,8 @@ class Metadata:
     """None for files alone, and in format 1."""
     tracking: Literal["soft-dirty", "ptrace"] | None = None
     """How written pages were found; None if they were not."""
+    interval: float | None = None
+    """Seconds between moments that the capture was asked for; None if written pages were not tracked."""
     notes: tuple[Note, ...] = ()
 
 
@@ -170,6 +172,8 @@ def _broken_rule(metadata: Metadata) -> str | None:
         return "its moments are not numbers from 0 on"
     if any(later <= earlier for earlier, later in pairwise(moments)):
         return "its moments do not ascend"
+    if metadata.interval is not None and not 0 < metadata.interval < inf:
+        return f"its interval is {metadata.interval} s"
     if not metadata.processes:
         return "it has no process"
     for index, process in enumerate(metadata.processes):

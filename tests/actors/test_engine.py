@@ -108,7 +108,7 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     shared = SharedFrames(owner, inherited, owner + 1, inherited)
     outside = OutsideMappers(owner[:1], inherited[:1], np.array([3]))
     snapshots = {"s": CapturedPages((process, process), (0.0, 1e-6), shared, outside)}
-    layout = CapturedLayout((0, 0), (True, True))
+    layout = CapturedLayout((0, 0), (True, True), (0.0,))
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s", layout=layout),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30

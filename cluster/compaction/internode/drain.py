@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.arrays.words import U8
-from cluster.compaction.movable.counting import GUESTS, Counted
+from cluster.compaction.movable.counting import GUESTS, Counted, PagesInUse, pages_in_use
 from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import (
-    OWNER_SHIFT,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     USED,
@@ -21,10 +20,10 @@ from cluster.compaction.pages.page_map import (
 )
 from cluster.compaction.zone.offline_pages import take_offline
 
-#: Owner, in reports, of pages that no driver can move: those of the kernel and of pinning drivers.
-UNMOVABLE = "unmovable"
 #: Why pages stay on a node that is drained.
 CANNOT_MOVE, NO_ROOM, FAILED = "cannot move", "no room elsewhere", "refused or failed"
+LIMIT = "most_pages have moved"
+UNFOUND, DRIVERS_STAY = "a mapping is not found", "drivers' pages keep their node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class Drained:
     """Result of draining a node: how many of its pageblocks are offline, and which pages stayed.
 
     fixed: pages that would have stayed if no driver's page could move: those of drivers and of the kernel.
+    pageblocks: those of the node; 0 in `simulate`, where the memory stays online and `fixed` is not known.
     """
 
     relocation: int
@@ -75,8 +75,7 @@ class NodeDrain:
         pages = self._memory.pages
         self._types = pages.pageblock_type[self._blocks].copy()
         pages.set_pageblock_type(self._blocks, MigrateType.ISOLATE)
-        in_use = self._in_use()
-        self._fixed = sum(in_use.values()) - in_use[LRU] - in_use[GUESTS]
+        self._fixed = sum(held.pages for held in self._in_use() if held.owner not in (LRU, GUESTS))
 
     def finish(self, relocation: int, why: str) -> None:
         """Take free pageblocks offline, and give the others their types back. `why`: why pages stay."""
@@ -91,19 +90,12 @@ class NodeDrain:
             pages.set_pageblock_type(self._blocks, np.where(free, MigrateType.ISOLATE, self._types))
         self._types = None
         stayed = tuple(
-            Stayed(owner, count, CANNOT_MOVE if owner == UNMOVABLE else why)
-            for owner, count in self._in_use().items()
-            if count
+            Stayed(held.owner, held.pages, why if held.movable else CANNOT_MOVE)
+            for held in self._in_use()
+            if held.pages
         )
         offline = int(np.count_nonzero(free | gone))
         self.results.append(Drained(relocation, offline, len(free), self._fixed, stayed))
 
-    def _in_use(self) -> dict[str, int]:
-        """Count the pages in use by owner."""
-        pages, zone = self._memory.pages, self._memory.zones[0]
-        span = slice(zone.start, zone.end)
-        owners = pages.mapping[span][pages.refcount[span] > 0] >> OWNER_SHIFT
-        counts = np.bincount(owners, minlength=len(self._memory.operations))
-        found = {name: int(counts[counted.owner]) for name, counted in self._counted.items()}
-        found[UNMOVABLE] = int(counts[0])
-        return found
+    def _in_use(self) -> Iterator[PagesInUse]:
+        return pages_in_use(self._memory, {name: counted.owner for name, counted in self._counted.items()})

@@ -44,11 +44,11 @@ class BeginDrain(NodeCommand[None]):
 
 @dataclass(frozen=True, slots=True)
 class FinishDrain(NodeCommand[None]):
-    """Take the free pageblocks of these nodes offline. `full`: the other nodes had no room left."""
+    """Take the free pageblocks of these nodes offline. `why`: why movable pages stayed, if any did."""
 
     nodes: tuple[int, ...]
     relocation: int
-    full: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

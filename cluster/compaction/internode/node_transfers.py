@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.compaction.internode.drain import FAILED, NO_ROOM, Drained, NodeDrain
+from cluster.compaction.internode.drain import Drained, NodeDrain
 from cluster.compaction.internode.node_commands import (
     AnswerT,
     BeginDrain,
@@ -122,7 +122,7 @@ class NodeTransfers:
 
     def _finish_drain(self, command: FinishDrain) -> None:
         if self._node in command.nodes:
-            self._drain.finish(command.relocation, NO_ROOM if command.full else FAILED)
+            self._drain.finish(command.relocation, command.why)
 
     def _take_dropped(self, _command: TakeDropped) -> I64:
         return self._owners.proxies.take_dropped()

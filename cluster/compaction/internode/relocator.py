@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from cluster.arrays.words import I64
+from cluster.compaction.internode.drain import FAILED, LIMIT, NO_ROOM
 from cluster.compaction.internode.flows import transfers
 from cluster.compaction.internode.node_commands import (
     AnswerT,
@@ -78,21 +79,23 @@ class Relocator:
             nodes = relocation.nodes or tuple(range(self._spec.nodes))
             if relocation.kind == "drain":
                 self._nodes.ask(BeginDrain(nodes))
-            yield from self._rounds_of(number, relocation, nodes)
+            left = yield from self._rounds_of(number, relocation, nodes)
             if relocation.kind == "drain":
                 full = not self._census()[:, 2].any()
-                self._nodes.ask(FinishDrain(nodes, number, full))
+                why = LIMIT if left == 0 else NO_ROOM if full else FAILED
+                self._nodes.ask(FinishDrain(nodes, number, why))
         free_dropped(self._nodes)
 
     def _rounds_of(
         self, number: int, relocation: RelocationSpec, nodes: tuple[int, ...]
-    ) -> Iterator[tuple[Transfer, ...]]:
+    ) -> Generator[tuple[Transfer, ...], None, int | None]:
+        """Yield the transfers of each round; return how many more pages may move, None for any number."""
         left, idle = relocation.most_pages, 0
         while idle < IDLE_ROUNDS and left != 0:
             free_dropped(self._nodes)
             rows = self._flows(relocation.kind, np.array(nodes), left)
             if len(rows) == 0:
-                return
+                break
             transfers = tuple(
                 Transfer(i, number, source, target, count)
                 for i, (source, target, count) in enumerate(rows.tolist())
@@ -103,6 +106,7 @@ class Relocator:
             moved = sum(self._moved.values())
             left = None if left is None else left - moved
             idle = 0 if moved else idle + 1
+        return left
 
     def _census(self) -> I64:
         """Ask for the census of all nodes. int64[nodes, 3], columns as in `NodeCensus`."""

@@ -1,9 +1,10 @@
-"""Counts, by owner, of what happens to the pages that the VM wants to move."""
+"""Counts by owner: of pages in use, and of what happens to the pages that the VM wants to move."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -16,8 +17,38 @@ from cluster.compaction.pages.movable_operations import (
     PredictsRetries,
     predicted_retries,
 )
+from cluster.compaction.pages.page_map import OWNER_SHIFT
 
 GUESTS = "guests"  #: in reports, the name of the owner of pages of other nodes' drivers
+UNMOVABLE = "unmovable"  #: the name of the kernel as the owner of its pages
+
+
+class PagesInUse(NamedTuple):
+    """How many pages an owner has that can move, or that never move."""
+
+    owner: str
+    movable: bool
+    pages: int
+
+
+def pages_in_use(memory: Memory, owners: Mapping[str, int]) -> Iterator[PagesInUse]:
+    """Yield what each owner has in the node's zone, at last the kernel; `owners`: numbers by name.
+
+    A page without the mark of movable pages is the driver's whose `page_at` has it, or else the kernel's.
+    """
+    zone = memory.zones[0]
+    span = slice(zone.start, zone.end)
+    used = memory.pages.refcount[span] > 0
+    numbers = memory.pages.mapping[span] >> OWNER_SHIFT
+    unmarked = used & (numbers == 0)
+    for name, number in owners.items():
+        yield PagesInUse(name, True, int(np.count_nonzero(used & (numbers == number))))
+        page_at = getattr(memory.operations[number], "page_at", None)
+        if page_at is not None:
+            own = unmarked & (page_at[span] >= 0)
+            yield PagesInUse(name, False, int(np.count_nonzero(own)))
+            unmarked &= ~own
+    yield PagesInUse(UNMOVABLE, False, int(np.count_nonzero(unmarked)))
 
 
 @dataclass(slots=True)
@@ -49,6 +80,12 @@ class Counted:
         #: bool[frames]: isolated, and an attempt failed since
         self._failed: Bool = np.zeros(memory.pages.count, np.bool_)
         memory.operations[owner] = self
+
+    @property
+    def page_at(self) -> I64 | None:
+        """The number of the owner's page in each frame, below 0 for none; None without such an array."""
+        numbers: I64 | None = getattr(self._inner, "page_at", None)
+        return numbers
 
     def begin(self) -> None:
         """Count from 0 again."""

@@ -13,6 +13,9 @@ from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode
 from cluster.compaction.pages.page_map import PageKind
 from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 
+#: Names of processes' pages among the drivers of a report.
+ANON_PAGES, KSM_PAGES = "anon", "ksm"
+
 
 class MovableFrames(Frames, LruPages):
     """Frames that come from a node's buddy allocator and that compaction moves, columns and all.
@@ -45,7 +48,7 @@ class MovableFrames(Frames, LruPages):
 
     @property
     def owners(self) -> dict[str, int]:
-        return {"anon": self.owner, "ksm": self._ksm_owner}
+        return {ANON_PAGES: self.owner, KSM_PAGES: self._ksm_owner}
 
     def isolate_page(self, pages: I64, mode: IsolateMode) -> Bool:
         """Refuse pages with extra references (isolate_migratepages_block)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cluster.arrays.words import I64
+from cluster.arrays.words import I64, empty
 from cluster.compaction.drivers.registry import DriverError, ScenarioDriver, make_driver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
 from cluster.compaction.internode.transfer import NodeOwners
@@ -16,34 +16,42 @@ from cluster.compaction.movable.counting import GUESTS
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PG_LRU, MigrateType, PageKind, PageMap
+from cluster.compaction.pages.page_map import (
+    MAX_BLOCK_PAGES,
+    MAX_ORDER,
+    PG_LRU,
+    MigrateType,
+    PageKind,
+    PageMap,
+)
+from cluster.compaction.scenario.mix_owners import default_grain, frames_of_owners
+from cluster.compaction.scenario.random_streams import Purpose, random_stream
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec
-
-#: Parts in which owners fill a node, in turns, so that their pages lie mixed in every pageblock.
-_PARTS = 64
 
 
 @dataclass(slots=True)
 class _Filler:
-    """An owner that fills memory. `allocate` units and `discard` some; `wanted` and `used` in pages."""
+    """An owner that fills memory. It allocates units on `wanted` pages and gives up a part of them."""
 
     allocate: Callable[[int], I64]
     discard: Callable[[I64], None]
+    migratetype: MigrateType
     wanted: int
     give_up: float
-    units: list[I64]
-    used: int = 0
+    units: I64 = field(default_factory=empty)
 
-    def fill(self, most: int, zone: Zone) -> bool:
-        """Allocate units for about `most` pages; return whether more are wanted and there is memory."""
-        before = zone.free_pages
-        pages = min(most, self.wanted - self.used)
-        per_page = sum(map(len, self.units)) / self.used if self.used else 1
-        got = self.allocate(max(int(pages * per_page), 1))
-        self.units.append(got)
-        self.used += before - zone.free_pages
-        return len(got) > 0 and self.used < self.wanted
+    def fill(self, zone: Zone) -> None:
+        """Allocate units until no memory is free, or the owner takes no more."""
+        before, per_page = zone.free_pages, 1.0
+        units: list[I64] = []
+        while zone.free_pages:
+            got = self.allocate(max(int(zone.free_pages * per_page), 1))
+            if len(got) == 0:
+                break
+            units.append(got)
+            per_page = sum(map(len, units)) / max(before - zone.free_pages, 1)
+        self.units = np.concatenate([self.units, *units])
 
 
 @dataclass(slots=True)
@@ -90,12 +98,13 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
     pages.set_kind(fixed, PageKind.UNMOVABLE)
     owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
-    _fill(memory, owners)
-    rng = np.random.default_rng((spec.seed, node))
+    filling = [owner for owner in owners if owner.wanted]
+    for migratetype in sorted({owner.migratetype for owner in filling}):
+        _fill([owner for owner in filling if owner.migratetype == migratetype], memory, spec)
+    rng = random_stream(spec.seed, Purpose.DISCARDS, node)
     for owner in owners:
-        units = np.concatenate([np.zeros(0, np.int64), *owner.units])
-        count = round(owner.give_up * len(units))
-        owner.discard(np.sort(rng.choice(units, count, replace=False)))
+        count = round(owner.give_up * len(owner.units))
+        owner.discard(np.sort(rng.choice(owner.units, count, replace=False)))
     numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
     if not spec.relocations:
         return FilledMemory(memory, drivers, numbers)
@@ -113,7 +122,8 @@ def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]
 
 
 def _of_driver(spec: DriverSpec, driver: ScenarioDriver, pages: int) -> _Filler:
-    return _Filler(driver.allocate, driver.discard, int(spec.share * pages), spec.discard, [])
+    migratetype = getattr(driver, "migratetype", MigrateType.MOVABLE)
+    return _Filler(driver.allocate, driver.discard, migratetype, int(spec.share * pages), spec.discard)
 
 
 def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
@@ -126,15 +136,32 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
         return pfns
 
     wanted = int(spec.lru * spec.pages_per_node)
-    return _Filler(allocate, memory.put, wanted, spec.lru_discard, [])
+    return _Filler(allocate, memory.put, MigrateType.MOVABLE, wanted, spec.lru_discard)
 
 
-def _fill(memory: Memory, owners: list[_Filler]) -> None:
-    """Let the owner that is farthest from what it wants fill a part, until all have what they want."""
-    zone = memory.zones[0]
-    chunk = max((zone.end - zone.start) // _PARTS, 1)
-    left = [owner for owner in owners if owner.wanted]
-    while left:
-        owner = min(left, key=lambda o: o.used / o.wanted)
-        if not owner.fill(chunk, zone):
-            left.remove(owner)
+def _fill(owners: list[_Filler], memory: Memory, spec: CompactionSpec) -> None:
+    """Let owners of one migrate type fill memory, mixed at the scenario's grain.
+
+    Each owner fills all its frames at once, while no other memory is free. So the time does not depend on
+    the grain.
+    """
+    zone, wanted = memory.zones[0], [owner.wanted for owner in owners]
+    grain = max([spec.grain or default_grain(wanted), *map(_largest_block, spec.drivers)])
+    frames = np.sort(memory.alloc_bulk(sum(wanted), owners[0].migratetype))
+    kept_back = [zone.take(zone.start, zone.end)]
+    for owner, own in zip(owners, frames_of_owners(frames, wanted, grain), strict=True):
+        zone.free(own)
+        owner.fill(zone)
+        kept_back.append(zone.take(zone.start, zone.end))
+    zone.free(np.concatenate(kept_back))
+
+
+def _largest_block(spec: DriverSpec) -> int:
+    """Return the size of the blocks that a driver allocates: the least at which it gets its first unit."""
+    for order in range(MAX_ORDER):
+        pages = PageMap(MAX_BLOCK_PAGES)
+        pages.set_free((np.arange(MAX_BLOCK_PAGES) >> order & 1) == 0)
+        memory = Memory(pages, [Zone(pages, 0, MAX_BLOCK_PAGES)])
+        if len(make_driver(spec.kind, memory, dict(spec.settings)).allocate(1)):
+            return 1 << order
+    return MAX_BLOCK_PAGES

@@ -15,6 +15,7 @@ from cluster.compaction.movable.counting import Counted, MoveCounts
 from cluster.compaction.pages.memory import VmStat
 from cluster.compaction.scenario.fill import FilledMemory
 from cluster.compaction.scenario.node_report import NodeReport, blocks_of
+from cluster.compaction.scenario.random_streams import Purpose, random_stream
 from cluster.compaction.scenario.triggers import CompactorRun, Requests, make_run
 from cluster.compaction.zone.compact_control import RULES
 from cluster.spec.compaction import CompactionSpec
@@ -54,7 +55,7 @@ class NodeMemory:
         self.obtained = 0
         self.memory.vmstat = VmStat()
         self.requests = Requests(self.spec.attempts)
-        self._chance = np.random.default_rng((self.spec.seed, self.node))
+        self._chance = random_stream(self.spec.seed, Purpose.STEPS, self.node)
         for counted in self._counted.values():
             counted.begin()
         #: Sessions of the compactors that have had a turn.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-import numpy as np
-
 from cluster.compaction.internode.node_commands import TransferStep
 from cluster.compaction.internode.relocator import Relocator, free_dropped
 from cluster.compaction.scenario.compactor_pool import CompactorPool
+from cluster.compaction.scenario.random_streams import Purpose, random_stream
 from cluster.spec.compaction import CompactionSpec
 
 T = TypeVar("T")
@@ -82,5 +81,5 @@ def _take_steps(at_work: dict[int, int | TransferStep], relocator: Relocator, po
 
 
 def _order(seed: int, node: int, round_number: int, waiting: list[T]) -> list[T]:
-    rng = np.random.default_rng((seed, node, round_number))
+    rng = random_stream(seed, Purpose.ORDER, node, round_number)
     return [waiting[i] for i in rng.permutation(len(waiting))]

@@ -10,8 +10,8 @@ import pytest
 
 from actors.run_options import INLINE
 from actors.run_passes import run_passes
+from cluster.machine.clock import ksmd_cpu_ns, wakeup_period
 from cluster.machine.pass_result import PassResult
-from cluster.machine.simulation import ksmd_cpu_ns
 from cluster.spec.scenario import (
     ContentModel,
     CostSpec,
@@ -19,12 +19,13 @@ from cluster.spec.scenario import (
     MachineSpec,
     ProcessSpec,
     RegionSpec,
+    Rewrite,
     SimulationSpec,
     WriteSpec,
 )
 from cluster.spec.topology import fully_connected
 
-#: Two processes of 100 pages are on node 0, a third on node 1; each visit takes 1 ms.
+#: Two processes of 100 pages are on node 0, a third on node 1; each visit takes 1 ms. A jiffy is 4 ms.
 SPEC = SimulationSpec(
     machine=MachineSpec(2, 400, fully_connected(2)),
     ksm=KsmSpec(merge_across_nodes=0, smart_scan=0, pages_to_scan=30, sleep_millisecs=20),
@@ -44,22 +45,52 @@ def ends(results: list[PassResult]) -> list[float]:
     return [result.simulated_seconds for result in results]
 
 
+@pytest.mark.parametrize(
+    ("sleep_millisecs", "hz", "slept"),
+    [
+        # Measured on Linux 6.18 with HZ=250, with hardly any work in between.
+        *((1, 250, 0.008), (4, 250, 0.008), (10, 250, 0.016), (20, 250, 0.024), (50, 250, 0.056)),
+        (100, 250, 0.104),
+        *((20, 100, 0.03), (20, 1000, 0.021), (20, 300, 0.007 * 10 / 3), (0, 250, 0.0)),
+        # 62 jiffies are the most that a timer counts one by one; 63 and more are due at each 8th tick.
+        *((248, 250, 0.252), (252, 250, 0.256), (1000, 250, 1.024), (1016, 250, 1.024), (1024, 250, 1.056)),
+        # From 504 jiffies on at each 64th.
+        *((2012, 250, 2.016), (2016, 250, 2.048)),
+    ],
+)
+def test_ksmd_sleeps_in_jiffies(sleep_millisecs: int, hz: int, slept: float) -> None:
+    assert wakeup_period(np.zeros(1), sleep_millisecs, hz) == pytest.approx([slept])
+
+
+def test_work_takes_time_by_the_jiffy() -> None:
+    """A timer is due at a tick after the work: what is left of a jiffy is slept."""
+    work = np.array([0.0, 0.0039, 0.004, 0.0099])
+    assert wakeup_period(work, 20, 250) == pytest.approx([0.024, 0.024, 0.028, 0.032])
+    assert wakeup_period(work, 0, 250) == pytest.approx(work)
+
+
 def test_one_ksmd_does_all_in_turn() -> None:
-    # 300 pages: 300 ms of CPU and 10 sleeps of 20 ms.
-    assert ends(simulated("one")) == pytest.approx([0.5, 1.0, 1.5])
+    # 300 pages: 30 ms of work and a sleep, 52 ms, ten times; then it finds the end, and sleeps 24 ms.
+    assert ends(simulated("one")) == pytest.approx([0.544, 1.088, 1.632])
+
+
+def test_a_wait_for_a_cpu_is_part_of_each_wake_up() -> None:
+    cost = replace(SPEC.cost, cpu_wait=4e6)
+    assert ends(simulated("one", cost=cost)) == pytest.approx([0.588, 1.176, 1.764])
+    assert simulated("one", cost=cost)[0].nodes["ksmd_cpu_ns"].sum() == 3e8
 
 
 def test_a_ksmd_for_each_node_takes_as_long_as_the_slowest() -> None:
-    # Node 0: 200 ms and 7 sleeps, 340 ms. Node 1: 100 ms and 4 sleeps, 180 ms; then it waits.
+    # Node 0: 52 ms six times, then 20 pages, 44 ms. Node 1: 52 ms three times, then 10 pages; then it waits.
     results = simulated("per-node")
-    assert ends(results) == pytest.approx([0.34, 0.68, 1.02])
+    assert ends(results) == pytest.approx([0.356, 0.712, 1.068])
     assert all(result.nodes["ksmd_cpu_ns"].tolist() == [2e8, 1e8] for result in results)
 
 
 def test_threads_wait_for_each_other_at_the_end_of_a_pass_not_of_a_window() -> None:
-    # A window is a process: 100 ms and 4 sleeps. The third is node 1's, which was at work meanwhile.
-    assert ends(simulated("one", windows_per_pass=3)) == pytest.approx([0.54, 1.08, 1.62])
-    assert ends(simulated("per-node", windows_per_pass=3)) == pytest.approx([0.36, 0.72, 1.08])
+    # A window is a process. The third is node 1's, which was at work meanwhile.
+    assert ends(simulated("one", windows_per_pass=3)) == pytest.approx([0.544, 1.088, 1.632])
+    assert ends(simulated("per-node", windows_per_pass=3)) == pytest.approx([0.356, 0.712, 1.068])
 
 
 def test_with_local_memory_both_do_the_same() -> None:
@@ -78,6 +109,57 @@ def test_writes_follow_the_time_of_the_pass() -> None:
         for threads in ("one", "per-node")
     }
     assert written == {"one": [0, 300, 300], "per-node": [0, 0, 300]}
+
+
+@pytest.mark.parametrize("run", [0, 1])
+def test_time_passes_with_nothing_to_scan(run: int) -> None:
+    """ksmd sleeps after each ksm_do_scan(); without ksmd, a pass takes as long as one of an idle ksmd."""
+    untouched = RegionSpec("r", 100, ContentModel.UNTOUCHED, writes=(WriteSpec(1e6, start=0.05),))
+    spec = replace(SPEC, ksm=replace(SPEC.ksm, run=run), processes=(ProcessSpec("a", 2, (untouched,)),))
+    results = list(run_passes(spec, INLINE))
+    assert ends(results)[:2] == pytest.approx([0.024, 0.048])
+    assert [int(r.nodes["pages_written"].sum()) for r in results] == [0, 0, 0]
+    (later,) = list(run_passes(replace(spec, passes=4), INLINE))[3:]
+    assert later.nodes["pages_written"].sum() == 200
+    assert (later.full_scans, later.windows) == ((4, 1) if run else (0, 0))
+
+
+def rewritten(content: Rewrite, windows: int | None = None) -> list[PassResult]:
+    """64 equal pages, written all the time, before 960 that differ; ksmd scans 64 pages at a time."""
+    regions = (
+        RegionSpec(
+            "same", 64, ContentModel.POOL, pool="p", distinct=1, writes=(WriteSpec(1e6, content=content),)
+        ),
+        RegionSpec("different", 960, ContentModel.UNIQUE),
+    )
+    spec = replace(
+        SPEC,
+        machine=MachineSpec(1, 2000, fully_connected(1)),
+        ksm=KsmSpec(smart_scan=0, pages_to_scan=64),
+        processes=(ProcessSpec("a", 1, regions),),
+        windows_per_pass=windows,
+    )
+    return list(run_passes(spec, INLINE))
+
+
+@pytest.mark.parametrize("content", [Rewrite.ORIGINAL, Rewrite.REDRAW])
+def test_writes_fall_into_the_pass_where_they_matter(content: Rewrite) -> None:
+    """What merges at the start of a pass is written before its end, and its stable node is found stale."""
+    last = rewritten(content)[-1]
+    assert last.windows == 16
+    assert last.nodes["pages_merged"].sum() == 63  # one frame becomes the KSM frame
+    assert [int(last.nodes[name].sum()) for name in ("pages_shared", "pages_sharing", "ksm_frames")] == [
+        0,
+        0,
+        0,
+    ]
+    assert last.nodes["pages_volatile"].sum() == 64
+    (coarse,) = rewritten(content, windows=1)[-1:]
+    assert coarse.nodes["pages_sharing"].sum() == 63
+
+
+def test_writes_that_cannot_merge_need_no_windows() -> None:
+    assert [result.windows for result in rewritten(Rewrite.UNIQUE)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("trees_per_node", "expected"), [(True, [50.0, 4.0]), (False, [50.0, 20.0])])

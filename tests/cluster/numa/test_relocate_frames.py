@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.arrays.words import is_ksm_word, node_of_frame
+from cluster.compaction.internode.drain import Stayed
 from cluster.numa.relocate_frames import granted
-from cluster.spec.compaction import CompactionSpec, RelocationSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicyMode, PolicySpec
 from cluster.spec.topology import ring
 from tests.cluster.machine.random_workload import FIRST, KNOBS, NODES, REGION, STEPS, Workload
@@ -113,6 +116,85 @@ def test_with_a_tree_for_each_node_ksm_pages_stay() -> None:
     assert node_of(made, private) == 1
     made.machine.scan()
     made.check()
+
+
+@pytest.mark.parametrize("merge_across_nodes", [0, 1])
+def test_a_drain_moves_ksm_pages_whatever_the_trees(merge_across_nodes: int) -> None:
+    """Two pages on node 1, two with the same content on node 2. Offlining asks no knob.
+
+    With a tree for each node, ksmd's next visit moves the stable node to the tree of node 2. There it is a
+    second frame with the same content, because several pages map it (chain_append in stable_tree_search()).
+    """
+    made = small(merge_across_nodes=merge_across_nodes)
+    mms = [process(made, 2, 1, on=on, same=True) for on in (1, 1, 2, 2)]
+    for _ in range(3):
+        made.machine.scan()
+    shared = made.machine.collect()["pages_shared"].sum()
+    drain = RelocationSpec("drain", (1,))
+    on_1 = int(made.machine.collect()["frames_used"][1])
+    assert on_1 == 1
+    assert relocated(made, drain)[1] == [0, 0, on_1]
+    assert made.machine.drained(drain)[1].stayed == ()
+    assert made.machine.collect()["frames_used"][1] == 0
+    assert {node_of(made, mm) for mm in mms} == {2}
+    for _ in range(2):
+        made.machine.scan()
+        made.check()
+    after = made.machine.collect()
+    assert after["pages_shared"].sum() == shared
+    assert after["stable_node_dups"].sum() == (0 if merge_across_nodes else 2)
+    assert not any(node.state.migrated_stable_nodes for node in made.fabric.host.nodes.values())
+
+
+def test_what_a_drain_leaves_and_why() -> None:
+    """A limit, no room, and a mapping that reverse mapping does not find."""
+    made = small()
+    process(made, 1, 20, on=1)
+    limited = RelocationSpec("drain", (1,), most_pages=15)
+    relocated(made, limited)
+    assert made.machine.drained(limited)[1].stayed == (Stayed("anon", 5, "most_pages have moved"),)
+
+    made = small()
+    process(made, 2, 1020, on=2)
+    process(made, 1, 1000, on=1)
+    # 1024 - 48 free frames on node 0, 4 on node 2
+    drain = RelocationSpec("drain", (1,))
+    relocated(made, drain)
+    assert made.machine.drained(drain)[1].stayed == (Stayed("anon", 1000 - 980, "no room elsewhere"),)
+
+
+def test_a_drain_leaves_a_page_with_a_mapping_that_is_not_found() -> None:
+    """A child has inherited it; ksmd has seen that the parent gave it up, but has not visited the child."""
+    made = small(smart_scan=0)
+    parent, other = (process(made, 1, 1, on=1, same=True) for _ in range(2))
+    for _ in range(3):
+        made.machine.scan()
+    child = made.machine.fork(parent)
+    made.machine.write(parent, np.array([FIRST]), np.array([7], np.uint64))
+    made.pages[child] = dict(made.pages[parent])
+    made.pages[parent] = {FIRST: 7}
+    made.machine.scan(2 * REGION + 1)
+    drain = RelocationSpec("drain", (1,))
+    relocated(made, drain)
+    assert {node_of(made, mm) for mm in (other, child)} == {1}
+    assert made.machine.drained(drain)[1].stayed == (Stayed("ksm", 1, "a mapping is not found"),)
+    made.machine.scan()
+    relocated(made, drain)
+    assert made.machine.drained(drain)[1].stayed == ()
+
+
+def test_drivers_and_the_kernel_keep_their_pages() -> None:
+    """50 pages of a driver whose pages move within the node, 20 of one without, 10 of the kernel."""
+    drivers = (DriverSpec("gpu", "gpu", 0.05, 0.0), DriverSpec("nic", "pinned", 0.02, 0.0))
+    made = Workload(KsmSpec(), migration=replace(MEMORY, drivers=drivers, unmovable=0.01))
+    process(made, 1, 5, on=1)
+    drain = RelocationSpec("drain", (1,))
+    assert relocated(made, drain)[1] == [0, 0, 5]
+    assert set(made.machine.drained(drain)[1].stayed) == {
+        Stayed("gpu", 51, "drivers' pages keep their node"),
+        Stayed("nic", 20, "cannot move"),
+        Stayed("unmovable", 10, "cannot move"),
+    }
 
 
 def test_no_more_than_there_is_room_for() -> None:

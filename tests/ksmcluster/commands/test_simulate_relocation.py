@@ -73,13 +73,20 @@ def test_what_moved_is_told(result: Result, tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "out" / "relocations.parquet").to_pylist()
     assert sum(row["pages"] for row in rows if row["relocation"] == 1) == 30
     assert summary["bytes_moved_between"] == sum(row["bytes"] for row in rows) == summary["bytes_moved"]
+    (node,) = drain["drained"]
+    assert node["node"] == 2
+    assert {stayed["owner"] for stayed in node["stayed"]} == {"anon", "ksm"}
+    assert {stayed["why"] for stayed in node["stayed"]} == {"most_pages have moved"}
+    assert sum(stayed["pages"] for stayed in node["stayed"]) == 230
     result.save(tmp_path / "out")
 
 
 def test_report(result: Result) -> None:
     said = str(result)
     assert "Moved between nodes\n  all nodes sent frames nearer, after pass 3: " in said
-    assert "  1 node drained, after pass 4: 120.0 KiB moved in 0.0" in said
+    assert "drained" not in said
+    assert "  drain of 1 node, after pass 4: 120.0 KiB moved in 0.0" in said
+    assert said.count("    node 2: ") == said.count(", most_pages have moved\n") == 2
     assert max(map(len, said.splitlines())) <= 80
 
 
@@ -112,6 +119,23 @@ def test_mistakes_are_told_in_one_line(setting: str, text: str) -> None:
     said = str(error.value)
     assert text in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("merge_across_nodes", [0, 1])
+def test_a_drained_node_is_empty(merge_across_nodes: int) -> None:
+    """Tables are KSM pages, of which a drain asks no knob."""
+    data = copy.deepcopy(RANKS)
+    data["simulation"]["passes"] = 5
+    data["ksm"] = {"merge_across_nodes": merge_across_nodes}
+    data["migration"]["relocate"] = [{"kind": "drain", "nodes": [2], "after_pass": 3}]
+    done = ksmcluster.simulate(load(data), engine="inline")
+    assert (done.by_node("frames_used")[2:, 2] == 0).all()
+    # Nothing is written, so sharing goes on.
+    assert done.by_node("pages_sharing").sum(axis=1)[2:].tolist() == [4 * 3 * 100] * 3
+    (drain,) = json.loads(done.summary_json())["migration"]["relocations"]
+    assert drain["drained"] == [{"node": 2, "stayed": []}]
+    assert "  1 node drained, after pass 3: " in str(done)
+    assert "    node 2: no frame stayed\n" in str(done)
 
 
 def test_ksm_pages_stay_with_their_trees() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cluster.compaction.scenario.memory_host import compact_inline
 from cluster.compaction.scenario.relocation_result import relocation_results
 from cluster.spec.compaction import CompactionSpec, DriverSpec
-from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml
+from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml, to_spec
 from ksmcluster.config.compaction import to_compaction_spec
 from ksmcluster.errors import UserError
 
@@ -33,6 +33,20 @@ def test_scenarios_that_come_along(name: str) -> None:
     scenario = load_compaction(name)
     assert scenario.simulation.title
     assert load_compaction(tomllib.loads(resolved_toml(scenario))) == scenario
+
+
+@pytest.mark.parametrize(("size", "pages"), [("4KiB", 1), ("64 pages", 64), ("1GiB", 1 << 18)])
+def test_grain(size: str, pages: int) -> None:
+    """A size like any other, in scenarios of both commands; by default the simulation chooses."""
+    setting = Overrides(settings=(f"migration.grain={size}",))
+    scenario = load_compaction(copy.deepcopy(SMALL), setting)
+    assert to_compaction_spec(scenario).grain == pages
+    assert load_compaction(tomllib.loads(resolved_toml(scenario))) == scenario
+    migration = to_spec(load("ksm-compaction", setting)).migration
+    assert migration is not None
+    assert migration.grain == pages
+    assert to_compaction_spec(load_compaction(copy.deepcopy(SMALL))).grain is None
+    assert 'migration.grain: "0 pages" is out of range' in message("migration.grain=0 pages")
 
 
 @pytest.mark.parametrize("name", ["compaction-zram", "compaction-gpu"])

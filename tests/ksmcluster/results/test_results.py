@@ -80,7 +80,7 @@ def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
 
 
 def test_without_any_mapping_there_is_no_mean() -> None:
-    nothing = PassResult(1, {name: np.zeros(2, np.int64) for name in NODE_NAMES}, 1, 1.0, 100, 0.0)
+    nothing = PassResult(1, {name: np.zeros(2, np.int64) for name in NODE_NAMES}, 1, 1.0, 100, 1, 0.0)
     result = Result.of(load("tiny"), [nothing], Timing("inline", None, None, 0.0, 0.0))
     assert result.summary["derived"]["ksm_mappings_mean_distance"] is None
     assert "KSM mappings" not in str(result)
