@@ -141,6 +141,12 @@ class ExactEngine:
             _check_mapped(region, index)
             self._paging.read(region, index)
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._region(p, r)
+        for index in range(start, start + count):
+            _check_mapped(region, index)
+            self._paging.pin(region, index)
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         def advise(region: ExactRegion, index: int) -> None:
             if not region.mergeable[index]:

@@ -65,6 +65,15 @@ class HugePaging(Paging):
         frame.content, frame.key = content, key
         return True
 
+    def pin(self, region: ExactRegion, index: int) -> None:
+        super().pin(region, index)
+        frame = region.pte[index]
+        if isinstance(frame, Frame) and frame.huge is not None:
+            frame.huge.pinned.append(frame)
+
+    def _is_pinned(self, frame: Frame) -> bool:
+        return frame.pinned if frame.huge is None else frame.huge.is_pinned()
+
     def _may_fault_huge(self, region: ExactRegion, index: int) -> bool:
         """Return whether a fault at the page maps 512 pages: one VMA has them all, and none is mapped yet."""
         block = index // HUGE_PAGES
@@ -134,11 +143,12 @@ class HugePaging(Paging):
             self.split_pmd(region, index // HUGE_PAGES)
 
     def split(self, huge: HugePage, *, pinned: bool = False) -> bool:
-        """Split a huge page into small pages; return False if that fails, as it does if the page is `pinned`.
+        """Split a huge page into small pages; return False if that fails.
 
-        Maps its pages of zeros to the shared zero page, wherever they are mapped.
+        Maps its pages of zeros to the shared zero page, wherever they are mapped. It fails if a process has
+        pinned it, or the caller (`pinned`).
         """
-        if pinned or not self._unmap_for_split(huge):
+        if pinned or huge.is_pinned() or not self._unmap_for_split(huge):
             self.thp.thp_split_page_failed += 1
             return False
         for frame in huge.frames:
@@ -197,6 +207,10 @@ class HugePaging(Paging):
     # Fork
 
     def share(self, parent: ExactRegion, child: ExactRegion) -> None:
+        for block, huge in list(parent.pmd.items()):
+            if huge.is_pinned():
+                # its pages are copied
+                self.split_pmd(parent, block)
         super().share(parent, child)
         child.thp = parent.thp
         child.page_tables = set(parent.page_tables)
@@ -250,7 +264,8 @@ class HugePaging(Paging):
     def _scan_before_collapse(self, region: ExactRegion, first: int, lru_batch: list[Frame]) -> str:
         """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in."""
         indices = range(first, first + HUGE_PAGES)
-        if any(region.pte[index] in lru_batch for index in indices):
+        frames = [pte for pte in region.pte[first : first + HUGE_PAGES] if isinstance(pte, Frame)]
+        if any(frame in lru_batch or self._is_pinned(frame) for frame in frames):
             return "EAGAIN"
         if not self._profile.collapse_read_only and not any(_is_writable(region, i) for i in indices):
             return "EINVAL"
@@ -273,6 +288,8 @@ class HugePaging(Paging):
 
     def _page_out_huge(self, region: ExactRegion, first: int, count: int, huge: HugePage) -> None:
         """Write pages of a huge page to swap: split it first, but not if they are the whole of it."""
+        if huge.is_pinned():
+            return
         if count < HUGE_PAGES:
             self.split(huge)
         elif self._swap:
@@ -285,6 +302,8 @@ class HugePaging(Paging):
         huge = frame.huge
         if huge is None:
             return super().migrate(frame, node)
+        if huge.is_pinned():
+            return False
         if huge.partially_mapped:
             self.split(huge)
             for part in huge.frames:

@@ -266,12 +266,7 @@ class ExactKsmd:
         if item.oldchecksum != frame.content:
             item.oldchecksum = frame.content
             return True
-        if (
-            self._knobs.use_zero_pages
-            and frame.content == 0
-            and not frame.ksm
-            and self._is_replaceable(item, frame)
-        ):
+        if self._knobs.use_zero_pages and frame.content == 0 and self._is_replaceable(item, frame):
             self._paging.map_zero_page(item.region, item.index)
             return True
         return False
@@ -311,7 +306,7 @@ class ExactKsmd:
     def _merge_with_ksm_page(self, item: RmapItem, frame: Frame, kframe: Frame) -> None:
         """Share a KSM page (try_to_merge_with_ksm_page).
 
-        If the scanned page is a KSM page too, nothing happens: write_protect_page cannot find its address.
+        If the scanned page cannot be replaced, nothing happens.
         """
         if kframe is not frame:
             if not self._is_replaceable(item, frame):
@@ -323,12 +318,13 @@ class ExactKsmd:
     def _is_replaceable(self, item: RmapItem, frame: Frame) -> bool:
         """Return whether the item's page can be replaced; split the huge page that it belongs to.
 
-        A KSM page cannot be replaced, nor can a page whose huge page does not split, or one that the split
-        mapped to the shared zero page.
+        A KSM page cannot be replaced: reverse mapping does not find it by its anon_vma. Nor can a pinned
+        page, which has more references than mappings, a page whose huge page does not split, or one that the
+        split mapped to the shared zero page.
         """
         if frame.huge is not None and not self._paging.split(frame.huge):
             return False
-        return not frame.ksm and item.region.pte[item.index] is frame
+        return not frame.ksm and not frame.pinned and item.region.pte[item.index] is frame
 
     def _replace(self, item: RmapItem, kframe: Frame) -> None:
         """Point an item's page at the KSM page (replace_page)."""

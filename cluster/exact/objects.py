@@ -19,7 +19,7 @@ REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that 
 class Frame:
     """A physical page: an anonymous page or a KSM page."""
 
-    __slots__ = ("content", "huge", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
+    __slots__ = ("content", "huge", "key", "ksm", "node", "pfn", "pinned", "ptes", "stable_node", "swap")
 
     def __init__(self, pfn: int, node: int, content: int, key: int) -> None:
         self.pfn = pfn
@@ -29,6 +29,8 @@ class Frame:
         self.key = key
         #: PageKsm
         self.ksm = False
+        #: has a reference that is neither a mapping nor the swap cache's
+        self.pinned = False
         #: what the mapping field of a KSM page points to
         self.stable_node: StableNode | None = None
         #: the page table entries that map this frame; their number is the map count
@@ -42,7 +44,7 @@ class Frame:
 class HugePage:
     """A large folio: the frames of 512 neighbouring pages, also of those that nobody maps any more."""
 
-    __slots__ = ("exclusive", "frames", "partially_mapped", "pmds")
+    __slots__ = ("exclusive", "frames", "partially_mapped", "pinned", "pmds")
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
@@ -54,6 +56,12 @@ class HugePage:
         self.exclusive = bytearray(b"\1" * HUGE_PAGES)
         #: some of its pages have lost their last mapping
         self.partially_mapped = False
+        #: its pages that were pinned
+        self.pinned: list[Frame] = []
+
+    def is_pinned(self) -> bool:
+        """Return whether it is pinned; unmapping a page ends its pin."""
+        return any(frame.ptes for frame in self.pinned)
 
 
 class SwapEntry:

@@ -34,6 +34,15 @@ class Paging:
         self.unmap(region, index)
         self._map_new(region, index, content, key)
 
+    def pin(self, region: ExactRegion, index: int) -> None:
+        """Give a page a frame of its own, as a write does, and pin it."""
+        pte = region.pte[index]
+        held = pte if isinstance(pte, Frame | SwapEntry) else None
+        self.write(region, index, held.content if held else 0, held.key if held else -1)
+        frame = region.pte[index]
+        assert isinstance(frame, Frame)
+        frame.pinned = True
+
     def read(self, region: ExactRegion, index: int) -> None:
         """Read a page, with a read fault if one is needed."""
         pte = region.pte[index]
@@ -87,7 +96,10 @@ class Paging:
             if pte is None or not parent.mm.anon_vmas.needs_copy(parent.start + index):
                 continue
             if isinstance(pte, Frame):
-                self.map_frame(child, index, pte)
+                if self._is_pinned(pte):
+                    self._map_new(child, index, pte.content, pte.key)
+                else:
+                    self.map_frame(child, index, pte)
                 continue
             child.pte[index] = pte
             if isinstance(pte, SwapEntry):
@@ -96,10 +108,13 @@ class Paging:
                 child.mm.zero_pages += 1
                 self._counters.ksm_zero_pages += 1
 
+    def _is_pinned(self, frame: Frame) -> bool:
+        return frame.pinned
+
     def page_out(self, region: ExactRegion, index: int) -> None:
         """Write a page to swap, if this is its only mapping."""
         frame = region.pte[index]
-        if not self._swap or not isinstance(frame, Frame) or len(frame.ptes) > 1 or not _rmap_complete(frame):
+        if not self._swap or not isinstance(frame, Frame) or len(frame.ptes) > 1 or not _may_leave(frame):
             return
         entry = (
             frame.swap if frame.swap is not None and frame.swap.count else SwapEntry(frame.content, frame.key)
@@ -117,7 +132,7 @@ class Paging:
 
     def migrate(self, frame: Frame, node: int) -> bool:
         """Move a frame to another node, with all its mappings; return False if that is impossible."""
-        if not _rmap_complete(frame):
+        if not _may_leave(frame):
             return False
         self._move(frame, node)
         return True
@@ -189,6 +204,11 @@ def _put_swap(entry: SwapEntry) -> None:
     entry.count -= 1
     if not entry.count and entry.frame is not None:
         _free_if_unused(entry.frame)
+
+
+def _may_leave(frame: Frame) -> bool:
+    """Return whether a page can be moved, or written to swap."""
+    return not frame.pinned and _rmap_complete(frame)
 
 
 def _rmap_complete(frame: Frame) -> bool:

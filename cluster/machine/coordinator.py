@@ -70,11 +70,13 @@ class Machine:
 
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
-        kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
+        kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
-        if any(k.layout for k in kinds):
+        if any(k.layout or k.workers for k in kinds):
             self._exchange.run(c.ShareFrames())
+        if any(k.pins for k in kinds):
+            self._exchange.run(c.PinPages())
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
@@ -93,9 +95,14 @@ class Machine:
         """Map a range of untouched pages (mmap())."""
         self._exchange.run(c.Map(mm, start, count, policy))
 
-    def write(self, mm: int, vpns: I64, ids: U64) -> None:
-        """Give whole pages the contents with these ids; `vpns` are distinct."""
+    def write(self, mm: int, vpns: I64, ids: U64 | None) -> None:
+        """Write the contents with these ids to whole pages, None for what they hold; `vpns` are distinct."""
         self._exchange.run(c.Write(mm, vpns, ids))
+
+    def pin(self, mm: int, start: int, count: int) -> None:
+        """Give pages of a range frames of their own, and pin these until they are unmapped."""
+        self.write(mm, np.arange(start, start + count), None)
+        self._exchange.run(c.Pin(mm, start, count))
 
     def read(self, mm: int, start: int, count: int) -> None:
         """Read a range: untouched pages map the zero page, and pages come back from swap."""
@@ -355,10 +362,10 @@ class Machine:
 
 
 def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
-    """Return the nodes of a kind's processes: blocks, but families that share frames stay together."""
+    """Return the nodes of a kind's processes: blocks, but processes that share frames stay together."""
     placed = spread(kind.count, nodes)
     if kind.layout is None:
-        return placed
+        return np.repeat(placed, 1 + kind.workers)
     index = np.arange(kind.count)
     captured = index % len(kind.layout.families)
     of_family: I64 = placed[index - captured + np.array(kind.layout.families)[captured]]
@@ -368,7 +375,7 @@ def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
 def _mergeable(kind: ProcessSpec) -> Bool:
     """Return which of a kind's processes have memory that ksmd scans: bool[count]."""
     if kind.layout is None:
-        return np.full(kind.count, any(region.mergeable for region in kind.regions))
+        return np.full(kind.total, any(region.mergeable for region in kind.regions))
     return np.resize(np.array(kind.layout.mergeable), kind.count)
 
 

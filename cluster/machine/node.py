@@ -114,6 +114,7 @@ class Node:
         return {
             c.Populate: self.workload.populate,
             c.ShareFrames: lambda _: self.workload.share_frames(),
+            c.PinPages: lambda _: self.workload.pin_pages(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
             c.Decide: lambda command: merge_window(trees, command.window),
@@ -128,6 +129,7 @@ class Node:
             c.Map: own(processes.mmap),
             c.Write: own(processes.write),
             c.Read: own(processes.read),
+            c.Pin: own(processes.pin),
             c.Madvise: own(processes.madvise),
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),

@@ -152,6 +152,10 @@ class ScriptEngine:
         region = self._checked(p, r, np.arange(start, start + count))
         self._machine.read(self._processes[p].mm, region.start + start, count)
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._checked(p, r, np.arange(start, start + count))
+        self._machine.pin(self._processes[p].mm, region.start + start, count)
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         mm, first, error = self._range(p, r, start, count)
         if self._any_mapped(p, r, start, count):

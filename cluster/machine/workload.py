@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
 from cluster.arrays.columns import is_in
-from cluster.arrays.words import I64, U64, mm_id
+from cluster.arrays.words import I64, U64, empty, mm_id
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.processes import Processes
@@ -62,12 +63,26 @@ class RegionWorkload:
     """A region of one process of this node."""
 
     spec: RegionSpec
-    #: Index of the process in its kind.
+    #: Index of the process in its kind; for a worker, that of its parent.
     process: int
+    #: 0 for a process that is no worker, else the worker's number.
+    worker: int
     kind: ProcessSpec
     slot0: int
     #: Writes so far, by which the unique contents that they leave are told apart.
     writes: int = 0
+
+    @property
+    def writer(self) -> object:
+        """Return what names the process in the keys of its writes."""
+        return (self.process, self.worker) if self.worker else self.process
+
+
+class RegionWrite(NamedTuple):
+    """Pages of a region that are written, ascending, and the contents; None for what the pages hold."""
+
+    pages: I64
+    ids: U64 | None
 
 
 @dataclass(slots=True)
@@ -103,6 +118,8 @@ class Workload:
         self._snapshots = snapshots
         self._regions: list[RegionWorkload] = []
         self._replays: list[SnapshotReplay] = []
+        #: Processes and the workers that they fork.
+        self._forks: list[tuple[Mm, Mm]] = []
 
     # At the start.
 
@@ -124,18 +141,31 @@ class Workload:
             else:
                 self._map_snapshot(spec, index, mm)
         for region in self._regions:
-            self._fill(region)
+            if region.worker == 0 or region.spec.pinned:
+                self._fill(region)
         for replay in self._replays:
             self._apply(replay, 0)
 
     def share_frames(self) -> None:
-        """Have captured processes map the frames that they shared at the first moment."""
+        """Have workers map the frames of their parents, and captured processes those that they shared."""
+        # Memory is pinned after the fork, which takes frames of one's own.
+        own = frozenset(region.slot0 for region in self._regions if region.spec.pinned)
+        for parent, child in self._forks:
+            self._processes.inherit(parent, child, own)
         families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
         for replay in self._replays:
             first = replay.index - replay.captured
             families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
         for members in families.values():
             self._share_within(members)
+
+    def pin_pages(self) -> None:
+        """Pin the pages of pinned regions, and those of captured processes."""
+        for region in self._regions:
+            if region.spec.pinned:
+                self._faults.pin(region.slot0 + np.arange(region.spec.pages))
+        for replay in self._replays:
+            self._faults.pin(self._n.spaces.slots(replay.mm, replay.process.pinned))
 
     def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
         """Share the frames of one copy of the captured processes, by index; this node may have only some."""
@@ -159,11 +189,14 @@ class Workload:
         return sum(mapping.pages for mapping in processes[index % len(processes)].mappings)
 
     def _map_regions(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
+        process, worker = divmod(index, 1 + spec.workers)
+        if worker:
+            self._forks.append((self._n.spaces.mms[mm.id - worker], mm))
         vpn = FIRST_VPN
         for region in spec.regions:
             vma = self._map(mm, vpn, region.pages, region.mergeable, region.policy, spec)
             vpn += -(-region.pages // REGION_STRIDE) * REGION_STRIDE
-            self._regions.append(RegionWorkload(region, index, spec, vma.slot0))
+            self._regions.append(RegionWorkload(region, process, worker, spec, vma.slot0))
 
     def _map(self, mm: Mm, vpn: int, pages: int, mergeable: bool, policy: object, spec: ProcessSpec) -> Vma:
         policy = policy or spec.policy
@@ -225,8 +258,8 @@ class Workload:
     def tick(self, command: Tick) -> None:
         """Carry out all writes of an interval of simulated time; the last of several to a page counts."""
         for region in self._regions:
-            for index, writes in enumerate(region.spec.writes):
-                self._write(region, index, writes, command)
+            writes = (self._write(region, index, command) for index in range(len(region.spec.writes)))
+            self._carry_out(region, [write for write in writes if len(write.pages)])
         for replay in self._replays:
             while replay.next < len(replay.steps) and replay.steps[replay.next].time < command.stop:
                 step = replay.steps[replay.next]
@@ -236,18 +269,33 @@ class Workload:
                     self._apply(replay, step.moment)
                 replay.next += 1
 
-    def _write(self, region: RegionWorkload, index: int, writes: WriteSpec, tick: Tick) -> None:
+    def _write(self, region: RegionWorkload, index: int, tick: Tick) -> RegionWrite:
+        """Return what the writes of one table to a region leave in an interval."""
+        writes = region.spec.writes[index]
         seconds = seconds_on(writes, tick.start, tick.stop)
         if seconds <= 0.0:
-            return
+            return RegionWrite(empty(), None)
         hot = max(1, round(region.spec.pages * writes.hot_fraction))
-        names = (self._spec.seed, region.kind.name, region.process, region.spec.name, index, tick.start)
+        names = (self._spec.seed, region.kind.name, region.writer, region.spec.name, index, tick.start)
         draws = stream("write", *names)
         pages = written_pages(draws, hot, writes.rate * seconds)
-        if len(pages) == 0:
-            return
+        if len(pages) == 0 or writes.content is Rewrite.SAME:
+            return RegionWrite(pages, None)
         region.writes += 1
-        self._faults.write(region.slot0 + pages, self._rewritten(region, writes, pages, draws))
+        return RegionWrite(pages, self._rewritten(region, writes, pages, draws))
+
+    def _carry_out(self, region: RegionWorkload, writes: list[RegionWrite]) -> None:
+        """Write to a region; of several writes to a page the last one that changes it counts."""
+        writes.sort(key=lambda write: write.ids is not None)
+        for nth, (pages, ids) in enumerate(writes, 1):
+            if nth < len(writes):
+                once = ~np.isin(pages, np.concatenate([other.pages for other in writes[nth:]]))
+                self._n.counters["pages_written"] += int(np.count_nonzero(~once))
+                pages, ids = pages[once], None if ids is None else ids[once]
+            if ids is None:
+                self._faults.write_same(region.slot0 + pages)
+            else:
+                self._faults.write(region.slot0 + pages, ids)
 
     def _rewritten(
         self, region: RegionWorkload, writes: WriteSpec, pages: I64, draws: np.random.Generator
@@ -260,7 +308,7 @@ class Workload:
             "written",
             self._spec.seed,
             region.kind.name,
-            region.process,
+            region.writer,
             region.spec.name,
             region.writes,
         )

@@ -109,7 +109,7 @@ class PageAllocator:
         slots = slots[index.mergeable[index.vma_of(slots)]]
         if len(slots):
             keys, digests, homes = n.unstable_entries(slots)
-            n.out.send(Kind.WAIT_FRAME, homes, digests, keys, table.pte[slots])
+            n.out.send(Kind.WAIT_FRAME, homes, digests, keys, n.tree_words(slots))
 
     def _swapped_in(self, slots: Slots, frames: FrameWords, entries: I64) -> None:
         """Fill frames from swap; frames of entries with other references stay in the swap cache."""

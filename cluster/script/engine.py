@@ -84,6 +84,12 @@ class Engine(Protocol):
     def read(self, p: str, r: str, start: int, count: int) -> None:
         """Read pages. Raises BadAddressError at an unmapped page."""
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        """Write pages what they hold, and pin them until they are unmapped, as registered buffers are.
+
+        Raises BadAddressError at an unmapped page.
+        """
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         """Advise MADV_MERGEABLE."""
 

@@ -8,7 +8,9 @@ from typing import Literal
 from cluster.spec.content import Pattern
 
 #: what can be done to a range of pages, apart from fill and move
-RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout", "huge", "collapse"]
+RangeAction = Literal[
+    "read", "pin", "mergeable", "unmergeable", "unmap", "dontneed", "pageout", "huge", "collapse"
+]
 
 
 @dataclass(frozen=True, slots=True)

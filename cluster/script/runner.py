@@ -189,8 +189,9 @@ class _Runner:
     @do.register
     def _(self, op: RangeOp) -> None:
         self._current = None
-        if op.action == "read":
-            self._engine.read(op.p, op.r, op.start, op.count)
+        if op.action in ("read", "pin"):
+            touch = self._engine.read if op.action == "read" else self._engine.pin
+            touch(op.p, op.r, op.start, op.count)
             return
         calls: dict[str, Callable[[str, str, int, int], str]] = {
             "mergeable": self._engine.mergeable,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from cluster.arrays.words import I64, Bool, Digests
+from cluster.arrays.words import I64, Bool, Digests, empty
 
 #: Part of the interval by which a moment may be late.
 LATE = 0.1
@@ -47,6 +47,8 @@ class CapturedProcess:
     moments: tuple[CapturedMoment, ...]
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
+    #: int64[n], ascending: pages that are pinned from the first moment on.
+    pinned: I64 = field(default_factory=empty)
 
     @property
     def advised(self) -> bool:

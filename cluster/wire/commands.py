@@ -31,7 +31,11 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have captured processes map the frames that they shared at the first moment."""
+    """Have processes map the frames that they share at the start: forked ones, and captured ones."""
+
+
+class PinPages(NamedTuple):
+    """Pin the pages of the scenario's processes that are pinned from the start."""
 
 
 class Tick(NamedTuple):
@@ -217,11 +221,19 @@ class Map(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Give the pages `vpns` the contents with the ids `ids`."""
+    """Write the contents with the ids `ids` to the pages `vpns`; None stands for what they hold."""
 
     mm: int
     vpns: I64
-    ids: U64
+    ids: U64 | None
+
+
+class Pin(NamedTuple):
+    """Pin a range of pages that have frames of their own."""
+
+    mm: int
+    start: int
+    nr_pages: int
 
 
 class Read(NamedTuple):
@@ -365,11 +377,25 @@ class NodeDump(NamedTuple):
 
 
 ProcessCommand = (
-    NewProcess | Map | Write | Read | Madvise | Zap | PageOut | Move | CountOn | MergeAny | Fork | Exit | Reap
+    NewProcess
+    | Map
+    | Write
+    | Pin
+    | Read
+    | Madvise
+    | Zap
+    | PageOut
+    | Move
+    | CountOn
+    | MergeAny
+    | Fork
+    | Exit
+    | Reap
 )
 Command = (
     Populate
     | ShareFrames
+    | PinPages
     | Tick
     | Scan
     | Decide

@@ -59,7 +59,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.shared,
             of.outside,
             of.found.metadata.interval,
-            tuple(note.text for note in of.found.metadata.notes),
+            tuple(note.text for note in of.found.metadata.notes if note.code != "pinned"),
         )
         for path, of in read.items()
     }
@@ -78,10 +78,12 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
     advised = [process.advised for process in processes]
     advice = kind.advice or (Advice.AS_CAPTURED if any(advised) else Advice.ALL)
     mergeable = advised if advice is Advice.AS_CAPTURED else [True] * len(processes)
+    pins = any(len(process.pinned) for process in processes)
     layout = CapturedLayout(
         families=tuple(process.family for process in processes),
         mergeable=tuple(mergeable),
         times=tuple(step.time for step in pages.steps(kind.replay_interval)),
+        pins=pins,
     )
     return replace(kind, advice=advice, layout=layout)
 
@@ -94,6 +96,7 @@ def notes(
         if kind.snapshot is None:
             continue
         yield from (f"{kind.name}: {note}" for note in snapshots[kind.snapshot].notes)
+        yield from _note_of_pins(kind.name, snapshots[kind.snapshot])
         captured = len(snapshots[kind.snapshot].processes)
         clones = sum(other.count for other in spec.processes if other.snapshot == kind.snapshot)
         if captured == 1 < clones and kind.clones is Clones.DISTINCT:
@@ -107,6 +110,15 @@ def notes(
                 f"{kind.name}: {last.moment + 1:,} moments end at {text.seconds(last.time)} of "
                 f"{text.seconds(simulated_seconds)} simulated; then memory stands still"
             )
+
+
+def _note_of_pins(name: str, pages: CapturedPages) -> Iterator[str]:
+    pinned = sum(len(process.pinned) for process in pages.processes)
+    if pinned:
+        yield (
+            f"{name}: {pinned:,} captured pages are pinned and never merge; which ones cannot be seen, so "
+            "they are spread evenly over the pages of their processes"
+        )
 
 
 def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
@@ -138,9 +150,32 @@ def _were_zero(process: SnapshotProcess, pages: SnapshotPages) -> NDArray[np.boo
     """
     chosen = np.zeros(len(pages.vpn), np.bool_)
     there = np.flatnonzero(pages.flags & SHARED_ZERO != 0)
-    count = min((process.ksm_stat or {}).get("ksm_zero_pages", 0), len(there))
-    chosen[there[np.arange(count) * len(there) // max(count, 1)]] = True
+    chosen[there[_spread((process.ksm_stat or {}).get("ksm_zero_pages", 0), len(there))]] = True
     return chosen
+
+
+def _pinned(read: _Read, process: int) -> I64:
+    """Return the pages of a process that are pinned: int64[n], ascending.
+
+    VmPin has their number alone; they are spread evenly over the pages that have frames of their own, as
+    pinning gives a page such a frame.
+    """
+    pages, shared, outside = read.moments[process][0], read.shared, read.outside
+    of_several = (
+        shared.owner_vpn[shared.owner == process],
+        shared.vpn[shared.process == process],
+        outside.vpn[outside.process == process],
+    )
+    own = pages.vpn[pages.flags & (KSM | SHARED_ZERO) == 0]
+    own = own[~np.isin(own, np.concatenate(of_several))]
+    pinned: I64 = own[_spread(read.found.processes[process].pinned_pages or 0, len(own))]
+    return pinned
+
+
+def _spread(wanted: int, available: int) -> I64:
+    """Return `wanted` indices out of `available`, or all if these are fewer, at even distances."""
+    count = min(wanted, available)
+    return np.arange(count) * available // max(count, 1)
 
 
 def _frames(first: Sequence[SnapshotPages]) -> tuple[SharedFrames, OutsideMappers]:
@@ -195,6 +230,7 @@ def _process(read: _Read, index: int, common: U64) -> CapturedProcess:
             for pages in moments
         ),
         family=read.families[index],
+        pinned=_pinned(read, index),
     )
 
 

@@ -58,10 +58,22 @@ REGIONS = (
         writes=(WriteSpec(0.5, 0.3), WriteSpec(1.0, 0.2, content=Rewrite.ORIGINAL)),
     ),
 )
+#: Of a process and the workers that it forks.
+SHARED_REGIONS = (
+    RegionSpec("code", 20, ContentModel.UNIQUE, copies=2),
+    RegionSpec("buffers", 9, ContentModel.REPLICATED, policy=PolicySpec(PolicyMode.BIND, (2,)), pinned=True),
+    RegionSpec(
+        "heap",
+        30,
+        ContentModel.REPLICATED,
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (1, 4)),
+        writes=(WriteSpec(0.5, 0.5), WriteSpec(1.0, 0.8, content=Rewrite.SAME)),
+    ),
+)
 SPEC = SimulationSpec(
     machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
     ksm=KsmSpec(max_page_sharing=8, advisor_mode="scan-time", advisor_target_scan_time=1),
-    processes=(ProcessSpec("rank", 11, REGIONS),),
+    processes=(ProcessSpec("rank", 11, REGIONS), ProcessSpec("pool", 4, SHARED_REGIONS, workers=2)),
     passes=5,
     windows_per_pass=3,
 )

@@ -28,7 +28,7 @@ writes = some(
     stop=st.floats(2e6, exclude_min=True),
     period=seconds,
     duty=shares,
-    content=st.sampled_from(["unique", "original", "redraw"]),
+    content=st.sampled_from(["unique", "original", "redraw", "same"]),
 )
 
 
@@ -60,6 +60,8 @@ def regions(draw: st.DrawFn, nodes: int, name: str) -> Data:
     data = draw(models(f"pool of {name}"))
     if draw(st.booleans()):
         data["policy"] = draw(policies(nodes))
+    if data["model"] != "untouched" and draw(st.booleans()):
+        data["pinned"] = draw(st.booleans())
     if draw(st.booleans()):
         data["write"] = draw(st.lists(writes, max_size=2))
     return {
@@ -77,6 +79,7 @@ def processes(draw: st.DrawFn, nodes: int, name: str) -> Data:
         "name": name,
         draw(st.sampled_from(["count", "per_node"])): draw(counts),
         "policy": draw(policies(nodes)),
+        "workers": draw(st.integers(0, 2)),
         "region": own,
     }
 

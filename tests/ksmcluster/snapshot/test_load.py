@@ -25,6 +25,7 @@ from ksmcluster.snapshot import (
     SnapshotWriter,
 )
 from ksmcluster.snapshot.as_scenario import scenario_of
+from ksmcluster.snapshot.load import load_pages
 from tests.ksmcluster.snapshot.test_snapshot import metadata
 
 #: One page: content (a letter, or "0"), frame, mappers outside, further flags.
@@ -249,3 +250,28 @@ def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None
 def test_count_and_advice_are_for_snapshots() -> None:
     with pytest.raises(UserError, match="--advice: is for snapshots"):
         ksmcluster.load("tiny", ksmcluster.Overrides(advice="all"))
+
+
+def test_pinned_pages_are_spread_over_those_that_can_be(tmp_path: Path) -> None:
+    """Of six equal pages two share a frame, and one is a KSM page; two of the other three are pinned.
+
+    Pages 0 and 1 are pinned: the first waits, and each other page breaks when it meets it.
+    """
+    equal = [page("a", 1), page("a", 2), page("a", 3), page("a", 4), page("a", 4), page("a", 5, flags=KSM)]
+    file = snapshot(tmp_path / "s.parquet", [equal], pinned_pages=2)
+    process = load_pages([str(file)])[str(file)].processes[0]
+    assert process.pinned.tolist() == [0, 1]
+    result = last(file)
+    assert (result["pages_sharing"], result["pages_unshared"]) == (0, 1)
+    assert result["cow_ksm"] > 0
+    loaded = ksmcluster.load(file, ksmcluster.Overrides(passes=1))
+    notes = ksmcluster.simulate(loaded, engine="inline").summary["notes"]
+    assert any("s: 2 captured pages are pinned and never merge" in note for note in notes)
+
+
+def test_no_more_pages_are_pinned_than_there_are(tmp_path: Path) -> None:
+    pages = [page("a", 1), page("b", 2), page("a", 3)]
+    file = snapshot(tmp_path / "s.parquet", [pages], pinned_pages=1000)
+    assert load_pages([str(file)])[str(file)].processes[0].pinned.tolist() == [0, 1, 2]
+    result = last(file)
+    assert (result["pages_shared"], result["pages_unshared"], result["pages_volatile"]) == (0, 2, 1)
