@@ -79,7 +79,7 @@ def new_model(kernel: str, nodes: int, draw, *, pages: int = PAGES, huge: bool =
 ACTIONS = ["fill"] * 4 + ["batch"] * 4 + ["scan"] * 3
 ACTIONS += ["move"] * 4 + ["dontneed", "read", "unmap", "pageout", "fork", "exit"]
 ACTIONS += ["mergeable", "unmergeable", "unmerge_all", "knob"]
-HUGE_ACTIONS = [*ACTIONS, "huge", "collapse", "collapse"]
+HUGE_ACTIONS = [*ACTIONS, "huge", "collapse", "collapse", "pin"]
 
 
 def step(model: Model, draw, actions: list[str] = ACTIONS) -> None:
@@ -113,9 +113,9 @@ def touch(model: Model, action: str, draw) -> None:
         model.machine.fill(p, r, np.array(mapped, dtype=np.int64), np.array(contents, dtype=np.uint64))
         for i, content in zip(mapped, contents, strict=True):
             held[i] = content
-    elif action == "read":
+    elif action in ("read", "pin"):
         for i in mapped:
-            model.machine.read(p, r, i, 1)
+            getattr(model.machine, action)(p, r, i, 1)
     elif action == "move":
         model.machine.move(p, r, start, count, draw(st.integers(0, 2)))
     else:
