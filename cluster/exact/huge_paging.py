@@ -30,18 +30,17 @@ class HugePaging(Paging):
 
     # Faults
 
-    def write(self, region: ExactRegion, index: int, content: int, key: int) -> None:
-        if not region.thp or not self._write_huge(region, index, content, key):
-            super().write(region, index, content, key)
-
-    def read(self, region: ExactRegion, index: int) -> None:
-        if region.thp and self._may_fault_huge(region, index):
-            self._map_huge_zero_page(region, index // HUGE_PAGES)
-        else:
-            super().read(region, index)
+    def _read_huge(self, region: ExactRegion, index: int) -> bool:
+        if not self._may_fault_huge(region, index):
+            return False
+        first = index - index % HUGE_PAGES
+        region.mm.anon_vmas.prepare(region.start + first)
+        region.pte[first : first + HUGE_PAGES] = [ZeroPte.READ] * HUGE_PAGES
+        region.huge_zero.add(first // HUGE_PAGES)
+        self.thp.thp_zero_page_alloc = 1
+        return True
 
     def _write_huge(self, region: ExactRegion, index: int, content: int, key: int) -> bool:
-        """Write a page of a huge page, or of one that this write allocates; return whether it was one."""
         pte = region.pte[index]
         if isinstance(pte, Frame) and pte.huge is not None:
             if self._may_reuse(region, index, pte.huge):
@@ -70,9 +69,6 @@ class HugePaging(Paging):
         frame = region.pte[index]
         if isinstance(frame, Frame) and frame.huge is not None:
             frame.huge.pinned.append(frame)
-
-    def _is_pinned(self, frame: Frame) -> bool:
-        return frame.pinned if frame.huge is None else frame.huge.is_pinned()
 
     def _may_fault_huge(self, region: ExactRegion, index: int) -> bool:
         """Return whether a fault at the page maps 512 pages: one VMA has them all, and none is mapped yet."""
@@ -107,13 +103,6 @@ class HugePaging(Paging):
         mapped = block in region.huge_zero
         region.huge_zero.discard(block)
         return mapped
-
-    def _map_huge_zero_page(self, region: ExactRegion, block: int) -> None:
-        first = block * HUGE_PAGES
-        region.mm.anon_vmas.prepare(region.start + first)
-        region.pte[first : first + HUGE_PAGES] = [ZeroPte.READ] * HUGE_PAGES
-        region.huge_zero.add(block)
-        self.thp.thp_zero_page_alloc = 1
 
     def _may_reuse(self, region: ExactRegion, index: int, huge: HugePage) -> bool:
         """Return whether a write may use a page as it is; if not, split the PMD that maps it."""
@@ -265,7 +254,7 @@ class HugePaging(Paging):
         """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in."""
         indices = range(first, first + HUGE_PAGES)
         frames = [pte for pte in region.pte[first : first + HUGE_PAGES] if isinstance(pte, Frame)]
-        if any(frame in lru_batch or self._is_pinned(frame) for frame in frames):
+        if any(frame in lru_batch or _is_pinned(frame) for frame in frames):
             return "EAGAIN"
         if not self._profile.collapse_read_only and not any(_is_writable(region, i) for i in indices):
             return "EINVAL"
@@ -332,6 +321,10 @@ def _put_back(lru_batch: list[Frame], frames: list[Frame]) -> None:
                 lru_batch.clear()
     if any(frame.huge for frame in frames):
         lru_batch.clear()
+
+
+def _is_pinned(frame: Frame) -> bool:
+    return frame.pinned if frame.huge is None else frame.huge.is_pinned()
 
 
 def _mappers(huge: HugePage) -> list[ExactMm]:

@@ -6,6 +6,8 @@ Sources of the rules: `mm/memory.c` (faults, copy-on-write, fork), `mm/madvise.c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from cluster.exact.objects import ExactRegion, Frame, Pte, SwapEntry, ZeroPte
 from cluster.script.engine import HUGE_PAGES
 from cluster.spec.knobs import Counters
@@ -14,8 +16,11 @@ from cluster.spec.profile import Profile
 ZERO_KEY = -1  #: `cluster.spec.content.page_key` of the page of zeros
 
 
-class Paging:
-    """Allocates frames and changes page table entries; knows nothing of ksmd's trees."""
+class Paging(ABC):
+    """Allocates frames and changes page table entries; knows nothing of ksmd's trees.
+
+    The rules of huge pages are those of its subclass, `cluster.exact.huge_paging.HugePaging`.
+    """
 
     def __init__(self, profile: Profile, counters: Counters, *, swap: bool) -> None:
         self._profile = profile
@@ -26,6 +31,8 @@ class Paging:
 
     def write(self, region: ExactRegion, index: int, content: int, key: int) -> None:
         """Write a whole page, with a write fault if one is needed."""
+        if region.thp and self._write_huge(region, index, content, key):
+            return
         pte = region.pte[index]
         if isinstance(pte, Frame) and is_alone(pte):
             pte.content, pte.key = content, key
@@ -45,6 +52,8 @@ class Paging:
 
     def read(self, region: ExactRegion, index: int) -> None:
         """Read a page, with a read fault if one is needed."""
+        if region.thp and self._read_huge(region, index):
+            return
         pte = region.pte[index]
         if pte is None:
             region.pte[index] = ZeroPte.READ
@@ -96,7 +105,7 @@ class Paging:
             if pte is None or not parent.mm.anon_vmas.needs_copy(parent.start + index):
                 continue
             if isinstance(pte, Frame):
-                if self._is_pinned(pte):
+                if pte.pinned or (pte.huge is not None and pte.huge.is_pinned()):
                     self._map_new(child, index, pte.content, pte.key)
                 else:
                     self.map_frame(child, index, pte)
@@ -107,9 +116,6 @@ class Paging:
             elif pte is ZeroPte.KSM:
                 child.mm.zero_pages += 1
                 self._counters.ksm_zero_pages += 1
-
-    def _is_pinned(self, frame: Frame) -> bool:
-        return frame.pinned
 
     def page_out(self, region: ExactRegion, index: int) -> None:
         """Write a page to swap, if this is its only mapping."""
@@ -151,6 +157,14 @@ class Paging:
         frame.swap = None
         _free_if_unused(frame)
         return new
+
+    @abstractmethod
+    def _write_huge(self, region: ExactRegion, index: int, content: int, key: int) -> bool:
+        """Write a page of a huge page, or of one that this write allocates; return whether it was one."""
+
+    @abstractmethod
+    def _read_huge(self, region: ExactRegion, index: int) -> bool:
+        """Map the huge zero page if this is the first touch of 512 pages; return whether it was."""
 
     def _add_to_cow_ksm(self, pte: Pte) -> None:
         """Count a copy-on-write break (cow_ksm), if the page is a KSM page."""
