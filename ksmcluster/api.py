@@ -74,7 +74,8 @@ def simulate(
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
-    return Result.of(scenario, passes, timing, reading)
+    processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
+    return Result.of(scenario, passes, timing, reading, processes)
 
 
 def compact(

@@ -16,6 +16,7 @@ from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
+from cluster.machine.census import Census, joined
 from cluster.machine.fabric import Exchange, Fabric
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
@@ -355,6 +356,10 @@ class Machine:
         if not answers or len(answers) < len(reports) or any(r.sent for r in reports):
             answers = self._exchange.ask(c.Collect(), c.Statistics)
         return joined_statistics(answers)
+
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return joined(self._exchange.ask(c.CountProcesses(), c.ProcessCounts))
 
     def dump(self) -> list[c.NodeDump]:
         """Return page tables and frames by node, for checks and records."""

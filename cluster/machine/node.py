@@ -14,6 +14,7 @@ from cluster.ksm.merge_window import merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
 from cluster.ksm.trees import Trees
+from cluster.machine.census import count_node
 from cluster.machine.node_view import NodeView
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
@@ -140,6 +141,7 @@ class Node:
             c.Exit: own(processes.exit),
             c.Reap: own(processes.reap),
             c.Collect: lambda _: view.statistics(),
+            c.CountProcesses: lambda _: count_node(self.state, self.workload.names),
             c.Dump: lambda _: view.dump(),
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
+from cluster.machine.census import Census
 from cluster.machine.clock import Clock
 from cluster.machine.coordinator import Machine, WindowEnd
 from cluster.machine.fabric import Fabric
@@ -40,6 +41,7 @@ class Simulation:
         self._clock = Clock(spec)
         self._spec = spec
         self._passes = 0
+        self._all_passes = spec.passes
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -111,6 +113,10 @@ class Simulation:
         end = clock.seconds + clock.sleep_seconds(wakeups)
         writes = max(kind.writes_within(clock.seconds, end) for kind in self._spec.processes)
         return max(min(math.ceil(_WINDOWS_PER_WRITE * writes), wakeups, _MOST_WINDOWS), 1)
+
+    def census(self) -> Census | None:
+        """Return what ksmd has made of each process and mapping, after the last pass; None before."""
+        return self._machine.census() if self._passes == self._all_passes else None
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""

@@ -15,11 +15,12 @@ import numpy as np
 from blake3 import blake3
 
 from cluster.arrays.columns import is_in
-from cluster.arrays.words import I64, U64, empty, mm_id
+from cluster.arrays.words import I64, U64, Slots, empty, mm_id
+from cluster.machine.census import ProcessName
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.processes import Processes
-from cluster.mm.vma import Mm, Vma
+from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
@@ -116,6 +117,8 @@ class Workload:
         self._processes = processes
         self._spec = spec
         self._snapshots = snapshots
+        #: By mm.
+        self.names: list[ProcessName] = []
         self._regions: list[RegionWorkload] = []
         self._replays: list[SnapshotReplay] = []
         #: Processes and the workers that they fork.
@@ -130,6 +133,10 @@ class Workload:
         first = np.searchsorted(command.kinds, np.arange(len(self._spec.processes)))
         processes = [
             (self._spec.processes[kind], int(i - first[kind])) for kind, i in zip(kinds, mine, strict=True)
+        ]
+        self.names = [
+            ProcessName(kind, index, self._captured_name(spec, index))
+            for kind, (spec, index) in zip(kinds, processes, strict=True)
         ]
         # The table grows once: each time it copies all columns, and leaves room that is not needed.
         self._n.table.reserve(sum(self._nr_pages(*process) for process in processes))
@@ -156,8 +163,8 @@ class Workload:
         for replay in self._replays:
             first = replay.index - replay.captured
             families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
-        for members in families.values():
-            self._share_within(members)
+        outside = [self._share_within(members) for members in families.values()]
+        self._n.table.keep_initial_frames(np.concatenate([empty(), *outside]))
 
     def pin_pages(self) -> None:
         """Pin the pages of pinned regions, and those of captured processes."""
@@ -167,10 +174,14 @@ class Workload:
         for replay in self._replays:
             self._faults.pin(self._n.spaces.slots(replay.mm, replay.process.pinned))
 
-    def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
-        """Share the frames of one copy of the captured processes, by index; this node may have only some."""
+    def _share_within(self, members: dict[int, SnapshotReplay]) -> Slots:
+        """Share the frames of one copy of the captured processes, by index; this node may have only some.
+
+        Return the pages whose frames are mapped outside.
+        """
         pages = self._snapshots[next(iter(members.values())).snapshot]
         shared, outside, spaces = pages.shared, pages.outside, self._n.spaces
+        mapped_outside = [empty()]
         for process, replay in members.items():
             rows = slice(*np.searchsorted(shared.process, (process, process + 1)).tolist())
             for owner in np.unique(shared.owner[rows]).tolist():
@@ -180,6 +191,8 @@ class Workload:
             mine = np.flatnonzero(outside.process == process)
             slots = spaces.slots(replay.mm, outside.vpn[mine])
             self._faults.add_outside_mappers(slots, outside.mappers[mine])
+            mapped_outside.append(slots)
+        return np.concatenate(mapped_outside)
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
@@ -188,19 +201,25 @@ class Workload:
         processes = self._snapshots[spec.snapshot].processes
         return sum(mapping.pages for mapping in processes[index % len(processes)].mappings)
 
+    def _captured_name(self, spec: ProcessSpec, index: int) -> str:
+        """Return the name of the captured process that a process replays; "" if it replays none."""
+        if spec.snapshot is None:
+            return ""
+        processes = self._snapshots[spec.snapshot].processes
+        return processes[index % len(processes)].name
+
     def _map_regions(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         process, worker = divmod(index, 1 + spec.workers)
         if worker:
             self._forks.append((self._n.spaces.mms[mm.id - worker], mm))
         vpn = FIRST_VPN
         for region in spec.regions:
-            vma = self._map(mm, vpn, region.pages, region.mergeable, region.policy, spec)
+            policy = region.policy or spec.policy
+            vma = self._n.spaces.mmap(
+                mm, vpn, region.pages, policy, mergeable=region.mergeable, name=region.name
+            )
             vpn += -(-region.pages // REGION_STRIDE) * REGION_STRIDE
             self._regions.append(RegionWorkload(region, process, worker, spec, vma.slot0))
-
-    def _map(self, mm: Mm, vpn: int, pages: int, mergeable: bool, policy: object, spec: ProcessSpec) -> Vma:
-        policy = policy or spec.policy
-        return self._n.spaces.mmap(mm, vpn, pages, policy, mergeable=mergeable)  # type: ignore[arg-type]
 
     def _map_snapshot(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         assert spec.snapshot is not None
@@ -208,7 +227,8 @@ class Workload:
         captured = index % len(pages.processes)
         process = pages.processes[captured]
         for m in process.mappings:
-            self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
+            mergeable = m.advised or spec.advice is Advice.ALL
+            self._n.spaces.mmap(mm, m.start, m.pages, spec.policy, mergeable=mergeable, name=m.name)
         steps = pages.steps(spec.replay_interval)
         self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, steps))
 

@@ -25,6 +25,7 @@ from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import (
     IN_UNSTABLE_TREE,
+    INITIAL_FRAME,
     ITEM,
     KSM,
     KSM_ZERO,
@@ -58,7 +59,7 @@ class Faults:
         same = in_tree & (table.tree_key[slots] == digests)
         self._tell_contents(slots[in_tree], digests[in_tree])
         in_place = (state & (PRESENT | KSM)) == PRESENT
-        shared = in_place & ((state & SHARED) != 0)
+        shared = in_place & ((state & (SHARED | INITIAL_FRAME)) != 0)
         if shared.any():
             in_place[shared] = self._make_exclusive(slots[shared])
         self.touched(slots[~(same & in_place)])
@@ -78,7 +79,8 @@ class Faults:
         n.counters["pages_written"] += len(slots)
         self._swap_in(slots[pte <= PTE_SWAP])
         state = n.table.state[slots]
-        ksm, shared = slots[(state & KSM) != 0], slots[(state & SHARED) != 0]
+        in_place = (state & (PRESENT | KSM)) == PRESENT
+        ksm, shared = slots[(state & KSM) != 0], slots[in_place & ((state & (SHARED | INITIAL_FRAME)) != 0)]
         n.counters["cow_ksm"] += len(ksm)
         if len(shared):
             shared = shared[~self._make_exclusive(shared)]
@@ -130,12 +132,12 @@ class Faults:
         if n.profile.track_zero_pages:
             zeros = slots[(state & KSM_ZERO) != 0]
             self.touched(zeros)
-            self._unmap(zeros)
+            self._unmap(zeros, keep=INITIAL_FRAME)
             self._allocator.write(zeros, np.zeros(len(zeros), np.uint64))
         ksm = slots[(state & KSM) != 0]
         n.counters["cow_ksm"] += len(ksm)
         self.touched(ksm)
-        self._allocator.copy(ksm, self._unmap(ksm))
+        self._allocator.copy(ksm, self._unmap(ksm, keep=INITIAL_FRAME))
 
     # Page table changes.
 
@@ -189,16 +191,28 @@ class Faults:
         mapped = np.count_nonzero(n.table.state[slots] & KSM)
         return int(mapped + np.count_nonzero((cached >= 0) & is_ksm_word(cached)))
 
-    def _unmap(self, slots: Slots) -> FrameWords:
-        """Unmap pages, and return their frames, which still count these mappings."""
+    def _unmap(self, slots: Slots, *, keep: int = 0) -> FrameWords:
+        """Unmap pages, and return their frames, which still count these mappings.
+
+        `keep` is that of `PageTable.unmap`.
+        """
         n = self._n
-        pte = n.table.unmap(slots)
+        pte = n.table.unmap(slots, keep=keep)
         cached = n.swap.put(pte[pte <= PTE_SWAP])
         n.out.send(Kind.UNPIN, node_of_frame(cached), cached)
         return pte[pte >= 0]
 
     def _make_exclusive(self, slots: Slots) -> Bool:
-        """Return which entries are the last of frames that a fork shared: these may be written in place."""
+        """Make those of these pages exclusive that may be written in place, and return which they are."""
+        table = self._n.table
+        exclusive = np.ones(len(slots), np.bool_)
+        shared = rows_with(table.state[slots], SHARED)
+        exclusive[shared] = self._last_mappings(slots[shared])
+        table.set_exclusive(slots[exclusive])
+        return exclusive
+
+    def _last_mappings(self, slots: Slots) -> Bool:
+        """Return which entries are the last of frames that others mapped, too."""
         n, table = self._n, self._n.table
         frames = table.pte[slots]
         here = on_node(frames, n.id)
@@ -206,7 +220,9 @@ class Faults:
         last[here] &= n.frames.mapcount[pfn_of(frames[here])] == 1
         if not here.all():
             last[~here] &= self._mappers(frames[~here]) == 1
-        table.set_exclusive(slots[last])
+        if table.initial_frames is not None:
+            initial = rows_with(table.state[slots], INITIAL_FRAME)
+            last[initial] &= ~table.initial_frames.outside(slots[initial])
         return last
 
     def _mappers(self, frames: FrameWords) -> I64:

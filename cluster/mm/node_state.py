@@ -29,8 +29,8 @@ from cluster.arrays.words import (
 from cluster.mm.frames import Frames
 from cluster.mm.page_state import IN_UNSTABLE_TREE, KSM, PRESENT, PTE_SWAP, SHARED
 from cluster.mm.page_table import PageTable
-from cluster.mm.pinned_pages import PinnedPages
-from cluster.mm.stable_node_exceptions import MigratedStableNodes, OrphanFrames
+from cluster.mm.sparse.pinned_pages import PinnedPages
+from cluster.mm.sparse.stable_node_exceptions import MigratedStableNodes, OrphanFrames
 from cluster.mm.swap import Swap
 from cluster.mm.vma import AddressSpaces
 from cluster.spec.digest import Contents

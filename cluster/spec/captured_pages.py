@@ -47,6 +47,8 @@ class CapturedProcess:
     moments: tuple[CapturedMoment, ...]
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
+    #: None if the snapshot does not tell.
+    pid: int | None = None
     #: int64[n], ascending: pages that are pinned from the first moment on.
     pinned: I64 = field(default_factory=empty)
 

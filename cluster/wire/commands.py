@@ -345,6 +345,32 @@ class Statistics(NamedTuple):
     sharing: I64
 
 
+class CountProcesses(NamedTuple):
+    """Count the pages of each process, as at the end of a run."""
+
+
+class MappingName(NamedTuple):
+    """Names mappings: the index of the processes' kind, the captured process's name or "", their own name."""
+
+    kind: int
+    captured: str
+    mapping: str
+
+
+class ProcessCounts(NamedTuple):
+    """The processes of a node in the order of their mms, its mappings by name, its KSM frames by mappings.
+
+    The fields are those of `cluster.machine.census.Census`.
+    """
+
+    kinds: I64
+    numbers: I64
+    processes: I64
+    mapping_names: tuple[MappingName, ...]
+    mappings: I64
+    ksm_frames: I64
+
+
 class Dump(NamedTuple):
     """Return page tables and frames, for checks and records."""
 
@@ -416,6 +442,7 @@ Command = (
     | CountStayed
     | ProcessCommand
     | Collect
+    | CountProcesses
     | Dump
 )
 Answer = (
@@ -430,5 +457,6 @@ Answer = (
     | Exited
     | Reaped
     | Statistics
+    | ProcessCounts
     | NodeDump
 )

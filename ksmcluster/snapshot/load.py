@@ -231,6 +231,7 @@ def _process(read: _Read, index: int, common: U64) -> CapturedProcess:
         ),
         family=read.families[index],
         pinned=_pinned(read, index),
+        pid=process.pid,
     )
 
 

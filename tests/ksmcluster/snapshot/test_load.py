@@ -98,6 +98,35 @@ def test_a_frame_that_is_mapped_outside_stays_in_use(tmp_path: Path) -> None:
         assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 1, frames)
 
 
+def test_three_mappings_of_one_frame_save_one_frame(tmp_path: Path) -> None:
+    """A parent and two children share a frame, and a fourth process has the same content: two frames."""
+    parent, stranger = [page("a", 0)], [page("a", 1)]
+    found = last(snapshot(tmp_path / "s", [parent, parent, parent, stranger]))
+    assert found["ksm_mappings"] == 4
+    assert (found["frames_without_ksm"], found["frames_used"]) == (2, 1)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_write_leaves_a_frame_that_is_mapped_outside(tmp_path: Path, others: int) -> None:
+    before, after = [page("a", 0, outside=3)], [[page("b", 1)], [page("c", 2)]][:others]
+    found = last(snapshot(tmp_path / "s", [before] * others, after), passes=100)
+    assert (found["frames_without_ksm"], found["frames_used"]) == (others + 1, others + 1)
+
+
+def test_memory_before_is_what_was_in_use(tmp_path: Path) -> None:
+    """Two copies of a family of three that share a frame each; the families' contents are equal."""
+    family = [[page("a", 0), page("0")]] * 3
+    path = snapshot(tmp_path / "s", family)
+    settings = ("process[0].clones=identical", "ksm.use_zero_pages=1")
+    changes = ksmcluster.Overrides(passes=4, count=6, settings=settings)
+    result = ksmcluster.simulate(ksmcluster.load(path, changes), engine="inline")
+    derived = result.summary["derived"]
+    # Two frames of "a", and six of zeros.
+    assert derived["memory_before_bytes"] == 8 * PAGE
+    assert derived["memory_after_bytes"] == PAGE
+    assert derived["saved_bytes"] == result.summary["by_pass"]["saved_bytes"][-1] == 7 * PAGE
+
+
 def test_a_write_copies_an_inherited_page(tmp_path: Path) -> None:
     both = [page("a", 0), page("b", 1)]
     written = [page("a", 0), page("c", 2)]
