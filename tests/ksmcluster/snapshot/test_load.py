@@ -37,7 +37,13 @@ def page(content: str, frame: int = -1, outside: int = 0, flags: int = 0) -> Pag
     return content, frame, outside, flags
 
 
-def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True, **process: Any) -> Path:
+def snapshot(
+    path: Path,
+    *moments: list[list[Page]],
+    advised: bool | None = True,
+    interval: float | None = None,
+    **process: Any,
+) -> Path:
     """A snapshot: by moment and process its pages, from page 0 on."""
     size = max(len(pages) for memories in moments for pages in memories)
     mapping = Mapping(0, size, "rw-p", "", True, advised)
@@ -48,9 +54,8 @@ def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True
         for moment, memories in enumerate(moments):
             for index, pages in enumerate(memories):
                 writer.write(index, moment, _rows(pages))
-        writer.finish(
-            replace(metadata(tuple(map(float, range(len(moments))))), processes=processes, notes=())
-        )
+        found = metadata(tuple(map(float, range(len(moments)))))
+        writer.finish(replace(found, processes=processes, notes=(), interval=interval))
     return path
 
 
@@ -171,6 +176,19 @@ def test_a_newcomer_s_write_copies_what_it_inherited(tmp_path: Path) -> None:
     written = [page("a", 0), page("c", 2)]
     path = snapshot(tmp_path / "s", [parent, []], [parent, child], [parent, written])
     assert at_the_end(path)["frames_used"] == 3
+
+
+@pytest.mark.parametrize(("interval", "written"), [(None, 4), (1.0, 4), (0.5, 6), (0.25, 10)])
+def test_pages_are_written_in_gaps(tmp_path: Path, interval: float | None, written: int) -> None:
+    """Two pages are written before both later moments, a second apart; the last is written before one."""
+    pages = [page("a", 0), page("a", 1), page("a", 2)]
+    again = [page("a", 0, flags=WRITTEN), page("a", 1, flags=WRITTEN), page("a", 2)]
+    path = snapshot(tmp_path / "s", [pages], [again], [again], interval=interval)
+    overrides = ksmcluster.Overrides(passes=100, settings=("ksm.smart_scan=0",))
+    passes = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    assert passes["pages_written"].sum() == written
+    assert passes["cow_ksm"].sum() == written
+    assert passes["pages_sharing"][-1] == 2
 
 
 def test_moments_between_two_looks_come_one_after_the_other(tmp_path: Path) -> None:
