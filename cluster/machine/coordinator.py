@@ -78,6 +78,7 @@ class Machine:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
         kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
+        self._huge = any(kind.huge for kind in kinds)
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
         layouts = [k.layout for k in kinds if k.layout]
         self._begins = sorted({begin for layout in layouts for begin in layout.begins if begin > 0})

@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 
 from cluster.arrays.columns import distinct, is_in
-from cluster.arrays.words import I64, U64, Slots, empty, mm_id
+from cluster.arrays.words import HUGE_SIZE, I64, U64, Slots, empty, mm_id
 from cluster.machine.census import ProcessName
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
@@ -197,6 +197,9 @@ class Workload:
             old = spaces.slots(replays[kind, first + owner].mm, shared.owner_vpn[of_owner])
             new = spaces.slots(replay.mm, shared.vpn[of_owner])
             self._processes.share(old, new)
+            if replay.kind.huge_pages:
+                bases = is_in(shared.vpn[of_owner], replay.process.huge)
+                self._processes.share_huge(old[bases], new[bases])
             yield _Shared(old, new, empty())
         mapped = spaces.slots(replay.mm, outside.vpn)
         self._faults.add_outside_mappers(mapped, outside.mappers)
@@ -252,9 +255,17 @@ class Workload:
         if region.spec.model is ContentModel.UNTOUCHED:
             return
         pages = np.arange(region.spec.pages)
-        self._faults.write(region.slot0 + pages, self._original(region, pages))
-        # First contents are not writes of the workload.
-        self._n.counters["pages_written"] -= region.spec.pages
+        bases = region.slot0 + self._huge_pages(region)
+        self._faults.fill(region.slot0 + pages, self._original(region, pages), bases)
+
+    def _huge_pages(self, region: RegionWorkload) -> I64:
+        """Return the first pages of a region's huge pages, ascending: so many of its aligned 512 pages."""
+        if not region.spec.huge_pages:
+            return empty()
+        blocks = region.spec.pages // HUGE_SIZE
+        draws = stream("huge", self._spec.seed, region.kind.name, region.process, region.spec.name)
+        chosen = draws.choice(blocks, round(blocks * region.spec.huge_pages), replace=False)
+        return np.sort(chosen) * HUGE_SIZE
 
     def _original(self, region: RegionWorkload, pages: I64) -> U64:
         """Return the content ids that the region's model gives to these pages."""
@@ -350,11 +361,18 @@ class Workload:
         """Write the pages of the first moment, but for those that map what others map."""
         now = replay.process.moments[0]
         own = ~is_in(now.vpn, replay.process.shared.vpn)
-        self._faults.write(self._n.spaces.slots(replay.mm, now.vpn[own]), self._held(replay, now)[own])
-        # First contents are not writes of the workload.
-        self._n.counters["pages_written"] -= int(np.count_nonzero(own))
+        slots = self._n.spaces.slots(replay.mm, now.vpn[own])
+        self._faults.fill(slots, self._held(replay, now)[own], self._own_huge_pages(replay))
         if replay.process.first == 0:
             self._begun.append(replay)
+
+    def _own_huge_pages(self, replay: SnapshotReplay) -> Slots:
+        """Return the bases of huge pages that a captured process maps first, if it begins now."""
+        process = replay.process
+        if not replay.kind.huge_pages or replay.moment != process.first:
+            return empty()
+        own = process.huge[~is_in(process.huge, process.shared.vpn)]
+        return self._n.spaces.slots(replay.mm, own)
 
     def _replay(self, replay: SnapshotReplay, steps: list[ReplayStep]) -> None:
         """Carry out the next steps of a replay at once; of several writes to a page the last one counts."""
@@ -364,7 +382,8 @@ class Workload:
         replay.next += len(steps)
         now = moments[replay.moment]
         written = np.concatenate([written_vpns(replay.process, step) for step in steps])
-        if replay.moment == replay.process.first != 0:
+        begins = replay.moment == replay.process.first != 0
+        if begins:
             written = written[~is_in(written, replay.process.shared.vpn)]
             self._begun.append(replay)
         vpns = distinct(written)
@@ -373,7 +392,11 @@ class Workload:
         held = self._held(replay, now)[np.searchsorted(now.vpn, vpns)]
         if steps[-1].between:
             self._draw_between(replay, steps[-1], vpns, held)
-        self._faults.write(spaces.slots(replay.mm, vpns), held)
+        if begins:
+            self._n.counters["pages_written"] += len(vpns)
+            self._faults.fill(spaces.slots(replay.mm, vpns), held, self._own_huge_pages(replay))
+        else:
+            self._faults.write(spaces.slots(replay.mm, vpns), held)
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(before.vpn, now.vpn)))
 
     def _draw_between(self, replay: SnapshotReplay, step: ReplayStep, vpns: I64, held: U64) -> None:

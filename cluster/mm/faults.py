@@ -91,10 +91,23 @@ class Faults:
             self.put(self.unmap(fault))
             self._allocator.write(fault, ids[~in_place])
 
+    def fill(self, slots: Slots, ids: U64, bases: Slots) -> None:
+        """Write first contents to untouched pages; those at `bases` become huge pages, where there is one."""
+        if len(bases):
+            before = self._huge_allocator.waiting
+            nodes = self._allocator.first_nodes(bases)
+            self._huge_allocator.allocate(bases, nodes, self._install_huge)
+            slots, ids = self._not_waiting(slots, ids, before)
+        self._write(slots, ids)
+
     def _fault_huge(self, slots: Slots, ids: U64) -> tuple[Slots, U64]:
         """Fault huge pages in; return the pages that can be written now, and what is written."""
         before = self._huge_allocator.waiting
         self._huge.fault_in(slots, self._install_huge)
+        return self._not_waiting(slots, ids, before)
+
+    def _not_waiting(self, slots: Slots, ids: U64, before: int) -> tuple[Slots, U64]:
+        """Return the pages that can be written now; others wait if more huge pages are asked for than before."""
         if self._huge_allocator.waiting == before:
             return slots, ids
         waits = self._huge_allocator.waits(self._n.bases_of(slots))
@@ -270,13 +283,14 @@ class Faults:
         last[here] &= n.frames.mapcount[pfn_of(frames[here])] == 1
         if not here.all():
             last[~here] &= self._mappers(frames[~here]) == 1
+        outside = np.zeros(len(slots), np.bool_)
         if table.initial_frames is not None:
             initial = rows_with(table.state[slots], INITIAL_FRAME)
-            last[initial] &= ~table.initial_frames.outside(slots[initial])
-        huge = np.flatnonzero(is_huge_word(frames))
+            outside[initial] = table.initial_frames.outside(slots[initial])
+        huge = np.flatnonzero(is_huge_word(frames) & ~outside)
         if len(huge):
             last[huge] = self._huge.reused(slots[huge])
-        return last
+        return last & ~outside
 
     def _mappers(self, frames: FrameWords) -> I64:
         """Return how many entries of this node map each of these frames, which a fork shared."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import rows_with
+from cluster.arrays.columns import is_in, rows_with
 from cluster.arrays.words import HUGE_SIZE, I64, VPN_MASK, Slots, node_of_frame, on_node
 from cluster.mm.faults import Faults
 from cluster.mm.huge.mappings import HugeMappings
@@ -215,6 +215,12 @@ class Processes:
         vmas = n.spaces.index
         due = new[(n.table.state[new] & PRESENT) != 0]
         n.table.mark_due(due[vmas.mergeable[vmas.vma_of(due)]])
+
+    def share_huge(self, old: Slots, new: Slots) -> None:
+        """Map huge pages at bases `new` by PMDs, too, whose pages share the frames of those at `old`."""
+        huge = self._n.huge_pages
+        if huge.used:
+            huge.map(new[is_in(old, huge.pmds)])
 
     def exit(self, command: c.Exit) -> c.Exited:
         """Unmap everything; answer whether ksmd has rmap_items of the process."""

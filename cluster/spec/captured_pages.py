@@ -86,6 +86,8 @@ class CapturedProcess:
     pid: int | None = None
     #: int64[n], ascending: pages that are pinned from the first moment on.
     pinned: I64 = field(default_factory=empty)
+    #: int64[n], ascending: first pages of the huge pages that it maps whole at its first moment.
+    huge: I64 = field(default_factory=empty)
 
     @property
     def first(self) -> int:
@@ -117,6 +119,8 @@ class CapturedPages:
     interval: float | None = None
     #: What limits the answer, one sentence each.
     notes: tuple[str, ...] = ()
+    #: Huge pages of which no process maps all, and others that cannot be placed.
+    huge_in_parts: int = 0
 
     def steps(self, interval: float | None) -> tuple[ReplayStep, ...]:
         """Return what is replayed when.

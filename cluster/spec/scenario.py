@@ -126,6 +126,8 @@ class RegionSpec:
     pinned: bool = False
     #: None: the policy of the process applies.
     policy: PolicySpec | None = None
+    #: Share of its aligned HUGE_SIZE pages that are huge pages at the start.
+    huge_pages: float = 0.0
     #: `unique`: the number of pages of the region that hold each content.
     copies: int = 1
     scope: Scope = Scope.MACHINE
@@ -160,6 +162,8 @@ class CapturedLayout(NamedTuple):
     begins: tuple[float, ...]
     #: Whether pages of any of them are pinned.
     pins: bool = False
+    #: Whether any of them begins with huge pages.
+    huge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,8 @@ class ProcessSpec:
     clones: Clones = Clones.DISTINCT
     #: None: as captured if ksmd scans any of the captured memory on its host, else all.
     advice: Advice | None = None
+    #: Whether huge pages of the snapshot are huge pages here; else they are small ones.
+    huge_pages: bool = True
     #: What the snapshot tells of its processes; None until it is loaded, and without one.
     layout: CapturedLayout | None = None
 
@@ -192,6 +198,13 @@ class ProcessSpec:
     def pins(self) -> bool:
         """Return whether any pages of the processes are pinned."""
         return any(region.pinned for region in self.regions) or (self.layout is not None and self.layout.pins)
+
+    @property
+    def huge(self) -> bool:
+        """Return whether the processes may begin with huge pages."""
+        return any(region.huge_pages for region in self.regions) or (
+            self.layout is not None and self.layout.huge
+        )
 
     @property
     def may_merge_again(self) -> bool:

@@ -24,6 +24,7 @@ from cluster.spec.scenario import Advice, CapturedLayout, Clones, ProcessSpec, S
 from ksmcluster import snapshot
 from ksmcluster.errors import UserError
 from ksmcluster.report import text
+from ksmcluster.snapshot.huge_pages import HugePageFinder
 from ksmcluster.snapshot.metadata import Mapping as SnapshotMapping
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess
 from ksmcluster.snapshot.reader import SnapshotPages
@@ -54,6 +55,7 @@ class _Read(NamedTuple):
     families: tuple[int, ...]
     #: Of processes with pinned pages: the pages that ksmd has not merged at the first moment.
     private: dict[int, I64]
+    huge: HugePageFinder
 
 
 def count_rows(paths: Iterable[str]) -> int:
@@ -82,6 +84,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.metadata.moments,
             of.metadata.interval,
             tuple(note.text for note in of.metadata.notes if note.code != "pinned"),
+            of.huge.in_parts,
         )
         for path, of in read.items()
     }
@@ -108,6 +111,7 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
         times=tuple(step.time for step in steps),
         begins=tuple(begin[process.first] for process in processes),
         pins=any(len(process.pinned) for process in processes),
+        huge=kind.huge_pages and any(len(process.huge) for process in processes),
     )
     return replace(kind, advice=advice, layout=layout)
 
@@ -121,6 +125,7 @@ def notes(
             continue
         yield from (f"{kind.name}: {note}" for note in snapshots[kind.snapshot].notes)
         yield from _note_of_pins(kind.name, snapshots[kind.snapshot])
+        yield from _note_of_huge_pages(kind, snapshots[kind.snapshot])
         captured = len(snapshots[kind.snapshot].processes)
         clones = sum(other.count for other in spec.processes if other.snapshot == kind.snapshot)
         if captured == 1 < clones and kind.clones is Clones.DISTINCT:
@@ -145,6 +150,19 @@ def _note_of_pins(name: str, pages: CapturedPages) -> Iterator[str]:
         )
 
 
+def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str]:
+    if kind.huge_pages and pages.huge_in_parts:
+        yield (
+            f"{kind.name}: {pages.huge_in_parts:,} captured huge pages are small pages here: no process maps "
+            "all of one from a multiple of 2 MiB on, or they are of another size, or pinned"
+        )
+    elif any(len(process.huge) for process in pages.processes) and not kind.huge_pages:
+        yield (
+            f'{kind.name}: huge_pages = "none", so captured huge pages are small pages here: what KSM saves '
+            "may differ, and the huge pages that it costs are not counted"
+        )
+
+
 def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
     """Pages whose digests have different keys would never be equal, whatever they held."""
     paths = list(opened)
@@ -159,11 +177,12 @@ def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
 def _read(found: snapshot.Snapshot) -> _Read:
     moments = [[_NO_PAGES] * len(found.moments) for _ in found.processes]
     private: dict[int, I64] = {}
-    sharing = SharingFinder(len(moments))
-    pieces = found.pieces(("frame", "outside"))
+    sharing, huge_pages = SharingFinder(len(moments)), HugePageFinder()
+    pieces = found.pieces(("frame", "outside", "huge"))
     for (moment, process), of_process in groupby(pieces, key=itemgetter(0, 1)):
         parts = [_part(*piece, sharing) for piece in of_process]
-        vpn, content, flags, frame = map(np.concatenate, zip(*parts, strict=True))
+        vpn, content, flags, frame, huge = map(np.concatenate, zip(*parts, strict=True))
+        huge_pages.add(moment, process, vpn, huge, found.processes[process].mappings)
         del parts
         kept = (flags & MERGEABLE != 0) | _were_zero(found.processes[process], flags)
         if not kept.all():
@@ -173,15 +192,18 @@ def _read(found: snapshot.Snapshot) -> _Read:
             private[process] = vpn[flags & (KSM | SHARED_ZERO) == 0]
         sharing.add(process, vpn, frame)
     sharing.end()
-    return _Read(found.metadata, moments, sharing, _families(sharing.shared), private)
+    read = _Read(found.metadata, moments, sharing, _families(sharing.shared), private, huge_pages)
+    for process, shared in enumerate(sharing.shared):
+        huge_pages.settle(process, shared.vpn, _pinned(read, process))
+    return read
 
 
 def _part(
     moment: int, process: int, pages: SnapshotPages, sharing: SharingFinder
-) -> tuple[I64, Digests, U16, U32]:
-    """Return vpn, content, flags and frame of the pages that may be mergeable."""
+) -> tuple[I64, Digests, U16, U32, I64]:
+    """Return vpn, content, flags, frame and huge page of the pages that may be mergeable."""
     pages = pages.where(pages.flags & (MERGEABLE | SHARED_ZERO) != 0)
-    return pages.vpn, pages.content, pages.flags, sharing.frames_of(moment, process, pages)
+    return pages.vpn, pages.content, pages.flags, sharing.frames_of(moment, process, pages), pages.huge
 
 
 def _were_zero(process: SnapshotProcess, flags: U16) -> Bool:
@@ -260,6 +282,7 @@ def _process(read: _Read, index: int, common: Digests) -> CapturedProcess:
         shared=read.sharing.shared[index],
         outside=read.sharing.outside(index),
         pinned=_pinned(read, index),
+        huge=read.huge.bases(index),
         pid=process.pid,
     )
 

@@ -31,7 +31,7 @@ OF_PROCESS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_proc
 #: By PID: the values of OF_PROCESS in the end.
 Stats = dict[int, dict[str, int]]
 
-# All memory is mergeable (prctl PR_SET_MEMORY_MERGE), huge pages aside.
+# All memory is mergeable (prctl PR_SET_MEMORY_MERGE).
 START = """
 import ctypes, mmap, os, signal, sys
 if ctypes.CDLL(None).prctl(67, 1, 0, 0, 0):
@@ -65,6 +65,33 @@ untouched = memory(50)
 os.write(1, b"ready\\n")
 signal.pause()
 """
+# Memory as a virtual machine has it, in huge pages: equal pages in several of them, zeros, unique ones. The
+# child shares it, but for what it has written, which leaves a huge page in parts.
+GUEST = """
+size = 512 * 4096
+guest = mmap.mmap(-1, 7 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+guest.madvise(mmap.MADV_HUGEPAGE)
+first = -ctypes.addressof(ctypes.c_char.from_buffer(guest)) % size
+for number in range(6):
+    for page in range(0 if number < 5 else 512, 512):
+        at = first + number * size + page * 4096
+        if page < 300:
+            guest[at:at + 4096] = bytes([1 + page % 150]) * 4096 if number < 3 else os.urandom(4096)
+        elif page < 310:
+            guest[at:at + 4096] = bytes([200 + number % 2]) * 4096
+        else:
+            guest[at] = 0
+unique = first + 5 * size
+guest[unique:unique + size] = os.urandom(size)
+smaps = open("/proc/self/smaps").read()
+if sum(int(line.split()[1]) for line in smaps.splitlines() if line.startswith("AnonHugePages")) != 6 * 2048:
+    os.write(1, b"no huge pages\\n")
+    sys.exit()
+if os.fork() == 0:
+    guest[first + 4096 * 400] = 9
+os.write(1, b"ready\\n")
+signal.pause()
+"""
 
 
 @contextmanager
@@ -76,7 +103,7 @@ def frozen(program: str, processes: int) -> Iterator[int]:
         try:
             for _ in range(processes):
                 if process.stdout.readline() != b"ready\n":
-                    pytest.skip("this kernel has no PR_SET_MEMORY_MERGE")
+                    pytest.skip("this kernel has no PR_SET_MEMORY_MERGE, or no huge pages")
             os.killpg(process.pid, signal.SIGSTOP)
             yield process.pid
         finally:
@@ -127,7 +154,9 @@ def simulated(snapshot: Path, settings: dict[str, int]) -> tuple[list[dict[str, 
 
 @pytest.mark.parametrize("smart_scan", [0, 1])
 @pytest.mark.parametrize("use_zero_pages", [0, 1])
-@pytest.mark.parametrize(("program", "processes"), [(WORKERS, 4), (TABLE, 1)], ids=["workers", "table"])
+@pytest.mark.parametrize(
+    ("program", "processes"), [(WORKERS, 4), (TABLE, 1), (GUEST, 2)], ids=["workers", "table", "guest"]
+)
 def test_every_counter_is_that_of_the_host(
     knobs: Knobs, tmp_path: Path, program: str, processes: int, use_zero_pages: int, smart_scan: int
 ) -> None:
@@ -139,4 +168,10 @@ def test_every_counter_is_that_of_the_host(
         command = [sys.executable, "-m", "ksmcluster.cli", "capture", "--quiet", "--output", output]
         subprocess.run([*command, "--pid-tree", str(pid)], check=True)
         expected = real(knobs, settings, tree(pid))
-    assert simulated(tmp_path / "s", settings) == expected
+    found = simulated(tmp_path / "s", settings)
+    if program == GUEST and use_zero_pages:
+        # A page of zeros that a split has taken away stops searches that pass it in the unstable tree. Which
+        # ones these are, hardly any, is not in a snapshot, which has no bytes to compare.
+        for passes in (found[0], expected[0]):
+            passes[1]["pages_unshared"] += passes[1].pop("pages_volatile")
+    assert found == expected
