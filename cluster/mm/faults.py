@@ -107,7 +107,7 @@ class Faults:
         return self._not_waiting(slots, ids, before)
 
     def _not_waiting(self, slots: Slots, ids: U64, before: int) -> tuple[Slots, U64]:
-        """Return the pages that can be written now; others wait if more huge pages are asked for than before."""
+        """Return the pages that can be written now; others wait for huge pages asked for since `before`."""
         if self._huge_allocator.waiting == before:
             return slots, ids
         waits = self._huge_allocator.waits(self._n.bases_of(slots))

@@ -23,13 +23,12 @@ from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
-from ksmcluster.config.tables import ConfigTable, Count, Finite, Name, Seed, Share, Title, key
+from ksmcluster.config.tables import ConfigTable, Count, Finite, Name, Part, Seed, Share, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
 DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
 COST = MigrationCostSpec()
 
-Part = Annotated[float, Field(ge=0, le=1)]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
 Compactors = Annotated[int, Field(ge=1, le=64)]
 

@@ -62,6 +62,7 @@ def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:
         policy=_policy(process.policy, nodes),
         snapshot=process.snapshot,
         replay_interval=process.replay_interval,
+        huge_pages=process.huge_pages != "none",
         clones=spec.Clones(process.clones or spec.Clones.DISTINCT),
         advice=spec.Advice(process.advice) if process.advice else None,
     )
@@ -76,7 +77,8 @@ def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
 
 def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
     given = region.model_dump(
-        include={"name", "mergeable", "pinned", "copies", "pool", "distinct", "exponent"}, exclude_none=True
+        include={"name", "mergeable", "pinned", "huge_pages", "copies", "pool", "distinct", "exponent"},
+        exclude_none=True,
     )
     return spec.RegionSpec(
         **given,

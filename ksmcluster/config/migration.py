@@ -14,7 +14,6 @@ from ksmcluster.config.compaction import (
     DriverConfig,
     MigrationConfig,
     MigrationCostConfig,
-    Part,
     cost_spec,
     driver_problems,
     driver_specs,
@@ -22,7 +21,7 @@ from ksmcluster.config.compaction import (
 )
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
-from ksmcluster.config.tables import key
+from ksmcluster.config.tables import Part, key
 
 #: How pages of processes are called among the drivers.
 PROCESSES = (ANON_PAGES, KSM_PAGES)

@@ -17,6 +17,7 @@ from ksmcluster.config.tables import (
     Finite,
     Name,
     Numbers,
+    Part,
     Positive,
     Share,
     Switched,
@@ -106,6 +107,11 @@ class RegionConfig(ConfigTable):
         "Whether its frames are pinned, as buffers are that are registered with io_uring, RDMA or VFIO: they "
         "neither merge nor move. Workers have frames of their own for it.",
     )
+    huge_pages: Part | None = key(
+        None,
+        "Share of its aligned 2 MiB that are huge pages at the start; which ones is drawn. ksmd splits them. "
+        "Not with `pinned`.",
+    )
     policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
     scope: Literal["machine", "node"] | None = key(
@@ -126,6 +132,7 @@ class RegionConfig(ConfigTable):
 
     KEYS: ClassVar[Switched] = {
         "pinned": (("zero", "unique", "replicated", "pool"), REGION.pinned),
+        "huge_pages": (("zero", "unique", "replicated", "pool"), REGION.huge_pages),
         "copies": (("unique",), REGION.copies),
         "scope": (("replicated",), str(REGION.scope)),
         "pool": (("pool",), None),
@@ -138,6 +145,8 @@ class RegionConfig(ConfigTable):
     def _settle(self) -> Self:
         self.settle("model", self.KEYS)
         self.settle("law", self.LAW_KEYS)
+        if self.pinned and self.huge_pages:
+            raise refusal([("huge_pages", "is not simulated for pinned memory; leave it out or pinned")])
         if self.model == "pool" and self.pool is None:
             self.pool = self.name
         return self
@@ -188,6 +197,11 @@ class ProcessConfig(ConfigTable):
         "two or more captured processes, and have contents of their own for all else. `identical`: exact "
         "copies.",
     )
+    huge_pages: Literal["as-captured", "none"] | None = key(
+        None,
+        "Captured huge pages. `as-captured`, the default: they are huge pages, which ksmd splits. `none`: "
+        "they are small pages, as always with a table [migration].",
+    )
     advice: Literal["as-captured", "all"] | None = key(
         None,
         "Which captured memory ksmd scans. `as-captured`: what it scans on the captured host (madvise, "
@@ -224,7 +238,7 @@ class ProcessConfig(ConfigTable):
         else:
             problems += [
                 (name, "has no meaning without snapshot")
-                for name in ("replay_interval", "advice", "clones")
+                for name in ("replay_interval", "advice", "clones", "huge_pages")
                 if getattr(self, name) is not None
             ]
         problems += [

@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+#: A share that may be nothing.
+Part = Annotated[float, Field(ge=0, le=1)]
 #: A knob that is on or off, as sysfs has it.
 Switch = Annotated[int, Field(ge=0, le=1)]
 Knob = Annotated[int, Field(ge=0, le=UINT)]

@@ -1,4 +1,4 @@
-"""Which captured huge pages processes map whole when they begin, and which are small pages in the simulation."""
+"""Which captured huge pages processes map whole when they begin; others are simulated as small pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOMENT = 1 << 32
 
 
 class _Mapped(NamedTuple):
-    """The first pages of huge pages that a process maps whole, their numbers, and those of all that it maps."""
+    """First pages and numbers of huge pages that a process maps whole, and the numbers of all it maps."""
 
     bases: I64
     numbers: I64
@@ -30,8 +30,8 @@ _NOTHING = _Mapped(empty(), empty(), empty())
 class HugePageFinder:
     """Takes the pages of a snapshot in its order; a process counts at the first moment at which it has pages.
 
-    A huge page is placed whole if one process is the first to map all of its pages, at an aligned address in
-    one mapping, and none of them is pinned. Processes that a fork shares it with map it as they were captured.
+    A huge page is placed whole if one process is the first to map all of its pages, at an aligned address
+    in one mapping, and none of them is pinned. Processes that share it by a fork map it as captured.
     """
 
     def __init__(self) -> None:
