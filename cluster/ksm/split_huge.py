@@ -31,7 +31,7 @@ from cluster.mm.faults import Faults
 from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.huge.split_times import NEVER, SplitTime
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_state import HUGE, ITEM, SHARED
+from cluster.mm.page_state import HUGE, INITIAL_FRAME, ITEM, SHARED
 from cluster.mm.vma import Mm, Vma
 from cluster.wire.commands import SplitParts
 from cluster.wire.messages import Kind
@@ -227,8 +227,8 @@ class HugeSplitter:
         self._undo_visits(slots[late])
         self._faults.tell_gone(slots)
         self._faults.touched(slots[~late])
-        self._faults.put(self._faults.unmap(slots))
-        table.map_zero_page(slots)
+        self._faults.put(self._faults.unmap(slots, keep=INITIAL_FRAME))
+        table.map_split_zero(slots)
 
     def _undo_visits(self, slots: Slots) -> None:
         """Undo visits to pages that ksmd does not find, and free their items."""

@@ -21,6 +21,8 @@ COUNTED = {
     "ksm_zero_pages": KSM_ZERO,
     "pages_unshared": UNSTABLE,
 }
+#: The columns behind those: huge pages that PMDs have mapped at any time, and that they map now.
+HUGE_COLUMNS = ("huge_pages_before", "huge_pages")
 
 
 class ProcessName(NamedTuple):
@@ -38,12 +40,14 @@ class Census(NamedTuple):
     kinds: I64
     numbers: I64
     nodes: I64
-    #: int64[n, counts], int64[m, counts]: columns as in COUNTED.
+    #: int64[n, counts], int64[m, counts]: columns as in COUNTED, then HUGE_COLUMNS.
     processes: I64
     mapping_names: tuple[MappingName, ...]
     mappings: I64
     #: int64[k]: KSM frames with 1, 2, 3 to 4, 5 to 8, ... mappings.
     ksm_frames: I64
+    #: Huge pages that a PMD maps; several may map one.
+    huge_pages: int = 0
 
 
 def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
@@ -59,7 +63,10 @@ def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
         mapping[i] = rows.setdefault(MappingName(owner.kind, owner.captured, vma.name), len(rows))
     state = n.table.state[: n.table.size]
     starts = np.array([vma.slot0 for vma in vmas], np.int64)
-    counts = np.stack([counts_in_runs((state & bit) != 0, starts) for bit in COUNTED.values()], axis=1)
+    columns = [counts_in_runs((state & bit) != 0, starts) for bit in COUNTED.values()]
+    huge = n.huge_pages
+    columns += [np.bincount(index.vma_of(bases), minlength=len(vmas)) for bases in (huge.ever, huge.pmds)]
+    counts = np.stack(columns, axis=1)
     return ProcessCounts(
         kinds=np.array([name.kind for name in names], np.int64),
         numbers=np.array([name.number for name in names], np.int64),
@@ -67,6 +74,7 @@ def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
         mapping_names=tuple(rows),
         mappings=_sums(counts, mapping, len(rows)),
         ksm_frames=n.frames.ksm_frames_by_mappings(),
+        huge_pages=len(np.unique(n.table.pte[huge.pmds])),
     )
 
 
@@ -91,6 +99,6 @@ def joined(parts: Sequence[ProcessCounts]) -> Census:
     frames = np.zeros(max(len(part.ksm_frames) for part in parts), np.int64)
     for part in parts:
         frames[: len(part.ksm_frames)] += part.ksm_frames
-    return Census(
-        kinds[order], numbers[order], nodes[order], processes[order], tuple(names), mappings, frames
-    )
+    huge_pages = sum(part.huge_pages for part in parts)
+    of_processes = kinds[order], numbers[order], nodes[order], processes[order]
+    return Census(*of_processes, tuple(names), mappings, frames, huge_pages)

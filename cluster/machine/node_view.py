@@ -8,7 +8,7 @@ from cluster.arrays.columns import rows_with
 from cluster.arrays.words import Bool, Slots, node_of_frame
 from cluster.ksm.trees import Trees
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
+from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, SPLIT_ZERO, STABLE, UNSTABLE
 from cluster.mm.processes import Processes
 from cluster.mm.vma import Mm
 from cluster.wire.commands import NodeDump, ProcessStatistics, Statistics
@@ -54,9 +54,10 @@ class NodeView:
 
         nodes = node_of_frame(n.table.pte[rows_with(state, KSM)])
         zero_pages, initial = count(KSM_ZERO), n.table.initial_frames
+        merged = len(nodes) + zero_pages + (count(SPLIT_ZERO) if n.huge_pages.used else 0)
         return {
-            # Of the merged pages.
-            "frames_without_ksm": len(nodes) + zero_pages - (initial.surplus(state) if initial else 0),
+            # Of the pages that gave up frames.
+            "frames_without_ksm": merged - (initial.surplus(state) if initial else 0),
             "pages_mapped": count(PRESENT),
             "pages_unshared": count(UNSTABLE),
             "rmap_items": count(ITEM),

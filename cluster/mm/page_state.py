@@ -31,6 +31,8 @@ SHARED = 32
 HUGE = 16384
 #: ksmd mapped the zero page here (is_ksm_zero_pte()).
 KSM_ZERO = 64
+#: A split of a huge page mapped the zero page here.
+SPLIT_ZERO = 32768
 #: Without KSM, the page would map the frame that it shared with others at the start (`InitialFrames`).
 INITIAL_FRAME = 8192
 
@@ -60,7 +62,7 @@ VISIT_DUE = 16
 #: All that goes with an rmap_item.
 OF_ITEM = ITEM | UNSTABLE | IN_UNSTABLE_TREE | STABLE | BROKEN_OUT | HAS_CHECKSUM | OTHER_CHECKSUM
 #: All that goes with a mapped frame, or with what ksmd mapped instead.
-OF_MAPPING = PRESENT | KSM | ORPHAN | SHARED | HUGE | KSM_ZERO
+OF_MAPPING = PRESENT | KSM | ORPHAN | SHARED | HUGE | KSM_ZERO | SPLIT_ZERO
 #: All that says where the item is.
 OF_TREES = UNSTABLE | IN_UNSTABLE_TREE | STABLE | BROKEN_OUT
 
@@ -80,6 +82,7 @@ _NAMES = [
     "OTHER_CHECKSUM",
     "INITIAL_FRAME",
     "HUGE",
+    "SPLIT_ZERO",
 ]
 
 
@@ -109,6 +112,7 @@ RULES = (
     Rule(SHARED, all_of=PRESENT),
     Rule(HUGE, all_of=PRESENT, none_of=KSM),
     Rule(KSM_ZERO, none_of=PRESENT),
+    Rule(SPLIT_ZERO, none_of=PRESENT | KSM_ZERO),
     Rule(UNSTABLE, all_of=ITEM, none_of=STABLE),
     Rule(IN_UNSTABLE_TREE, all_of=UNSTABLE),
     Rule(STABLE, all_of=ITEM, any_of=KSM | BROKEN_OUT),
@@ -130,7 +134,8 @@ def check_states(state: U16, pte: FrameWords) -> None:
     check(((state & PRESENT) != 0) == (pte >= 0), state, "PRESENT does not agree with the entry")
     check(((state & KSM) != 0) == ((pte >= 0) & is_ksm_word(pte)), state, "KSM does not agree with the frame")
     check(((state & HUGE) != 0) == is_huge_word(pte), state, "HUGE does not agree with the frame")
-    check(((state & KSM_ZERO) == 0) | (pte == PTE_ZERO), state, "KSM_ZERO without the zero page")
+    zero = KSM_ZERO | SPLIT_ZERO
+    check(((state & zero) == 0) | (pte == PTE_ZERO), state, "KSM_ZERO or SPLIT_ZERO without the zero page")
 
 
 def check(holds: Bool, state: U16, what: str) -> None:

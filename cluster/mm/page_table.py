@@ -16,7 +16,8 @@ Page faults and system calls
     map_ksm_frames       swap entry            +PRESENT +KSM, as rekey          do_swap_page(), swap cache
     unmap                any                   PTE_NONE, -PRESENT -KSM -ORPHAN  zap_pte_range(), do_wp_page()
                                                -SHARED -HUGE -KSM_ZERO
-                                               -INITIAL_FRAME (not break_ksm())
+                                               -SPLIT_ZERO
+                                               -INITIAL_FRAME, unless kept
                          KSM and STABLE        ... +BROKEN_OUT +VISIT_DUE
     set_swap_entries     nothing mapped        swap entry                       try_to_unmap()
     set_shared           PRESENT, not KSM      +SHARED                          do_swap_page(), not exclusive
@@ -27,6 +28,7 @@ Page faults and system calls
     keep_initial_frames  SHARED, not KSM       +INITIAL_FRAME                   none: at the start
     rename_frames        PRESENT               another frame word               remove_migration_pte()
     split_huge           HUGE                  -HUGE, frame word                __split_huge_page()
+    map_split_zero       nothing mapped        PTE_ZERO, +SPLIT_ZERO            __split_unmapped_folio()
     mark_due             any                   +VISIT_DUE                       none: the checksum will differ
     free_all_items       any                   -all bits of items +VISIT_DUE    unmerge_ksm_pages(), run=2
 ksmd's visit
@@ -103,6 +105,7 @@ from cluster.mm.page_state import (
     PTE_NONE,
     PTE_ZERO,
     SHARED,
+    SPLIT_ZERO,
     STABLE,
     UNSTABLE,
     VISIT_DUE,
@@ -314,6 +317,12 @@ class PageTable:
         if self._changing(slots, all_of=HUGE):
             self._pte[slots] &= ~HUGE_FRAME
             self._state[slots] &= ~np.uint16(HUGE)
+
+    def map_split_zero(self, slots: Slots) -> None:
+        """Map the shared zero page where the frame of a huge page held zeros."""
+        if self._changing(slots, none_of=OF_MAPPING):
+            self._pte[slots] = PTE_ZERO
+            self._state[slots] |= np.uint16(SPLIT_ZERO)
 
     def mark_due(self, slots: Slots) -> None:
         """Mark pages that ksmd's next visit must look at."""

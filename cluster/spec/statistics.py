@@ -26,8 +26,8 @@ GAUGES = (
     Statistic(
         "frames_without_ksm",
         "pages",
-        "physical frames that would be in use if ksmd had merged nothing; what is merged counts for the node "
-        "of its process",
+        "physical frames that would be in use if ksmd had merged nothing and split no huge page; what is "
+        "merged counts for the node of its process",
     ),
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
@@ -63,7 +63,9 @@ COUNTERS = (
     Statistic("pages_written", "pages", "pages written by the workload"),
     Statistic("cow_ksm", "pages", "copies made because a process wrote to a KSM page"),
     Statistic(
-        "thp_fault_alloc", "huge pages", "huge pages that page faults of the node's processes allocated"
+        "thp_fault_alloc",
+        "huge pages",
+        "huge pages that the node's processes got, at the start or by a page fault",
     ),
     Statistic("thp_split_page", "huge pages", "huge pages of the node's processes that were split"),
     Statistic("thp_split_page_failed", "huge pages", "attempts to split a huge page that failed"),
@@ -88,6 +90,8 @@ OF_PROCESS = (
         "bytes",
         "ksm_merging_pages + ksm_zero_pages, less 64 bytes for each of ksm_rmap_items, as the kernel has it",
     ),
+    Statistic("huge_pages_before", "huge pages", "huge pages that a PMD mapped at the start"),
+    Statistic("huge_pages", "huge pages", "huge pages that a PMD maps"),
 )
 
 NODE = GAUGES + COUNTERS

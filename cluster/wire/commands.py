@@ -439,6 +439,7 @@ class ProcessCounts(NamedTuple):
     mapping_names: tuple[MappingName, ...]
     mappings: I64
     ksm_frames: I64
+    huge_pages: int
 
 
 class Dump(NamedTuple):

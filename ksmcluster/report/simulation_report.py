@@ -18,7 +18,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
-from ksmcluster.results import processes, relocations
+from ksmcluster.results import huge_pages, processes, relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
 from ksmcluster.results.processes import CensusTable
@@ -81,6 +81,7 @@ def report(result: Reported, *, plain: bool = False) -> RenderableType:
         **_notes(result),
         "Pass by pass": _passes(result, plain),
         "Counters of the kernel": _counters(result),
+        **_huge_pages(result),
         **processes.report(result.processes, result.mappings, frames, plain=plain),
         "Across the nodes": _nodes(result, plain),
         **_compaction(result),
@@ -133,6 +134,12 @@ def _notes(result: Reported) -> dict[str, RenderableType]:
     """What to know when reading the numbers, if there is anything."""
     notes = [Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]]
     return {"Notes": Group(*notes)} if notes else {}
+
+
+def _huge_pages(result: Reported) -> dict[str, RenderableType]:
+    """What KSM cost in huge pages, if there were any."""
+    found = result.summary.get("huge_pages")
+    return {} if found is None else {"Huge pages": huge_pages.report(found)}
 
 
 def _passes(result: Reported, plain: bool) -> Table:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from cluster.machine.census import COUNTED, Census
+from cluster.machine.census import COUNTED, HUGE_COLUMNS, Census
 from cluster.spec.captured_pages import CapturedProcess
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
@@ -88,7 +88,7 @@ def _texts(values: Sequence[str | int | None]) -> NDArray[Any]:
 
 def _counts(counts: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     """Return the columns of `statistics.OF_PROCESS`."""
-    found = dict(zip(COUNTED, counts.T, strict=True))
+    found = dict(zip((*COUNTED, *HUGE_COLUMNS), counts.T, strict=True))
     items, merging = found["ksm_rmap_items"], found["ksm_merging_pages"]
     found["pages_volatile"] = items - merging - found["pages_unshared"]
     # ksm_process_profit() of mm/ksm.c.

@@ -25,7 +25,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, resolved_toml
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
-from ksmcluster.results import pass_compaction, processes, relocations
+from ksmcluster.results import huge_pages, pass_compaction, processes, relocations
 from ksmcluster.results.directory import (
     MAPPINGS,
     PASSES,
@@ -129,7 +129,12 @@ class Result:
         kinds = [process.name for process in config.process]
         names = kinds, captured or [()] * len(kinds)
         summary = _summary(config, passes, table, timing)
-        summary |= {"ksm_frame_mappings": processes.frame_mappings(census), "notes": list(notes)}
+        counters = summary["counters"]
+        summary |= {
+            "ksm_frame_mappings": processes.frame_mappings(census),
+            **huge_pages.summary(counters, census, summary["derived"]["saved_bytes"]),
+            "notes": [*notes, *huge_pages.notes(counters)],
+        }
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
         return cls(config, table, summary, *of_each, relocated)
 

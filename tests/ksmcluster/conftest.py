@@ -83,8 +83,8 @@ def census_of(config: Scenario) -> Census:
     kinds = np.repeat(np.arange(len(config.process)), 2)
     numbers = np.tile([0, 1], len(config.process))
     names = [MappingName(i, "", r.name) for i, kind in enumerate(config.process) for r in kind.region]
-    #: pages_mapped, ksm_rmap_items, ksm_merging_pages, ksm_zero_pages, pages_unshared.
-    base = np.array([1000, 900, 500, 40, 300])
+    #: pages_mapped, ksm_rmap_items, ksm_merging_pages, ksm_zero_pages, pages_unshared; no huge pages.
+    base = np.array([1000, 900, 500, 40, 300, 0, 0])
     processes = base * (numbers + 1)[:, None]
     mappings = base * np.arange(1, len(names) + 1)[:, None]
     return Census(kinds, numbers, numbers, processes, tuple(names), mappings, np.array([3, 0, 12, 40]))

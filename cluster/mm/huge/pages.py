@@ -22,6 +22,8 @@ class HugePages:
         #: Bases mapped by a PMD, ascending: huge pages, and the huge zero page.
         self.pmds: Slots = empty()
         self.zero: Slots = empty()
+        #: Bases at which a PMD has mapped a huge page at any time, ascending.
+        self.ever: Slots = empty()
         #: Bases that have kept a page table, with or without entries.
         self.tables: set[int] = set()
         #: Blocks that are partly unmapped (the deferred split queue).
@@ -31,6 +33,7 @@ class HugePages:
         """Map huge pages by PMDs."""
         self.used = True
         self.pmds = np.union1d(self.pmds, bases)
+        self.ever = np.union1d(self.ever, bases)
         self.tables.difference_update(bases.tolist())
 
     def map_zero(self, bases: Slots) -> None:

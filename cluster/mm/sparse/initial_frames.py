@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64, U16, Bool, FrameWords, Slots
-from cluster.mm.page_state import INITIAL_FRAME, KSM_ZERO, PRESENT, SHARED
+from cluster.mm.page_state import INITIAL_FRAME, KSM_ZERO, PRESENT, SHARED, SPLIT_ZERO
 
 
 class InitialFrames:
@@ -68,7 +68,7 @@ class InitialFrames:
         """
         state = state[self.slots]
         here = (state & INITIAL_FRAME) != 0
-        apart = here & ((state & (PRESENT | KSM_ZERO)) != 0) & ((state & SHARED) == 0)
+        apart = here & ((state & (PRESENT | KSM_ZERO | SPLIT_ZERO)) != 0) & ((state & SHARED) == 0)
         together = here & ((state & SHARED) != 0)
         frames = len(self._outside)
         mapped = np.bincount(self._frame[together], minlength=frames) > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cluster.arrays.columns import counts_in_runs
-from cluster.machine.census import COUNTED
+from cluster.machine.census import COUNTED, HUGE_COLUMNS
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
@@ -64,7 +64,7 @@ def test_each_process_has_what_its_node_shows_of_it() -> None:
     # Blocks over three nodes.
     assert census.nodes.tolist() == [0, 0, 1, 1, 2, 0, 1, 0]
     shown = {mm: stat for node in machine.dump() for mm, stat in node.processes.items()}
-    rows = dict(zip(COUNTED, census.processes.T.tolist(), strict=True))
+    rows = dict(zip((*COUNTED, *HUGE_COLUMNS), census.processes.T.tolist(), strict=True))
     # The processes of a node in the order of the scenario.
     order = np.lexsort((np.arange(8), census.nodes))
     for row, (_, stat) in zip(order.tolist(), sorted(shown.items()), strict=True):
@@ -78,13 +78,13 @@ def test_mappings_of_one_name_are_counted_together() -> None:
     census = scanned(SPEC).census()
     found = dict(zip(census.mapping_names, census.mappings.tolist(), strict=True))
     assert found == {
-        # pages_mapped, ksm_rmap_items, ksm_merging_pages, ksm_zero_pages, pages_unshared
-        MappingName(0, "", "heap"): [250, 250, 250, 0, 0],
-        MappingName(0, "", "libs"): [200, 200, 160, 0, 40],
-        MappingName(0, "", "private"): [100, 0, 0, 0, 0],
-        MappingName(0, "", "untouched"): [0, 0, 0, 0, 0],
-        MappingName(0, "", "zero"): [0, 0, 0, 150, 0],
-        MappingName(1, "", "libs"): [14, 14, 0, 0, 14],
+        # pages_mapped, ksm_rmap_items, ksm_merging_pages, ksm_zero_pages, pages_unshared; no huge pages
+        MappingName(0, "", "heap"): [250, 250, 250, 0, 0, 0, 0],
+        MappingName(0, "", "libs"): [200, 200, 160, 0, 40, 0, 0],
+        MappingName(0, "", "private"): [100, 0, 0, 0, 0, 0, 0],
+        MappingName(0, "", "untouched"): [0, 0, 0, 0, 0, 0, 0],
+        MappingName(0, "", "zero"): [0, 0, 0, 150, 0, 0, 0],
+        MappingName(1, "", "libs"): [14, 14, 0, 0, 14, 0, 0],
     }
 
 
@@ -108,7 +108,7 @@ def test_sums_are_the_statistics_of_the_nodes() -> None:
     census, statistics = machine.census(), machine.collect()
     gauges = {"ksm_rmap_items": "rmap_items"}
     for counted in (census.processes, census.mappings):
-        for name, total in zip(COUNTED, counted.sum(axis=0).tolist(), strict=True):
+        for name, total in zip(COUNTED, counted.sum(axis=0)[: len(COUNTED)].tolist(), strict=True):
             assert total == statistics[gauges.get(name, name)].sum()
 
 
@@ -136,3 +136,18 @@ def test_counts_in_runs() -> None:
     expected = [int(chosen[low:high].sum()) for low, high in zip(starts, [*starts[1:], 1000], strict=True)]
     assert counts_in_runs(chosen, starts).tolist() == expected
     assert counts_in_runs(chosen, starts[:0]).tolist() == []
+
+
+def test_huge_pages_of_processes_and_mappings() -> None:
+    """By hand: a parent and its worker share three huge pages; ksmd splits the two with equal pages."""
+    same, other = (
+        RegionSpec(name, pages, ContentModel.UNIQUE, copies=copies, huge_pages=1.0)
+        for name, pages, copies in (("same", 1100, 512), ("other", 512, 1))
+    )
+    kinds = (ProcessSpec("pool", 1, (same, other), workers=1),)
+    spec = SimulationSpec(MachineSpec(1, 1 << 13, ring(1)), KsmSpec(smart_scan=0), kinds)
+    census = scanned(spec).census()
+    assert census.processes[:, -2:].tolist() == [[3, 1], [3, 1]]
+    found = dict(zip(census.mapping_names, census.mappings[:, -2:].tolist(), strict=True))
+    assert found == {MappingName(0, "", "same"): [4, 0], MappingName(0, "", "other"): [2, 2]}
+    assert census.huge_pages == 1

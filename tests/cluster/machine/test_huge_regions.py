@@ -144,3 +144,19 @@ def test_small_pages_where_no_huge_page_is_free() -> None:
     first = Simulation(InlineFabric(spec, {}), spec, None).run_pass()
     assert first.nodes["thp_fault_alloc"].sum() == 2
     assert first.nodes["frames_free"].sum() == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_zeros_that_a_split_takes_away_are_saved(workers: int) -> None:
+    """Without ksmd no huge page would be split, so what was in use at the start would still be."""
+    regions = (
+        RegionSpec("zeros", 1024, ContentModel.ZERO, huge_pages=1.0),
+        RegionSpec("pairs", 1024, ContentModel.UNIQUE, copies=2, huge_pages=0.5),
+    )
+    kinds = (ProcessSpec("pool", 1, regions, workers=workers),)
+    spec = SimulationSpec(MachineSpec(1, 1 << 13, ring(1)), KsmSpec(smart_scan=0), kinds)
+    simulation = Simulation(InlineFabric(spec, {}), spec, None)
+    passes = [simulation.run_pass() for _ in range(3)]
+    assert [int(of_pass.nodes["frames_without_ksm"].sum()) for of_pass in passes] == [2048] * 3
+    # One of each pair; all pages of zeros are gone but those that merged.
+    assert passes[-1].nodes["frames_used"].sum() <= 512 + 2

@@ -499,7 +499,7 @@ def test_huge_pages_that_are_not_simulated() -> None:
     data = small(process=[{"name": "a", "count": 1, "region": [region]}])
     data["machine"]["memory_per_node"] = "64MiB"
     assert to_spec(load(data)).processes[0].regions[0].huge_pages == 0.5
-    wrong = 'process[0].region[0].huge_pages: is not simulated together with a table [migration]'
+    wrong = "process[0].region[0].huge_pages: is not simulated together with a table [migration]"
     assert wrong in message(data | {"migration": {}})
     region["pinned"] = True
     assert "huge_pages: is not simulated for pinned memory" in message(data)

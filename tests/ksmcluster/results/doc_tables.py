@@ -16,6 +16,7 @@ from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
+from ksmcluster.results.huge_pages import HUGE_PAGES
 from ksmcluster.results.result import DERIVED, TIMING
 
 Rows = Iterable[tuple[str, ...]]
@@ -30,6 +31,7 @@ def sections() -> dict[str, str]:
         "counters": statistics(COUNTERS),
         "of_process": statistics(OF_PROCESS),
         "derived": statistics(DERIVED),
+        "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),
     }
 

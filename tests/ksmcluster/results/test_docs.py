@@ -27,7 +27,7 @@ def test_every_table_is_there() -> None:
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
     assert markers((DOCS / "compaction.md").read_text()) == compact
     assert markers((DOCS / "results.md").read_text()) == [
-        *("gauges", "counters", "of_process", "derived", "timing")
+        *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]
 
 

@@ -10,7 +10,7 @@ from cluster.wire.commands import MappingName
 from ksmcluster.report.console import as_text
 from ksmcluster.results.processes import frame_mappings, mappings, processes, report
 
-PAGES = [100, 90, 50, 4, 30]
+PAGES = [100, 90, 50, 4, 30, 0, 0]
 
 
 def sections(

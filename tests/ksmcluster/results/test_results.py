@@ -84,7 +84,7 @@ def test_a_row_for_each_process_and_mapping_name(result: Result) -> None:
     assert list(result.processes) == ["kind", "index", "node", "name", "pid", *columns]
     assert list(result.mappings) == ["kind", "name", "mapping", *columns]
     profit = (500 + 40) * 4096 - 900 * 64
-    values = [1000, 900, 500, 40, 300, 100, profit]
+    values = [1000, 900, 500, 40, 300, 100, profit, 0, 0]
     rows = list(zip(*result.processes.to_arrow().to_pydict().values(), strict=True))
     assert rows == [(kind.name, i, i, None, None, *((i + 1) * value for value in values)) for i in (0, 1)]
     rows = list(zip(*result.mappings.to_arrow().to_pydict().values(), strict=True))
@@ -97,7 +97,7 @@ def test_a_row_for_each_process_and_mapping_name(result: Result) -> None:
 def test_captured_processes_have_names_and_pids() -> None:
     """Three processes of two captured ones."""
     captured = [CapturedProcess("sh", (), (), 0, pid=11), CapturedProcess("awk", (), (), 0, pid=12)]
-    counts = np.zeros((3, 5), np.int64)
+    counts = np.zeros((3, 7), np.int64)
     names = (MappingName(0, "awk", ""), MappingName(0, "sh", "[heap]"))
     zeros = np.zeros(3, np.int64)
     census = Census(zeros, np.arange(3), zeros, counts, names, counts[:2], np.zeros(0, np.int64))
