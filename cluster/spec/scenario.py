@@ -250,12 +250,25 @@ class KsmSpec:
 
 @dataclass(frozen=True, slots=True)
 class CostSpec:
-    """CPU time that ksmd takes for one page, in nanoseconds. docs/model.md says how it was measured."""
+    """CPU time that ksmd takes, in nanoseconds; docs/model.md says of what, and how it was measured."""
 
-    visit: float = 270.0
-    checksum: float = 550.0
-    tree_level: float = 206.0
+    #: Each page that ksmd comes to, and what the first time takes more: a new rmap_item.
+    visit: float = 250.0
+    first_visit: float = 95.0
+    #: Each page that smart_scan skips.
+    skip: float = 250.0
+    checksum: float = 470.0
+    #: Each level of a tree descended, as far as the tree is in the cache, and below.
+    tree_level: float = 160.0
+    uncached_level: float = 430.0
+    #: Pages of a tree that are in the cache.
+    cached_tree: float = 2048.0
     merge: float = 1900.0
+    #: Each huge page split.
+    split: float = 300000.0
+    wakeup: float = 20000.0
+    #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
+    remote: float = 0.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
     cpu_wait: float = 0.0
 

@@ -100,11 +100,29 @@ class CostConfig(ConfigTable):
     """Simulated time of ksmd's work."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
+    first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
+    skip_ns: Finite = key(COST.skip, "For each page that smart_scan skips.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
-    tree_level_ns: Finite = key(COST.tree_level, "For each level of a tree descended.", "ns")
+    tree_level_ns: Finite = key(
+        COST.tree_level, "For each level of a tree descended, of those that the cache holds.", "ns"
+    )
+    uncached_level_ns: Finite = key(COST.uncached_level, "For each level below these.", "ns")
+    cached_tree: Finite = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
+    split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
+    wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
+    remote_ns: Finite = key(
+        COST.remote,
+        "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",
+        "ns",
+    )
     cpu_wait_ns: Finite = key(
         COST.cpu_wait,
         "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",
         "ns",
     )
+
+
+def to_cost(cost: CostConfig) -> CostSpec:
+    """Return what the simulated machine reads of it."""
+    return CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
