@@ -20,9 +20,11 @@ TERMS = (
     "first_visit",
     "skip",
     "checksum",
-    "tree_level",
+    "stable_level",
+    "unstable_level",
     "uncached_level",
     "merge",
+    "stable_node",
     "split",
     "wakeup",
     "remote",
@@ -53,20 +55,22 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         return np.asarray(new[name] - old[name], np.float64)
 
     searches = np.asarray(searched(old, new), np.float64)
+    in_unstable = np.maximum(searches - done("pages_merged"), 0)
     stable = _levels(spec, new["pages_shared"])
     unstable = np.maximum(_levels(spec, new["pages_unshared"]) - _GROWING, 0)
     cached = math.log2(1 + spec.cost.cached_tree)
-    in_unstable = np.maximum(searches - done("pages_merged"), 0)
-    inner = np.minimum(stable, cached) * searches + np.minimum(unstable, cached) * in_unstable
+    below = np.maximum(stable - cached, 0) * searches + np.maximum(unstable - cached, 0) * in_unstable
     checksums = done("checksums")
     return {
         "visit": done("pages_scanned"),
         "first_visit": np.maximum(done("rmap_items"), 0),
         "skip": done("pages_skipped"),
         "checksum": checksums,
-        "tree_level": inner,
-        "uncached_level": stable * searches + unstable * in_unstable - inner,
+        "stable_level": stable * searches,
+        "unstable_level": unstable * in_unstable,
+        "uncached_level": below,
         "merge": done("pages_merged"),
+        "stable_node": np.maximum(done("pages_shared"), 0),
         "split": done("thp_split_page") if "thp_split_page" in new else np.zeros_like(checksums),
         "wakeup": wakeups,
         "remote": checksums * _extra_distance(spec),

@@ -258,15 +258,18 @@ class CostSpec:
     #: Each page that smart_scan skips.
     skip: float = 250.0
     checksum: float = 470.0
-    #: Each level of a tree descended, as far as the tree is in the cache, and below.
-    tree_level: float = 160.0
-    uncached_level: float = 430.0
+    #: Each level of a tree descended, and what it takes more where the tree is not in the cache.
+    stable_level: float = 65.0
+    unstable_level: float = 185.0
+    uncached_level: float = 305.0
     #: Pages of a tree that are in the cache.
-    cached_tree: float = 2048.0
-    merge: float = 1900.0
+    cached_tree: float = 1024.0
+    #: Each merge, and what it takes more to make a KSM frame of the page that it merges with.
+    merge: float = 2300.0
+    stable_node: float = 7000.0
     #: Each huge page split.
-    split: float = 300000.0
-    wakeup: float = 20000.0
+    split: float = 230000.0
+    wakeup: float = 16000.0
     #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
     remote: float = 0.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.

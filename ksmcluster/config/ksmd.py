@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -103,12 +104,16 @@ class CostConfig(ConfigTable):
     first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
     skip_ns: Finite = key(COST.skip, "For each page that smart_scan skips.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
-    tree_level_ns: Finite = key(
-        COST.tree_level, "For each level of a tree descended, of those that the cache holds.", "ns"
+    stable_level_ns: Finite = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
+    unstable_level_ns: Finite = key(
+        COST.unstable_level, "For each level of the unstable tree descended.", "ns"
     )
-    uncached_level_ns: Finite = key(COST.uncached_level, "For each level below these.", "ns")
+    uncached_level_ns: Finite = key(
+        COST.uncached_level, "More for each level of either tree that the cache does not hold.", "ns"
+    )
     cached_tree: Finite = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
+    stable_node_ns: Finite = key(COST.stable_node, "More for each new KSM frame.", "ns")
     split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
     wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
     remote_ns: Finite = key(
@@ -126,3 +131,13 @@ class CostConfig(ConfigTable):
 def to_cost(cost: CostConfig) -> CostSpec:
     """Return what the simulated machine reads of it."""
     return CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
+
+
+def from_cost(cost: CostSpec) -> CostConfig:
+    """Return the table that gives this cost."""
+    return CostConfig(**{key_of_cost(field.name): getattr(cost, field.name) for field in fields(cost)})
+
+
+def key_of_cost(name: str) -> str:
+    """Return the key of a field of CostSpec."""
+    return name if name in CostConfig.model_fields else f"{name}_ns"

@@ -40,7 +40,7 @@ def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
     knobs = Knobs(folder)
     check_permission(folder)
     release = os.uname().release
-    profile = _profile(release)
+    profile = host_profile(release)
     topology = ScriptTopology()
     scenario = script.load(path)
     with ReplayTarget(engine).started() as on, on.machine(profile, topology) as machine:
@@ -80,7 +80,8 @@ def _run_for_real(
         return run(scenario, machine, topology, name="script", kernel=profile.name)
 
 
-def _profile(release: str) -> Profile:
+def host_profile(release: str) -> Profile:
+    """The rules of a kernel release. Raises UserError for one that is not known."""
     try:
         return profile_of_release(release)
     except ValueError as error:

@@ -181,20 +181,26 @@ def test_a_search_walks_the_levels_of_both_trees(merge_across_nodes: int) -> Non
     shared = [3, 0] if merge_across_nodes else [3, 3]
     spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=merge_across_nodes), cost=CostSpec())
     done = work(spec, checksums=[10, 4], changed=[0, 2], pages_shared=shared, pages_unshared=unshared)
-    on_node_1 = 2 + 3 - 1.4427 if merge_across_nodes else 2 + 2 - 1.4427
-    assert done["tree_level"] == pytest.approx([10 * (2 + 3 - 1.4427), 2 * on_node_1], rel=1e-4)
+    on_node_1 = 3 if merge_across_nodes else 2
+    assert done["stable_level"] == [10 * 2, 2 * 2]
+    assert done["unstable_level"] == pytest.approx([10 * (3 - 1.4427), 2 * (on_node_1 - 1.4427)], rel=1e-4)
     assert done["uncached_level"] == [0, 0]
 
 
 def test_levels_below_those_that_the_cache_holds() -> None:
     spec = replace(SPEC, cost=CostSpec(cached_tree=15))
-    done = work(spec, checksums=[10, 0], pages_shared=[63, 0])
-    assert (done["tree_level"], done["uncached_level"]) == ([40, 0], [20, 0])
+    done = work(spec, checksums=[10, 0], pages_shared=[63, 0], pages_unshared=[255, 0])
+    assert done["uncached_level"] == pytest.approx([10 * (6 - 4 + 8 - 1.4427 - 4), 0], rel=1e-4)
 
 
 def test_what_is_merged_is_not_looked_up_in_the_unstable_tree() -> None:
-    done = work(checksums=[10, 0], pages_merged=[10, 0], pages_unshared=[63, 0])
-    assert (done["uncached_level"], done["merge"]) == ([0, 0], [10, 0])
+    done = work(checksums=[10, 0], pages_merged=[10, 0], pages_unshared=[63, 0], pages_shared=[1, 0])
+    assert [done[term][0] for term in ("stable_level", "unstable_level", "merge", "stable_node")] == [
+        10,
+        0,
+        10,
+        1,
+    ]
 
 
 def test_an_rmap_item_is_made_once() -> None:

@@ -110,7 +110,7 @@ def test_everything_arrives() -> None:
         "machine": {"nodes": 2, "memory_per_node": "1GiB", "content": "bytes", "topology": "ring"},
         "ksm": {"kernel": "6.12", "pages_to_scan": 9, "merge_across_nodes": 0, "max_page_sharing": 3}
         | ADVISOR,
-        "cost": {"visit_ns": 1, "checksum_ns": 2, "tree_level_ns": 3, "merge_ns": 4},
+        "cost": {"visit_ns": 1, "checksum_ns": 2, "stable_level_ns": 3, "merge_ns": 4},
         "process": [process],
     }
     made = to_spec(load(data))
@@ -119,7 +119,7 @@ def test_everything_arrives() -> None:
     assert made.ksm == spec.KsmSpec(
         "6.12", pages_to_scan=9, merge_across_nodes=0, max_page_sharing=3, **ADVISOR
     )
-    assert made.cost == spec.CostSpec(visit=1, checksum=2, tree_level=3, merge=4)
+    assert made.cost == spec.CostSpec(visit=1, checksum=2, stable_level=3, merge=4)
     assert made.processes == (
         spec.ProcessSpec(
             "a",

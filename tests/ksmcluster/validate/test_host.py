@@ -172,7 +172,7 @@ def test_refused_while_somebody_uses_ksm(validate: Validate, knobs: Knobs) -> No
 def test_refused_while_another_runs(knobs: Knobs) -> None:
     with knobs.locked():
         ran = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
-    expected = "error: another ksmcluster validate runs on this host: wait for it\n"
+    expected = "error: another ksmcluster drives ksmd on this host: wait for it\n"
     assert (ran.returncode, ran.stderr) == (2, expected)
 
 
