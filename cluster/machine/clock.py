@@ -87,10 +87,13 @@ class Clock:
 
     def end_pass(self, cpu_ns: int) -> None:
         """End a pass with so much CPU time of all threads."""
-        took = self.seconds - self._pass_began - self._last_sleep
         # In whole nanoseconds first: 24.0 s as a float may be a little less.
-        self.advisor.end_pass(round(took * 1e9) // 10**6, cpu_ns // 10**6)
+        self.advisor.end_pass(round(self.pass_seconds() * 1e9) // 10**6, cpu_ns // 10**6)
         self._begin_pass()
+
+    def pass_seconds(self) -> float:
+        """Return the time of the pass that has just ended, without the sleep after its last page."""
+        return self.seconds - self._pass_began - self._last_sleep
 
     def stand_by(self, columns: Columns) -> None:
         """Advance by the time that an idle ksmd would sleep in a pass over all mapped pages.

@@ -48,7 +48,7 @@ class Ksmd:
 
     def step(self, pages: int) -> None:
         """One wake-up with so many pages_to_scan. Raises UserError if it does not end."""
-        self._drain()
+        self.drain()
         self._knobs.must_set("pages_to_scan", pages)
         _, before = self._state()
         start = time.monotonic()
@@ -114,7 +114,7 @@ class Ksmd:
         status = (self._thread / "status").read_text()
         return state, int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Flush the per-CPU batches of new pages, in which they cannot merge; moving pages does so.
 
         ksmd does so itself when a pass starts; this is for writes in the middle of one.

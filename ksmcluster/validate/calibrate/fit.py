@@ -21,6 +21,10 @@ Floats = NDArray[np.float64]
 _CACHED = tuple(round(2 ** (n / 2)) for n in range(14, 33))
 #: What is always uncertain in a measurement, beside a share of it.
 _NOISE_NS = 50_000.0
+#: Of relative errors; that of floats, not zero, so that an infinite deviation stays one.
+_LEAST_VARIANCE = 1e-24
+#: Singular values below this share of the largest one tell of columns that depend on each other.
+_DEPENDENT = 1e-6
 #: A term that is less certain than this share of itself is not separated from the others.
 _MOST_UNCERTAIN = 0.5
 
@@ -129,7 +133,19 @@ def _least_squares(work: Floats, ns: Floats, values: Floats, free: list[int]) ->
     target = (ns - work[:, fixed] @ values[fixed]) / scale
     found = np.asarray(np.linalg.lstsq(relative, target, rcond=None)[0], np.float64)
     error = float(((relative @ found - target) ** 2).sum())
-    variance = error / max(len(ns) - len(free), 1)
-    covariance = np.linalg.pinv(relative.T @ relative) * variance
-    deviations: Floats = np.sqrt(np.diag(covariance))
-    return found, deviations, error
+    variance = max(error / max(len(ns) - len(free), 1), _LEAST_VARIANCE)
+    return found, _deviations(relative) * np.sqrt(variance), error
+
+
+def _deviations(columns: Floats) -> Floats:
+    """Return the standard deviations of fitted terms, for a variance of 1: float64[terms].
+
+    They are infinite where columns depend on each other.
+    """
+    length = np.linalg.norm(columns, axis=0)
+    _, size, directions = np.linalg.svd(columns / length, full_matrices=False)
+    dependent = size < _DEPENDENT * size.max(initial=0)
+    variances = (directions[~dependent] ** 2 / size[~dependent, None] ** 2).sum(axis=0)
+    variances[(np.abs(directions[dependent]) > _DEPENDENT).any(axis=0)] = np.inf
+    deviations: Floats = np.sqrt(variances) / length
+    return deviations
