@@ -57,9 +57,13 @@ def simulate(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
-    from ksmcluster.snapshot.load import load_pages, notes, with_layouts
+    from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
-    snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
+    paths = [path for process in spec.processes if (path := process.snapshot)]
+    rows = count_rows(paths)
+    if options.memory_check:
+        host_memory.check(rows, rows * host_memory.LOADED_ROW, 0, "a snapshot of fewer processes or moments")
+    snapshots = load_pages(paths)
     spec = with_layouts(spec, snapshots)
     captured = sum(
         process.count * snapshots[process.snapshot].pages_a_process
@@ -69,12 +73,14 @@ def simulate(
     frame = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
     pages, frames = (of_regions(scenario) + captured for of_regions in (pages_mapped, frames_needed))
     size = frames * frame + (pages - frames) * host_memory.MAPPING
+    size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
-    return Result.of(scenario, passes, timing, reading)
+    processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
+    return Result.of(scenario, passes, timing, reading, processes)
 
 
 def compact(

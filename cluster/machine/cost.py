@@ -71,7 +71,7 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         "uncached_level": below,
         "merge": done("pages_merged"),
         "stable_node": np.maximum(done("pages_shared"), 0),
-        "split": done("thp_split_page") if "thp_split_page" in new else np.zeros_like(checksums),
+        "split": done("thp_split_page"),
         "wakeup": wakeups,
         "remote": checksums * _extra_distance(spec),
     }

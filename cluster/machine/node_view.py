@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import rows_with
-from cluster.arrays.words import node_of_frame
+from cluster.arrays.words import Bool, Slots, node_of_frame
 from cluster.ksm.trees import Trees
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
@@ -30,11 +30,14 @@ class NodeView:
         if self._gauges[0] != n.table.version:
             self._gauges = (n.table.version, self._page_table_gauges())
         shared, sharing, chains, dups = self._trees.counts()
+        gauges = self._gauges[1]
         counts = {
-            **self._gauges[1],
+            **gauges,
             "frames_used": n.frames.used,
+            "frames_without_ksm": n.frames.used - n.frames.ksm_frames + gauges["frames_without_ksm"],
             "frames_free": n.frames.free_count,
             "ksm_frames": n.frames.ksm_frames,
+            "huge_pages": len(n.huge_pages.pmds),
             "stable_node_chains": chains,
             "stable_node_dups": dups,
             **n.counters,
@@ -50,12 +53,15 @@ class NodeView:
             return int(np.count_nonzero(state & flag))
 
         nodes = node_of_frame(n.table.pte[rows_with(state, KSM)])
+        zero_pages, initial = count(KSM_ZERO), n.table.initial_frames
         return {
+            # Of the merged pages.
+            "frames_without_ksm": len(nodes) + zero_pages - (initial.surplus(state) if initial else 0),
             "pages_mapped": count(PRESENT),
             "pages_unshared": count(UNSTABLE),
             "rmap_items": count(ITEM),
             "ksm_merging_pages": count(STABLE),
-            "ksm_zero_pages": count(KSM_ZERO),
+            "ksm_zero_pages": zero_pages,
             "ksm_mappings": len(nodes),
             "ksm_mappings_remote": int(np.count_nonzero(nodes != n.id)),
             "ksm_mappings_distance": int(n.distance[n.id][nodes].sum()),
@@ -73,6 +79,7 @@ class NodeView:
         return NodeDump(
             keys=index.keys(slots, index.vma_of(slots)) if len(slots) else slots,
             pte=n.table.pte[slots],
+            by_pmd=self._by_pmd(slots),
             state=n.table.state[slots],
             frames=used,
             mapcount=n.frames.mapcount[used],
@@ -82,6 +89,11 @@ class NodeView:
             free_count=n.frames.free_count,
             processes={mm.id: self._ksm_stat(mm) for mm in n.spaces.mms.values() if not mm.exited},
         )
+
+    def _by_pmd(self, slots: Slots) -> Bool:
+        if not self._n.huge_pages.used:
+            return np.zeros(len(slots), np.bool_)
+        return self._n.huge_pages.by_pmd(self._n.bases_of(slots))
 
     def _ksm_stat(self, mm: Mm) -> ProcessStatistics:
         merging, items = self._processes.items(mm)

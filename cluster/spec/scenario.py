@@ -156,6 +156,8 @@ class CapturedLayout(NamedTuple):
     mergeable: tuple[bool, ...]
     #: Simulated seconds at which moments are replayed; one element a moment.
     times: tuple[float, ...]
+    #: When it begins, in simulated seconds.
+    begins: tuple[float, ...]
     #: Whether pages of any of them are pinned.
     pins: bool = False
 

@@ -23,6 +23,12 @@ class Statistic(NamedTuple):
 GAUGES = (
     Statistic("pages_mapped", "pages", "page table entries of the node's processes that map a frame"),
     Statistic("frames_used", "pages", "physical frames of the node in use"),
+    Statistic(
+        "frames_without_ksm",
+        "pages",
+        "physical frames that would be in use if ksmd had merged nothing; what is merged counts for the node "
+        "of its process",
+    ),
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
     Statistic(
@@ -45,6 +51,7 @@ GAUGES = (
         "stable_node_chains", "contents", "contents with more than one stable node, by home of the content"
     ),
     Statistic("stable_node_dups", "pages", "stable nodes of those contents, by home of the content"),
+    Statistic("huge_pages", "huge pages", "huge pages that processes of the node map by a PMD"),
 )
 
 #: Counts of what happened during a pass.
@@ -55,8 +62,32 @@ COUNTERS = (
     Statistic("pages_merged_remote", "pages", "... of them, those whose KSM frame is on another node"),
     Statistic("pages_written", "pages", "pages written by the workload"),
     Statistic("cow_ksm", "pages", "copies made because a process wrote to a KSM page"),
+    Statistic(
+        "thp_fault_alloc", "huge pages", "huge pages that page faults of the node's processes allocated"
+    ),
+    Statistic("thp_split_page", "huge pages", "huge pages of the node's processes that were split"),
+    Statistic("thp_split_page_failed", "huge pages", "attempts to split a huge page that failed"),
+    Statistic("thp_split_pmd", "huge pages", "PMDs of the node's processes that were split into page tables"),
+    Statistic(
+        "thp_zero_pages", "pages", "pages of the node's processes that splits mapped to the shared zero page"
+    ),
     Statistic("bytes_sent", "bytes", "payload of the messages that the node sent to other nodes"),
     Statistic("ksmd_cpu_ns", "ns", "simulated CPU time of ksmd for this node's pages"),
+)
+
+#: Of a process, or of the mappings of one name, at the end of a run.
+OF_PROCESS = (
+    Statistic("pages_mapped", "pages", "page table entries that map a frame"),
+    Statistic("ksm_rmap_items", "pages", "pages that ksmd keeps track of"),
+    Statistic("ksm_merging_pages", "pages", "pages that hang on a stable node"),
+    Statistic("ksm_zero_pages", "pages", "pages that ksmd mapped to the zero page"),
+    Statistic("pages_unshared", "pages", "pages waiting in the unstable tree"),
+    Statistic("pages_volatile", "pages", "tracked pages in neither tree"),
+    Statistic(
+        "ksm_process_profit",
+        "bytes",
+        "ksm_merging_pages + ksm_zero_pages, less 64 bytes for each of ksm_rmap_items, as the kernel has it",
+    ),
 )
 
 NODE = GAUGES + COUNTERS

@@ -31,7 +31,7 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have processes map the frames that they share at the start: forked ones, and captured ones."""
+    """Have workers and captured processes that have begun map the frames that they share then."""
 
 
 class PinPages(NamedTuple):
@@ -63,6 +63,34 @@ class Decide(NamedTuple):
     """Decide what becomes of the pages visited in the window."""
 
     window: Window
+
+
+class FindSplits(NamedTuple):
+    """Decide the window as far as splits of huge pages are known, and tell which ones follow from that.
+
+    Sent again, with `first` False, until no node learns of another split; `Decide` comes then.
+    """
+
+    window: Window
+    first: bool
+
+
+class SettleSplits(NamedTuple):
+    """Find out which tries split huge pages, and tell all nodes what has changed."""
+
+
+class SplitsSettled(NamedTuple):
+    """Whether anything has changed since the last time."""
+
+    changed: bool
+
+
+class CountUndone(NamedTuple):
+    """Count the pages that the last window did not visit after all, because splits took them away."""
+
+
+class Undone(NamedTuple):
+    nr_pages: int
 
 
 class PlanWindow(NamedTuple):
@@ -251,6 +279,36 @@ class Madvise(NamedTuple):
     mergeable: bool
 
 
+class AdviseHuge(NamedTuple):
+    """MADV_HUGEPAGE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class SwapIn(NamedTuple):
+    """Bring back from swap what `Collapse`, which comes next, needs."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapse(NamedTuple):
+    """MADV_COLLAPSE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapsed(NamedTuple):
+    """The name of the error, or nothing."""
+
+    error: str
+
+
 class Zap(NamedTuple):
     """MADV_DONTNEED, or munmap (zap_page_range())."""
 
@@ -266,6 +324,18 @@ class PageOut(NamedTuple):
     mm: int
     start: int
     nr_pages: int
+
+
+class SplitParts(NamedTuple):
+    """Split the huge pages that `PageOut` or `Move`, which comes next, would tear.
+
+    `to` is the node that they move to; -1 before `PageOut`.
+    """
+
+    mm: int
+    start: int
+    nr_pages: int
+    to: int
 
 
 class Move(NamedTuple):
@@ -345,6 +415,32 @@ class Statistics(NamedTuple):
     sharing: I64
 
 
+class CountProcesses(NamedTuple):
+    """Count the pages of each process, as at the end of a run."""
+
+
+class MappingName(NamedTuple):
+    """Names mappings: the index of the processes' kind, the captured process's name or "", their own name."""
+
+    kind: int
+    captured: str
+    mapping: str
+
+
+class ProcessCounts(NamedTuple):
+    """The processes of a node in the order of their mms, its mappings by name, its KSM frames by mappings.
+
+    The fields are those of `cluster.machine.census.Census`.
+    """
+
+    kinds: I64
+    numbers: I64
+    processes: I64
+    mapping_names: tuple[MappingName, ...]
+    mappings: I64
+    ksm_frames: I64
+
+
 class Dump(NamedTuple):
     """Return page tables and frames, for checks and records."""
 
@@ -373,6 +469,8 @@ class NodeDump(NamedTuple):
     mapping: NDArray[np.uint32]
     content: Digests
     free_count: int
+    #: By page: whether a PMD maps it.
+    by_pmd: NDArray[np.bool_]
     processes: dict[int, ProcessStatistics]
 
 
@@ -383,6 +481,10 @@ ProcessCommand = (
     | Pin
     | Read
     | Madvise
+    | AdviseHuge
+    | SwapIn
+    | Collapse
+    | SplitParts
     | Zap
     | PageOut
     | Move
@@ -399,6 +501,9 @@ Command = (
     | Tick
     | Scan
     | Decide
+    | FindSplits
+    | SettleSplits
+    | CountUndone
     | PlanWindow
     | Locate
     | SetKnobs
@@ -416,10 +521,14 @@ Command = (
     | CountStayed
     | ProcessCommand
     | Collect
+    | CountProcesses
     | Dump
 )
 Answer = (
     PagesToVisit
+    | SplitsSettled
+    | Undone
+    | Collapsed
     | Located
     | StableNodesLeft
     | PreferredNodes
@@ -430,5 +539,6 @@ Answer = (
     | Exited
     | Reaped
     | Statistics
+    | ProcessCounts
     | NodeDump
 )

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from ksmcluster.snapshot import HostInfo, NumaNode
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.system.timer import kernel_hz
 
-KSM = Path("/sys/kernel/mm/ksm")
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 _THP_FILES = ("enabled", "defrag", "use_zero_page", "shrink_underused")
 _NODES = Path("/sys/devices/system/node")

@@ -17,6 +17,8 @@ PAGE = 50
 MAPPING = 20
 #: The same for a page of `ksmcluster compact`, which has each memory twice.
 COMPACTED_PAGE = 80
+#: What loading a row of a snapshot takes at least, and what stays of it, which Ray has once more.
+LOADED_ROW, KEPT_ROW = 30, 18
 #: What an actor's process has to itself at least.
 ACTOR = 30 << 20
 

@@ -91,6 +91,12 @@ class HostMachine:
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
         _cannot("page out")
 
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("advise huge pages")
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("collapse pages")
+
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         _cannot("move pages")
 

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from itertools import cycle
 
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import read
 from ksmcluster.validate.knobs import Knobs
-from ksmcluster.validate.procfs import kernel_thread, read
+from ksmcluster.validate.procfs import kernel_thread
 
 WHOLE_PASS = 10**8  #: pages_to_scan that no pass reaches
 _SLEEPS = ("100000000", "200000000")  #: milliseconds

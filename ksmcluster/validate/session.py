@@ -16,6 +16,7 @@ from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.scenario import CostSpec
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.system.signals import heeded
 from ksmcluster.system.timer import kernel_hz
 from ksmcluster.validate import script
@@ -23,7 +24,7 @@ from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children
 from ksmcluster.validate.comparison import Comparison, steps
 from ksmcluster.validate.host import HostMachine
-from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 from ksmcluster.validate.replay import ReplayTarget
 from ksmcluster.validate.timing import PacedKsmd, PassTime, TimedEngine, side_by_side

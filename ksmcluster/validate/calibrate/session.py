@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from ksmcluster.errors import UserError
 from ksmcluster.system.host_memory import available
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.calibrate.fit import Fit, fit
 from ksmcluster.validate.calibrate.measure import Measurement, Sample, joined, measured, simulated
 from ksmcluster.validate.calibrate.programs import programs
-from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.session import host_profile, left_as_found
 
 #: Pages of the largest program.

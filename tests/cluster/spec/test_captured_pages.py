@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from cluster.spec.captured_pages import CapturedPages, OutsideMappers, ReplayStep, SharedFrames
-
-NONE = np.zeros(0, np.int64)
+from cluster.spec.captured_pages import CapturedPages, ReplayStep
 
 
 def captured(*moments: float, interval: float | None = None) -> CapturedPages:
-    shared = SharedFrames(NONE, NONE, NONE, NONE)
-    return CapturedPages((), moments, shared, OutsideMappers(NONE, NONE, NONE), interval)
+    return CapturedPages((), moments, interval)
 
 
 def steps(pages: CapturedPages, replay_interval: float | None = None) -> list[tuple[float, int, bool]]:

@@ -409,7 +409,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             'ksm.threads: "per-node" needs advisor_mode = "none": the advisor knows of one ksmd only',
         ),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
-        (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18"'),
+        (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),
         (["machine.nodes=2.0"], "machine.nodes: must be a whole number, not 2.0"),
