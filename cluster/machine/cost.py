@@ -40,7 +40,9 @@ def ksmd_cpu_ns(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNod
     `wakeups` are those of ksmd for the pages of each node: float64[nodes].
     """
     work = ksmd_work(spec, old, new, wakeups)
-    ns: OfNodes = np.sum([getattr(spec.cost, term) * work[term] for term in TERMS], axis=0)
+    ns = np.zeros(len(wakeups))
+    for term in TERMS:
+        ns += getattr(spec.cost, term) * work[term]
     return ns
 
 
@@ -48,7 +50,8 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
     """Return how much ksmd did for the pages of each node between two collections: float64[nodes] by term.
 
     A page with an unchanged checksum is looked up in the stable tree and, if it is not merged, in the
-    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached.
+    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached. Distances
+    are left out where they cost nothing.
     """
 
     def done(name: str) -> OfNodes:
@@ -73,7 +76,7 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         "stable_node": np.maximum(done("pages_shared"), 0),
         "split": done("thp_split_page"),
         "wakeup": wakeups,
-        "remote": checksums * _extra_distance(spec),
+        "remote": checksums * (_extra_distance(spec) if spec.cost.remote else 0.0),
     }
 
 

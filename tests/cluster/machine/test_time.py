@@ -212,8 +212,9 @@ def test_each_huge_page_split_counts() -> None:
 
 
 def test_ksmd_is_equally_often_on_each_node() -> None:
-    """Distances are 10 and 20: half of the time a page is a local distance farther away."""
-    spec = replace(SPEC, machine=replace(SPEC.machine, distance=np.array([[10, 20], [40, 10]])))
+    """Half of the time a page of node 0 is 30 units farther away than local memory, one of node 1 is 10."""
+    distance = np.array([[10, 20], [40, 10]])
+    spec = replace(SPEC, machine=replace(SPEC.machine, distance=distance), cost=replace(FREE, remote=1))
     assert work(spec, checksums=[10, 20])["remote"] == [15, 10]
     threads = replace(spec, ksm=replace(spec.ksm, threads="per-node"))
     assert work(threads, checksums=[10, 20])["remote"] == [0, 0]
