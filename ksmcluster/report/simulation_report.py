@@ -106,16 +106,24 @@ def _memory(result: Reported, plain: bool) -> Table:
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
-    for name, style in (("before", "blue"), ("after", "blue"), ("saved", "green")):
-        count = derived["saved_bytes" if name == "saved" else f"memory_{name}_bytes"]
+    mean, share = derived["saved_bytes_mean"], derived["saved_fraction_mean"]
+    grid.add_row("  saved", text.size(mean), text.percent(share), _bar(share, "green", plain))
+    low, high = (text.size(derived[f"saved_bytes_{end}"]) for end in ("min", "max"))
+    for line in ("mean over the last half of the time,", f"from {low} to {high}"):
+        grid.add_row("", "", "", Text(line, "dim"))
+    sizes = {name: derived[f"memory_{name}_bytes"] for name in ("before", "after")}
+    for name, count in (*sizes.items(), ("saved", derived["saved_bytes"])):
         share = count / before if before else 0
-        grid.add_row(
-            f"  {name}", text.size(count), text.percent(share), Text(text.bar(share, 32, plain=plain), style)
-        )
+        bar = _bar(share, "green" if name == "saved" else "blue", plain)
+        grid.add_row(f"  at the end, {name}", text.size(count), text.percent(share), bar)
     if (profit := derived["general_profit_bytes"]) < 0:
         # What ksmd keeps of each page takes more than is saved.
         grid.add_row("  general_profit", text.size(profit), "", Text("KSM costs memory here", "yellow"))
     return grid
+
+
+def _bar(share: float, style: str, plain: bool) -> Text:
+    return Text(text.bar(share, 32, plain=plain), style)
 
 
 def _notes(result: Reported) -> dict[str, RenderableType]:

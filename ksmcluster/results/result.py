@@ -26,6 +26,7 @@ from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, relocations
 from ksmcluster.results.directory import config_digest, write_directory
+from ksmcluster.results.headline import HEADLINE, headline
 from ksmcluster.results.timing import Timing
 from ksmcluster.version import __version__
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DERIVED = (
+    *HEADLINE,
     Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
-    Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
-    Statistic("saved_bytes", "bytes", "ksm_mappings - ksm_frames + ksm_zero_pages"),
+    Statistic("memory_after_bytes", "bytes", "memory in use at the end: frames_used"),
+    Statistic("saved_bytes", "bytes", "saved at the end: ksm_mappings - ksm_frames + ksm_zero_pages"),
     Statistic("saved_fraction", "", "saved / before"),
     Statistic(
         "general_profit_bytes",
@@ -80,7 +82,7 @@ class Result:
 
     >>> result = ksmcluster.simulate("tiny", engine="inline")
     >>> print(result)
-    >>> result.summary["derived"]["saved_bytes"]
+    >>> result.summary["derived"]["saved_bytes_mean"]
     >>> result.passes.to_arrow().to_pandas()  # with pandas, which does not come along
     """
 
@@ -136,8 +138,8 @@ class Result:
         return as_text(report(self))
 
     def __repr__(self) -> str:
-        machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
-        return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved} bytes saved>"
+        machine, saved = self.config.machine, self.summary["derived"]["saved_bytes_mean"]
+        return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved:.0f} bytes saved>"
 
 
 def _table(passes: Sequence[PassResult]) -> PassTable:
@@ -157,6 +159,8 @@ def _summary(
     gauges = {s.name: int(by_pass[s.name][-1]) for s in GAUGES}
     counters = {s.name: int(by_pass[s.name].sum()) for s in COUNTERS}
     totals = gauges | counters
+    seconds = [result.simulated_seconds for result in passes]
+    mean = headline(seconds, saved_bytes(by_pass), by_pass["frames_used"] * PAGE_SIZE)
     return {
         "schema_version": SCHEMA_VERSION,
         "ksmcluster_version": __version__,
@@ -168,11 +172,11 @@ def _summary(
         "passes": len(passes),
         "gauges": gauges,
         "counters": counters | {"full_scans": passes[-1].full_scans},
-        "derived": _derived(totals, passes[-1].simulated_seconds),
+        "derived": mean | _derived(totals, seconds[-1]),
         "by_pass": {
             "full_scans": [result.full_scans for result in passes],
-            "simulated_seconds": [result.simulated_seconds for result in passes],
-            "scan_seconds": np.diff([result.simulated_seconds for result in passes], prepend=0.0).tolist(),
+            "simulated_seconds": seconds,
+            "scan_seconds": np.diff(seconds, prepend=0.0).tolist(),
             "ksmd_cpu_seconds": (by_pass["ksmd_cpu_ns"] / 1e9).tolist(),
             "saved_bytes": saved_bytes(by_pass).tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
