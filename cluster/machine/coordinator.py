@@ -17,6 +17,7 @@ from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.fabric import Exchange, Fabric
+from cluster.mm.skip_ages import SKIP_FROM_AGE
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
@@ -27,6 +28,9 @@ from cluster.wire.messages import QUIET, Kind
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
+
+#: smart_scan skips no page before it has failed to merge so often.
+_PASSES_TO_MERGE = SKIP_FROM_AGE
 
 #: Messages of a scan that may arrive together with `Decide`: all but those about pages of other nodes.
 _AFTER_SCAN = frozenset(Kind) - {Kind.CONTENT_REQUEST, Kind.CONTENT_REPLY}
@@ -78,6 +82,18 @@ class Machine:
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
+
+    def reach_steady_state(self) -> None:
+        """Bring KSM into the state that it has long after it was switched on, before any time passes.
+
+        All pages that can merge are merged after three passes, in which smart_scan skips none. A fourth one
+        visits and skips pages by the ages that have been drawn then.
+        """
+        for _ in range(_PASSES_TO_MERGE):
+            self.scan()
+        self._exchange.run(c.DrawAges())
+        self.scan()
+        self.full_scans = 0
 
     def _next_mm(self, node: int) -> int:
         self._mms_of_node[node] += 1

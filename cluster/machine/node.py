@@ -114,6 +114,7 @@ class Node:
         return {
             c.Populate: self.workload.populate,
             c.ShareFrames: lambda _: self.workload.share_frames(),
+            c.DrawAges: lambda _: self.workload.draw_ages(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
             c.Decide: lambda command: merge_window(trees, command.window),

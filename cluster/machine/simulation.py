@@ -38,6 +38,9 @@ class Simulation:
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
+        if spec.ksm.history == "steady":
+            self._machine.reach_steady_state()
+            self._clock.columns = self._machine.collect()
         self._spec = spec
         self._passes = 0
 

@@ -226,6 +226,10 @@ class KsmSpec:
     advisor_target_scan_time: int = 200
     #: Jiffies in a second (CONFIG_HZ): ksmd sleeps in jiffies.
     hz: int = 250
+    #: "fresh": ksmd is switched on at the start. "steady": it has done `history_passes` passes before, over
+    #: which the pages came evenly; None: so many that no page is young.
+    history: str = "fresh"
+    history_passes: int | None = None
     #: "one", or "per-node": a ksmd for each node. No kernel has that; it needs trees per node and no advisor.
     threads: str = "one"
 

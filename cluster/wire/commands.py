@@ -34,6 +34,10 @@ class ShareFrames(NamedTuple):
     """Have captured processes map the frames that they shared at the first moment."""
 
 
+class DrawAges(NamedTuple):
+    """Make all pages that ksmd keeps track of as old as the scenario's history says."""
+
+
 class Tick(NamedTuple):
     """Carry out the workload's writes between two moments of simulated time, in seconds."""
 
@@ -370,6 +374,7 @@ ProcessCommand = (
 Command = (
     Populate
     | ShareFrames
+    | DrawAges
     | Tick
     | Scan
     | Decide

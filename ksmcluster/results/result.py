@@ -24,7 +24,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, resolved_toml
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
-from ksmcluster.results import pass_compaction, relocations
+from ksmcluster.results import advisor_target, pass_compaction, relocations
 from ksmcluster.results.directory import config_digest, write_directory
 from ksmcluster.results.headline import HEADLINE, headline
 from ksmcluster.results.timing import Timing
@@ -105,7 +105,9 @@ class Result:
             table |= pass_compaction.columns(config.migration, passes)
         relocated = tuple(done for result in passes for done in result.relocated)
         summary = _summary(config, passes, table, timing)
-        return cls(config, table, summary | {"notes": list(notes)}, relocated)
+        by_pass = summary["by_pass"]
+        advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
+        return cls(config, table, summary | {"notes": [*notes, *advisor]}, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """A statistic as int64[passes, nodes]."""
