@@ -25,6 +25,7 @@ from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
 from cluster.wire.messages import QUIET, Kind
+from cluster.wire.rmap_walks import RmapWalks, joined
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
@@ -41,6 +42,17 @@ class WindowEnd(NamedTuple):
 
     mm: int
     vpn: int
+
+
+class MovedFrames(NamedTuple):
+    """How many frames moved from row to column, and mappings of KSM frames among them.
+
+    pages, mappings int64[nodes, nodes]. walks: over these KSM frames.
+    """
+
+    pages: I64
+    mappings: I64
+    walks: RmapWalks
 
 
 class Machine:
@@ -315,16 +327,18 @@ class Machine:
         drive(spec, range(self._nodes), compactor_pool)
         return tuple(self._exchange.answers(c.EndCompaction(self._next_seq()), NodeReport))
 
-    def relocate(self, spec: RelocationSpec, distance: Distances) -> I64:
-        """Move frames of processes between nodes; return how many moved from row to column.
-
-        Returns int64[nodes, nodes].
-        """
+    def relocate(self, spec: RelocationSpec, distance: Distances) -> MovedFrames:
+        """Move frames of processes between nodes; return how many moved."""
         nearer = spec.kind == "nearer"
         chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
         counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
         self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
-        return np.array([answer.counts for answer in self._exchange.answers(c.CountMoved(), c.MovedIn)]).T
+        answers = self._exchange.answers(c.CountMoved(), c.MovedIn)
+        return MovedFrames(
+            np.array([answer.counts for answer in answers]).T,
+            np.array([answer.mappings for answer in answers]).T,
+            joined(answer.walks for answer in answers),
+        )
 
     def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
         """Return how many frames are to move from row to column to drain nodes or to even them out."""

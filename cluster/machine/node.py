@@ -266,7 +266,7 @@ class Node:
             c.FindPreferredNodes: relocation.find_preferred,
             c.CountFrames: relocation.count,
             c.MoveFrames: relocation.move,
-            c.CountMoved: lambda _: c.MovedIn(self._migration.moved_in),
+            c.CountMoved: lambda _: self._migration.counts(),
             c.CountStayed: relocation.count_stayed,
         }
         self._messages |= {Kind.HELD: compaction.on_held, Kind.MAPPED: relocation.on_mapped}

@@ -242,6 +242,8 @@ class CostSpec:
     checksum: float = 550.0
     tree_level: float = 206.0
     merge: float = 1900.0
+    #: A program's time for a write to a KSM page: the fault, a new frame and the copy.
+    cow_fault: float = 1600.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
     cpu_wait: float = 0.0
 

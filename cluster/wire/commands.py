@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.arrays.words import I64, U64, Digests, FrameWords, ItemKeys, Pfns
 from cluster.spec.scenario import KsmSpec, PolicySpec
+from cluster.wire.rmap_walks import RmapWalks
 from cluster.wire.window import Window
 
 # The workload.
@@ -187,9 +188,14 @@ class CountMoved(NamedTuple):
 
 
 class MovedIn(NamedTuple):
-    """The number of frames that came from each node. int64[nodes]."""
+    """The number of frames that came from each node, and of mappings of KSM frames among them.
+
+    counts, mappings int64[nodes]. walks: over these KSM frames.
+    """
 
     counts: I64
+    mappings: I64
+    walks: RmapWalks
 
 
 class CountStayed(NamedTuple):

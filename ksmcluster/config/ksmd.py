@@ -107,7 +107,6 @@ class KsmConfig(ConfigTable):
             raise refusal(("threads", f'"per-node" needs {need}') for need in needs)
         return self
 
-
     def _check_history(self) -> None:
         if self.history == "steady" and not self.run:
             raise refusal([("history", '"steady" needs run = 1: ksmd merges before the start')])
@@ -116,12 +115,15 @@ class KsmConfig(ConfigTable):
 
 
 class CostConfig(ConfigTable):
-    """Simulated time of ksmd's work."""
+    """Simulated time of ksmd's work, and of programs that write to KSM pages."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
     tree_level_ns: Finite = key(COST.tree_level, "For each level of a tree descended.", "ns")
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
+    cow_fault_ns: Finite = key(
+        COST.cow_fault, "Time of a program for each write to a KSM page, which copies it.", "ns"
+    )
     cpu_wait_ns: Finite = key(
         COST.cpu_wait,
         "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",

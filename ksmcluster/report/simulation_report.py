@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -248,6 +248,21 @@ def _full_scan(result: Reported) -> tuple[str, ...]:
     return *lines, f"(all of its {threads} together, one for each node)"
 
 
+def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What merged pages cost others than ksmd: walks over their mappings, and writes to them."""
+    walks = summary.get("migration", {}).get("rmap_walks", {})
+    if walks.get("number"):
+        longest, mean = (f"{walks[name + '_seconds'] * 1e6:,.1f} us" for name in ("longest", "mean"))
+        yield (
+            "  rmap walks of KSM",
+            f"longest {longest} for {walks['longest']:,} mappings, mean {mean}",
+        )
+    derived = summary["derived"]
+    if rate := derived["cow_ksm_per_second"]:
+        took = derived["cow_ksm_seconds"] / derived["simulated_seconds"] * 1e6
+        yield "  copy-on-write", f"{rate:,.1f} faults/s on KSM pages: {took:,.0f} us of each second"
+
+
 def _time(result: Reported) -> Table:
     derived, timing = result.summary["derived"], result.summary["timing"]
     grid = _grid()
@@ -266,6 +281,8 @@ def _time(result: Reported) -> Table:
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
+    for name, value in _costs(result.summary):
+        grid.add_row(name, value)
     if result.config.ksm.advisor_mode == "scan-time":
         pages = result.summary["by_pass"]["pages_to_scan"]
         grid.add_row(

@@ -34,6 +34,6 @@ def notes(ksm: KsmConfig, seconds: Sequence[float], windows: Sequence[int]) -> I
     )
     low, high = text.seconds(float(took.min())), text.seconds(float(took.max()))
     yield (
-        f"The advisor's target of {text.seconds(target)} a pass is out of reach, or not reached yet: in the last "
-        f"half of the time passes take {text.seconds(mean)} on average ({low} to {high}); {why}."
+        f"The advisor's target of {text.seconds(target)} a pass is out of reach, or not reached yet: in the "
+        f"last half of the time passes take {text.seconds(mean)} on average ({low} to {high}); {why}."
     )

@@ -18,7 +18,9 @@ HEADLINE = (
     ),
     Statistic("saved_bytes_min", "bytes", "... the least of these passes"),
     Statistic("saved_bytes_max", "bytes", "... the most"),
-    Statistic("saved_fraction_mean", "", "saved_bytes_mean / mean of saved + memory in use over the same time"),
+    Statistic(
+        "saved_fraction_mean", "", "saved_bytes_mean / mean of saved + memory in use over the same time"
+    ),
 )
 
 

@@ -51,6 +51,8 @@ DERIVED = (
     ),
     Statistic("simulated_seconds", "s", "simulated time from the start of ksmd to the end of the last pass"),
     Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, of all its threads: ksmd_cpu_ns"),
+    Statistic("cow_ksm_per_second", "1/s", "cow_ksm / simulated_seconds; null if no time passes"),
+    Statistic("cow_ksm_seconds", "s", "time that programs spent in these faults: cow_ksm * cow_fault_ns"),
 )
 
 TIMING = (
@@ -174,7 +176,7 @@ def _summary(
         "passes": len(passes),
         "gauges": gauges,
         "counters": counters | {"full_scans": passes[-1].full_scans},
-        "derived": mean | _derived(totals, seconds[-1]),
+        "derived": mean | _derived(totals, seconds[-1]) | _faults(config, totals, seconds[-1]),
         "by_pass": {
             "full_scans": [result.full_scans for result in passes],
             "simulated_seconds": seconds,
@@ -226,6 +228,15 @@ def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, floa
         "ksm_mappings_mean_distance": totals["ksm_mappings_distance"] / mappings if mappings else None,
         "simulated_seconds": simulated_seconds,
         "ksmd_cpu_seconds": totals["ksmd_cpu_ns"] / 1e9,
+    }
+
+
+def _faults(config: Scenario, totals: dict[str, int], seconds: float) -> dict[str, float | None]:
+    """Return what writes to KSM pages cost the programs."""
+    faults = totals["cow_ksm"]
+    return {
+        "cow_ksm_per_second": faults / seconds if seconds else None,
+        "cow_ksm_seconds": faults * config.cost.cow_fault_ns / 1e9,
     }
 
 
