@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
+from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
-from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 
 
@@ -21,7 +20,7 @@ class CoordinatorActor(SlimActor):
     def start(
         self,
         spec: SimulationSpec,
-        snapshots: Mapping[str, CapturedPages],
+        snapshots: list[Any],
         nodes_of: list[list[int]],
         actors: list[Any],
         machines: list[str],
@@ -29,15 +28,20 @@ class CoordinatorActor(SlimActor):
     ) -> None:
         """Fill the machine.
 
+        snapshots: a reference to a Mapping[str, CapturedPages], in a list, so that Ray copies nothing here.
         nodes_of: the nodes of each node actor. actors: their handles; they may still be starting, and each
         fills its nodes as soon as it can. machines: the Ray node of each. migration_actors: how many drive
         the compactors, if the scenario has any.
         """
         fabric = RayFabric(nodes_of, actors, machines)
-        fabric.take(spec, snapshots)
+        fabric.take(spec, *snapshots)
         # Ray ends the migration actors together with this one, which starts them.
         compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         self._simulation = Simulation(fabric, spec, compactor_pool)
+
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return self._simulation.census()
 
     def run_pass(self) -> PassResult:
         """Run one pass of ksmd; return its result."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from typing import Any
 
 from actors.answers import answers
 from actors.placement import group_of
 from cluster.machine.node import Report
-from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
 
@@ -40,12 +38,15 @@ class RayFabric:
         #: The calls that give the actors their nodes.
         self._taking: list[Any] = []
 
-    def take(self, spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> None:
-        """Give the actors the empty nodes of a new machine; the next superstep waits until they have them."""
+    def take(self, spec: SimulationSpec, snapshots: Any) -> None:
+        """Give the actors the empty nodes of a new machine; the next superstep waits until they have them.
+
+        `snapshots` refers to a Mapping[str, CapturedPages], which all actors of a machine share.
+        """
         import ray
 
         # Put once, not sent to each actor.
-        inputs = ray.put(spec), ray.put(dict(snapshots))
+        inputs = ray.put(spec), snapshots
         near: dict[str, list[int]] = {}
         for actor, machine in enumerate(self._machines):
             near.setdefault(machine, []).append(actor)

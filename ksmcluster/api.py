@@ -15,7 +15,7 @@ from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
-from ksmcluster.config.memory import pages_mapped
+from ksmcluster.config.memory import frames_needed, pages_mapped
 from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
 from ksmcluster.results.timing import Timing
@@ -57,22 +57,30 @@ def simulate(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
-    from ksmcluster.snapshot.load import load_pages, notes, with_layouts
+    from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
-    snapshots = load_pages(path for process in spec.processes if (path := process.snapshot))
+    paths = [path for process in spec.processes if (path := process.snapshot)]
+    rows = count_rows(paths)
+    if options.memory_check:
+        host_memory.check(rows, rows * host_memory.LOADED_ROW, 0, "a snapshot of fewer processes or moments")
+    snapshots = load_pages(paths)
     spec = with_layouts(spec, snapshots)
-    pages = pages_mapped(scenario) + sum(
+    captured = sum(
         process.count * snapshots[process.snapshot].pages_a_process
         for process in spec.processes
         if process.snapshot
     )
-    size = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
+    frame = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
+    pages, frames = (of_regions(scenario) + captured for of_regions in (pages_mapped, frames_needed))
+    size = frames * frame + (pages - frames) * host_memory.MAPPING
+    size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
-    return Result.of(scenario, passes, timing, reading)
+    processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
+    return Result.of(scenario, passes, timing, reading, processes)
 
 
 def compact(
@@ -98,7 +106,8 @@ def compact(
     clock = _RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
     spec = to_compaction_spec(scenario)
     pages = spec.nodes * spec.pages_per_node
-    _check_memory(options, spec.nodes, pages, host_memory.COMPACTED_PAGE, "machine.memory_per_node")
+    size = pages * host_memory.COMPACTED_PAGE
+    _check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
     with _one_line():
         reports = run_compaction(spec, options, on_event=clock.on_event)
     return CompactionResult(scenario, tuple(reports), clock.timing(options))
@@ -122,11 +131,11 @@ class _RunClock:
         return Timing.of(options, time.perf_counter() - self._start, self._started - self._start)
 
 
-def _check_memory(options: RunOptions, nodes: int, pages: int, bytes_a_page: int, less: str) -> None:
-    """Raise UserError if so many pages cannot fit into this host, unless the run need not be checked."""
+def _check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: str) -> None:
+    """Raise UserError if pages of `size` bytes in all cannot fit into this host, unless that is not asked."""
     if options.memory_check and options.address is None:
         actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
-        host_memory.check(pages, bytes_a_page, actors, less)
+        host_memory.check(pages, size, actors, less)
 
 
 @contextmanager

@@ -49,6 +49,16 @@ def changes(column: Array) -> Bool:
     return differs
 
 
+def counts_in_runs(chosen: Bool, starts: I64) -> I64:
+    """Return how many rows are chosen from each start on, up to the next: bool[n], int64[k] -> int64[k].
+
+    Starts ascend and are distinct.
+    """
+    # A sum of int64 would copy the rows to eight bytes each.
+    counts: I64 = np.add.reduceat(chosen.view(np.uint8), starts, dtype=np.int32).astype(np.int64)
+    return counts
+
+
 def distinct(column: Array) -> Array:
     """Return the distinct values, ascending. Sorting is several times quicker than np.unique's hashing."""
     column = np.sort(column)

@@ -4,7 +4,8 @@ All words are non-negative int64, so that they mix with numpy's signed arithmeti
 
 - frame word: `generation (19 bits) | node (12) | pfn (32)`. A private frame has generation 0. The generation
   of a KSM frame comes from the sequence number of the scan window or migration that made it. It tells the
-  frame from earlier KSM frames with the same pfn.
+  frame from earlier KSM frames with the same pfn. The largest generation is that of a pinned frame's word in
+  the trees: like a KSM frame, it cannot be replaced.
 - mm id: `node (12) | index of the mm on its node (15)`: names a process of the machine.
 - item key: `mm id (27) | virtual page number (36)`: names an rmap_item.
 - scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascends in scan order.
@@ -23,6 +24,7 @@ U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -56,6 +58,9 @@ MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
 VPN_MASK = (1 << VPN_BITS) - 1
 PFN_MASK = (1 << PFN_BITS) - 1
 
+#: Generation of pinned frames.
+_PINNED = (1 << GENERATION_BITS) - 1
+
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -69,8 +74,13 @@ Words = TypeVar("Words", int, I64)
 
 def ksm_word(frame: Words, number: int) -> Words:
     """Return the words of private frames that scan window or migration `number` made KSM frames."""
-    generation = number % ((1 << GENERATION_BITS) - 1) + 1
+    generation = number % (_PINNED - 1) + 1
     return frame | (generation << FRAME_BITS)
+
+
+def pinned_word(frame: FrameWords) -> FrameWords:
+    """Return the words by which trees know private frames that are pinned: int64[n] -> int64[n]."""
+    return frame | (_PINNED << FRAME_BITS)
 
 
 def private_word(frame: Words) -> Words:

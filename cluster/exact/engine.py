@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.exact.huge_paging import HugePaging
 from cluster.exact.ksmd import ExactKsmd
 from cluster.exact.objects import FIRST_PAGE, REGION_PAGES, ExactMm, ExactRegion, Frame, Pte, SwapEntry
-from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.script.engine import (
     ANON,
+    HUGE_PAGES,
     KSM,
+    MAPPED_BY_PMD,
+    MAPPED_BY_PTE,
     NO_FRAME,
+    SMALL,
     SWAPPED,
     ZERO_PAGE,
     BadAddressError,
@@ -41,7 +46,7 @@ class ExactEngine:
         self._nodes = nodes
         self._counters = Counters()
         knobs = KnobValues()
-        self._paging = Paging(self._counters, swap=swap, track_zero_pages=profile.track_zero_pages)
+        self._paging = HugePaging(profile, self._counters, swap=swap)
         self._ksmd = ExactKsmd(profile, knobs, self._counters, self._paging, nodes)
         self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
         self._mms: dict[str, ExactMm] = {}
@@ -95,8 +100,7 @@ class ExactEngine:
         if mm.slot is not None:
             self._ksmd.exit(mm)
         for region in mm.regions:
-            for index in range(len(region)):
-                self._paging.unmap(region, index)
+            self._unmap(region, 0, len(region))
 
     def merge_any(self, p: str) -> str:
         if not self._profile.merge_any:
@@ -137,13 +141,19 @@ class ExactEngine:
             _check_mapped(region, index)
             self._paging.read(region, index)
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._region(p, r)
+        for index in range(start, start + count):
+            _check_mapped(region, index)
+            self._paging.pin(region, index)
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         def advise(region: ExactRegion, index: int) -> None:
             if not region.mergeable[index]:
                 self._register(region.mm)
                 region.mergeable[index] = 1
 
-        self._split_and_join(p, r, start, count, mergeable=True)
+        self._change_vmas(p, r, start, count, mergeable=True)
         return self._advise(p, r, start, count, advise)
 
     def unmergeable(self, p: str, r: str, start: int, count: int) -> str:
@@ -152,25 +162,44 @@ class ExactEngine:
                 self._paging.break_ksm(region, index)
                 region.mergeable[index] = 0
 
-        self._split_and_join(p, r, start, count, mergeable=False)
+        self._change_vmas(p, r, start, count, mergeable=False)
         return self._advise(p, r, start, count, advise)
 
     def dontneed(self, p: str, r: str, start: int, count: int) -> str:
-        return self._advise(p, r, start, count, self._paging.unmap)
+        region = self._region(p, r)
+        self._unmap(region, start, count)
+        return _error_of_holes(region, start, count)
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
-        return self._advise(p, r, start, count, self._paging.page_out)
+        region = self._region(p, r)
+        for first, pages in _parts(region, start, count):
+            self._paging.page_out_range(region, first, pages)
+        return _error_of_holes(region, start, count)
 
     def unmap(self, p: str, r: str, start: int, count: int) -> str:
         if count == 0:
             return "EINVAL"
         region = self._region(p, r)
+        self._unmap(region, start, count)
         first = region.start + start
         region.mm.anon_vmas.munmap(first, first + count)
-        for index in range(start, start + count):
-            self._paging.unmap(region, index)
-            region.mapped[index] = region.mergeable[index] = 0
+        region.mapped[start : start + count] = region.mergeable[start : start + count] = bytes(count)
         return ""
+
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        region = self._region(p, r)
+        region.thp = True
+        self._change_vmas(p, r, start, count, mergeable=None)
+        return _error_of_holes(region, start, count)
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        region = self._region(p, r)
+        for first, pages in _parts(region, start, count):
+            if not _may_collapse(region, first):
+                return "EINVAL"
+            if error := self._paging.collapse(region, first, pages):
+                return error
+        return _error_of_holes(region, start, count)
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
@@ -212,6 +241,7 @@ class ExactEngine:
             vmstat={name: vmstat[name] for name in profile.vmstat},
             procs={name: self._process_stats(mm) for name, mm in self._mms.items()},
             regions=[_view(region) for region in self._regions()],
+            thp_vmstat=asdict(self._paging.thp),
         )
 
     def _process_stats(self, mm: ExactMm) -> dict[str, int | str]:
@@ -237,29 +267,64 @@ class ExactEngine:
         if mm.slot is None:
             self._ksmd.enter(mm)
 
-    def _split_and_join(self, p: str, r: str, start: int, count: int, *, mergeable: bool) -> None:
-        """Split and join VMAs so that the range can get its new flag."""
+    def _unmap(self, region: ExactRegion, start: int, count: int) -> None:
+        """Clear page table entries, VMA by VMA."""
+        for first, pages in _parts(region, start, count):
+            self._paging.unmap_range(region, first, pages)
+
+    def _change_vmas(self, p: str, r: str, start: int, count: int, *, mergeable: bool | None) -> None:
+        """Split and join VMAs so that the range is `mergeable` or not; if None, it may have huge pages.
+
+        A new boundary between VMAs splits the PMD that maps both sides.
+        """
         region = self._region(p, r)
-        first, into_bare = region.start + start, self._profile.into_bare
-        region.mm.anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
+        anon_vmas, into_bare = region.mm.anon_vmas, self._profile.into_bare
+        first = region.start + start
+        before = {at for at, _ in _parts(region, 0, len(region))} if region.thp else set()
+        if mergeable is None:
+            anon_vmas.madvise_huge(first, first + count, into_bare=into_bare)
+        else:
+            anon_vmas.madvise(first, first + count, mergeable=mergeable, into_bare=into_bare)
+        if region.thp:
+            for at, _ in _parts(region, 0, len(region)):
+                if at not in before:
+                    self._paging.split_at(region, at)
 
     def _advise(
         self, p: str, r: str, start: int, count: int, advise: Callable[[ExactRegion, int], None]
     ) -> str:
         """Apply `advise` to each mapped page; return ENOMEM if the range has holes, as madvise does."""
         region = self._region(p, r)
-        error = ""
         for index in range(start, start + count):
             if region.mapped[index]:
                 advise(region, index)
-            else:
-                error = "ENOMEM"
-        return error
+        return _error_of_holes(region, start, count)
 
 
 def _check_mapped(region: ExactRegion, index: int) -> None:
     if not region.mapped[index]:
         raise BadAddressError(f"page {index} of {region.mm.name} {region.name} is not mapped any more")
+
+
+def _error_of_holes(region: ExactRegion, start: int, count: int) -> str:
+    """Return the error of madvise, which skips pages that are not mapped."""
+    return "ENOMEM" if 0 in region.mapped[start : start + count] else ""
+
+
+def _parts(region: ExactRegion, start: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield the first page and the number of pages that each VMA has of a range."""
+    first = region.start + start
+    for low, high in region.mm.anon_vmas.parts(first, first + count):
+        yield low - region.start, high - low
+
+
+def _may_collapse(region: ExactRegion, index: int) -> bool:
+    """Return whether the VMA of a page may have huge pages, has room for one, and was written."""
+    anon_vmas = region.mm.anon_vmas
+    page = region.start + index
+    start, end = anon_vmas.vma_of(page)
+    last = (end - HUGE_PAGES) // HUGE_PAGES * HUGE_PAGES
+    return anon_vmas.may_be_huge(page, page) and last >= start and anon_vmas.needs_copy(page)
 
 
 def _yes(flag: bool) -> str:
@@ -268,7 +333,20 @@ def _yes(flag: bool) -> str:
 
 def _view(region: ExactRegion) -> RegionView:
     seen = np.array([_look(pte) for pte in region.pte], dtype=np.int64).reshape(-1, 3)
-    return RegionView(region.mm.name, region.name, seen[:, 0], seen[:, 1], seen[:, 2])
+    thp = None
+    if region.thp:
+        thp = np.array([_how_mapped(region, index) for index in range(len(region))], dtype=np.int64)
+        for block in region.huge_zero:
+            # each of its pages is another frame
+            seen[block * HUGE_PAGES : (block + 1) * HUGE_PAGES, 0] = np.arange(HUGE_PAGES) + 1
+    return RegionView(region.mm.name, region.name, seen[:, 0], seen[:, 1], seen[:, 2], thp)
+
+
+def _how_mapped(region: ExactRegion, index: int) -> int:
+    if region.mapped_by_pmd(index):
+        return MAPPED_BY_PMD
+    pte = region.pte[index]
+    return MAPPED_BY_PTE if isinstance(pte, Frame) and pte.huge is not None else SMALL
 
 
 def _look(pte: Pte) -> tuple[int, int, int]:

@@ -6,8 +6,8 @@ Source of the rules: `scan_get_next_rmap_item`, `cmp_and_merge_page`, `should_sk
 
 from __future__ import annotations
 
+from cluster.exact.huge_paging import HugePaging
 from cluster.exact.objects import ExactMm, ExactRegion, Frame, MmSlot, RmapItem, StableNode
-from cluster.exact.paging import Paging
 from cluster.exact.reason import Reason
 from cluster.exact.stable_tree import StableTrees
 from cluster.exact.unstable_tree import UnstableTrees
@@ -21,7 +21,7 @@ class ExactKsmd:
     """The scanner. A call of `scan` is one wake-up of the kernel thread."""
 
     def __init__(
-        self, profile: Profile, knobs: KnobValues, counters: Counters, paging: Paging, nodes: int
+        self, profile: Profile, knobs: KnobValues, counters: Counters, paging: HugePaging, nodes: int
     ) -> None:
         self._profile = profile
         self._knobs = knobs
@@ -182,6 +182,8 @@ class ExactKsmd:
         """Let the item age; return whether smart_scan skips its page (should_skip_rmap_item)."""
         if not self._knobs.smart_scan or frame.ksm:
             return False
+        if self._profile.leaving_forgets and item.head is not None:
+            return False
         age = item.age
         item.age = min(age + 1, _MAX_AGE)
         if age < 3:
@@ -220,7 +222,7 @@ class ExactKsmd:
 
     def _drop_sharer(self, item: RmapItem, node: StableNode) -> None:
         del node.items[item]
-        item.head = None
+        item.leave_stable_node(forget=self._profile.leaving_forgets)
         item.region.mm.merging_pages -= 1
         if node.items:
             self._counters.pages_sharing -= 1
@@ -264,7 +266,7 @@ class ExactKsmd:
         if item.oldchecksum != frame.content:
             item.oldchecksum = frame.content
             return True
-        if self._knobs.use_zero_pages and frame.content == 0 and not frame.ksm:
+        if self._knobs.use_zero_pages and frame.content == 0 and self._is_replaceable(item, frame):
             self._paging.map_zero_page(item.region, item.index)
             return True
         return False
@@ -280,12 +282,20 @@ class ExactKsmd:
 
     def _merge_two(self, item: RmapItem, frame: Frame, other: RmapItem) -> None:
         """Make the frame of the scanned page the KSM page of both (try_to_merge_two_pages)."""
-        if frame.ksm:
+        other_frame = other.region.pte[other.index]
+        assert isinstance(other_frame, Frame)
+        if frame.huge is not None and frame.huge is other_frame.huge:
+            # The reference to the other page makes the split fail. ksmd drops it and splits without a merge.
+            self._paging.split(frame.huge, pinned=True)
+            self._paging.split(frame.huge)
+            return
+        if not self._is_replaceable(item, frame):
             return
         frame.ksm = True
-        if _is_ksm_page(other):
-            # A KSM page cannot be replaced, so the scanned page is copied again: that undoes the merge.
+        if not self._is_replaceable(other, other_frame):
+            # The scanned page is copied again: that undoes the merge.
             self._paging.break_ksm(item.region, item.index)
+            item.leave_stable_node(forget=self._profile.leaving_forgets)
             return
         self._replace(other, frame)
         self._remove_from_tree(other)
@@ -296,24 +306,30 @@ class ExactKsmd:
     def _merge_with_ksm_page(self, item: RmapItem, frame: Frame, kframe: Frame) -> None:
         """Share a KSM page (try_to_merge_with_ksm_page).
 
-        If the scanned page is a KSM page too, nothing happens: write_protect_page cannot find its address.
+        If the scanned page cannot be replaced, nothing happens.
         """
         if kframe is not frame:
-            if frame.ksm:
+            if not self._is_replaceable(item, frame):
                 return
             self._replace(item, kframe)
         assert kframe.stable_node is not None
         self._add_sharer(item, kframe.stable_node)
 
+    def _is_replaceable(self, item: RmapItem, frame: Frame) -> bool:
+        """Return whether the item's page can be replaced; split the huge page that it belongs to.
+
+        A KSM page cannot be replaced: reverse mapping does not find it by its anon_vma. Nor can a pinned
+        page, which has more references than mappings, a page whose huge page does not split, or one that the
+        split mapped to the shared zero page.
+        """
+        if frame.huge is not None and not self._paging.split(frame.huge):
+            return False
+        return not frame.ksm and not frame.pinned and item.region.pte[item.index] is frame
+
     def _replace(self, item: RmapItem, kframe: Frame) -> None:
         """Point an item's page at the KSM page (replace_page)."""
         self._paging.unmap(item.region, item.index)
         self._paging.map_frame(item.region, item.index, kframe)
-
-
-def _is_ksm_page(item: RmapItem) -> bool:
-    pte = item.region.pte[item.index]
-    return isinstance(pte, Frame) and pte.ksm
 
 
 def _skip_age(age: int) -> int:

@@ -10,6 +10,7 @@ from enum import Enum
 
 from cluster.arrays.rbtree import RbNode
 from cluster.mm.anon_vma import AnonVmas
+from cluster.script.engine import HUGE_PAGES
 
 FIRST_PAGE = 0x1000000  #: address of the first region of a process
 REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that a region can have
@@ -18,7 +19,7 @@ REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that 
 class Frame:
     """A physical page: an anonymous page or a KSM page."""
 
-    __slots__ = ("content", "key", "ksm", "node", "pfn", "ptes", "stable_node", "swap")
+    __slots__ = ("content", "huge", "key", "ksm", "node", "pfn", "pinned", "ptes", "stable_node", "swap")
 
     def __init__(self, pfn: int, node: int, content: int, key: int) -> None:
         self.pfn = pfn
@@ -28,12 +29,39 @@ class Frame:
         self.key = key
         #: PageKsm
         self.ksm = False
+        #: has a reference that is neither a mapping nor the swap cache's
+        self.pinned = False
         #: what the mapping field of a KSM page points to
         self.stable_node: StableNode | None = None
         #: the page table entries that map this frame; their number is the map count
         self.ptes: set[tuple[ExactRegion, int]] = set()
         #: the entry of the swap cache that this frame belongs to
         self.swap: SwapEntry | None = None
+        #: the huge page that it is a part of
+        self.huge: HugePage | None = None
+
+
+class HugePage:
+    """A large folio: the frames of 512 neighbouring pages, also of those that nobody maps any more."""
+
+    __slots__ = ("exclusive", "frames", "partially_mapped", "pinned", "pmds")
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self.frames = frames
+        for frame in frames:
+            frame.huge = self
+        #: the PMDs that map it: region and block
+        self.pmds: set[tuple[ExactRegion, int]] = set()
+        #: whether each page may be written without a look at its other mappings (PageAnonExclusive)
+        self.exclusive = bytearray(b"\1" * HUGE_PAGES)
+        #: some of its pages have lost their last mapping
+        self.partially_mapped = False
+        #: its pages that were pinned
+        self.pinned: list[Frame] = []
+
+    def is_pinned(self) -> bool:
+        """Return whether it is pinned; unmapping a page ends its pin."""
+        return any(frame.ptes for frame in self.pinned)
 
 
 class SwapEntry:
@@ -62,7 +90,19 @@ Pte = Frame | SwapEntry | ZeroPte | None
 class ExactRegion:
     """A private anonymous mapping, of one VMA or several."""
 
-    __slots__ = ("mapped", "mergeable", "mm", "name", "node", "pte", "start")
+    __slots__ = (
+        "huge_zero",
+        "mapped",
+        "mergeable",
+        "mm",
+        "name",
+        "node",
+        "page_tables",
+        "pmd",
+        "pte",
+        "start",
+        "thp",
+    )
 
     def __init__(self, mm: ExactMm, name: str, start: int, pages: int, node: int | None) -> None:
         self.mm = mm
@@ -74,9 +114,21 @@ class ExactRegion:
         self.mapped = bytearray(b"\1" * pages)
         #: VM_MERGEABLE
         self.mergeable = bytearray(pages)
+        #: whether it was advised MADV_HUGEPAGE
+        self.thp = False
+        #: the huge pages that it maps by a PMD: page i belongs to block i // 512
+        self.pmd: dict[int, HugePage] = {}
+        #: the blocks that map the huge zero page by a PMD
+        self.huge_zero: set[int] = set()
+        #: the blocks that have kept a page table, with or without entries
+        self.page_tables: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.pte)
+
+    def mapped_by_pmd(self, index: int) -> bool:
+        """Return whether a PMD maps the page."""
+        return index // HUGE_PAGES in self.pmd or index // HUGE_PAGES in self.huge_zero
 
 
 class ExactMm:
@@ -163,6 +215,13 @@ class RmapItem(RbNode):
         #: the unstable tree, and the key of its content at the time of insertion
         self.nid = 0
         self.inserted_key = -1
+
+    def leave_stable_node(self, *, forget: bool) -> None:
+        """Let go of the stable node; `forget` as in `Profile.leaving_forgets`."""
+        self.head = None
+        if forget:
+            self.oldchecksum = None
+            self.age = self.remaining_skips = 0
 
 
 class Place(Enum):

@@ -281,7 +281,7 @@ class StableTrees:
             self._counters.pages_shared -= 1
             self._counters.pages_sharing -= len(node.items) - 1
         for item in node.items:
-            item.head = None
+            item.leave_stable_node(forget=self._profile.leaving_forgets)
             item.region.mm.merging_pages -= 1
         node.items.clear()
         self._unlink(node)

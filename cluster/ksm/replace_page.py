@@ -63,6 +63,8 @@ class Merger:
         slots = self._slots(keys)
         table.remove_from_trees(slots)
         table.confirm_checksums(slots[checksum_compared == 1])
+        if not self._n.profile.checksum_first:
+            self._scanner.undo_checksums(slots)
 
     def on_map_zero(self, keys: ItemKeys) -> None:
         self._scanner.map_zero(self._slots(keys))
@@ -70,11 +72,13 @@ class Merger:
     def on_break(self, keys: ItemKeys, frames: FrameWords, digests: Digests) -> None:
         """Make KSM frames without a stable node of pages' frames, and break the pages out at once (BREAK).
 
-        The pages met KSM pages in the unstable tree (the error path of try_to_merge_two_pages()).
+        The pages met KSM pages or pinned ones in the unstable tree (the error path of
+        try_to_merge_two_pages()).
         """
         n, table = self._n, self._n.table
-        n.orphans.add(frames)
         slots = self._slots(keys)
+        # No other page maps the frames of the rest, which are free as soon as these pages leave them.
+        n.orphans.add(frames[rows_with(table.state[slots], SHARED)])
         self._make_shared_ksm(table.pte[slots], frames, digests, orphan=True)
         table.remove_from_trees(slots)
         table.make_ksm(slots, frames, digests, orphan=True)

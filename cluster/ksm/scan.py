@@ -281,23 +281,29 @@ class Scanner:
         """
         n, table = self._n, self._n.table
         same = self._unchanged(slots, at, state, digests)
-        shared = (state & SHARED) != 0
+        shared, fixed = (state & SHARED) != 0, (state & ORPHAN) != 0
+        if len(n.pinned):
+            fixed |= n.pinned.among(slots)
+            frames = n.tree_words(slots)
         kinds = np.full(len(slots), VisitKind.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = VisitKind.CANDIDATE_SHARED
-        kinds[rows_with(state, ORPHAN)] = VisitKind.CANDIDATE_ORPHAN
+        kinds[np.flatnonzero(fixed)] = VisitKind.CANDIDATE_FIXED
         sent = waits = same
         zero = slots[:0]
         if n.knobs.use_zero_pages:
-            zeros = same & (digests == 0) & ((state & ORPHAN) == 0)
+            zeros = same & (digests == 0) & ~fixed
             kinds[np.flatnonzero(zeros)] = VisitKind.STABLE_OR_ZERO
             waits = same & ~zeros
             if n.profile.checksum_first:
                 zero, sent = slots[np.flatnonzero(zeros)], waits
         looking = ~same & shared if n.profile.checksum_first else ~same
         found_changed = np.flatnonzero(looking)
-        kinds[found_changed] = (
-            VisitKind.VOLATILE_SHARED if n.profile.checksum_first else VisitKind.STABLE_ONLY
-        )
+        if n.profile.checksum_first:
+            kinds[found_changed] = VisitKind.VOLATILE_SHARED
+        else:
+            kinds[found_changed] = np.where(
+                fixed[found_changed], VisitKind.STABLE_ONLY_FIXED, VisitKind.STABLE_ONLY
+            )
         self._note_changed(slots[found_changed], state[found_changed])
         n.counters["changed"] += len(slots) - int(np.count_nonzero(same))
 

@@ -27,8 +27,8 @@ class VisitKind(IntEnum):
     VOLATILE_SHARED = 5
     #: As STABLE_ONLY; a page that is not found is mapped to the zero page.
     STABLE_OR_ZERO = 6
-    #: As CANDIDATE; the frame is a KSM frame without a stable node, and so cannot be replaced.
-    CANDIDATE_ORPHAN = 7
+    #: As CANDIDATE; the frame cannot be replaced: it is pinned, or a KSM frame without a stable node.
+    CANDIDATE_FIXED = 7
     #: A page that was found gone leaves the unstable tree.
     ERASE = 8
     #: The entry maps a KSM frame that has migrated out of its tree: + 1 if the item is on its stable node,
@@ -37,11 +37,13 @@ class VisitKind(IntEnum):
     MIGRATED_ADDED = 10
     MIGRATED_CHANGED = 11
     MIGRATED_ADDED_CHANGED = 12
+    #: As STABLE_ONLY; the frame cannot be replaced.
+    STABLE_ONLY_FIXED = 13
 
 
 #: bool[kind]: whether the page goes into the unstable tree if the stable tree does not have its content.
 CANDIDATES = np.isin(
-    np.arange(len(VisitKind)), (VisitKind.CANDIDATE, VisitKind.CANDIDATE_SHARED, VisitKind.CANDIDATE_ORPHAN)
+    np.arange(len(VisitKind)), (VisitKind.CANDIDATE, VisitKind.CANDIDATE_SHARED, VisitKind.CANDIDATE_FIXED)
 )
 
 

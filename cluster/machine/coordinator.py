@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import starmap
@@ -16,6 +17,7 @@ from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
+from cluster.machine.census import Census, joined
 from cluster.machine.fabric import Exchange, Fabric
 from cluster.mm.skip_ages import SKIP_FROM_AGE
 from cluster.numa.relocate_frames import granted
@@ -25,7 +27,7 @@ from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
 from cluster.wire.messages import QUIET, Kind
-from cluster.wire.rmap_walks import RmapWalks, joined
+from cluster.wire.rmap_walks import RmapWalks, joined_walks
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
@@ -77,6 +79,8 @@ class Machine:
         self._seq = 0
         self._passes = 0
         self._mms_of_node = [0] * fabric.nodes
+        #: When captured processes begin that were not there at the start, in simulated seconds.
+        self._begins: list[float] = []
         #: Processes that may have lost their last mergeable page since ksmd last passed over them.
         self._doubtful: set[int] = set()
         #: The processes among `_doubtful` that have ended.
@@ -86,11 +90,15 @@ class Machine:
 
     def populate(self, kinds: tuple[ProcessSpec, ...]) -> None:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
-        kind_of = np.repeat(np.arange(len(kinds)), [k.count for k in kinds])
+        kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
-        if any(k.layout for k in kinds):
+        layouts = [k.layout for k in kinds if k.layout]
+        self._begins = sorted({begin for layout in layouts for begin in layout.begins if begin > 0})
+        if any(k.layout or k.workers for k in kinds):
             self._exchange.run(c.ShareFrames())
+        if any(k.pins for k in kinds):
+            self._exchange.run(c.PinPages())
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
@@ -121,9 +129,14 @@ class Machine:
         """Map a range of untouched pages (mmap())."""
         self._exchange.run(c.Map(mm, start, count, policy))
 
-    def write(self, mm: int, vpns: I64, ids: U64) -> None:
-        """Give whole pages the contents with these ids; `vpns` are distinct."""
+    def write(self, mm: int, vpns: I64, ids: U64 | None) -> None:
+        """Write the contents with these ids to whole pages, None for what they hold; `vpns` are distinct."""
         self._exchange.run(c.Write(mm, vpns, ids))
+
+    def pin(self, mm: int, start: int, count: int) -> None:
+        """Give pages of a range frames of their own, and pin these until they are unmapped."""
+        self.write(mm, np.arange(start, start + count), None)
+        self._exchange.run(c.Pin(mm, start, count))
 
     def read(self, mm: int, start: int, count: int) -> None:
         """Read a range: untouched pages map the zero page, and pages come back from swap."""
@@ -204,6 +217,14 @@ class Machine:
 
     def tick(self, start: float, stop: float) -> None:
         """Carry out the workload's writes in an interval of simulated seconds."""
+        for begin in [begin for begin in self._begins if start <= begin < stop]:
+            after = math.nextafter(begin, math.inf)
+            self._tick(start, after)
+            self._exchange.run(c.ShareFrames())
+            start = after
+        self._tick(start, stop)
+
+    def _tick(self, start: float, stop: float) -> None:
         # PUT may cause messages to the trees; these are in time even if they come after the next command.
         self._exchange.run(c.Tick(start, stop), leave=QUIET | {Kind.PUT})
 
@@ -337,7 +358,7 @@ class Machine:
         return MovedFrames(
             np.array([answer.counts for answer in answers]).T,
             np.array([answer.mappings for answer in answers]).T,
-            joined(answer.walks for answer in answers),
+            joined_walks(answer.walks for answer in answers),
         )
 
     def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
@@ -379,16 +400,20 @@ class Machine:
             answers = self._exchange.ask(c.Collect(), c.Statistics)
         return joined_statistics(answers)
 
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return joined(self._exchange.ask(c.CountProcesses(), c.ProcessCounts))
+
     def dump(self) -> list[c.NodeDump]:
         """Return page tables and frames by node, for checks and records."""
         return self._exchange.answers(c.Dump(), c.NodeDump)
 
 
 def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
-    """Return the nodes of a kind's processes: blocks, but families that share frames stay together."""
+    """Return the nodes of a kind's processes: blocks, but processes that share frames stay together."""
     placed = spread(kind.count, nodes)
     if kind.layout is None:
-        return placed
+        return np.repeat(placed, 1 + kind.workers)
     index = np.arange(kind.count)
     captured = index % len(kind.layout.families)
     of_family: I64 = placed[index - captured + np.array(kind.layout.families)[captured]]
@@ -398,7 +423,7 @@ def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
 def _mergeable(kind: ProcessSpec) -> Bool:
     """Return which of a kind's processes have memory that ksmd scans: bool[count]."""
     if kind.layout is None:
-        return np.full(kind.count, any(region.mergeable for region in kind.regions))
+        return np.full(kind.total, any(region.mergeable for region in kind.regions))
     return np.resize(np.array(kind.layout.mergeable), kind.count)
 
 

@@ -14,6 +14,7 @@ from cluster.ksm.merge_window import merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
 from cluster.ksm.trees import Trees
+from cluster.machine.census import count_node
 from cluster.machine.node_view import NodeView
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
@@ -114,6 +115,7 @@ class Node:
         return {
             c.Populate: self.workload.populate,
             c.ShareFrames: lambda _: self.workload.share_frames(),
+            c.PinPages: lambda _: self.workload.pin_pages(),
             c.DrawAges: lambda _: self.workload.draw_ages(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
@@ -129,6 +131,7 @@ class Node:
             c.Map: own(processes.mmap),
             c.Write: own(processes.write),
             c.Read: own(processes.read),
+            c.Pin: own(processes.pin),
             c.Madvise: own(processes.madvise),
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
@@ -139,6 +142,7 @@ class Node:
             c.Exit: own(processes.exit),
             c.Reap: own(processes.reap),
             c.Collect: lambda _: view.statistics(),
+            c.CountProcesses: lambda _: count_node(self.state, self.workload.names),
             c.Dump: lambda _: view.dump(),
         }
 

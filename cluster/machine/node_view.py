@@ -30,9 +30,11 @@ class NodeView:
         if self._gauges[0] != n.table.version:
             self._gauges = (n.table.version, self._page_table_gauges())
         shared, sharing, chains, dups = self._trees.counts()
+        gauges = self._gauges[1]
         counts = {
-            **self._gauges[1],
+            **gauges,
             "frames_used": n.frames.used,
+            "frames_without_ksm": n.frames.used - n.frames.ksm_frames + gauges["frames_without_ksm"],
             "frames_free": n.frames.free_count,
             "ksm_frames": n.frames.ksm_frames,
             "stable_node_chains": chains,
@@ -50,12 +52,15 @@ class NodeView:
             return int(np.count_nonzero(state & flag))
 
         nodes = node_of_frame(n.table.pte[rows_with(state, KSM)])
+        zero_pages, initial = count(KSM_ZERO), n.table.initial_frames
         return {
+            # Of the merged pages.
+            "frames_without_ksm": len(nodes) + zero_pages - (initial.surplus(state) if initial else 0),
             "pages_mapped": count(PRESENT),
             "pages_unshared": count(UNSTABLE),
             "rmap_items": count(ITEM),
             "ksm_merging_pages": count(STABLE),
-            "ksm_zero_pages": count(KSM_ZERO),
+            "ksm_zero_pages": zero_pages,
             "ksm_mappings": len(nodes),
             "ksm_mappings_remote": int(np.count_nonzero(nodes != n.id)),
             "ksm_mappings_distance": int(n.distance[n.id][nodes].sum()),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cluster.arrays.words import I64
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import RelocationResult
+from cluster.machine.census import Census
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +31,8 @@ class PassResult:
     compaction: tuple[NodeReport, ...] = ()
     #: Relocations between nodes after the pass, before the compaction.
     relocated: tuple[RelocationResult, ...] = ()
+    #: What ksmd has made of each process and mapping; of the last pass alone.
+    census: Census | None = None
 
 
 @dataclass(frozen=True, slots=True)

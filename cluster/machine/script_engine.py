@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from cluster.script.engine import (
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.errors import SimulationError
 from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
 from cluster.spec.profile import Profile
 from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
@@ -150,6 +152,10 @@ class ScriptEngine:
         region = self._checked(p, r, np.arange(start, start + count))
         self._machine.read(self._processes[p].mm, region.start + start, count)
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        region = self._checked(p, r, np.arange(start, start + count))
+        self._machine.pin(self._processes[p].mm, region.start + start, count)
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         mm, first, error = self._range(p, r, start, count)
         if self._any_mapped(p, r, start, count):
@@ -179,6 +185,12 @@ class ScriptEngine:
         self._machine.unmap(mm, first, count)
         self._processes[p].region(r).mapped[start : start + count] = False
         return ""
+
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        _no_huge_pages()
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        _no_huge_pages()
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
@@ -260,6 +272,10 @@ class ScriptEngine:
                 pte[keys[low:high] - first] = ptes[low:high]
                 ksm[keys[low:high] - first] = (states[low:high] & MAPS_KSM) != 0
                 yield _view(process.name, region.name, pte, ksm)
+
+
+def _no_huge_pages() -> NoReturn:
+    raise SimulationError("this engine has no huge pages; replay the script with --engine exact")
 
 
 def _view(p: str, r: str, pte: I64, ksm: NDArray[np.bool_]) -> RegionView:

@@ -9,6 +9,7 @@ import numpy as np
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
+from cluster.machine.census import Census
 from cluster.machine.clock import Clock
 from cluster.machine.coordinator import Machine, WindowEnd
 from cluster.machine.fabric import Fabric
@@ -114,6 +115,10 @@ class Simulation:
         end = clock.seconds + clock.sleep_seconds(wakeups)
         writes = max(kind.writes_within(clock.seconds, end) for kind in self._spec.processes)
         return max(min(math.ceil(_WINDOWS_PER_WRITE * writes), wakeups, _MOST_WINDOWS), 1)
+
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return self._machine.census()
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""

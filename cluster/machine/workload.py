@@ -7,20 +7,22 @@ So they do not depend on which actor draws them, or when.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
-from cluster.arrays.columns import is_in
-from cluster.arrays.words import I64, U64, mm_id
+from cluster.arrays.columns import distinct, is_in
+from cluster.arrays.words import I64, U64, Slots, empty, mm_id
+from cluster.machine.census import ProcessName
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import ITEM
 from cluster.mm.processes import Processes
 from cluster.mm.skip_ages import CYCLE, OLDEST
-from cluster.mm.vma import Mm, Vma
+from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
 from cluster.spec.content import mix
 from cluster.spec.scenario import (
@@ -65,12 +67,26 @@ class RegionWorkload:
     """A region of one process of this node."""
 
     spec: RegionSpec
-    #: Index of the process in its kind.
+    #: Index of the process in its kind; for a worker, that of its parent.
     process: int
+    #: 0 for a process that is no worker, else the worker's number.
+    worker: int
     kind: ProcessSpec
     slot0: int
     #: Writes so far, by which the unique contents that they leave are told apart.
     writes: int = 0
+
+    @property
+    def writer(self) -> object:
+        """Return what names the process in the keys of its writes."""
+        return (self.process, self.worker) if self.worker else self.process
+
+
+class RegionWrite(NamedTuple):
+    """Pages of a region that are written, ascending, and the contents; None for what the pages hold."""
+
+    pages: I64
+    ids: U64 | None
 
 
 @dataclass(slots=True)
@@ -86,6 +102,16 @@ class SnapshotReplay:
     mm: Mm
     steps: tuple[ReplayStep, ...]
     next: int = 1
+    #: The last moment that was replayed.
+    moment: int = 0
+
+
+class _Shared(NamedTuple):
+    """Pages that came to map what others map, and pages whose frames are mapped outside; int64[n] each."""
+
+    old: Slots
+    new: Slots
+    outside: Slots
 
 
 class Workload:
@@ -104,8 +130,14 @@ class Workload:
         self._processes = processes
         self._spec = spec
         self._snapshots = snapshots
+        #: By mm.
+        self.names: list[ProcessName] = []
         self._regions: list[RegionWorkload] = []
         self._replays: list[SnapshotReplay] = []
+        #: Processes and the workers that they fork.
+        self._forks: list[tuple[Mm, Mm]] = []
+        #: Those that have begun, and do not share frames yet.
+        self._begun: list[SnapshotReplay] = []
 
     # At the start.
 
@@ -117,6 +149,10 @@ class Workload:
         processes = [
             (self._spec.processes[kind], int(i - first[kind])) for kind, i in zip(kinds, mine, strict=True)
         ]
+        self.names = [
+            ProcessName(kind, index, self._captured_name(spec, index))
+            for kind, (spec, index) in zip(kinds, processes, strict=True)
+        ]
         # The table grows once: each time it copies all columns, and leaves room that is not needed.
         self._n.table.reserve(sum(self._nr_pages(*process) for process in processes))
         for nth, (spec, index) in enumerate(processes):
@@ -127,9 +163,10 @@ class Workload:
             else:
                 self._map_snapshot(spec, index, mm)
         for region in self._regions:
-            self._fill(region)
+            if region.worker == 0 or region.spec.pinned:
+                self._fill(region)
         for replay in self._replays:
-            self._apply(replay, 0)
+            self._fill_captured(replay)
 
     def draw_ages(self) -> None:
         """Draw how many passes ago each page came to ksmd that keeps track of it.
@@ -146,27 +183,49 @@ class Workload:
                 n.table.ages.set_visits(vma.slot0 + items, _visits(draws, vma.pages, ksm)[items])
 
     def share_frames(self) -> None:
-        """Have captured processes map the frames that they shared at the first moment."""
-        families: dict[tuple[str, int], dict[int, SnapshotReplay]] = {}
-        for replay in self._replays:
-            first = replay.index - replay.captured
-            families.setdefault((replay.kind.name, first), {})[replay.captured] = replay
-        for members in families.values():
-            self._share_within(members)
+        """Have processes map the frames that they share when they begin: workers, and captured processes.
 
-    def _share_within(self, members: dict[int, SnapshotReplay]) -> None:
-        """Share the frames of one copy of the captured processes, by index; this node may have only some."""
-        pages = self._snapshots[next(iter(members.values())).snapshot]
-        shared, outside, spaces = pages.shared, pages.outside, self._n.spaces
-        for process, replay in members.items():
-            rows = slice(*np.searchsorted(shared.process, (process, process + 1)).tolist())
-            for owner in np.unique(shared.owner[rows]).tolist():
-                of_owner = np.flatnonzero(shared.owner[rows] == owner)
-                old = spaces.slots(members[owner].mm, shared.owner_vpn[rows][of_owner])
-                self._processes.share(old, spaces.slots(replay.mm, shared.vpn[rows][of_owner]))
-            mine = np.flatnonzero(outside.process == process)
-            slots = spaces.slots(replay.mm, outside.vpn[mine])
-            self._faults.add_outside_mappers(slots, outside.mappers[mine])
+        Comes at the start, and whenever captured processes have begun later.
+        """
+        # Memory is pinned after the fork, which takes frames of one's own.
+        own = frozenset(region.slot0 for region in self._regions if region.spec.pinned)
+        for parent, child in self._forks:
+            self._processes.inherit(parent, child, own)
+        replays = {(replay.kind.name, replay.index): replay for replay in self._replays}
+        shared = [_Shared(empty(), empty(), empty())]
+        shared += [each for replay in self._begun for each in self._share_with(replay, replays)]
+        old, new, outside = map(np.concatenate, zip(*shared, strict=True))
+        table = self._n.table
+        if table.initial_frames is None:
+            table.keep_initial_frames(outside)
+        else:
+            table.add_initial_frames(old, new, outside)
+        self._forks.clear()
+        self._begun.clear()
+
+    def _share_with(
+        self, replay: SnapshotReplay, replays: Mapping[tuple[str, int], SnapshotReplay]
+    ) -> Iterator[_Shared]:
+        """Have a process that begins map the frames that earlier ones map; yield which pages do."""
+        first, kind = replay.index - replay.captured, replay.kind.name
+        shared, outside, spaces = replay.process.shared, replay.process.outside, self._n.spaces
+        for owner in distinct(shared.owner).tolist():
+            of_owner = np.flatnonzero(shared.owner == owner)
+            old = spaces.slots(replays[kind, first + owner].mm, shared.owner_vpn[of_owner])
+            new = spaces.slots(replay.mm, shared.vpn[of_owner])
+            self._processes.share(old, new)
+            yield _Shared(old, new, empty())
+        mapped = spaces.slots(replay.mm, outside.vpn)
+        self._faults.add_outside_mappers(mapped, outside.mappers)
+        yield _Shared(empty(), empty(), mapped)
+
+    def pin_pages(self) -> None:
+        """Pin the pages of pinned regions, and those of captured processes."""
+        for region in self._regions:
+            if region.spec.pinned:
+                self._faults.pin(region.slot0 + np.arange(region.spec.pages))
+        for replay in self._replays:
+            self._faults.pin(self._n.spaces.slots(replay.mm, replay.process.pinned))
 
     def _nr_pages(self, spec: ProcessSpec, index: int) -> int:
         """Return the number of virtual pages of a process."""
@@ -175,16 +234,25 @@ class Workload:
         processes = self._snapshots[spec.snapshot].processes
         return sum(mapping.pages for mapping in processes[index % len(processes)].mappings)
 
+    def _captured_name(self, spec: ProcessSpec, index: int) -> str:
+        """Return the name of the captured process that a process replays; "" if it replays none."""
+        if spec.snapshot is None:
+            return ""
+        processes = self._snapshots[spec.snapshot].processes
+        return processes[index % len(processes)].name
+
     def _map_regions(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
+        process, worker = divmod(index, 1 + spec.workers)
+        if worker:
+            self._forks.append((self._n.spaces.mms[mm.id - worker], mm))
         vpn = FIRST_VPN
         for region in spec.regions:
-            vma = self._map(mm, vpn, region.pages, region.mergeable, region.policy, spec)
+            policy = region.policy or spec.policy
+            vma = self._n.spaces.mmap(
+                mm, vpn, region.pages, policy, mergeable=region.mergeable, name=region.name
+            )
             vpn += -(-region.pages // REGION_STRIDE) * REGION_STRIDE
-            self._regions.append(RegionWorkload(region, index, spec, vma.slot0))
-
-    def _map(self, mm: Mm, vpn: int, pages: int, mergeable: bool, policy: object, spec: ProcessSpec) -> Vma:
-        policy = policy or spec.policy
-        return self._n.spaces.mmap(mm, vpn, pages, policy, mergeable=mergeable)  # type: ignore[arg-type]
+            self._regions.append(RegionWorkload(region, process, worker, spec, vma.slot0))
 
     def _map_snapshot(self, spec: ProcessSpec, index: int, mm: Mm) -> None:
         assert spec.snapshot is not None
@@ -192,7 +260,8 @@ class Workload:
         captured = index % len(pages.processes)
         process = pages.processes[captured]
         for m in process.mappings:
-            self._map(mm, m.start, m.pages, m.advised or spec.advice is Advice.ALL, None, spec)
+            mergeable = m.advised or spec.advice is Advice.ALL
+            self._n.spaces.mmap(mm, m.start, m.pages, spec.policy, mergeable=mergeable, name=m.name)
         steps = pages.steps(spec.replay_interval)
         self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, steps))
 
@@ -242,29 +311,40 @@ class Workload:
     def tick(self, command: Tick) -> None:
         """Carry out all writes of an interval of simulated time; the last of several to a page counts."""
         for region in self._regions:
-            for index, writes in enumerate(region.spec.writes):
-                self._write(region, index, writes, command)
+            writes = (self._write(region, index, command) for index in range(len(region.spec.writes)))
+            self._carry_out(region, [write for write in writes if len(write.pages)])
         for replay in self._replays:
-            while replay.next < len(replay.steps) and replay.steps[replay.next].time < command.stop:
-                step = replay.steps[replay.next]
-                if step.between:
-                    self._write_between(replay, step)
-                else:
-                    self._apply(replay, step.moment)
-                replay.next += 1
+            steps = [step for step in replay.steps[replay.next :] if step.time < command.stop]
+            if steps:
+                self._replay(replay, steps)
 
-    def _write(self, region: RegionWorkload, index: int, writes: WriteSpec, tick: Tick) -> None:
+    def _write(self, region: RegionWorkload, index: int, tick: Tick) -> RegionWrite:
+        """Return what the writes of one table to a region leave in an interval."""
+        writes = region.spec.writes[index]
         seconds = seconds_on(writes, tick.start, tick.stop)
         if seconds <= 0.0:
-            return
+            return RegionWrite(empty(), None)
         hot = max(1, round(region.spec.pages * writes.hot_fraction))
-        names = (self._spec.seed, region.kind.name, region.process, region.spec.name, index, tick.start)
+        names = (self._spec.seed, region.kind.name, region.writer, region.spec.name, index, tick.start)
         draws = stream("write", *names)
         pages = written_pages(draws, hot, writes.rate * seconds)
-        if len(pages) == 0:
-            return
+        if len(pages) == 0 or writes.content is Rewrite.SAME:
+            return RegionWrite(pages, None)
         region.writes += 1
-        self._faults.write(region.slot0 + pages, self._rewritten(region, writes, pages, draws))
+        return RegionWrite(pages, self._rewritten(region, writes, pages, draws))
+
+    def _carry_out(self, region: RegionWorkload, writes: list[RegionWrite]) -> None:
+        """Write to a region; of several writes to a page the last one that changes it counts."""
+        writes.sort(key=lambda write: write.ids is not None)
+        for nth, (pages, ids) in enumerate(writes, 1):
+            if nth < len(writes):
+                once = ~np.isin(pages, np.concatenate([other.pages for other in writes[nth:]]))
+                self._n.counters["pages_written"] += int(np.count_nonzero(~once))
+                pages, ids = pages[once], None if ids is None else ids[once]
+            if ids is None:
+                self._faults.write_same(region.slot0 + pages)
+            else:
+                self._faults.write(region.slot0 + pages, ids)
 
     def _rewritten(
         self, region: RegionWorkload, writes: WriteSpec, pages: I64, draws: np.random.Generator
@@ -277,51 +357,48 @@ class Workload:
             "written",
             self._spec.seed,
             region.kind.name,
-            region.process,
+            region.writer,
             region.spec.name,
             region.writes,
         )
         return content_ids(*names, numbers=pages.astype(np.uint64))
 
-    def _apply(self, replay: SnapshotReplay, moment: int) -> None:
-        """Write the contents that are new since the moment before, and drop the pages that are gone."""
-        now, spaces = replay.process.moments[moment], self._n.spaces
-        vpns, content, held = now.vpn, now.content, self._held(replay, now)
-        if moment == 0:
-            own = ~is_in(vpns, self._inherited(replay))
-            self._faults.write(spaces.slots(replay.mm, vpns[own]), held[own])
-            self._n.counters["pages_written"] -= int(np.count_nonzero(own))
-            return
-        before = replay.process.moments[moment - 1]
-        old_vpns, old = before.vpn, before.content
-        at = np.minimum(np.searchsorted(old_vpns, vpns), max(len(old_vpns) - 1, 0))
-        same = (
-            (old_vpns[at] == vpns) & (old[at] == content) if len(old_vpns) else np.zeros(len(vpns), np.bool_)
-        )
-        same &= ~now.written
-        self._faults.write(spaces.slots(replay.mm, vpns[~same]), held[~same])
-        self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(old_vpns, vpns)))
+    def _fill_captured(self, replay: SnapshotReplay) -> None:
+        """Write the pages of the first moment, but for those that map what others map."""
+        now = replay.process.moments[0]
+        own = ~is_in(now.vpn, replay.process.shared.vpn)
+        self._faults.write(self._n.spaces.slots(replay.mm, now.vpn[own]), self._held(replay, now)[own])
+        # First contents are not writes of the workload.
+        self._n.counters["pages_written"] -= int(np.count_nonzero(own))
+        if replay.process.first == 0:
+            self._begun.append(replay)
 
-    def _write_between(self, replay: SnapshotReplay, step: ReplayStep) -> None:
-        """Write the pages again that were written before both moments, with the bytes that they hold.
+    def _replay(self, replay: SnapshotReplay, steps: list[ReplayStep]) -> None:
+        """Carry out the next steps of a replay at once; of several writes to a page the last one counts."""
+        moments, spaces = replay.process.moments, self._n.spaces
+        before = moments[replay.moment]
+        replay.moment = max([replay.moment, *(step.moment for step in steps if not step.between)])
+        replay.next += len(steps)
+        now = moments[replay.moment]
+        vpns = distinct(np.concatenate([written_vpns(replay.process, step) for step in steps]))
+        if replay.moment == replay.process.first != 0:
+            vpns = vpns[~is_in(vpns, replay.process.shared.vpn)]
+            self._begun.append(replay)
+        vpns = vpns[is_in(vpns, now.vpn)]
+        held = self._held(replay, now)[np.searchsorted(now.vpn, vpns)]
+        if steps[-1].between:
+            self._draw_between(replay, steps[-1], vpns, held)
+        self._faults.write(spaces.slots(replay.mm, vpns), held)
+        self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(before.vpn, now.vpn)))
 
-        Where the two moments differ, a page gets content that no other page has.
-        """
+    def _draw_between(self, replay: SnapshotReplay, step: ReplayStep, vpns: I64, held: U64) -> None:
+        """Give pages that differ between two moments contents that no other page has, in `held`."""
         before, now = replay.process.moments[step.moment - 1 : step.moment + 1]
-        old = np.flatnonzero(before.written)
-        old = old[is_in(before.vpn[old], now.vpn[now.written])]
-        vpns = before.vpn[old]
-        held = self._held(replay, before)[old]
-        changed = before.content[old] != now.content[np.searchsorted(now.vpn, vpns)]
+        vpn = vpns[is_in(vpns, written_vpns(replay.process, step))]
+        old, new = (of.content[np.searchsorted(of.vpn, vpn)] for of in (before, now))
+        changed = vpn[old != new]
         names = ("between", self._spec.seed, replay.kind.name, replay.index, step.time)
-        held[changed] = content_ids(*names, numbers=vpns[changed].astype(np.uint64))
-        self._faults.write(self._n.spaces.slots(replay.mm, vpns), held)
-
-    def _inherited(self, replay: SnapshotReplay) -> I64:
-        """Return the pages of a captured process that map frames of an earlier one, ascending."""
-        shared = self._snapshots[replay.snapshot].shared
-        low, high = np.searchsorted(shared.process, (replay.captured, replay.captured + 1))
-        return shared.vpn[low:high]
+        held[np.searchsorted(vpns, changed)] = content_ids(*names, numbers=changed.astype(np.uint64))
 
     def _held(self, replay: SnapshotReplay, moment: CapturedMoment) -> U64:
         """Return the content ids of this clone at a moment.
@@ -341,6 +418,23 @@ def _visits(draws: np.random.Generator, pages: int, ksm: KsmSpec) -> I64:
     if ksm.history_passes is None:
         return OLDEST + draws.integers(0, CYCLE, pages)
     return draws.integers(0, ksm.history_passes, pages)
+
+
+def written_vpns(process: CapturedProcess, step: ReplayStep) -> I64:
+    """Return the pages that a step of a replay writes, ascending: int64[n].
+
+    A moment writes the pages that are new or changed, or were written with the same bytes. Between two
+    moments, pages are written that were written before both.
+    """
+    before, now = process.moments[step.moment - 1 : step.moment + 1]
+    if step.between:
+        written = now.vpn[now.written]
+        return written[is_in(written, before.vpn[before.written])]
+    kept = is_in(now.vpn, before.vpn)
+    same = np.zeros(len(now.vpn), np.bool_)
+    same[kept] = before.content[np.searchsorted(before.vpn, now.vpn[kept])] == now.content[kept]
+    pages: I64 = now.vpn[now.written | ~same]
+    return pages
 
 
 def seconds_on(writes: WriteSpec, start: float, stop: float) -> float:

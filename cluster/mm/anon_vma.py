@@ -9,6 +9,7 @@ is_mergeable_anon_vma(), find_mergeable_anon_vma()), `mm/rmap.c` (anon_vma_fork(
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 
@@ -19,6 +20,8 @@ class _KernelVma:
     start: int
     end: int
     mergeable: bool
+    #: VM_HUGEPAGE: it may have huge pages.
+    huge: bool = False
     #: Number of its anon_vma, 0 for none.
     anon_vma: int = 0
     #: The ancestors that it was inherited from with an anon_vma, the nearest first.
@@ -51,11 +54,19 @@ class AnonVmas:
         """Carry out MADV_MERGEABLE or MADV_UNMERGEABLE; `into_bare` as in `cluster.spec.profile.Profile`."""
         at = bisect_right(self._vmas, start, key=_end)
         while start < end and at < len(self._vmas) and self._vmas[at].start < end:
-            vma = self._vmas[at]
-            if vma.mergeable != mergeable:
-                self._split(min(end, vma.end))
-                at = self._split(max(start, vma.start))
+            if self._vmas[at].mergeable != mergeable:
+                at = self._cut_out(at, start, end)
                 self._vmas[at].mergeable = mergeable
+                at = self._merge(at, into_bare=into_bare)
+            at += 1
+
+    def madvise_huge(self, start: int, end: int, *, into_bare: bool) -> None:
+        """Carry out MADV_HUGEPAGE, as `madvise`."""
+        at = bisect_right(self._vmas, start, key=_end)
+        while start < end and at < len(self._vmas) and self._vmas[at].start < end:
+            if not self._vmas[at].huge:
+                at = self._cut_out(at, start, end)
+                self._vmas[at].huge = True
                 at = self._merge(at, into_bare=into_bare)
             at += 1
 
@@ -90,6 +101,23 @@ class AnonVmas:
         """Return whether fork copies the page table entry of a mapped page (vma_needs_copy())."""
         return self._vmas[self._at(page)].anon_vma != 0
 
+    def parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the part of each VMA that lies within the pages [start, end)."""
+        at = bisect_right(self._vmas, start, key=_end)
+        while at < len(self._vmas) and self._vmas[at].start < end:
+            yield max(start, self._vmas[at].start), min(end, self._vmas[at].end)
+            at += 1
+
+    def vma_of(self, page: int) -> tuple[int, int]:
+        """Return the first page of the VMA of a mapped page, and the first one behind it."""
+        vma = self._vmas[self._at(page)]
+        return vma.start, vma.end
+
+    def may_be_huge(self, start: int, end: int) -> bool:
+        """Return whether one VMA with VM_HUGEPAGE has all of the pages, the first of which is mapped."""
+        vma = self._vmas[self._at(start)]
+        return vma.huge and vma.start <= start and end <= vma.end
+
     def lineage(self, page: int) -> tuple[int, ...]:
         """Return the ancestors from which reverse mapping reaches a mapped page, the nearest first."""
         return self._vmas[self._at(page)].lineage
@@ -109,6 +137,12 @@ class AnonVmas:
             self._vmas.insert(at, replace(self._vmas[at - 1], start=page))
             self._vmas[at - 1].end = page
         return at
+
+    def _cut_out(self, at: int, start: int, end: int) -> int:
+        """Split a VMA so that its pages within [start, end) are a VMA of their own; return its index."""
+        vma = self._vmas[at]
+        self._split(min(end, vma.end))
+        return self._split(max(start, vma.start))
 
     def _merge(self, at: int, *, into_bare: bool) -> int:
         """Merge a VMA with new flags with its neighbours if possible, and return its index.
@@ -147,7 +181,8 @@ def _end(vma: _KernelVma) -> int:
 
 def _alike(one: _KernelVma, other: _KernelVma) -> bool:
     """Return whether two VMAs touch, and have the same flags."""
-    return one.mergeable == other.mergeable and (one.end == other.start or other.end == one.start)
+    same = one.mergeable == other.mergeable and one.huge == other.huge
+    return same and (one.end == other.start or other.end == one.start)
 
 
 def _joins(vma: _KernelVma, near: _KernelVma, *, into_bare: bool) -> bool:

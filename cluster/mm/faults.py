@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import rows_where
+from cluster.arrays.columns import rows_where, rows_with
 from cluster.arrays.words import (
     I64,
     U8,
@@ -25,6 +25,7 @@ from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import (
     IN_UNSTABLE_TREE,
+    INITIAL_FRAME,
     ITEM,
     KSM,
     KSM_ZERO,
@@ -32,6 +33,7 @@ from cluster.mm.page_state import (
     PRESENT,
     PTE_NONE,
     PTE_SWAP,
+    PTE_ZERO,
     SHARED,
 )
 from cluster.mm.rmap import found
@@ -57,7 +59,7 @@ class Faults:
         same = in_tree & (table.tree_key[slots] == digests)
         self._tell_contents(slots[in_tree], digests[in_tree])
         in_place = (state & (PRESENT | KSM)) == PRESENT
-        shared = in_place & ((state & SHARED) != 0)
+        shared = in_place & ((state & (SHARED | INITIAL_FRAME)) != 0)
         if shared.any():
             in_place[shared] = self._make_exclusive(slots[shared])
         self.touched(slots[~(same & in_place)])
@@ -68,6 +70,28 @@ class Faults:
             self.put(self._unmap(fault))
             self._allocator.write(fault, ids[~in_place])
 
+    def write_same(self, slots: Slots) -> None:
+        """Write to pages what they hold; untouched ones get zeros.
+
+        This breaks sharing as any write does. Nothing changes where a page is written in place.
+        """
+        n, pte = self._n, self._n.table.pte[slots]
+        n.counters["pages_written"] += len(slots)
+        self._swap_in(slots[pte <= PTE_SWAP])
+        state = n.table.state[slots]
+        in_place = (state & (PRESENT | KSM)) == PRESENT
+        ksm, shared = slots[(state & KSM) != 0], slots[in_place & ((state & (SHARED | INITIAL_FRAME)) != 0)]
+        n.counters["cow_ksm"] += len(ksm)
+        if len(shared):
+            shared = shared[~self._make_exclusive(shared)]
+        copied = np.concatenate([ksm, shared])
+        self.touched(copied)
+        self._allocator.copy(copied, self._unmap(copied))
+        zeros = slots[(pte == PTE_NONE) | (pte == PTE_ZERO)]
+        self.touched(zeros)
+        self._unmap(zeros)
+        self._allocator.write(zeros, np.zeros(len(zeros), np.uint64))
+
     def read(self, slots: Slots) -> None:
         """Read pages: untouched ones map the shared zero page, and others come back from swap."""
         table = self._n.table
@@ -76,9 +100,30 @@ class Faults:
 
     def drop(self, slots: Slots) -> None:
         """Drop pages (MADV_DONTNEED, munmap, exit); their items stay until ksmd's next visit."""
+        n = self._n
+        if len(n.pinned):
+            frames = n.table.pte[n.pinned.take(slots)]
+            n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
         self.tell_gone(slots)
         self.touched(slots)
         self.put(self._unmap(slots))
+
+    def pin(self, slots: Slots) -> None:
+        """Pin pages, which have frames of their own, until they are dropped (pin_user_pages())."""
+        n, frames = self._n, self._n.table.pte[slots]
+        n.pinned.add(slots)
+        n.out.send(Kind.PIN, node_of_frame(frames), frames)
+        self._allocator.tell_frames(slots)
+
+    def copy_pinned(self, old: Slots, new: Slots) -> tuple[Slots, Slots]:
+        """Copy pinned pages of a parent for its child; return the others of both (copy_present_page())."""
+        n = self._n
+        pinned = n.pinned.among(old)
+        frames = n.table.pte[old[pinned]]
+        n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
+        self.touched(new[pinned])
+        self._allocator.copy(new[pinned], frames)
+        return old[~pinned], new[~pinned]
 
     def break_ksm(self, slots: Slots) -> None:
         """Give pages that KSM merged, or mapped to the zero page, frames of their own (break_ksm())."""
@@ -87,12 +132,12 @@ class Faults:
         if n.profile.track_zero_pages:
             zeros = slots[(state & KSM_ZERO) != 0]
             self.touched(zeros)
-            self._unmap(zeros)
+            self._unmap(zeros, keep=INITIAL_FRAME)
             self._allocator.write(zeros, np.zeros(len(zeros), np.uint64))
         ksm = slots[(state & KSM) != 0]
         n.counters["cow_ksm"] += len(ksm)
         self.touched(ksm)
-        self._allocator.copy(ksm, self._unmap(ksm))
+        self._allocator.copy(ksm, self._unmap(ksm, keep=INITIAL_FRAME))
 
     # Page table changes.
 
@@ -146,25 +191,47 @@ class Faults:
         mapped = np.count_nonzero(n.table.state[slots] & KSM)
         return int(mapped + np.count_nonzero((cached >= 0) & is_ksm_word(cached)))
 
-    def _unmap(self, slots: Slots) -> FrameWords:
-        """Unmap pages, and return their frames, which still count these mappings."""
+    def _unmap(self, slots: Slots, *, keep: int = 0) -> FrameWords:
+        """Unmap pages, and return their frames, which still count these mappings.
+
+        `keep` is that of `PageTable.unmap`.
+        """
         n = self._n
-        pte = n.table.unmap(slots)
+        pte = n.table.unmap(slots, keep=keep)
         cached = n.swap.put(pte[pte <= PTE_SWAP])
         n.out.send(Kind.UNPIN, node_of_frame(cached), cached)
         return pte[pte >= 0]
 
     def _make_exclusive(self, slots: Slots) -> Bool:
-        """Return which entries are the last of frames that a fork shared: these may be written in place."""
+        """Make those of these pages exclusive that may be written in place, and return which they are."""
+        table = self._n.table
+        exclusive = np.ones(len(slots), np.bool_)
+        shared = rows_with(table.state[slots], SHARED)
+        exclusive[shared] = self._last_mappings(slots[shared])
+        table.set_exclusive(slots[exclusive])
+        return exclusive
+
+    def _last_mappings(self, slots: Slots) -> Bool:
+        """Return which entries are the last of frames that others mapped, too."""
         n, table = self._n, self._n.table
-        shared = table.pte[: table.size][
-            (table.state[: table.size] & (SHARED | PRESENT)) == (SHARED | PRESENT)
-        ]
-        frames, mappers = np.unique(shared, return_counts=True)
-        mine = table.pte[slots]
-        last: Bool = (mappers[np.searchsorted(frames, mine)] == 1) & (n.swap.entries_of(mine) == 0)
-        table.set_exclusive(slots[last])
+        frames = table.pte[slots]
+        here = on_node(frames, n.id)
+        last: Bool = n.swap.entries_of(frames) == 0
+        last[here] &= n.frames.mapcount[pfn_of(frames[here])] == 1
+        if not here.all():
+            last[~here] &= self._mappers(frames[~here]) == 1
+        if table.initial_frames is not None:
+            initial = rows_with(table.state[slots], INITIAL_FRAME)
+            last[initial] &= ~table.initial_frames.outside(slots[initial])
         return last
+
+    def _mappers(self, frames: FrameWords) -> I64:
+        """Return how many entries of this node map each of these frames, which a fork shared."""
+        table = self._n.table
+        mapped = table.pte[rows_with(table.state[: table.size], SHARED)]
+        known, mappers = np.unique(mapped, return_counts=True)
+        of_frames: I64 = mappers[np.searchsorted(known, frames)]
+        return of_frames
 
     def _overwrite(self, slots: Slots, ids: U64, digests: Digests) -> None:
         n = self._n
@@ -237,7 +304,7 @@ class Faults:
         """Write pages to swap that have one mapping, if reverse mapping finds it (MADV_PAGEOUT)."""
         n, table = self._n, self._n.table
         state = table.state[slots]
-        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0)]
+        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.pinned.among(slots)]
         ksm = (table.state[slots] & KSM) != 0
         reached = ~ksm
         reached[ksm] = found(n, slots[ksm])

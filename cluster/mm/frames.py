@@ -53,6 +53,12 @@ class Frames:
             self._ksm_frames = int(np.count_nonzero(self.is_ksm(slice(None))))
         return self._ksm_frames
 
+    def ksm_frames_by_mappings(self) -> I64:
+        """Return how many KSM frames have 1, 2, 3 to 4, 5 to 8, ... mappings: int64[n], the last not 0."""
+        mappings = self.mapcount[np.flatnonzero(self.is_ksm(slice(None)))]
+        # Frames that only the swap cache refers to have none.
+        return np.bincount(np.ceil(np.log2(mappings[mappings > 0])).astype(np.int64))
+
     def in_use(self) -> Pfns:
         """Return the pfns of frames in use, ascending."""
         return np.flatnonzero(self.referenced(slice(self._fresh)))

@@ -23,12 +23,14 @@ from cluster.arrays.words import (
     mm_of_key,
     node_of_frame,
     on_node,
+    pinned_word,
     scramble,
 )
 from cluster.mm.frames import Frames
-from cluster.mm.page_state import IN_UNSTABLE_TREE, PTE_SWAP
+from cluster.mm.page_state import IN_UNSTABLE_TREE, KSM, PRESENT, PTE_SWAP, SHARED
 from cluster.mm.page_table import PageTable
-from cluster.mm.stable_node_exceptions import MigratedStableNodes, OrphanFrames
+from cluster.mm.sparse.pinned_pages import PinnedPages
+from cluster.mm.sparse.stable_node_exceptions import MigratedStableNodes, OrphanFrames
 from cluster.mm.swap import Swap
 from cluster.mm.vma import AddressSpaces
 from cluster.spec.digest import Contents
@@ -75,6 +77,8 @@ class NodeState:
     migrated_stable_nodes: MigratedStableNodes = field(default_factory=MigratedStableNodes)
     #: KSM frames without a stable node: merging, `on_orphaned` and migration change it.
     orphans: OrphanFrames = field(default_factory=OrphanFrames)
+    #: Pages that neither merge nor move: faults change it.
+    pinned: PinnedPages = field(default_factory=PinnedPages)
     #: Sequence number of the migration under way; it becomes the generation of the KSM frame words that the
     #: migration makes. The command that begins or ends a migration sets it.
     migration_seq: int = 0
@@ -121,6 +125,11 @@ class NodeState:
         With trees for each node it does not: the home is that of the frame when it was inserted.
         """
         return self.knobs.merge_across_nodes == 1 and not self.tree_shape
+
+    def tree_words(self, slots: Slots) -> FrameWords:
+        """Return the words by which trees know the frames of pages. int64[n] -> int64[n]."""
+        frames = self.table.pte[slots]
+        return np.where(self.pinned.among(slots), pinned_word(frames), frames) if len(self.pinned) else frames
 
     def home_of_frames(self, digests: Digests, frames: FrameWords) -> I64:
         """Return the nodes whose trees have the entries of the contents of these frames. int64[n]."""
@@ -226,5 +235,7 @@ class NodeState:
         swapped = PTE_SWAP - self.table.pte[: self.table.size]
         references = np.bincount(swapped[swapped >= 0], minlength=len(self.swap.count))
         assert np.array_equal(references, self.swap.count), "references to swap entries are miscounted"
+        pinned = self.table.state[self.pinned.slots()] & (PRESENT | KSM | SHARED)
+        assert (pinned == PRESENT).all(), "a pinned page has no frame of its own"
         in_tree = rows_with(self.table.state[: self.table.size], IN_UNSTABLE_TREE)
         assert (self.unstable_entries(in_tree)[2] < self.nodes).all(), "an unstable tree has no node"

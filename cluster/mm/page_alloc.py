@@ -5,8 +5,11 @@ Models the memory policies of mm/mempolicy.c and the zonelists of mm/page_alloc.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
+from cluster.arrays.columns import changes, run_of
 from cluster.arrays.words import (
     I64,
     U8,
@@ -109,7 +112,7 @@ class PageAllocator:
         slots = slots[index.mergeable[index.vma_of(slots)]]
         if len(slots):
             keys, digests, homes = n.unstable_entries(slots)
-            n.out.send(Kind.WAIT_FRAME, homes, digests, keys, table.pte[slots])
+            n.out.send(Kind.WAIT_FRAME, homes, digests, keys, n.tree_words(slots))
 
     def _swapped_in(self, slots: Slots, frames: FrameWords, entries: I64) -> None:
         """Fill frames from swap; frames of entries with other references stay in the swap cache."""
@@ -129,10 +132,13 @@ class PageAllocator:
         """Return the node to ask for each page's frame in this attempt. int64[n]."""
         targets = np.empty(len(keys), np.int64)
         index = self._n.spaces.index
-        vmas = [(index.vmas[index.by_slot[rank]], rank) for rank in np.unique(vma_of)]
+        order = np.argsort(vma_of, kind="stable")
+        starts = np.flatnonzero(changes(vma_of[order]))
+        rows_of = [run_of(order[low:high]) for low, high in pairwise([*starts.tolist(), len(order)])]
+        places = index.by_slot[vma_of[order[starts]]].tolist()
+        vmas = zip((index.vmas[at] for at in places), rows_of, strict=True)
         # By address, in the order of the faults: one VMA may take the anon_vma of another.
-        for vma, rank in sorted(vmas, key=lambda pair: pair[0].start):
-            of_vma = vma_of == rank
+        for vma, of_vma in sorted(vmas, key=lambda pair: pair[0].start):
             self._n.spaces.mms[vma.mm].anon_vmas.prepare(vma.start)
             targets[of_vma] = self._targets_of(vma.policy, keys[of_vma] & VPN_MASK, attempt[of_vma])
         return targets

@@ -29,6 +29,8 @@ ORPHAN = 2048
 SHARED = 32
 #: ksmd mapped the zero page here (is_ksm_zero_pte()).
 KSM_ZERO = 64
+#: Without KSM, the page would map the frame that it shared with others at the start (`InitialFrames`).
+INITIAL_FRAME = 8192
 
 # The rmap_item.
 #: There is one.
@@ -74,6 +76,7 @@ _NAMES = [
     "IN_UNSTABLE_TREE",
     "ORPHAN",
     "OTHER_CHECKSUM",
+    "INITIAL_FRAME",
 ]
 
 

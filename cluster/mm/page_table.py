@@ -15,13 +15,15 @@ Page faults and system calls
     map_ksm_frames       swap entry            +PRESENT +KSM, as rekey          do_swap_page(), swap cache
     unmap                any                   PTE_NONE, -PRESENT -KSM -ORPHAN  zap_pte_range(), do_wp_page()
                                                -SHARED -KSM_ZERO
+                                               -INITIAL_FRAME (not break_ksm())
                          KSM and STABLE        ... +BROKEN_OUT +VISIT_DUE
     set_swap_entries     nothing mapped        swap entry                       try_to_unmap()
     set_shared           PRESENT, not KSM      +SHARED                          do_swap_page(), not exclusive
-    set_exclusive        SHARED                -SHARED                          wp_can_reuse_anon_folio()
+    set_exclusive        PRESENT, not KSM      -SHARED -INITIAL_FRAME           wp_can_reuse_anon_folio()
     copy_entries         parent: not KSM       +SHARED                          copy_present_pte()
                          child: empty          the parent's entry, bits of the
                                                mapping and digest; no item
+    keep_initial_frames  SHARED, not KSM       +INITIAL_FRAME                   none: at the start
     rename_frames        PRESENT               another frame word               remove_migration_pte()
     mark_due             any                   +VISIT_DUE                       none: the checksum will differ
     free_all_items       any                   -all bits of items +VISIT_DUE    unmerge_ksm_pages(), run=2
@@ -43,7 +45,8 @@ What the trees decide
     make_ksm             PRESENT               +KSM (+ORPHAN) +VISIT_DUE        folio_set_stable_node()
                                                -SHARED, frame word, as rekey
     merge                PRESENT               +ITEM +STABLE +KSM, frame word;  replace_page(),
-                                               else only the checksum stays     stable_tree_append()
+                                               else only the checksum and       stable_tree_append()
+                                               INITIAL_FRAME stay
     map_ksm_zero         PRESENT               PTE_ZERO, +ITEM +KSM_ZERO        replace_page()
                                                +VISIT_DUE; else as merge
     leave_unstable_tree  IN_UNSTABLE_TREE      -IN_UNSTABLE_TREE                none: seen at the next visit
@@ -83,6 +86,7 @@ from cluster.mm.page_state import (
     BROKEN_OUT,
     HAS_CHECKSUM,
     IN_UNSTABLE_TREE,
+    INITIAL_FRAME,
     ITEM,
     KSM,
     KSM_ZERO,
@@ -102,10 +106,13 @@ from cluster.mm.page_state import (
     names_of,
 )
 from cluster.mm.skip_ages import SkipAges
-from cluster.mm.stable_node_exceptions import BrokenOutItems, renamed
+from cluster.mm.sparse.initial_frames import InitialFrames
+from cluster.mm.sparse.stable_node_exceptions import BrokenOutItems, renamed
 
 #: Of the checksum.
 _OF_CHECKSUM = HAS_CHECKSUM | OTHER_CHECKSUM
+#: What stays when ksmd maps something else.
+_OF_PAGE = _OF_CHECKSUM | INITIAL_FRAME
 
 
 class PageTable:
@@ -131,6 +138,8 @@ class PageTable:
         self.version = 0
         #: smart_scan's knowledge of the pages.
         self.ages = SkipAges()
+        #: Frames shared at the start; None if none were.
+        self.initial_frames: InitialFrames | None = None
         self._broken_out = BrokenOutItems()
         #: Slots, ascending, and the checksums of those that have OTHER_CHECKSUM; other slots mean nothing.
         self._other_checksums: tuple[Slots, U32] = empty(), empty(np.uint32)
@@ -218,14 +227,17 @@ class PageTable:
             self._state[slots] |= PRESENT | KSM
             self.rekey(slots, digests)
 
-    def unmap(self, slots: Slots) -> FrameWords:
-        """Unmap pages and return their entries; merged items stay with their stable nodes."""
+    def unmap(self, slots: Slots, *, keep: int = 0) -> FrameWords:
+        """Unmap pages and return their entries; merged items stay with their stable nodes.
+
+        `keep` is INITIAL_FRAME if the pages would stay where they are without KSM.
+        """
         state, pte = self._state[slots], self._pte[slots]
         if self._changing(slots):
             merged = np.flatnonzero((state & (KSM | STABLE | BROKEN_OUT)) == (KSM | STABLE))
             self._broken_out.add(slots[merged], pte[merged], self._tree_key[slots[merged]])
             state[merged] |= BROKEN_OUT | VISIT_DUE
-            self._state[slots] = state & ~np.uint16(OF_MAPPING)
+            self._state[slots] = state & ~np.uint16(OF_MAPPING | (INITIAL_FRAME & ~keep))
             self._pte[slots] = PTE_NONE
         return pte
 
@@ -240,9 +252,30 @@ class PageTable:
             self._state[slots] |= SHARED
 
     def set_exclusive(self, slots: Slots) -> None:
-        """Mark pages whose frames have no other mapping left."""
-        if self._changing(slots, all_of=SHARED):
-            self._state[slots] &= ~np.uint16(SHARED)
+        """Mark pages whose frames have no other mapping, and are written in place."""
+        if self._changing(slots, all_of=PRESENT, none_of=KSM):
+            self._state[slots] &= ~np.uint16(SHARED | INITIAL_FRAME)
+
+    def keep_initial_frames(self, outside: Slots) -> None:
+        """Remember which pages share frames now, before ksmd begins.
+
+        The frames of the pages `outside` are mapped outside.
+        """
+        slots = rows_with(self._state[: self.size], SHARED)
+        self.initial_frames = InitialFrames(slots, self._pte[slots], outside)
+        if self._changing(slots, all_of=PRESENT, none_of=KSM):
+            self._state[slots] |= INITIAL_FRAME
+
+    def add_initial_frames(self, old: Slots, new: Slots, outside: Slots) -> None:
+        """Remember that processes that begin share frames: pages `new` map what pages `old` map.
+
+        The frames of the pages `outside` are mapped outside.
+        """
+        assert self.initial_frames is not None
+        self.initial_frames.add(old, new, outside, self._state)
+        slots = np.unique(np.concatenate([old, new, outside]))
+        if self._changing(slots):
+            self._state[slots] |= INITIAL_FRAME
 
     def copy_entries(self, old: Slots, new: Slots) -> None:
         """Map in a child's empty slots what its parent's slots map (fork)."""
@@ -307,7 +340,7 @@ class PageTable:
     def free_items(self, slots: Slots) -> None:
         """Free the rmap_items of pages that are gone, or not mergeable any more; some slots have none."""
         if self._changing(slots, none_of=OF_TREES):
-            self._state[slots] &= OF_MAPPING
+            self._state[slots] &= OF_MAPPING | INITIAL_FRAME
             self.ages.forget(slots)
 
     def visit_ksm(self, slots: Slots) -> None:
@@ -354,20 +387,26 @@ class PageTable:
         if self._changing(slots, all_of=PRESENT, none_of=IN_UNSTABLE_TREE):
             self._pte[slots] = frames
             self.rekey(slots, digests)
+            self._initial_become_ksm(slots)
             flags = KSM | VISIT_DUE | (ORPHAN if orphan else 0)
             self._state[slots] = (self._state[slots] & ~np.uint16(SHARED)) | np.uint16(flags)
+
+    def _initial_become_ksm(self, slots: Slots) -> None:
+        if self.initial_frames is not None:
+            there = (self._state[slots] & (INITIAL_FRAME | SHARED)) == (INITIAL_FRAME | SHARED)
+            self.initial_frames.become_ksm(slots[there])
 
     def merge(self, slots: Slots, frames: FrameWords) -> None:
         """Map KSM frames, and assign the items to their stable nodes."""
         if self._changing(slots, all_of=PRESENT, none_of=BROKEN_OUT):
             self._pte[slots] = frames
-            self._state[slots] = (self._state[slots] & _OF_CHECKSUM) | ITEM | STABLE | KSM | PRESENT
+            self._state[slots] = (self._state[slots] & _OF_PAGE) | ITEM | STABLE | KSM | PRESENT
 
     def map_ksm_zero(self, slots: Slots) -> None:
         """Map the shared zero page in place of frames; the items live until the next pass."""
         if self._changing(slots, all_of=PRESENT, none_of=BROKEN_OUT):
             self._pte[slots] = PTE_ZERO
-            self._state[slots] = (self._state[slots] & _OF_CHECKSUM) | ITEM | KSM_ZERO | VISIT_DUE
+            self._state[slots] = (self._state[slots] & _OF_PAGE) | ITEM | KSM_ZERO | VISIT_DUE
 
     def leave_unstable_tree(self, slots: Slots) -> None:
         """Record that the unstable tree has no entries of these pages any more."""
@@ -447,6 +486,8 @@ class PageTable:
         known, of_known = self._other_checksums
         assert len(known) == len(of_known) and (known[1:] > known[:-1]).all(), "checksums are not in order"
         assert np.isin(rows_with(state, OTHER_CHECKSUM), known).all(), "an item has no checksum"
+        initial = self.initial_frames.slots if self.initial_frames else empty()
+        assert np.isin(rows_with(state, INITIAL_FRAME), initial).all(), "a page is of no initial frame"
         for start, pages in self._holes:
             hole = slice(start, start + pages)
             assert not state[hole].any() and (self._pte[hole] == PTE_NONE).all(), "a free slot is in use"

@@ -27,11 +27,18 @@ class Processes:
     # What processes do to pages.
 
     def write(self, command: c.Write) -> None:
-        self._faults.write(self._slots(command.mm, command.vpns), command.ids)
+        slots = self._slots(command.mm, command.vpns)
+        if command.ids is None:
+            self._faults.write_same(slots)
+        else:
+            self._faults.write(slots, command.ids)
 
     def read(self, command: c.Read) -> None:
         vpns = np.arange(command.start, command.start + command.nr_pages)
         self._faults.read(self._slots(command.mm, vpns))
+
+    def pin(self, command: c.Pin) -> None:
+        self._faults.pin(self.mapped(command.mm, command.start, command.nr_pages))
 
     def page_out(self, command: c.PageOut) -> None:
         self._faults.page_out(self.mapped(command.mm, command.start, command.nr_pages))
@@ -140,22 +147,31 @@ class Processes:
     def fork(self, command: c.Fork) -> None:
         """Create a child that maps the parent's frames where there is an anon_vma (dup_mmap())."""
         n, parent = self._n, self._mm(command.mm)
-        child = Mm(command.child, merge_any=parent.merge_any, anon_vmas=parent.anon_vmas.fork(parent.id))
+        child = Mm(command.child, merge_any=parent.merge_any)
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
         n.spaces.add(child)
         for vma in [v for v in parent.vmas if not v.unmapped]:
-            copy = n.spaces.map(
-                child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name
-            )
-            if not parent.anon_vmas.needs_copy(vma.start):
-                continue
-            self.share(_slots_of(vma), _slots_of(copy))
-        n.spaces.changed()
+            n.spaces.map(child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name)
+        self.inherit(parent, child)
+
+    def inherit(self, parent: Mm, child: Mm, own: frozenset[int] = frozenset()) -> None:
+        """Have a child, whose VMAs are the parent's, map its frames; see `fork`.
+
+        `own` are the first slots of VMAs that are not empty, and stay as they are.
+        """
+        child.anon_vmas = parent.anon_vmas.fork(parent.id)
+        vmas = [vma for vma in parent.vmas if not vma.unmapped]
+        for vma, copy in zip(vmas, child.vmas, strict=True):
+            if parent.anon_vmas.needs_copy(vma.start) and copy.slot0 not in own:
+                self.share(_slots_of(vma), _slots_of(copy))
 
     def share(self, old: Slots, new: Slots) -> None:
         """Have empty pages map the frames, or hold the swap entries, of others (copy_present_pte())."""
-        n, pte = self._n, self._n.table.pte[old]
+        n = self._n
+        if len(n.pinned):
+            old, new = self._faults.copy_pinned(old, new)
+        pte = n.table.pte[old]
         n.swap.hold(pte[pte <= PTE_SWAP])
         n.table.copy_entries(old, new)
         frames = pte[pte >= 0]

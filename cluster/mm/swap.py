@@ -7,7 +7,7 @@ import numpy as np
 from cluster.arrays.columns import find_unsorted
 from cluster.arrays.words import I64, U8, Array, Bool, Digests, FrameWords
 from cluster.mm.page_state import PTE_SWAP
-from cluster.mm.stable_node_exceptions import renamed
+from cluster.mm.sparse.stable_node_exceptions import renamed
 from cluster.spec.content import PAGE_SIZE
 
 _ARRAYS = ("count", "cached", "digest")

@@ -90,12 +90,14 @@ class AddressSpaces:
             self._index = VmaIndex([v for mm in self.mms.values() for v in mm.vmas])
         return self._index
 
-    def mmap(self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool) -> Vma:
+    def mmap(
+        self, mm: Mm, start: int, pages: int, policy: PolicySpec, *, mergeable: bool, name: str = ""
+    ) -> Vma:
         """Return a new VMA without any page (mmap()).
 
         Raises SimulationError if the range is taken.
         """
-        vma = self.map(mm, start, pages, policy, mergeable=mergeable)
+        vma = self.map(mm, start, pages, policy, mergeable=mergeable, name=name)
         mm.anon_vmas.mmap(start, start + pages, mergeable=mergeable)
         return vma
 

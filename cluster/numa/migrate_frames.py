@@ -73,7 +73,8 @@ class FrameMigration:
     def move_pages(self, slots: Slots, to: int) -> None:
         """Ask for the migration of the frames of these pages to node `to` (move_pages())."""
         n, table = self._n, self._n.table
-        frames = np.unique(table.pte[slots[(table.state[slots] & PRESENT) != 0]])
+        slots = slots[((table.state[slots] & PRESENT) != 0) & ~n.pinned.among(slots)]
+        frames = np.unique(table.pte[slots])
         frames = frames[~on_node(frames, to)]
         n.out.send(Kind.MIGRATE, node_of_frame(frames), frames, np.full(len(frames), to))
 

@@ -109,11 +109,12 @@ class NodeRelocation:
     def _may_move(self, frames: FrameWords, *, draining: bool) -> Bool:
         """Return which frames may move.
 
-        Offlining moves every KSM frame. Otherwise, with one tree a node, a KSM frame stays with its tree.
+        Pinned frames stay. Offlining moves every KSM frame. Otherwise, with one tree a node, it stays there.
         """
+        may: Bool = self._frames.pins[pfn_of(frames)] == 0
         if draining or self._n.knobs.merge_across_nodes:
-            return np.ones(len(frames), np.bool_)
-        return ~is_ksm_word(frames)
+            return may
+        return may & ~is_ksm_word(frames)
 
     def count(self, command: CountFrames) -> FrameCounts:
         """Return how many frames are in use, may move, and are free."""

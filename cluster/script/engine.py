@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.arrays.words import I64, U64
@@ -14,6 +14,11 @@ SWAPPED = -2  #: swapped out
 #: what a page table entry maps, in `RegionView.kind`, besides NO_FRAME and SWAPPED
 ANON, KSM, ZERO_PAGE = 0, 1, 2
 
+#: how a page is mapped, in `RegionView.thp`: a small page, part of a huge page by a PTE, or by a PMD
+SMALL, MAPPED_BY_PTE, MAPPED_BY_PMD = 0, 1, 2
+
+HUGE_PAGES = 512  #: small pages of a huge page
+
 
 class BadAddressError(Exception):
     """An access to a page that is not mapped: a real process would die of SIGSEGV."""
@@ -21,7 +26,7 @@ class BadAddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RegionView:
-    """The page table of one region: three int64[pages]."""
+    """The page table of one region: int64[pages] each."""
 
     p: str
     r: str
@@ -31,6 +36,8 @@ class RegionView:
     kind: I64
     #: node of the frame; -1 if there is none, and for the shared zero page
     node: I64
+    #: SMALL, MAPPED_BY_PTE or MAPPED_BY_PMD; None if the region was never advised MADV_HUGEPAGE
+    thp: I64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class MachineView:
     procs: Mapping[str, Mapping[str, int | str]]
     #: regions of live processes, in the order of creation
     regions: Sequence[RegionView]
+    #: counters of huge pages of /proc/vmstat
+    thp_vmstat: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -75,6 +84,12 @@ class Engine(Protocol):
     def read(self, p: str, r: str, start: int, count: int) -> None:
         """Read pages. Raises BadAddressError at an unmapped page."""
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        """Write pages what they hold, and pin them until they are unmapped, as registered buffers are.
+
+        Raises BadAddressError at an unmapped page.
+        """
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         """Advise MADV_MERGEABLE."""
 
@@ -89,6 +104,12 @@ class Engine(Protocol):
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
         """Advise MADV_PAGEOUT."""
+
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        """Advise MADV_HUGEPAGE; regions begin without it. Each aligned 512 pages may be a huge page."""
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        """Advise MADV_COLLAPSE."""
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         """Move pages one by one (move_pages with MPOL_MF_MOVE_ALL); return how many are on the node now."""

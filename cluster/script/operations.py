@@ -8,7 +8,9 @@ from typing import Literal
 from cluster.spec.content import Pattern
 
 #: what can be done to a range of pages, apart from fill and move
-RangeAction = Literal["read", "mergeable", "unmergeable", "unmap", "dontneed", "pageout"]
+RangeAction = Literal[
+    "read", "pin", "mergeable", "unmergeable", "unmap", "dontneed", "pageout", "huge", "collapse"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,9 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class RequireOp(Operation):
-    """Require so many nodes, or swap, or a knob; the runner skips the rest of the script without it."""
+    """Require nodes, swap, a knob or huge pages; the runner skips the rest of the script without it."""
 
-    what: Literal["nodes", "swap", "knob"]
+    what: Literal["nodes", "swap", "knob", "thp"]
     nodes: int = 0
     knob: str = ""
 
@@ -58,6 +60,13 @@ class MapOp(Operation):
     r: str
     pages: int
     node: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HugeMapOp(MapOp):
+    """Map a region that may have huge pages, and unless `lazy` fault them in."""
+
+    lazy: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from cluster.script.operations import (
     ExitOp,
     FillOp,
     ForkOp,
+    HugeMapOp,
     MapOp,
     MergeAnyOp,
     MoveOp,
@@ -66,6 +67,13 @@ class Script:
     def swap(self) -> bool:
         """Return whether the script requires swap."""
         return any(isinstance(op, RequireOp) and op.what == "swap" for op in self.operations)
+
+    def huge_pages(self) -> bool:
+        """Return whether the script has regions with huge pages."""
+        return any(
+            isinstance(op, HugeMapOp) or (isinstance(op, RangeOp) and op.action == "huge")
+            for op in self.operations
+        )
 
 
 def parse(text: str) -> Script:
@@ -139,12 +147,14 @@ class _Parser:
         return op
 
     def require(self, words: _Words) -> Operation:
-        match words.choice("requirement", ("nodes", "swap", "knob")):
+        match words.choice("requirement", ("nodes", "swap", "knob", "thp")):
             case "nodes":
                 nodes = words.number("the number of nodes", 1, MAX_SCENARIO_NODES)
                 return RequireOp(words.line, words.code, "nodes", nodes=nodes)
             case "swap":
                 return RequireOp(words.line, words.code, "swap")
+            case "thp":
+                return RequireOp(words.line, words.code, "thp")
             case _:
                 return RequireOp(words.line, words.code, "knob", knob=words.word("a knob"))
 
@@ -161,17 +171,22 @@ class _Parser:
         return ProcOp(words.line, words.code, self._new_process(words, {}))
 
     def map(self, words: _Words) -> Operation:
-        p = self._process(words)
-        r = words.word("a name for the region")
-        if r in self._regions[p]:
-            words.fail(f"process {_shown(p)} has a region {_shown(r)} already; choose another name")
-        pages = words.number("the number of pages", 1, MAX_PAGES)
-        self._regions[p][r] = pages
+        p, r, pages = self._new_region(words)
         node = None
         if words.left():
             words.choice("option of map", ("node",))
             node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
         return MapOp(words.line, words.code, p, r, pages, node)
+
+    def hugemap(self, words: _Words) -> Operation:
+        p, r, pages = self._new_region(words)
+        node, lazy = None, False
+        while words.left():
+            if words.choice("option of hugemap", ("lazy", "node")) == "lazy":
+                lazy = True
+            else:
+                node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+        return HugeMapOp(words.line, words.code, p, r, pages, node, lazy)
 
     def fill(self, words: _Words) -> Operation:
         p, r, start, count = self._range(words, optional=False)
@@ -225,6 +240,16 @@ class _Parser:
         self._regions[p] = dict(regions)
         return p
 
+    def _new_region(self, words: _Words) -> tuple[str, str, int]:
+        """Take a process, the name of a new region, and its number of pages."""
+        p = self._process(words)
+        r = words.word("a name for the region")
+        if r in self._regions[p]:
+            words.fail(f"process {_shown(p)} has a region {_shown(r)} already; choose another name")
+        pages = words.number("the number of pages", 1, MAX_PAGES)
+        self._regions[p][r] = pages
+        return p, r, pages
+
     def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:
         """Take a process, its region, the first page and the number of pages.
 
@@ -270,6 +295,7 @@ _METHODS: dict[str, Callable[[_Parser, _Words], Operation]] = {
     "drain": _Parser.drain,
     "proc": _Parser.proc,
     "map": _Parser.map,
+    "hugemap": _Parser.hugemap,
     "fill": _Parser.fill,
     **dict.fromkeys(get_args(RangeAction), _Parser.on_range),
     "move": _Parser.move,

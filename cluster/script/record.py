@@ -3,8 +3,9 @@
 A document has the `text` of the script, its `events`, the `knobs` at the end, and `records`. A record has
 `label`, `line`, `op`, `sysfs`, `vmstat`, `procs` and `regions`; a record of a scan also has `new_ksm`. In a
 region, `part` labels frames by first appearance; `kind` is 0 anonymous, 1 KSM, 2 zero page, -1 absent,
--2 swapped; and on machines with several nodes `node` is the node of the frame. Sequences are run-length coded
-strings (`rle`).
+-2 swapped; on machines with several nodes `node` is the node of the frame; and regions that may have huge
+pages have `thp`: 2 part of a huge page that the process maps by a PMD, 1 by PTEs, 0 a small page or none.
+Sequences are run-length coded strings (`rle`).
 """
 
 from __future__ import annotations

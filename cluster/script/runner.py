@@ -9,13 +9,14 @@ from functools import singledispatchmethod
 import numpy as np
 
 from cluster.arrays.words import I64
-from cluster.script.engine import KSM, NO_FRAME, BadAddressError, Engine, MachineView
+from cluster.script.engine import HUGE_PAGES, KSM, NO_FRAME, BadAddressError, Engine, MachineView
 from cluster.script.operations import (
     BatchOp,
     DrainOp,
     ExitOp,
     FillOp,
     ForkOp,
+    HugeMapOp,
     MapOp,
     MergeAnyOp,
     MoveOp,
@@ -59,7 +60,7 @@ def run(
     Calls `after_record` with the label of each record once that is written. Raises ScriptError at an
     operation that would kill a real process.
     """
-    runner = _Runner(engine, topology, after_record)
+    runner = _Runner(engine, topology, after_record, huge_pages=script.huge_pages())
     skipped = None
     for op in script.operations:
         if isinstance(op, RequireOp):
@@ -110,10 +111,18 @@ class _Runner:
     A slot is the number of a page in the script, in the order of mapping and forking.
     """
 
-    def __init__(self, engine: Engine, topology: ScriptTopology, after_record: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        topology: ScriptTopology,
+        after_record: Callable[[str], None],
+        *,
+        huge_pages: bool,
+    ) -> None:
         self._engine = engine
         self._topology = topology
         self._after_record = after_record
+        self._huge_pages = huge_pages
         self.events: list[Json] = []
         self.records: list[Json] = []
         self._slots = 0
@@ -130,6 +139,7 @@ class _Runner:
             "nodes": self._topology.nodes >= op.nodes,
             "swap": self._topology.swap,
             "knob": op.knob in files,
+            "thp": True,
         }
         return None if met[op.what] else op.what
 
@@ -160,6 +170,16 @@ class _Runner:
         self._assign_slots(op.p, op.r, op.pages)
 
     @do.register
+    def _(self, op: HugeMapOp) -> None:
+        self._current = None
+        self._event_of_failure(op, "map", self._engine.map(op.p, op.r, op.pages, op.node))
+        self._engine.huge(op.p, op.r, 0, op.pages)
+        if not op.lazy:
+            firsts = np.arange(op.pages // HUGE_PAGES) * HUGE_PAGES
+            self._engine.fill(op.p, op.r, firsts, np.zeros(len(firsts), dtype=np.uint64))
+        self._assign_slots(op.p, op.r, op.pages)
+
+    @do.register
     def _(self, op: FillOp) -> None:
         self._current = None
         chosen = selected(op.pattern, op.count)
@@ -169,8 +189,9 @@ class _Runner:
     @do.register
     def _(self, op: RangeOp) -> None:
         self._current = None
-        if op.action == "read":
-            self._engine.read(op.p, op.r, op.start, op.count)
+        if op.action in ("read", "pin"):
+            touch = self._engine.read if op.action == "read" else self._engine.pin
+            touch(op.p, op.r, op.start, op.count)
             return
         calls: dict[str, Callable[[str, str, int, int], str]] = {
             "mergeable": self._engine.mergeable,
@@ -178,6 +199,8 @@ class _Runner:
             "unmap": self._engine.unmap,
             "dontneed": self._engine.dontneed,
             "pageout": self._engine.pageout,
+            "huge": self._engine.huge,
+            "collapse": self._engine.collapse,
         }
         self._event_of_failure(op, op.action, calls[op.action](op.p, op.r, op.start, op.count))
 
@@ -258,7 +281,7 @@ class _Runner:
             "line": op.line,
             "op": op.text,
             "sysfs": dict(view.sysfs),
-            "vmstat": dict(view.vmstat),
+            "vmstat": dict(view.vmstat) | (dict(view.thp_vmstat) if self._huge_pages else {}),
             "procs": {name: dict(stats) for name, stats in view.procs.items()},
         }
         if before is not None and self._slots:
@@ -280,6 +303,8 @@ class _Runner:
                 "part": rle([labels[slot] for slot in range(slot0, slot0 + pages)]),
                 "kind": rle(view.kind.tolist()),
             }
+            if view.thp is not None:
+                region["thp"] = rle(view.thp.tolist())
             if self._topology.nodes > 1:
                 region["node"] = rle(view.node.tolist())
             regions.append(region)

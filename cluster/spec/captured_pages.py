@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from cluster.arrays.words import I64, Bool, Digests
+import numpy as np
+
+from cluster.arrays.words import I32, I64, Bool, Digests, empty
 
 #: Part of the interval by which a moment may be late.
 LATE = 0.1
@@ -39,6 +41,36 @@ class CapturedMoment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SharedFrames:
+    """Pages of a process that map the frames of other pages, its own or others'; ascending by vpn, [n]."""
+
+    #: int32: the process, by index, that maps the frame first.
+    owner: I32
+    #: int64: its page.
+    owner_vpn: I64
+    #: int64: the page that maps it, too.
+    vpn: I64
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no pages."""
+        return cls(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutsideMappers:
+    """Pages of a process whose frames are mapped by processes that were not captured; int64[n] each."""
+
+    vpn: I64
+    mappers: I64
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no pages."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CapturedProcess:
     """One captured process: its VMAs, and its pages at each moment."""
 
@@ -47,32 +79,23 @@ class CapturedProcess:
     moments: tuple[CapturedMoment, ...]
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
+    #: At the first moment at which it has pages.
+    shared: SharedFrames
+    outside: OutsideMappers
+    #: None if the snapshot does not tell.
+    pid: int | None = None
+    #: int64[n], ascending: pages that are pinned from the first moment on.
+    pinned: I64 = field(default_factory=empty)
+
+    @property
+    def first(self) -> int:
+        """The first moment at which it has pages; 0 if it never has."""
+        return next((moment for moment, pages in enumerate(self.moments) if len(pages.vpn)), 0)
 
     @property
     def advised(self) -> bool:
         """Whether ksmd scans any of its memory on the captured host."""
         return any(mapping.advised for mapping in self.mappings)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SharedFrames:
-    """Pages that map the frames of pages of earlier processes at the first moment; int64[n] each."""
-
-    #: The first process, by index, that maps the frame, and its page.
-    owner: I64
-    owner_vpn: I64
-    #: Another process that maps it, and its page. Rows ascend by process and page.
-    process: I64
-    vpn: I64
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OutsideMappers:
-    """Frames that processes outside the captured ones map, too, at the first moment; int64[n] each."""
-
-    process: I64
-    vpn: I64
-    mappers: I64
 
 
 class ReplayStep(NamedTuple):
@@ -90,8 +113,6 @@ class CapturedPages:
 
     processes: tuple[CapturedProcess, ...]
     moments: tuple[float, ...]
-    shared: SharedFrames
-    outside: OutsideMappers
     #: Seconds between moments that the capture was asked for; None if written pages were not tracked.
     interval: float | None = None
     #: What limits the answer, one sentence each.

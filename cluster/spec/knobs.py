@@ -48,6 +48,22 @@ class Counters:
     ksm_swpin_copy: int = 0
 
 
+@dataclass(slots=True)
+class ThpCounters:
+    """The counters of /proc/vmstat that belong to huge pages, under their names."""
+
+    thp_fault_alloc: int = 0
+    thp_fault_fallback: int = 0
+    thp_collapse_alloc: int = 0
+    thp_collapse_alloc_failed: int = 0
+    thp_split_page: int = 0
+    thp_split_page_failed: int = 0
+    thp_deferred_split_page: int = 0
+    thp_underused_split_page: int = 0
+    thp_split_pmd: int = 0
+    thp_zero_page_alloc: int = 0
+
+
 def parse_number(text: str, low: int, high: int) -> int | None:
     """Return a decimal number as the kernel's kstrto* functions read it; None if they fail."""
     value = _decimal(text)

@@ -66,6 +66,8 @@ class Rewrite(StrEnum):
     ORIGINAL = "original"
     #: A new draw from the region's pool. With the other models, as `UNIQUE`.
     REDRAW = "redraw"
+    #: What the page holds; zeros if it has not been touched.
+    SAME = "same"
 
 
 class Clones(StrEnum):
@@ -120,6 +122,8 @@ class RegionSpec:
     pages: int
     model: ContentModel
     mergeable: bool = True
+    #: Whether its frames are pinned: they neither merge nor move.
+    pinned: bool = False
     #: None: the policy of the process applies.
     policy: PolicySpec | None = None
     #: `unique`: the number of pages of the region that hold each content.
@@ -152,6 +156,10 @@ class CapturedLayout(NamedTuple):
     mergeable: tuple[bool, ...]
     #: Simulated seconds at which moments are replayed; one element a moment.
     times: tuple[float, ...]
+    #: When it begins, in simulated seconds.
+    begins: tuple[float, ...]
+    #: Whether pages of any of them are pinned.
+    pins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +169,8 @@ class ProcessSpec:
     name: str
     count: int
     regions: tuple[RegionSpec, ...]
+    #: Children that each of them forks at the start, on its node.
+    workers: int = 0
     policy: PolicySpec = PolicySpec()
     #: Snapshot file that the processes and their regions come from. Process i of the kind is captured process
     #: i modulo the number of captured processes.
@@ -172,6 +182,16 @@ class ProcessSpec:
     advice: Advice | None = None
     #: What the snapshot tells of its processes; None until it is loaded, and without one.
     layout: CapturedLayout | None = None
+
+    @property
+    def total(self) -> int:
+        """Return the number of processes, children included; each process is followed by its own."""
+        return self.count * (1 + self.workers)
+
+    @property
+    def pins(self) -> bool:
+        """Return whether any pages of the processes are pinned."""
+        return any(region.pinned for region in self.regions) or (self.layout is not None and self.layout.pins)
 
     @property
     def may_merge_again(self) -> bool:

@@ -23,6 +23,12 @@ class Statistic(NamedTuple):
 GAUGES = (
     Statistic("pages_mapped", "pages", "page table entries of the node's processes that map a frame"),
     Statistic("frames_used", "pages", "physical frames of the node in use"),
+    Statistic(
+        "frames_without_ksm",
+        "pages",
+        "physical frames that would be in use if ksmd had merged nothing; what is merged counts for the node "
+        "of its process",
+    ),
     Statistic("frames_free", "pages", "physical frames of the node that are free"),
     Statistic("pages_shared", "pages", "stable nodes in use: KSM frames of this node"),
     Statistic(
@@ -57,6 +63,21 @@ COUNTERS = (
     Statistic("cow_ksm", "pages", "copies made because a process wrote to a KSM page"),
     Statistic("bytes_sent", "bytes", "payload of the messages that the node sent to other nodes"),
     Statistic("ksmd_cpu_ns", "ns", "simulated CPU time of ksmd for this node's pages"),
+)
+
+#: Of a process, or of the mappings of one name, at the end of a run.
+OF_PROCESS = (
+    Statistic("pages_mapped", "pages", "page table entries that map a frame"),
+    Statistic("ksm_rmap_items", "pages", "pages that ksmd keeps track of"),
+    Statistic("ksm_merging_pages", "pages", "pages that hang on a stable node"),
+    Statistic("ksm_zero_pages", "pages", "pages that ksmd mapped to the zero page"),
+    Statistic("pages_unshared", "pages", "pages waiting in the unstable tree"),
+    Statistic("pages_volatile", "pages", "tracked pages in neither tree"),
+    Statistic(
+        "ksm_process_profit",
+        "bytes",
+        "ksm_merging_pages + ksm_zero_pages, less 64 bytes for each of ksm_rmap_items, as the kernel has it",
+    ),
 )
 
 NODE = GAUGES + COUNTERS

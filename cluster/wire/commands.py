@@ -32,7 +32,11 @@ class Populate(NamedTuple):
 
 
 class ShareFrames(NamedTuple):
-    """Have captured processes map the frames that they shared at the first moment."""
+    """Have workers and captured processes that have begun map the frames that they share then."""
+
+
+class PinPages(NamedTuple):
+    """Pin the pages of the scenario's processes that are pinned from the start."""
 
 
 class DrawAges(NamedTuple):
@@ -227,11 +231,19 @@ class Map(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Give the pages `vpns` the contents with the ids `ids`."""
+    """Write the contents with the ids `ids` to the pages `vpns`; None stands for what they hold."""
 
     mm: int
     vpns: I64
-    ids: U64
+    ids: U64 | None
+
+
+class Pin(NamedTuple):
+    """Pin a range of pages that have frames of their own."""
+
+    mm: int
+    start: int
+    nr_pages: int
 
 
 class Read(NamedTuple):
@@ -343,6 +355,32 @@ class Statistics(NamedTuple):
     sharing: I64
 
 
+class CountProcesses(NamedTuple):
+    """Count the pages of each process, as at the end of a run."""
+
+
+class MappingName(NamedTuple):
+    """Names mappings: the index of the processes' kind, the captured process's name or "", their own name."""
+
+    kind: int
+    captured: str
+    mapping: str
+
+
+class ProcessCounts(NamedTuple):
+    """The processes of a node in the order of their mms, its mappings by name, its KSM frames by mappings.
+
+    The fields are those of `cluster.machine.census.Census`.
+    """
+
+    kinds: I64
+    numbers: I64
+    processes: I64
+    mapping_names: tuple[MappingName, ...]
+    mappings: I64
+    ksm_frames: I64
+
+
 class Dump(NamedTuple):
     """Return page tables and frames, for checks and records."""
 
@@ -375,11 +413,25 @@ class NodeDump(NamedTuple):
 
 
 ProcessCommand = (
-    NewProcess | Map | Write | Read | Madvise | Zap | PageOut | Move | CountOn | MergeAny | Fork | Exit | Reap
+    NewProcess
+    | Map
+    | Write
+    | Pin
+    | Read
+    | Madvise
+    | Zap
+    | PageOut
+    | Move
+    | CountOn
+    | MergeAny
+    | Fork
+    | Exit
+    | Reap
 )
 Command = (
     Populate
     | ShareFrames
+    | PinPages
     | DrawAges
     | Tick
     | Scan
@@ -401,6 +453,7 @@ Command = (
     | CountStayed
     | ProcessCommand
     | Collect
+    | CountProcesses
     | Dump
 )
 Answer = (
@@ -415,5 +468,6 @@ Answer = (
     | Exited
     | Reaped
     | Statistics
+    | ProcessCounts
     | NodeDump
 )

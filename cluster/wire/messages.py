@@ -108,8 +108,8 @@ MESSAGES: dict[Kind, Message] = {
     ),
     Kind.FILL: Message("A private frame holds this content.", (_FRAME, _DIGEST), quiet=True, data=True),
     # Swap.
-    Kind.PIN: Message("The swap cache refers to a frame.", (_FRAME,), quiet=True),
-    Kind.UNPIN: Message("The swap cache no longer refers to a frame.", (_FRAME,)),
+    Kind.PIN: Message("The swap cache or a pinned page refers to a frame.", (_FRAME,), quiet=True),
+    Kind.UNPIN: Message("The swap cache or a page no longer refers to a frame.", (_FRAME,)),
     Kind.SWAP_REQUEST: Message(
         "Does a frame have one mapping only, and what does it hold?", (_SLOT, _KEY, _FRAME)
     ),

@@ -33,7 +33,7 @@ class RmapWalks(NamedTuple):
 NO_WALKS = RmapWalks()
 
 
-def joined(parts: Iterable[RmapWalks]) -> RmapWalks:
+def joined_walks(parts: Iterable[RmapWalks]) -> RmapWalks:
     """Return the counts of several nodes or passes together."""
     parts = list(parts)
     return RmapWalks(

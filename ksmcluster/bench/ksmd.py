@@ -16,10 +16,11 @@ from cluster.arrays.words import U64
 from cluster.spec.content import PAGE_SIZE, page_bytes
 from ksmcluster.bench.tools.shapes import GROUP
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import KSM, read
 from ksmcluster.validate.access import check_permission, check_unused
-from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
-from ksmcluster.validate.procfs import kernel_thread, read
+from ksmcluster.validate.procfs import kernel_thread
 from ksmcluster.validate.session import left_as_found
 
 #: As in the scenario that is simulated.

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from ksmcluster.snapshot import HostInfo, NumaNode
+from ksmcluster.system.kernel_files import KSM
 
-KSM = Path("/sys/kernel/mm/ksm")
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 _THP_FILES = ("enabled", "defrag", "use_zero_page", "shrink_underused")
 _NODES = Path("/sys/devices/system/node")

@@ -63,8 +63,8 @@ def notes(
     if pinned:
         yield Note(
             "pinned",
-            f"{pinned:,} pages are pinned and never merge; which ones cannot be seen, and the simulation "
-            f"merges them as others: savings may be up to {_mib(pinned)} too high",
+            f"{pinned:,} pages ({_mib(pinned)}) are pinned and never merge; which ones cannot be seen, so "
+            "the simulation spreads them evenly over the pages of their processes",
         )
     if host is not None:
         yield from _of_the_moments(moments, asked_interval, tracking)

@@ -19,12 +19,13 @@ from ksmcluster.capture.smaps import Area, parse_smaps
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
+from ksmcluster.system.kernel_files import parsed_ksm_stat
 
 _STOP_SECONDS = 5.0
 
 
 class ProcessGoneError(UserError):
-    """The process has ended."""
+    """The process has ended, or never was."""
 
 
 class ProcessSource:
@@ -43,7 +44,7 @@ class ProcessSource:
             # Stays with this process even if its PID is given to another one.
             self._folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
-            raise UserError(f"there is no process {pid}: check the PID with ps") from error
+            raise ProcessGoneError(f"there is no process {pid}: check the PID with ps") from error
         try:
             self.name = self._text("comm").rstrip("\n")
             self._areas()
@@ -53,8 +54,11 @@ class ProcessSource:
             raise
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Pages in memory and swap."""
-        status = self._text("status")
+        """Pages in memory and swap; 0 if the process has ended."""
+        try:
+            status = self._text("status")
+        except ProcessGoneError:
+            return 0
         fields = ("VmRSS", "VmSwap") if all_pages else ("RssAnon", "VmSwap")
         kib = (re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE) for field in fields)
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
@@ -87,14 +91,14 @@ class ProcessSource:
     def ksm_stat(self) -> dict[str, int] | None:
         """/proc/PID/ksm_stat, yes and no as 1 and 0; None before Linux 6.1."""
         try:
-            lines = self._text("ksm_stat").splitlines()
+            stat = self._text("ksm_stat")
         except ProcessGoneError:
             if self.has_ended():
                 raise
             return None
         words = {"yes": 1, "no": 0}
-        pairs = (line.replace(":", " ").split() for line in lines)
-        return {name: words[value] if value in words else int(value) for name, value in pairs}
+        fields = parsed_ksm_stat(stat).items()
+        return {name: value if isinstance(value, int) else words[value] for name, value in fields}
 
     def close(self) -> None:
         """Let go of the process."""

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import ksm_users, parent_of, running, text
 
-_PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -77,21 +77,7 @@ def running_command(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _is_kernel_thread(pid: int) -> bool:
-    return not _text(pid, "maps")
-
-
-def running() -> list[int]:
-    """Return the PIDs of all processes, ascending."""
-    return sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
-
-
-def parent_of(pid: int) -> int | None:
-    """Return the PID of a process's parent; None if the process has ended."""
-    try:
-        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return int(stat[stat.rindex(")") + 2 :].split()[1])
+    return not text(pid, "maps")
 
 
 def tree(root: int) -> list[int]:
@@ -125,24 +111,4 @@ def in_cgroup(path: str) -> list[int]:
 def named(pattern: str) -> list[int]:
     """Return the processes whose command name matches a shell pattern, ascending, without this one."""
     others = (pid for pid in running() if pid != os.getpid())
-    return [pid for pid in others if fnmatchcase(_text(pid, "comm").strip(), pattern)]
-
-
-def ksm_users() -> list[int]:
-    """Return the processes that have memory that ksmd scans, ascending (ksm_stat, else VmFlags of smaps)."""
-    return [pid for pid in running() if _uses_ksm(pid)]
-
-
-def _uses_ksm(pid: int) -> bool:
-    stat = _text(pid, "ksm_stat")
-    if "ksm_mergeable:" in stat:
-        return "ksm_mergeable: yes" in stat or "ksm_merge_any: yes" in stat
-    return any(line.startswith("VmFlags:") and " mg" in line for line in _text(pid, "smaps").splitlines())
-
-
-def _text(pid: int, name: str) -> str:
-    """Return a file of a process; empty if the process has ended or hides it."""
-    try:
-        return (_PROC / str(pid) / name).read_text(errors="replace")
-    except OSError:
-        return ""
+    return [pid for pid in others if fnmatchcase(text(pid, "comm").strip(), pattern)]

@@ -17,7 +17,7 @@ from ksmcluster.capture.host import host_info
 from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.notes import Counts, notes, tracking_notes
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
-from ksmcluster.capture.select import Wanted, parent_of
+from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracing.tracker import WriteTracker
 from ksmcluster.errors import UserError
@@ -40,6 +40,7 @@ from ksmcluster.snapshot import (
     content_ids,
     cover,
 )
+from ksmcluster.system.kernel_files import parent_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,13 @@ class Session:
         live = [source for source in sources if isinstance(source, ProcessSource)]
         self._host: HostInfo | None = host_info() if live else None
         self._counts = Counts()
-        self._pinned = {source: source.pinned_pages for source in live}
-        self._ksm_stat = {source: source.ksm_stat for source in live}
+        self._required = wanted.single if wanted else tuple(source.pid for source in live)
+        self._pinned: dict[ProcessSource, int | None] = {}
+        self._ksm_stat: dict[ProcessSource, dict[str, int] | None] = {}
+        for process, source in enumerate(live):
+            with self._may_end(process, 0):
+                self._pinned[source] = source.pinned_pages
+                self._ksm_stat[source] = source.ksm_stat
 
     def run(self) -> Summary:
         """Capture everything into the snapshot.
@@ -224,11 +230,11 @@ class Session:
 
     @contextmanager
     def _may_end(self, process: int, moment: int) -> Iterator[None]:
-        """Pass over a process that ends after the first moment."""
+        """Pass over a process that ends; but not at the first moment if it is the last or given by PID."""
         try:
             yield
         except ProcessGoneError:
-            if moment == 0:
+            if moment == 0 and (self._sources[process].pid in self._required or len(self._alive) == 1):
                 raise
             del self._alive[process]
 

@@ -1,5 +1,6 @@
 """`ksmcluster capture`: real memory into a snapshot."""
 
+import errno
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.image import ImageSource
-from ksmcluster.capture.process import ProcessSource
+from ksmcluster.capture.process import ProcessGoneError, ProcessSource
 from ksmcluster.capture.select import Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
@@ -74,7 +75,7 @@ def capture(
     json_summary: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout.")] = False,
 ) -> None:
     """Capture the memory of processes, core files and raw images as a snapshot of page digests."""
-    with _one_line_errors(), ExitStack() as stack:
+    with _one_line_errors(output), ExitStack() as stack:
         files = [*(core or []), *(image or [])]
         wanted = Wanted(
             tuple(pid or ()), tuple(pid_tree or ()), tuple(cgroup or ()), tuple(name or ()), ksm_users
@@ -89,7 +90,9 @@ def capture(
         if started is not None:
             wanted = replace(wanted, trees=(*wanted.trees, started.pid))
         time.sleep(after)
-        live = [stack.enter_context(closing(ProcessSource(pid))) for pid in wanted.pids()]
+        live = list(_open_live(stack, wanted))
+        if not (live or files):
+            raise UserError("every process ended before it could be captured: capture it while it runs")
         sources = _open_sources(stack, live, core or [], image or [])
         tracker = tracker_of(track_writes, live) if moments > 1 else None
         if tracker is not None:
@@ -137,6 +140,16 @@ def _moments(interval: float | None, count: int | None, files: bool) -> int:
     return count
 
 
+def _open_live(stack: ExitStack, wanted: Wanted) -> Iterator[ProcessSource]:
+    """Open live processes; those that end meanwhile are passed over, unless they were given by PID."""
+    for pid in wanted.pids():
+        try:
+            yield stack.enter_context(closing(ProcessSource(pid)))
+        except ProcessGoneError:
+            if pid in wanted.single:
+                raise
+
+
 def _open_sources(
     stack: ExitStack, live: list[ProcessSource], cores: list[Path], images: list[Path]
 ) -> list[Source]:
@@ -148,7 +161,7 @@ def _open_sources(
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(output: Path) -> Iterator[None]:
     """One line on stderr for what goes wrong: exit code 2 for the user's mistakes, 1 for the system's."""
     try:
         yield
@@ -156,7 +169,9 @@ def _one_line_errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        name = f"{output} cannot be written" if full else error.filename
+        where = f"{name}: " if name else ""
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         typer.echo(f"error: {where}{reason}", err=True)
         raise typer.Exit(1) from error

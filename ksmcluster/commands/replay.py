@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cluster.script.record import Json, dumps
 from cluster.spec.profile import PROFILES
+from cluster.spec.scenario import KsmSpec
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.report.text import one_line
 from ksmcluster.validate.replay import (
@@ -30,7 +31,7 @@ from ksmcluster.validate.replay import (
     replay_script,
 )
 
-_NEWEST = list(PROFILES)[-1]
+_DEFAULT = KsmSpec().kernel
 _NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
 
 
@@ -42,7 +43,7 @@ def replay(
         bool, typer.Option("--compare", help="The paths are records: replay each, and name what differs.")
     ] = False,
     kernel: Annotated[
-        str | None, typer.Option(help=f"Kernel to simulate: {', '.join(PROFILES)}. [default: {_NEWEST}]")
+        str | None, typer.Option(help=f"Kernel to simulate: {', '.join(PROFILES)}. [default: {_DEFAULT}]")
     ] = None,
     nodes: Annotated[
         int | None, typer.Option(help="NUMA nodes of the machine. [default: what the script requires]")
@@ -82,7 +83,7 @@ def replay(
             if compare:
                 _compare(paths, on, as_json)
             else:
-                _run(paths, on, kernel or _NEWEST, nodes, as_json)
+                _run(paths, on, kernel or _DEFAULT, nodes, as_json)
     except ReplayError as error:
         _fail(str(error))
 
@@ -139,14 +140,21 @@ def _print_tables(document: Json) -> None:
 
 def _table(records: list[Json]) -> Table:
     """Counters, one row a step; those that stay 0 all the time are left out."""
-    names = [name for name in records[0]["sysfs"] if any(record["sysfs"][name] for record in records)]
+    counters = [_counters(record) for record in records]
+    names = [name for name in counters[0] if any(values[name] for values in counters)]
     table = Table("step", box=None, pad_edge=False)
     for name in names:
         short = name.removeprefix("pages_").removeprefix("stable_node_").removeprefix("ksm_")
         table.add_column(short, justify="right")
-    for record in records:
-        table.add_row(Text(record["label"]), *(str(record["sysfs"][name]) for name in names))
+    for record, values in zip(records, counters, strict=True):
+        table.add_row(Text(record["label"]), *(str(values[name]) for name in names))
     return table
+
+
+def _counters(record: Json) -> dict[str, int]:
+    """Counters of KSM, and of huge pages if the script has any."""
+    thp = {name: value for name, value in record["vmstat"].items() if name.startswith("thp_")}
+    return {**record["sysfs"], **thp}
 
 
 def _fail(message: str) -> NoReturn:

@@ -58,6 +58,7 @@ def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:
         name=process.name,
         count=process.total(nodes),
         regions=tuple(_region(region, nodes) for region in process.region),
+        workers=process.workers,
         policy=_policy(process.policy, nodes),
         snapshot=process.snapshot,
         replay_interval=process.replay_interval,
@@ -75,7 +76,7 @@ def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
 
 def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
     given = region.model_dump(
-        include={"name", "mergeable", "copies", "pool", "distinct", "exponent"}, exclude_none=True
+        include={"name", "mergeable", "pinned", "copies", "pool", "distinct", "exponent"}, exclude_none=True
     )
     return spec.RegionSpec(
         **given,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.spec.profile import kernels_with
+from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, key
@@ -14,10 +14,15 @@ from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Sw
 KSM = KsmSpec()
 COST = CostSpec()
 
-Kernel = Literal["4.8", "6.1", "6.12", "6.18"]
+Kernel = Literal["4.8", "6.1", "6.12", "6.18.15", "6.18"]
 AboveZero = Annotated[int, Field(ge=1, le=UINT)]
 #: The kernel takes no max_page_sharing below 2.
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
+
+
+def _kernels_with(knob: str) -> tuple[str, ...]:
+    """Return the names of the kernels that have a knob, oldest first."""
+    return tuple(name for name in get_args(Kernel) if knob in PROFILES[name].knobs)
 
 
 class KsmConfig(ConfigTable):
@@ -74,7 +79,7 @@ class KsmConfig(ConfigTable):
     )
 
     KEYS: ClassVar[Switched] = {
-        knob: (kernels_with(knob), getattr(KSM, knob))
+        knob: (_kernels_with(knob), getattr(KSM, knob))
         for knob in (
             "max_page_sharing",
             "use_zero_pages",

@@ -34,8 +34,13 @@ def memory_problems(scenario: Scenario) -> Iterator[ConfigProblem]:
 
 
 def pages_mapped(scenario: Scenario) -> int:
+    """The most page table entries of regions at once; not of snapshots."""
+    return sum(count * region.pages_touched() for count, region in _mapped(scenario))
+
+
+def frames_needed(scenario: Scenario) -> int:
     """The most pages of regions that can be in memory at once, without merging; not of snapshots."""
-    return sum(pages for _, pages in _placed(scenario))
+    return sum(frames for _, frames in _placed(scenario))
 
 
 def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
@@ -45,7 +50,7 @@ def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
     keeps at least one page. When the memory of the nodes does not suffice, it becomes what is mapped and an
     eighth.
     """
-    mapped = sum(pages for _, pages in _placed(scenario, every_page=True))
+    mapped = sum(count * region.size for count, region in _mapped(scenario))
     if not mapped:
         raise UserError("--pages-per-node: the scenario has no regions to scale, only snapshots")
     factor = pages_per_node * scenario.machine.nodes / mapped
@@ -83,13 +88,20 @@ def _scaled_region(region: RegionConfig, factor: float) -> RegionConfig:
     return region.model_copy(update=changes)
 
 
-def _placed(scenario: Scenario, *, every_page: bool = False) -> Iterator[tuple[PolicyConfig, int]]:
-    """Policy and pages of each region, all processes together; pages never touched count only on demand."""
+def _mapped(scenario: Scenario) -> Iterator[tuple[int, RegionConfig]]:
+    """Each region, and how many processes and workers map it."""
+    for process in scenario.process:
+        count = process.total(scenario.machine.nodes) * (1 + process.workers)
+        yield from ((count, region) for region in process.region)
+
+
+def _placed(scenario: Scenario) -> Iterator[tuple[PolicyConfig, int]]:
+    """Policy and the most frames of each region in all processes; a worker has those of what it writes."""
     for process in scenario.process:
         count = process.total(scenario.machine.nodes)
         for region in process.region:
-            pages = region.size if every_page else region.pages_touched()
-            yield region.policy or process.policy, count * pages
+            frames = region.pages_touched() + process.workers * region.pages_of_worker()
+            yield region.policy or process.policy, count * frames
 
 
 def _demands(scenario: Scenario) -> dict[frozenset[int], int]:

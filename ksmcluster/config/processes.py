@@ -75,10 +75,11 @@ class WriteConfig(ConfigTable):
         WRITE.period, "Length of a cycle of writing and pausing; 0: no pauses.", "s of simulated time"
     )
     duty: Share = key(WRITE.duty, "Part of each cycle, from its start, in which writes happen.")
-    content: Literal["unique", "original", "redraw"] = key(
+    content: Literal["unique", "original", "redraw", "same"] = key(
         str(WRITE.content),
-        "What a write leaves: content found nowhere else, what the page held at the start, or another draw "
-        "from the pool.",
+        "What a write leaves. `unique`: content found nowhere else. `original`: what the page held at the "
+        "start. `redraw`: another draw from the pool. `same`: what the page holds, or zeros if it was never "
+        "touched; sharing breaks all the same.",
     )
 
     @model_validator(mode="after")
@@ -100,6 +101,11 @@ class RegionConfig(ConfigTable):
         "contents. `untouched`: nothing, there is no page until the first write.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
+    pinned: bool | None = key(
+        None,
+        "Whether its frames are pinned, as buffers are that are registered with io_uring, RDMA or VFIO: they "
+        "neither merge nor move. Workers have frames of their own for it.",
+    )
     policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
     scope: Literal["machine", "node"] | None = key(
@@ -119,6 +125,7 @@ class RegionConfig(ConfigTable):
     write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
 
     KEYS: ClassVar[Switched] = {
+        "pinned": (("zero", "unique", "replicated", "pool"), REGION.pinned),
         "copies": (("unique",), REGION.copies),
         "scope": (("replicated",), str(REGION.scope)),
         "pool": (("pool",), None),
@@ -139,6 +146,14 @@ class RegionConfig(ConfigTable):
         """The most pages of the region that can be in memory."""
         if self.model != "untouched":
             return self.size
+        return self.pages_written()
+
+    def pages_of_worker(self) -> int:
+        """The most pages of the region for which a worker has frames of its own."""
+        return self.size if self.pinned else self.pages_written()
+
+    def pages_written(self) -> int:
+        """The most pages of the region that can be written."""
         return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
 
 
@@ -148,6 +163,11 @@ class ProcessConfig(ConfigTable):
     name: Name = key(..., "Name, once in a scenario.")
     count: Count | None = key(None, "Processes of the kind in all, spread over the nodes in blocks.")
     per_node: Count | None = key(None, "Processes of the kind on each node; instead of `count`.")
+    workers: Annotated[int, Field(ge=0)] = key(
+        0,
+        "Children that each of them forks at the start, on its node. They share its memory until they write. "
+        "`count` and `per_node` do not count them.",
+    )
     policy: PolicyConfig = Field(
         default_factory=lambda: PolicyConfig(kind="local"),
         description="Placement of the memory of the processes.",
@@ -195,14 +215,18 @@ class ProcessConfig(ConfigTable):
             problems.append(("per_node", "cannot be given together with count"))
         if self.snapshot is None and not self.region:
             problems.append(("", "has no memory; add a [[process.region]] or a snapshot"))
-        if self.snapshot is not None and self.region:
-            problems.append(("region", "cannot be given together with snapshot, which has the regions"))
-        if self.snapshot is None and self.replay_interval is not None:
-            problems.append(("replay_interval", "has no meaning without snapshot"))
-        if self.snapshot is None and self.advice is not None:
-            problems.append(("advice", "has no meaning without snapshot"))
-        if self.snapshot is None and self.clones is not None:
-            problems.append(("clones", "has no meaning without snapshot"))
+        if self.snapshot is not None:
+            problems += [
+                (name, f"cannot be given together with snapshot, which has the {has}")
+                for name, has in (("region", "regions"), ("workers", "processes"))
+                if getattr(self, name)
+            ]
+        else:
+            problems += [
+                (name, "has no meaning without snapshot")
+                for name in ("replay_interval", "advice", "clones")
+                if getattr(self, name) is not None
+            ]
         problems += [
             (f"region[{i}].name", text) for i, text in repeated([region.name for region in self.region])
         ]
@@ -213,7 +237,7 @@ class ProcessConfig(ConfigTable):
         return self
 
     def total(self, nodes: int) -> int:
-        """Processes of the kind on a machine of so many nodes."""
+        """Processes of the kind on a machine of so many nodes, without their workers."""
         return self.count if self.count is not None else (self.per_node or 0) * nodes
 
 

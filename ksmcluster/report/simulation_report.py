@@ -18,9 +18,10 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
-from ksmcluster.results import relocations
+from ksmcluster.results import processes, relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
+from ksmcluster.results.processes import CensusTable
 
 #: Nodes in a line of a picture.
 NODES_IN_LINE = 64
@@ -48,6 +49,14 @@ class Reported(Protocol):
         """The contents of summary.json."""
 
     @property
+    def processes(self) -> CensusTable:
+        """What ksmd has made of each process."""
+
+    @property
+    def mappings(self) -> CensusTable:
+        """What ksmd has made of the mappings of each name."""
+
+    @property
     def relocated(self) -> tuple[RelocationResult, ...]:
         """What was moved between nodes."""
 
@@ -66,11 +75,13 @@ def rendered(result: Reported, console: Console) -> str:
 
 def report(result: Reported, *, plain: bool = False) -> RenderableType:
     """The summary; `plain` draws with ASCII."""
+    frames = result.summary["ksm_frame_mappings"]
     sections = {
         "Memory": _memory(result, plain),
         **_notes(result),
         "Pass by pass": _passes(result, plain),
         "Counters of the kernel": _counters(result),
+        **processes.report(result.processes, result.mappings, frames, plain=plain),
         "Across the nodes": _nodes(result, plain),
         **_compaction(result),
         "Time": _time(result),

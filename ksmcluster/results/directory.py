@@ -23,7 +23,11 @@ SUMMARY = "summary.json"
 PASSES = "passes.parquet"
 NODES = "nodes.parquet"
 RELOCATIONS = "relocations.parquet"
+PROCESSES = "processes.parquet"
+MAPPINGS = "mappings.parquet"
 CONFIG = "config.toml"
+#: By the table that every output of a command has: those that it may have, too.
+TABLES = {PASSES: {PROCESSES, MAPPINGS, RELOCATIONS}, NODES: {RELOCATIONS}}
 
 
 class Writable(Protocol):
@@ -37,7 +41,7 @@ class Writable(Protocol):
         """The text of summary.json."""
 
     def tables(self) -> dict[str, pa.Table]:
-        """Tables by the names of their files: PASSES, NODES or RELOCATIONS."""
+        """Tables by the names of their files, as in TABLES."""
 
 
 def check_directory(directory: Path, table: str) -> Path:
@@ -92,8 +96,7 @@ def _what_is_foreign(directory: Path, table: str) -> str:
 
 def _is_output(directory: Path, names: set[str]) -> bool:
     """Whether these files are all of an output of ours, as it was written, and nothing else."""
-    tables = names - {SUMMARY, CONFIG}
-    if {SUMMARY, CONFIG} - names or tables - {RELOCATIONS} not in ({PASSES}, {NODES}):
+    if not any({SUMMARY, CONFIG, table} == names - more for table, more in TABLES.items()):
         return False
     if not all(stat.S_ISREG((directory / name).lstat().st_mode) for name in names):
         return False
@@ -146,7 +149,7 @@ def _replace(directory: Path, new: Path, table: str) -> None:
 def _remove(earlier: Path) -> None:
     """Remove our files, and the directory unless something else has come into it meanwhile."""
     with suppress(OSError):
-        for name in (SUMMARY, CONFIG, PASSES, NODES, RELOCATIONS):
+        for name in {SUMMARY, CONFIG}.union(TABLES, *TABLES.values()):
             (earlier / name).unlink(missing_ok=True)
         earlier.rmdir()
 

@@ -15,7 +15,7 @@ from cluster.compaction.movable.movable_frames import KSM_PAGES
 from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
 from cluster.spec.content import PAGE_SIZE
-from cluster.wire.rmap_walks import joined
+from cluster.wire.rmap_walks import joined_walks
 from ksmcluster.config.migration import KsmMigrationConfig
 from ksmcluster.results import relocations
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
@@ -54,7 +54,7 @@ def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]
 def _walks(config: KsmMigrationConfig, passes: Sequence[PassResult]) -> dict[str, float | None]:
     """Return what reverse mapping of KSM frames took, in compactions and relocations."""
     parts = [report.walks for result in passes for report in result.compaction]
-    walks = joined([*parts, *(done.walks for result in passes for done in result.relocated)])
+    walks = joined_walks([*parts, *(done.walks for result in passes for done in result.relocated)])
     mean = walks.mappings / walks.number if walks.number else None
     seconds = config.cost.mapping_ns / 1e9
     return {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.machine.pass_result import PassResult
+from cluster.spec.captured_pages import CapturedProcess
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
@@ -24,9 +25,17 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, resolved_toml
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
-from ksmcluster.results import advisor_target, pass_compaction, relocations
-from ksmcluster.results.directory import config_digest, write_directory
+from ksmcluster.results import advisor_target, pass_compaction, processes, relocations
+from ksmcluster.results.directory import (
+    MAPPINGS,
+    PASSES,
+    PROCESSES,
+    RELOCATIONS,
+    config_digest,
+    write_directory,
+)
 from ksmcluster.results.headline import HEADLINE, headline
+from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.timing import Timing
 from ksmcluster.version import __version__
 
@@ -35,9 +44,9 @@ if TYPE_CHECKING:
 
 DERIVED = (
     *HEADLINE,
-    Statistic("memory_before_bytes", "bytes", "memory that would be in use without merging: after + saved"),
+    Statistic("memory_before_bytes", "bytes", "memory that would be in use without KSM: frames_without_ksm"),
     Statistic("memory_after_bytes", "bytes", "memory in use at the end: frames_used"),
-    Statistic("saved_bytes", "bytes", "saved at the end: ksm_mappings - ksm_frames + ksm_zero_pages"),
+    Statistic("saved_bytes", "bytes", "saved at the end: before - after"),
     Statistic("saved_fraction", "", "saved / before"),
     Statistic(
         "general_profit_bytes",
@@ -94,22 +103,41 @@ class Result:
     passes: PassTable
     #: The contents of summary.json.
     summary: dict[str, Any]
+    #: One row for each process at the end of the run: kind, index in the kind and node; name and PID if it
+    #: was captured; `statistics.OF_PROCESS`.
+    processes: CensusTable
+    #: The same of all mappings of one name, by kind and captured name.
+    mappings: CensusTable
     #: What was moved between nodes, in the order in which it was.
     relocated: tuple[RelocationResult, ...] = ()
 
     @classmethod
     def of(
-        cls, config: Scenario, passes: Sequence[PassResult], timing: Timing, notes: Sequence[str] = ()
+        cls,
+        config: Scenario,
+        passes: Sequence[PassResult],
+        timing: Timing,
+        notes: Sequence[str] = (),
+        captured: Sequence[Sequence[CapturedProcess]] = (),
     ) -> Result:
-        """Put together what the passes left behind. `notes`: what to know when reading it, a line each."""
+        """Put together what the passes left behind.
+
+        `notes`: what to know when reading it, a line each; `captured`: the captured processes of each kind.
+        """
         table = _table(passes)
         if config.migration is not None:
             table |= pass_compaction.columns(config.migration, passes)
         relocated = tuple(done for result in passes for done in result.relocated)
+        census = passes[-1].census
+        assert census is not None, "the last pass has a census"
+        kinds = [process.name for process in config.process]
+        names = kinds, captured or [()] * len(kinds)
         summary = _summary(config, passes, table, timing)
         by_pass = summary["by_pass"]
         advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
-        return cls(config, table, summary | {"notes": [*notes, *advisor]}, relocated)
+        summary |= {"ksm_frame_mappings": processes.frame_mappings(census), "notes": [*notes, *advisor]}
+        of_each = processes.processes(*names, census), processes.mappings(*names, census)
+        return cls(config, table, summary, *of_each, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """A statistic as int64[passes, nodes]."""
@@ -121,9 +149,13 @@ class Result:
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that `save` writes, by the names of their files."""
-        tables = {"passes.parquet": self.passes.to_arrow()}
+        tables = {
+            PASSES: self.passes.to_arrow(),
+            PROCESSES: self.processes.to_arrow(),
+            MAPPINGS: self.mappings.to_arrow(),
+        }
         if self.relocated:
-            tables["relocations.parquet"] = relocations.table(self.relocated, self.distance)
+            tables[RELOCATIONS] = relocations.table(self.relocated, self.distance)
         return tables
 
     @property
@@ -196,8 +228,8 @@ T = TypeVar("T", int, NDArray[np.int64])
 
 
 def saved_bytes(totals: Mapping[str, T]) -> T:
-    """What pages that KSM has merged would take more, if each had a frame of its own."""
-    return (totals["ksm_mappings"] - totals["ksm_frames"] + totals["ksm_zero_pages"]) * PAGE_SIZE
+    """Return how much more memory would be in use if ksmd had merged nothing."""
+    return (totals["frames_without_ksm"] - totals["frames_used"]) * PAGE_SIZE
 
 
 def _migration(config: Scenario, passes: Sequence[PassResult]) -> dict[str, Any]:

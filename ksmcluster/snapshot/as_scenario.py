@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.profile import PROFILES, kernels_with, profile_of_release
+from cluster.spec.profile import PROFILES, profile_of_release
 from cluster.spec.scenario import Advice
+from ksmcluster.config.ksmd import Kernel
 from ksmcluster.snapshot.metadata import HostInfo, Metadata
 from ksmcluster.snapshot.reader import Snapshot
 
@@ -100,7 +101,7 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
     yield "kernel", kernel
     if host.hz is not None:
         yield "hz", host.hz
-    for knob in (*_KNOBS_OF_ALL, *(name for name in _KNOBS_OF_SOME if kernel in kernels_with(name))):
+    for knob in (*_KNOBS_OF_ALL, *(name for name in _KNOBS_OF_SOME if name in PROFILES[kernel].knobs)):
         held = host.ksm.get(knob)
         if held is not None:
             chosen = re.search(r"\[(.+)\]", held)
@@ -110,6 +111,6 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
 def _kernel(release: str) -> str:
     """Return the profile of a kernel release; the oldest one for kernels before all of them."""
     try:
-        return profile_of_release(release).name
+        return profile_of_release(release, get_args(Kernel)).name
     except ValueError:
         return next(iter(PROFILES))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ksmcluster.errors import UserError
-from ksmcluster.snapshot.metadata import Mapping, Metadata, SnapshotProcess, from_json
+from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess, from_json
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
     MERGEABLE,
@@ -26,8 +27,6 @@ from ksmcluster.snapshot.schema import (
     ZERO,
     content_ids,
 )
-
-_Columns = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +52,25 @@ class SnapshotPages:
         none = np.empty(0, np.int64)
         return cls(none, none.view(np.uint64), none.astype(np.uint16), none, none, none, none)
 
+    @classmethod
+    def joined(cls, parts: Sequence[SnapshotPages]) -> SnapshotPages:
+        """Return pages one behind the other."""
+        parts = parts or [cls.empty()]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _NAMES))
+
+    def part(self, start: int, end: int) -> SnapshotPages:
+        """Return the pages from a place to another."""
+        return SnapshotPages(*(getattr(self, name)[start:end] for name in _NAMES))
+
     def where(self, chosen: NDArray[np.bool_]) -> SnapshotPages:
         """Return the chosen pages, bool[n]."""
-        return self if chosen.all() else SnapshotPages(*(getattr(self, name)[chosen] for name in _NAMES))
+        if chosen.all():
+            return self
+        columns = (getattr(self, name) for name in _NAMES)
+        return SnapshotPages(*(column[chosen] if len(column) else column for column in columns))
 
 
-_NAMES = ("vpn", "content", "flags", "frame", "outside", "huge", "node")
+_NAMES = ("vpn", "content", "flags", *OPTIONAL)
 
 
 class Snapshot:
@@ -68,6 +80,7 @@ class Snapshot:
         self._path = path
         self._parquet = parquet
         self.metadata = metadata
+        self._edges_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._row_groups = [_ranges(parquet.metadata, i) for i in range(parquet.num_row_groups)]
 
     @classmethod
@@ -135,63 +148,78 @@ class Snapshot:
             for group, (moments, processes) in enumerate(self._row_groups)
             if moments[0] <= moment <= moments[1] and processes[0] <= process_index <= processes[1]
         ]
-        for found in self._blocks(wanted):
-            if found[:2] == (moment, process_index):
-                pages = found[2] if all_pages else found[2].where((found[2].flags & MERGEABLE) != 0)
-                return pages.vpn.astype(np.uint64), pages.content
-        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+        pieces = (found[2] for found in self._pieces(wanted, ()) if found[:2] == (moment, process_index))
+        pages = SnapshotPages.joined(list(pieces))
+        if not all_pages:
+            pages = pages.where((pages.flags & MERGEABLE) != 0)
+        return pages.vpn.astype(np.uint64), pages.content
 
     def blocks(self) -> Iterator[tuple[int, int, SnapshotPages]]:
-        """Yield (moment, process, all its pages) in ascending order; each row group is read once.
+        """Yield (moment, process, all its pages) in ascending order; moments without pages are left out.
 
-        Moments of a process without pages are left out. Raises UserError for a damaged file, or one
-        that breaks the rules of the format: order, duplicates, pages outside mappings.
+        Raises UserError as `pieces` does.
         """
-        return self._blocks(range(len(self._row_groups)))
+        for (moment, process), pieces in groupby(self.pieces(OPTIONAL), key=itemgetter(0, 1)):
+            yield moment, process, SnapshotPages.joined([pages for _, _, pages in pieces])
 
-    def _blocks(self, groups: Sequence[int]) -> Iterator[tuple[int, int, SnapshotPages]]:
-        last: tuple[int, int] | None = None
-        parts: list[_Columns] = []
+    def pieces(self, columns: Sequence[str]) -> Iterator[tuple[int, int, SnapshotPages]]:
+        """Yield (moment, process, some of its pages) in ascending order, so that little memory is needed.
+
+        Of the arrays in OPTIONAL only those in `columns` are read; the others are empty. Raises UserError for
+        a damaged file, or one that breaks the rules of the format: order, duplicates, pages outside mappings.
+        """
+        return self._pieces(range(len(self._row_groups)), columns)
+
+    def _pieces(
+        self, groups: Sequence[int], optional: Sequence[str]
+    ) -> Iterator[tuple[int, int, SnapshotPages]]:
+        last, last_vpn = (-1, -1), -1
         for group in groups:
-            columns = self._read(group)
-            moment, process = columns["moment"], columns["process"]
-            changes = np.flatnonzero((moment[1:] != moment[:-1]) | (process[1:] != process[:-1])) + 1
-            edges = [0, *changes.tolist(), len(moment)]
-            for start, end in pairwise(edges):
+            moments, processes, pages = self._read(group, optional)
+            changes = np.flatnonzero((moments[1:] != moments[:-1]) | (processes[1:] != processes[:-1])) + 1
+            for start, end in pairwise([0, *changes.tolist(), len(moments)]):
                 if start == end:
                     continue
-                key = int(moment[start]), int(process[start])
-                if last is not None and key != last:
-                    yield *last, self._pages(*last, parts)
-                    parts = []
-                    if key < last:
-                        raise self._breaks("rows are not in ascending order of moment and process")
-                last = key
-                parts.append({name: column[start:end] for name, column in columns.items()})
-        if last is not None:
-            yield *last, self._pages(*last, parts)
+                key = int(moments[start]), int(processes[start])
+                if key < last:
+                    raise self._breaks("rows are not in ascending order of moment and process")
+                piece = pages.part(start, end)
+                self._check(*key, piece.vpn, last_vpn if key == last else -1)
+                last, last_vpn = key, int(piece.vpn[-1])
+                yield *key, piece
 
-    def _pages(self, moment: int, process: int, parts: list[_Columns]) -> SnapshotPages:
-        """Return one block, put together and checked."""
+    def _check(self, moment: int, process: int, vpn: NDArray[np.int64], before: int) -> None:
+        """Check some pages of a process, which come behind the page `before`."""
         if moment >= len(self.moments) or process >= len(self.processes):
             raise self._breaks(f"there are pages of process {process} at moment {moment}")
-        pages = SnapshotPages(*(np.concatenate([part[name] for part in parts]) for name in _NAMES))
-        vpn = pages.vpn
-        if (vpn[1:] <= vpn[:-1]).any():
+        if vpn[0] <= before or (vpn[1:] <= vpn[:-1]).any():
             raise self._breaks(f"pages of process {process} do not ascend, or come twice")
-        outside = ~_inside(vpn, self.processes[process].mappings)
-        if outside.any():
-            where = int(vpn[np.argmax(outside)])
+        starts, ends = self._edges(process)
+        at = np.searchsorted(starts, vpn, "right")
+        inside = vpn < ends[at]
+        if not inside.all():
+            where = int(vpn[np.argmin(inside)])
             raise self._breaks(f"page {where:#x} of process {process} is in none of its mappings")
-        return pages
+
+    def _edges(self, process: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first pages of a process's mappings; and 0, and the page behind each."""
+        if process not in self._edges_of:
+            mappings = self.processes[process].mappings
+            starts = np.array([mapping.start_vpn for mapping in mappings], np.int64)
+            ends = np.array([0, *(mapping.end_vpn for mapping in mappings)], np.int64)
+            self._edges_of[process] = starts, ends
+        return self._edges_of[process]
 
     def _breaks(self, what: str) -> UserError:
         return UserError(f"{self._path} breaks the snapshot format, {what}: capture it again")
 
-    def _read(self, row_group: int) -> _Columns:
-        """Return the columns of a row group as arrays."""
+    def _read(
+        self, row_group: int, optional: Sequence[str]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint32], SnapshotPages]:
+        """Return moment, process and columns of the pages of a row group."""
         try:
-            table = self._parquet.read_row_group(row_group).combine_chunks()
+            wanted = [*SCHEMA_1.names, *optional]
+            table = self._parquet.read_row_group(row_group, columns=wanted).combine_chunks()
         except (pa.ArrowInvalid, OSError) as error:
             if _is_of_the_system(error):
                 raise
@@ -200,14 +228,13 @@ class Snapshot:
         zero = (flags & ZERO) != 0
         if (table["digest"].is_valid().to_numpy() == zero).any():
             raise self._breaks("a page has a digest and the flag of zeros, or neither")
-        return {
-            "moment": table["moment"].to_numpy(),
-            "process": table["process"].to_numpy(),
-            "vpn": table["vpn"].to_numpy().astype(np.int64),
-            "content": content_ids(_digests(table["digest"]), zero),
-            "flags": flags,
-            **{name: _optional(table, name) for name in OPTIONAL},
-        }
+        pages = SnapshotPages(
+            table["vpn"].to_numpy().astype(np.int64),
+            content_ids(_digests(table["digest"]), zero),
+            flags,
+            *(_optional(table, name) if name in optional else np.empty(0, np.int64) for name in OPTIONAL),
+        )
+        return table["moment"].to_numpy(), table["process"].to_numpy(), pages
 
 
 def is_snapshot(path: Path) -> bool:
@@ -222,17 +249,6 @@ def is_snapshot(path: Path) -> bool:
 def _is_of_the_system(error: Exception) -> bool:
     """Whether reading failed, such as a broken disk; pyarrow has OSErrors for damaged files as well."""
     return isinstance(error, OSError) and error.errno is not None
-
-
-def _inside(vpn: NDArray[np.int64], mappings: Sequence[Mapping]) -> NDArray[np.bool_]:
-    """Return which pages are in one of the mappings, bool[n]."""
-    starts = np.array([mapping.start_vpn for mapping in mappings], np.int64)
-    ends = np.array([mapping.end_vpn for mapping in mappings], np.int64)
-    if not len(starts):
-        return np.zeros(len(vpn), np.bool_)
-    at = np.searchsorted(starts, vpn, "right") - 1
-    inside: NDArray[np.bool_] = (at >= 0) & (vpn < ends[at])
-    return inside
 
 
 def _optional(table: pa.Table, name: str) -> NDArray[np.int64]:

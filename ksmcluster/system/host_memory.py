@@ -13,8 +13,12 @@ from ksmcluster.report import text
 #: What a page takes at least, for the run not to be refused when it would fit: less than what stays resident
 #: (docs/performance.md), and far less than peaks.
 PAGE = 50
+#: The same for a page table entry that maps a frame which another one maps, too.
+MAPPING = 20
 #: The same for a page of `ksmcluster compact`, which has each memory twice.
 COMPACTED_PAGE = 80
+#: What loading a row of a snapshot takes at least, and what stays of it, which Ray has once more.
+LOADED_ROW, KEPT_ROW = 30, 18
 #: What an actor's process has to itself at least.
 ACTOR = 30 << 20
 
@@ -27,9 +31,12 @@ _MEMORY = Path("/sys/fs/cgroup/memory")
 _UNIFIED = Path("/sys/fs/cgroup")
 
 
-def check(pages: int, bytes_a_page: int, actors: int, less: str) -> None:
-    """UserError if so many pages in so many actors (0: in this process) do not fit into this host."""
-    need = pages * bytes_a_page + actors * ACTOR
+def check(pages: int, of_pages: int, actors: int, less: str) -> None:
+    """UserError if so many pages in so many actors (0: in this process) do not fit into this host.
+
+    The pages take `of_pages` bytes.
+    """
+    need = of_pages + actors * ACTOR
     if actors and _ray_is_there():
         return
     have = available() if actors else min(available(), _address_space())

@@ -17,6 +17,10 @@ from typing import Any
 
 PAGE_SIZE = mmap.PAGESIZE
 _MAP_FIXED_NOREPLACE = 0x100000
+#: System calls, alike on all architectures, and what they take (linux/io_uring.h).
+_IO_URING_SETUP, _IO_URING_REGISTER = 425, 427
+_IO_URING_PARAMS_SIZE = 120
+_IORING_REGISTER_BUFFERS = 0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -75,6 +79,15 @@ def _read(address: int, pages: int) -> str:
     return ""
 
 
+def _pin(address: int, pages: int) -> str:
+    """Register pages as a buffer of an io_uring, which stays open as long as the process lives."""
+    ring = _libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS_SIZE))
+    if ring < 0:
+        return _error(ring)
+    buffer = (ctypes.c_size_t * 2)(address, pages * PAGE_SIZE)
+    return _error(_libc.syscall(_IO_URING_REGISTER, ring, _IORING_REGISTER_BUFFERS, buffer, 1))
+
+
 def _error(result: int) -> str:
     return "" if result == 0 else errno.errorcode[ctypes.get_errno()]
 
@@ -85,6 +98,7 @@ _COMMANDS: dict[str, Any] = {
     "unmap": _unmap,
     "write": _write,
     "read": _read,
+    "pin": _pin,
 }
 
 if __name__ == "__main__":

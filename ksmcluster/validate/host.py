@@ -70,6 +70,12 @@ class HostMachine:
     def read(self, p: str, r: str, start: int, count: int) -> None:
         self._on_range("read", p, r, start, count)
 
+    def pin(self, p: str, r: str, start: int, count: int) -> None:
+        if error := self._on_range("pin", p, r, start, count):
+            raise UserError(
+                f"pages cannot be pinned on this host ({error} of io_uring): leave out pin, or use replay"
+            )
+
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         return self._on_range("advise", p, r, start, count, _MERGEABLE)
 
@@ -84,6 +90,12 @@ class HostMachine:
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
         _cannot("page out")
+
+    def huge(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("advise huge pages")
+
+    def collapse(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("collapse pages")
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         _cannot("move pages")

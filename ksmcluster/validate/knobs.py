@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import KSM
 
-KSM = Path("/sys/kernel/mm/ksm")
 #: put back last, in this order: the advisor owns pages_to_scan, and ksmd is to start when all is as it was
 _LAST = ("advisor_mode", "run")
 

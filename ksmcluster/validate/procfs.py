@@ -11,39 +11,32 @@ from numpy.typing import NDArray
 from cluster.script.engine import NO_FRAME, SWAPPED
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import PROC, ksm_users, parent_of, parsed_ksm_stat, read, text
 
-PROC = Path("/proc")
 _PRESENT, _SWAPPED = np.uint64(1 << 63), np.uint64(1 << 62)
 _FRAME = np.uint64((1 << 55) - 1)
-_KTHREADD = "2"  #: parent of all kernel threads
+_KTHREADD = 2  #: parent of all kernel threads
 
 
 def kernel_thread(name: str) -> Path:
     """The folder of a kernel thread. Raises UserError if it cannot be seen."""
     for comm in PROC.glob("[0-9]*/comm"):
-        if read(comm) == f"{name}\n" and _parent(comm.parent) == _KTHREADD:
+        if read(comm) == f"{name}\n" and parent_of(int(comm.parent.name)) == _KTHREADD:
             return comm.parent
     raise UserError(f"{name} is not to be seen in {PROC}: run outside of any container")
 
 
 def ksm_stat(pid: int) -> dict[str, int | str]:
     """The fields of ksm_stat, and ksm_merging_pages; those that this kernel has."""
-    lines = (read(PROC / str(pid) / "ksm_stat") or "").replace(":", "").splitlines()
-    fields = dict(line.split() for line in lines)
-    if merging := read(PROC / str(pid) / "ksm_merging_pages"):
-        fields["ksm_merging_pages"] = merging
-    return {key: value if value in ("yes", "no") else int(value) for key, value in fields.items()}
+    fields = parsed_ksm_stat(text(pid, "ksm_stat"))
+    if merging := text(pid, "ksm_merging_pages"):
+        fields["ksm_merging_pages"] = int(merging)
+    return fields
 
 
 def users_of_ksm(but: Collection[int]) -> list[str]:
     """Other processes with mergeable memory, by name and number."""
-    users = []
-    for folder in PROC.glob("[0-9]*"):
-        pid = int(folder.name)
-        stat = {} if pid in but else ksm_stat(pid)
-        if "yes" in (stat.get("ksm_mergeable"), stat.get("ksm_merge_any")) or stat.get("ksm_rmap_items"):
-            users.append(f"{(read(folder / 'comm') or 'process').strip()} ({pid})")
-    return users
+    return [f"{text(pid, 'comm').strip() or 'process'} ({pid})" for pid in ksm_users() if pid not in but]
 
 
 def frames(pid: int, address: int, pages: int) -> NDArray[np.int64]:
@@ -66,15 +59,3 @@ def vmstat(names: Collection[str]) -> dict[str, int]:
     """Some fields of /proc/vmstat; those that this kernel has."""
     fields = dict(line.split() for line in (PROC / "vmstat").read_text().splitlines())
     return {name: int(fields[name]) for name in names if name in fields}
-
-
-def read(path: Path) -> str | None:
-    """What a file says; None if there is none, as its process is gone or the kernel has no such file."""
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-def _parent(folder: Path) -> str:
-    return (folder / "stat").read_text().rpartition(")")[2].split()[1]

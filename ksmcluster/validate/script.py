@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.script.operations import (
     DrainOp,
+    HugeMapOp,
     MapOp,
     MergeAnyOp,
     MoveOp,
@@ -87,8 +88,8 @@ def _reason_against(op: Operation, knobs: Collection[str], nodes: int) -> str | 
         return "regions cannot be bound to nodes here"
     if isinstance(op, RequireOp) and op.what != "knob":
         return f"this host is not chosen by its {op.what}"
-    paged_out = isinstance(op, RangeOp) and op.action == "pageout"
-    if paged_out or isinstance(op, (MoveOp, MergeAnyOp, DrainOp)):
+    refused = isinstance(op, RangeOp) and op.action in ("pageout", "huge", "collapse")
+    if refused or isinstance(op, (HugeMapOp, MoveOp, MergeAnyOp, DrainOp)):
         return f"{op.text.split()[0]} cannot be run on the host"
     return None
 

@@ -15,13 +15,14 @@ from cluster.script.record import Json
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.system.signals import heeded
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children
 from ksmcluster.validate.comparison import Comparison, steps
 from ksmcluster.validate.host import HostMachine
-from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 from ksmcluster.validate.replay import ReplayTarget
 

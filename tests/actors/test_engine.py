@@ -15,6 +15,7 @@ from actors.node_actor import LITTLE_MAIL
 from actors.placement import group_of, machine_of_actors, node_blocks, node_ranges
 from actors.run_options import INLINE, RunOptions
 from actors.run_passes import run_passes
+from cluster.machine.census import Census
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report
 from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
@@ -58,10 +59,22 @@ REGIONS = (
         writes=(WriteSpec(0.5, 0.3), WriteSpec(1.0, 0.2, content=Rewrite.ORIGINAL)),
     ),
 )
+#: Of a process and the workers that it forks.
+SHARED_REGIONS = (
+    RegionSpec("code", 20, ContentModel.UNIQUE, copies=2),
+    RegionSpec("buffers", 9, ContentModel.REPLICATED, policy=PolicySpec(PolicyMode.BIND, (2,)), pinned=True),
+    RegionSpec(
+        "heap",
+        30,
+        ContentModel.REPLICATED,
+        policy=PolicySpec(PolicyMode.INTERLEAVE, (1, 4)),
+        writes=(WriteSpec(0.5, 0.5), WriteSpec(1.0, 0.8, content=Rewrite.SAME)),
+    ),
+)
 SPEC = SimulationSpec(
     machine=MachineSpec(nodes=5, frames_per_node=800, distance=ring(5)),
     ksm=KsmSpec(max_page_sharing=8, advisor_mode="scan-time", advisor_target_scan_time=1),
-    processes=(ProcessSpec("rank", 11, REGIONS),),
+    processes=(ProcessSpec("rank", 11, REGIONS), ProcessSpec("pool", 4, SHARED_REGIONS, workers=2)),
     passes=5,
     windows_per_pass=3,
 )
@@ -73,8 +86,16 @@ def same(a: list[PassResult], b: list[PassResult]) -> bool:
         and x.pages_to_scan == y.pages_to_scan
         and x.full_scans == y.full_scans
         and all(np.array_equal(x.nodes[name], y.nodes[name]) for name in x.nodes)
+        and same_census(x.census, y.census)
         for x, y in zip(a, b, strict=True)
     )
+
+
+def same_census(a: Census | None, b: Census | None) -> bool:
+    """Only the last pass has one."""
+    if a is None or b is None:
+        return a is b
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("across", [0, 1])
@@ -82,6 +103,7 @@ def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, 
     spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=across))
     inline = list(run_passes(spec, INLINE))
     assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
+    assert [r.census is not None for r in inline] == [False] * 4 + [True]
     for packed in (1, 2, 5):
         assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
 
@@ -111,12 +133,13 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
         for n in (0, 1)
     )
     mapping = CapturedMapping("", 0, 30, advised=True)
-    process = CapturedProcess("captured", (mapping,), moments, family=0)
-    inherited, owner = np.arange(20, 30), np.zeros(10, np.int64)
-    shared = SharedFrames(owner, inherited, owner + 1, inherited)
-    outside = OutsideMappers(owner[:1], inherited[:1], np.array([3]))
-    snapshots = {"s": CapturedPages((process, process), (0.0, 1e-6), shared, outside)}
-    layout = CapturedLayout((0, 0), (True, True), (0.0,))
+    inherited = np.arange(20, 30)
+    outside = OutsideMappers(inherited[:1], np.array([3]))
+    parent = CapturedProcess("captured", (mapping,), moments, 0, SharedFrames.none(), outside)
+    shared = SharedFrames(np.zeros(10, np.int32), inherited, inherited)
+    child = replace(parent, shared=shared, outside=OutsideMappers.none())
+    snapshots = {"s": CapturedPages((parent, child), (0.0, 1e-6))}
+    layout = CapturedLayout((0, 0), (True, True), (0.0,), (0.0, 0.0))
     spec = replace(SPEC, processes=(ProcessSpec("rank", 11, (), snapshot="s", layout=layout),))
     inline = list(run_passes(spec, INLINE, snapshots=snapshots))
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
 from cluster.spec.statistics import NODE_NAMES
+from cluster.wire.commands import MappingName
 from ksmcluster.cli import main
 from ksmcluster.config import Overrides, Scenario, load
 from ksmcluster.results.result import Result
@@ -49,6 +52,7 @@ def pass_result(number: int, nodes: int) -> PassResult:
     base = {
         "pages_mapped": 1000,
         "frames_used": 1000 - 100 * number,
+        "frames_without_ksm": 1000 - 10 * number,
         "frames_free": 200 + 100 * number,
         "pages_shared": 20 * number,
         "pages_sharing": 90 * number,
@@ -74,8 +78,21 @@ def pass_result(number: int, nodes: int) -> PassResult:
     return PassResult(number, columns, number, 1.5 * number, 100 * number, windows=1, wall_seconds=0.25)
 
 
+def census_of(config: Scenario) -> Census:
+    """Two processes of each kind: the second has twice what the first has; and each region as much."""
+    kinds = np.repeat(np.arange(len(config.process)), 2)
+    numbers = np.tile([0, 1], len(config.process))
+    names = [MappingName(i, "", r.name) for i, kind in enumerate(config.process) for r in kind.region]
+    #: pages_mapped, ksm_rmap_items, ksm_merging_pages, ksm_zero_pages, pages_unshared.
+    base = np.array([1000, 900, 500, 40, 300])
+    processes = base * (numbers + 1)[:, None]
+    mappings = base * np.arange(1, len(names) + 1)[:, None]
+    return Census(kinds, numbers, numbers, processes, tuple(names), mappings, np.array([3, 0, 12, 40]))
+
+
 def result_of(config: Scenario) -> Result:
     passes = [pass_result(n + 1, config.machine.nodes) for n in range(config.simulation.passes)]
+    passes[-1] = replace(passes[-1], census=census_of(config))
     return Result.of(config, passes, Timing("ray", 1, 4, wall_seconds=31.5, start_seconds=27.25))
 
 

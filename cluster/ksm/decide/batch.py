@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.columns import order_by
-from cluster.arrays.words import I64, Bool, Digests, FrameWords
+from cluster.arrays.columns import order_by, rows_where
+from cluster.arrays.words import I64, Bool, Digests, FrameWords, is_ksm_word
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
 from cluster.ksm.trees import Trees
@@ -60,6 +60,7 @@ def _with_unstable(
     """Add visits to pages of the unstable tree, which nodes do not send, to those that arrived."""
     unstable = trees.unstable
     kinds = np.where(shared, VisitKind.CANDIDATE_SHARED, VisitKind.CANDIDATE).astype(np.uint8)
+    kinds[rows_where(is_ksm_word(unstable["frame"][row]))] = VisitKind.CANDIDATE_FIXED
     kept = SortedVisits(group, pos, unstable["key"][row], unstable["frame"][row], kinds, row)
     visits = SortedVisits._make(joined([arrivals, kept]))
     return visits.of(order_by(visits.group.view(np.uint64), visits.pos)[0])

@@ -18,7 +18,10 @@ from cluster.ksm.visit import VisitKind
 
 def decide_batch(batch: ContentBatch, changes: TableChanges, updates: PageUpdates) -> None:
     """Decide the contents of a batch; add what follows to the changes and the messages."""
-    routes, shape = classify(batch), changes.shape
+    shape = changes.shape
+    if shape is None:
+        batch = _without_repeated(batch, updates)
+    routes = classify(batch)
     if shape is not None and (routes.one_by_one.any() or searches_meet_something(batch)):
         # Rarely needed; without it an actor starts sooner.
         from cluster.ksm.decide.sequential_tables import OneByOne
@@ -29,6 +32,22 @@ def decide_batch(batch: ContentBatch, changes: TableChanges, updates: PageUpdate
     # Where new contents merged as far as they go, no two pages wait, nor one that could join a stable node.
     unsettled = batch.known | ~routes.regular | (shape is not None)
     changes.unsettled.append(batch.digests[np.flatnonzero(unsettled)])
+
+
+def _without_repeated(batch: ContentBatch, updates: PageUpdates) -> ContentBatch:
+    """Leave out pages with fixed frames behind another one of the same content; they go into no tree.
+
+    The first of a row is inserted, or meets what it cannot merge with; the others meet one or the other.
+    """
+    visits = batch.visits
+    fixed = visits.kind == VisitKind.CANDIDATE_FIXED
+    if not fixed.any():
+        return batch
+    repeated = np.zeros(len(fixed), np.bool_)
+    repeated[1:] = fixed[1:] & fixed[:-1] & (visits.group[1:] == visits.group[:-1]) & (visits.row[1:] < 0)
+    keys = visits.key[np.flatnonzero(repeated)]
+    updates.remove_from_trees(keys, np.zeros(len(keys), np.uint8))
+    return batch._replace(visits=visits.where(~repeated))
 
 
 def _decide_by_route(

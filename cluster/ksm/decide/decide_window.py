@@ -17,6 +17,7 @@ from cluster.arrays.columns import changes, distinct, is_in, order_by, rows_wher
 from cluster.arrays.sorted_table import expand
 from cluster.arrays.words import I64, Bool, Digests, ksm_word
 from cluster.ksm.decide.batch import gather
+from cluster.ksm.decide.classify import kinds_table
 from cluster.ksm.decide.decide_batch import decide_batch
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
@@ -26,6 +27,9 @@ from cluster.ksm.table_changes import TableChanges
 from cluster.ksm.trees import Trees
 from cluster.ksm.visit import Arrivals, VisitKind
 from cluster.wire.window import Window
+
+#: Visits that search for nothing but a stable node.
+_STABLE_ONLY = kinds_table(VisitKind.STABLE_ONLY, VisitKind.STABLE_ONLY_FIXED)
 
 
 class Decision(NamedTuple):
@@ -64,7 +68,7 @@ def decide(trees: Trees, window: Window, arrivals: Arrivals) -> Decision:
 
 def _without_fruitless_searches(trees: Trees, arrivals: Arrivals) -> Arrivals:
     """Return the visits without searches of stable trees that neither have the content nor get it."""
-    stable_only = arrivals.kind == VisitKind.STABLE_ONLY
+    stable_only = _STABLE_ONLY[arrivals.kind]
     if not stable_only.any():
         return arrivals
     about = (arrivals.digest[~stable_only], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
@@ -106,19 +110,26 @@ class _ArrivalsByContent:
         new, limit = self._new(), self._trees.node.limit
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
+        merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
         self._wait(np.flatnonzero(single), decision.table_changes)
         self._merge(np.flatnonzero(merging), window, decision)
         left = np.flatnonzero(~(single | merging))
         self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
 
+    def _have(self, chosen: Bool) -> Bool:
+        """Return which contents have any of these visits: bool[arrivals] -> bool[contents]."""
+        if not chosen.any():
+            return np.zeros(len(self._count), np.bool_)
+        before = np.concatenate([[0], np.cumsum(chosen[self._order])])
+        have: Bool = before[self._start + self._count] > before[self._start]
+        return have
+
     def _new(self) -> Bool:
         """Return which contents come as pages with frames of their own, and are not in the trees."""
         trees = self._trees
+        kind = self._arrived.kind
         new: Bool = self._count > 0
-        other = self._arrived.kind != VisitKind.CANDIDATE
-        if other.any():
-            before = np.concatenate([[0], np.cumsum(other[self._order])])
-            new &= before[self._start + self._count] == before[self._start]
+        new &= ~self._have((kind != VisitKind.CANDIDATE) & (kind != VisitKind.CANDIDATE_FIXED))
         for known in (trees.stable, trees.unstable, trees.empty_chains, trees.migrating):
             if len(known):
                 new &= ~is_in(self._digests, known.digest)

@@ -29,12 +29,14 @@ _CHANGED = (VisitKind.MIGRATED_CHANGED, VisitKind.MIGRATED_ADDED_CHANGED)
 _SEARCHES = (
     VisitKind.CANDIDATE,
     VisitKind.CANDIDATE_SHARED,
-    VisitKind.CANDIDATE_ORPHAN,
+    VisitKind.CANDIDATE_FIXED,
     VisitKind.STABLE_ONLY,
+    VisitKind.STABLE_ONLY_FIXED,
     VisitKind.STABLE_OR_ZERO,
 )
 _VOLATILE = (VisitKind.STABLE_ONLY, VisitKind.VOLATILE_SHARED)
-_STABLE_ONLY = (VisitKind.STABLE_ONLY, VisitKind.STABLE_OR_ZERO)
+_STABLE_ONLY = (VisitKind.STABLE_ONLY, VisitKind.STABLE_ONLY_FIXED, VisitKind.STABLE_OR_ZERO)
+_FIXED = (VisitKind.CANDIDATE_FIXED, VisitKind.STABLE_ONLY_FIXED)
 
 
 @dataclass(slots=True)
@@ -96,6 +98,8 @@ class Content:
         self.nodes = nodes
         #: The page in the unstable tree that holds this content.
         self.unstable_page = unstable_page
+        #: Frames that this window made KSM frames without a stable node; pages may share them since a fork.
+        self._orphaned: set[int] = set()
         self._rules = rules
         self._messages = messages
 
@@ -160,7 +164,7 @@ class Content:
         node = self._search_stable()
         leave()
         if node is not None:
-            if visit.kind == VisitKind.CANDIDATE_ORPHAN:
+            if visit.kind in _FIXED or visit.frame in self._orphaned:
                 self._messages.removed_from_trees.append((visit.key, 0))
             else:
                 node.count += 1
@@ -186,11 +190,12 @@ class Content:
         other, frame = self._find_or_insert_unstable(visit), visit.frame
         if other is None:
             return True
-        if other.blocked or other.frame == frame or is_ksm_word(frame):
+        if other.blocked or other.frame == frame or is_ksm_word(frame) or frame in self._orphaned:
             return False
         word = ksm_word(frame, self._rules.window.seq)
         if is_ksm_word(other.frame):
             self._messages.broken_out.append((visit.key, word, self.digest))
+            self._orphaned.add(frame)
             return False
         self._messages.made_stable.append((visit.key, word, self.digest))
         self._messages.merged.append((other.key, word, self.digest))

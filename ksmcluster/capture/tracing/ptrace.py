@@ -39,6 +39,7 @@ _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
 _GET_RSEQ_CONFIGURATION, _GET_SYSCALL_USER_DISPATCH = 0x420F, 0x4211
 _TRACESYSGOOD, _SUSPEND_SECCOMP = 1, 1 << 21
 _EVENT_STOP = 128
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _NT_PRSTATUS, _NT_ARM_SYSTEM_CALL = 1, 0x404
 _WALL = 0x40000000
@@ -99,11 +100,13 @@ def stopped_thread(pid: int, machine: Architecture) -> Iterator[StoppedThread]:
             time.sleep(0.001 * bool(attempt))
             thread = StoppedThread(pid, quietest_thread(pid, machine), machine)
             thread.check()
-            if not thread.in_restartable_sequence():
+            if thread.has_instruction() and not thread.in_restartable_sequence():
                 break
             thread.let_go()
         else:
-            raise TracingError("its threads are always in restartable sequences (rseq)")
+            raise TracingError(
+                "it executes other programs, or is in restartable sequences (rseq), all the time"
+            )
         thread.begin()
         yield thread
     finally:
@@ -141,6 +144,13 @@ class StoppedThread:
         dispatch = self._read(_GET_SYSCALL_USER_DISPATCH, "=4Q")
         if dispatch and dispatch[0]:
             raise TracingError("it handles its system calls itself (syscall user dispatch)")
+
+    def has_instruction(self) -> bool:
+        """Return whether the instruction is still there: not if another program was executed meanwhile."""
+        with Path(f"/proc/{self._pid}/mem").open("rb", buffering=0) as memory, suppress(OSError):
+            expected = self._machine.instruction
+            return os.pread(memory.fileno(), len(expected), self._instruction) == expected
+        return False
 
     def in_restartable_sequence(self) -> bool:
         """Return whether the thread is in a restartable sequence (rseq(2)), where no call may be made."""
@@ -236,12 +246,14 @@ class StoppedThread:
     def _reach_syscall_stop(self) -> None:
         ptrace(_SYSCALL, self._tid)
         while (stop := self._next_stop()) != _SYSCALL_STOP:
+            if stop in _FAULTS:
+                raise TracingError("it cannot make a system call")
             self._hold(stop)
             ptrace(_SYSCALL, self._tid)
 
     def _hold(self, stop: int) -> None:
-        """Keep a signal that cannot be blocked (SIGSTOP) for later."""
-        if stop >> 8 == 0 and stop != _SYSCALL_STOP:
+        """Keep a signal that cannot be blocked (SIGSTOP) for later; what faulted faults once more."""
+        if stop >> 8 == 0 and stop != _SYSCALL_STOP and stop not in _FAULTS:
             self._held.append(stop)
 
     def _next_stop(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cluster.exact import ExactEngine
@@ -12,15 +13,17 @@ from cluster.spec.profile import PROFILES, profile_of_release
 from tests.paths import DATA
 
 RECORDS = DATA / "oracle"
+#: Records with huge pages.
+THP_RECORDS = DATA / "oracle_thp"
 
 Json = dict[str, Any]
 
 
-def documents() -> dict[str, Json]:
-    """Every recorded document, by `FOLDER/SCENARIO`."""
+def documents(folder: Path = RECORDS) -> dict[str, Json]:
+    """Every recorded document of a folder, by `FILE/SCENARIO`."""
     return {
         f"{path.name.removesuffix('.json.xz')}/{document['scenario']}": document
-        for path in sorted(RECORDS.glob("*.json.xz"))
+        for path in sorted(folder.glob("*.json.xz"))
         for document in load(path)
     }
 

@@ -14,6 +14,7 @@ from cluster.exact.objects import (
     Chain,
     ExactRegion,
     Frame,
+    HugePage,
     MmSlot,
     Place,
     RmapItem,
@@ -21,6 +22,7 @@ from cluster.exact.objects import (
     SwapEntry,
     ZeroPte,
 )
+from cluster.script.engine import HUGE_PAGES
 from cluster.spec.profile import PROFILES
 
 PAGES = 6
@@ -57,28 +59,31 @@ class Model:
         self.held = {key: held for key, held in self.held.items() if key[0] != p}
 
 
-def new_model(kernel: str, nodes: int, draw) -> Model:
+def new_model(kernel: str, nodes: int, draw, *, pages: int = PAGES, huge: bool = False) -> Model:
     model = Model(ExactEngine(PROFILES[kernel], nodes, swap=True))
     for knob, values in KNOBS.items():
         model.machine.set_knob(knob, draw(st.sampled_from(values)))
     for p in ("A", "B"):
         model.machine.proc(p)
         for k, r in enumerate(("x", "y")):
-            model.machine.map(p, r, PAGES, k % nodes)
-            model.machine.mergeable(p, r, 0, PAGES)
-            fives = np.full(PAGES, 5, dtype=np.uint64)
-            model.machine.fill(p, r, np.arange(PAGES), fives)
-            model.held[p, r] = [5] * PAGES
+            model.machine.map(p, r, pages, k % nodes)
+            if huge:
+                model.machine.huge(p, r, 0, pages)
+            model.machine.mergeable(p, r, 0, pages)
+            fives = np.full(pages, 5, dtype=np.uint64)
+            model.machine.fill(p, r, np.arange(pages), fives)
+            model.held[p, r] = [5] * pages
     return model
 
 
 ACTIONS = ["fill"] * 4 + ["batch"] * 4 + ["scan"] * 3
 ACTIONS += ["move"] * 4 + ["dontneed", "read", "unmap", "pageout", "fork", "exit"]
 ACTIONS += ["mergeable", "unmergeable", "unmerge_all", "knob"]
+HUGE_ACTIONS = [*ACTIONS, "huge", "collapse", "collapse", "pin"]
 
 
-def step(model: Model, draw) -> None:
-    action = draw(st.sampled_from(ACTIONS))
+def step(model: Model, draw, actions: list[str] = ACTIONS) -> None:
+    action = draw(st.sampled_from(actions))
     if action == "batch":
         model.machine.batch(draw(st.integers(0, 12)))
     elif action == "scan":
@@ -97,18 +102,20 @@ def step(model: Model, draw) -> None:
 
 def touch(model: Model, action: str, draw) -> None:
     p, r = draw(st.sampled_from(sorted(model.held)))
-    start = draw(st.integers(0, PAGES - 1))
-    count = draw(st.integers(1, PAGES - start))
     held = model.held[p, r]
+    pages = len(held)
+    start = draw(st.integers(0, pages - 1) | st.sampled_from(range(0, pages, HUGE_PAGES)))
+    count = draw(st.integers(1, pages - start) | st.just(min(HUGE_PAGES, pages - start)))
     mapped = [i for i in range(start, start + count) if held[i] is not None]
     if action == "fill":
-        contents = [draw(st.sampled_from([0, 5, 6])) for _ in mapped]
+        pattern = draw(st.lists(st.sampled_from([0, 5, 6]), min_size=1, max_size=PAGES))
+        contents = [pattern[i % len(pattern)] for i in range(len(mapped))]
         model.machine.fill(p, r, np.array(mapped, dtype=np.int64), np.array(contents, dtype=np.uint64))
         for i, content in zip(mapped, contents, strict=True):
             held[i] = content
-    elif action == "read":
+    elif action in ("read", "pin"):
         for i in mapped:
-            model.machine.read(p, r, i, 1)
+            getattr(model.machine, action)(p, r, i, 1)
     elif action == "move":
         model.machine.move(p, r, start, count, draw(st.integers(0, 2)))
     else:
@@ -146,6 +153,30 @@ def check_mappings(model: Model) -> None:
     for frame, ptes in mapped.items():
         assert frame.ptes == ptes
     assert model.machine._counters.ksm_zero_pages == zeros
+
+
+def check_huge_pages(model: Model) -> None:
+    pmds: set[tuple[ExactRegion, int]] = set()
+    seen: set[HugePage] = set()
+    for region in regions(model):
+        for block, huge in region.pmd.items():
+            pages = slice(block * HUGE_PAGES, (block + 1) * HUGE_PAGES)
+            assert region.pte[pages] == huge.frames
+            assert (region, block) in huge.pmds
+            pmds.add((region, block))
+        for block in region.huge_zero:
+            assert set(region.pte[block * HUGE_PAGES : (block + 1) * HUGE_PAGES]) == {ZeroPte.READ}
+        for i, pte in enumerate(region.pte):
+            if isinstance(pte, Frame) and pte.huge is not None:
+                assert pte.huge.frames[i % HUGE_PAGES] is pte
+                assert not pte.ksm
+                seen.add(pte.huge)
+    assert pmds == {mapping for huge in seen for mapping in huge.pmds}
+    for huge in seen:
+        for frame, exclusive in zip(huge.frames, huge.exclusive, strict=True):
+            assert frame.huge is huge
+            assert frame.node == huge.frames[0].node
+            assert not exclusive or len(frame.ptes) < 2
 
 
 def check_counts(model: Model) -> None:
@@ -201,4 +232,16 @@ def test_random_scenarios(data: st.DataObject, kernel: str, nodes: int) -> None:
         step(model, data.draw)
         check_contents(model)
         check_mappings(model)
+        check_counts(model)
+
+
+@settings(max_examples=20)
+@given(st.data(), st.sampled_from(sorted(PROFILES)), st.integers(1, 3))
+def test_random_scenarios_with_huge_pages(data: st.DataObject, kernel: str, nodes: int) -> None:
+    model = new_model(kernel, nodes, data.draw, pages=HUGE_PAGES * 2, huge=True)
+    for _ in range(data.draw(st.integers(5, 15))):
+        step(model, data.draw, HUGE_ACTIONS)
+        check_contents(model)
+        check_mappings(model)
+        check_huge_pages(model)
         check_counts(model)

@@ -36,7 +36,11 @@ def _region(record: dict, p: str, r: str) -> dict:
         ("5.10.1", "4.8"),
         ("6.1.0-50-cloud-amd64", "6.1"),
         ("6.17.1", "6.12"),
+        ("6.18", "6.18.15"),
+        ("6.18.15+deb13-cloud-amd64", "6.18.15"),
+        ("6.18.44-fc-v657", "6.18"),
         ("7.0", "6.18"),
+        ("7.3.4+deb13-cloud-amd64", "7.3"),
     ],
 )
 def test_profile_of_release(release: str, name: str) -> None:

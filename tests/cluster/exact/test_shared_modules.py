@@ -20,9 +20,9 @@ from cluster.spec.content import mix
 from cluster.spec.profile import PROFILES
 from tests.paths import DOCS
 
-from .oracle import documents, replay
+from .oracle import THP_RECORDS, documents, replay
 
-DOCUMENTS = documents()
+DOCUMENTS = documents() | documents(THP_RECORDS)
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -109,6 +109,19 @@ def _little_endian(patch: pytest.MonkeyPatch) -> None:
         pytest.param(_inverted("fork_copies_counts"), "qemu-6.1.0-50-n4/fork_max", id="fork_copies_counts"),
         pytest.param(_inverted("merge_any"), "host-6.18/merge_any", id="PR_SET_MEMORY_MERGE"),
         pytest.param(_inverted("into_bare"), "qemu-6.1.0-53-n1/vma_left", id="into_bare"),
+        pytest.param(
+            _inverted("split_maps_zero_page"), "qemu-6.12.117-n4/thp_zero_on", id="split_maps_zero_page"
+        ),
+        pytest.param(
+            _inverted("huge_zero_page_cow"), "qemu-6.12.117-n4/thp_huge_zero", id="huge_zero_page_cow"
+        ),
+        pytest.param(_inverted("collapse_read_only"), "host-6.18/thp_collapse", id="collapse_read_only"),
+        pytest.param(
+            _inverted("split_stops_at_pmd"), "qemu-6.18.15-n4/thp_fork_three", id="split_stops_at_pmd"
+        ),
+        pytest.param(_inverted("frees_page_tables"), "host-6.18-more/huge_refill", id="frees_page_tables"),
+        pytest.param(_inverted("reuse_of_huge_page"), "host-6.18-more/huge_reuse", id="reuse_of_huge_page"),
+        pytest.param(_inverted("leaving_forgets"), "qemu-7.3.4-n4/thp_collapse", id="leaving_forgets"),
         pytest.param(
             _returns(cluster.script.sysfs.Sysfs, "_trees_in_use", False), "host-6.18/knob_busy", id="EBUSY"
         ),

@@ -199,8 +199,9 @@ class Workload:
             assert pfns.tolist() == node.frames[used].tolist()
             assert mappings.tolist() == node.mapcount[used].tolist()
             pinned = node.refcount - node.mapcount
-            cached = [hosts.state.swap.cached for hosts in self.fabric.host.nodes.values()]
-            words = np.concatenate(cached)
+            states = [host.state for host in self.fabric.host.nodes.values()]
+            pages = [state.table.pte[state.pinned.slots()] for state in states]
+            words = np.concatenate([*(state.swap.cached for state in states), *pages])
             words = pfn_of(words[(words >= 0) & (node_of_frame(words) == number)])
             assert np.repeat(node.frames, pinned).tolist() == sorted(words.tolist())
         found = {}

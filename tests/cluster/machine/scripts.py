@@ -17,6 +17,7 @@ KNOBS = {
     "stable_node_chains_prune_millisecs": (0, 2000),
 }
 ACTIONS = ["fill"] * 6 + ["batch"] * 6 + ["scan"] * 5 + ["move"] * 3 + ["read"] * 2 + ["new", "fork", "exit"]
+PINNING = ["pin"] * 3
 ACTIONS += ["dontneed", "unmap", "mergeable", "unmergeable", "pageout", "knob", "unmerge_all", "merge_any"]
 
 
@@ -115,7 +116,7 @@ class _Writer:
         mapped = self.mapped[p][r]
         start = self.number(0, len(mapped) - 1)
         count = self.number(1, len(mapped) - start)
-        if action in ("fill", "read"):
+        if action in ("fill", "read", "pin"):
             count = next((i for i in range(count) if not mapped[start + i]), count)
         if count == 0:
             return
@@ -125,18 +126,22 @@ class _Writer:
         self.write(action, p, r, start, count, *more.get(action, []))
 
 
+#: The vectorised machine does not know the rules of 7.3 yet.
+KERNELS = sorted(set(PROFILES) - {"7.3"})
+
+
 @st.composite
-def scripts(draw: st.DrawFn) -> Script:
+def scripts(draw: st.DrawFn, actions: tuple[str, ...] = tuple(ACTIONS)) -> Script:
     topology = ScriptTopology(draw(st.integers(1, 3)), swap=draw(st.booleans()))
     writer = _Writer(draw, topology.nodes, pages=draw(st.sampled_from([4, 12])))
     for _ in range(draw(st.integers(0, 3))):
         writer.knob()
     for _ in range(draw(st.integers(1, 3))):
         writer.new()
-    for action in draw(st.lists(st.sampled_from(ACTIONS), min_size=5, max_size=30)):
+    for action in draw(st.lists(st.sampled_from(actions), min_size=5, max_size=30)):
         writer.act(action)
     writer.write("scan 2")
-    return Script(draw(st.sampled_from(sorted(PROFILES))), topology, "\n".join(writer.lines))
+    return Script(draw(st.sampled_from(KERNELS)), topology, "\n".join(writer.lines))
 
 
 @st.composite
@@ -156,4 +161,4 @@ def mid_pass_scripts(draw: st.DrawFn) -> Script:
         more = {"fill": pattern, "dontneed": "", "move": topology.nodes - 1}[change]
         lines += [f"{change} {where} {more}", f"batch {draw(st.integers(1, pages))}"]
     lines += ["scan 2"]
-    return Script(draw(st.sampled_from(sorted(PROFILES))), topology, "\n".join(lines))
+    return Script(draw(st.sampled_from(KERNELS)), topology, "\n".join(lines))

@@ -245,6 +245,16 @@ def test_draining_and_evening_out() -> None:
     assert made.machine.collect()["frames_used"].tolist() == [108, 0, 0]
 
 
+def test_pinned_frames_stay() -> None:
+    made = small()
+    mm = process(made, 0, 60, on=1)
+    made.machine.pin(mm, FIRST + 20, 10)
+    moved = relocated(made, RelocationSpec("drain", (1,)))
+    assert (moved[1], made.machine.collect()["frames_used"][1]) == ([0, 0, 50], 10)
+    assert made.machine.move(mm, FIRST, 60, 0) == 50
+    assert relocated(made, NEARER)[1] == [0] * 3
+
+
 def test_granted() -> None:
     wishes = np.array([[0, 5, 2], [3, 0, 4], [1, 6, 0]])
     free = np.array([9, 8, 5])

@@ -12,6 +12,7 @@ from cluster.script.operations import (
     ExitOp,
     FillOp,
     ForkOp,
+    HugeMapOp,
     MapOp,
     MergeAnyOp,
     MoveOp,
@@ -49,6 +50,11 @@ scan
 scan 3
 batch 0
 record here
+require thp
+hugemap A h 1024 lazy node 2
+hugemap A g 512
+huge A x 4 2
+collapse A h 512
 """
 
 
@@ -76,15 +82,21 @@ def test_every_operation() -> None:
         ScanOp(20, "scan 3", 3),
         BatchOp(21, "batch 0", 0),
         RecordOp(22, "record here", "here"),
+        RequireOp(23, "require thp", "thp"),
+        HugeMapOp(24, "hugemap A h 1024 lazy node 2", "A", "h", 1024, 2, True),
+        HugeMapOp(25, "hugemap A g 512", "A", "g", 512, None, False),
+        RangeOp(26, "huge A x 4 2", "huge", "A", "x", 4, 2),
+        RangeOp(27, "collapse A h 512", "collapse", "A", "h", 512, 512),
     )
     assert script.nodes() == 4
     assert script.swap()
+    assert script.huge_pages()
 
 
 def test_an_empty_script_has_no_operations() -> None:
     script = parse("  \n# nothing\n")
     assert script.operations == ()
-    assert (script.nodes(), script.swap()) == (1, False)
+    assert (script.nodes(), script.swap(), script.huge_pages()) == (1, False, False)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,7 @@ def test_an_empty_script_has_no_operations() -> None:
         ("proc A\n  map A x four", "2:11", "four is not a number"),
         ("proc A\nmap A x 012", "2:9", "not a number"),
         ("proc A\nmap A x 4 knot 1", "2:11", "one of node"),
+        ("proc A\nhugemap A x 4 knot 1", "2:15", "one of lazy, node"),
         ("proc A\nmap A x 4\nfill A y 0 1 zero", "3:8", "no region y"),
         ("proc A\nmap A x 4\nfill A x 2 3 zero", "3:12", "cannot be 3; write 0 to 2"),
         ("proc A\nmap A x 4\nfill A x 0 1 mod 1 0", "3:20", "cannot be 0"),

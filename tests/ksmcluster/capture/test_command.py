@@ -231,7 +231,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk(full_disk: Path, fails: Any, tmp_path: Path) -> None:
     image = random_image(tmp_path / "image")
     line = fails("--image", image, "--output", full_disk / "s", code=1)
-    assert "No space left on device" in line
+    assert f"{full_disk}/s cannot be written: No space left on device" in line
     assert not list(full_disk.iterdir())
 
 

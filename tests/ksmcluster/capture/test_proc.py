@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.process import ProcessSource, stopped
+from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
@@ -167,6 +169,24 @@ def test_process_that_ends_meanwhile(child: Any, tmp_path: Path) -> None:
     with Snapshot.open(tmp_path / "s") as snapshot:
         assert snapshot.moments == (0.0,)
         assert len(snapshot.pages(0)[0]) == summary.moments[0].pages > 0
+
+
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_a_process_that_ends_before_it_is_captured(child: Any, tmp_path: Path, *, by_pid: bool) -> None:
+    """One that was found by its parent or name is passed over; one that was asked for is missed."""
+    short = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with closing(ProcessSource(child.pid)) as source, closing(ProcessSource(short.pid)) as ended:
+        short.kill()
+        short.wait()
+        options = Options(tmp_path / "s", *load_key(None, False))
+        wanted = Wanted(single=(short.pid,)) if by_pid else Wanted(names=("python*",))
+        capture = lambda: Session([ended, source], options, lambda _: None, None, wanted).run()  # noqa: E731
+        if by_pid:
+            with pytest.raises(UserError, match=f"process {short.pid} has ended"):
+                capture()
+            assert not (tmp_path / "s").exists()
+        else:
+            assert capture().moments[0].pages > 0
 
 
 def test_stops_and_goes_on(child: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ksmcluster.capture.tracing import PtraceWrites, can_trace
+from ksmcluster.capture.tracing import PtraceWrites, can_trace, ptrace
 
 pytestmark = pytest.mark.skipif(bool(can_trace()), reason=can_trace() or "")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -380,6 +380,26 @@ def test_a_program_that_executes_another_one(start: Start, track: Track) -> None
     first = int(target.tell())
     tracker.written(target, pages(first, 64))
     assert tracker.pauses.stops == 2
+    target.tell("write(memory, 9)")
+    assert written(tracker, target, first, 64) == [9]
+    tracker.close()
+    assert target.is_as_before()
+
+
+def test_a_program_that_is_executed_just_before_the_stop(
+    start: Start, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system call instruction was found in the memory of the program before, and is there no more."""
+    target = start(WRITER)
+    first = int(target.hear())
+    found = [0x1000]
+    right = ptrace.find_instruction
+    monkeypatch.setattr(
+        ptrace, "find_instruction", lambda *process: found.pop() if found else right(*process)
+    )
+    tracker = track(target)
+    assert not found
+    tracker.written(target, pages(first, 64))
     target.tell("write(memory, 9)")
     assert written(tracker, target, first, 64) == [9]
     tracker.close()

@@ -28,7 +28,7 @@ writes = some(
     stop=st.floats(2e6, exclude_min=True),
     period=seconds,
     duty=shares,
-    content=st.sampled_from(["unique", "original", "redraw"]),
+    content=st.sampled_from(["unique", "original", "redraw", "same"]),
 )
 
 
@@ -60,6 +60,8 @@ def regions(draw: st.DrawFn, nodes: int, name: str) -> Data:
     data = draw(models(f"pool of {name}"))
     if draw(st.booleans()):
         data["policy"] = draw(policies(nodes))
+    if data["model"] != "untouched" and draw(st.booleans()):
+        data["pinned"] = draw(st.booleans())
     if draw(st.booleans()):
         data["write"] = draw(st.lists(writes, max_size=2))
     return {
@@ -77,6 +79,7 @@ def processes(draw: st.DrawFn, nodes: int, name: str) -> Data:
         "name": name,
         draw(st.sampled_from(["count", "per_node"])): draw(counts),
         "policy": draw(policies(nodes)),
+        "workers": draw(st.integers(0, 2)),
         "region": own,
     }
 
@@ -123,7 +126,9 @@ def scenarios(draw: st.DrawFn) -> Data:
             )
         ),
         "machine": {"nodes": nodes, "memory_per_node": "1TiB", "topology": draw(topologies)},
-        "ksm": draw(some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18"]), pages_to_scan=counts)),
+        "ksm": draw(
+            some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18.15", "6.18"]), pages_to_scan=counts)
+        ),
         "cost": draw(some({}, visit_ns=rates, merge_ns=rates)),
         **(draw(migrations) if draw(st.booleans()) else {}),
         "process": [draw(processes(nodes, draw(names) + str(i))) for i in range(draw(st.integers(1, 3)))],

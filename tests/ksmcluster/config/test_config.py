@@ -94,10 +94,17 @@ def test_everything_arrives() -> None:
         "law": "zipf",
         "exponent": 2,
         "mergeable": False,
+        "pinned": True,
         "policy": "interleave",
         "write": [write],
     }
-    process = {"name": "a", "per_node": 3, "policy": {"kind": "bind", "nodes": [1]}, "region": [region]}
+    process = {
+        "name": "a",
+        "per_node": 3,
+        "workers": 2,
+        "policy": {"kind": "bind", "nodes": [1]},
+        "region": [region],
+    }
     data = {
         "simulation": {"seed": 5, "passes": 2, "windows_per_pass": 3},
         "machine": {"nodes": 2, "memory_per_node": "1GiB", "content": "bytes", "topology": "ring"},
@@ -123,6 +130,7 @@ def test_everything_arrives() -> None:
                     256,
                     spec.ContentModel.POOL,
                     mergeable=False,
+                    pinned=True,
                     policy=spec.PolicySpec(spec.PolicyMode.INTERLEAVE, (0, 1)),
                     pool="p",
                     distinct=7,
@@ -131,6 +139,7 @@ def test_everything_arrives() -> None:
                     writes=(spec.WriteSpec(2.0, 0.5, 1.0, 9.0, 3.0, 0.25, spec.Rewrite.REDRAW),),
                 ),
             ),
+            workers=2,
             policy=spec.PolicySpec(spec.PolicyMode.BIND, (1,)),
         ),
     )
@@ -376,6 +385,11 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].per_node=1"], "process[0].per_node: cannot be given together with count"),
         (["process[0].replay_interval=1"], "replay_interval: has no meaning without snapshot"),
         (["process[0].clones='identical'"], "clones: has no meaning without snapshot"),
+        (
+            ["process[0].region[0].model=untouched", "process[0].region[0].pinned=true"],
+            'pinned: has no meaning with model = "untouched", only with "zero"',
+        ),
+        (["process[0].workers=-1"], "process[0].workers: must be at least 0, not -1"),
         (["process[0].snapshot=gone.parquet"], "process[0].snapshot: there is no file /"),
         (["process[0].policy=bind"], 'process[0].policy.nodes: is missing; kind = "bind" needs it'),
         (["process[0].policy={kind='bind', nodes=[2]}"], "policy.nodes: there is no node 2; the last is 1"),
@@ -397,7 +411,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
         (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
-        (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18"'),
+        (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),
         (["machine.nodes=2.0"], "machine.nodes: must be a whole number, not 2.0"),
@@ -409,6 +423,30 @@ def test_all_mistakes_are_told_at_once() -> None:
 )  # fmt: skip
 def test_mistakes(sets: list[str], text: str) -> None:
     assert text in message(small(), *sets)
+
+
+@pytest.mark.parametrize(
+    ("region", "frames"),
+    [
+        ({"model": "unique"}, 100),
+        ({"model": "unique", "write": [{"rate": 1.0, "hot_fraction": 0.25}]}, 100 + 9 * 25),
+        ({"model": "unique", "pinned": True}, 10 * 100),
+        ({"model": "untouched", "write": [{"rate": 1.0, "hot_fraction": 0.5}]}, 10 * 50),
+    ],
+)
+def test_workers_need_frames_for_what_they_write(region: Data, frames: int) -> None:
+    region |= {"name": "heap", "size": "100 pages"}
+    process = [{"name": "pool", "count": 1, "workers": 9, "region": [region]}]
+    fits = {"nodes": 1, "memory_per_node": f"{4 * frames}KiB"}
+    load({"machine": fits, "process": process})
+    text = message({"machine": fits | {"memory_per_node": f"{4 * frames - 4}KiB"}, "process": process})
+    assert f"{frames} pages are mapped before any merging, and there is room for {frames - 1}" in text
+
+
+def test_scaling_counts_the_pages_of_workers() -> None:
+    process = [{"name": "pool", "count": 2, "workers": 4, "region": [small()["process"][0]["region"][0]]}]
+    scenario = load(small(process=process), Overrides(pages_per_node=500))
+    assert scenario.process[0].region[0].size == 500 * scenario.machine.nodes // 10
 
 
 def test_pools_of_one_name_are_of_one_size() -> None:
@@ -430,6 +468,8 @@ def test_a_snapshot_takes_the_place_of_regions(tmp_path: Path) -> None:
     assert load(tmp_path / "scenario.toml").process[0].clones == "distinct"
     identical = load(tmp_path / "scenario.toml", Overrides(settings=("process[0].clones=identical",)))
     assert to_spec(identical).processes[0].clones is spec.Clones.IDENTICAL
+    both = message(tmp_path / "scenario.toml", "process[0].workers=2")
+    assert "process[0].workers: cannot be given together with snapshot, which has the processes" in both
     text = message(tmp_path / "scenario.toml", pages_per_node=5)
     assert text == "--pages-per-node: the scenario has no regions to scale, only snapshots"
 

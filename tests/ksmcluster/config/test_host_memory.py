@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ksmcluster
 from ksmcluster.errors import UserError
+from ksmcluster.snapshot import MERGEABLE, Mapping, PageRows, SnapshotProcess, SnapshotWriter
 from ksmcluster.system import host_memory
 from tests.ksmcluster.conftest import Run
+from tests.ksmcluster.snapshot.test_snapshot import metadata
 
 MANY = ("--pages-per-node", "900000000")
 LIMITED = (
@@ -54,6 +58,23 @@ def test_bytes_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"8,000 pages take 31\.6 MiB"):
         ksmcluster.simulate(real, engine="inline")
     ksmcluster.simulate(real, engine="inline", memory_check=False)
+
+
+def test_a_snapshot_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Rows of later moments count, too."""
+    path = tmp_path / "s.parquet"
+    flags = np.full(1000, MERGEABLE, np.uint16)
+    rows = PageRows(np.arange(1000, dtype=np.uint64), np.ones((1000, 16), np.uint8), flags)
+    mapping = Mapping(0, 1000, "rw-p", "", True)
+    with SnapshotWriter(path) as writer:
+        for moment in range(50):
+            writer.write(0, moment, rows)
+        process = SnapshotProcess(1, "p", "process", (mapping,))
+        writer.finish(replace(metadata(tuple(map(float, range(50)))), processes=(process,)))
+    monkeypatch.setattr(host_memory, "available", lambda: 1 << 20)
+    with pytest.raises(UserError, match=r"50,000 pages take 1\.4 MiB.*fewer processes or moments"):
+        ksmcluster.simulate(path, engine="inline")
+    ksmcluster.simulate(path, engine="inline", memory_check=False)
 
 
 def limited(*arguments: str) -> str:

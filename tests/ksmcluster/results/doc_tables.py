@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cluster.spec.statistics import COUNTERS, GAUGES, Statistic
+from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import several_tables, shown, table_of, tables
@@ -28,6 +28,7 @@ def sections() -> dict[str, str]:
     return keys | {
         "gauges": statistics(GAUGES),
         "counters": statistics(COUNTERS),
+        "of_process": statistics(OF_PROCESS),
         "derived": statistics(DERIVED),
         "timing": statistics(TIMING),
     }

@@ -18,7 +18,7 @@ from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run, result_of
 
-FILES = {"summary.json", "passes.parquet", "config.toml"}
+FILES = {"summary.json", "passes.parquet", "processes.parquet", "mappings.parquet", "config.toml"}
 FOREIGN = "it is not empty, and what is in it is not an earlier output; choose another directory"
 WORKING = "it is the working directory; name a directory in it"
 
@@ -195,6 +195,24 @@ def test_an_output_that_was_changed_stays(
     with pytest.raises(UserError, match=FOREIGN):
         result.save(out)
     assert tree(tmp_path) == before
+
+
+def test_an_output_without_the_tables_that_it_may_lack_is_replaced(result: Result, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result.save(out)
+    for name in ("processes.parquet", "mappings.parquet"):
+        (out / name).unlink()
+    result.save(out)
+    assert {path.name for path in out.iterdir()} == FILES
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_compact_has_no_table_of_processes(compacted: CompactionResult, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compacted.save(out)
+    put("processes.parquet", "mine")(out)
+    with pytest.raises(UserError, match=FOREIGN):
+        compacted.save(out)
 
 
 def test_outputs_of_compact_are_known_again(compacted: CompactionResult, tmp_path: Path) -> None:

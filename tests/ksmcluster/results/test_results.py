@@ -11,15 +11,19 @@ import pytest
 
 import ksmcluster
 from actors.run_options import RunKeywords, RunOptions
+from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
-from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION
+from cluster.spec.captured_pages import CapturedProcess
+from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, OF_PROCESS, SCHEMA_VERSION
+from cluster.wire.commands import MappingName
 from ksmcluster.config import load, resolved_toml
 from ksmcluster.errors import UserError
+from ksmcluster.results.processes import mappings, processes
 from ksmcluster.results.result import DERIVED, TIMING, Result
 from ksmcluster.results.timing import Timing
-from tests.ksmcluster.conftest import result_of
+from tests.ksmcluster.conftest import census_of, result_of
 
-FILES = {"summary.json", "passes.parquet", "config.toml"}
+FILES = {"summary.json", "passes.parquet", "processes.parquet", "mappings.parquet", "config.toml"}
 
 
 def test_table_has_a_row_for_each_pass_and_node(result: Result) -> None:
@@ -68,10 +72,50 @@ def test_memory_without_merging_is_every_page_in_a_frame_of_its_own() -> None:
     changes = ksmcluster.Overrides(settings=("simulation.windows_per_pass=4",))
     result = ksmcluster.simulate(load("vm-farm", changes), engine="inline")
     pages = result.by_node("pages_mapped") + result.by_node("ksm_zero_pages")
+    assert result.by_node("frames_without_ksm").tolist() == pages.tolist()
     before = result.by_node("frames_used").sum(axis=1) * 4096 + result.summary["by_pass"]["saved_bytes"]
     assert before.tolist() == (pages.sum(axis=1) * 4096).tolist()
     lagging = result.by_node("pages_sharing") + result.by_node("ksm_zero_pages")
     assert (lagging.sum(axis=1) * 4096).tolist() != result.summary["by_pass"]["saved_bytes"]
+
+
+def test_a_row_for_each_process_and_mapping_name(result: Result) -> None:
+    """Two processes of the only kind; its regions have once, twice, ... what the first process has."""
+    kind = result.config.process[0]
+    columns = [s.name for s in OF_PROCESS]
+    assert list(result.processes) == ["kind", "index", "node", "name", "pid", *columns]
+    assert list(result.mappings) == ["kind", "name", "mapping", *columns]
+    profit = (500 + 40) * 4096 - 900 * 64
+    values = [1000, 900, 500, 40, 300, 100, profit]
+    rows = list(zip(*result.processes.to_arrow().to_pydict().values(), strict=True))
+    assert rows == [(kind.name, i, i, None, None, *((i + 1) * value for value in values)) for i in (0, 1)]
+    rows = list(zip(*result.mappings.to_arrow().to_pydict().values(), strict=True))
+    assert rows == [
+        (kind.name, None, region.name, *(i * value for value in values))
+        for i, region in enumerate(kind.region, 1)
+    ]
+
+
+def test_captured_processes_have_names_and_pids() -> None:
+    """Three processes of two captured ones."""
+    captured = [CapturedProcess("sh", (), (), 0, pid=11), CapturedProcess("awk", (), (), 0, pid=12)]
+    counts = np.zeros((3, 5), np.int64)
+    names = (MappingName(0, "awk", ""), MappingName(0, "sh", "[heap]"))
+    zeros = np.zeros(3, np.int64)
+    census = Census(zeros, np.arange(3), zeros, counts, names, counts[:2], np.zeros(0, np.int64))
+    table = processes(["job"], [captured], census).to_arrow().to_pydict()
+    assert (table["name"], table["pid"]) == (["sh", "awk", "sh"], [11, 12, 11])
+    table = mappings(["job"], [captured], census).to_arrow().to_pydict()
+    assert (table["kind"], table["name"], table["mapping"]) == (["job"] * 2, ["awk", "sh"], ["", "[heap]"])
+
+
+def test_ksm_frames_by_mappings(result: Result) -> None:
+    assert result.summary["ksm_frame_mappings"] == [
+        {"from": 1, "to": 1, "frames": 3},
+        {"from": 2, "to": 2, "frames": 0},
+        {"from": 3, "to": 4, "frames": 12},
+        {"from": 5, "to": 8, "frames": 40},
+    ]
 
 
 def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
@@ -82,7 +126,8 @@ def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
 
 
 def test_without_any_mapping_there_is_no_mean() -> None:
-    nothing = PassResult(1, {name: np.zeros(2, np.int64) for name in NODE_NAMES}, 1, 1.0, 100, 1, 0.0)
+    zeros = {name: np.zeros(2, np.int64) for name in NODE_NAMES}
+    nothing = PassResult(1, zeros, 1, 1.0, 100, 1, 0.0, census=census_of(load("tiny")))
     result = Result.of(load("tiny"), [nothing], Timing("inline", None, None, 0.0, 0.0))
     assert result.summary["derived"]["ksm_mappings_mean_distance"] is None
     assert "KSM mappings" not in str(result)

@@ -25,6 +25,7 @@ from ksmcluster.snapshot import (
     SnapshotWriter,
 )
 from ksmcluster.snapshot.as_scenario import scenario_of
+from ksmcluster.snapshot.load import load_pages
 from tests.ksmcluster.snapshot.test_snapshot import metadata
 
 #: One page: content (a letter, or "0"), frame, mappers outside, further flags.
@@ -36,9 +37,15 @@ def page(content: str, frame: int = -1, outside: int = 0, flags: int = 0) -> Pag
     return content, frame, outside, flags
 
 
-def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True, **process: Any) -> Path:
+def snapshot(
+    path: Path,
+    *moments: list[list[Page]],
+    advised: bool | None = True,
+    interval: float | None = None,
+    **process: Any,
+) -> Path:
     """A snapshot: by moment and process its pages, from page 0 on."""
-    size = max(len(pages) for pages in moments[0])
+    size = max(len(pages) for memories in moments for pages in memories)
     mapping = Mapping(0, size, "rw-p", "", True, advised)
     processes = tuple(
         SnapshotProcess(index + 1, "p", "process", (mapping,), **process) for index in range(len(moments[0]))
@@ -47,9 +54,8 @@ def snapshot(path: Path, *moments: list[list[Page]], advised: bool | None = True
         for moment, memories in enumerate(moments):
             for index, pages in enumerate(memories):
                 writer.write(index, moment, _rows(pages))
-        writer.finish(
-            replace(metadata(tuple(map(float, range(len(moments))))), processes=processes, notes=())
-        )
+        found = metadata(tuple(map(float, range(len(moments)))))
+        writer.finish(replace(found, processes=processes, notes=(), interval=interval))
     return path
 
 
@@ -97,6 +103,35 @@ def test_a_frame_that_is_mapped_outside_stays_in_use(tmp_path: Path) -> None:
         assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 1, frames)
 
 
+def test_three_mappings_of_one_frame_save_one_frame(tmp_path: Path) -> None:
+    """A parent and two children share a frame, and a fourth process has the same content: two frames."""
+    parent, stranger = [page("a", 0)], [page("a", 1)]
+    found = last(snapshot(tmp_path / "s", [parent, parent, parent, stranger]))
+    assert found["ksm_mappings"] == 4
+    assert (found["frames_without_ksm"], found["frames_used"]) == (2, 1)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_write_leaves_a_frame_that_is_mapped_outside(tmp_path: Path, others: int) -> None:
+    before, after = [page("a", 0, outside=3)], [[page("b", 1)], [page("c", 2)]][:others]
+    found = last(snapshot(tmp_path / "s", [before] * others, after), passes=100)
+    assert (found["frames_without_ksm"], found["frames_used"]) == (others + 1, others + 1)
+
+
+def test_memory_before_is_what_was_in_use(tmp_path: Path) -> None:
+    """Two copies of a family of three that share a frame each; the families' contents are equal."""
+    family = [[page("a", 0), page("0")]] * 3
+    path = snapshot(tmp_path / "s", family)
+    settings = ("process[0].clones=identical", "ksm.use_zero_pages=1")
+    changes = ksmcluster.Overrides(passes=4, count=6, settings=settings)
+    result = ksmcluster.simulate(ksmcluster.load(path, changes), engine="inline")
+    derived = result.summary["derived"]
+    # Two frames of "a", and six of zeros.
+    assert derived["memory_before_bytes"] == 8 * PAGE
+    assert derived["memory_after_bytes"] == PAGE
+    assert derived["saved_bytes"] == result.summary["by_pass"]["saved_bytes"][-1] == 7 * PAGE
+
+
 def test_a_write_copies_an_inherited_page(tmp_path: Path) -> None:
     both = [page("a", 0), page("b", 1)]
     written = [page("a", 0), page("c", 2)]
@@ -117,6 +152,80 @@ def test_a_write_of_the_same_bytes_breaks_sharing(tmp_path: Path) -> None:
         ).passes["cow_ksm"]
     )
     assert (count(kept), count(broken)) == (0, 1)
+
+
+def at_the_end(path: Path, **changes: Any) -> dict[str, int]:
+    """Counters long after the moments of a snapshot."""
+    return last(path, passes=300, **changes)
+
+
+def test_a_forked_newcomer_shares_the_frames_of_its_parent(tmp_path: Path) -> None:
+    """A child begins at the second moment with two pages of its parent and one of its own."""
+    parent = [page("a", 0), page("b", 1)]
+    later = [page("a", 5), page("b", 3)]  # frames have other numbers at each moment
+    child = [page("a", 5), page("b", 3), page("c", 4)]
+    found = at_the_end(snapshot(tmp_path / "s", [parent, []], [later, child]))
+    assert (found["frames_used"], found["pages_unshared"], found["pages_volatile"]) == (3, 3, 2)
+    alone = [page("a", 6), page("b", 7), page("c", 4)]
+    found = at_the_end(snapshot(tmp_path / "t", [parent, []], [later, alone]))
+    assert (found["frames_used"], found["pages_sharing"]) == (3, 2)  # ksmd had to merge them
+
+
+def test_a_newcomer_s_write_copies_what_it_inherited(tmp_path: Path) -> None:
+    parent, child = [page("a", 0), page("b", 1)], [page("a", 0), page("b", 1)]
+    written = [page("a", 0), page("c", 2)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, child], [parent, written])
+    assert at_the_end(path)["frames_used"] == 3
+
+
+@pytest.mark.parametrize(("interval", "written"), [(None, 4), (1.0, 4), (0.5, 6), (0.25, 10)])
+def test_pages_are_written_in_gaps(tmp_path: Path, interval: float | None, written: int) -> None:
+    """Two pages are written before both later moments, a second apart; the last is written before one."""
+    pages = [page("a", 0), page("a", 1), page("a", 2)]
+    again = [page("a", 0, flags=WRITTEN), page("a", 1, flags=WRITTEN), page("a", 2)]
+    path = snapshot(tmp_path / "s", [pages], [again], [again], interval=interval)
+    overrides = ksmcluster.Overrides(passes=100, settings=("ksm.smart_scan=0",))
+    passes = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    assert passes["pages_written"].sum() == written
+    assert passes["cow_ksm"].sum() == written
+    assert passes["pages_sharing"][-1] == 2
+
+
+def test_moments_between_two_looks_come_one_after_the_other(tmp_path: Path) -> None:
+    """The child writes a page, and the parent the other, before ksmd looks at what the child began with."""
+    parent, rewritten = [page("a", 0), page("b", 1)], [page("a", 0), page("d", 7)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, parent], [rewritten, [page("c", 2), page("b", 1)]])
+    overrides = ksmcluster.Overrides(
+        settings=("process[0].replay_interval=1e-9", "ksm.smart_scan=0"), passes=5
+    )
+    table = ksmcluster.simulate(ksmcluster.load(path, overrides), engine="inline").passes
+    assert (table["frames_used"][-1], table["pages_mapped"][-1]) == (4, 4)
+
+
+def test_a_newcomer_shares_what_ksmd_has_merged_meanwhile(tmp_path: Path) -> None:
+    parent = [page("a", 0), page("a", 1)]
+    path = snapshot(tmp_path / "s", [parent, []], [parent, parent])
+    found = at_the_end(path)
+    assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 3, 1)
+
+
+def test_newcomers_are_the_same_on_several_nodes_and_on_ray(tmp_path: Path) -> None:
+    parent = [page("abcabc"[i], i) for i in range(6)]
+    path = snapshot(tmp_path / "s", [parent, [], []], [parent, parent, []], [parent, parent, parent])
+    settings = ("ksm.smart_scan=0", "ksm.pages_to_scan=1")
+    config = ksmcluster.load(path, ksmcluster.Overrides(nodes=3, passes=9, count=9, settings=settings))
+    inline = ksmcluster.simulate(config, engine="inline").passes
+    on_ray = ksmcluster.simulate(config, engine="ray", nodes_per_actor=2).passes
+    assert all(np.array_equal(inline[name], on_ray[name]) for name in inline)
+
+
+def test_a_process_that_ends_gives_back_its_pages(tmp_path: Path) -> None:
+    """Of three mappers of a KSM page two stay; a frame of its own goes."""
+    three = [[page("a", 0)], [page("a", 1)], [page("a", 2), page("b", 3)]]
+    path = snapshot(tmp_path / "s", three, [*three[:2], []])
+    found = at_the_end(path)
+    counters = ("pages_shared", "pages_sharing", "pages_unshared", "pages_mapped", "frames_used")
+    assert [found[name] for name in counters] == [1, 1, 0, 2, 1]
 
 
 def test_what_ksmd_merged_begins_unmerged(tmp_path: Path) -> None:
@@ -249,3 +358,28 @@ def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None
 def test_count_and_advice_are_for_snapshots() -> None:
     with pytest.raises(UserError, match="--advice: is for snapshots"):
         ksmcluster.load("tiny", ksmcluster.Overrides(advice="all"))
+
+
+def test_pinned_pages_are_spread_over_those_that_can_be(tmp_path: Path) -> None:
+    """Of six equal pages two share a frame, and one is a KSM page; two of the other three are pinned.
+
+    Pages 0 and 1 are pinned: the first waits, and each other page breaks when it meets it.
+    """
+    equal = [page("a", 1), page("a", 2), page("a", 3), page("a", 4), page("a", 4), page("a", 5, flags=KSM)]
+    file = snapshot(tmp_path / "s.parquet", [equal], pinned_pages=2)
+    process = load_pages([str(file)])[str(file)].processes[0]
+    assert process.pinned.tolist() == [0, 1]
+    result = last(file)
+    assert (result["pages_sharing"], result["pages_unshared"]) == (0, 1)
+    assert result["cow_ksm"] > 0
+    loaded = ksmcluster.load(file, ksmcluster.Overrides(passes=1))
+    notes = ksmcluster.simulate(loaded, engine="inline").summary["notes"]
+    assert any("s: 2 captured pages are pinned and never merge" in note for note in notes)
+
+
+def test_no_more_pages_are_pinned_than_there_are(tmp_path: Path) -> None:
+    pages = [page("a", 1), page("b", 2), page("a", 3)]
+    file = snapshot(tmp_path / "s.parquet", [pages], pinned_pages=1000)
+    assert load_pages([str(file)])[str(file)].processes[0].pinned.tolist() == [0, 1, 2]
+    result = last(file)
+    assert (result["pages_shared"], result["pages_unshared"], result["pages_volatile"]) == (0, 2, 1)

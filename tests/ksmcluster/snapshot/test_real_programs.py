@@ -26,6 +26,10 @@ GAUGES = (
     *("ksm_zero_pages", "stable_node_chains", "stable_node_dups"),
 )
 COUNTERS = ("pages_scanned", "pages_skipped")
+#: /proc/PID/ksm_stat; older kernels have no profit.
+OF_PROCESS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
+#: By PID: the values of OF_PROCESS in the end.
+Stats = dict[int, dict[str, int]]
 
 # All memory is mergeable (prctl PR_SET_MEMORY_MERGE), huge pages aside.
 START = """
@@ -49,7 +53,7 @@ for worker in range(3):
         for page in range(0, 600, 7):
             inherited[page * 4096 + 9] = worker
         break
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 signal.pause()
 """
 # A table of which pages are equal in groups of different size, zeros among them.
@@ -58,7 +62,7 @@ table = memory(1200)
 for page in range(1200):
     table[page * 4096:page * 4096 + 4] = (page % 300 if page < 900 else 0).to_bytes(4, "little")
 untouched = memory(50)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 signal.pause()
 """
 
@@ -79,8 +83,14 @@ def frozen(program: str, processes: int) -> Iterator[int]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def real(knobs: Knobs, settings: dict[str, int], pids: list[int]) -> tuple[list[dict[str, int]], int]:
-    """The counters after each pass of the host's ksmd, and what is merged of the processes in the end."""
+def ksm_stat(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/ksm_stat").read_text().splitlines()
+    found = dict(line.split() for line in lines)
+    return {name: int(found[name]) for name in OF_PROCESS}
+
+
+def real(knobs: Knobs, settings: dict[str, int], pids: list[int]) -> tuple[list[dict[str, int]], Stats]:
+    """The counters after each pass of the host's ksmd, and ksm_stat of each process in the end."""
     saved = knobs.saved()
     with knobs.locked():
         try:
@@ -95,23 +105,24 @@ def real(knobs: Knobs, settings: dict[str, int], pids: list[int]) -> tuple[list[
                 ksmd.step(WHOLE_PASS)
                 gauges = {name: knobs.number(name) for name in GAUGES}
                 passes.append(gauges | {name: knobs.number(name) - begin[name] for name in COUNTERS})
-            stats = [Path(f"/proc/{pid}/ksm_stat").read_text().split() for pid in pids]
-            merging = sum(int(words[words.index("ksm_merging_pages") + 1]) for words in stats)
+            stats = {pid: ksm_stat(pid) for pid in pids}
         finally:
             knobs.put_back(saved)
-    return passes, merging
+    return passes, stats
 
 
-def simulated(snapshot: Path, settings: dict[str, int]) -> tuple[list[dict[str, int]], int]:
+def simulated(snapshot: Path, settings: dict[str, int]) -> tuple[list[dict[str, int]], Stats]:
     changes = ksmcluster.Overrides(
         passes=PASSES, settings=tuple(f"ksm.{name}={value}" for name, value in settings.items())
     )
-    passes = ksmcluster.simulate(ksmcluster.load(snapshot, changes), engine="inline").passes
+    result = ksmcluster.simulate(ksmcluster.load(snapshot, changes), engine="inline")
+    passes, processes = result.passes, result.processes
     found, sums = [], dict.fromkeys(COUNTERS, 0)
     for row in range(PASSES):
         sums = {name: sums[name] + int(passes[name][row]) for name in COUNTERS}
         found.append({name: int(passes[name][row]) for name in GAUGES} | sums)
-    return found, int(passes["ksm_merging_pages"][PASSES - 1])
+    rows = {int(pid): row for row, pid in enumerate(processes["pid"])}
+    return found, {pid: {name: int(processes[name][row]) for name in OF_PROCESS} for pid, row in rows.items()}
 
 
 @pytest.mark.parametrize("smart_scan", [0, 1])

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate import child
 from ksmcluster.validate.access import check_permission, check_unused
-from ksmcluster.validate.knobs import KSM, Knobs
+from ksmcluster.validate.knobs import Knobs
 
 COMMAND = [sys.executable, "-c", "from ksmcluster.cli import main; main()", "validate"]
 

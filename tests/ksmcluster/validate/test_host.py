@@ -29,6 +29,41 @@ sys.stdin.read()
 """
 
 
+#: The first, the second, the last, and all pages of a content are pinned; zeros; then pages that were merged.
+PINNED = """\
+proc A
+map A x 40
+fill A x 0 3 const 1
+pin A x 0 1
+fill A x 3 3 const 2
+pin A x 4 1
+fill A x 6 3 const 3
+pin A x 8 1
+fill A x 9 3 const 4
+pin A x 9 3
+fill A x 12 4 seq 100
+pin A x 12 4
+fill A x 16 4 zero
+pin A x 18 2
+fill A x 20 6 mod 7 2
+mergeable A x
+scan 4
+pin A x 20 2
+fill A x 0 1 const 2
+scan 2
+fork A B
+fill B x 22 2 mod 7 2
+scan 3
+set use_zero_pages 1
+fill A x 30 3 zero
+pin A x 31 1
+scan 3
+dontneed A x 0 4
+fill A x 0 4 const 1
+scan 3
+"""
+
+
 @pytest.mark.parametrize("engine", ["exact", "inline"])
 def test_built_in_script(validate: Validate, knobs: Knobs, engine: str) -> None:
     before = knobs.saved()
@@ -49,6 +84,19 @@ def test_given_script(validate: Validate, name: str) -> None:
     last = result["steps"][-1]
     assert last["simulated"] == last["real"]
     assert "A.x.frames" in last["real"]
+
+
+def test_pinned_pages(validate: Validate, tmp_path: Path) -> None:
+    """Pinned pages wait, fail, and break what meets them, as they do on this host's kernel."""
+    script = tmp_path / "pinned.scn"
+    script.write_text(PINNED)
+    ran = validate(script, "--json")
+    if "io_uring cannot pin" in ran.stderr:
+        pytest.skip(ran.stderr.strip())
+    assert (ran.returncode, ran.stderr) == (0, "")
+    result = json.loads(ran.stdout)
+    assert result["differing"] == 0
+    assert result["compared"] > 200
 
 
 def test_errors_of_calls_are_compared(validate: Validate, tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""What ksmd has made of each process and of each mapping, at the end of a run (/proc/PID/ksm_stat)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cluster.arrays.columns import counts_in_runs
+from cluster.arrays.words import I64
+from cluster.mm.node_state import NodeState
+from cluster.mm.page_state import ITEM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
+from cluster.wire.commands import MappingName, ProcessCounts
+
+#: What is counted, in this order, and the bit of the pages.
+COUNTED = {
+    "pages_mapped": PRESENT,
+    "ksm_rmap_items": ITEM,
+    "ksm_merging_pages": STABLE,
+    "ksm_zero_pages": KSM_ZERO,
+    "pages_unshared": UNSTABLE,
+}
+
+
+class ProcessName(NamedTuple):
+    """Names a process of a node: index of its kind, number in the kind, captured process's name or ""."""
+
+    kind: int
+    number: int
+    captured: str
+
+
+class Census(NamedTuple):
+    """The machine's processes by kind and number, its mappings by name, and its KSM frames by mappings."""
+
+    #: int64[n]: the index of each process's kind, its number in the kind, its node.
+    kinds: I64
+    numbers: I64
+    nodes: I64
+    #: int64[n, counts], int64[m, counts]: columns as in COUNTED.
+    processes: I64
+    mapping_names: tuple[MappingName, ...]
+    mappings: I64
+    #: int64[k]: KSM frames with 1, 2, 3 to 4, 5 to 8, ... mappings.
+    ksm_frames: I64
+
+
+def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
+    """Count the pages of each process of a node, and of all mappings of one name; `names` by mm."""
+    index = n.spaces.index
+    vmas = [index.vmas[rank] for rank in index.by_slot]
+    row_of_mm = {mm: row for row, mm in enumerate(n.spaces.mms)}
+    process = np.array([row_of_mm[vma.mm] for vma in vmas], np.int64)
+    rows: dict[MappingName, int] = {}
+    mapping = np.empty(len(vmas), np.int64)
+    for i, vma in enumerate(vmas):
+        owner = names[process[i]]
+        mapping[i] = rows.setdefault(MappingName(owner.kind, owner.captured, vma.name), len(rows))
+    state = n.table.state[: n.table.size]
+    starts = np.array([vma.slot0 for vma in vmas], np.int64)
+    counts = np.stack([counts_in_runs((state & bit) != 0, starts) for bit in COUNTED.values()], axis=1)
+    return ProcessCounts(
+        kinds=np.array([name.kind for name in names], np.int64),
+        numbers=np.array([name.number for name in names], np.int64),
+        processes=_sums(counts, process, len(names)),
+        mapping_names=tuple(rows),
+        mappings=_sums(counts, mapping, len(rows)),
+        ksm_frames=n.frames.ksm_frames_by_mappings(),
+    )
+
+
+def _sums(counts: I64, rows: I64, length: int) -> I64:
+    """Return the sums of the counts that belong to each row: int64[n, k], int64[n] -> int64[length, k]."""
+    sums = np.zeros((length, counts.shape[1]), np.int64)
+    np.add.at(sums, rows, counts)
+    return sums
+
+
+def joined(parts: Sequence[ProcessCounts]) -> Census:
+    """Return the census of the machine from those of its nodes, ascending."""
+    kinds = np.concatenate([part.kinds for part in parts])
+    numbers = np.concatenate([part.numbers for part in parts])
+    nodes = np.repeat(np.arange(len(parts)), [len(part.kinds) for part in parts])
+    processes = np.concatenate([part.processes for part in parts])
+    order = np.lexsort((numbers, kinds))
+    names = sorted({name for part in parts for name in part.mapping_names})
+    row = {name: i for i, name in enumerate(names)}
+    rows = np.array([row[name] for part in parts for name in part.mapping_names], np.int64)
+    mappings = _sums(np.concatenate([part.mappings for part in parts]), rows, len(names))
+    frames = np.zeros(max(len(part.ksm_frames) for part in parts), np.int64)
+    for part in parts:
+        frames[: len(part.ksm_frames)] += part.ksm_frames
+    return Census(
+        kinds[order], numbers[order], nodes[order], processes[order], tuple(names), mappings, frames
+    )
