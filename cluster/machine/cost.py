@@ -50,8 +50,8 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
     """Return how much ksmd did for the pages of each node between two collections: float64[nodes] by term.
 
     A page with an unchanged checksum is looked up in the stable tree and, if it is not merged, in the
-    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached. Distances
-    are left out where they cost nothing.
+    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached.
+    Distances are left out where they cost nothing.
     """
 
     def done(name: str) -> OfNodes:

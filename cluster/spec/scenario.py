@@ -246,6 +246,10 @@ class KsmSpec:
     advisor_target_scan_time: int = 200
     #: Jiffies in a second (CONFIG_HZ): ksmd sleeps in jiffies.
     hz: int = 250
+    #: "fresh": ksmd is switched on at the start. "steady": it has done `history_passes` passes before, over
+    #: which the pages came evenly; None: so many that no page is young.
+    history: str = "fresh"
+    history_passes: int | None = None
     #: "one", or "per-node": a ksmd for each node. No kernel has that; it needs trees per node and no advisor.
     threads: str = "one"
 
@@ -274,6 +278,8 @@ class CostSpec:
     wakeup: float = 16000.0
     #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
     remote: float = 0.0
+    #: A program's time for a write to a KSM page: the fault, a new frame and the copy.
+    cow_fault: float = 1600.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
     cpu_wait: float = 0.0
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 #: How a file that this command wrote begins.
 _HEAD = "# ksmcluster calibrate: "
 #: Why a term stays at its default.
-_NOT_MEASURED = {"remote": "not measured", "cpu_wait": "not measured: as the load"}
+_NOT_MEASURED = {
+    "remote": "not measured",
+    "cow_fault": "not measured",
+    "cpu_wait": "not measured: as the load",
+}
 _NOT_SEPARATED = "not separated: default"
 
 

@@ -62,6 +62,17 @@ class KsmConfig(ConfigTable):
     hz: Annotated[int, Field(ge=1, le=UINT)] = key(
         KSM.hz, "Jiffies in a second (CONFIG_HZ of the kernel): ksmd sleeps in jiffies.", "1/s"
     )
+    history: Literal["fresh", "steady"] = key(
+        KSM.history,
+        "`fresh`: ksmd is switched on at the start. `steady`: long before; all that can merge has, and pages "
+        "have mixed ages.",
+    )
+    history_passes: AboveZero | None = key(
+        None,
+        "`steady`: passes of ksmd before the start, over which its pages came evenly, such as the "
+        "`full_scans` of a host; without it, so many that no page is young.",
+        "passes",
+    )
     threads: Literal["one", "per-node"] = key(
         KSM.threads,
         "`per-node`: a ksmd for each node, all at work at the same time; "
@@ -92,6 +103,7 @@ class KsmConfig(ConfigTable):
     @model_validator(mode="after")
     def _settle(self) -> Self:
         self.settle("kernel", self.KEYS)
+        self._check_history()
         needs = []
         if self.merge_across_nodes:
             needs.append("merge_across_nodes = 0: with 1, all nodes have their trees in common")
@@ -101,9 +113,15 @@ class KsmConfig(ConfigTable):
             raise refusal(("threads", f'"per-node" needs {need}') for need in needs)
         return self
 
+    def _check_history(self) -> None:
+        if self.history == "steady" and not self.run:
+            raise refusal([("history", '"steady" needs run = 1: ksmd merges before the start')])
+        if self.history == "fresh" and self.history_passes is not None:
+            raise refusal([("history_passes", 'needs history = "steady"')])
+
 
 class CostConfig(ConfigTable):
-    """Simulated time of ksmd's work."""
+    """Simulated time of ksmd's work, and of programs that write to KSM pages."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
     first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
@@ -125,6 +143,9 @@ class CostConfig(ConfigTable):
         COST.remote,
         "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",
         "ns",
+    )
+    cow_fault_ns: Finite = key(
+        COST.cow_fault, "Time of a program for each write to a KSM page, which copies it.", "ns"
     )
     cpu_wait_ns: Finite = key(
         COST.cpu_wait,

@@ -408,6 +408,8 @@ def test_all_mistakes_are_told_at_once() -> None:
             ["ksm.threads=per-node", "ksm.merge_across_nodes=0", "ksm.advisor_mode=scan-time"],
             'ksm.threads: "per-node" needs advisor_mode = "none": the advisor knows of one ksmd only',
         ),
+        (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
+        (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
         (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),

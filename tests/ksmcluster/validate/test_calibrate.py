@@ -78,7 +78,11 @@ def test_the_fit_finds_what_times_were_made_of(cost: CostSpec) -> None:
     found = fit(timed(cost, known(), noise=0, seed=0))
     values = {term.name: term.value for term in found.terms}
     assert values == pytest.approx({f.name: getattr(cost, f.name) for f in fields(CostSpec)}, rel=1e-6)
-    assert {term.name for term in found.terms if term.uncertainty is None} == {"remote", "cpu_wait"}
+    assert {term.name for term in found.terms if term.uncertainty is None} == {
+        "remote",
+        "cow_fault",
+        "cpu_wait",
+    }
     assert found.cost == replace(CostSpec(), **values)
     assert found.ratios == pytest.approx([1.0] * len(known()))
 
