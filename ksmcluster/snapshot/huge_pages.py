@@ -16,7 +16,7 @@ _MOMENT = 1 << 32
 """Numbers of huge pages are told apart by moment: they are below this."""
 
 
-class _Mapped(NamedTuple):
+class _HugePages(NamedTuple):
     """First pages and numbers of huge pages that a process maps whole, and the numbers of all it maps."""
 
     bases: I64
@@ -24,7 +24,7 @@ class _Mapped(NamedTuple):
     all_numbers: I64
 
 
-_NOTHING = _Mapped(empty(), empty(), empty())
+_NOTHING = _HugePages(empty(), empty(), empty())
 
 
 class HugePageFinder:
@@ -35,7 +35,7 @@ class HugePageFinder:
     """
 
     def __init__(self) -> None:
-        self._of: dict[int, _Mapped] = {}
+        self._of: dict[int, _HugePages] = {}
         self._placed: list[I64] = [empty()]
 
     @property
@@ -65,14 +65,14 @@ class HugePageFinder:
         whole &= np.searchsorted(starts, vpn[rows], "right") == np.searchsorted(starts, vpn[last], "right")
         numbers = huge + moment * _MOMENT
         first = rows[whole]
-        self._of[process] = _Mapped(vpn[first], numbers[first], np.unique(numbers[rows]))
+        self._of[process] = _HugePages(vpn[first], numbers[first], np.unique(numbers[rows]))
 
     def settle(self, process: int, shared: I64, pinned: I64) -> None:
         """Drop huge pages of which a process shares some pages, or has pinned ones; both ascend."""
         bases, numbers, all_numbers = self._of.get(process, _NOTHING)
         of_shared = _within(bases, shared)
         kept = ((of_shared == 0) | (of_shared == HUGE_SIZE)) & (_within(bases, pinned) == 0)
-        self._of[process] = _Mapped(bases[kept], numbers[kept], all_numbers)
+        self._of[process] = _HugePages(bases[kept], numbers[kept], all_numbers)
         self._placed.append(numbers[kept & (of_shared == 0)])
 
 

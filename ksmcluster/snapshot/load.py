@@ -153,8 +153,8 @@ def _note_of_pins(name: str, pages: CapturedPages) -> Iterator[str]:
 def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str]:
     if kind.huge_pages and pages.huge_in_parts:
         yield (
-            f"{kind.name}: {pages.huge_in_parts:,} captured huge pages are small pages here: no process maps "
-            "all of one from a multiple of 2 MiB on, or they are of another size, or pinned"
+            f"{kind.name}: {text.counted(pages.huge_in_parts, 'captured huge page')} taken as small pages: "
+            "no process maps all of it from a multiple of 2 MiB on, or it is of another size or pinned"
         )
     elif any(len(process.huge) for process in pages.processes) and not kind.huge_pages:
         yield (

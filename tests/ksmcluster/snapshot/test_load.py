@@ -383,3 +383,103 @@ def test_no_more_pages_are_pinned_than_there_are(tmp_path: Path) -> None:
     assert load_pages([str(file)])[str(file)].processes[0].pinned.tolist() == [0, 1, 2]
     result = last(file)
     assert (result["pages_shared"], result["pages_unshared"], result["pages_volatile"]) == (0, 2, 1)
+
+
+def huge_snapshot(
+    path: Path, *memories: list[tuple[int, int]], start: int = 0, same: range = range(0), **process: Any
+) -> Path:
+    """A snapshot of processes that map frames by (frame, number of the huge page), -1 for small ones.
+
+    The contents of frames differ, but those of `same` are equal.
+    """
+    with SnapshotWriter(path) as writer:
+        processes = []
+        for index, frames in enumerate(memories):
+            frame, huge = np.array(frames).T
+            content = np.where(np.isin(frame, same), 1, frame + 1).astype("<u8")
+            mapping = Mapping(start, start + len(frame), "rw-p", "", True, True)
+            processes.append(SnapshotProcess(index + 1, "p", "process", (mapping,), **process))
+            rows = PageRows(
+                vpn=np.arange(start, start + len(frame), dtype=np.uint64),
+                digests=np.repeat(content, 2).view(np.uint8).reshape(-1, 16),
+                flags=np.full(len(frame), MERGEABLE, np.uint16),
+                frame=frame,
+                outside=np.zeros(len(frame), np.int64),
+                huge=huge,
+            )
+            writer.write(index, 0, rows)
+        writer.finish(replace(metadata((0.0,)), processes=tuple(processes), notes=(), interval=None))
+    return path
+
+
+def whole(number: int) -> list[tuple[int, int]]:
+    return [(512 * number + i, number) for i in range(512)]
+
+
+def small(first: int, pages: int) -> list[tuple[int, int]]:
+    return [(first + i, -1) for i in range(pages)]
+
+
+def placed(path: Path) -> tuple[list[list[int]], int]:
+    pages = load_pages([str(path)])[str(path)]
+    return [process.huge.tolist() for process in pages.processes], pages.huge_in_parts
+
+
+def test_huge_pages_are_placed_if_a_process_maps_all_of_one(tmp_path: Path) -> None:
+    """Two whole ones, one of which is not at a multiple of 2 MiB, and a half of a third."""
+    memory = [*whole(0), *small(9000, 100), *whole(1), *whole(2)[:256], *small(8000, 256)]
+    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[0]], 2)
+    assert placed(huge_snapshot(tmp_path / "t", memory, start=412)) == ([[1024]], 2)
+
+
+def test_neighbours_are_no_huge_page(tmp_path: Path) -> None:
+    memory = [*small(9000, 256), *whole(0)[256:], *whole(1)[:256], *whole(2)[256:], *whole(3)]
+    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[1024]], 3)
+
+
+def test_a_huge_page_is_shared_as_it_was(tmp_path: Path) -> None:
+    """A child maps all of the first and, since it wrote a page, most of the second one: three PMDs."""
+    child = [*whole(0), *whole(1)]
+    child[700] = (5000, -1)
+    path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], child)
+    assert placed(path) == ([[0, 512], [0]], 0)
+    found = last(path, passes=1)
+    assert (found["huge_pages"], found["frames_used"]) == (3, 1025)
+
+
+def test_a_huge_page_of_which_a_later_process_maps_all_is_not_placed(tmp_path: Path) -> None:
+    """Here the parent wrote a page, so the first to map that frame is the child."""
+    parent = whole(0)
+    parent[5] = (5000, -1)
+    path = huge_snapshot(tmp_path / "s", parent, whole(0))
+    assert placed(path) == ([[], []], 1)
+    result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=1)), engine="inline")
+    assert any("1 captured huge page taken as small pages" in note for note in result.summary["notes"])
+    assert "huge_pages" not in result.summary
+
+
+def test_a_pinned_huge_page_is_not_placed(tmp_path: Path) -> None:
+    path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], pinned_pages=1)
+    assert placed(path) == ([[512]], 1)
+
+
+def test_huge_pages_of_a_snapshot_can_be_small_pages(tmp_path: Path) -> None:
+    path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(0)[:10]])
+    scenario = scenario_of(path) | {"simulation": {"passes": 3}}
+    results = []
+    for chosen in ("as-captured", "none"):
+        scenario["process"][0]["huge_pages"] = chosen
+        results.append(ksmcluster.simulate(scenario, engine="inline"))
+    assert results[0].summary["huge_pages"]["before"] == 1
+    assert "huge_pages" not in results[1].summary
+    assert any('huge_pages = "none"' in note for note in results[1].summary["notes"])
+
+
+def test_what_a_split_saves(tmp_path: Path) -> None:
+    """Four pages of a huge page are equal, and the other huge page stays."""
+    path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], same=range(4))
+    result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=4)), engine="inline")
+    found = {"before": 2, "after": 1, "split": 1, "saved_bytes_per_split": 3 * PAGE}
+    assert result.summary["huge_pages"] == found
+    assert any("khugepaged sleeps" in note for note in result.summary["notes"])
+    assert "Huge pages\n  before" in str(result)
