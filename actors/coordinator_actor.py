@@ -38,6 +38,6 @@ class CoordinatorActor(SlimActor):
         compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         self._simulation = Simulation(fabric, spec, compactor_pool)
 
-    def run_pass(self) -> PassResult:
-        """Run one pass of ksmd; return its result."""
-        return timed_pass(self._simulation)
+    def run_pass(self) -> PassResult | None:
+        """Run one pass of ksmd; return its result, or None after the last pass."""
+        return None if self._simulation.ended else timed_pass(self._simulation)

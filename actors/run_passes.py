@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import count
 from typing import Any
 
 from actors.actor_pool import ActorPool, wait_until_ready
@@ -38,18 +39,21 @@ def run_passes(
     snapshots = snapshots or {}
     run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
     with run as results:
-        for number in range(1, spec.passes + 1):
-            on_event(PassStarted(number, spec.passes))
+        total = spec.passes if spec.seconds is None and spec.tolerance is None else None
+        for number in count(1):
+            on_event(PassStarted(number, total))
             result = next(results)
             on_event(PassDone(result))
             yield result
+            if result.census is not None:
+                return
 
 
 @contextmanager
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
     fabric = InlineFabric(spec, snapshots, Heap())
     simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
-    yield (timed_pass(simulation) for _ in range(spec.passes))
+    yield (timed_pass(simulation) for _ in count())
 
 
 @contextmanager
@@ -75,16 +79,17 @@ def _ray(
             )
             wait_until_ready(actors, on_event)
             answers(started)
-            yield _passes(coordinator, spec.passes)
+            yield _passes(coordinator)
         finally:
             ray.kill(coordinator)
 
 
-def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
-    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once."""
+def _passes(coordinator: Any) -> Iterator[PassResult]:
+    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once.
+
+    The coordinator carries out no pass after the last.
+    """
     requested = coordinator.run_pass.remote()
-    for left in reversed(range(passes)):
-        due = requested
-        if left:
-            requested = coordinator.run_pass.remote()
+    while True:
+        due, requested = requested, coordinator.run_pass.remote()
         yield answers(due)

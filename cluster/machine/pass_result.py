@@ -31,7 +31,7 @@ class PassResult:
     compaction: tuple[NodeReport, ...] = ()
     #: Relocations between nodes after the pass, before the compaction.
     relocated: tuple[RelocationResult, ...] = ()
-    #: What ksmd has made of each process and mapping; of the last pass alone.
+    #: What ksmd has made of each process and mapping. The last pass of a run has it, and no other.
     census: Census | None = None
 
 
@@ -45,8 +45,10 @@ class ActorsStarting:
 
 @dataclass(frozen=True, slots=True)
 class PassStarted:
+    """`total` is None if it is not known when the run will end."""
+
     number: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)

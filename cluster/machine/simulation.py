@@ -14,6 +14,7 @@ from cluster.machine.clock import Clock
 from cluster.machine.coordinator import Machine, WindowEnd
 from cluster.machine.fabric import Fabric
 from cluster.machine.pass_result import PassResult
+from cluster.machine.run_end import RunEnd
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.statistics import COUNTERS, NODE_NAMES
 
@@ -41,7 +42,8 @@ class Simulation:
         self._clock = Clock(spec)
         self._spec = spec
         self._passes = 0
-        self._all_passes = spec.passes
+        self._end = RunEnd(spec)
+        self._ended = False
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -58,7 +60,7 @@ class Simulation:
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
         if windows:
             clock.end_pass(int(nodes["ksmd_cpu_ns"].sum()))
-        return PassResult(
+        result = PassResult(
             number=self._passes,
             nodes=nodes,
             full_scans=self._machine.full_scans,
@@ -69,6 +71,8 @@ class Simulation:
             compaction=compaction,
             relocated=relocated,
         )
+        self._ended = self._end.is_last(result)
+        return result
 
     def _scan(self) -> int:
         """Run ksmd once over all memory, and the workload's writes; return the number of windows."""
@@ -114,9 +118,14 @@ class Simulation:
         writes = max(kind.writes_within(clock.seconds, end) for kind in self._spec.processes)
         return max(min(math.ceil(_WINDOWS_PER_WRITE * writes), wakeups, _MOST_WINDOWS), 1)
 
+    @property
+    def ended(self) -> bool:
+        """Return whether the last pass has been run."""
+        return self._ended
+
     def census(self) -> Census | None:
         """Return what ksmd has made of each process and mapping, after the last pass; None before."""
-        return self._machine.census() if self._passes == self._all_passes else None
+        return self._machine.census() if self._ended else None
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""

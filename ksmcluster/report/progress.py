@@ -54,12 +54,13 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _did(result: PassResult) -> str:
-    """What a pass has done, and how fast."""
+def _did(result: PassResult, total: int | None) -> str:
+    """What a pass has done, and how fast; without a number of passes, also how far simulated time is."""
     pages = int(result.nodes["pages_scanned"].sum())
     saved = int(saved_bytes(result.nodes).sum())
     rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
-    return f"{rate}{text.size(saved)} saved"
+    time = "" if total else f"{text.seconds(result.simulated_seconds)} simulated, "
+    return f"{time}{rate}{text.size(saved)} saved"
 
 
 class _Live:
@@ -69,6 +70,7 @@ class _Live:
         self.progress = progress
         self.task = progress.add_task("starting", total=None, note="")
         self.in_passes = False
+        self.passes: int | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -78,11 +80,13 @@ class _Live:
                 self._start_passes(total)
                 self.progress.update(self.task, completed=number - 1)
             case PassDone(result):
-                self.progress.update(self.task, completed=result.number, note=_did(result))
+                note = _did(result, self.passes)
+                self.progress.update(self.task, completed=result.number, note=note)
 
-    def _start_passes(self, total: int) -> None:
+    def _start_passes(self, total: int | None) -> None:
         if not self.in_passes:
             self.in_passes = True
+            self.passes = total
             self._end_start()
             self.task = self.progress.add_task("passes", total=total, note="")
 
@@ -100,7 +104,7 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.start = time.perf_counter()
-        self.passes = 0
+        self.passes: int | None = None
         self.quarters = 0
 
     def __call__(self, event: Event) -> None:
@@ -110,7 +114,8 @@ class _Lines:
             case PassStarted(_, total):
                 self.passes = total
             case PassDone(result):
-                self._print(f"pass {result.number} of {self.passes}: {_did(result)}")
+                of = f" of {self.passes}" if self.passes else ""
+                self._print(f"pass {result.number}{of}: {_did(result, self.passes)}")
 
     def _actors(self, done: int, total: int) -> None:
         if done == 0:
