@@ -43,6 +43,13 @@ def base_directory(info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("base", "."))
 
 
+def kernel_in_quotes(kernel: object) -> object:
+    """Return the name of a kernel as it is. Raises ValueError if it is a number: 6.10 would read as 6.1."""
+    if isinstance(kernel, float):
+        raise ValueError(f'is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
+    return kernel
+
+
 class ConfigTable(BaseModel):
     """A table of the scenario. TOML has types, so nothing is converted (a true is not a 1)."""
 
@@ -51,13 +58,12 @@ class ConfigTable(BaseModel):
     def settle(self, switch: str, keys: Switched) -> None:
         """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""
         choice = getattr(self, switch)
-        problems = []
+        problems: list[tuple[str, str] | tuple[str, str, str]] = []
         for name, (choices, default) in keys.items():
             given = getattr(self, name) is not None
             if choice not in choices and given:
-                problems.append(
-                    (name, f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}')
-                )
+                text = f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}'
+                problems.append((name, text, switch))
             elif choice in choices and not given and default is ...:
                 problems.append((name, f'is missing; {switch} = "{choice}" needs it'))
             elif choice in choices and not given:

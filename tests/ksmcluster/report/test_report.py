@@ -21,8 +21,11 @@ def test_report(result: Result, golden: Callable[[str, str], None]) -> None:
     golden("report.txt", str(result) + "\n")
 
 
+MANY_NODES = load("default", Overrides(nodes=100, passes=8, settings=("machine.topology=ring",)))
+
+
 def test_report_of_many_nodes(golden: Callable[[str, str], None]) -> None:
-    golden("report-100-nodes.txt", str(result_of(load("default", Overrides(nodes=100, passes=8)))) + "\n")
+    golden("report-100-nodes.txt", str(result_of(MANY_NODES)) + "\n")
 
 
 def test_report_tells_of_the_advisor(result: Result) -> None:
