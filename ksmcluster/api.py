@@ -18,6 +18,7 @@ from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_
 from ksmcluster.config.memory import frames_needed, pages_mapped
 from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
+from ksmcluster.results.run_notes import run_notes
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
 
@@ -78,7 +79,11 @@ def simulate(
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)
-    reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
+    reading = (
+        *scenario.notes,
+        *notes(spec, snapshots, passes[-1].simulated_seconds),
+        *run_notes(spec, passes),
+    )
     processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
     return Result.of(scenario, passes, timing, reading, processes)
 

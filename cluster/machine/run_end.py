@@ -12,8 +12,14 @@ from cluster.spec.scenario import ProcessSpec, SimulationSpec
 #: A run has converged once its figures stand still over this many passes. smart_scan leaves out a page in at
 #: most eight passes in a row, so each page has been visited at least once.
 CONVERGED_PASSES = 10
-#: The figures that stand still then, beside the saved frames: sums over all nodes.
-CONVERGED_FIGURES = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
+#: The figures that stand still then, beside the saved frames: each line is a sum, over all nodes. smart_scan
+#: takes pages from pages_unshared to pages_volatile and back, pass by pass.
+CONVERGED_FIGURES = (
+    ("pages_shared",),
+    ("pages_sharing",),
+    ("pages_unshared", "pages_volatile"),
+    ("ksm_zero_pages",),
+)
 
 
 class RunEnd:
@@ -56,9 +62,9 @@ class RunEnd:
         """
         if result.simulated_seconds < self._settled or result.number <= self._relocated:
             return False
-        sums = {name: int(result.nodes[name].sum()) for name in CONVERGED_FIGURES}
+        sums = [sum(int(result.nodes[name].sum()) for name in names) for names in CONVERGED_FIGURES]
         saved = int((result.nodes["frames_without_ksm"] - result.nodes["frames_used"]).sum())
-        self._recent.append((result.simulated_seconds, [saved, *sums.values()]))
+        self._recent.append((result.simulated_seconds, [saved, *sums]))
         while len(self._recent) > CONVERGED_PASSES and self._span(1) >= self._cycle:
             self._recent.popleft()
         if len(self._recent) < CONVERGED_PASSES or self._span(0) < self._cycle:

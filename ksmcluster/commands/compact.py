@@ -18,6 +18,7 @@ from ksmcluster.commands.options import (
     NoMemoryCheck,
     Quiet,
     Seed,
+    Unset,
     run_options,
 )
 from ksmcluster.commands.output import emit, save
@@ -31,6 +32,7 @@ def compact(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in migration.order=4; may be repeated."),
     ] = None,
+    unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
@@ -59,7 +61,9 @@ def compact(
     options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
     if output is not None:
         output = check_directory(output, NODES)
-    overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
+    overrides = Overrides(
+        nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
+    )
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(config, options, progress=listener)

@@ -38,12 +38,24 @@ Advice = Annotated[
 Nodes = Annotated[int | None, typer.Option(help="NUMA nodes.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Simulated time at which the run ends, with the pass under way; not with --passes."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="converged", help="The run ends once its figures stand still; not with --passes."),
+]
 PagesPerNode = Annotated[
     int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].per_node=2; may be repeated."),
+]
+Unset = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY", help="Any key that the scenario sets: its default again; may be repeated."),
 ]
 Engine = Annotated[
     EngineName, typer.Option(help="Ray actors, or all in this process; the result is the same.")

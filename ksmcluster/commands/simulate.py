@@ -21,8 +21,11 @@ from ksmcluster.commands.options import (
     PagesPerNode,
     Passes,
     Quiet,
+    Seconds,
     Seed,
     Settings,
+    Unset,
+    Until,
     run_options,
 )
 from ksmcluster.commands.output import emit, save
@@ -33,10 +36,13 @@ def simulate(
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
+    seconds: Seconds = None,
+    until: Until = None,
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
     settings: Settings = None,
+    unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
     nodes_per_actor: NodesPerActor = 1,
@@ -61,7 +67,16 @@ def simulate(
     if output is not None:
         output = check_directory(output, PASSES)
     overrides = Overrides(
-        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice
+        nodes,
+        seed,
+        passes,
+        pages_per_node,
+        tuple(settings or ()),
+        count=count,
+        advice=advice,
+        seconds=seconds,
+        until=until,
+        unset=tuple(unset or ()),
     )
     config = load(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from cluster.spec.scenario import SimulationSpec
 from ksmcluster.config.compaction import DriverConfig
@@ -82,18 +82,6 @@ class Scenario(ConfigTable):
         None, "Who else fills memory; with a table [migration] only."
     )
     process: Annotated[tuple[ProcessConfig, ...], Field(strict=False)] = key(..., "What runs.")
-
-    _notes: tuple[str, ...] = PrivateAttr(())
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left out of the file to fit the command line's choices, a line each."""
-        return self._notes
-
-    def with_notes(self, notes: Iterable[str]) -> Self:
-        """Return the scenario with these notes."""
-        self._notes = tuple(notes)
-        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,10 +5,11 @@ docs/config.md is made from the descriptions of the keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
 from ksmcluster.config.problems import quoted, refusal
 
@@ -54,6 +55,17 @@ class ConfigTable(BaseModel):
     """A table of the scenario. TOML has types, so nothing is converted (a true is not a 1)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of a whole scenario: what was left out to fit the command line's choices, a line each."""
+        return self._notes
+
+    def with_notes(self, notes: Iterable[str]) -> Self:
+        """Note what was left out; return the same scenario."""
+        self._notes = tuple(notes)
+        return self
 
     def settle(self, switch: str, keys: Switched) -> None:
         """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""

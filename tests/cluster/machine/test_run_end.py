@@ -83,8 +83,8 @@ def test_no_run_converges_before_the_writes_that_are_to_come() -> None:
 
 
 def test_a_cycle_of_writes_is_covered() -> None:
-    """Pages are written for 0.1 s every 2 s: nothing stands still over a cycle, however long the pauses."""
-    write = WriteSpec(1e9, period=2.0, duty=0.05, content=Rewrite.UNIQUE)
+    """Pages are written for 0.1 s every 2 s, and merge again in the pause of more than ten passes."""
+    write = WriteSpec(1e9, period=2.0, duty=0.05, content=Rewrite.ORIGINAL)
     assert len(run(passes=100, tolerance=0.001, processes=with_write(write))) == 100
 
 
