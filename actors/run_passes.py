@@ -64,7 +64,7 @@ def _ray(
     snapshots: Mapping[str, CapturedPages],
 ) -> Iterator[Iterator[PassResult]]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.address, frames), closing(ActorPool()) as pool:
+    with connected(options.cluster, frames, options.connect_timeout), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator_actor import CoordinatorActor

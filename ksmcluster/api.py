@@ -43,9 +43,11 @@ def simulate(
 
     engine: `ray` (by default) runs an actor for each `nodes_per_actor` NUMA nodes, `inline` runs everything
         in this process.
-    address: the Ray cluster to join; by default, Ray is started for this run and stopped after it.
+    address: the Ray cluster to join; by default that of the Ray job, if this runs inside one, or else Ray is
+        started for this run and stopped after it.
     nodes_per_actor: NUMA nodes that share an actor, by default 1.
     migration_actors: actors that drive the compactors of a table [migration], by default 4.
+    connect_timeout: seconds that the cluster at `address` has to answer, by default 30.
     memory_check: False to run even if the memory of this host cannot suffice.
 
     `progress` is called with each event of the run. Raises UserError for what the user can mend; before
@@ -138,7 +140,7 @@ class _RunClock:
 
 def _check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: str) -> None:
     """Raise UserError if pages of `size` bytes in all cannot fit into this host, unless that is not asked."""
-    if options.memory_check and options.address is None:
+    if options.memory_check and options.cluster is None:
         actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
         host_memory.check(pages, size, actors, less)
 

@@ -10,6 +10,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Config,
+    ConnectTimeout,
     Engine,
     EngineName,
     MigrationActors,
@@ -35,6 +36,7 @@ def compact(
     unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
@@ -58,7 +60,9 @@ def compact(
     from ksmcluster.results.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
-    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    options = run_options(
+        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+    )
     if output is not None:
         output = check_directory(output, NODES)
     overrides = Overrides(

@@ -61,7 +61,11 @@ Engine = Annotated[
     EngineName, typer.Option(help="Ray actors, or all in this process; the result is the same.")
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
+    str | None,
+    typer.Option(help="Ray cluster to join; by default that of the Ray job, or one that ends with the run."),
+]
+ConnectTimeout = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Time that the Ray cluster has to answer.")
 ]
 NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")]
 MigrationActors = Annotated[
@@ -79,10 +83,12 @@ def run_options(
     nodes_per_actor: int,
     migration_actors: int,
     no_memory_check: bool,
+    connect_timeout: float,
 ) -> RunOptions:
     """Return what these options say. Raises UserError for an address that no engine would use."""
     from actors.run_options import RunOptions
 
     if address is not None and engine is not EngineName.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
-    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, not no_memory_check)
+    memory_check = not no_memory_check
+    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, memory_check, connect_timeout)

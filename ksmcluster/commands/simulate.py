@@ -11,6 +11,7 @@ from ksmcluster.commands.options import (
     Address,
     Advice,
     ConfigOrSnapshot,
+    ConnectTimeout,
     Count,
     Engine,
     EngineName,
@@ -45,6 +46,7 @@ def simulate(
     unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
@@ -63,7 +65,9 @@ def simulate(
     from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
 
-    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    options = run_options(
+        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+    )
     if output is not None:
         output = check_directory(output, PASSES)
     overrides = Overrides(
