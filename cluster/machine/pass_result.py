@@ -33,6 +33,8 @@ class PassResult:
     relocated: tuple[RelocationResult, ...] = ()
     #: What ksmd has made of each process and mapping. The last pass of a run has it, and no other.
     census: Census | None = None
+    #: Whether the run ends with this pass.
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class Simulation:
         self._spec = spec
         self._passes = 0
         self._end = RunEnd(spec)
-        self._ended = False
+        #: Whether the last pass has been run.
+        self.ended = False
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -71,8 +73,8 @@ class Simulation:
             compaction=compaction,
             relocated=relocated,
         )
-        self._ended = self._end.is_last(result)
-        return result
+        self.ended = self._end.is_last(result)
+        return replace(result, is_last=True) if self.ended else result
 
     def _scan(self) -> int:
         """Run ksmd once over all memory, and the workload's writes; return the number of windows."""
@@ -118,14 +120,9 @@ class Simulation:
         writes = max(kind.writes_within(clock.seconds, end) for kind in self._spec.processes)
         return max(min(math.ceil(_WINDOWS_PER_WRITE * writes), wakeups, _MOST_WINDOWS), 1)
 
-    @property
-    def ended(self) -> bool:
-        """Return whether the last pass has been run."""
-        return self._ended
-
-    def census(self) -> Census | None:
-        """Return what ksmd has made of each process and mapping, after the last pass; None before."""
-        return self._machine.census() if self._ended else None
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return self._machine.census()
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""
