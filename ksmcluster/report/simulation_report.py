@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
+from ksmcluster.report.run_time import faster
 from ksmcluster.results import processes, relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
@@ -281,4 +282,15 @@ def _time(result: Reported) -> Table:
     )
     if timing["pages_per_second"]:
         grid.add_row("  speed", f"{timing['pages_per_second']:,.0f} pages/s")
+    for number, way in enumerate(_faster(result)):
+        grid.add_row("" if number else "  the same, faster", way)
     return grid
+
+
+def _faster(result: Reported) -> Iterator[str]:
+    """Yield options with which this run would have been faster on this host."""
+    timing, passes, nodes = (result.summary[name] for name in ("timing", "passes", "nodes"))
+    if timing["nodes_per_actor"] and timing["cores"]:
+        pages = result.summary["gauges"]["pages_mapped"]
+        actors = -(-nodes // timing["nodes_per_actor"])
+        yield from faster(timing["wall_seconds"], pages, passes, nodes, actors, timing["cores"])
