@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
-from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
+from cluster.machine.pass_result import ActorsStarting, Event, PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
@@ -78,6 +78,7 @@ def simulate(
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    clock.on_event(RunStarting())
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
     timing = clock.timing(options)

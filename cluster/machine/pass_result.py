@@ -38,6 +38,11 @@ class PassResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarting:
+    """All checks are done; Ray, if any, starts now."""
+
+
+@dataclass(frozen=True, slots=True)
 class ActorsStarting:
     """`done` of `total` node actors have started."""
 
@@ -58,4 +63,4 @@ class PassDone:
     result: PassResult
 
 
-Event = ActorsStarting | PassStarted | PassDone
+Event = RunStarting | ActorsStarting | PassStarted | PassDone

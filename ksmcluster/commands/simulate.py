@@ -57,8 +57,13 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
+    from rich.console import Console
+
+    from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
+    from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
+    from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
     from ksmcluster.results.timing import cores
 
@@ -80,16 +85,7 @@ def simulate(
         unset=tuple(unset or ()),
     )
     config = load(scenario, overrides)
-    if not quiet:
-        typer.echo(plan(config, options, cores()), err=True)
-    # They take a second to import.
-    from rich.console import Console
-
-    from ksmcluster.api import simulate as run
-    from ksmcluster.report.progress import shown
-    from ksmcluster.report.simulation_report import rendered
-
-    with shown(Console(stderr=True), quiet=quiet) as listener:
+    with shown(Console(stderr=True), quiet=quiet, plan=plan(config, options, cores())) as listener:
         result = run(config, options, progress=listener)
     if output is not None:
         save(result, output)

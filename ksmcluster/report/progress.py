@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.pass_result import (
+    ActorsStarting,
+    Event,
+    PassDone,
+    PassResult,
+    PassStarted,
+    RunStarting,
+)
 from ksmcluster.report import text
 from ksmcluster.results.result import saved_bytes
 
@@ -19,15 +26,15 @@ Tell = Callable[[str], None]
 
 
 @contextmanager
-def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
-    """A listener that shows on the console what it is told."""
+def shown(console: Console, *, quiet: bool = False, plan: str = "") -> Iterator[Listener]:
+    """A listener that shows on the console what it is told, and `plan` when the run starts."""
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
         with _bars(console) as progress:
-            yield _Live(progress)
+            yield _Live(progress, plan)
     else:
-        yield _Lines(console)
+        yield _Lines(console, plan)
 
 
 @contextmanager
@@ -66,14 +73,17 @@ def _did(result: PassResult, total: int | None) -> str:
 class _Live:
     """A bar for the start, and one for the passes."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, plan: str) -> None:
         self.progress = progress
+        self.plan = plan
         self.task = progress.add_task("starting", total=None, note="")
         self.in_passes = False
         self.passes: int | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RunStarting():
+                self.progress.console.print(self.plan, markup=False, highlight=False, soft_wrap=True)
             case ActorsStarting(done, total):
                 self.progress.update(self.task, completed=done, total=total, note="node actors")
             case PassStarted(number, total):
@@ -101,14 +111,17 @@ class _Live:
 class _Lines:
     """A line for each thing that happens; of the actors, for each quarter of them."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, plan: str) -> None:
         self.console = console
+        self.plan = plan
         self.start = time.perf_counter()
         self.passes: int | None = None
         self.quarters = 0
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RunStarting():
+                self._print(self.plan)
             case ActorsStarting(done, total):
                 self._actors(done, total)
             case PassStarted(_, total):
