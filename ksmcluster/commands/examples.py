@@ -32,6 +32,7 @@ EXAMPLES = {
         "docs/exact.md", ("replay --compare tests/data/oracle", "replay --engine exact script.scn")
     ),
     "validate": Examples("docs/validate.md", ("validate", "validate script.scn")),
+    "calibrate": Examples("docs/calibrate.md", ("calibrate", "calibrate --output cost.toml")),
     "bench": Examples("benchmarks/README.md", ("bench pass", "bench scaling --short")),
     "bench pass": Examples("benchmarks/README.md", ("bench pass --pages 65536 --ksmd",)),
     "bench scaling": Examples("benchmarks/README.md", ("bench scaling --plot scaling.png",)),

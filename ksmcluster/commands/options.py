@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,6 +49,10 @@ Until = Annotated[
 ]
 PagesPerNode = Annotated[
     int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
+]
+Cost = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Take [cost] from a TOML file, such as `ksmcluster calibrate` writes."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ from ksmcluster.commands.options import (
     Advice,
     ConfigOrSnapshot,
     ConnectTimeout,
+    Cost,
     Count,
     Engine,
     EngineName,
@@ -42,6 +43,7 @@ def simulate(
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
+    cost: Cost = None,
     settings: Settings = None,
     unset: Unset = None,
     engine: Engine = EngineName.RAY,
@@ -83,6 +85,7 @@ def simulate(
         seconds=seconds,
         until=until,
         unset=tuple(unset or ()),
+        cost=cost,
     )
     config = load(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet, plan=plan(config, options, cores())) as listener:

@@ -35,6 +35,8 @@ class Overrides:
     #: Of a scenario that is a snapshot: how many processes, and which memory ksmd scans.
     count: int | None = None
     advice: str | None = None
+    #: A TOML file of which the table [cost] is taken, such as `ksmcluster calibrate` writes.
+    cost: File | None = None
     #: When the run ends, in place of `passes`: a simulated time, or "converged".
     seconds: float | None = None
     until: str | None = None
@@ -48,6 +50,8 @@ class Overrides:
             path = _path(name.strip(), option := f"--unset {name}")
             remove(data, path, option)
             changed[path] = option
+        if self.cost:
+            changed |= _put_cost(data, self.cost)
         for setting in self.settings:
             path, value = _parse(setting)
             _put(data, path, value)
@@ -79,6 +83,29 @@ def _replace_end(data: dict[str, Any], changed: Mapping[Path, str]) -> None:
             for name in UNTIL_CONVERGED:
                 if ("simulation", name) not in changed:
                     data["simulation"].pop(name, None)
+
+
+def _put_cost(data: dict[str, Any], file: File) -> dict[Path, str]:
+    """Take the costs of a file; returns for each key what to call it in an error."""
+    changed = {}
+    for name, value in read_cost(file).items():
+        path: Path = ("cost", name)
+        _put(data, path, value)
+        changed[path] = f"--cost {file}: {name}"
+    return changed
+
+
+def read_cost(file: File) -> dict[str, Any]:
+    """Return the table [cost] of a file. Raises UserError if there is none."""
+    try:
+        found = tomllib.loads(file.read_text()).get("cost")
+    except OSError as error:
+        raise UserError(f"--cost {file}: {error.strerror}; give a file that can be read") from None
+    except ValueError as error:
+        raise UserError(f"--cost {file}: not TOML: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"--cost {file}: has no table [cost]; `ksmcluster calibrate` writes one")
+    return found
 
 
 def _drain(data: dict[str, Any], nodes: tuple[int, ...]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ SPEC = SimulationSpec(
     ksm=KsmSpec(pages_to_scan=100, sleep_millisecs=20),
     processes=(ProcessSpec("a", 2, (RegionSpec("r", 100, ContentModel.REPLICATED),)),),
     # Time is sleep alone: 24 ms after each of two batches, and once more where a pass ends.
-    cost=CostSpec(0, 0, 0, 0),
+    cost=CostSpec(**{term.name: 0.0 for term in fields(CostSpec)}),
 )
 PASS = 0.072
 
