@@ -67,7 +67,7 @@ def _own_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _check_working_directory() -> None:
+def check_working_directory() -> None:
     """Raise SimulationError if another `cluster` or `actors` is in the working directory.
 
     Ray puts this directory in front of its workers' paths, even if it is not on that of this process.
@@ -116,7 +116,7 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
     Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
     packages.
     """
-    _check_working_directory()
+    check_working_directory()
     environment()
     if address is None:
         _own_token()

@@ -60,6 +60,7 @@ def simulate(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
+    from actors.runtime import check_working_directory
     from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
     paths = [path for process in spec.processes if (path := process.snapshot)]
@@ -78,6 +79,9 @@ def simulate(
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    if options.on_ray:
+        with _one_line():
+            check_working_directory()
     clock.on_event(RunStarting())
     with _one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
@@ -43,7 +44,7 @@ def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
     what.append(text.counted(passes, "pass") if passes else "as many passes as it takes")
     where = f"on {text.counted(actors, 'Ray actor')}" if actors else "in this process"
     line = f"{', '.join(what)}, {where}"
-    if not passes or captured or options.cluster is not None:
+    if not passes or captured or scenario.migration is not None or options.cluster is not None:
         return line
     took = estimated(pages, passes, actors, cores)
     line += f": about {text.seconds(math.ceil(took))} on {text.counted(cores, 'core')}"
@@ -53,18 +54,31 @@ def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
     return f"{line}, or {text.seconds(math.ceil(inline))} with --engine inline"
 
 
-def faster(
-    wall_seconds: float, pages: int, passes: int, nodes: int, actors: int, cores: int
-) -> Iterator[str]:
-    """Yield options that give the same result in less time, and about how many times as fast.
+class DoneRun(NamedTuple):
+    """A run on actors that was carried out: its size, and the time that it took."""
 
-    `pages`: those of one pass. There is nothing to say if each actor has a core.
+    nodes: int
+    actors: int
+    cores: int
+    #: Mapped pages, of all nodes.
+    pages: int
+    start_seconds: float
+    wall_seconds: float
+
+
+def faster(run: DoneRun) -> Iterator[str]:
+    """Yield options that give the same result in less time, and at least about how many times as fast.
+
+    The start is estimated. Passes take as much CPU time at most as they took. There is nothing to say if
+    each actor has a core.
     """
-    if actors <= cores:
+    if run.actors <= run.cores:
         return
-    packed = -(-nodes // cores)
-    ways = {"--engine inline": 0, f"--nodes-per-actor {packed}": len(node_blocks(nodes, packed))}
+    packed = -(-run.nodes // run.cores)
+    ways = {"--engine inline": 0, f"--nodes-per-actor {packed}": len(node_blocks(run.nodes, packed))}
+    passes = run.wall_seconds - run.start_seconds
     for option, fewer in ways.items():
-        factor = wall_seconds / estimated(pages, passes, fewer, cores)
+        busy = passes if fewer else passes * min(run.actors, run.cores)
+        factor = run.wall_seconds / (estimated(run.pages, 0, fewer, run.cores) + busy)
         if factor >= _WORTH:
-            yield f"{option}: about {factor:.{0 if factor >= 10 else 1}f} times as fast"
+            yield f"{option}: at least {factor:.{0 if factor >= 10 else 1}f} times as fast"

@@ -18,7 +18,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
-from ksmcluster.report.run_time import faster
+from ksmcluster.report.run_time import DoneRun, faster
 from ksmcluster.results import processes, relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
@@ -314,8 +314,15 @@ def _time(result: Reported) -> Table:
 
 def _faster(result: Reported) -> Iterator[str]:
     """Yield options with which this run would have been faster on this host."""
-    timing, passes, nodes = (result.summary[name] for name in ("timing", "passes", "nodes"))
+    timing, nodes = result.summary["timing"], result.summary["nodes"]
     if timing["nodes_per_actor"] and timing["cores"]:
-        pages = result.summary["gauges"]["pages_mapped"]
-        actors = -(-nodes // timing["nodes_per_actor"])
-        yield from faster(timing["wall_seconds"], pages, passes, nodes, actors, timing["cores"])
+        yield from faster(
+            DoneRun(
+                nodes,
+                actors=-(-nodes // timing["nodes_per_actor"]),
+                cores=timing["cores"],
+                pages=result.summary["gauges"]["pages_mapped"],
+                start_seconds=timing["start_seconds"],
+                wall_seconds=timing["wall_seconds"],
+            )
+        )
