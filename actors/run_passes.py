@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any, NamedTuple
 
 from actors.actor_pool import ActorPool, wait_until_ready
@@ -40,11 +41,15 @@ def run_passes(
     snapshots = snapshots or {}
     run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
     with run as (results, census):
-        for number in range(1, spec.passes + 1):
-            on_event(PassStarted(number, spec.passes))
+        total = spec.passes if spec.seconds is None and spec.tolerance is None else None
+        for number in count(1):
+            on_event(PassStarted(number, total))
             result = next(results)
             on_event(PassDone(result))
-            yield replace(result, census=census()) if number == spec.passes else result
+            if result.is_last:
+                yield replace(result, census=census())
+                return
+            yield result
 
 
 class _Run(NamedTuple):
@@ -58,7 +63,7 @@ class _Run(NamedTuple):
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[_Run]:
     fabric = InlineFabric(spec, snapshots, Heap())
     simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
-    yield _Run((timed_pass(simulation) for _ in range(spec.passes)), simulation.census)
+    yield _Run((timed_pass(simulation) for _ in count()), simulation.census)
 
 
 @contextmanager
@@ -69,7 +74,7 @@ def _ray(
     snapshots: Mapping[str, CapturedPages],
 ) -> Iterator[_Run]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.address, frames), closing(ActorPool()) as pool:
+    with connected(options.cluster, frames, options.connect_timeout), closing(ActorPool()) as pool:
         import ray
 
         from actors.coordinator_actor import CoordinatorActor
@@ -84,16 +89,17 @@ def _ray(
             )
             wait_until_ready(actors, on_event)
             answers(started)
-            yield _Run(_passes(coordinator, spec.passes), lambda: answers(coordinator.census.remote()))
+            yield _Run(_passes(coordinator), lambda: answers(coordinator.census.remote()))
         finally:
             ray.kill(coordinator)
 
 
-def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
-    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once."""
+def _passes(coordinator: Any) -> Iterator[PassResult]:
+    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once.
+
+    The coordinator carries out no pass after the last.
+    """
     requested = coordinator.run_pass.remote()
-    for left in reversed(range(passes)):
-        due = requested
-        if left:
-            requested = coordinator.run_pass.remote()
+    while True:
+        due, requested = requested, coordinator.run_pass.remote()
         yield answers(due)
