@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ksmcluster.system.own_packages import check_own_packages
-from ksmcluster.version import __version__ as __version__
+from ksmcluster.system.version import __version__ as __version__
 
 check_own_packages()
 

@@ -34,7 +34,7 @@ from ksmcluster.results import relocations
 from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.results.timing import Timing
-from ksmcluster.version import __version__
+from ksmcluster.system.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa

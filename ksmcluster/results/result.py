@@ -36,7 +36,7 @@ from ksmcluster.results.directory import (
 )
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.timing import Timing
-from ksmcluster.version import __version__
+from ksmcluster.system.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
