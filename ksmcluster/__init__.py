@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
+    from ksmcluster.experiments.comparison import compare
     from ksmcluster.experiments.sweep import sweep
     from ksmcluster.experiments.sweep_result import SweepResult, load_sweep
     from ksmcluster.results.compaction_result import CompactionResult
@@ -38,6 +39,7 @@ __all__ = [
     "SweepResult",
     "UserError",
     "compact",
+    "compare",
     "load",
     "load_compaction",
     "load_result",
@@ -54,6 +56,7 @@ _HOMES = {
     "sweep": "ksmcluster.experiments.sweep",
     "SweepResult": "ksmcluster.experiments.sweep_result",
     "compact": "ksmcluster.api",
+    "compare": "ksmcluster.experiments.comparison",
     "CompactionResult": "ksmcluster.results.compaction_result",
     "load_compaction": "ksmcluster.config",
     "load": "ksmcluster.config",

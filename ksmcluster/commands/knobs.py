@@ -60,7 +60,7 @@ def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits
     number = found.choose(objectives, limits).recommended if point is None else point
     if number is None:
         raise UserError(f"{directory}: no point to recommend; choose one with --point N")
-    ksm = found.ksm(number)
-    if not ksm:
+    ksm = found.config(number).get("ksm")
+    if ksm is None:
         raise UserError(f"{directory}: point {number} has no ksmd: it failed, or is one of `compact`")
     return [f"# point {number} of {directory}: {found.points[number - 1].label}", *shell_lines(ksm)]

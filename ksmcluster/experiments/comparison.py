@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between the sides of one comparison."""
+    """What differs between the sides of one comparison; `label`: what all of them are."""
 
+    label: str
     sides: tuple[Side, ...]
     #: Values by side of the keys that differ; None where a scenario lacks the key.
     keys: Mapping[str, tuple[Key, ...]]
     figures: tuple[Difference, ...]
     #: How many figures are equal.
     equal: int
+
+    @property
+    def figures_by_name(self) -> dict[str, Difference]:
+        """Return the figures that differ, by name."""
+        return {difference.name: difference for difference in self.figures}
 
     def beyond(self, tolerance: float) -> list[Difference]:
         """Return the figures that differ by more than this part of their first value, and than noise."""
@@ -67,6 +74,7 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON object."""
         return {
+            "point": self.label,
             "sides": [side.name for side in self.sides],
             "keys": {name: list(values) for name, values in self.keys.items()},
             "figures": [
@@ -99,26 +107,36 @@ def compare(*directories: str | Path) -> list[Comparison]:
             f"{folders[0]} and {folders[1]}: they have no point in common; compare runs with runs, "
             "and sweeps with sweeps over the same keys"
         )
-    return [_comparison([of_folder[label] for of_folder in sides]) for label in common]
+    return [_comparison(label, [of_folder[label] for of_folder in sides]) for label in common]
 
 
 def _sides(folder: Path) -> Iterator[tuple[str, Side]]:
-    """Yield a run under no name, the points of a sweep under their labels."""
+    """Yield the points of a sweep under their labels, and a run as a point at which nothing varies."""
     if not (folder / journal.PLAN).exists():
         result = load_result(folder)
-        keys = dict(_flat("", tomllib.loads(resolved_toml(result.config))))
-        yield "", Side(str(folder), keys, figures(result), {})
+        keys = _keys(tomllib.loads(resolved_toml(result.config)), folder)
+        yield Point(1, {}).label, Side(str(folder), keys, figures(result), {})
         return
-    for outcome in load_sweep(folder).outcomes:
-        if not outcome.errors:
-            yield outcome.point.label, _side(folder, outcome.point, outcome.means, outcome.noise, folder)
+    found = load_sweep(folder)
+    for outcome in found.outcomes:
+        if outcome.runs:
+            keys = _keys(found.config(outcome.point.number), folder)
+            yield outcome.point.label, Side(str(folder), keys, outcome.means, outcome.noise)
 
 
-def _comparison(sides: Sequence[Side]) -> Comparison:
+def _keys(config: Mapping[str, Any], folder: Path) -> dict[str, Key]:
+    """Return the keys of a scenario by dotted path; `folder`: where its paths start."""
+    found = dict(_flat("", config))
+    snapshots = {name: value for name, value in found.items() if name.endswith("].snapshot")}
+    return found | {name: os.path.realpath(folder / str(path)) for name, path in snapshots.items()}
+
+
+def _comparison(label: str, sides: Sequence[Side]) -> Comparison:
     names = dict.fromkeys(name for side in sides for name in side.means)
     rows = {name: tuple(side.means.get(name) for side in sides) for name in names}
     differing = {name: values for name, values in rows.items() if len(set(values)) > 1}
     return Comparison(
+        label,
         tuple(sides),
         dict(_differing_keys(sides)),
         tuple(_difference(name, values, sides) for name, values in differing.items()),
@@ -129,9 +147,7 @@ def _comparison(sides: Sequence[Side]) -> Comparison:
 def _difference(name: str, values: tuple[Figure, ...], sides: Sequence[Side]) -> Difference:
     noise = [side.noise[name] for side in sides if name in side.noise]
     first = values[0]
-    relative = tuple(
-        None if value is None or not first else (value - first) / abs(first) for value in values
-    )
+    relative = tuple(None if value is None or not first else (value - first) / abs(first) for value in values)
     return Difference(name, values, relative, max(noise, default=None))
 
 

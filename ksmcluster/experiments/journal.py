@@ -101,10 +101,10 @@ def _difference(earlier: dict[str, Any], plan: dict[str, Any]) -> str | None:
     }.items():
         if earlier.get(name) != plan.get(name):
             return what
-    points, others = plan["points"], earlier.get("points", [])
-    if [point["settings"] for point in points] != [point["settings"] for point in others]:
-        return "of other points"
-    return "of another scenario" if points != others else None
+    for name, what in {"settings": "of other points", "digest": "of another scenario"}.items():
+        if [point[name] for point in earlier["points"]] != [point[name] for point in plan["points"]]:
+            return what
+    return None
 
 
 def _make(real: Path, plan: dict[str, Any]) -> None:

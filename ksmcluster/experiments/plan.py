@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from actors.run_options import RunOptions
 from cluster.spec.errors import SimulationError
-from ksmcluster.config import Overrides, Scenario, load_either
+from ksmcluster.config import Overrides, Scenario, load_either, resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.overrides import parse_value
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.axes import Point, overrides_of
+from ksmcluster.results.directory import relative_path
 from ksmcluster.results.identity import config_digest
 from ksmcluster.system.version import __version__
 
@@ -75,24 +77,25 @@ class Plan:
         planned = self.points[key.point - 1]
         return Task(key, planned.with_seed(key.seed), planned.options, self.passes_rows)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what plan.json says; two sweeps that say the same are the same."""
+    def describe(self, directory: Path | None = None) -> dict[str, Any]:
+        """Return what plan.json in a directory says."""
         return {
             "schema_version": 1,
             "ksmcluster_version": __version__,
             "command": self.command,
             "seeds": list(self.seeds),
             "passes_rows": self.passes_rows,
-            "points": [_described(planned) for planned in self.points],
+            "points": [_described(planned, directory) for planned in self.points],
         }
 
 
-def _described(planned: PlannedPoint) -> dict[str, Any]:
-    """Knobs and digest of the scenario; what tells it from others."""
-    scenario = planned.scenario
-    ksm = scenario.ksm.model_dump(exclude_none=True) if isinstance(scenario, Scenario) else {}
-    digest = planned.error if scenario is None else config_digest(scenario)
-    return {"settings": planned.point.settings, "scenario": digest, "ksm": ksm}
+def _described(planned: PlannedPoint, directory: Path | None) -> dict[str, Any]:
+    """`digest` tells a scenario from others; `config` is its text, with paths as they are from there."""
+    settings, scenario = planned.point.settings, planned.scenario
+    if scenario is None:
+        return {"settings": settings, "digest": planned.error, "config": ""}
+    config = resolved_toml(scenario, lambda path: relative_path(path, directory) if directory else path)
+    return {"settings": settings, "digest": config_digest(scenario), "config": config}
 
 
 def make_plan(

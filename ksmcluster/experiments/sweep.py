@@ -83,7 +83,7 @@ def carry_out(
     """Do all runs of a plan that are not done yet; keep them in the directory `output`."""
     if jobs < 1 or not plan.seeds:
         raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
-    described = plan.describe()
+    described = plan.describe(output)
     if output is None:
         done: dict[RunKey, RunRecord] = {}
         _run_all(plan, jobs, done, None, progress)

@@ -24,7 +24,8 @@ _HEAD_WIDTH = 12
 def report(result: SweepResult, choice: Choice) -> RenderableType:
     """The table and what to make of it."""
     parts: list[RenderableType] = [_heading(result), Text(), _table(result, choice)]
-    parts += [Text(), *map(Text, _conclusions(result, choice))]
+    if len(result.points) > 1:
+        parts += [Text(), *map(Text, _conclusions(result, choice))]
     if errors := _errors(result):
         parts += [Text(), Text("Points that failed", style="bold red"), *errors]
     return Group(*parts)
@@ -80,7 +81,7 @@ def _head(name: str) -> Text:
 
 def _mark(outcome: Outcome, choice: Choice) -> str:
     if outcome.errors:
-        return "failed"
+        return f"{len(outcome.errors)} failed" if outcome.runs else "failed"
     if outcome.point.number == choice.recommended:
         return RECOMMENDED
     return ON_FRONT if outcome.point.number in choice.front else ""

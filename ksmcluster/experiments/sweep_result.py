@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,12 +110,14 @@ class SweepResult:
         within = {number: of_point for number, of_point in scores.items() if number in kept}
         return Choice(wanted, bounds, tuple(pareto.front(scores)), tuple(within), pareto.best(within))
 
-    def ksm(self, number: int) -> Mapping[str, Any]:
-        """Return the keys of [ksm] at a point. Raises UserError if there is none with this number."""
+    def config(self, number: int) -> Mapping[str, Any]:
+        """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
+
+        Raises UserError if there is no point with this number.
+        """
         if not 1 <= number <= len(self.points):
             raise UserError(f"--point {number}: the points are 1 to {len(self.points)}")
-        ksm: Mapping[str, Any] = self.plan["points"][number - 1]["ksm"]
-        return ksm
+        return tomllib.loads(self.plan["points"][number - 1]["config"])
 
     def __str__(self) -> str:
         from ksmcluster.experiments.sweep_report import report
