@@ -30,7 +30,10 @@ def test_version(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "simulate", "compact", "validate", "bench", "bench pass", "bench scaling", "config", "config show"],
+    [
+        *("", "simulate", "compact", "sweep", "compare", "knobs", "validate"),
+        *("bench", "bench pass", "bench scaling", "config", "config show"),
+    ],
 )
 def test_help(run: Run, golden: Golden, command: str) -> None:
     ran = run(*command.split(), "--help")
@@ -47,6 +50,8 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("simulate tiny --engine inline", {"ray"}),
         ("bench scaling --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
         ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("sweep --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("compare --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),
     ],
 )
