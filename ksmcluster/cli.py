@@ -44,6 +44,9 @@ COMMANDS = {
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
     "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),
+    "calibrate": Command(
+        "ksmcluster.commands.calibrate", "calibrate", "Measure what ksmd's work costs on this host."
+    ),
     "bench": Command("ksmcluster.commands.bench", "app", "Measure how fast and how large it is."),
     "config": Command("ksmcluster.commands.config", "config", "Look at scenarios."),
 }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.arrays.words import I64, U64, Digests, FrameWords, ItemKeys, Pfns
 from cluster.spec.scenario import KsmSpec, PolicySpec
+from cluster.wire.rmap_walks import RmapWalks
 from cluster.wire.window import Window
 
 # The workload.
@@ -36,6 +37,10 @@ class ShareFrames(NamedTuple):
 
 class PinPages(NamedTuple):
     """Pin the pages of the scenario's processes that are pinned from the start."""
+
+
+class DrawAges(NamedTuple):
+    """Make all pages that ksmd keeps track of as old as the scenario's history says."""
 
 
 class Tick(NamedTuple):
@@ -63,6 +68,34 @@ class Decide(NamedTuple):
     """Decide what becomes of the pages visited in the window."""
 
     window: Window
+
+
+class FindSplits(NamedTuple):
+    """Decide the window as far as splits of huge pages are known, and tell which ones follow from that.
+
+    Sent again, with `first` False, until no node learns of another split; `Decide` comes then.
+    """
+
+    window: Window
+    first: bool
+
+
+class SettleSplits(NamedTuple):
+    """Find out which tries split huge pages, and tell all nodes what has changed."""
+
+
+class SplitsSettled(NamedTuple):
+    """Whether anything has changed since the last time."""
+
+    changed: bool
+
+
+class CountUndone(NamedTuple):
+    """Count the pages that the last window did not visit after all, because splits took them away."""
+
+
+class Undone(NamedTuple):
+    nr_pages: int
 
 
 class PlanWindow(NamedTuple):
@@ -187,9 +220,14 @@ class CountMoved(NamedTuple):
 
 
 class MovedIn(NamedTuple):
-    """The number of frames that came from each node. int64[nodes]."""
+    """The number of frames that came from each node, and of mappings of KSM frames among them.
+
+    counts, mappings int64[nodes]. walks: over these KSM frames.
+    """
 
     counts: I64
+    mappings: I64
+    walks: RmapWalks
 
 
 class CountStayed(NamedTuple):
@@ -251,6 +289,36 @@ class Madvise(NamedTuple):
     mergeable: bool
 
 
+class AdviseHuge(NamedTuple):
+    """MADV_HUGEPAGE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class SwapIn(NamedTuple):
+    """Bring back from swap what `Collapse`, which comes next, needs."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapse(NamedTuple):
+    """MADV_COLLAPSE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapsed(NamedTuple):
+    """The name of the error, or nothing."""
+
+    error: str
+
+
 class Zap(NamedTuple):
     """MADV_DONTNEED, or munmap (zap_page_range())."""
 
@@ -266,6 +334,18 @@ class PageOut(NamedTuple):
     mm: int
     start: int
     nr_pages: int
+
+
+class SplitParts(NamedTuple):
+    """Split the huge pages that `PageOut` or `Move`, which comes next, would tear.
+
+    `to` is the node that they move to; -1 before `PageOut`.
+    """
+
+    mm: int
+    start: int
+    nr_pages: int
+    to: int
 
 
 class Move(NamedTuple):
@@ -399,6 +479,8 @@ class NodeDump(NamedTuple):
     mapping: NDArray[np.uint32]
     content: Digests
     free_count: int
+    #: By page: whether a PMD maps it.
+    by_pmd: NDArray[np.bool_]
     processes: dict[int, ProcessStatistics]
 
 
@@ -409,6 +491,10 @@ ProcessCommand = (
     | Pin
     | Read
     | Madvise
+    | AdviseHuge
+    | SwapIn
+    | Collapse
+    | SplitParts
     | Zap
     | PageOut
     | Move
@@ -422,9 +508,13 @@ Command = (
     Populate
     | ShareFrames
     | PinPages
+    | DrawAges
     | Tick
     | Scan
     | Decide
+    | FindSplits
+    | SettleSplits
+    | CountUndone
     | PlanWindow
     | Locate
     | SetKnobs
@@ -447,6 +537,9 @@ Command = (
 )
 Answer = (
     PagesToVisit
+    | SplitsSettled
+    | Undone
+    | Collapsed
     | Located
     | StableNodesLeft
     | PreferredNodes
