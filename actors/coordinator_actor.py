@@ -49,6 +49,6 @@ class CoordinatorActor(SlimActor):
         """Return what ksmd has made of each process and mapping."""
         return self._simulation.census()
 
-    def run_pass(self) -> PassResult:
-        """Run one pass of ksmd; return its result."""
-        return timed_pass(self._simulation)
+    def run_pass(self) -> PassResult | None:
+        """Run one pass of ksmd; return its result, or None after the last pass."""
+        return None if self._simulation.ended else timed_pass(self._simulation)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TypedDict
 
 from cluster.spec.errors import SimulationError
 
 ENGINES = ("ray", "inline")
+#: Ray sets it for what `ray job submit` runs.
+_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class RunKeywords(TypedDict, total=False):
@@ -18,6 +21,7 @@ class RunKeywords(TypedDict, total=False):
     nodes_per_actor: int
     migration_actors: int
     memory_check: bool
+    connect_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,10 @@ class RunOptions:
     """What a run takes besides its scenario. The result does not depend on it.
 
     engine: `ray` runs actors, `inline` runs everything in this process. address: the Ray cluster to join; by
-    default, Ray is started for the run and stopped after it. nodes_per_actor: NUMA nodes that share an actor.
-    migration_actors: actors that drive the compactors, if the scenario has any. memory_check: refuse a run
-    that cannot fit into the memory of this host; a run with an `address` is never refused.
+    default that of the Ray job, if this runs inside one, or else Ray is started for the run and stopped after
+    it. nodes_per_actor: NUMA nodes that share an actor. migration_actors: actors that drive the compactors,
+    if the scenario has any. memory_check: refuse a run that cannot fit into the memory of this host; a run on
+    another cluster is never refused. connect_timeout: seconds that the Ray cluster has to answer.
 
     Raises SimulationError if there is no such engine.
     """
@@ -37,6 +42,7 @@ class RunOptions:
     nodes_per_actor: int = 1
     migration_actors: int = 4
     memory_check: bool = True
+    connect_timeout: float = 30.0
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -46,6 +52,11 @@ class RunOptions:
     def on_ray(self) -> bool:
         """Return whether Ray actors run the scenario."""
         return self.engine == "ray"
+
+    @property
+    def cluster(self) -> str | None:
+        """Return the address of the Ray cluster to join, which inside a Ray job is the job's by default."""
+        return self.address or (os.environ.get("RAY_ADDRESS") if _IN_JOB in os.environ else None)
 
 
 #: The defaults: a Ray of its own, an actor for each node.

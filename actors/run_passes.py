@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any, NamedTuple
 
 from actors.actor_pool import ActorPool, wait_until_ready
@@ -42,11 +43,15 @@ def run_passes(
     snapshots = snapshots or {}
     run = _ray(spec, options, on_event, snapshots, pool) if options.on_ray else _inline(spec, snapshots)
     with run as (results, census):
-        for number in range(1, spec.passes + 1):
-            on_event(PassStarted(number, spec.passes))
+        total = spec.passes if spec.seconds is None and spec.tolerance is None else None
+        for number in count(1):
+            on_event(PassStarted(number, total))
             result = next(results)
             on_event(PassDone(result))
-            yield replace(result, census=census()) if number == spec.passes else result
+            if result.is_last:
+                yield replace(result, census=census())
+                return
+            yield result
 
 
 class _Run(NamedTuple):
@@ -60,7 +65,7 @@ class _Run(NamedTuple):
 def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[_Run]:
     fabric = InlineFabric(spec, snapshots, Heap())
     simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
-    yield _Run((timed_pass(simulation) for _ in range(spec.passes)), simulation.census)
+    yield _Run((timed_pass(simulation) for _ in count()), simulation.census)
 
 
 @contextmanager
@@ -72,7 +77,7 @@ def _ray(
     kept: ActorPool | None,
 ) -> Iterator[_Run]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.address, frames), _actors(kept) as pool:
+    with connected(options.cluster, frames, options.connect_timeout), _actors(kept) as pool:
         import ray
 
         coordinator = pool.coordinator()
@@ -84,7 +89,7 @@ def _ray(
         )
         wait_until_ready(actors, on_event)
         answers(started)
-        yield _Run(_passes(coordinator, spec.passes), lambda: answers(coordinator.census.remote()))
+        yield _Run(_passes(coordinator), lambda: answers(coordinator.census.remote()))
 
 
 @contextmanager
@@ -103,11 +108,12 @@ def _actors(kept: ActorPool | None) -> Iterator[ActorPool]:
         pool.close()
 
 
-def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:
-    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once."""
+def _passes(coordinator: Any) -> Iterator[PassResult]:
+    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once.
+
+    The coordinator carries out no pass after the last.
+    """
     requested = coordinator.run_pass.remote()
-    for left in reversed(range(passes)):
-        due = requested
-        if left:
-            requested = coordinator.run_pass.remote()
+    while True:
+        due, requested = requested, coordinator.run_pass.remote()
         yield answers(due)

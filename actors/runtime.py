@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
@@ -44,7 +45,8 @@ _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
-_CONNECT_SECONDS = 5.0
+#: What a client of HTTP/2, and so of gRPC, sends first: its preface and empty settings.
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 def environment() -> None:
@@ -65,7 +67,7 @@ def _own_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _check_working_directory() -> None:
+def check_working_directory() -> None:
     """Raise SimulationError if another `cluster` or `actors` is in the working directory.
 
     Ray puts this directory in front of its workers' paths, even if it is not on that of this process.
@@ -81,24 +83,40 @@ def _check_working_directory() -> None:
             )
 
 
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens at HOST:PORT; Ray would go on trying for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+def _check_answers(address: str, timeout: float) -> None:
+    """Raise OSError if no gRPC server answers at the address of a cluster within so many seconds.
+
+    Ray would go on trying for minutes, and heed no signal meanwhile.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    host, colon, port = (canonicalize_bootstrap_address(address) or "").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    end = time.monotonic() + timeout
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_HTTP2_HELLO)
+            connection.settimeout(max(end - time.monotonic(), 0.001))
+            if not connection.recv(1):
+                raise ConnectionError("what listens there is no Ray cluster")
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {timeout:g} s (--connect-timeout)") from None
 
 
 @contextmanager
-def connected(address: str | None, frames: int = 0) -> Iterator[None]:
+def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> Iterator[None]:
     """Provide Ray inside the context: the cluster at `address`, or one of our own that ends with it.
 
     A Ray that this process has joined already is used as it is. `frames` is the number of frames of the
-    simulated machine.
+    simulated machine, `timeout` the seconds that the cluster has to answer.
 
     Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
     packages.
     """
-    _check_working_directory()
+    check_working_directory()
     environment()
     if address is None:
         _own_token()
@@ -117,7 +135,7 @@ def connected(address: str | None, frames: int = 0) -> Iterator[None]:
                 object_store_memory=_object_store(frames),
             )
         else:
-            _join(address)
+            _join(address, timeout)
     try:
         yield
     finally:
@@ -145,13 +163,15 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
-def _join(address: str) -> None:
+def _join(address: str, timeout: float) -> None:
     import ray
     from ray.exceptions import RayError
 
+    # Ray's own level comes with ray.init(); the check below looks for the cluster as that does.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        _check_reachable(address)
-    except OSError as error:
+        _check_answers(address, timeout)
+    except (OSError, ValueError) as error:
         raise SimulationError(_cannot_join(address, error)) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
-from cluster.machine.pass_result import ActorsStarting, Event, PassStarted
+from cluster.machine.pass_result import ActorsStarting, Event, PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
@@ -19,6 +19,7 @@ from ksmcluster.config.memory import frames_needed, pages_mapped
 from ksmcluster.errors import UserError
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
+from ksmcluster.results.run_notes import run_notes
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
 
@@ -44,9 +45,11 @@ def simulate(
 
     engine: `ray` (by default) runs an actor for each `nodes_per_actor` NUMA nodes, `inline` runs everything
         in this process.
-    address: the Ray cluster to join; by default, Ray is started for this run and stopped after it.
+    address: the Ray cluster to join; by default that of the Ray job, if this runs inside one, or else Ray is
+        started for this run and stopped after it.
     nodes_per_actor: NUMA nodes that share an actor, by default 1.
     migration_actors: actors that drive the compactors of a table [migration], by default 4.
+    connect_timeout: seconds that the cluster at `address` has to answer, by default 30.
     memory_check: False to run even if the memory of this host cannot suffice.
 
     `progress` is called with each event of the run. Raises UserError for what the user can mend; before
@@ -68,6 +71,7 @@ def run(
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
+    from actors.runtime import check_working_directory
     from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
     paths = [path for process in spec.processes if (path := process.snapshot)]
@@ -86,10 +90,18 @@ def run(
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    if options.on_ray:
+        with one_line():
+            check_working_directory()
+    clock.on_event(RunStarting())
     with one_line():
         passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots, pool=pool))
     timing = clock.timing(options)
-    reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
+    reading = (
+        *scenario.notes,
+        *notes(spec, snapshots, passes[-1].simulated_seconds),
+        *run_notes(spec, passes),
+    )
     processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
     return Result.of(scenario, passes, timing, reading, processes, digest)
 
@@ -144,7 +156,7 @@ class _RunClock:
 
 def _check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: str) -> None:
     """Raise UserError if pages of `size` bytes in all cannot fit into this host, unless that is not asked."""
-    if options.memory_check and options.address is None:
+    if options.memory_check and options.cluster is None:
         actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
         host_memory.check(pages, size, actors, less)
 

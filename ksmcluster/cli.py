@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+from ksmcluster.commands.examples import EXAMPLES, epilog
 from ksmcluster.errors import UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
 from ksmcluster.system.version import __version__
@@ -72,11 +73,20 @@ class Commands(TyperGroup):
             what = alone
         command = typer.main.get_command(what)
         command.name = cmd_name
+        _add_examples(command, cmd_name)
         return command
+
+
+def _add_examples(command: Any, name: str) -> None:
+    """Let the help of a command, and of its own sub-commands, end with examples."""
+    command.epilog = epilog(name) if name in EXAMPLES else None
+    for own, inner in getattr(command, "commands", {}).items():
+        _add_examples(inner, f"{name} {own}")
 
 
 app = typer.Typer(
     cls=Commands,
+    epilog=epilog(""),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

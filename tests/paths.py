@@ -4,7 +4,8 @@ from pathlib import Path
 
 _TESTS = Path(__file__).parent
 DATA = _TESTS / "data"
-DOCS = _TESTS.parent / "docs"
+REPOSITORY = _TESTS.parent
+DOCS = REPOSITORY / "docs"
 GOLDEN = _TESTS / "golden"
 #: Scripts after the kernel's own tests of KSM.
 SELFTESTS = _TESTS / "scenarios" / "selftests"

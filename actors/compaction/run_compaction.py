@@ -37,7 +37,8 @@ def run_compaction(
     if not options.on_ray:
         keep_free_memory()
         return compact_inline(spec)
-    with connected(options.address), compactor_pool_on_ray(spec, options, on_event) as compactor_pool:
+    ray = connected(options.cluster, timeout=options.connect_timeout)
+    with ray, compactor_pool_on_ray(spec, options, on_event) as compactor_pool:
         drive(spec, range(spec.nodes), compactor_pool)
         return compactor_pool.finish()
 

@@ -31,8 +31,15 @@ class PassResult:
     compaction: tuple[NodeReport, ...] = ()
     #: Relocations between nodes after the pass, before the compaction.
     relocated: tuple[RelocationResult, ...] = ()
-    #: What ksmd has made of each process and mapping; of the last pass alone.
+    #: What ksmd has made of each process and mapping. The last pass of a run has it, and no other.
     census: Census | None = None
+    #: Whether the run ends with this pass.
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarting:
+    """All checks are done; Ray, if any, starts now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,10 @@ class ActorsStarting:
 
 @dataclass(frozen=True, slots=True)
 class PassStarted:
+    """`total` is None if it is not known when the run will end."""
+
     number: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +63,4 @@ class PassDone:
     result: PassResult
 
 
-Event = ActorsStarting | PassStarted | PassDone
+Event = RunStarting | ActorsStarting | PassStarted | PassDone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from cluster.machine.clock import Clock
 from cluster.machine.coordinator import Machine, WindowEnd
 from cluster.machine.fabric import Fabric
 from cluster.machine.pass_result import PassResult
+from cluster.machine.run_end import RunEnd
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.statistics import COUNTERS, NODE_NAMES
 
@@ -44,6 +46,9 @@ class Simulation:
             self._clock.columns = self._machine.collect()
         self._spec = spec
         self._passes = 0
+        self._end = RunEnd(spec)
+        #: Whether the last pass has been run.
+        self.ended = False
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -60,7 +65,7 @@ class Simulation:
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
         if windows:
             clock.end_pass(int(nodes["ksmd_cpu_ns"].sum()))
-        return PassResult(
+        result = PassResult(
             number=self._passes,
             nodes=nodes,
             full_scans=self._machine.full_scans,
@@ -71,6 +76,8 @@ class Simulation:
             compaction=compaction,
             relocated=relocated,
         )
+        self.ended = self._end.is_last(result)
+        return replace(result, is_last=True) if self.ended else result
 
     def _scan(self) -> int:
         """Run ksmd once over all memory, and the workload's writes; return the number of windows."""

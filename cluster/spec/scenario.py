@@ -292,8 +292,11 @@ class SimulationSpec:
     ksm: KsmSpec
     processes: tuple[ProcessSpec, ...]
     seed: int = 1
-    #: Full ksmd passes to run.
-    passes: int = 6
+    #: The run ends with the first pass that meets any of these: so many full passes of ksmd, a simulated time
+    #: reached, or figures that stand still, within this part of the mapped pages (`cluster.machine.run_end`).
+    passes: int | None = 6
+    seconds: float | None = None
+    tolerance: float | None = None
     #: Windows in a pass, between which processes write; None: as many as the writes need.
     windows_per_pass: int | None = None
     cost: CostSpec = field(default_factory=CostSpec)

@@ -55,15 +55,18 @@ def sockets(nodes: int, groups: Sequence[int] = GROUPS, distances: Sequence[int]
     """Return the distances of nodes in sockets, sockets in boards, and so on.
 
     `groups` has the number of members of a group at each level, innermost first. `distances` has the distance
-    of two nodes in the same group at each level, and last that of nodes in no common group. Raises
-    ValueError if the lengths do not fit.
+    of two nodes in the same group at each level, and last that of nodes in no common group; distances of
+    levels above one group of all nodes may be missing. Raises ValueError if the number of distances does not
+    fit.
     """
-    if len(distances) != len(groups) + 1:
-        raise ValueError(f"{len(groups)} levels of groups need {len(groups) + 1} distances")
+    sizes = [math.prod(groups[: level + 1]) for level in range(len(groups))]
+    needed = next((level + 1 for level, size in enumerate(sizes) if size >= nodes), len(groups) + 1)
+    if not needed <= len(distances) <= len(groups) + 1:
+        raise ValueError(f"{len(groups)} levels of groups need {needed} distances, not {len(distances)}")
     node = np.arange(nodes)
-    matrix = np.full((nodes, nodes), distances[-1])
-    for level in reversed(range(len(groups))):
-        group = node // math.prod(groups[: level + 1])
+    matrix = np.full((nodes, nodes), distances[needed - 1])
+    for level in reversed(range(min(needed, len(groups)))):
+        group = node // sizes[level]
         matrix[group[:, None] == group[None, :]] = distances[level]
     np.fill_diagonal(matrix, LOCAL)
     return validated(matrix)

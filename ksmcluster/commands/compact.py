@@ -10,6 +10,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Config,
+    ConnectTimeout,
     Engine,
     EngineName,
     MigrationActors,
@@ -18,6 +19,7 @@ from ksmcluster.commands.options import (
     NoMemoryCheck,
     Quiet,
     Seed,
+    Unset,
     run_options,
 )
 from ksmcluster.commands.output import emit, save
@@ -31,8 +33,10 @@ def compact(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in migration.order=4; may be repeated."),
     ] = None,
+    unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
@@ -56,10 +60,14 @@ def compact(
     from ksmcluster.results.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
-    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    options = run_options(
+        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+    )
     if output is not None:
         output = check_directory(output, NODES)
-    overrides = Overrides(nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()))
+    overrides = Overrides(
+        nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
+    )
     config = load_compaction(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = run(config, options, progress=listener)

@@ -29,13 +29,6 @@ def compare(
     """Print what differs between the first run and others: keys of the scenario, and figures.
 
     Sweeps are compared point by point; the noise is the standard deviation over their seeds.
-
-    \b
-    Examples:
-      ksmcluster compare before after
-      ksmcluster compare before after --tolerance 0.01
-      ksmcluster sweep --seeds 5 --output a; ksmcluster sweep --seeds 5 --nodes 8 --output b
-      ksmcluster compare a b
     """
     from rich.console import Console
 

@@ -11,8 +11,11 @@ from ksmcluster.commands.options import (
     Nodes,
     PagesPerNode,
     Passes,
+    Seconds,
     Seed,
     Settings,
+    Unset,
+    Until,
 )
 from ksmcluster.commands.output import emit
 
@@ -30,10 +33,13 @@ def show(
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
+    seconds: Seconds = None,
+    until: Until = None,
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
     settings: Settings = None,
+    unset: Unset = None,
 ) -> None:
     """Print a scenario as TOML, defaults and changes included.
 
@@ -42,9 +48,20 @@ def show(
     from ksmcluster.config import Overrides, load_either, resolved_toml
 
     changes = Overrides(
-        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice
+        nodes,
+        seed,
+        passes,
+        pages_per_node,
+        tuple(settings or ()),
+        count=count,
+        advice=advice,
+        seconds=seconds,
+        until=until,
+        unset=tuple(unset or ()),
     )
-    emit(resolved_toml(load_either(scenario, changes)))
+    found = load_either(scenario, changes)
+    notes = "".join(f"# {note}\n" for note in found.notes)
+    emit(notes + resolved_toml(found))
 
 
 @config.command("list")

@@ -24,13 +24,7 @@ def knobs(
     objectives: Objectives = None,
     limits: Limits = None,
 ) -> None:
-    """Print shell lines that give the ksmd of a real machine the knobs of a run.
-
-    \b
-    Examples:
-      ksmcluster knobs results > ksm.sh
-      ksmcluster knobs scan --point 7 | sudo sh -e
-    """
+    """Print shell lines that give the ksmd of a real machine the knobs of a run."""
     from ksmcluster.experiments.knobs import shell_lines
     from ksmcluster.experiments.sweeps.journal import PLAN
 

@@ -39,6 +39,14 @@ Advice = Annotated[
 Nodes = Annotated[int | None, typer.Option(help="NUMA nodes.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Simulated time at which the run ends, with the pass under way; not with --passes."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="converged", help="The run ends once its figures stand still; not with --passes."),
+]
 PagesPerNode = Annotated[
     int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
 ]
@@ -50,11 +58,19 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].per_node=2; may be repeated."),
 ]
+Unset = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY", help="Any key that the scenario sets: its default again; may be repeated."),
+]
 Engine = Annotated[
     EngineName, typer.Option(help="Ray actors, or all in this process; the result is the same.")
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join; by default Ray is started for this run.")
+    str | None,
+    typer.Option(help="Ray cluster to join; by default that of the Ray job, or one that ends with the run."),
+]
+ConnectTimeout = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Time that the Ray cluster has to answer.")
 ]
 NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")]
 MigrationActors = Annotated[
@@ -86,10 +102,12 @@ def run_options(
     nodes_per_actor: int,
     migration_actors: int,
     no_memory_check: bool,
+    connect_timeout: float,
 ) -> RunOptions:
     """Return what these options say. Raises UserError for an address that no engine would use."""
     from actors.run_options import RunOptions
 
     if address is not None and engine is not EngineName.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
-    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, not no_memory_check)
+    memory_check = not no_memory_check
+    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, memory_check, connect_timeout)

@@ -11,6 +11,7 @@ from ksmcluster.commands.options import (
     Address,
     Advice,
     ConfigOrSnapshot,
+    ConnectTimeout,
     Cost,
     Count,
     Engine,
@@ -22,8 +23,11 @@ from ksmcluster.commands.options import (
     PagesPerNode,
     Passes,
     Quiet,
+    Seconds,
     Seed,
     Settings,
+    Unset,
+    Until,
     run_options,
 )
 from ksmcluster.commands.output import emit, save
@@ -34,13 +38,17 @@ def simulate(
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
+    seconds: Seconds = None,
+    until: Until = None,
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
     cost: Cost = None,
     settings: Settings = None,
+    unset: Unset = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
@@ -56,17 +64,31 @@ def simulate(
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
     from ksmcluster.report.progress import shown
+    from ksmcluster.report.run_time import plan
     from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
+    from ksmcluster.results.timing import cores
 
-    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    options = run_options(
+        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+    )
     if output is not None:
         output = check_directory(output, PASSES)
     overrides = Overrides(
-        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice, cost=cost
+        nodes,
+        seed,
+        passes,
+        pages_per_node,
+        tuple(settings or ()),
+        count=count,
+        advice=advice,
+        seconds=seconds,
+        until=until,
+        unset=tuple(unset or ()),
+        cost=cost,
     )
     config = load(scenario, overrides)
-    with shown(Console(stderr=True), quiet=quiet) as listener:
+    with shown(Console(stderr=True), quiet=quiet, plan=plan(config, options, cores())) as listener:
         result = run(config, options, progress=listener)
     if output is not None:
         save(result, output)

@@ -13,6 +13,7 @@ from ksmcluster.commands.options import (
     Address,
     Advice,
     ConfigOrSnapshot,
+    ConnectTimeout,
     Cost,
     Count,
     EngineName,
@@ -25,8 +26,11 @@ from ksmcluster.commands.options import (
     PagesPerNode,
     Passes,
     Quiet,
+    Seconds,
     Seed,
     Settings,
+    Unset,
+    Until,
     run_options,
 )
 from ksmcluster.commands.output import emit
@@ -74,15 +78,19 @@ def sweep(
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,
+    seconds: Seconds = None,
+    until: Until = None,
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
     settings: Settings = None,
+    unset: Unset = None,
     cost: Cost = None,
     engine: Annotated[
         EngineName, typer.Option(help="All in this process or --jobs of them, or Ray actors, started once.")
     ] = EngineName.INLINE,
     address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
@@ -91,13 +99,6 @@ def sweep(
     """Run a scenario at many values of its keys, and say which are best.
 
     A point that fails is a row with its error; the exit code is 1 then.
-
-    \b
-    Examples:
-      ksmcluster sweep --vary ksm.pages_to_scan=100..1600x2 \\
-          --vary ksm.sleep_millisecs=10,20,50 --limit 'ksmd_cpu_percent<=5' --output scan
-      ksmcluster sweep --vary ksm.merge_across_nodes=0,1 --seeds 5 --jobs 4 --output across
-      ksmcluster sweep compaction-zram --vary migration.mode=async,sync-light,sync --output modes
     """
     from rich.console import Console
 
@@ -109,9 +110,21 @@ def sweep(
     from ksmcluster.experiments.sweeps.sweep_report import report
     from ksmcluster.report.console import printed
 
-    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    options = run_options(
+        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+    )
     base = Overrides(
-        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice, cost=cost
+        nodes,
+        seed,
+        passes,
+        pages_per_node,
+        tuple(settings or ()),
+        count=count,
+        advice=advice,
+        cost=cost,
+        seconds=seconds,
+        until=until,
+        unset=tuple(unset or ()),
     )
     made = _points(vary or [], zipped, points)
     wanted = Preference(objectives, tuple(limits or ()))

@@ -23,7 +23,17 @@ from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
-from ksmcluster.config.tables import ConfigTable, Count, Finite, Name, Seed, Share, Title, key
+from ksmcluster.config.tables import (
+    ConfigTable,
+    Count,
+    Finite,
+    Name,
+    Seed,
+    Share,
+    Title,
+    kernel_in_quotes,
+    key,
+)
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
 DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
@@ -107,11 +117,7 @@ class MigrationConfig(ConfigTable):
         "size",
     )
 
-    @field_validator("kernel", mode="before")
-    @classmethod
-    def _number(cls, kernel: object) -> object:
-        # 6.1 without quotes is a number to TOML; neither of the two reads wrong as one.
-        return str(kernel) if isinstance(kernel, float) else kernel
+    in_quotes = field_validator("kernel", mode="before")(kernel_in_quotes)
 
 
 class TriggeredMigrationConfig(MigrationConfig):

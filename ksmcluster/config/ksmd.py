@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
-from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, key
+from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, kernel_in_quotes, key
 
 KSM = KsmSpec()
 COST = CostSpec()
@@ -94,11 +94,7 @@ class KsmConfig(ConfigTable):
         )
     }
 
-    @field_validator("kernel", mode="before")
-    @classmethod
-    def _number(cls, kernel: object) -> object:
-        # 6.18 without quotes is a number to TOML; none of the four reads wrong as one.
-        return str(kernel) if isinstance(kernel, float) else kernel
+    in_quotes = field_validator("kernel", mode="before")(kernel_in_quotes)
 
     @model_validator(mode="after")
     def _settle(self) -> Self:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cluster.spec.scenario import CostSpec
 from ksmcluster.config.ksmd import CostConfig, to_cost
 from ksmcluster.config.memory import memory_problems, scaled
-from ksmcluster.config.overrides import Overrides, read_cost
-from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, problems_of
+from ksmcluster.config.overrides import Overrides, read_cost, remove
+from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, problems_of, shown
 from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.tables import ConfigTable
@@ -76,7 +76,7 @@ def _simulation(document: _Document, overrides: Overrides) -> Scenario:
     if _is_compaction(document):
         _refuse(document, "driver", "compact")
     changed = overrides.apply(document.data)
-    scenario = _checked(Scenario, document, changed)
+    scenario = _without_needless_keys(document, changed)
     if overrides.pages_per_node is not None:
         scenario = scaled(scenario, overrides.pages_per_node)
     if problems := list(memory_problems(scenario)):
@@ -93,6 +93,34 @@ def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario
     if overrides.pages_per_node is not None:
         raise UserError("--pages-per-node: scales processes, and a scenario of `ksmcluster compact` has none")
     return _checked(CompactionScenario, document, overrides.apply(document.data))
+
+
+def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) -> Scenario:
+    """Check a scenario; leave out keys of the file that have no meaning with what the command line chooses.
+
+    `--set ksm.kernel=4.8` works with a file that sets knobs of later kernels: each is a note of the scenario.
+    """
+    notes: list[str] = []
+    while True:
+        try:
+            scenario = Scenario.model_validate(document.data, context={"base": document.base})
+        except ValidationError as error:
+            problems = problems_of(error, Scenario)
+            needless = [problem for problem in problems if _is_needless(problem, changed)]
+            if not needless:
+                raise UserError(_lines(problems, document.label, changed)) from None
+            for problem in needless:
+                path = dotted(problem.path)
+                value = shown(remove(document.data, problem.path, path))
+                notes.append(f"{document.label}: {path} = {value} is left out: it {problem.text}")
+        else:
+            return scenario.with_notes(notes)
+
+
+def _is_needless(problem: ConfigProblem, changed: Mapping[KeyPath, str]) -> bool:
+    """Return whether the command line has made a key of the file meaningless, and did not set it."""
+    chosen = problem.switch and (*problem.path[:-1], problem.switch) in changed
+    return bool(chosen) and not any(problem.path[:n] in changed for n in range(1, len(problem.path) + 1))
 
 
 def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]) -> T:

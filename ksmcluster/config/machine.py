@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
@@ -30,10 +31,15 @@ class TopologyConfig(ConfigTable):
     hop: Count | None = key(None, "What each link on the way adds to the distance.", "SLIT units")
     rows: Count | None = key(None, "Rows of the grid; by default it is as square as can be.")
     columns: Count | None = key(None, "Columns of the grid.")
-    groups: Groups | None = key(None, "Nodes in a socket, sockets in a board, and so on outwards.")
+    groups: Groups | None = key(
+        None,
+        "Nodes in a socket, sockets in a board, and so on outwards. Each group is full, but for one that has "
+        "all nodes.",
+    )
     distances: Numbers | None = key(
         None,
-        "Distances in a socket, in a board, and so on; the last of nodes that share nothing.",
+        "Distances in a socket, in a board, and so on; the last of nodes that share nothing. Those above a "
+        "group of all nodes may be missing.",
         "SLIT units",
     )
     matrix: Matrix | None = key(None, 'Distances, a text for each node: `["10 21", "21 10"]`.', "SLIT units")
@@ -73,8 +79,16 @@ class TopologyConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
+        given = self.distances is not None
         self.settle("kind", self.KEYS)
+        if self.groups is not None and not given:
+            self.distances = topology.LEVELS[: len(self.groups) + 1]
         return self
+
+    def incomplete_group(self, nodes: int) -> int | None:
+        """Return the size of groups of which one would not be full; None if all nodes are in one group."""
+        sizes = (math.prod((self.groups or ())[:level]) for level in range(1, len(self.groups or ()) + 1))
+        return next((size for size in sizes if size < nodes and nodes % size), None)
 
     def shape(self, nodes: int) -> None:
         """Fill in the missing sides of a grid of so many nodes."""
@@ -107,6 +121,10 @@ class TopologyConfig(ConfigTable):
 
 def fit(topology: TopologyConfig, nodes: int) -> None:
     """Settle the shape of a machine with so many nodes; a refusal if that does not fit."""
+    if size := topology.incomplete_group(nodes):
+        groups = ", ".join(map(str, topology.groups or ()))
+        text = f"{nodes} nodes do not make up groups of {size}, as topology.groups = [{groups}] has them"
+        raise refusal([("nodes", text)])
     topology.shape(nodes)
     try:
         topology.build(nodes)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-from ksmcluster.config.problems import Path, dotted, parse_path
+from ksmcluster.config.problems import Path, did_you_mean, dotted, parse_path
 from ksmcluster.errors import UserError
 
 #: Tables that may be written as a text, which then is this key of them.
 SHORT_FORMS = {"topology": "kind", "policy": "kind"}
+#: The keys of [simulation] that say when a run ends; one of them does.
+ENDS = ("passes", "seconds", "until")
+#: Keys of [simulation] with `until = "converged"` only, and their defaults.
+UNTIL_CONVERGED = {"tolerance": 0.001, "most_passes": 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,21 @@ class Overrides:
     advice: str | None = None
     #: A TOML file of which the table [cost] is taken, such as `ksmcluster calibrate` writes.
     cost: File | None = None
+    #: When the run ends, in place of `passes`: a simulated time, or "converged".
+    seconds: float | None = None
+    until: str | None = None
+    #: Keys, written as in `settings`, that get their defaults again; or elements of lists, which go.
+    unset: tuple[str, ...] = ()
 
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
         """Change the TOML data in place; returns for each key changed what to call it in an error."""
-        changed: dict[Path, str] = _put_cost(data, self.cost) if self.cost else {}
+        changed: dict[Path, str] = {}
+        for name in self.unset:
+            path = _path(name.strip(), option := f"--unset {name}")
+            remove(data, path, option)
+            changed[path] = option
+        if self.cost:
+            changed |= _put_cost(data, self.cost)
         for setting in self.settings:
             path, value = _parse(setting)
             _put(data, path, value)
@@ -44,14 +60,29 @@ class Overrides:
             ("machine", "nodes"): (self.nodes, "--nodes"),
             ("simulation", "seed"): (self.seed, "--seed"),
             ("simulation", "passes"): (self.passes, "--passes"),
+            ("simulation", "seconds"): (self.seconds, "--seconds"),
+            ("simulation", "until"): (self.until, "--until"),
         }
-        for path, (number, option) in options.items():
-            if number is not None:
-                _put(data, path, number)
+        for path, (value, option) in options.items():
+            if value is not None:
+                _put(data, path, value)
                 changed[path] = option
+        _replace_end(data, changed)
         if self.drain:
             changed[_drain(data, self.drain)] = "--drain"
         return changed
+
+
+def _replace_end(data: dict[str, Any], changed: Mapping[Path, str]) -> None:
+    """Remove what the scenario says of its end if the command line says something else."""
+    ends: set[Path] = {("simulation", name) for name in ENDS}
+    if given := ends & changed.keys():
+        for *_, name in ends - given:
+            data["simulation"].pop(name, None)
+        if ("simulation", "until") not in given:
+            for name in UNTIL_CONVERGED:
+                if ("simulation", name) not in changed:
+                    data["simulation"].pop(name, None)
 
 
 def _put_cost(data: dict[str, Any], file: File) -> dict[Path, str]:
@@ -91,11 +122,38 @@ def _parse(setting: str) -> tuple[Path, Any]:
     name, equals, text = setting.partition("=")
     if not equals or not name.strip():
         raise UserError(f"--set {setting}: not of the form key=value")
+    path, text = _path(name.strip(), f"--set {setting}"), text.strip()
+    value = parse_value(text)
+    if path[-1] == "kernel" and isinstance(value, float):
+        return path, text  # 6.10 is another kernel than 6.1
+    return path, _from_here(path, value)
+
+
+def _path(name: str, option: str) -> Path:
+    """Return a dotted path. Raises UserError, which names the option, if it is none."""
     try:
-        path = parse_path(name.strip())
+        if path := parse_path(name):
+            return path
     except ValueError as error:
-        raise UserError(f"--set {setting}: {error}") from None
-    return path, _from_here(path, parse_value(text.strip()))
+        raise UserError(f"{option}: {error}") from None
+    raise UserError(f"{option}: no key")
+
+
+def remove(data: dict[str, Any], path: Path, option: str) -> Any:
+    """Remove a key, or an element of a list, and return it. Raises UserError if it is not there."""
+    here: Any = data
+    for step in path[:-1]:
+        here = here[step] if _has(here, step) else None
+    if not _has(here, path[-1]):
+        hint = did_you_mean(str(path[-1]), here) if isinstance(here, dict) else ""
+        raise UserError(f"{option}: the scenario does not set it{hint}")
+    return here.pop(path[-1])
+
+
+def _has(here: Any, step: str | int) -> bool:
+    if isinstance(step, int):
+        return isinstance(here, list) and step < len(here)
+    return isinstance(here, dict) and step in here
 
 
 def parse_value(text: str) -> Any:

@@ -18,10 +18,15 @@ class ConfigProblem(NamedTuple):
 
     path: Path
     text: str
+    #: The key beside it whose choice leaves it without a meaning; empty for all other mistakes.
+    switch: str = ""
 
 
-def refusal(problems: Iterable[tuple[str, str]]) -> PydanticCustomError:
-    """An error for a validator of a whole table that has something to say about some of its keys."""
+def refusal(problems: Iterable[tuple[str, str] | tuple[str, str, str]]) -> PydanticCustomError:
+    """Return an error for a validator of a whole table: each key and what is wrong with it.
+
+    Third comes the `ConfigProblem.switch`, if there is one.
+    """
     return PydanticCustomError("problems", "inconsistent", {"problems": list(problems)})
 
 
@@ -77,7 +82,8 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[ConfigPro
 def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[ConfigProblem]:
     path, kind = details["loc"], details["type"]
     if kind == "problems":
-        return [ConfigProblem((*path, *parse_path(key)), text) for key, text in _context(details)["problems"]]
+        problems = _context(details)["problems"]
+        return [ConfigProblem((*path, *parse_path(key)), *texts) for key, *texts in problems]
     if kind == "extra_forbidden":
         return [ConfigProblem(path, _unknown_key(path, root))]
     return [ConfigProblem(path, text_of(details))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,10 @@ from ksmcluster.config.compaction import DriverConfig
 from ksmcluster.config.ksmd import CostConfig, KsmConfig
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.migration import KsmMigrationConfig, migration_problems
+from ksmcluster.config.overrides import ENDS, UNTIL_CONVERGED
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import ProcessConfig, repeated
-from ksmcluster.config.tables import ConfigTable, Count, Seed, Title, key
+from ksmcluster.config.tables import ConfigTable, Count, Positive, Seed, Share, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(SimulationSpec)}
 
@@ -25,12 +26,48 @@ class SimulationConfig(ConfigTable):
 
     title: Title = key("", "What the report is headed with.")
     seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
-    passes: Count = key(SPEC["passes"], "Full passes of ksmd over all memory.")
+    passes: Count | None = key(
+        SPEC["passes"], "Full passes of ksmd over all memory; not with `seconds` or `until`."
+    )
+    seconds: Positive | None = key(
+        None,
+        "The run ends at this simulated time: the pass under way then is the last. In place of `passes`.",
+        "s of simulated time",
+    )
+    until: Literal["converged"] | None = key(
+        None, "The run ends once its figures stand still: see docs/model.md. In place of `passes`."
+    )
+    tolerance: Share | None = key(
+        None, "How far figures may differ and stand still, as a part of the mapped pages; by default 0.001."
+    )
+    most_passes: Count | None = key(
+        None, "The most passes of a run that goes on until it has converged; by default 100."
+    )
     windows_per_pass: Count | None = key(
         None,
         "Parts of a pass between which the processes write to their memory. By default as many as the "
         "writes need: see docs/model.md.",
     )
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        ends = [name for name in ENDS if name in self.model_fields_set]
+        if len(ends) > 1:
+            text = f"says when the run ends, as {ends[0]} does; give one of them"
+            raise refusal([(ends[1], text)])
+        for name, default in UNTIL_CONVERGED.items():
+            if self.until and getattr(self, name) is None:
+                setattr(self, name, default)
+            elif not self.until and getattr(self, name) is not None:
+                raise refusal([(name, 'has no meaning without until = "converged"')])
+        if self.seconds or self.until:
+            self.passes = None
+        return self
+
+    @property
+    def last_pass(self) -> int | None:
+        """The most passes that there can be; None if there is no limit."""
+        return self.passes or self.most_passes
 
 
 class Scenario(ConfigTable):
@@ -82,9 +119,10 @@ class Scenario(ConfigTable):
 
     def _absent_passes(self) -> Iterator[tuple[str, str]]:
         for i, relocation in enumerate(self.migration.relocate if self.migration else ()):
-            if relocation.after_pass > self.simulation.passes:
+            last = self.simulation.last_pass
+            if last is not None and relocation.after_pass > last:
                 path = f"migration.relocate[{i}].after_pass"
-                yield path, f"there is no pass {relocation.after_pass}; the last is {self.simulation.passes}"
+                yield path, f"there is no pass {relocation.after_pass}; the last is {last}"
 
     def _different_pools(self) -> Iterator[tuple[str, str]]:
         sizes: dict[str, tuple[int | None, str]] = {}

@@ -5,10 +5,11 @@ docs/config.md is made from the descriptions of the keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
 from ksmcluster.config.problems import quoted, refusal
 
@@ -43,21 +44,38 @@ def base_directory(info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("base", "."))
 
 
+def kernel_in_quotes(kernel: object) -> object:
+    """Return the name of a kernel as it is. Raises ValueError if it is a number: 6.10 would read as 6.1."""
+    if isinstance(kernel, float):
+        raise ValueError(f'is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
+    return kernel
+
+
 class ConfigTable(BaseModel):
     """A table of the scenario. TOML has types, so nothing is converted (a true is not a 1)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of a whole scenario: what was left out to fit the command line's choices, a line each."""
+        return self._notes
+
+    def with_notes(self, notes: Iterable[str]) -> Self:
+        """Note what was left out; return the same scenario."""
+        self._notes = tuple(notes)
+        return self
 
     def settle(self, switch: str, keys: Switched) -> None:
         """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""
         choice = getattr(self, switch)
-        problems = []
+        problems: list[tuple[str, str] | tuple[str, str, str]] = []
         for name, (choices, default) in keys.items():
             given = getattr(self, name) is not None
             if choice not in choices and given:
-                problems.append(
-                    (name, f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}')
-                )
+                text = f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}'
+                problems.append((name, text, switch))
             elif choice in choices and not given and default is ...:
                 problems.append((name, f'is missing; {switch} = "{choice}" needs it'))
             elif choice in choices and not given:

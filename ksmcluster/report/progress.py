@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.machine.pass_result import ActorsStarting, Event, PassDone, PassResult, PassStarted
+from cluster.machine.pass_result import (
+    ActorsStarting,
+    Event,
+    PassDone,
+    PassResult,
+    PassStarted,
+    RunStarting,
+)
 from ksmcluster.report import text
 from ksmcluster.results.result import saved_bytes
 
@@ -19,15 +26,15 @@ Tell = Callable[[str], None]
 
 
 @contextmanager
-def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
-    """A listener that shows on the console what it is told."""
+def shown(console: Console, *, quiet: bool = False, plan: str = "") -> Iterator[Listener]:
+    """A listener that shows on the console what it is told, and `plan` when the run starts."""
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
         with _bars(console) as progress:
-            yield _Live(progress)
+            yield _Live(progress, plan)
     else:
-        yield _Lines(console)
+        yield _Lines(console, plan)
 
 
 @contextmanager
@@ -54,35 +61,42 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _did(result: PassResult) -> str:
-    """What a pass has done, and how fast."""
+def _did(result: PassResult, total: int | None) -> str:
+    """What a pass has done, and how fast; without a number of passes, also how far simulated time is."""
     pages = int(result.nodes["pages_scanned"].sum())
     saved = int(saved_bytes(result.nodes).sum())
     rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
-    return f"{rate}{text.size(saved)} saved"
+    time = "" if total else f"{text.seconds(result.simulated_seconds)} simulated, "
+    return f"{time}{rate}{text.size(saved)} saved"
 
 
 class _Live:
     """A bar for the start, and one for the passes."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, plan: str) -> None:
         self.progress = progress
+        self.plan = plan
         self.task = progress.add_task("starting", total=None, note="")
         self.in_passes = False
+        self.passes: int | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RunStarting():
+                self.progress.console.print(self.plan, markup=False, highlight=False, soft_wrap=True)
             case ActorsStarting(done, total):
                 self.progress.update(self.task, completed=done, total=total, note="node actors")
             case PassStarted(number, total):
                 self._start_passes(total)
                 self.progress.update(self.task, completed=number - 1)
             case PassDone(result):
-                self.progress.update(self.task, completed=result.number, note=_did(result))
+                note = _did(result, self.passes)
+                self.progress.update(self.task, completed=result.number, note=note)
 
-    def _start_passes(self, total: int) -> None:
+    def _start_passes(self, total: int | None) -> None:
         if not self.in_passes:
             self.in_passes = True
+            self.passes = total
             self._end_start()
             self.task = self.progress.add_task("passes", total=total, note="")
 
@@ -97,20 +111,24 @@ class _Live:
 class _Lines:
     """A line for each thing that happens; of the actors, for each quarter of them."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, plan: str) -> None:
         self.console = console
+        self.plan = plan
         self.start = time.perf_counter()
-        self.passes = 0
+        self.passes: int | None = None
         self.quarters = 0
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RunStarting():
+                self._print(self.plan)
             case ActorsStarting(done, total):
                 self._actors(done, total)
             case PassStarted(_, total):
                 self.passes = total
             case PassDone(result):
-                self._print(f"pass {result.number} of {self.passes}: {_did(result)}")
+                of = f" of {self.passes}" if self.passes else ""
+                self._print(f"pass {result.number}{of}: {_did(result, self.passes)}")
 
     def _actors(self, done: int, total: int) -> None:
         if done == 0:

@@ -18,6 +18,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
+from ksmcluster.report.run_time import DoneRun, faster
 from ksmcluster.results import processes, relocations
 from ksmcluster.results.compaction_result import contention, drivers
 from ksmcluster.results.node_reports import STATES
@@ -310,4 +311,22 @@ def _time(result: Reported) -> Table:
     )
     if timing["pages_per_second"]:
         grid.add_row("  speed", f"{timing['pages_per_second']:,.0f} pages/s")
+    for number, way in enumerate(_faster(result)):
+        grid.add_row("" if number else "  the same, faster", way)
     return grid
+
+
+def _faster(result: Reported) -> Iterator[str]:
+    """Yield options with which this run would have been faster on this host."""
+    timing, nodes = result.provenance["timing"], result.summary["nodes"]
+    if timing["nodes_per_actor"] and timing["cores"]:
+        yield from faster(
+            DoneRun(
+                nodes,
+                actors=-(-nodes // timing["nodes_per_actor"]),
+                cores=timing["cores"],
+                pages=result.summary["gauges"]["pages_mapped"],
+                start_seconds=timing["start_seconds"],
+                wall_seconds=timing["wall_seconds"],
+            )
+        )

@@ -67,6 +67,7 @@ DERIVED = (
 TIMING = (
     Statistic("engine", "", "`ray` or `inline`"),
     Statistic("nodes_per_actor", "", "NUMA nodes that share an actor; null for the inline engine"),
+    Statistic("cores", "", "CPUs that the run could use; null for a Ray cluster that it joined"),
     Statistic("wall_seconds", "s", "from the start to the end of the simulation"),
     Statistic("start_seconds", "s", "... of that, until the first pass began: starting Ray and the actors"),
     Statistic("pass_seconds", "s", "a list: time of each pass"),
@@ -278,6 +279,7 @@ def _timing(timing: Timing, passes: Sequence[PassResult], scanned: int) -> dict[
     return {
         "engine": timing.engine,
         "nodes_per_actor": timing.nodes_per_actor,
+        "cores": timing.cores,
         "wall_seconds": timing.wall_seconds,
         "start_seconds": timing.start_seconds,
         "pass_seconds": seconds,

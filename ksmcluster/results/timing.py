@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from actors.run_options import RunOptions
@@ -16,11 +17,19 @@ class Timing:
     migration_actors: int | None
     wall_seconds: float
     start_seconds: float
+    #: CPUs that this process may use; None if the run joined a Ray cluster.
+    cores: int | None = None
 
     @classmethod
     def of(cls, options: RunOptions, wall_seconds: float, start_seconds: float) -> Timing:
         """Return the timing of a run with these options."""
         if not options.on_ray:
-            return cls(options.engine, None, None, wall_seconds, start_seconds)
+            return cls(options.engine, None, None, wall_seconds, start_seconds, cores())
         actors = options.nodes_per_actor, options.migration_actors
-        return cls(options.engine, *actors, wall_seconds, start_seconds)
+        own = cores() if options.cluster is None else None
+        return cls(options.engine, *actors, wall_seconds, start_seconds, own)
+
+
+def cores() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
 from actors.actor_pool import ActorPool
+from actors.coordinator_actor import CoordinatorActor
 from actors.node_actor import LITTLE_MAIL
 from actors.placement import group_of, machine_of_actors, node_blocks, node_ranges
 from actors.run_options import INLINE, RunOptions
@@ -207,7 +209,32 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
     )
     assert [e for e in events if isinstance(e, ActorsStarting)][-1] == ActorsStarting(5, 5)
     assert [e.number for e in events if isinstance(e, PassStarted)] == [1, 2]
-    assert [e.result for e in events if isinstance(e, PassDone)] == results
+    done = [e.result for e in events if isinstance(e, PassDone)]
+    # The census of the last pass comes after its event.
+    assert [result.nodes for result in done] == [result.nodes for result in results]
+    assert [result.census is None for result in results] == [True, False]
+
+
+@pytest.mark.parametrize("end", [{"passes": None, "seconds": 0.5}, {"passes": 40, "tolerance": 0.01}])
+def test_a_run_with_an_open_end_ends_as_inline(ray_cluster: str, end: dict[str, Any]) -> None:
+    spec = replace(SPEC, **end)
+    inline = list(run_passes(spec, INLINE))
+    events: list[Event] = []
+    made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=3), on_event=events.append))
+    assert same(inline, made)
+    assert [e.total for e in events if isinstance(e, PassStarted)] == [None] * len(inline)
+
+
+def test_the_coordinator_runs_no_pass_after_the_last(ray_cluster: str) -> None:
+    with closing(ActorPool()) as pool:
+        coordinator = ray.remote(num_cpus=0)(CoordinatorActor).remote()
+        (actor,) = pool.actors(1)
+        nodes = list(range(SPEC.machine.nodes))
+        spec = replace(SPEC, passes=None, seconds=1e-6)
+        ray.get(coordinator.start.remote(spec, [ray.put({})], [nodes], [actor], pool.machines(1), 0))
+        first, second = ray.get([coordinator.run_pass.remote() for _ in range(2)])
+        assert (first.number, second) == (1, None)
+        ray.kill(coordinator)
 
 
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:

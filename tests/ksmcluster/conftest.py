@@ -91,7 +91,7 @@ def census_of(config: Scenario) -> Census:
 
 
 def result_of(config: Scenario) -> Result:
-    passes = [pass_result(n + 1, config.machine.nodes) for n in range(config.simulation.passes)]
+    passes = [pass_result(n + 1, config.machine.nodes) for n in range(config.simulation.passes or 0)]
     passes[-1] = replace(passes[-1], census=census_of(config))
     return Result.of(config, passes, Timing("ray", 1, 4, wall_seconds=31.5, start_seconds=27.25))
 

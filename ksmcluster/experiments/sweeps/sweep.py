@@ -151,6 +151,8 @@ def _on_ray(tasks: Sequence[Task]) -> Iterator[RunRecord]:
     from actors.runtime import connected
 
     frames = max(task.scenario.machine.nodes * task.scenario.machine.memory_per_node for task in tasks)
-    with one_line(), connected(tasks[0].options.address, frames), closing(ActorPool()) as pool:
+    first = tasks[0].options
+    ray = connected(first.cluster, frames, first.connect_timeout)
+    with one_line(), ray, closing(ActorPool()) as pool:
         for task in tasks:
             yield run_one(task, pool)

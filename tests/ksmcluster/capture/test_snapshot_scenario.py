@@ -168,7 +168,12 @@ def test_memory_stands_still_after_the_last_moment(tmp_path: Path) -> None:
     assert result.summary["notes"] == [note]
     assert f"\nNotes\n  {note}\n" in str(result)
 
-    assert simulated(kind, passes=1, **slow).summary["notes"] == []
-    assert simulated(kind | {"replay_interval": 13.0}, passes=4, **slow).summary["notes"] == []
+    late = "kind0: 1 of 2 moments come after the {} simulated"
+    assert simulated(kind, passes=1, **slow).summary["notes"] == [late.format("3.1 s")]
+    slower = kind | {"replay_interval": 13.0}
+    assert simulated(slower, passes=4, **slow).summary["notes"] == [late.format("12 s")]
+    assert simulated(slower, passes=5, **slow).summary["notes"] == [
+        "kind0: 2 moments end at 13 s of 15 s simulated; then memory stands still"
+    ]
     still = of_moments(tmp_path / "still", (0.0,), (("ab",),))
     assert simulated({"count": 1, "snapshot": still}, passes=4, **slow).summary["notes"] == []

@@ -4,20 +4,25 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import ksmcluster
 from ksmcluster import api
-from ksmcluster.cli import COMMANDS
+from ksmcluster.cli import COMMANDS, app
+from ksmcluster.commands.examples import EXAMPLES
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction
 from tests.ksmcluster.conftest import Run
+from tests.paths import REPOSITORY
 
 Golden = Callable[[str, str], None]
 COMMAND = [sys.executable, "-c", "from ksmcluster.cli import main; main()"]
@@ -111,9 +116,39 @@ def test_the_example_of_a_setting_works(run: Run, command: str, name: str) -> No
     assert run("config", "show", name, "--set", example[1]).code == 0
 
 
+def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All commands with theirs, by name."""
+    command = command or typer.main.get_command(app)
+    yield name, command
+    for inner in command.list_commands(None) if hasattr(command, "list_commands") else ():
+        yield from commands(command.get_command(None, inner), f"{name} {inner}".strip())
+
+
+def test_help_ends_with_examples_that_are_understood_and_a_page(run: Run) -> None:
+    parsers = dict(commands())
+    assert parsers.keys() == EXAMPLES.keys()
+    for name, examples in EXAMPLES.items():
+        shown = run(*name.split(), "--help").out
+        assert all(f"\n    ksmcluster {line}\n" in shown for line in examples.lines)
+        assert shown.endswith(f"\n  Read on: {examples.page}\n")
+        assert (REPOSITORY / examples.page).is_file()
+        for line in examples.lines:
+            words = shlex.split(line)
+            depth = 2 if " ".join(words[:2]) in parsers else 1
+            parsers[" ".join(words[:depth])].make_context("", words[depth:])
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS, "config show", "bench pass"])
 def test_no_command_installs_completion(run: Run, command: str) -> None:
     assert "completion" not in run(*command.split(), "--help").out
+
+
+def test_python_m() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "ksmcluster", "config", "list"], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("containers ")
 
 
 def test_names_of_the_package() -> None:

@@ -84,15 +84,37 @@ def processes(draw: st.DrawFn, nodes: int, name: str) -> Data:
     }
 
 
-topologies = st.one_of(
-    st.sampled_from(["fully-connected", "ring", "mesh", "torus", "sockets"]),
-    some({"kind": st.just("ring")}, hop=counts),
-    some({"kind": st.just("fully-connected")}, remote=st.integers(11, 200)),
-    st.fixed_dictionaries(
-        {"kind": st.just("sockets"), "groups": st.lists(counts, max_size=3)},
-    ).map(lambda data: data | {"distances": [12 + i for i in range(len(data["groups"]) + 1)]}),
-)
+def topologies(nodes: int) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.sampled_from(["fully-connected", "ring", "mesh", "torus"]),
+        some({"kind": st.just("ring")}, hop=counts),
+        some({"kind": st.just("fully-connected")}, remote=st.integers(11, 200)),
+        st.builds(sockets, full_groups(nodes), st.booleans()),
+    )
 
+
+def full_groups(nodes: int) -> st.SearchStrategy[list[int]]:
+    """Up to three levels of groups, of which each is full, or has all nodes and room for more."""
+    divisors = st.sampled_from([size for size in range(1, nodes + 1) if nodes % size == 0])
+    sizes = st.lists(divisors, max_size=2).map(sorted).filter(lambda s: len(s) < 2 or s[1] % s[0] == 0)
+    groups = sizes.map(lambda s: [s[0], s[1] // s[0]] if len(s) == 2 else s)
+    return st.one_of(groups, st.just([nodes + 1]), groups.map(lambda g: [*g, nodes]))
+
+
+def sockets(groups: list[int], beyond: bool) -> Data:
+    distances = [12 + i for i in range(len(groups) + 1)]
+    return {"kind": "sockets", "groups": groups} | (
+        {"distances": distances} if beyond or len(groups) > 2 else {}
+    )
+
+
+#: How a run may end.
+ENDS: list[dict[str, Any]] = [
+    {},
+    {"passes": counts},
+    {"seconds": st.floats(1e-3, 1e6)},
+    {"until": st.just("converged")},
+]
 
 #: Tables that only go together.
 migrations = st.fixed_dictionaries(
@@ -121,11 +143,11 @@ def scenarios(draw: st.DrawFn) -> Data:
                 {},
                 title=st.just(title),
                 seed=st.integers(0, 2**63 - 1),
-                passes=counts,
+                **draw(st.sampled_from(ENDS)),
                 windows_per_pass=counts,
             )
         ),
-        "machine": {"nodes": nodes, "memory_per_node": "1TiB", "topology": draw(topologies)},
+        "machine": {"nodes": nodes, "memory_per_node": "1TiB", "topology": draw(topologies(nodes))},
         "ksm": draw(
             some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18.15", "6.18"]), pages_to_scan=counts)
         ),

@@ -15,6 +15,7 @@ from cluster.spec import scenario as spec
 from ksmcluster.config import Overrides, Scenario, bundled, load, load_cost, resolved_toml, to_spec
 from ksmcluster.errors import UserError
 from tests.ksmcluster.config.strategies import Data, scenarios
+from tests.paths import REPOSITORY
 
 SMALL: Data = {
     "machine": {"nodes": 2, "memory_per_node": "100 pages"},
@@ -154,8 +155,140 @@ def test_knobs_that_a_kernel_lacks_are_off_in_it() -> None:
     assert "advisor" not in old
 
 
-def test_a_kernel_without_quotes() -> None:
-    assert load(small(ksm={"kernel": 6.12})).ksm.kernel == "6.12"
+@pytest.mark.parametrize("table", ["ksm", "migration"])
+def test_a_kernel_without_quotes(table: str) -> None:
+    """TOML reads 6.10 as 6.1, another kernel."""
+    (line,) = message(small(**{table: {"kernel": 6.1}})).splitlines()
+    assert line == (
+        f'scenario: {table}.kernel: is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "6.1"'
+    )
+
+
+def test_a_kernel_on_the_command_line_is_text() -> None:
+    assert load(small(), Overrides(settings=("ksm.kernel=6.1",))).ksm.kernel == "6.1"
+    assert 'ksm.kernel: "6.10" is not one of' in message(small(), "ksm.kernel=6.10")
+
+
+@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("kernel", ["4.8", "6.1"])
+def test_another_kernel_for_a_scenario_that_ships(name: str, kernel: str) -> None:
+    """Knobs that the kernel lacks are left out, each with a note."""
+    scenario = load(name, Overrides(settings=(f"ksm.kernel={kernel}",)))
+    lacking = {"smart_scan"} | ({"use_zero_pages", "max_page_sharing"} if kernel == "4.8" else set())
+    assert scenario.ksm.kernel == kernel
+    assert all(getattr(scenario.ksm, knob) is None for knob in lacking)
+    assert {note.partition(" = ")[0] for note in scenario.notes} == {
+        f"{name}.toml: ksm.{knob}" for knob in lacking & load_raw(name).keys()
+    }
+
+
+def load_raw(name: str) -> dict[str, Any]:
+    """The table [ksm] of a file that ships."""
+    table: dict[str, Any] = tomllib.loads((REPOSITORY / "configs" / f"{name}.toml").read_text()).get(
+        "ksm", {}
+    )
+    return table
+
+
+def test_what_is_left_out_is_a_note() -> None:
+    data = small(ksm={"smart_scan": 0, "run": 1})
+    scenario = load(data, Overrides(settings=("ksm.kernel=6.1",)))
+    assert scenario.notes == (
+        'scenario: ksm.smart_scan = 0 is left out: it has no meaning with kernel = "6.1", '
+        'only with "6.12", "6.18.15", "6.18"',
+    )
+    ring = {"nodes": 2, "memory_per_node": "1MiB", "topology": {"kind": "ring", "hop": 7}}
+    scenario = load(small(machine=ring), Overrides(settings=("machine.topology.kind=sockets",)))
+    assert scenario.machine.topology.hop is None
+    assert [note.partition(" is ")[0] for note in scenario.notes] == ["scenario: machine.topology.hop = 7"]
+    assert load(data).notes == ()
+
+
+def test_a_knob_of_the_command_line_that_the_kernel_lacks_is_refused() -> None:
+    lines = message(small(ksm={"smart_scan": 0}), "ksm.kernel=4.8", "ksm.use_zero_pages=1")
+    assert lines.startswith('--set ksm.use_zero_pages: has no meaning with kernel = "4.8"')
+    assert "left out" not in lines
+
+
+def test_a_file_that_contradicts_itself_is_refused() -> None:
+    assert 'ksm.smart_scan: has no meaning with kernel = "6.1"' in message(
+        small(ksm={"kernel": "6.1", "smart_scan": 1})
+    )
+
+
+def test_unset() -> None:
+    assert load("default", Overrides(unset=("ksm.pages_to_scan",))).ksm.pages_to_scan == 100
+    assert (
+        load("tiny", Overrides(unset=("process[0].region[0]",))).process[0].region
+        == (load("tiny").process[0].region[1:])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "ksm.smart_scam",
+            '--unset ksm.smart_scam: the scenario does not set it; did you mean "smart_scan"?',
+        ),
+        ("process[7]", "--unset process[7]: the scenario does not set it"),
+        ("migration.mode", "--unset migration.mode: the scenario does not set it"),
+        ("machine.nodes", "--unset machine.nodes: is missing"),
+        ("..", "--unset ..: not a path of keys"),
+        ("", "--unset : no key"),
+    ],
+)
+def test_wrong_unset(name: str, text: str) -> None:
+    with pytest.raises(UserError) as error:
+        load("default", Overrides(unset=(name,)))
+    assert text in str(error.value)
+
+
+# The end of a run
+
+
+def test_how_a_run_ends() -> None:
+    assert ends_of(small()) == (6, None, None)
+    assert ends_of(small(simulation={"passes": 3})) == (3, None, None)
+    assert ends_of(small(simulation={"seconds": 2.5})) == (None, 2.5, None)
+    assert ends_of(small(simulation={"until": "converged"})) == (100, None, 0.001)
+    bounded = {"until": "converged", "most_passes": 30, "tolerance": 0.5}
+    assert ends_of(small(simulation=bounded)) == (30, None, 0.5)
+
+
+def test_the_command_line_replaces_the_end_of_the_file() -> None:
+    passes = small(simulation={"passes": 3})
+    assert ends_of(passes, seconds=4.0) == (None, 4.0, None)
+    assert ends_of(passes, until="converged") == (100, None, 0.001)
+    assert ends_of(passes, settings=("simulation.seconds=4",)) == (None, 4.0, None)
+    converged = small(simulation={"until": "converged", "tolerance": 0.1})
+    assert ends_of(converged, passes=2) == (2, None, None)
+
+
+def ends_of(data: Data, **options: Any) -> tuple[int | None, float | None, float | None]:
+    made = to_spec(load(data, Overrides(**options)))
+    return made.passes, made.seconds, made.tolerance
+
+
+@pytest.mark.parametrize(
+    ("simulation", "text"),
+    [
+        ({"passes": 3, "seconds": 2.0}, "simulation.seconds: says when the run ends, as passes does"),
+        ({"seconds": 2.0, "until": "converged"}, "simulation.until: says when the run ends, as seconds does"),
+        ({"tolerance": 0.1}, 'simulation.tolerance: has no meaning without until = "converged"'),
+        ({"most_passes": 9}, 'simulation.most_passes: has no meaning without until = "converged"'),
+        ({"seconds": 0.0}, "simulation.seconds: must be above 0"),
+        ({"until": "steady"}, 'simulation.until: "steady" is not one of "converged"'),
+    ],
+)
+def test_wrong_ends(simulation: Data, text: str) -> None:
+    assert text in message(small(simulation=simulation))
+
+
+def test_two_ends_on_the_command_line() -> None:
+    assert message(small(), passes=2, seconds=3) == (
+        "--seconds: says when the run ends, as passes does; give one of them"
+    )
 
 
 def test_a_pool_is_called_as_its_region_unless_named() -> None:
@@ -216,7 +349,10 @@ def test_one_side_of_a_grid_gives_the_other() -> None:
             {"kind": "fully-connected", "remote": 10},
             "machine.topology: the distance from node 0 to node 1 is 10",
         ),
-        ({"kind": "sockets", "groups": [2]}, "machine.topology: 1 levels of groups need 2 distances"),
+        (
+            {"kind": "sockets", "groups": [1, 1], "distances": [12, 21]},
+            "machine.topology: 2 levels of groups need 3 distances, not 2",
+        ),
         (3, "machine.topology: must be a table, not 3"),
     ],
 )
@@ -411,7 +547,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
         (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
-        (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
+        (["ksm.kernel=5.10"], 'ksm.kernel: "5.10" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),
         (["machine.nodes=2.0"], "machine.nodes: must be a whole number, not 2.0"),

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.spec import topology
+from ksmcluster.config import Overrides, load
+from ksmcluster.config.machine import TopologyConfig
+from ksmcluster.errors import UserError
 
 
 def test_fully_connected() -> None:
@@ -37,6 +40,35 @@ def test_sockets_and_boards() -> None:
 def test_sockets_need_a_distance_more_than_levels() -> None:
     with pytest.raises(ValueError, match="2 levels of groups need 3 distances"):
         topology.sockets(8, groups=(2, 2), distances=(12, 21))
+    with pytest.raises(ValueError, match="1 levels of groups need 1 distances, not 3"):
+        topology.sockets(2, groups=(2,), distances=(12, 21, 32))
+
+
+def test_sockets_need_no_distance_that_no_two_nodes_have() -> None:
+    full = topology.sockets(4, groups=(2, 2), distances=(12, 21, 32))
+    assert topology.sockets(4, groups=(2, 2), distances=(12, 21)).tolist() == full.tolist()
+    assert topology.sockets(2, groups=(2, 2), distances=(12,)).tolist() == [[10, 12], [12, 10]]
+    assert topology.sockets(1, groups=(2, 2), distances=(12,)).tolist() == [[10]]
+    assert (
+        topology.sockets(3, groups=(), distances=(21,)).tolist() == topology.fully_connected(3, 21).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "groups", "size"),
+    [(8, [4, 4], None), (3, [4], None), (6, [4], 4), (24, [4, 4], 16), (64, [4, 4], None), (7, [1, 7], None)],
+)
+def test_groups_are_full_unless_all_nodes_are_in_one(nodes: int, groups: list[int], size: int | None) -> None:
+    found = TopologyConfig.model_validate({"kind": "sockets", "groups": groups})
+    assert found.incomplete_group(nodes) == size
+
+
+def test_a_refusal_of_incomplete_groups_names_the_option() -> None:
+    with pytest.raises(UserError) as error:
+        load("default", Overrides(nodes=100))
+    assert str(error.value) == (
+        "--nodes: 100 nodes do not make up groups of 16, as topology.groups = [4, 4] has them"
+    )
 
 
 @pytest.mark.parametrize(("nodes", "shape"), [(1, (1, 1)), (7, (1, 7)), (12, (3, 4)), (64, (8, 8))])

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import ksmcluster
-from cluster.machine.pass_result import ActorsStarting, PassDone, PassStarted
+from cluster.machine.pass_result import ActorsStarting, PassDone, PassStarted, RunStarting
 from ksmcluster.config import Overrides, load
 from ksmcluster.report import text
 from ksmcluster.report.progress import shown
@@ -21,8 +21,11 @@ def test_report(result: Result, golden: Callable[[str, str], None]) -> None:
     golden("report.txt", str(result) + "\n")
 
 
+MANY_NODES = load("default", Overrides(nodes=100, passes=8, settings=("machine.topology=ring",)))
+
+
 def test_report_of_many_nodes(golden: Callable[[str, str], None]) -> None:
-    golden("report-100-nodes.txt", str(result_of(load("default", Overrides(nodes=100, passes=8)))) + "\n")
+    golden("report-100-nodes.txt", str(result_of(MANY_NODES)) + "\n")
 
 
 def test_report_tells_of_the_advisor(result: Result) -> None:
@@ -140,6 +143,19 @@ def test_progress_on_a_terminal() -> None:
     assert "8/8" in out
     assert "2/2" in out
     assert "12,000 pages/s, 2.1 MiB saved" in out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_with_an_open_end(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=80, color_system=None)
+    with shown(console, plan="what will happen") as listener:
+        for event in (RunStarting(), PassStarted(1, None), PassDone(pass_result(1, 2))):
+            listener(event)
+    assert "what will happen\n" in out.getvalue()
+    assert "1.5 s simulated, 12,000 pages/s, 1.1 MiB saved" in out.getvalue()
+    assert ("1/?" in out.getvalue()) == terminal
+    assert ("pass 1: " in out.getvalue()) != terminal
 
 
 def test_quiet() -> None:

@@ -1,0 +1,6 @@
+"""`python -m ksmcluster`: the command, where its script is not on the path."""
+
+from ksmcluster.cli import main
+
+if __name__ == "__main__":
+    main()

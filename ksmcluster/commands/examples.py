@@ -1,0 +1,63 @@
+"""What `--help` ends with: an example or two of each command, and where to read on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Examples(NamedTuple):
+    """Command lines without the `ksmcluster` before them, and the page that describes the command."""
+
+    page: str
+    lines: tuple[str, ...]
+
+
+EXAMPLES = {
+    "": Examples("README.md", ("simulate --nodes 16 --engine inline", "config list")),
+    "simulate": Examples(
+        "docs/config.md",
+        (
+            "simulate --engine inline --set ksm.max_page_sharing=16",
+            "simulate vm-farm --seconds 30 --output results",
+        ),
+    ),
+    "compact": Examples(
+        "docs/compaction.md", ("compact --engine inline --nodes 2", "compact compaction-drain")
+    ),
+    "sweep": Examples(
+        "docs/sweep.md",
+        (
+            "sweep --vary ksm.pages_to_scan=100..1600x2 --limit 'ksmd_cpu_percent<=5' --output scan",
+            "sweep --vary ksm.merge_across_nodes=0,1 --seeds 5 --jobs 4 --output across",
+            "sweep compaction-zram --vary migration.mode=async,sync-light,sync --output modes",
+        ),
+    ),
+    "compare": Examples("docs/sweep.md", ("compare before after", "compare before after --tolerance 0.01")),
+    "knobs": Examples("docs/sweep.md", ("knobs results", "knobs scan --point 7")),
+    "capture": Examples(
+        "docs/snapshot.md",
+        ("capture --pid 4711 --output mine.parquet", "capture --output mine.parquet -- ./solver input"),
+    ),
+    "replay": Examples(
+        "docs/exact.md", ("replay --compare tests/data/oracle", "replay --engine exact script.scn")
+    ),
+    "validate": Examples("docs/validate.md", ("validate", "validate script.scn")),
+    "calibrate": Examples("docs/calibrate.md", ("calibrate", "calibrate --output cost.toml")),
+    "bench": Examples("benchmarks/README.md", ("bench pass", "bench scaling --short")),
+    "bench pass": Examples("benchmarks/README.md", ("bench pass --pages 65536 --ksmd",)),
+    "bench scaling": Examples("benchmarks/README.md", ("bench scaling --plot scaling.png",)),
+    "bench startup": Examples("benchmarks/README.md", ("bench startup --nodes 64",)),
+    "bench compaction": Examples("benchmarks/README.md", ("bench compaction --nodes 4",)),
+    "bench memory": Examples("benchmarks/README.md", ("bench memory --nodes 16",)),
+    "config": Examples("docs/config.md", ("config list", "config show tiny")),
+    "config show": Examples("docs/config.md", ("config show default --set ksm.kernel=6.1",)),
+    "config list": Examples("docs/config.md", ("config list",)),
+}
+
+
+def epilog(command: str) -> str:
+    """Return the end of the help of a command, such as "bench pass"; `\\b` keeps its lines apart."""
+    examples = EXAMPLES[command]
+    heading = "Examples:" if len(examples.lines) > 1 else "Example:"
+    lines = "\n".join(f"  ksmcluster {line}" for line in examples.lines)
+    return f"\b\n{heading}\n{lines}\n\nRead on: {examples.page}"

@@ -1,0 +1,107 @@
+"""Joining a Ray cluster: with a time limit, interruptibly, and inside a job the job's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from actors.run_options import RunOptions
+
+COMMAND = [sys.executable, "-m", "ksmcluster.cli", "simulate", "tiny", "--quiet", "--json"]
+#: Ray gives it to what a job runs.
+JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {"job_submission_id": "a"}})}
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A listener that never answers."""
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        yield listener
+
+
+def address_of(listener: socket.socket) -> str:
+    return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def environment(**others: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return own | others
+
+
+def command(*options: str, **others: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *options], env=environment(**others), capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("by", ["option", "auto", "job"])
+def test_a_cluster_that_never_answers_is_given_up(silent: socket.socket, by: str) -> None:
+    address = address_of(silent)
+    options = {"option": ["--address", address], "auto": ["--address", "auto"], "job": []}[by]
+    others = {"option": {}, "auto": {"RAY_ADDRESS": address}, "job": JOB | {"RAY_ADDRESS": address}}[by]
+    done = command(*options, "--connect-timeout", "1", **others)
+    named = "auto" if by == "auto" else address
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"error: cannot join a Ray cluster at {named}: no answer within 1 s (--connect-timeout); "
+        "check --address\n",
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_waiting_for_a_cluster_can_be_interrupted(
+    silent: socket.socket, number: signal.Signals, code: int
+) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--address", address_of(silent), "--connect-timeout", "100"],
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(number)
+            assert process.wait(timeout=30) == code
+
+
+def test_what_is_no_ray_cluster(silent: socket.socket) -> None:
+    def hang_up() -> None:
+        silent.accept()[0].close()
+
+    server = Thread(target=hang_up)
+    server.start()
+    done = command("--address", address_of(silent))
+    server.join()
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot join a Ray cluster at 127.0.0.1:")
+
+
+def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> None:
+    done = command(RAY_ADDRESS=ray_cluster, RAY_TMPDIR=str(tmp_path / "ray"), **JOB)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ray").exists()
+    inline = json.loads(command("--engine", "inline").stdout)
+    assert json.loads(done.stdout) == inline
+
+
+def test_the_cluster_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAY_ADDRESS may be that of a dashboard, for `ray job submit`: outside a job it is not ours."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert RunOptions().cluster is None
+    assert RunOptions(address="head:6379").cluster == "head:6379"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert RunOptions().cluster == "head:6379"
+    assert RunOptions(address="other:6379").cluster == "other:6379"

@@ -1,0 +1,67 @@
+"""What is said of a run's time: before it, and after it how it would have been faster."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from actors.run_options import INLINE, ON_RAY, RunOptions
+from ksmcluster.config import Overrides, load
+from ksmcluster.report.run_time import DoneRun, estimated, faster, plan
+from tests.ksmcluster.conftest import Run, result_of
+
+
+def test_the_plan_of_a_run_names_what_happens_how_long_it_takes_and_a_faster_way() -> None:
+    assert re.fullmatch(
+        r"64 nodes, 262,144 pages, 6 passes, on 64 Ray actors: about \d+ s on 2 cores, "
+        r"or \d\.\d s with --engine inline",
+        plan(load("default"), ON_RAY, cores=2),
+    )
+    assert re.fullmatch(
+        r"1 node, 4,096 pages, 6 passes, in this process: about 1\.0 s on 1 core",
+        plan(load("default", Overrides(nodes=1)), INLINE, cores=1),
+    )
+
+
+@pytest.mark.parametrize("end", [{"seconds": 9.0}, {"until": "converged"}])
+def test_no_time_is_promised_where_the_end_is_open(end: dict[str, object]) -> None:
+    scenario = load("default", Overrides(**end))  # type: ignore[arg-type]
+    line = "64 nodes, 262,144 pages, as many passes as it takes, on 8 Ray actors"
+    assert plan(scenario, RunOptions(nodes_per_actor=8), cores=2) == line
+
+
+def test_nothing_is_known_of_the_cores_of_a_cluster() -> None:
+    assert plan(load("tiny"), RunOptions(address="head:6379"), cores=2).endswith("on 2 Ray actors")
+
+
+def test_more_actors_than_cores_take_longer_and_more_cores_less() -> None:
+    times = [estimated(1 << 18, 6, actors, 2) for actors in (0, 2, 8, 64)]
+    assert times == sorted(times)
+    assert estimated(1 << 18, 6, 64, 64) < estimated(1 << 18, 6, 64, 2)
+
+
+def test_ways_to_be_faster() -> None:
+    run = DoneRun(nodes=64, actors=64, cores=2, pages=1 << 18, start_seconds=57.0, wall_seconds=60.0)
+    inline, packed = faster(run)
+    # In one process, what took 3 s on two cores takes 6 s at most, after a start of less than 1 s.
+    assert inline == "--engine inline: at least 9.0 times as fast"
+    assert packed.startswith("--nodes-per-actor 32: at least ")
+    assert list(faster(run._replace(cores=64))) == []
+    # Where passes take most of the time, one process would take longer.
+    assert not any("inline" in way for way in faster(run._replace(start_seconds=10.0)))
+
+
+def test_the_report_tells_of_them() -> None:
+    result = result_of(load("default"))
+    assert "the same, faster" not in str(result)
+    timing = {**result.provenance["timing"], "cores": 2}
+    crowded = replace(result, provenance={**result.provenance, "timing": timing})
+    assert re.search(r"the same, faster +--engine inline: at least [\d.]+ times as fast\n", str(crowded))
+
+
+def test_the_plan_comes_first(run: Run) -> None:
+    ran = run("simulate", "tiny", "--engine", "inline")
+    assert ran.err.splitlines()[0].startswith("2 nodes, 632 pages, 4 passes, in this process: about ")
+    assert run("simulate", "tiny", "--engine", "inline", "--quiet").err == ""
