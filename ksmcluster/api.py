@@ -17,12 +17,14 @@ from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
 from ksmcluster.errors import UserError
+from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
 from ksmcluster.results.run_notes import run_notes
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
 
 if TYPE_CHECKING:
+    from actors.actor_pool import ActorPool
     from ksmcluster.config.compaction import CompactionScenario
     from ksmcluster.results.compaction_result import CompactionResult
 
@@ -53,10 +55,19 @@ def simulate(
     `progress` is called with each event of the run. Raises UserError for what the user can mend; before
     anything starts, if the memory of this host cannot suffice.
     """
-    with _one_line():
+    with one_line():
         options = replace(options, **changes)
-    scenario = config if isinstance(config, Scenario) else load(config)
-    spec = to_spec(scenario)
+    return run(config if isinstance(config, Scenario) else load(config), options, progress)
+
+
+def run(
+    scenario: Scenario,
+    options: RunOptions,
+    progress: Progress | None = None,
+    pool: ActorPool | None = None,
+) -> Result:
+    """Simulate a scenario as `simulate` does; on Ray with the actors of a pool, if one is given."""
+    spec, digest = to_spec(scenario), config_digest(scenario)
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
@@ -80,11 +91,11 @@ def simulate(
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
     if options.on_ray:
-        with _one_line():
+        with one_line():
             check_working_directory()
     clock.on_event(RunStarting())
-    with _one_line():
-        passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
+    with one_line():
+        passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots, pool=pool))
     timing = clock.timing(options)
     reading = (
         *scenario.notes,
@@ -92,7 +103,7 @@ def simulate(
         *run_notes(spec, passes),
     )
     processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
-    return Result.of(scenario, passes, timing, reading, processes)
+    return Result.of(scenario, passes, timing, reading, processes, digest)
 
 
 def compact(
@@ -112,7 +123,7 @@ def compact(
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
     from ksmcluster.results.compaction_result import CompactionResult
 
-    with _one_line():
+    with one_line():
         options = replace(options, **changes)
     scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
     clock = _RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
@@ -120,9 +131,9 @@ def compact(
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     _check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
-    with _one_line():
+    with one_line():
         reports = run_compaction(spec, options, on_event=clock.on_event)
-    return CompactionResult(scenario, tuple(reports), clock.timing(options))
+    return CompactionResult.of(scenario, reports, clock.timing(options))
 
 
 class _RunClock:
@@ -151,7 +162,7 @@ def _check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: 
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """Turn what a simulation cannot do, also for want of memory, into a UserError."""
     try:
         yield

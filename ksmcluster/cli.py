@@ -37,6 +37,11 @@ COMMANDS = {
     "compact": Command(
         "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
     ),
+    "sweep": Command(
+        "ksmcluster.commands.sweep", "sweep", "Run a scenario at many values of its keys, and find the best."
+    ),
+    "compare": Command("ksmcluster.commands.compare", "compare", "What differs between runs."),
+    "knobs": Command("ksmcluster.commands.knobs", "knobs", "Print the knobs of a run for a real machine."),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
     "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),

@@ -24,6 +24,16 @@ EXAMPLES = {
     "compact": Examples(
         "docs/compaction.md", ("compact --engine inline --nodes 2", "compact compaction-drain")
     ),
+    "sweep": Examples(
+        "docs/sweep.md",
+        (
+            "sweep --vary ksm.pages_to_scan=100..1600x2 --limit 'ksmd_cpu_percent<=5' --output scan",
+            "sweep --vary ksm.merge_across_nodes=0,1 --seeds 5 --jobs 4 --output across",
+            "sweep compaction-zram --vary migration.mode=async,sync-light,sync --output modes",
+        ),
+    ),
+    "compare": Examples("docs/sweep.md", ("compare before after", "compare before after --tolerance 0.01")),
+    "knobs": Examples("docs/sweep.md", ("knobs results", "knobs scan --point 7")),
     "capture": Examples(
         "docs/snapshot.md",
         ("capture --pid 4711 --output mine.parquet", "capture --output mine.parquet -- ./solver input"),

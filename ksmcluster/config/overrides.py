@@ -123,7 +123,7 @@ def _parse(setting: str) -> tuple[Path, Any]:
     if not equals or not name.strip():
         raise UserError(f"--set {setting}: not of the form key=value")
     path, text = _path(name.strip(), f"--set {setting}"), text.strip()
-    value = _value(text)
+    value = parse_value(text)
     if path[-1] == "kernel" and isinstance(value, float):
         return path, text  # 6.10 is another kernel than 6.1
     return path, _from_here(path, value)
@@ -156,7 +156,7 @@ def _has(here: Any, step: str | int) -> bool:
     return isinstance(here, dict) and step in here
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """The TOML value, or the text itself when it is none, as in `--set process[0].name=rank`."""
     try:
         data = tomllib.loads(f"value = {text}")

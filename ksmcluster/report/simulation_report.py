@@ -50,6 +50,10 @@ class Reported(Protocol):
         """The contents of summary.json."""
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """The contents of provenance.json."""
+
+    @property
     def processes(self) -> CensusTable:
         """What ksmd has made of each process."""
 
@@ -283,7 +287,7 @@ def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _time(result: Reported) -> Table:
-    derived, timing = result.summary["derived"], result.summary["timing"]
+    derived, timing = result.summary["derived"], result.provenance["timing"]
     grid = _grid()
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])
@@ -321,7 +325,7 @@ def _time(result: Reported) -> Table:
 
 def _faster(result: Reported) -> Iterator[str]:
     """Yield options with which this run would have been faster on this host."""
-    timing, nodes = result.summary["timing"], result.summary["nodes"]
+    timing, nodes = result.provenance["timing"], result.summary["nodes"]
     if timing["nodes_per_actor"] and timing["cores"]:
         yield from faster(
             DoneRun(

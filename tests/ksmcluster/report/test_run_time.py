@@ -56,8 +56,8 @@ def test_ways_to_be_faster() -> None:
 def test_the_report_tells_of_them() -> None:
     result = result_of(load("default"))
     assert "the same, faster" not in str(result)
-    timing = {**result.summary["timing"], "cores": 2}
-    crowded = replace(result, summary={**result.summary, "timing": timing})
+    timing = {**result.provenance["timing"], "cores": 2}
+    crowded = replace(result, provenance={**result.provenance, "timing": timing})
     assert re.search(r"the same, faster +--engine inline: at least [\d.]+ times as fast\n", str(crowded))
 
 

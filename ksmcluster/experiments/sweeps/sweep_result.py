@@ -1,0 +1,121 @@
+"""What a sweep has found out: the figures of each point, and which points are best."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ksmcluster.errors import UserError
+from ksmcluster.experiments.sweeps import journal, pareto
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of
+from ksmcluster.experiments.sweeps.plan import RunKey
+from ksmcluster.experiments.sweeps.run_one import RunRecord
+from ksmcluster.experiments.sweeps.sweep_report import report
+from ksmcluster.experiments.sweeps.table import sweep_table
+from ksmcluster.report.console import as_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult:
+    """The runs of a sweep, point by point and seed by seed.
+
+    >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
+    >>> print(found)
+    >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
+    >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
+    """
+
+    #: The contents of plan.json.
+    plan: Mapping[str, Any]
+    records: tuple[RunRecord, ...]
+
+    @cached_property
+    def points(self) -> tuple[SweepPoint, ...]:
+        """Return the points, by number."""
+        return tuple(
+            SweepPoint(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1)
+        )
+
+    @property
+    def failed(self) -> list[RunRecord]:
+        """Return the runs that failed."""
+        return [record for record in self.records if record.error]
+
+    @property
+    def missing(self) -> int:
+        """Return how many runs are still to be done."""
+        return len(self.points) * len(self.plan["seeds"]) - len(self.records)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return what came of each point."""
+        by_point: dict[int, list[RunRecord]] = {point.number: [] for point in self.points}
+        for record in self.records:
+            by_point[record.key.point].append(record)
+        return tuple(outcome_of(point, by_point[point.number]) for point in self.points)
+
+    @cached_property
+    def figure_names(self) -> list[str]:
+        """Return the names of all figures."""
+        return list(dict.fromkeys(name for record in self.records for name in record.figures))
+
+    def to_arrow(self) -> pa.Table:
+        """Return the contents of sweep.parquet."""
+        return sweep_table([point.settings for point in self.points], self.records)
+
+    def choose(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Choice:
+        """Return which points are best, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
+
+        By default the objectives are those of `pareto.OBJECTIVES`, less what no point has. Points that lack
+        a figure are not compared.
+        """
+        wanted = pareto.parse_objectives(objectives or pareto.OBJECTIVES[self.plan["command"]])
+        bounds = pareto.parse_limits(limits)
+        if self.figure_names:
+            wanted, bounds = pareto.named(wanted, bounds, self.figure_names)
+        if objectives is None:
+            wanted = tuple(o for o in wanted if any(p.means.get(o.name) is not None for p in self.outcomes))
+        return choose(self.outcomes, wanted, bounds)
+
+    def findings(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Findings:
+        """Return what the report says; the arguments are those of `choose`."""
+        choice = self.choose(objectives, limits)
+        return Findings(self.outcomes, choice, len(self.plan["seeds"]), self.missing)
+
+    def config(self, number: int) -> Mapping[str, Any]:
+        """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
+
+        Raises UserError if there is no point with this number.
+        """
+        if not 1 <= number <= len(self.points):
+            raise UserError(f"--point {number}: the points are 1 to {len(self.points)}")
+        return tomllib.loads(self.plan["points"][number - 1]["config"])
+
+    def __str__(self) -> str:
+        return as_text(report(self.findings()))
+
+    def __repr__(self) -> str:
+        return (
+            f"<SweepResult: {len(self.points)} points, {len(self.records)} runs, {len(self.failed)} failed>"
+        )
+
+
+def load_sweep(directory: str | Path) -> SweepResult:
+    """Return the sweep that a directory holds, finished or not. Raises UserError if it holds none."""
+    folder = Path(directory)
+    plan = journal.read_plan(folder)
+    return sweep_of(plan, journal.read_records(folder))
+
+
+def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord]) -> SweepResult:
+    """Return the result of the runs done so far, in the order of the plan."""
+    keys = [RunKey(point, seed) for point in range(1, len(plan["points"]) + 1) for seed in plan["seeds"]]
+    return SweepResult(plan, tuple(records[key] for key in keys if key in records))
