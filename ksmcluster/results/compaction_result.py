@@ -39,6 +39,8 @@ from ksmcluster.version import __version__
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ksmcluster.report.plots.picture import Picture
+
 SCHEMA_VERSION = 1
 #: What is reported of each driver, and its heading.
 COUNTS = {
@@ -120,6 +122,16 @@ class CompactionResult:
         if self._relocated:
             tables[RELOCATIONS] = relocations.table(self._relocated, self._distance)
         return tables
+
+    def plot(self, kind: str = "blocks") -> Picture:
+        """Draw a picture of this kind, as `ksmcluster plot` does: a matplotlib figure.
+
+        Raises UserError if this result has no such picture, or matplotlib is not installed.
+        """
+        from ksmcluster.report.plots.kinds import picture
+        from ksmcluster.report.run_data import of_result
+
+        return picture(kind, [of_result(self)])
 
     def save(self, directory: str | Path) -> None:
         """Write summary.json, config.toml and the tables: all of them, or none if that fails."""

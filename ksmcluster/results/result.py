@@ -41,6 +41,8 @@ from ksmcluster.version import __version__
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ksmcluster.report.plots.picture import Picture
+
 DERIVED = (
     Statistic("memory_before_bytes", "bytes", "memory that would be in use without KSM: frames_without_ksm"),
     Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
@@ -156,6 +158,17 @@ class Result:
     def distance(self) -> Distances:
         """Distances between the nodes."""
         return self.config.machine.topology.build(self.config.machine.nodes)
+
+    def plot(self, kind: str = "memory", *, statistic: str | None = None) -> Picture:
+        """Draw a picture of this kind, as `ksmcluster plot` does: a matplotlib figure.
+
+        `statistic` is the column of `passes` that the kind "nodes" shows. Raises UserError if this result has
+        no such picture, or matplotlib is not installed.
+        """
+        from ksmcluster.report.plots.kinds import picture
+        from ksmcluster.report.run_data import of_result
+
+        return picture(kind, [of_result(self)], statistic)
 
     def save(self, directory: str | Path) -> None:
         """Write summary.json, config.toml and the tables: all of them, or none if that fails.

@@ -1,0 +1,175 @@
+"""Pictures of a sweep: a table with a row for each point and seed, and a column for each key and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from cluster.spec.statistics import COUNTERS, GAUGES
+from ksmcluster.errors import UserError
+from ksmcluster.report import text
+from ksmcluster.report.plots.picture import Picture, drawn
+from ksmcluster.report.plots.style import PALETTE, VERMILLION, finish, line_style
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
+#: Of columns whose metadata name none: the unit by the end of the name.
+SUFFIXES = {"bytes": "bytes", "seconds": "s", "ns": "ns", "percent": "%", "millisecs": "ms"}
+
+
+def pareto(table: pa.Table, objectives: Mapping[str, str]) -> Picture:
+    """Return the points of a sweep by two objectives, those that no other point beats joined by a line.
+
+    `objectives`: two columns, each to be made `max` or `min`. Seeds of a point are averaged; thin lines
+    reach from the smallest to the largest of them. Points on the front are named by their numbers.
+    """
+    names = list(objectives)
+    if len(names) != 2 or not set(objectives.values()) <= {"max", "min"}:
+        raise UserError(
+            "a Pareto front is drawn over two objectives, as in saved_bytes:max,ksmd_cpu_seconds:min"
+        )
+    points = _column(table, "point")
+    columns = [_scaled(table, name) for name in names]
+    numbers = np.unique(points)
+    spread = np.array([_by_group(values, points, numbers) for values, _ in columns])
+    # What failed has no figures.
+    done = ~np.isnan(spread).any(axis=(0, 1))
+    numbers, spread = numbers[done], spread[:, :, done]
+    x, y = spread[:, 0]
+    signs = np.array([1 if objectives[name] == "max" else -1 for name in names])
+    front = on_front(np.array([x, y]) * signs[:, None])
+    errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
+    labels = [
+        f"{label}, {_better(objectives[name])}" for name, (_, label) in zip(names, columns, strict=True)
+    ]
+
+    def draw(axes: Sequence[Axes]) -> None:
+        place = axes[0]
+        place.errorbar(x, y, errors[1], errors[0], fmt="none", ecolor="0.6", elinewidth=0.8, zorder=1)
+        place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
+        order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
+        place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
+        for index in order.tolist():
+            place.annotate(f"{numbers[index]}", (x[index], y[index]), (4, 4), textcoords="offset points")
+        place.margins(0.08)
+        finish(place, "Points of the sweep, by their numbers", *labels)
+
+    return drawn(draw)
+
+
+def on_front(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which points no other point beats: float64[objectives, n] -> bool[n]; more is better."""
+    at_least = (values[:, :, None] >= values[:, None, :]).all(axis=0)
+    more = (values[:, :, None] > values[:, None, :]).any(axis=0)
+    return np.logical_not((at_least & more).any(axis=0))
+
+
+def sensitivity(table: pa.Table, key: str, figure: str, others: Sequence[str] = ()) -> Picture:
+    """Return a figure of the results over the values of one key; seeds are a band.
+
+    A line for each combination of the values of `others`, the other keys that the sweep varies. Lines are
+    means over the seeds, bands reach from the smallest to the largest.
+    """
+    values = _column(table, key)
+    axis, ticks = _places(values)
+    numbers, label = _scaled(table, figure)
+    groups = _combinations(table, others)
+    if len(groups) > len(PALETTE):
+        raise UserError(
+            f"{len(groups)} combinations of {', '.join(others)} are too many lines; keep some keys fixed"
+        )
+    seeds = len(np.unique(_column(table, "seed")))
+
+    def draw(axes: Sequence[Axes]) -> None:
+        place = axes[0]
+        for index, (name, rows) in enumerate(groups.items()):
+            at = np.unique(axis[rows])
+            mean, low, high = _by_group(numbers[rows], axis[rows], at)
+            style = line_style(index)
+            place.plot(at, mean, label=name, **style)
+            place.fill_between(at, low, high, color=style["color"], alpha=0.2, lw=0)
+        if ticks is not None:
+            place.set_xticks(range(len(ticks)), ticks)
+        elif _is_wide(axis):
+            place.set_xscale("log")
+            place.set_xticks(np.unique(axis), [f"{value:,g}" for value in np.unique(axis)])
+            place.minorticks_off()
+        title = (
+            f"mean of {text.counted(seeds, 'seed')}; band: smallest to largest" if seeds > 1 else "one seed"
+        )
+        finish(place, title, _label(key, _unit(table, key)), label)
+
+    return drawn(draw)
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    if name not in table.column_names:
+        raise UserError(f'the sweep has no column "{name}"; choose one of {", ".join(table.column_names)}')
+    column: NDArray[Any] = table[name].to_numpy()
+    return column
+
+
+def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
+    """Return a column of numbers, in a unit that suits their size, and its label with the unit."""
+    values, unit = _column(table, name).astype(float), _unit(table, name)
+    if unit == "bytes":
+        factor, unit = text.byte_unit(float(np.nanmax(np.abs(values))))
+        values, name = values / factor, name.removesuffix("_bytes")
+    return values, _label(name.removesuffix("_seconds"), unit)
+
+
+def _unit(table: pa.Table, name: str) -> str:
+    """Return the unit of a column: from its metadata, or as its name says."""
+    metadata = table.schema.field(name).metadata or {}
+    if b"unit" in metadata:
+        return str(metadata[b"unit"].decode())
+    return UNITS.get(name, SUFFIXES.get(name.rpartition("_")[2], ""))
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+def _better(direction: str) -> str:
+    return "more is better" if direction == "max" else "less is better"
+
+
+def _by_group(
+    values: NDArray[np.float64], of: NDArray[Any], groups: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean, minimum and maximum of the values of each group, without those that are missing."""
+    rows = [values[(of == group) & ~np.isnan(values)] for group in groups]
+    of_rows = [(r.mean(), r.min(), r.max()) if len(r) else (np.nan,) * 3 for r in rows]
+    mean, low, high = np.array(of_rows).T
+    return mean, low, high
+
+
+def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:
+    """Return where the values are on the axis; and their names, if they are no numbers."""
+    if np.issubdtype(values.dtype, np.number):
+        return values.astype(float), None
+    names, places = np.unique(values.astype(str), return_inverse=True)
+    return places.astype(float), names.tolist()
+
+
+def _is_wide(values: NDArray[np.float64]) -> bool:
+    """Whether values are so far apart that their logarithms show more."""
+    return bool(values.min() > 0 and values.max() / values.min() >= 16)
+
+
+def _combinations(table: pa.Table, keys: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    """Return the rows of each combination of the values of these keys, by its name."""
+    columns = [_column(table, key).tolist() for key in keys]
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(table.num_rows):
+        rows.setdefault(tuple(column[row] for column in columns), []).append(row)
+    return {
+        ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)): np.array(found)
+        for values, found in rows.items()
+    }
