@@ -8,6 +8,7 @@ from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.ray_fabric import RayFabric
 from actors.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
+from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
 from cluster.spec.scenario import SimulationSpec
@@ -37,6 +38,10 @@ class CoordinatorActor(SlimActor):
         # Ray ends the migration actors together with this one, which starts them.
         compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         self._simulation = Simulation(fabric, spec, compactor_pool)
+
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return self._simulation.census()
 
     def run_pass(self) -> PassResult:
         """Run one pass of ksmd; return its result."""

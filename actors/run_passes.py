@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from actors.actor_pool import ActorPool, wait_until_ready
 from actors.answers import answers
@@ -14,6 +15,7 @@ from actors.runtime import connected
 from actors.timed import timed_pass
 from actors.tuning.heap import Heap
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
+from cluster.machine.census import Census
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.machine.simulation import Simulation
@@ -37,19 +39,26 @@ def run_passes(
     """
     snapshots = snapshots or {}
     run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
-    with run as results:
+    with run as (results, census):
         for number in range(1, spec.passes + 1):
             on_event(PassStarted(number, spec.passes))
             result = next(results)
             on_event(PassDone(result))
-            yield result
+            yield replace(result, census=census()) if number == spec.passes else result
+
+
+class _Run(NamedTuple):
+    """A run that has started: its passes, and what ksmd has made of each process after the last one."""
+
+    passes: Iterator[PassResult]
+    census: Callable[[], Census]
 
 
 @contextmanager
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[Iterator[PassResult]]:
+def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[_Run]:
     fabric = InlineFabric(spec, snapshots, Heap())
     simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
-    yield (timed_pass(simulation) for _ in range(spec.passes))
+    yield _Run((timed_pass(simulation) for _ in range(spec.passes)), simulation.census)
 
 
 @contextmanager
@@ -58,7 +67,7 @@ def _ray(
     options: RunOptions,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, CapturedPages],
-) -> Iterator[Iterator[PassResult]]:
+) -> Iterator[_Run]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
     with connected(options.address, frames), closing(ActorPool()) as pool:
         import ray
@@ -75,7 +84,7 @@ def _ray(
             )
             wait_until_ready(actors, on_event)
             answers(started)
-            yield _passes(coordinator, spec.passes)
+            yield _Run(_passes(coordinator, spec.passes), lambda: answers(coordinator.census.remote()))
         finally:
             ray.kill(coordinator)
 

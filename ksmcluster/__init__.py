@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ksmcluster.system.own_packages import check_own_packages
-from ksmcluster.version import __version__ as __version__
+from ksmcluster.system.version import __version__ as __version__
 
 check_own_packages()
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
     from ksmcluster.results.compaction_result import CompactionResult
+    from ksmcluster.results.loading import load_result
     from ksmcluster.results.result import Result
 
 
@@ -36,12 +37,14 @@ __all__ = [
     "compact",
     "load",
     "load_compaction",
+    "load_result",
     "simulate",
 ]
 
 #: Imported when first used: `ksmcluster --version` needs none of it.
 _HOMES = {
     "simulate": "ksmcluster.api",
+    "load_result": "ksmcluster.results.loading",
     "compact": "ksmcluster.api",
     "CompactionResult": "ksmcluster.results.compaction_result",
     "load_compaction": "ksmcluster.config",

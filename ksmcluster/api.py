@@ -17,6 +17,7 @@ from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
 from ksmcluster.errors import UserError
+from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
@@ -53,7 +54,7 @@ def simulate(
     with _one_line():
         options = replace(options, **changes)
     scenario = config if isinstance(config, Scenario) else load(config)
-    spec = to_spec(scenario)
+    spec, digest = to_spec(scenario), config_digest(scenario)
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.run_passes import run_passes
@@ -80,7 +81,7 @@ def simulate(
     timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
     processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
-    return Result.of(scenario, passes, timing, reading, processes)
+    return Result.of(scenario, passes, timing, reading, processes, digest)
 
 
 def compact(
@@ -110,7 +111,7 @@ def compact(
     _check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
     with _one_line():
         reports = run_compaction(spec, options, on_event=clock.on_event)
-    return CompactionResult(scenario, tuple(reports), clock.timing(options))
+    return CompactionResult.of(scenario, reports, clock.timing(options))
 
 
 class _RunClock:

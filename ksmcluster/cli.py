@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from ksmcluster.errors import UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
-from ksmcluster.version import __version__
+from ksmcluster.system.version import __version__
 
 
 class Command(NamedTuple):

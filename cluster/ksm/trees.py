@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.arrays.columns import is_in
+from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.sorted_table import SortedTable
 from cluster.arrays.words import (
     I64,
@@ -271,7 +271,7 @@ class Trees:
             shared = np.bincount(nodes[items > 0], minlength=size)
             total = np.bincount(nodes, items, size).astype(np.int64)
             dup = stable["dup"] == 1
-            chains = len(np.unique(stable.digest[dup])) + len(self.empty_chains)
+            chains = len(distinct(stable.digest[dup])) + len(self.empty_chains)
             self._counts = (self.version, shared, total - shared, chains, int(np.count_nonzero(dup)))
         return self._counts[1:]
 

@@ -41,7 +41,6 @@ class Simulation:
         self._clock = Clock(spec)
         self._spec = spec
         self._passes = 0
-        self._all_passes = spec.passes
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
@@ -114,9 +113,9 @@ class Simulation:
         writes = max(kind.writes_within(clock.seconds, end) for kind in self._spec.processes)
         return max(min(math.ceil(_WINDOWS_PER_WRITE * writes), wakeups, _MOST_WINDOWS), 1)
 
-    def census(self) -> Census | None:
-        """Return what ksmd has made of each process and mapping, after the last pass; None before."""
-        return self._machine.census() if self._passes == self._all_passes else None
+    def census(self) -> Census:
+        """Return what ksmd has made of each process and mapping."""
+        return self._machine.census()
 
     def _relocate(self) -> tuple[RelocationResult, ...]:
         """Carry out the relocations due after this pass; simulated time does not advance."""

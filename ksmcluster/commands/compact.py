@@ -41,7 +41,7 @@ def compact(
         typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Directory for summary.json, nodes.parquet and config.toml.")
+        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
     quiet: Quiet = False,

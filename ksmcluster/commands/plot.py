@@ -36,12 +36,12 @@ def plot(
     """Draw a picture of results; several are side by side with the same scales, or lines of one picture."""
     from ksmcluster.errors import UserError
     from ksmcluster.report.plots.kinds import kinds_of, picture
-    from ksmcluster.report.run_data import read_run
+    from ksmcluster.report.saved_runs import read_runs
 
     target = Target("--output", output, lambda path: is_picture(path, TITLE))
     check_picture(output, "--output")
     target.check()
-    runs = [read_run(directory) for directory in directories]
+    runs = read_runs(directories)
     found = kinds_of(runs)
     if not kind and not found:
         raise UserError(

@@ -43,7 +43,7 @@ def simulate(
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
     output: Annotated[
-        Path | None, typer.Option(help="Directory for summary.json, config.toml and tables (parquet).")
+        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
     quiet: Quiet = False,

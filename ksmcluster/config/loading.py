@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -107,9 +107,16 @@ def _refuse(document: _Document, table: str, command: str) -> NoReturn:
     )
 
 
-def resolved_toml(scenario: ConfigTable) -> str:
-    """The scenario as TOML, all defaults written out; `load` makes an equal one of it, anywhere."""
-    return tomli_w.dumps(scenario.model_dump(exclude_none=True))
+def resolved_toml(scenario: ConfigTable, of_snapshot: Callable[[str], str] = str) -> str:
+    """The scenario as TOML, all defaults written out; `load` makes an equal one of it.
+
+    `of_snapshot` says what is written for the absolute path of a snapshot.
+    """
+    data = scenario.model_dump(exclude_none=True)
+    for process in data.get("process", ()):
+        if "snapshot" in process:
+            process["snapshot"] = of_snapshot(process["snapshot"])
+    return tomli_w.dumps(data)
 
 
 def bundled() -> list[str]:

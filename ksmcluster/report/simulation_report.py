@@ -49,6 +49,10 @@ class Reported(Protocol):
         """The contents of summary.json."""
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """The contents of provenance.json."""
+
+    @property
     def processes(self) -> CensusTable:
         """What ksmd has made of each process."""
 
@@ -252,7 +256,7 @@ def _full_scan(result: Reported) -> tuple[str, ...]:
 
 
 def _time(result: Reported) -> Table:
-    derived, timing = result.summary["derived"], result.summary["timing"]
+    derived, timing = result.summary["derived"], result.provenance["timing"]
     grid = _grid()
     grid.add_column()
     cpu = text.seconds(derived["ksmd_cpu_seconds"])

@@ -6,12 +6,13 @@ docs/compaction.md describes every number.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,25 +24,24 @@ from cluster.compaction.scenario.relocation_result import (
     relocation_results,
     simulated_seconds,
 )
-from cluster.spec.compaction import CompactionSpec
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
-from ksmcluster.config import resolved_toml
 from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
 from ksmcluster.report import text
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
-from ksmcluster.results.directory import NODES, RELOCATIONS, config_digest, write_directory
+from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
+from ksmcluster.results.identity import config_digest
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
+from ksmcluster.results.provenance import provenance
 from ksmcluster.results.timing import Timing
-from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ksmcluster.report.plots.picture import Picture
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: What is reported of each driver, and its heading.
 COUNTS = {
     "moved": "moved",
@@ -52,23 +52,43 @@ COUNTS = {
 }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+class NodeTable(dict[str, NDArray[Any]]):
+    """Columns: `node`, `simulated_seconds`, and `node_reports.row`. One row for each node."""
+
+    def to_arrow(self) -> pa.Table:
+        """The same as a pyarrow table."""
+        import pyarrow as pa
+
+        return pa.table(dict(self))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CompactionResult:
     """What has become of every node."""
 
     config: CompactionScenario
-    reports: tuple[NodeReport, ...]
-    timing: Timing
+    #: One row for each node.
+    nodes: NodeTable
+    #: The contents of summary.json.
+    summary: dict[str, Any]
+    #: The contents of provenance.json: how and where it was simulated, and how long that took.
+    provenance: dict[str, Any]
+    #: What was moved between nodes, in the order of the scenario.
+    relocated: tuple[RelocationResult, ...] = ()
 
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """The contents of summary.json."""
-        config, reports = self.config, self.reports
-        return {
+    @classmethod
+    def of(
+        cls, config: CompactionScenario, reports: Sequence[NodeReport], timing: Timing
+    ) -> CompactionResult:
+        """Put together what has become of all nodes, in their order."""
+        spec = to_compaction_spec(config)
+        relocated = tuple(relocation_results(spec, reports))
+        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in reports]
+        nodes = NodeTable({name: np.array([of_node[name] for of_node in rows]) for name in rows[0]})
+        summary = {
             "schema_version": SCHEMA_VERSION,
-            "ksmcluster_version": __version__,
             "title": config.simulation.title,
-            "config_digest": config_digest(resolved_toml(config).encode()),
+            "config_digest": config_digest(config),
             "seed": config.simulation.seed,
             "kernel": config.migration.kernel,
             "trigger": config.migration.trigger,
@@ -76,38 +96,22 @@ class CompactionResult:
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
             "obtained": obtained(reports),
-            "available": self._available,
+            "available": _available(config, reports),
             "free_blocks": free_blocks(reports),
             **work(reports),
-            "relocations": [relocations.summary(done) for done in self._relocated],
-            "simulated_seconds": simulated_seconds(self._spec, reports),
-            "timing": asdict(self.timing),
+            "relocations": [relocations.summary(done) for done in relocated],
+            "simulated_seconds": simulated_seconds(spec, reports),
         }
+        return cls(config, nodes, summary, provenance(asdict(timing)), relocated)
 
     @property
-    def _available(self) -> dict[str, int]:
-        free = available(self.reports, self.config.migration.order)
-        if self.config.migration.trigger != "direct":
-            return free
-        # Allocators keep what they get, once they are at work.
-        kept = obtained(self.reports) | {"before": 0}
-        return {name: count + kept[name] for name, count in free.items()}
-
-    @cached_property
-    def _spec(self) -> CompactionSpec:
-        return to_compaction_spec(self.config)
-
-    @cached_property
-    def _relocated(self) -> list[RelocationResult]:
-        return relocation_results(self._spec, self.reports)
-
-    @cached_property
-    def _distance(self) -> Distances:
+    def distance(self) -> Distances:
+        """Distances between the nodes."""
         return self.config.machine.topology.build(self.config.machine.nodes)
 
     def relocations(self) -> RenderableType | None:
         """What was moved between nodes, for a person; None if the scenario moves nothing."""
-        return relocations.report(self._relocated, self._distance) if self._relocated else None
+        return relocations.report(self.relocated, self.distance) if self.relocated else None
 
     def summary_json(self) -> str:
         """The text of summary.json."""
@@ -115,12 +119,9 @@ class CompactionResult:
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that `save` writes, by the names of their files."""
-        import pyarrow as pa
-
-        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in self.reports]
-        tables = {NODES: pa.Table.from_pylist(rows)}
-        if self._relocated:
-            tables[RELOCATIONS] = relocations.table(self._relocated, self._distance)
+        tables = {NODES: self.nodes.to_arrow()}
+        if self.relocated:
+            tables[RELOCATIONS] = relocations.table(self.relocated, self.distance)
         return tables
 
     def plot(self, kind: str = "blocks") -> Picture:
@@ -134,11 +135,20 @@ class CompactionResult:
         return picture(kind, [of_result(self)])
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, config.toml and the tables: all of them, or none if that fails."""
+        """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails."""
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
         return as_text(report(self))
+
+
+def _available(config: CompactionScenario, reports: Sequence[NodeReport]) -> dict[str, int]:
+    free = available(reports, config.migration.order)
+    if config.migration.trigger != "direct":
+        return free
+    # Allocators keep what they get, once they are at work.
+    kept = obtained(reports) | {"before": 0}
+    return {name: count + kept[name] for name, count in free.items()}
 
 
 def report(result: CompactionResult) -> RenderableType:
@@ -154,7 +164,7 @@ def report(result: CompactionResult) -> RenderableType:
         "Pages by driver": drivers(summary["by_driver"]),
         "Moved between nodes": result.relocations(),
         "Contention": contention(summary["contention"]),
-        "Time": _time(summary),
+        "Time": _time(summary, result.provenance["timing"]),
     }
     parts: list[RenderableType] = [_heading(result)]
     for title, section in sections.items():
@@ -259,8 +269,7 @@ def _moved(summary: Mapping[str, Any]) -> str:
     return f"moved {within} within nodes, {text.size(summary['bytes_moved_between'])} between them"
 
 
-def _time(summary: Mapping[str, Any]) -> Table:
-    timing = summary["timing"]
+def _time(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=20)
     grid.add_column()

@@ -7,19 +7,19 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from blake3 import blake3
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import ConfigTable
 from ksmcluster.errors import UserError
+from ksmcluster.results.identity import text_digest
 from ksmcluster.system.replacing import real_path, sibling
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SUMMARY = "summary.json"
+PROVENANCE = "provenance.json"
 PASSES = "passes.parquet"
 NODES = "nodes.parquet"
 RELOCATIONS = "relocations.parquet"
@@ -36,6 +36,10 @@ class Writable(Protocol):
     @property
     def config(self) -> ConfigTable:
         """What was simulated."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How and where it was simulated."""
 
     def summary_json(self) -> str:
         """The text of summary.json."""
@@ -96,22 +100,17 @@ def _what_is_foreign(directory: Path, table: str) -> str:
 
 def _is_output(directory: Path, names: set[str]) -> bool:
     """Whether these files are all of an output of ours, as it was written, and nothing else."""
-    if not any({SUMMARY, CONFIG, table} == names - more for table, more in TABLES.items()):
+    if not any({SUMMARY, PROVENANCE, CONFIG, table} == names - more for table, more in TABLES.items()):
         return False
     if not all(stat.S_ISREG((directory / name).lstat().st_mode) for name in names):
         return False
     try:
-        summary = json.loads((directory / SUMMARY).read_bytes())
+        provenance = json.loads((directory / PROVENANCE).read_bytes())
     except ValueError:
         return False
-    # A config.toml that was edited is the user's work.
-    digest = config_digest((directory / CONFIG).read_bytes())
-    return isinstance(summary, dict) and summary.get("config_digest") == digest
-
-
-def config_digest(toml: bytes) -> str:
-    """Return the digest of a config.toml, as summary.json has it."""
-    return f"blake3:{blake3(toml).hexdigest()}"
+    # A file of text that was edited is the user's work.
+    texts = {name: text_digest((directory / name).read_bytes()) for name in (SUMMARY, CONFIG)}
+    return isinstance(provenance, dict) and provenance.get("files") == texts
 
 
 def write_directory(directory: Path, result: Writable) -> None:
@@ -121,7 +120,7 @@ def write_directory(directory: Path, result: Writable) -> None:
     real = check_directory(directory, table)
     real.parent.mkdir(parents=True, exist_ok=True)
     with sibling(real) as new:
-        _write_files(new, result, tables)
+        _write_files(new, real, result, tables)
         if real.exists():
             _replace(real, new, table)
         else:
@@ -149,15 +148,26 @@ def _replace(directory: Path, new: Path, table: str) -> None:
 def _remove(earlier: Path) -> None:
     """Remove our files, and the directory unless something else has come into it meanwhile."""
     with suppress(OSError):
-        for name in {SUMMARY, CONFIG}.union(TABLES, *TABLES.values()):
+        for name in {SUMMARY, PROVENANCE, CONFIG}.union(TABLES, *TABLES.values()):
             (earlier / name).unlink(missing_ok=True)
         earlier.rmdir()
 
 
-def _write_files(directory: Path, result: Writable, tables: dict[str, pa.Table]) -> None:
+def _write_files(new: Path, directory: Path, result: Writable, tables: dict[str, pa.Table]) -> None:
+    """Write all files into the folder `new`, which will become `directory`."""
     import pyarrow.parquet as pq
 
-    (directory / SUMMARY).write_text(result.summary_json(), "utf-8")
-    (directory / CONFIG).write_text(resolved_toml(result.config), "utf-8")
+    config = resolved_toml(result.config, lambda path: relative_path(path, directory))
+    texts = {SUMMARY: result.summary_json(), CONFIG: config}
+    digests = {name: text_digest(text.encode()) for name, text in texts.items()}
+    texts[PROVENANCE] = json.dumps(result.provenance | {"files": digests}, indent=2) + "\n"
+    for name, text in texts.items():
+        (new / name).write_text(text, "utf-8")
     for name, table in tables.items():
-        pq.write_table(table, directory / name)
+        pq.write_table(table, new / name)
+
+
+def relative_path(path: str, directory: Path) -> str:
+    """Return the path as it is from a directory; absolute if they have no folder in common but the root."""
+    real, base = os.path.realpath(path), os.path.realpath(directory)
+    return path if os.path.commonpath([real, base]) == os.sep else os.path.relpath(real, base)

@@ -22,7 +22,7 @@ from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
-from ksmcluster.config import Scenario, resolved_toml
+from ksmcluster.config import Scenario
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, processes, relocations
@@ -31,12 +31,12 @@ from ksmcluster.results.directory import (
     PASSES,
     PROCESSES,
     RELOCATIONS,
-    config_digest,
     write_directory,
 )
+from ksmcluster.results.identity import config_digest
 from ksmcluster.results.processes import CensusTable
+from ksmcluster.results.provenance import provenance
 from ksmcluster.results.timing import Timing
-from ksmcluster.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,6 +101,8 @@ class Result:
     passes: PassTable
     #: The contents of summary.json.
     summary: dict[str, Any]
+    #: The contents of provenance.json: how and where it was simulated, and how long that took.
+    provenance: dict[str, Any]
     #: One row for each process at the end of the run: kind, index in the kind and node; name and PID if it
     #: was captured; `statistics.OF_PROCESS`.
     processes: CensusTable
@@ -117,10 +119,12 @@ class Result:
         timing: Timing,
         notes: Sequence[str] = (),
         captured: Sequence[Sequence[CapturedProcess]] = (),
+        digest: str | None = None,
     ) -> Result:
         """Put together what the passes left behind.
 
-        `notes`: what to know when reading it, a line each; `captured`: the captured processes of each kind.
+        `notes`: what to know when reading it, a line each; `captured`: the captured processes of each kind;
+        `digest`: that of the scenario, if it was taken before the run.
         """
         table = _table(passes)
         if config.migration is not None:
@@ -130,10 +134,11 @@ class Result:
         assert census is not None, "the last pass has a census"
         kinds = [process.name for process in config.process]
         names = kinds, captured or [()] * len(kinds)
-        summary = _summary(config, passes, table, timing)
+        summary = _summary(config, passes, table, digest or config_digest(config))
+        spent = _timing(timing, passes, summary["counters"]["pages_scanned"]) | _driven(config, timing)
         summary |= {"ksm_frame_mappings": processes.frame_mappings(census), "notes": list(notes)}
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
-        return cls(config, table, summary, *of_each, relocated)
+        return cls(config, table, summary, provenance(spent), *of_each, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """A statistic as int64[passes, nodes]."""
@@ -171,7 +176,7 @@ class Result:
         return picture(kind, [of_result(self)], statistic)
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, config.toml and the tables: all of them, or none if that fails.
+        """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails.
 
         An earlier output is replaced; UserError if the directory holds anything else, or is the working one.
         """
@@ -195,18 +200,15 @@ def _table(passes: Sequence[PassResult]) -> PassTable:
     return table
 
 
-def _summary(
-    config: Scenario, passes: Sequence[PassResult], table: PassTable, timing: Timing
-) -> dict[str, Any]:
+def _summary(config: Scenario, passes: Sequence[PassResult], table: PassTable, digest: str) -> dict[str, Any]:
     by_pass = {name: table[name].reshape(len(passes), -1).sum(axis=1) for name in NODE_NAMES}
     gauges = {s.name: int(by_pass[s.name][-1]) for s in GAUGES}
     counters = {s.name: int(by_pass[s.name].sum()) for s in COUNTERS}
     totals = gauges | counters
     return {
         "schema_version": SCHEMA_VERSION,
-        "ksmcluster_version": __version__,
         "title": config.simulation.title,
-        "config_digest": config_digest(resolved_toml(config).encode()),
+        "config_digest": digest,
         "seed": config.simulation.seed,
         "kernel": config.ksm.kernel,
         "nodes": config.machine.nodes,
@@ -225,7 +227,6 @@ def _summary(
             "windows": [result.windows for result in passes],
         },
         **_migration(config, passes),
-        "timing": _timing(timing, passes, totals["pages_scanned"]) | _driven(config, timing),
     }
 
 

@@ -52,8 +52,8 @@ def test_from_python(ray_cluster: str) -> None:
     config = ksmcluster.load_compaction("compaction-gpu", ksmcluster.Overrides(nodes=2))
     inline = ksmcluster.compact(config, engine="inline")
     made = ksmcluster.compact(config, address=ray_cluster, nodes_per_actor=2, migration_actors=2)
-    assert made.timing.start_seconds > 0
-    assert {**made.summary, "timing": None} == {**inline.summary, "timing": None}
+    assert made.provenance["timing"]["start_seconds"] > 0
+    assert made.summary == inline.summary
 
 
 def test_an_unknown_engine() -> None:

@@ -117,12 +117,12 @@ def test_captured_processes_and_their_mappings_have_names() -> None:
     pages = np.array([0, 1, 50])
     moment = CapturedMoment(pages, np.array([7, 7, 8], np.uint64), pages < 0, pages < 0)
     parts = (CapturedMapping("[heap]", 0, 2, advised=True), CapturedMapping("[heap]", 50, 1, advised=True))
-    captured = tuple(CapturedProcess(name, parts, (moment,), family) for family, name in enumerate("ab"))
-    none = np.zeros(0, np.int64)
-    snapshot = CapturedPages(
-        captured, (0.0,), SharedFrames(none, none, none, none), OutsideMappers(none, none, none)
+    alone = SharedFrames.none(), OutsideMappers.none()
+    captured = tuple(
+        CapturedProcess(name, parts, (moment,), family, *alone) for family, name in enumerate("ab")
     )
-    layout = CapturedLayout((0, 1), (True, True), (0.0,))
+    snapshot = CapturedPages(captured, (0.0,))
+    layout = CapturedLayout((0, 1), (True, True), (0.0,), (0.0, 0.0))
     kinds = (ProcessSpec("job", 3, (), snapshot="s", layout=layout),)
     census = scanned(replace(SPEC, processes=kinds), {"s": snapshot}).census()
     assert census.mapping_names == (MappingName(0, "a", "[heap]"), MappingName(0, "b", "[heap]"))

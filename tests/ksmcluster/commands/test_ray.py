@@ -61,7 +61,6 @@ def test_ray_prints_what_inline_prints_and_nothing_else(environment: dict[str, s
         )
         assert done.stderr == ""
         summary: dict[str, object] = json.loads(done.stdout)
-        del summary["timing"]
         return summary
 
     assert run("--engine", "ray") == run("--engine", "inline")

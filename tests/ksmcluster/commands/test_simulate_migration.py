@@ -44,10 +44,10 @@ def message(*sets: str, without: str = "") -> str:
 def result() -> Result:
     """Of a real run, but for the time that it took."""
     made = ksmcluster.simulate(load(STORY, Overrides(nodes=3)), engine="inline")
-    timing = made.summary["timing"] | {"engine": "ray", "nodes_per_actor": 1, "migration_actors": 4}
+    timing = made.provenance["timing"] | {"engine": "ray", "nodes_per_actor": 1, "migration_actors": 4}
     timing |= {"wall_seconds": 31.5, "start_seconds": 27.25, "pass_seconds": [0.85] * 5}
     timing |= {"pages_per_second": 18000.0}
-    return replace(made, summary=made.summary | {"timing": timing})
+    return replace(made, provenance=made.provenance | {"timing": timing})
 
 
 # Scenarios
@@ -184,7 +184,7 @@ def test_without_the_table_nothing_is_said_of_it() -> None:
     made = ksmcluster.simulate("tiny", engine="inline")
     assert "migration" not in made.summary
     assert list(made.passes) == ["pass", "node", *NODE_NAMES]
-    assert "migration_actors" not in made.summary["timing"]
+    assert "migration_actors" not in made.provenance["timing"]
     assert "ompaction" not in str(made)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.report.run_data import RunData, read_run
+from ksmcluster.report.run_data import RunData
+from ksmcluster.report.saved_runs import read_runs
 from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 
@@ -45,4 +46,5 @@ def outputs(
 
 @pytest.fixture
 def tiny(outputs: Path) -> RunData:
-    return read_run(outputs / "tiny")
+    (run,) = read_runs([outputs / "tiny"])
+    return run

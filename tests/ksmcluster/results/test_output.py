@@ -18,7 +18,8 @@ from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run, result_of
 
-FILES = {"summary.json", "passes.parquet", "processes.parquet", "mappings.parquet", "config.toml"}
+TABLES = ("passes", "processes", "mappings")
+FILES = {"summary.json", "provenance.json", "config.toml", *(f"{name}.parquet" for name in TABLES)}
 FOREIGN = "it is not empty, and what is in it is not an earlier output; choose another directory"
 WORKING = "it is the working directory; name a directory in it"
 

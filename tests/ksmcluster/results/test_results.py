@@ -23,7 +23,8 @@ from ksmcluster.results.result import DERIVED, TIMING, Result
 from ksmcluster.results.timing import Timing
 from tests.ksmcluster.conftest import census_of, result_of
 
-FILES = {"summary.json", "passes.parquet", "processes.parquet", "mappings.parquet", "config.toml"}
+TABLES = ("passes", "processes", "mappings")
+FILES = {"summary.json", "provenance.json", "config.toml", *(f"{name}.parquet" for name in TABLES)}
 
 
 def test_table_has_a_row_for_each_pass_and_node(result: Result) -> None:
@@ -117,7 +118,7 @@ def test_ksm_frames_by_mappings(result: Result) -> None:
 
 
 def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
-    timing = result.summary["timing"]
+    timing = result.provenance["timing"]
     assert list(timing) == [s.name for s in TIMING]
     assert timing["pages_per_second"] == 24000 / 1.0
     assert timing["pass_seconds"] == [0.25] * 4
@@ -152,7 +153,7 @@ def test_repr_is_short(result: Result) -> None:
 def test_simulate_from_python() -> None:
     result = ksmcluster.simulate("tiny", engine="inline")
     assert result.summary["gauges"]["pages_shared"] > 0
-    assert result.summary["timing"]["nodes_per_actor"] is None
+    assert result.provenance["timing"]["nodes_per_actor"] is None
     with pytest.raises(UserError, match="no engine 'steam'"):
         ksmcluster.simulate("tiny", engine="steam")
 
@@ -239,7 +240,8 @@ def test_nothing_half_written_stays(
 def test_options_can_be_an_object_or_keywords() -> None:
     by_object = ksmcluster.simulate("tiny", ksmcluster.RunOptions(engine="inline"))
     by_keyword = ksmcluster.simulate("tiny", engine="inline")
-    assert by_object.summary["timing"]["engine"] == by_keyword.summary["timing"]["engine"] == "inline"
+    assert by_object.summary == by_keyword.summary
+    assert by_object.provenance["timing"]["engine"] == "inline"
     with pytest.raises(TypeError, match="engin"):
         ksmcluster.simulate("tiny", engin="inline")  # type: ignore[call-arg]
     with pytest.raises(ksmcluster.UserError, match="no engine 'steam'"):

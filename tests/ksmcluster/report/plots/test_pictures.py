@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from matplotlib.colors import to_hex
 from ksmcluster.errors import UserError
 from ksmcluster.report.plots.kinds import KINDS, kinds_of, picture, pictures
 from ksmcluster.report.plots.style import MARKERS, PALETTE
-from ksmcluster.report.run_data import RunData, of_result, read_run
+from ksmcluster.report.run_data import RunData, of_result
+from ksmcluster.report.saved_runs import read_runs
 from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run
@@ -24,7 +25,7 @@ UNITS = ("(s)", "(bytes)", "(KiB)", "(MiB)", "(GiB)", "pages, all nodes", "pass"
 
 
 def read(outputs: Path, *names: str) -> list[RunData]:
-    return [read_run(outputs / name) for name in names]
+    return read_runs([outputs / name for name in names])
 
 
 def first_axes(kind: str, run: RunData) -> Axes:
@@ -175,7 +176,7 @@ def test_command(run: Run, outputs: Path, tmp_path: Path, suffix: str, magic: by
     [
         ("tiny -o x.txt", "error: --output x.txt: give a name that ends in .png, .svg or .pdf"),
         ("tiny -o theirs.svg", "error: --output theirs.svg: it is a file that this command did not write"),
-        ("gone -o x.svg", "error: gone: summary.json: No such file or directory; give a directory that"),
+        ("gone -o x.svg", "error: gone: not an output of simulate or compact ("),
         ("tiny -o x.svg --kind memry", 'error: no kind of picture "memry"; did you mean "memory"?'),
         ("tiny -o x.svg --kind blocks", 'error: no picture "blocks" of tiny: nothing was compacted; use'),
         (
@@ -201,17 +202,7 @@ def test_mistakes(
     assert len(ran.err.splitlines()) == 1
 
 
-def test_damaged_outputs(run: Run, outputs: Path, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for name in ("summary.json", "config.toml", "passes.parquet"):
-        (damaged / name).write_text("{")
-    ran = run("plot", str(damaged), "-o", str(tmp_path / "x.svg"))
-    assert (ran.code, ran.err) == (2, f"error: {damaged}: a file in it is damaged; run the scenario again\n")
-    (damaged / "summary.json").write_text(json.dumps({}))
-    (damaged / "config.toml").write_text("")
-    (damaged / "passes.parquet").unlink()
-    ran = run("plot", str(damaged), "-o", str(tmp_path / "x.svg"))
-    assert ran.err == (
-        f"error: {damaged}: it is not an output of simulate or compact; give another directory\n"
-    )
+def test_directories_of_one_name_are_called_by_their_paths(outputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(outputs / "within", tmp_path / "tiny")
+    labels = [run.label for run in read_runs([outputs / "tiny", tmp_path / "tiny", outputs / "within"])]
+    assert labels == [str(outputs / "tiny"), str(tmp_path / "tiny"), "within"]

@@ -1,0 +1,127 @@
+"""Results again, from the directory that `Result.save` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.compaction.internode.drain import Drained, Stayed
+from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
+from cluster.spec.compaction import MigrationCostSpec, RelocationSpec
+from cluster.spec.topology import Distances
+from ksmcluster.config import Scenario, load_either, to_spec
+from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
+from ksmcluster.errors import UserError
+from ksmcluster.results.compaction_result import CompactionResult, NodeTable
+from ksmcluster.results.directory import (
+    CONFIG,
+    MAPPINGS,
+    NODES,
+    PASSES,
+    PROCESSES,
+    PROVENANCE,
+    RELOCATIONS,
+    SUMMARY,
+)
+from ksmcluster.results.processes import CensusTable
+from ksmcluster.results.result import PassTable, Result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def load_result(directory: str | Path) -> Result | CompactionResult:
+    """Return the result that a directory holds. Raises UserError if it holds none."""
+    folder = Path(directory)
+    try:
+        summary, provenance = (json.loads((folder / name).read_bytes()) for name in (SUMMARY, PROVENANCE))
+        config = load_either(folder / CONFIG)
+        if isinstance(config, CompactionScenario):
+            return _compacted(folder, config, summary, provenance)
+        return _simulated(folder, config, summary, provenance)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{folder}: not an output of simulate or compact ({error}); name the directory of an --output"
+        ) from None
+
+
+def _compacted(
+    folder: Path, config: CompactionScenario, summary: dict[str, Any], provenance: dict[str, Any]
+) -> CompactionResult:
+    spec = to_compaction_spec(config)
+    assert spec.distance is not None
+    moves = _Moves(spec.relocations, spec.cost, spec.distance)
+    relocated = moves.of(folder, summary["relocations"])
+    return CompactionResult(config, NodeTable(_columns(folder / NODES)), summary, provenance, relocated)
+
+
+def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenance: dict[str, Any]) -> Result:
+    spec = to_spec(config)
+    relocated: tuple[RelocationResult, ...] = ()
+    if spec.migration is not None:
+        # In the order in which they took place.
+        due = sorted(spec.relocations, key=lambda relocation: relocation.after_pass or 0)
+        moves = _Moves(due, spec.migration.cost, spec.machine.distance)
+        relocated = moves.of(folder, summary["migration"]["relocations"])
+    passes = PassTable(_columns(folder / PASSES))
+    processes, mappings = (CensusTable(_columns(folder / name)) for name in (PROCESSES, MAPPINGS))
+    return Result(config, passes, summary, provenance, processes, mappings, relocated)
+
+
+def _columns(path: Path) -> dict[str, NDArray[Any]]:
+    return {name: _array(column) for name, column in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, pa.ChunkedArray]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _array(column: pa.ChunkedArray) -> NDArray[Any]:
+    import pyarrow as pa
+
+    if column.null_count or pa.types.is_string(column.type):
+        values = np.empty(len(column), object)
+        values[:] = column.to_pylist()
+        return values
+    found: NDArray[Any] = column.to_numpy()
+    return found
+
+
+class _Moves(NamedTuple):
+    """The relocations of a scenario, in the order of its results."""
+
+    specs: Sequence[RelocationSpec]
+    cost: MigrationCostSpec
+    distance: Distances
+
+    def of(self, folder: Path, done: Sequence[Mapping[str, Any]]) -> tuple[RelocationResult, ...]:
+        """Return the results of relocations; `done` is what summary.json says of them."""
+        file = folder / RELOCATIONS
+        table = _columns(file) if file.exists() else {}
+        return tuple(self._result(number, of_one, table) for number, of_one in enumerate(done))
+
+    def _result(
+        self, number: int, done: Mapping[str, Any], table: Mapping[str, NDArray[Any]]
+    ) -> RelocationResult:
+        pages, attempts = (np.zeros_like(self.distance) for _ in range(2))
+        if table:
+            rows = table["relocation"] == number
+            pairs = table["source"][rows], table["target"][rows]
+            pages[pairs], attempts[pairs] = table["pages"][rows], table["attempts"][rows]
+        seconds = node_seconds(self.cost, self.distance, pages, attempts)
+        drained = {node["node"]: _drained(number, node) for node in done["drained"]}
+        return RelocationResult(self.specs[number], pages, attempts, seconds, drained)
+
+
+def _drained(number: int, node: Mapping[str, Any]) -> Drained:
+    stayed = tuple(Stayed(**of_owner) for of_owner in node["stayed"])
+    offline, pageblocks = node.get("pageblocks_offline", 0), node.get("pageblocks", 0)
+    return Drained(number, offline, pageblocks, node.get("would_stay_movable_off", 0), stayed)
