@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +29,7 @@ from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationC
 from ksmcluster.report import text
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
+from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
@@ -52,14 +52,8 @@ COUNTS = {
 }
 
 
-class NodeTable(dict[str, NDArray[Any]]):
+class NodeTable(ColumnTable):
     """Columns: `node`, `simulated_seconds`, and `node_reports.row`. One row for each node."""
-
-    def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
-        import pyarrow as pa
-
-        return pa.table(dict(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -140,6 +134,11 @@ class CompactionResult:
 
     def __str__(self) -> str:
         return as_text(report(self))
+
+    def __repr__(self) -> str:
+        asked, got = (self.summary[name] for name in ("requested", "obtained"))
+        blocks = f"{got['movable_off']} to {got['movable_on']} of {asked} blocks obtained"
+        return f"<CompactionResult: {text.counted(self.summary['nodes'], 'node')}, {blocks}>"
 
 
 def _available(config: CompactionScenario, reports: Sequence[NodeReport]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import OF_PROCESS
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
+from ksmcluster.results.columns import ColumnTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ COLUMNS = {
 }
 
 
-class CensusTable(dict[str, NDArray[Any]]):
+class CensusTable(ColumnTable):
     """Columns that name a process or mapping, None where there is no name, and `statistics.OF_PROCESS`."""
 
     def to_arrow(self) -> pa.Table:

@@ -26,6 +26,7 @@ from ksmcluster.config import Scenario
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import pass_compaction, processes, relocations
+from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.directory import (
     MAPPINGS,
     PASSES,
@@ -72,17 +73,11 @@ TIMING = (
 )
 
 
-class PassTable(dict[str, NDArray[np.int64]]):
+class PassTable(ColumnTable):
     """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and those of compaction if there is any.
 
-    One row for each pass and node.
+    One row for each pass and node; all int64.
     """
-
-    def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
-        import pyarrow as pa
-
-        return pa.table(dict(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -92,7 +87,7 @@ class Result:
     >>> result = ksmcluster.simulate("tiny", engine="inline")
     >>> print(result)
     >>> result.summary["derived"]["saved_bytes"]
-    >>> result.passes.to_arrow().to_pandas()  # with pandas, which does not come along
+    >>> result.passes.to_pandas()  # with pandas, which does not come along
     """
 
     #: What was simulated, defaults and changes included.
