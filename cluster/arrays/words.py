@@ -2,10 +2,13 @@
 
 All words are non-negative int64, so that they mix with numpy's signed arithmetic without becoming floats:
 
-- frame word: `generation (19 bits) | node (12) | pfn (32)`. A private frame has generation 0. The generation
-  of a KSM frame comes from the sequence number of the scan window or migration that made it. It tells the
-  frame from earlier KSM frames with the same pfn. The largest generation is that of a pinned frame's word in
-  the trees: like a KSM frame, it cannot be replaced.
+- frame word: `generation (19 bits) | node (12) | huge (1) | pfn (31)`. A private frame has generation 0. The
+  generation of a KSM frame comes from the sequence number of the scan window or migration that made it. It
+  tells the frame from earlier KSM frames with the same pfn. The largest generation is that of a pinned
+  frame's word in the trees: like a KSM frame, it cannot be replaced. `huge` is 1 for the frames of a huge
+  page, which are 512 aligned ones.
+- block: `node (12) | huge (1) | pfn (22)`, the frame word of a frame of a huge page without its last 9 bits:
+  names the huge page.
 - mm id: `node (12) | index of the mm on its node (15)`: names a process of the machine.
 - item key: `mm id (27) | virtual page number (36)`: names an rmap_item.
 - scan position: `rank of the mm in ksmd's list (27) | virtual page number (36)`: ascends in scan order.
@@ -42,6 +45,7 @@ FrameWords = I64
 #: uint64: digests of contents.
 Digests = U64
 
+#: With the bit that says whether the frame is part of a huge page.
 PFN_BITS = 32
 NODE_BITS = 12
 GENERATION_BITS = 19
@@ -56,7 +60,13 @@ NODE_FIELD_SIZE = 1 << NODE_BITS
 _NODE_FIELD = (NODE_FIELD_SIZE - 1) << PFN_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS
 VPN_MASK = (1 << VPN_BITS) - 1
-PFN_MASK = (1 << PFN_BITS) - 1
+#: A frame is part of a huge page.
+HUGE_FRAME = 1 << (PFN_BITS - 1)
+PFN_MASK = HUGE_FRAME - 1
+#: Small pages of a huge page, as a power of two.
+HUGE_ORDER = 9
+HUGE_SIZE = 1 << HUGE_ORDER
+_HUGE_OR_NEGATIVE = HUGE_FRAME - (1 << 63)
 
 #: Generation of pinned frames.
 _PINNED = (1 << GENERATION_BITS) - 1
@@ -75,17 +85,37 @@ Words = TypeVar("Words", int, I64)
 def ksm_word(frame: Words, number: int) -> Words:
     """Return the words of private frames that scan window or migration `number` made KSM frames."""
     generation = number % (_PINNED - 1) + 1
-    return frame | (generation << FRAME_BITS)
+    return frame & ~HUGE_FRAME | (generation << FRAME_BITS)
 
 
 def pinned_word(frame: FrameWords) -> FrameWords:
     """Return the words by which trees know private frames that are pinned: int64[n] -> int64[n]."""
-    return frame | (_PINNED << FRAME_BITS)
+    return frame & ~HUGE_FRAME | (_PINNED << FRAME_BITS)
 
 
 def private_word(frame: Words) -> Words:
-    """Return the words with generation 0: two words of the same frame become equal."""
-    return frame & ((1 << FRAME_BITS) - 1)
+    """Return the words with generation 0, and not huge: two words of the same frame become equal."""
+    return frame & ((1 << FRAME_BITS) - 1 - HUGE_FRAME)
+
+
+@overload
+def is_huge_word(frame: int) -> bool: ...
+@overload
+def is_huge_word(frame: FrameWords) -> Bool: ...
+def is_huge_word(frame: int | FrameWords) -> bool | Bool:
+    """Return whether words name frames of huge pages; negative values do not: int64[n] -> bool[n]."""
+    return (frame & _HUGE_OR_NEGATIVE) == HUGE_FRAME
+
+
+def block_of(frame: Words) -> Words:
+    """Return the block of each frame of a huge page."""
+    return frame >> HUGE_ORDER
+
+
+def frames_of_blocks(blocks: I64) -> FrameWords:
+    """Return the frame words of huge pages: int64[n] -> int64[n * HUGE_SIZE]."""
+    frames: FrameWords = ((blocks << HUGE_ORDER)[:, None] + np.arange(HUGE_SIZE)).ravel()
+    return frames
 
 
 @overload

@@ -24,6 +24,12 @@ class PageUpdates:
     def __init__(self) -> None:
         self._tables: list[tuple[Kind, tuple[Array, ...]]] = []
 
+    def copy(self) -> PageUpdates:
+        """Return the same messages, to which others can be added."""
+        other = PageUpdates()
+        other._tables = list(self._tables)
+        return other
+
     def send(self, out: Outbox, nodes: int) -> None:
         """Send all messages in the order in which they were added; the machine has `nodes` nodes."""
         for kind, columns in self._tables:

@@ -24,6 +24,7 @@ from cluster.arrays.words import (
     ItemKeys,
     Slots,
     checksum,
+    is_huge_word,
     node_of_frame,
     node_of_key,
     node_of_mm,
@@ -293,6 +294,10 @@ class Scanner:
         if n.knobs.use_zero_pages:
             zeros = same & (digests == 0) & ~fixed
             kinds[np.flatnonzero(zeros)] = VisitKind.STABLE_OR_ZERO
+            if n.profile.split_maps_zero_page and n.huge_pages.used:
+                huge = zeros & is_huge_word(frames)
+                kinds[np.flatnonzero(huge)] = VisitKind.HUGE_ZERO
+                zeros &= ~huge
             waits = same & ~zeros
             if n.profile.checksum_first:
                 zero, sent = slots[np.flatnonzero(zeros)], waits

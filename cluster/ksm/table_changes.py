@@ -40,6 +40,14 @@ class TableChanges:
         #: Contents, ascending, which may have to be looked at again in the next window.
         self.unsettled: list[Digests] = []
 
+    def copy(self) -> TableChanges:
+        """Return the same changes, to which others can be added."""
+        other = TableChanges(self.front, self.shape)
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                setattr(other, name, list(value))
+        return other
+
     @property
     def empty(self) -> bool:
         """Return whether no content was looked at."""

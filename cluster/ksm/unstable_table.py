@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.arrays.columns import is_in
 from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys
+from cluster.arrays.words import (
+    HUGE_FRAME,
+    I64,
+    Bool,
+    Digests,
+    FrameWords,
+    ItemKeys,
+    block_of,
+    is_huge_word,
+)
 from cluster.mm.node_state import NodeState
 
 
@@ -55,6 +65,13 @@ class UnstableTable(SortedTable):
             same = rows[np.flatnonzero(~changed)]
             self._set_dirty(same, np.zeros(len(same), np.bool_), self._inserted(same))
             self.remove(rows[np.flatnonzero(changed)])
+
+    def split_huge(self, blocks: I64) -> None:
+        """Give pages of huge pages that were split the names of small pages' frames; blocks ascend."""
+        frames = self["frame"]
+        huge = np.flatnonzero(is_huge_word(frames))
+        huge = huge[is_in(block_of(frames[huge]), blocks)]
+        frames[huge] &= ~HUGE_FRAME
 
     def remove_dirty_before(self, pass_number: int) -> None:
         """At the start of a pass, with shapes: remove pages that changed or were gone in an earlier one."""

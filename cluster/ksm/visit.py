@@ -39,6 +39,8 @@ class VisitKind(IntEnum):
     MIGRATED_ADDED_CHANGED = 12
     #: As STABLE_ONLY; the frame cannot be replaced.
     STABLE_ONLY_FIXED = 13
+    #: As CANDIDATE, with use_zero_pages: a page of zeros of a huge page, which is to be split for it.
+    HUGE_ZERO = 14
 
 
 #: bool[kind]: whether the page goes into the unstable tree if the stable tree does not have its content.

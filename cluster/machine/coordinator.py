@@ -67,6 +67,8 @@ class Machine:
         self._begins: list[float] = []
         #: Processes that may have lost their last mergeable page since ksmd last passed over them.
         self._doubtful: set[int] = set()
+        #: Whether there may be huge pages.
+        self._huge = False
         #: The processes among `_doubtful` that have ended.
         self._exited: set[int] = set()
 
@@ -122,6 +124,17 @@ class Machine:
         else:
             self._doubtful.add(mm)
 
+    def advise_huge(self, mm: int, start: int, count: int) -> None:
+        """Let page faults map huge pages in a range (MADV_HUGEPAGE)."""
+        self._huge = True
+        self._exchange.run(c.AdviseHuge(mm, start, count))
+
+    def collapse(self, mm: int, start: int, count: int) -> str:
+        """Make huge pages of the pages of a range (MADV_COLLAPSE); return the name of the error, if any."""
+        self._huge = True
+        self._exchange.run(c.SwapIn(mm, start, count))
+        return self._exchange.answer(c.Collapse(mm, start, count), c.Collapsed).error
+
     def dontneed(self, mm: int, start: int, count: int) -> None:
         """Free the frames of a range; its pages are untouched then (MADV_DONTNEED)."""
         self._exchange.run(c.Zap(mm, start, count, unmap=False))
@@ -131,12 +144,17 @@ class Machine:
         self._exchange.run(c.Zap(mm, start, count, unmap=True))
         self._doubtful.add(mm)
 
-    def pageout(self, mm: int, start: int, count: int) -> None:
-        """Write a range to swap, which is never full (MADV_PAGEOUT)."""
-        self._exchange.run(c.PageOut(mm, start, count))
+    def pageout(self, mm: int, start: int, count: int, *, swap: bool = True) -> None:
+        """Write a range to swap, which is never full (MADV_PAGEOUT); without swap, only split huge pages."""
+        if self._huge:
+            self._exchange.run(c.SplitParts(mm, start, count, -1))
+        if swap:
+            self._exchange.run(c.PageOut(mm, start, count))
 
     def move(self, mm: int, start: int, count: int, to: int) -> int:
         """Migrate a range to a node (move_pages(), MPOL_MF_MOVE_ALL); return how many pages are there."""
+        if self._huge:
+            self._exchange.run(c.SplitParts(mm, start, count, to))
         self._exchange.run(c.Move(mm, start, count, to, self._next_seq()))
         return self._exchange.answer(c.CountOn(mm, start, count, to), c.PagesOn).nr_pages
 
@@ -215,7 +233,12 @@ class Machine:
         """
         if not self.ksmd_should_run or count == 0:
             return False
-        return self._scan_until(END if count is None else self._position_after(count))
+        ended = self._scan_until(END if count is None else self._position_after(count))
+        if self._huge and not ended:
+            # Pages that splits took away do not count: others are visited in their place.
+            answers = self._exchange.answers(c.CountUndone(), c.Undone)
+            return self.scan(sum(answer.nr_pages for answer in answers))
+        return ended
 
     @property
     def ksmd_should_run(self) -> bool:
@@ -268,12 +291,23 @@ class Machine:
         due = self.now_ms >= self._pruned_ms + self.knobs.stable_node_chains_prune_millisecs
         if due and high == END:
             self._pruned_ms = self.now_ms
-        return Window(self._passes, self.slots.low, high, self._next_seq(), first, due, self.searches)
+        low, seq = self.slots.low, self._next_seq()
+        return Window(self._passes, low, high, seq, first, due, self.searches, self._huge)
 
     def _run_window(self, window: Window) -> None:
         reports = self._exchange.run(c.Scan(window, self.slots.ranks()), leave=_AFTER_SCAN)
         if any(r.busy or r.sent for r in reports):
+            if window.huge:
+                self._find_splits(window)
             self._exchange.begin(c.Decide(window))
+
+    def _find_splits(self, window: Window) -> None:
+        """Let the nodes decide the window until they agree on which visits split which huge pages."""
+        first = changed = True
+        while changed:
+            self._exchange.begin(c.FindSplits(window, first))
+            answers = self._exchange.answers(c.SettleSplits(), c.SplitsSettled)
+            first, changed = False, any(answer.changed for answer in answers)
 
     def _position_after(self, count: int) -> int:
         """Return the scan position after the next `count` pages to visit, END if there are fewer."""
@@ -415,5 +449,15 @@ def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
     return columns
 
 
-#: Counters that are not statistics: they serve the model of ksmd's time, and swap.
-HIDDEN = ("checksums", "changed", "ksm_swpin_copy")
+#: Counters that are not statistics: they serve the model of ksmd's time, swap and records.
+HIDDEN = (
+    "checksums",
+    "changed",
+    "ksm_swpin_copy",
+    "thp_fault_fallback",
+    "thp_collapse_alloc",
+    "thp_collapse_alloc_failed",
+    "thp_deferred_split_page",
+    "thp_underused_split_page",
+    "thp_zero_page_alloc",
+)

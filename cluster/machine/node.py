@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from cluster.arrays.words import I64, U64, FrameWords, node_of_mm
-from cluster.ksm.merge_window import merge_window
+from cluster.ksm.merge_window import HugeWindow, merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
+from cluster.ksm.split_huge import HugeSplitter
 from cluster.ksm.trees import Trees
 from cluster.machine.census import count_node
 from cluster.machine.node_view import NodeView
 from cluster.machine.workload import Workload
 from cluster.mm.faults import Faults
 from cluster.mm.frames import Frames
+from cluster.mm.huge.allocate import HugeAllocator
+from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_table import PageTable
@@ -34,6 +39,7 @@ from cluster.wire.messages import QUIET, Kind
 if TYPE_CHECKING:
     # Modules that most machines do without; actors start sooner.
     from cluster.compaction.scenario.node_report import NodeReport
+    from cluster.mm.huge.collapse import Collapser
     from cluster.numa.compact_frames import NodeCompaction
 
     Answer = c.Answer | NodeReport
@@ -70,12 +76,17 @@ class Node:
             tree_shape=spec.machine.tree_shape,
         )
         self._allocator = PageAllocator(self.state)
-        self._faults = Faults(self.state, self._allocator)
+        self._huge_allocator = HugeAllocator(self.state)
+        self._huge = HugeMappings(self.state, self._allocator, self._huge_allocator)
+        self._faults = Faults(self.state, self._allocator, self._huge, self._huge_allocator)
         self.scanner = Scanner(self.state, self._faults)
         self._merger = Merger(self.state, self._faults, self.scanner)
         self.trees = Trees(self.state)
+        self._splitter = HugeSplitter(self.state, self.trees, self._faults, self._huge)
+        #: The window that is being decided, if there may be huge pages.
+        self._huge_window: HugeWindow | None = None
         self._migration = FrameMigration(self.state, self._faults, self._allocator, self.trees)
-        self.processes = Processes(self.state, self._faults)
+        self.processes = Processes(self.state, self._faults, self._huge)
         self.workload = Workload(self.state, self._faults, self.processes, spec, snapshots)
         self._view = NodeView(self.state, self.trees, self.processes)
         self._commands = self._command_table()
@@ -118,7 +129,10 @@ class Node:
             c.PinPages: lambda _: self.workload.pin_pages(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
-            c.Decide: lambda command: merge_window(trees, command.window),
+            c.Decide: self._decide,
+            c.FindSplits: self._find_splits,
+            c.SettleSplits: lambda _: c.SplitsSettled(self._splitter.settle()),
+            c.CountUndone: lambda _: c.Undone(self._splitter.undone),
             c.PlanWindow: self._plan_window,
             c.Locate: lambda command: c.Located(self.scanner.locate(command)),
             c.SetKnobs: self._set_knobs,
@@ -132,6 +146,10 @@ class Node:
             c.Read: own(processes.read),
             c.Pin: own(processes.pin),
             c.Madvise: own(processes.madvise),
+            c.AdviseHuge: own(processes.advise_huge),
+            c.SwapIn: own(self._swap_in),
+            c.Collapse: own(self._collapse),
+            c.SplitParts: own(self._split_parts),
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
             c.Move: self._move_pages,
@@ -156,7 +174,23 @@ class Node:
     def _scan(self, command: c.Scan) -> None:
         self._set_ranks(command.ranks)
         self.state.window = command.window
+        self._splitter.undone = 0
         self.scanner.scan(command.window)
+
+    def _decide(self, command: c.Decide) -> None:
+        if self._huge_window is None:
+            merge_window(self.trees, command.window)
+            return
+        self._huge_window.merge()
+        self._huge_window = None
+        self._splitter.apply()
+
+    def _find_splits(self, command: c.FindSplits) -> None:
+        if command.first:
+            self._splitter.start_window()
+        if self._huge_window is None:
+            self._huge_window = HugeWindow(self.trees, command.window)
+        self._huge_window.tell_tries()
 
     def _plan_window(self, command: c.PlanWindow) -> c.PagesToVisit:
         self._set_ranks(command.ranks)
@@ -175,11 +209,28 @@ class Node:
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
             self.processes.look_again()
 
+    def _collapser(self) -> Collapser:
+        from cluster.mm.huge.collapse import Collapser
+
+        return Collapser(self.state, self._faults, self._huge, self._allocator, self._huge_allocator)
+
+    def _swap_in(self, command: c.SwapIn) -> None:
+        mm = self.state.spaces.mms[command.mm]
+        self._collapser().swap_in(mm, command.start, command.start + command.nr_pages)
+
+    def _collapse(self, command: c.Collapse) -> c.Collapsed:
+        mm, end = self.state.spaces.mms[command.mm], command.start + command.nr_pages
+        return c.Collapsed(self._collapser().collapse(mm, command.start, end))
+
+    def _split_parts(self, command: c.SplitParts) -> None:
+        mm, end = self.state.spaces.mms[command.mm], command.start + command.nr_pages
+        self._splitter.split_parts(mm, self.state.spaces.split(mm, command.start, end), command)
+
     def _move_pages(self, command: c.Move) -> None:
         self.state.migration_seq = command.seq
         if node_of_mm(command.mm) == self.state.id:
             slots = self.processes.mapped(command.mm, command.start, command.nr_pages)
-            self._migration.move_pages(slots, command.to)
+            self._migration.move_pages(np.union1d(slots, self._splitter.along), command.to)
 
     # Messages.
 
@@ -232,6 +283,12 @@ class Node:
             Kind.CACHED: faults.on_cached,
             Kind.UNMAPPED: trees.on_unmapped,
             Kind.ORPHANED: self.state.on_orphaned,
+            Kind.SPLIT_TRY: self._splitter.on_try,
+            Kind.SPLIT_AT: self.state.split_times.update,
+            Kind.ZEROED: self._splitter.on_zeroed,
+            Kind.SPLIT: self._splitter.on_split,
+            Kind.ALLOC_HUGE: self._huge_allocator.on_alloc_huge,
+            Kind.ALLOC_HUGE_REPLY: self._huge_allocator.on_alloc_huge_reply,
         }
 
     def _on_dropped(self, frames: FrameWords) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import rows_with
-from cluster.arrays.words import node_of_frame
+from cluster.arrays.words import Bool, Slots, node_of_frame
 from cluster.ksm.trees import Trees
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
@@ -37,6 +37,7 @@ class NodeView:
             "frames_without_ksm": n.frames.used - n.frames.ksm_frames + gauges["frames_without_ksm"],
             "frames_free": n.frames.free_count,
             "ksm_frames": n.frames.ksm_frames,
+            "huge_pages": len(n.huge_pages.pmds),
             "stable_node_chains": chains,
             "stable_node_dups": dups,
             **n.counters,
@@ -78,6 +79,7 @@ class NodeView:
         return NodeDump(
             keys=index.keys(slots, index.vma_of(slots)) if len(slots) else slots,
             pte=n.table.pte[slots],
+            by_pmd=self._by_pmd(slots),
             state=n.table.state[slots],
             frames=used,
             mapcount=n.frames.mapcount[used],
@@ -87,6 +89,11 @@ class NodeView:
             free_count=n.frames.free_count,
             processes={mm.id: self._ksm_stat(mm) for mm in n.spaces.mms.values() if not mm.exited},
         )
+
+    def _by_pmd(self, slots: Slots) -> Bool:
+        if not self._n.huge_pages.used:
+            return np.zeros(len(slots), np.bool_)
+        return self._n.huge_pages.by_pmd(self._n.bases_of(slots))
 
     def _ksm_stat(self, mm: Mm) -> ProcessStatistics:
         merging, items = self._processes.items(mm)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.arrays.words import I64, U64, VPN_BITS, node_of_frame, private_word
+from cluster.arrays.words import FRAME_BITS, I64, U64, VPN_BITS, node_of_frame, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
+from cluster.mm.page_state import HUGE, PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.mm.page_state import KSM as MAPS_KSM
-from cluster.mm.page_state import PTE_NONE, PTE_SWAP, PTE_ZERO
 from cluster.script.engine import (
     ANON,
+    HUGE_PAGES,
     KSM,
+    MAPPED_BY_PMD,
+    MAPPED_BY_PTE,
     NO_FRAME,
+    SMALL,
     SWAPPED,
     ZERO_PAGE,
     BadAddressError,
@@ -27,13 +30,14 @@ from cluster.script.engine import (
 )
 from cluster.script.sysfs import Sysfs
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.errors import SimulationError
-from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues
+from cluster.spec.knobs import RMAP_ITEM_SIZE, Counters, KnobValues, ThpCounters
 from cluster.spec.profile import Profile
 from cluster.spec.scenario import KsmSpec, MachineSpec, PolicyMode, PolicySpec, SimulationSpec
 from cluster.spec.topology import fully_connected
 from cluster.wire.commands import NodeDump, ProcessStatistics
 
+#: Number of the first frame of the huge zero page, above those of nodes.
+_HUGE_ZERO_PAGE = 1 << FRAME_BITS
 #: More than any script can fill.
 _FRAMES_PER_NODE = 1 << 22
 #: Knobs that the machine obeys; the others are only stored.
@@ -60,6 +64,8 @@ class _NamedRegion:
     start: int
     #: Whether each page is mapped. bool[pages]
     mapped: NDArray[np.bool_]
+    #: Whether it was advised MADV_HUGEPAGE.
+    huge: bool = False
 
 
 @dataclass(slots=True)
@@ -174,8 +180,7 @@ class ScriptEngine:
 
     def pageout(self, p: str, r: str, start: int, count: int) -> str:
         mm, first, error = self._range(p, r, start, count)
-        if self._swap:
-            self._machine.pageout(mm, first, count)
+        self._machine.pageout(mm, first, count, swap=self._swap)
         return error
 
     def unmap(self, p: str, r: str, start: int, count: int) -> str:
@@ -187,10 +192,14 @@ class ScriptEngine:
         return ""
 
     def huge(self, p: str, r: str, start: int, count: int) -> str:
-        _no_huge_pages()
+        mm, first, error = self._range(p, r, start, count)
+        self._processes[p].region(r).huge = True
+        self._machine.advise_huge(mm, first, count)
+        return error
 
     def collapse(self, p: str, r: str, start: int, count: int) -> str:
-        _no_huge_pages()
+        mm, first, error = self._range(p, r, start, count)
+        return self._machine.collapse(mm, first, count) or error
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
@@ -241,6 +250,7 @@ class ScriptEngine:
             vmstat={name: vmstat[name] for name in self._profile.vmstat},
             procs={p: self._process_stats(stats[process.mm]) for p, process in self._processes.items()},
             regions=list(self._views(dumps)),
+            thp_vmstat=_thp_vmstat(columns),
         )
 
     def _counters(self, columns: dict[str, I64]) -> Counters:
@@ -261,8 +271,9 @@ class ScriptEngine:
         keys = np.concatenate([dump.keys for dump in dumps])
         ptes = np.concatenate([dump.pte for dump in dumps])
         states = np.concatenate([dump.state for dump in dumps])
+        pmds = np.concatenate([dump.by_pmd for dump in dumps])
         order = np.argsort(keys)
-        keys, ptes, states = keys[order], ptes[order], states[order]
+        keys, ptes, states, pmds = keys[order], ptes[order], states[order], pmds[order]
         for process in self._processes.values():
             for region in process.regions:
                 first = (process.mm << VPN_BITS) | region.start
@@ -271,11 +282,27 @@ class ScriptEngine:
                 ksm = np.zeros(len(region.mapped), np.bool_)
                 pte[keys[low:high] - first] = ptes[low:high]
                 ksm[keys[low:high] - first] = (states[low:high] & MAPS_KSM) != 0
-                yield _view(process.name, region.name, pte, ksm)
+                view = _view(process.name, region.name, pte, ksm)
+                if region.huge:
+                    of = np.where((states[low:high] & HUGE) != 0, MAPPED_BY_PTE, SMALL)
+                    thp = np.full(len(region.mapped), SMALL)
+                    thp[keys[low:high] - first] = np.where(pmds[low:high], MAPPED_BY_PMD, of)
+                    view = _with_huge_pages(view, thp)
+                yield view
 
 
-def _no_huge_pages() -> NoReturn:
-    raise SimulationError("this engine has no huge pages; replay the script with --engine exact")
+def _thp_vmstat(columns: dict[str, I64]) -> dict[str, int]:
+    """Return the counters of huge pages; nodes allocate huge zero pages, but a machine has one."""
+    counts = {name: int(columns[name].sum()) for name in ThpCounters.__slots__}
+    counts["thp_zero_page_alloc"] = min(counts["thp_zero_page_alloc"], 1)
+    return counts
+
+
+def _with_huge_pages(view: RegionView, thp: I64) -> RegionView:
+    """Return the view with how pages are mapped; each page of the huge zero page is a frame of its own."""
+    zero = np.flatnonzero((view.kind == ZERO_PAGE) & (thp == MAPPED_BY_PMD))
+    view.frame[zero] = _HUGE_ZERO_PAGE + zero % HUGE_PAGES
+    return replace(view, thp=thp)
 
 
 def _view(p: str, r: str, pte: I64, ksm: NDArray[np.bool_]) -> RegionView:

@@ -363,11 +363,13 @@ class Workload:
         replay.moment = max([replay.moment, *(step.moment for step in steps if not step.between)])
         replay.next += len(steps)
         now = moments[replay.moment]
-        vpns = distinct(np.concatenate([written_vpns(replay.process, step) for step in steps]))
+        written = np.concatenate([written_vpns(replay.process, step) for step in steps])
         if replay.moment == replay.process.first != 0:
-            vpns = vpns[~is_in(vpns, replay.process.shared.vpn)]
+            written = written[~is_in(written, replay.process.shared.vpn)]
             self._begun.append(replay)
+        vpns = distinct(written)
         vpns = vpns[is_in(vpns, now.vpn)]
+        self._n.counters["pages_written"] += len(written) - len(vpns)
         held = self._held(replay, now)[np.searchsorted(now.vpn, vpns)]
         if steps[-1].between:
             self._draw_between(replay, steps[-1], vpns, held)

@@ -15,12 +15,16 @@ from cluster.arrays.words import (
     ItemKeys,
     Pfns,
     Slots,
+    empty,
+    is_huge_word,
     is_ksm_word,
     node_of_frame,
     node_of_key,
     on_node,
     pfn_of,
 )
+from cluster.mm.huge.allocate import HugeAllocator, slots_of
+from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import (
@@ -43,16 +47,32 @@ from cluster.wire.messages import Kind
 class Faults:
     """Changes page tables and frames on behalf of processes. Slots in arguments are distinct."""
 
-    def __init__(self, node: NodeState, allocator: PageAllocator) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        allocator: PageAllocator,
+        huge: HugeMappings,
+        huge_allocator: HugeAllocator,
+    ) -> None:
         self._n = node
         self._allocator = allocator
+        self._huge = huge
+        self._huge_allocator = huge_allocator
+        #: Writes to pages for which other nodes allocate huge pages: slots and content ids.
+        self._pending: tuple[Slots, U64] = empty(), empty(np.uint64)
 
     # What processes do.
 
     def write(self, slots: Slots, ids: U64) -> None:
         """Write the contents with these ids to pages, and tell the unstable tree's homes."""
-        n, table = self._n, self._n.table
+        n = self._n
         n.counters["pages_written"] += len(slots)
+        if n.spaces.index.any_huge:
+            slots, ids = self._fault_huge(slots, ids)
+        self._write(slots, ids)
+
+    def _write(self, slots: Slots, ids: U64) -> None:
+        n, table = self._n, self._n.table
         state = table.state[slots]
         digests = n.contents.digests(ids)
         in_tree = (state & IN_UNSTABLE_TREE) != 0
@@ -67,8 +87,33 @@ class Faults:
         fault = slots[~in_place]
         if len(fault):
             n.counters["cow_ksm"] += self._ksm_pages(fault)
-            self.put(self._unmap(fault))
+            self._huge.split_pmds(fault)
+            self.put(self.unmap(fault))
             self._allocator.write(fault, ids[~in_place])
+
+    def _fault_huge(self, slots: Slots, ids: U64) -> tuple[Slots, U64]:
+        """Fault huge pages in; return the pages that can be written now, and what is written."""
+        before = self._huge_allocator.waiting
+        self._huge.fault_in(slots, self._install_huge)
+        if self._huge_allocator.waiting == before:
+            return slots, ids
+        waits = self._huge_allocator.waits(self._n.bases_of(slots))
+        pending, pending_ids = self._pending
+        self._pending = np.concatenate([pending, slots[waits]]), np.concatenate([pending_ids, ids[waits]])
+        return slots[~waits], ids[~waits]
+
+    def _install_huge(self, bases: Slots, first: FrameWords) -> None:
+        """Map huge pages, and carry out the writes that waited for them; where there is none, small pages."""
+        n, got = self._n, first >= 0
+        self._huge.install(bases[got], first[got])
+        n.counters["thp_fault_alloc"] += int(np.count_nonzero(got))
+        n.counters["thp_fault_fallback"] += int(np.count_nonzero(~got))
+        self.touched(slots_of(bases[got]))
+        slots, ids = self._pending
+        now = np.isin(slots, slots_of(bases))
+        self._pending = slots[~now], ids[~now]
+        if now.any():
+            self._write(slots[now], ids[now])
 
     def write_same(self, slots: Slots) -> None:
         """Write to pages what they hold; untouched ones get zeros.
@@ -77,7 +122,7 @@ class Faults:
         """
         n, pte = self._n, self._n.table.pte[slots]
         n.counters["pages_written"] += len(slots)
-        self._swap_in(slots[pte <= PTE_SWAP])
+        self.swap_in(slots[pte <= PTE_SWAP])
         state = n.table.state[slots]
         in_place = (state & (PRESENT | KSM)) == PRESENT
         ksm, shared = slots[(state & KSM) != 0], slots[in_place & ((state & (SHARED | INITIAL_FRAME)) != 0)]
@@ -86,27 +131,30 @@ class Faults:
             shared = shared[~self._make_exclusive(shared)]
         copied = np.concatenate([ksm, shared])
         self.touched(copied)
-        self._allocator.copy(copied, self._unmap(copied))
+        self._allocator.copy(copied, self.unmap(copied))
         zeros = slots[(pte == PTE_NONE) | (pte == PTE_ZERO)]
         self.touched(zeros)
-        self._unmap(zeros)
+        self.unmap(zeros)
         self._allocator.write(zeros, np.zeros(len(zeros), np.uint64))
 
     def read(self, slots: Slots) -> None:
         """Read pages: untouched ones map the shared zero page, and others come back from swap."""
         table = self._n.table
+        if self._n.spaces.index.any_huge:
+            self._huge.map_zero(slots)
         table.map_zero_page(slots[table.pte[slots] == PTE_NONE])
-        self._swap_in(slots[table.pte[slots] <= PTE_SWAP])
+        self.swap_in(slots[table.pte[slots] <= PTE_SWAP])
 
     def drop(self, slots: Slots) -> None:
-        """Drop pages (MADV_DONTNEED, munmap, exit); their items stay until ksmd's next visit."""
+        """Drop pages of a VMA (MADV_DONTNEED, munmap, exit); their items stay until ksmd's next visit."""
+        self._huge.keep_tables(slots)
         n = self._n
         if len(n.pinned):
             frames = n.table.pte[n.pinned.take(slots)]
             n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
         self.tell_gone(slots)
         self.touched(slots)
-        self.put(self._unmap(slots))
+        self.put(self.unmap(slots))
 
     def pin(self, slots: Slots) -> None:
         """Pin pages, which have frames of their own, until they are dropped (pin_user_pages())."""
@@ -132,12 +180,12 @@ class Faults:
         if n.profile.track_zero_pages:
             zeros = slots[(state & KSM_ZERO) != 0]
             self.touched(zeros)
-            self._unmap(zeros, keep=INITIAL_FRAME)
+            self.unmap(zeros, keep=INITIAL_FRAME)
             self._allocator.write(zeros, np.zeros(len(zeros), np.uint64))
         ksm = slots[(state & KSM) != 0]
         n.counters["cow_ksm"] += len(ksm)
         self.touched(ksm)
-        self._allocator.copy(ksm, self._unmap(ksm, keep=INITIAL_FRAME))
+        self._allocator.copy(ksm, self.unmap(ksm, keep=INITIAL_FRAME))
 
     # Page table changes.
 
@@ -191,12 +239,14 @@ class Faults:
         mapped = np.count_nonzero(n.table.state[slots] & KSM)
         return int(mapped + np.count_nonzero((cached >= 0) & is_ksm_word(cached)))
 
-    def _unmap(self, slots: Slots, *, keep: int = 0) -> FrameWords:
+    def unmap(self, slots: Slots, *, keep: int = 0) -> FrameWords:
         """Unmap pages, and return their frames, which still count these mappings.
 
         `keep` is that of `PageTable.unmap`.
         """
         n = self._n
+        if n.huge_pages.used:
+            self._huge.leave(slots)
         pte = n.table.unmap(slots, keep=keep)
         cached = n.swap.put(pte[pte <= PTE_SWAP])
         n.out.send(Kind.UNPIN, node_of_frame(cached), cached)
@@ -223,6 +273,9 @@ class Faults:
         if table.initial_frames is not None:
             initial = rows_with(table.state[slots], INITIAL_FRAME)
             last[initial] &= ~table.initial_frames.outside(slots[initial])
+        huge = np.flatnonzero(is_huge_word(frames))
+        if len(huge):
+            last[huge] = self._huge.reused(slots[huge])
         return last
 
     def _mappers(self, frames: FrameWords) -> I64:
@@ -305,6 +358,8 @@ class Faults:
         n, table = self._n, self._n.table
         state = table.state[slots]
         slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.pinned.among(slots)]
+        if n.huge_pages.used:
+            slots = slots[self._huge.only_mapper(slots)]
         ksm = (table.state[slots] & KSM) != 0
         reached = ~ksm
         reached[ksm] = found(n, slots[ksm])
@@ -328,12 +383,13 @@ class Faults:
         n.swap.hold(entries[~new])
         n.swap.cache(entries[~new], np.full(int((~new).sum()), -1))
         n.out.send(Kind.UNPIN, node_of_frame(frames[~new]), frames[~new])
+        self._huge.split_pmds(slots)
         self.tell_gone(slots)
         self.touched(slots)
-        self.put(self._unmap(slots))
+        self.put(self.unmap(slots))
         n.table.set_swap_entries(slots, entries)
 
-    def _swap_in(self, slots: Slots) -> None:
+    def swap_in(self, slots: Slots) -> None:
         """Bring pages back from the swap cache or from swap (do_swap_page())."""
         n = self._n
         entries = n.table.pte[slots]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import distinct_below, rows_where
-from cluster.arrays.words import I64, U8, U32, U64, Array, Bool, Digests, FrameWords, Pfns, pfn_of
+from cluster.arrays.words import HUGE_SIZE, I64, U8, U32, U64, Array, Bool, Digests, FrameWords, Pfns, pfn_of
 from cluster.spec.content import PAGE_SIZE, page_bytes
 
 PAGE_MAPPING_ANON = 0x1
@@ -84,6 +84,32 @@ class Frames:
         self._fresh += fresh
         return np.concatenate(taken)
 
+    def alloc_huge(self, wanted: int) -> Pfns:
+        """Take at most `wanted` free aligned runs of HUGE_SIZE frames; return their first pfns. int64[n]."""
+        start = -(-self._fresh // HUGE_SIZE)
+        blocks = np.arange(start, max(start, min(start + wanted, self.count // HUGE_SIZE)))
+        if len(blocks):
+            self._recycle(np.arange(self._fresh, start * HUGE_SIZE))
+            self._fresh = (int(blocks[-1]) + 1) * HUGE_SIZE
+        if len(blocks) < wanted and self._recycled:
+            blocks = np.concatenate([blocks, self._recycled_blocks(wanted - len(blocks))])
+        return blocks * HUGE_SIZE
+
+    def _recycled_blocks(self, wanted: int) -> Pfns:
+        """Take at most `wanted` blocks all of whose frames have been freed."""
+        free = np.concatenate(self._recycled).astype(np.int64)
+        blocks = np.flatnonzero(np.bincount(free // HUGE_SIZE) == HUGE_SIZE)[:wanted]
+        if len(blocks):
+            left = free[~np.isin(free // HUGE_SIZE, blocks)]
+            self._recycled, self._recycled_count = [], 0
+            self._recycle(left)
+        return blocks
+
+    def _recycle(self, pfns: Pfns) -> None:
+        if len(pfns):
+            self._recycled.append(pfns.astype(np.uint32))
+            self._recycled_count += len(pfns)
+
     def map_anon(self, pfns: Pfns, mm: Array | int) -> None:
         """Map new frames for the first time, by the process `mm`."""
         self.mapping[pfns] = np.asarray(mm) << 2 | PAGE_MAPPING_ANON
@@ -141,8 +167,7 @@ class Frames:
     def _free(self, pfns: Pfns) -> None:
         self.mapping[pfns] = 0
         self._ksm_frames = None
-        self._recycled.append(pfns.astype(np.uint32))
-        self._recycled_count += len(pfns)
+        self._recycle(pfns)
 
     def is_ksm(self, pfns: Pfns | slice) -> Bool:
         """Return which frames are KSM frames (PageKsm()). bool[n]."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from cluster.arrays.columns import changes, rows_with
 from cluster.arrays.words import (
+    HUGE_SIZE,
     I64,
     MAX_MMS_PER_NODE,
     MM_INDEX_BITS,
@@ -20,6 +21,8 @@ from cluster.arrays.words import (
     FrameWords,
     ItemKeys,
     Slots,
+    block_of,
+    is_huge_word,
     mm_of_key,
     node_of_frame,
     on_node,
@@ -27,7 +30,9 @@ from cluster.arrays.words import (
     scramble,
 )
 from cluster.mm.frames import Frames
-from cluster.mm.page_state import IN_UNSTABLE_TREE, KSM, PRESENT, PTE_SWAP, SHARED
+from cluster.mm.huge.pages import HugePages
+from cluster.mm.huge.split_times import SplitTimes
+from cluster.mm.page_state import HUGE, IN_UNSTABLE_TREE, KSM, PRESENT, PTE_SWAP, SHARED
 from cluster.mm.page_table import PageTable
 from cluster.mm.sparse.pinned_pages import PinnedPages
 from cluster.mm.sparse.stable_node_exceptions import MigratedStableNodes, OrphanFrames
@@ -69,6 +74,10 @@ class NodeState:
     tree_shape: bool
     #: Page table entries and rmap_items: faults, system calls, ksmd and migration change it.
     table: PageTable = field(default_factory=PageTable)
+    #: How huge pages are mapped: faults, system calls and splits change it.
+    huge_pages: HugePages = field(default_factory=HugePages)
+    #: Splits of the window that is being decided: SPLIT_AT and the commands of the window change it.
+    split_times: SplitTimes = field(default_factory=SplitTimes)
     #: Processes and their VMAs: system calls and the workload change it.
     spaces: AddressSpaces = field(init=False)
     #: Swap entries and the swap cache: faults, pageout and migration change it.
@@ -150,6 +159,10 @@ class NodeState:
         index = self.spaces.index
         return index.keys(slots, index.vma_of(slots))
 
+    def bases_of(self, slots: Slots) -> Slots:
+        """Return the first slots of the aligned 512 virtual pages that slots are part of. int64[n]."""
+        return slots - (self.keys_of(slots) & (HUGE_SIZE - 1))
+
     def unstable_entries(self, slots: Slots) -> tuple[ItemKeys, Digests, I64]:
         """Return item keys, digests and home nodes of the unstable trees' entries of pages."""
         digests = self.table.tree_key[slots]
@@ -172,6 +185,8 @@ class NodeState:
         renamed = self.table.rename_frames(old, new)
         self.swap.rename_frames(old, new)
         self.orphans.rename(old, new)
+        huge = is_huge_word(old)
+        self.huge_pages.rename(block_of(old[huge]), block_of(new[huge]))
         if not self.knobs.merge_across_nodes:
             self.migrated_stable_nodes.rename(old, new)
         return renamed
@@ -232,6 +247,7 @@ class NodeState:
         """Raise AssertionError if parts of the node contradict each other or themselves."""
         self.table.validate()
         self.spaces.validate()
+        self.huge_pages.validate(rows_with(self.table.state[: self.table.size], HUGE))
         swapped = PTE_SWAP - self.table.pte[: self.table.size]
         references = np.bincount(swapped[swapped >= 0], minlength=len(self.swap.count))
         assert np.array_equal(references, self.swap.count), "references to swap entries are miscounted"

@@ -128,6 +128,12 @@ class PageAllocator:
         unpinned = n.swap.put(entries)
         n.out.send(Kind.UNPIN, node_of_frame(unpinned), unpinned)
 
+    def first_nodes(self, slots: Slots) -> I64:
+        """Return the first node that each page's policy asks for a frame. int64[n]."""
+        index = self._n.spaces.index
+        vma_of = index.vma_of(slots)
+        return self._targets(vma_of, index.keys(slots, vma_of), np.zeros(len(slots), np.uint8))
+
     def _targets(self, vma_of: I64, keys: ItemKeys, attempt: U8) -> I64:
         """Return the node to ask for each page's frame in this attempt. int64[n]."""
         targets = np.empty(len(keys), np.int64)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.words import U16, Bool, FrameWords, is_ksm_word
+from cluster.arrays.words import U16, Bool, FrameWords, is_huge_word, is_ksm_word
 
 #: Page table entries that are no frame words. PTE_NONE: nothing is mapped. PTE_ZERO: the shared zero page.
 #: Values <= PTE_SWAP are swap entries: PTE_SWAP - entry number.
@@ -27,6 +27,8 @@ KSM = 8
 ORPHAN = 2048
 #: The private frame may have other mappings since a fork (not PageAnonExclusive()).
 SHARED = 32
+#: The frame is part of a huge page. `cluster.mm.huge.pages` knows whether a PMD maps it.
+HUGE = 16384
 #: ksmd mapped the zero page here (is_ksm_zero_pte()).
 KSM_ZERO = 64
 #: Without KSM, the page would map the frame that it shared with others at the start (`InitialFrames`).
@@ -58,7 +60,7 @@ VISIT_DUE = 16
 #: All that goes with an rmap_item.
 OF_ITEM = ITEM | UNSTABLE | IN_UNSTABLE_TREE | STABLE | BROKEN_OUT | HAS_CHECKSUM | OTHER_CHECKSUM
 #: All that goes with a mapped frame, or with what ksmd mapped instead.
-OF_MAPPING = PRESENT | KSM | ORPHAN | SHARED | KSM_ZERO
+OF_MAPPING = PRESENT | KSM | ORPHAN | SHARED | HUGE | KSM_ZERO
 #: All that says where the item is.
 OF_TREES = UNSTABLE | IN_UNSTABLE_TREE | STABLE | BROKEN_OUT
 
@@ -77,6 +79,7 @@ _NAMES = [
     "ORPHAN",
     "OTHER_CHECKSUM",
     "INITIAL_FRAME",
+    "HUGE",
 ]
 
 
@@ -104,6 +107,7 @@ RULES = (
     Rule(ORPHAN, all_of=KSM),
     Rule(ORPHAN | STABLE, all_of=BROKEN_OUT),
     Rule(SHARED, all_of=PRESENT),
+    Rule(HUGE, all_of=PRESENT, none_of=KSM),
     Rule(KSM_ZERO, none_of=PRESENT),
     Rule(UNSTABLE, all_of=ITEM, none_of=STABLE),
     Rule(IN_UNSTABLE_TREE, all_of=UNSTABLE),
@@ -125,6 +129,7 @@ def check_states(state: U16, pte: FrameWords) -> None:
         check(~rule.broken(state), state, f"breaks {rule}")
     check(((state & PRESENT) != 0) == (pte >= 0), state, "PRESENT does not agree with the entry")
     check(((state & KSM) != 0) == ((pte >= 0) & is_ksm_word(pte)), state, "KSM does not agree with the frame")
+    check(((state & HUGE) != 0) == is_huge_word(pte), state, "HUGE does not agree with the frame")
     check(((state & KSM_ZERO) == 0) | (pte == PTE_ZERO), state, "KSM_ZERO without the zero page")
 
 

@@ -11,10 +11,11 @@ Slots
 Page faults and system calls
     map_zero_page        nothing mapped        PTE_ZERO                         do_anonymous_page()
     map_frames           not PRESENT           +PRESENT                         do_anonymous_page(), ...
+    map_huge             nothing mapped        +PRESENT +HUGE                   do_anonymous_page(), THP
     map_cached           swap entry            +PRESENT +SHARED                 do_swap_page(), swap cache
     map_ksm_frames       swap entry            +PRESENT +KSM, as rekey          do_swap_page(), swap cache
     unmap                any                   PTE_NONE, -PRESENT -KSM -ORPHAN  zap_pte_range(), do_wp_page()
-                                               -SHARED -KSM_ZERO
+                                               -SHARED -HUGE -KSM_ZERO
                                                -INITIAL_FRAME (not break_ksm())
                          KSM and STABLE        ... +BROKEN_OUT +VISIT_DUE
     set_swap_entries     nothing mapped        swap entry                       try_to_unmap()
@@ -25,6 +26,7 @@ Page faults and system calls
                                                mapping and digest; no item
     keep_initial_frames  SHARED, not KSM       +INITIAL_FRAME                   none: at the start
     rename_frames        PRESENT               another frame word               remove_migration_pte()
+    split_huge           HUGE                  -HUGE, frame word                __split_huge_page()
     mark_due             any                   +VISIT_DUE                       none: the checksum will differ
     free_all_items       any                   -all bits of items +VISIT_DUE    unmerge_ksm_pages(), run=2
 ksmd's visit
@@ -43,7 +45,7 @@ What the trees decide
     set_stable           ITEM and KSM          +STABLE -UNSTABLE -VISIT_DUE     stable_tree_append()
                                                -IN_UNSTABLE_TREE
     make_ksm             PRESENT               +KSM (+ORPHAN) +VISIT_DUE        folio_set_stable_node()
-                                               -SHARED, frame word, as rekey
+                                               -SHARED -HUGE, frame word, rekey
     merge                PRESENT               +ITEM +STABLE +KSM, frame word;  replace_page(),
                                                else only the checksum and       stable_tree_append()
                                                INITIAL_FRAME stay
@@ -60,7 +62,7 @@ Checksums (rmap_item->oldchecksum)
 
 Here a digest is the page's `tree_key`. Only `visit_private` and `set_unstable` set IN_UNSTABLE_TREE. A page
 fault (`cluster.mm.faults.Faults`: `write`, `read`, `break_ksm`) changes the entry, the bits of the mapping,
-VISIT_DUE and BROKEN_OUT. When it maps a KSM frame of the swap cache (`_swap_in`), it also changes the digest
+VISIT_DUE and BROKEN_OUT. When it maps a KSM frame of the swap cache (`swap_in`), it also changes the digest
 and OTHER_CHECKSUM, by `rekey`. It neither allocates items nor moves them between trees.
 """
 
@@ -72,6 +74,7 @@ import numpy as np
 
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import (
+    HUGE_FRAME,
     I64,
     U16,
     U32,
@@ -85,6 +88,7 @@ from cluster.arrays.words import (
 from cluster.mm.page_state import (
     BROKEN_OUT,
     HAS_CHECKSUM,
+    HUGE,
     IN_UNSTABLE_TREE,
     INITIAL_FRAME,
     ITEM,
@@ -214,6 +218,12 @@ class PageTable:
             self._pte[slots] = frames
             self._state[slots] |= PRESENT
 
+    def map_huge(self, slots: Slots, frames: FrameWords) -> None:
+        """Map frames of huge pages."""
+        if self._changing(slots, none_of=OF_MAPPING):
+            self._pte[slots] = frames
+            self._state[slots] |= PRESENT | HUGE
+
     def map_cached(self, slots: Slots, frames: FrameWords) -> None:
         """Map private frames of the swap cache, which other pages may map too."""
         if self._changing(slots, none_of=OF_MAPPING):
@@ -298,6 +308,12 @@ class PageTable:
         if self._changing(slots, all_of=PRESENT):
             self._pte[slots] = renamed(before, old, new)
         return slots, before
+
+    def split_huge(self, slots: Slots) -> None:
+        """Make parts of huge pages small pages with the same frames."""
+        if self._changing(slots, all_of=HUGE):
+            self._pte[slots] &= ~HUGE_FRAME
+            self._state[slots] &= ~np.uint16(HUGE)
 
     def mark_due(self, slots: Slots) -> None:
         """Mark pages that ksmd's next visit must look at."""
@@ -389,7 +405,7 @@ class PageTable:
             self.rekey(slots, digests)
             self._initial_become_ksm(slots)
             flags = KSM | VISIT_DUE | (ORPHAN if orphan else 0)
-            self._state[slots] = (self._state[slots] & ~np.uint16(SHARED)) | np.uint16(flags)
+            self._state[slots] = (self._state[slots] & ~np.uint16(SHARED | HUGE)) | np.uint16(flags)
 
     def _initial_become_ksm(self, slots: Slots) -> None:
         if self.initial_frames is not None:

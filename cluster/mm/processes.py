@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import rows_with
-from cluster.arrays.words import I64, Slots, node_of_frame, on_node
+from cluster.arrays.words import HUGE_SIZE, I64, VPN_MASK, Slots, node_of_frame, on_node
 from cluster.mm.faults import Faults
+from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import IN_UNSTABLE_TREE, ITEM, KSM, KSM_ZERO, PRESENT, PTE_SWAP, STABLE
 from cluster.mm.vma import Mm, Vma
@@ -20,9 +21,10 @@ from cluster.wire.window import Window
 class Processes:
     """Carries out system calls, and what writes to /sys/kernel/mm/ksm change in page tables."""
 
-    def __init__(self, node: NodeState, faults: Faults) -> None:
+    def __init__(self, node: NodeState, faults: Faults, huge: HugeMappings) -> None:
         self._n = node
         self._faults = faults
+        self._huge = huge
 
     # What processes do to pages.
 
@@ -98,7 +100,31 @@ class Processes:
         for vma in n.spaces.split(mm, command.start, end):
             self._set_mergeable(vma, command.mergeable)
         into_bare = n.profile.into_bare
+        before = self._edges(mm)
         mm.anon_vmas.madvise(command.start, end, mergeable=command.mergeable, into_bare=into_bare)
+        self._split_pmds(mm, before)
+
+    def _edges(self, mm: Mm) -> set[int]:
+        """Return where VMAs begin inside aligned 512 pages; nothing if there never was a huge page."""
+        if not self._n.huge_pages.used:
+            return set()
+        return {start for start, _ in mm.anon_vmas.parts(0, VPN_MASK) if start % HUGE_SIZE}
+
+    def _split_pmds(self, mm: Mm, before: set[int]) -> None:
+        """Split the PMDs inside which VMAs begin now, but did not before (vma_adjust_trans_huge())."""
+        new = sorted(self._edges(mm) - before)
+        slots = self._n.spaces.slots(mm, np.array(new, np.int64))
+        self._huge.split_pmds(slots[slots >= 0])
+
+    def advise_huge(self, command: c.AdviseHuge) -> None:
+        """Let faults map huge pages in a range from now on (MADV_HUGEPAGE)."""
+        n, mm, end = self._n, self._mm(command.mm), command.start + command.nr_pages
+        for vma in n.spaces.split(mm, command.start, end):
+            vma.huge = True
+        n.spaces.changed()
+        before = self._edges(mm)
+        mm.anon_vmas.madvise_huge(command.start, end, into_bare=n.profile.into_bare)
+        self._split_pmds(mm, before)
 
     def _set_mergeable(self, vma: Vma, mergeable: bool) -> None:
         if vma.mergeable == mergeable:
@@ -131,12 +157,20 @@ class Processes:
 
     def zap(self, command: c.Zap) -> None:
         mm, end = self._mm(command.mm), command.start + command.nr_pages
-        for vma in self._n.spaces.split(mm, command.start, end):
-            self._faults.drop(_slots_of(vma))
-            if command.unmap:
-                self._unmap(vma)
+        vmas = self._n.spaces.split(mm, command.start, end)
+        self._drop(mm, vmas)
         if command.unmap:
+            for vma in vmas:
+                self._unmap(vma)
             mm.anon_vmas.munmap(command.start, end)
+
+    def _drop(self, mm: Mm, vmas: list[Vma]) -> None:
+        """Drop all pages of these parts of VMAs, VMA by VMA."""
+        vmas = [vma for vma in vmas if not vma.unmapped]
+        for low, high in mm.anon_vmas.parts(0, VPN_MASK):
+            parts = [_slots_of(vma) for vma in vmas if low <= vma.start < high]
+            if parts:
+                self._faults.drop(np.concatenate(parts))
 
     def _unmap(self, vma: Vma) -> None:
         """Remove the VMA; its slots stay until ksmd has freed their items."""
@@ -152,7 +186,8 @@ class Processes:
             child.inherited = self.items(parent)
         n.spaces.add(child)
         for vma in [v for v in parent.vmas if not v.unmapped]:
-            n.spaces.map(child, vma.start, vma.pages, vma.policy, mergeable=vma.mergeable, name=vma.name)
+            area = vma.start, vma.pages, vma.policy
+            n.spaces.map(child, *area, mergeable=vma.mergeable, name=vma.name).huge = vma.huge
         self.inherit(parent, child)
 
     def inherit(self, parent: Mm, child: Mm, own: frozenset[int] = frozenset()) -> None:
@@ -165,6 +200,7 @@ class Processes:
         for vma, copy in zip(vmas, child.vmas, strict=True):
             if parent.anon_vmas.needs_copy(vma.start) and copy.slot0 not in own:
                 self.share(_slots_of(vma), _slots_of(copy))
+                self._n.huge_pages.copy(vma.slot0, vma.pages, copy.slot0)
 
     def share(self, old: Slots, new: Slots) -> None:
         """Have empty pages map the frames, or hold the swap entries, of others (copy_present_pte())."""
@@ -184,8 +220,8 @@ class Processes:
         """Unmap everything; answer whether ksmd has rmap_items of the process."""
         mm = self._mm(command.mm)
         mm.exited = True
+        self._drop(mm, mm.vmas)
         for vma in mm.vmas:
-            self._faults.drop(_slots_of(vma))
             self._unmap(vma)
         return c.Exited(self.items(mm)[1] > mm.inherited[1])
 

@@ -33,6 +33,8 @@ class Vma:
     name: str = ""
     #: munmap() or exit() has removed it; the slots stay until ksmd has freed their items.
     unmapped: bool = False
+    #: MADV_HUGEPAGE.
+    huge: bool = False
 
     @property
     def end(self) -> int:
@@ -159,6 +161,8 @@ class VmaIndex:
         self._key_less_slot = (key0 - slot0)[self.by_slot]
         #: By rank of the slot: whether the VMA is mergeable.
         self.mergeable: Bool = np.array([v.mergeable for v in vmas], np.bool_)[self.by_slot]
+        #: Whether any VMA may get huge pages.
+        self.any_huge = any(v.huge for v in vmas)
         by_key = np.argsort(key0, kind="stable")
         self._key0 = key0[by_key]
         self._slot_less_key = (slot0 - key0)[by_key]

@@ -17,6 +17,8 @@ import numpy as np
 
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import (
+    HUGE_FRAME,
+    HUGE_SIZE,
     I64,
     U8,
     U32,
@@ -25,8 +27,10 @@ from cluster.arrays.words import (
     FrameWords,
     Pfns,
     Slots,
+    block_of,
     empty,
     frame_word,
+    is_huge_word,
     is_ksm_word,
     ksm_word,
     node_of_frame,
@@ -38,7 +42,7 @@ from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
-from cluster.mm.page_state import KSM, PRESENT
+from cluster.mm.page_state import HUGE, KSM, PRESENT
 from cluster.mm.rmap import found
 from cluster.wire.messages import Kind
 
@@ -65,8 +69,17 @@ class FrameMigration:
         n, table = self._n, self._n.table
         slots = slots[((table.state[slots] & PRESENT) != 0) & ~n.pinned.among(slots)]
         frames = np.unique(table.pte[slots])
+        if is_huge_word(frames).any():
+            frames = self._with_whole_huge_pages(frames)
         frames = frames[~on_node(frames, to)]
         n.out.send(Kind.MIGRATE, node_of_frame(frames), frames, np.full(len(frames), to))
+
+    def _with_whole_huge_pages(self, frames: FrameWords) -> FrameWords:
+        """Return frames, ascending, with all mapped frames of their huge pages, which move as a whole."""
+        table = self._n.table
+        huge = table.pte[rows_with(table.state[: table.size], HUGE)]
+        blocks = np.unique(block_of(frames[is_huge_word(frames)]))
+        return np.union1d(frames, huge[np.isin(block_of(huge), blocks)])
 
     def on_migrate(self, frames: FrameWords, to: I64) -> None:
         ksm = is_ksm_word(frames)
@@ -113,14 +126,27 @@ class FrameMigration:
     ) -> None:
         """Take in as many of these frames as there are free frames; the others stay where they are."""
         n, store = self._n, self._n.frames
-        pfns = store.alloc(len(old))
-        got = slice(len(pfns))
+        pfns, got = self._frames_for(old)
         old = old[got]
         pages = None if data is None else data[got]
         store.move_in(pfns, digests[got], mapping[got], pins[got], mapcount[got], pages)
         self.send_new_names(old, pfns)
         self.moved_in += np.bincount(node_of_frame(old), minlength=n.nodes)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
+
+    def _frames_for(self, old: FrameWords) -> tuple[Pfns, I64 | slice]:
+        """Allocate frames for frames of other nodes; return their pfns, and which of `old` get one."""
+        store, huge = self._n.frames, is_huge_word(old)
+        if not huge.any():
+            pfns = store.alloc(len(old))
+            return pfns, slice(len(pfns))
+        of, which = np.unique(block_of(old[huge]), return_inverse=True)
+        first = store.alloc_huge(len(of))
+        fits = which < len(first)
+        rows = np.flatnonzero(huge)[fits]
+        pfns = first[which[fits]] + (old[rows] & (HUGE_SIZE - 1))
+        small = store.alloc(int(np.count_nonzero(~huge)))
+        return np.concatenate([pfns, small]), np.concatenate([rows, np.flatnonzero(~huge)[: len(small)]])
 
     def send_new_names(self, old: FrameWords, pfns: Pfns) -> None:
         """Send the new names of frames that are at `pfns` of this node now, and were `old` before.
@@ -129,7 +155,10 @@ class FrameMigration:
         """
         n, store = self._n, self._n.frames
         ksm = is_ksm_word(old)
-        new, digests = frame_word(n.id, pfns), store.content[pfns]
+        new, digests = (
+            frame_word(n.id, pfns) | np.where(is_huge_word(old), HUGE_FRAME, 0),
+            store.content[pfns],
+        )
         new[ksm] = ksm_word(new[ksm], n.migration_seq)
         store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])

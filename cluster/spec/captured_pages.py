@@ -80,8 +80,8 @@ class CapturedProcess:
     #: Index of the first process of its family: processes that share frames, directly or through others.
     family: int
     #: At the first moment at which it has pages.
-    shared: SharedFrames
-    outside: OutsideMappers
+    shared: SharedFrames = field(default_factory=SharedFrames.none)
+    outside: OutsideMappers = field(default_factory=OutsideMappers.none)
     #: None if the snapshot does not tell.
     pid: int | None = None
     #: int64[n], ascending: pages that are pinned from the first moment on.

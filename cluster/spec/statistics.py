@@ -51,6 +51,7 @@ GAUGES = (
         "stable_node_chains", "contents", "contents with more than one stable node, by home of the content"
     ),
     Statistic("stable_node_dups", "pages", "stable nodes of those contents, by home of the content"),
+    Statistic("huge_pages", "huge pages", "huge pages that processes of the node map by a PMD"),
 )
 
 #: Counts of what happened during a pass.
@@ -61,6 +62,15 @@ COUNTERS = (
     Statistic("pages_merged_remote", "pages", "... of them, those whose KSM frame is on another node"),
     Statistic("pages_written", "pages", "pages written by the workload"),
     Statistic("cow_ksm", "pages", "copies made because a process wrote to a KSM page"),
+    Statistic(
+        "thp_fault_alloc", "huge pages", "huge pages that page faults of the node's processes allocated"
+    ),
+    Statistic("thp_split_page", "huge pages", "huge pages of the node's processes that were split"),
+    Statistic("thp_split_page_failed", "huge pages", "attempts to split a huge page that failed"),
+    Statistic("thp_split_pmd", "huge pages", "PMDs of the node's processes that were split into page tables"),
+    Statistic(
+        "thp_zero_pages", "pages", "pages of the node's processes that splits mapped to the shared zero page"
+    ),
     Statistic("bytes_sent", "bytes", "payload of the messages that the node sent to other nodes"),
     Statistic("ksmd_cpu_ns", "ns", "simulated CPU time of ksmd for this node's pages"),
 )

@@ -65,6 +65,34 @@ class Decide(NamedTuple):
     window: Window
 
 
+class FindSplits(NamedTuple):
+    """Decide the window as far as splits of huge pages are known, and tell which ones follow from that.
+
+    Sent again, with `first` False, until no node learns of another split; `Decide` comes then.
+    """
+
+    window: Window
+    first: bool
+
+
+class SettleSplits(NamedTuple):
+    """Find out which tries split huge pages, and tell all nodes what has changed."""
+
+
+class SplitsSettled(NamedTuple):
+    """Whether anything has changed since the last time."""
+
+    changed: bool
+
+
+class CountUndone(NamedTuple):
+    """Count the pages that the last window did not visit after all, because splits took them away."""
+
+
+class Undone(NamedTuple):
+    nr_pages: int
+
+
 class PlanWindow(NamedTuple):
     """Take over ksmd's list, and count the pages to visit from position `low` to the end of the pass."""
 
@@ -251,6 +279,36 @@ class Madvise(NamedTuple):
     mergeable: bool
 
 
+class AdviseHuge(NamedTuple):
+    """MADV_HUGEPAGE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class SwapIn(NamedTuple):
+    """Bring back from swap what `Collapse`, which comes next, needs."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapse(NamedTuple):
+    """MADV_COLLAPSE."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class Collapsed(NamedTuple):
+    """The name of the error, or nothing."""
+
+    error: str
+
+
 class Zap(NamedTuple):
     """MADV_DONTNEED, or munmap (zap_page_range())."""
 
@@ -266,6 +324,18 @@ class PageOut(NamedTuple):
     mm: int
     start: int
     nr_pages: int
+
+
+class SplitParts(NamedTuple):
+    """Split the huge pages that `PageOut` or `Move`, which comes next, would tear.
+
+    `to` is the node that they move to; -1 before `PageOut`.
+    """
+
+    mm: int
+    start: int
+    nr_pages: int
+    to: int
 
 
 class Move(NamedTuple):
@@ -399,6 +469,8 @@ class NodeDump(NamedTuple):
     mapping: NDArray[np.uint32]
     content: Digests
     free_count: int
+    #: By page: whether a PMD maps it.
+    by_pmd: NDArray[np.bool_]
     processes: dict[int, ProcessStatistics]
 
 
@@ -409,6 +481,10 @@ ProcessCommand = (
     | Pin
     | Read
     | Madvise
+    | AdviseHuge
+    | SwapIn
+    | Collapse
+    | SplitParts
     | Zap
     | PageOut
     | Move
@@ -425,6 +501,9 @@ Command = (
     | Tick
     | Scan
     | Decide
+    | FindSplits
+    | SettleSplits
+    | CountUndone
     | PlanWindow
     | Locate
     | SetKnobs
@@ -447,6 +526,9 @@ Command = (
 )
 Answer = (
     PagesToVisit
+    | SplitsSettled
+    | Undone
+    | Collapsed
     | Located
     | StableNodesLeft
     | PreferredNodes

@@ -65,6 +65,12 @@ class Kind(IntEnum):
     CACHED = 43
     UNMAPPED = 44
     ORPHANED = 45
+    ALLOC_HUGE = 46
+    ALLOC_HUGE_REPLY = 47
+    SPLIT_TRY = 48
+    SPLIT_AT = 49
+    ZEROED = 50
+    SPLIT = 51
 
 
 #: Name and dtype of a column.
@@ -89,6 +95,9 @@ _DIGEST: Column = ("digest", np.uint64)
 _ID: Column = ("content_id", np.uint64)
 _COUNT: Column = ("count", np.int64)
 _NODE: Column = ("node", np.int64)
+_BLOCK: Column = ("block", np.int64)
+_POSITION: Column = ("position", np.int64)
+_NTH: Column = ("nth", np.int64)
 _ALLOC: tuple[Column, ...] = (_ID, ("attempt", np.uint8), ("source", np.int64))
 
 MESSAGES: dict[Kind, Message] = {
@@ -98,6 +107,8 @@ MESSAGES: dict[Kind, Message] = {
         (_SLOT, _KEY, *_ALLOC),
     ),
     Kind.ALLOC_REPLY: Message("The frame, or -1 if there is no free one.", (_SLOT, _FRAME, *_ALLOC)),
+    Kind.ALLOC_HUGE: Message("512 pages of the sender, from this one on, need a huge page.", (_SLOT, _KEY)),
+    Kind.ALLOC_HUGE_REPLY: Message("The first frame of the huge page, or -1.", (_SLOT, _FRAME)),
     Kind.SET_CONTENT: Message("A private frame gets new content.", (_FRAME, _ID), quiet=True),
     # Before PUT, so that a frame is not freed just before it is mapped.
     Kind.GET: Message("A frame gets more mappings.", (_FRAME, _COUNT), quiet=True),
@@ -161,6 +172,22 @@ MESSAGES: dict[Kind, Message] = {
         "The frame of a page has become a KSM frame without a stable node.", (_KEY, _FRAME, _DIGEST)
     ),
     Kind.MAP_ZERO: Message("A page maps the shared zero page in place of its frame.", (_KEY,)),
+    # Splits of huge pages.
+    Kind.SPLIT_TRY: Message(
+        "A visit at a scan position tries to split the huge page of an item's page; `nth` counts its tries.",
+        (_BLOCK, _KEY, _POSITION, _NTH),
+        quiet=True,
+    ),
+    Kind.SPLIT_AT: Message(
+        "The try that splits a huge page; position -1: there is no try, the greatest one: all fail.",
+        (_BLOCK, _POSITION, _NTH),
+        quiet=True,
+    ),
+    Kind.SPLIT: Message("A huge page is split otherwise than by ksmd.", (_BLOCK,)),
+    Kind.ZEROED: Message(
+        "A frame of a huge page that was split holds zeros; the position is that of the split.",
+        (_FRAME, _POSITION),
+    ),
     # Byte comparison; only if contents are bytes.
     Kind.COMPARE_SOURCE: Message(
         "Compare a page with a KSM frame; to the node of the page's frame.",

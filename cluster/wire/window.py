@@ -23,3 +23,5 @@ class Window:
     prune: bool = False
     #: Searches of the stable tree in the window before this one, for each stable node; 0 in the first window.
     searches: float = 0.0
+    #: There may be huge pages.
+    huge: bool = False

@@ -63,6 +63,14 @@ def bar(share: float, width: int, *, plain: bool = False) -> str:
     return EIGHTHS[-1] * full + (EIGHTHS[part - 1] if part else "")
 
 
+def shortened(label: str, width: int) -> str:
+    """The label, at most so wide: what is too much is left out of its middle."""
+    if len(label) <= width:
+        return label
+    kept = width - len("...")
+    return label[: (kept + 1) // 2] + "..." + label[len(label) - kept // 2 :]
+
+
 def one_line(text: str) -> str:
     """Text of unknown origin on one line of a terminal: characters that cannot be printed are escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

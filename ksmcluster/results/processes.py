@@ -25,8 +25,8 @@ from ksmcluster.results.columns import ColumnTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Most rows of a table in the report.
-MOST_ROWS = 10
+#: Most rows of a table in the report, and the width of names: with all columns, 80 characters.
+MOST_ROWS, LABEL = 10, 25
 #: Columns of numbers in them, by heading.
 COLUMNS = {
     "mapped": "pages_mapped",
@@ -143,7 +143,7 @@ def _top(head: str, labels: Sequence[str], table: CensusTable) -> Table:
     for row in np.argsort(-profit, kind="stable")[:MOST_ROWS].tolist():
         pages = (f"{table[name][row]:,}" for name in COLUMNS.values())
         # Names may look like markup.
-        label = Text(f"  {text.one_line(labels[row])}")
+        label = Text(f"  {text.shortened(text.one_line(labels[row]), LABEL)}")
         shown.add_row(label, *pages, text.size(int(profit[row])))
     if len(profit) > MOST_ROWS:
         shown.add_row(f"  {len(profit) - MOST_ROWS:,} more")

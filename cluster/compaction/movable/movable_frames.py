@@ -93,6 +93,10 @@ class MovableFrames(Frames, LruPages):
         self.adopt(pfns, PAGE_MAPPING_ANON)
         return pfns
 
+    def alloc_huge(self, wanted: int) -> I64:
+        """Return no huge page: compaction does not know them yet."""
+        return np.zeros(0, np.int64)
+
     def make_ksm(self, frames: I64) -> None:
         super().make_ksm(frames)
         pfns = pfn_of(frames)

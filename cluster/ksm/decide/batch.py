@@ -10,6 +10,7 @@ from cluster.arrays.columns import order_by, rows_where
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, is_ksm_word
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.trees import Trees
 from cluster.ksm.visit import VisitKind
 from cluster.wire.mailbox import joined
@@ -31,9 +32,17 @@ class ContentBatch(NamedTuple):
     waiting_row: I64
     #: bool[groups]: whether the trees have stable nodes or unstable pages of the content.
     known: Bool
+    #: For tries to split huge pages; None if there are none.
+    tries: SplitTries | None
 
 
-def gather(trees: Trees, window: Window, digests: Digests, arrivals: SortedVisits) -> ContentBatch:
+def gather(
+    trees: Trees,
+    window: Window,
+    digests: Digests,
+    arrivals: SortedVisits,
+    tries: SplitTries | None = None,
+) -> ContentBatch:
     """Return the batch of these contents, `arrivals` being the visits that nodes have sent."""
     unstable = trees.unstable
     node_group, node_row = trees.stable.rows(digests)
@@ -51,7 +60,7 @@ def gather(trees: Trees, window: Window, digests: Digests, arrivals: SortedVisit
     if visited.any():
         shared = _shared(which, unstable["frame"][row])[visited]
         visits = _with_unstable(trees, arrivals, which[visited], row[visited], pos[visited], shared)
-    return ContentBatch(trees, window, digests, visits, node_group, node_row, waiting_row, known)
+    return ContentBatch(trees, window, digests, visits, node_group, node_row, waiting_row, known, tries)
 
 
 def _with_unstable(

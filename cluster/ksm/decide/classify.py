@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.arrays.columns import is_in, rows_where
-from cluster.arrays.words import I64, Bool, is_ksm_word
+from cluster.arrays.words import I64, Bool, is_huge_word, is_ksm_word
 from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.visit import VisitKind
 
@@ -68,9 +68,23 @@ def classify(batch: ContentBatch) -> Routes:
     ordered = emptied | _blocked(batch) | (dup & (special | count_only)) | (count_only & (full | (nodes > 1)))
     ordered |= is_in(batch.digests, trees.empty_chains.digest)
     ordered |= dup & (nodes == 1) & (not profile.collapse_always)
+    if batch.tries is not None:
+        sequential |= is_in(batch.digests, batch.tries.routed) | _zeros_of_huge_pages(batch)
     long = joins + leaves > _LONG
     sequential |= lookup & (ordered | (special & long))
     return Routes(lookup & ~special & ~sequential, lookup & special & ~sequential, sequential)
+
+
+def _zeros_of_huge_pages(batch: ContentBatch) -> Bool:
+    """Return whether a content is that of zeros, and a page of a huge page has it: bool[groups]."""
+    zero: Bool = batch.digests == 0
+    if zero.any():
+        group = int(np.argmax(zero))
+        frames = batch.visits.frame[batch.visits.group == group]
+        row = batch.waiting_row[group : group + 1]
+        waiting = batch.trees.unstable["frame"][row[row >= 0]]
+        zero[group] = is_huge_word(np.concatenate([frames, waiting])).any()
+    return zero
 
 
 def _blocked(batch: ContentBatch) -> Bool:
@@ -87,5 +101,9 @@ def searches_meet_something(batch: ContentBatch) -> bool:
     """Return whether searches may meet something that makes the shape of a tree matter."""
     trees, stable = batch.trees, batch.trees.stable
     dirty = trees.unstable["dirty"] == batch.window.pass_number
+    if batch.tries is not None:
+        dirty = dirty | is_huge_word(trees.unstable["frame"])
+        if is_huge_word(batch.visits.frame).any():
+            return True
     changing = (stable["dup"] == 1) | (stable["dead"] == 1) | trees.node.away(stable["frame"])
     return bool(dirty.any() or changing.any()) or len(trees.empty_chains) + len(trees.migrating) > 0

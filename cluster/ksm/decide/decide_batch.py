@@ -67,7 +67,7 @@ def _decide_by_route(
         some = _chosen(batch, count, stepwise, visits.where(stepwise[group]))
         planned.append(PlannedContents(some, plan_stepwise(some.problem)))
     for part in planned:
-        add_plan(part, batch.trees, batch.window, changes, updates)
+        add_plan(part, batch, changes, updates)
     if one_by_one.any():
         from cluster.ksm.decide.sequential_tables import OneByOne
 

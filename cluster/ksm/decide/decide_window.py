@@ -15,12 +15,13 @@ import numpy as np
 
 from cluster.arrays.columns import changes, distinct, is_in, order_by, rows_where
 from cluster.arrays.sorted_table import expand
-from cluster.arrays.words import I64, Bool, Digests, ksm_word
+from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, is_huge_word, ksm_word
 from cluster.ksm.decide.batch import gather
 from cluster.ksm.decide.classify import kinds_table
 from cluster.ksm.decide.decide_batch import decide_batch
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.split_tries import SplitTries, first_tries
 from cluster.ksm.page_updates import PageUpdates
 from cluster.ksm.scan import PORTION
 from cluster.ksm.table_changes import TableChanges
@@ -46,24 +47,66 @@ def decide(trees: Trees, window: Window, arrivals: Arrivals) -> Decision:
 
     The trees stand as `Trees.start_window` leaves them; `arrivals` are the visits that nodes have sent.
     """
-    shape, also, portion = trees.shape, trees.recheck, PORTION
-    if shape is None:
-        arrivals = _without_fruitless_searches(trees, arrivals)
-    else:
-        # Searches change the shape one after the other, so they work on a copy.
-        shape = shape.copy()
-        also = np.concatenate([also, trees.unstable.digest])
-        # Searches of all contents walk over the same tree.
-        portion = len(arrivals.digest) + len(also)
-    decision = Decision(TableChanges(trees.front, shape), PageUpdates())
-    if len(arrivals.digest) + len(also) == 0:
+    return WindowVisits(trees, window, arrivals, huge=False).decide(None)
+
+
+class WindowVisits:
+    """The visits of a window; with huge pages they are decided again as splits become known."""
+
+    def __init__(self, trees: Trees, window: Window, arrivals: Arrivals, *, huge: bool) -> None:
+        self._trees, self._window, self._arrivals, self._huge = trees, window, arrivals, huge
+        #: What no split changes, the tries to split huge pages that follow from it, and the other contents.
+        self._new: Decision | None = None
+        self._tries = NewTries()
+        self._contents: _ArrivalsByContent | None = None
+
+    def decide(self, tries: SplitTries | None) -> Decision:
+        """Decide the window; with huge pages, as `tries` says, to which tries to split them are added."""
+        trees, window = self._trees, self._window
+        shape, also, portion = trees.shape, trees.recheck, PORTION
+        if shape is not None:
+            # Searches change the shape one after the other, so they work on a copy.
+            shape = shape.copy()
+            also = np.concatenate([also, trees.unstable.digest])
+        decision = Decision(TableChanges(trees.front, shape), PageUpdates())
+        if self._contents is None:
+            arrivals = (
+                self._arrivals if shape is not None else _without_fruitless_searches(trees, self._arrivals)
+            )
+            if len(arrivals.digest) + len(also) == 0:
+                return decision
+            self._contents = _ArrivalsByContent(trees, arrivals, also)
+            if shape is None:
+                self._contents.decide_new(window, decision, self._tries if self._huge else None)
+                self._new = decision
+        elif self._new is not None:
+            decision = self._new
+        if self._huge and self._new is not None:
+            decision = Decision(decision.table_changes.copy(), decision.messages.copy())
+        if tries is not None:
+            self._tries.add_to(tries)
+        if shape is not None:
+            # Searches of all contents walk over the same tree.
+            portion = len(self._arrivals.digest) + len(also)
+        for digests, visits in self._contents.portions(portion):
+            decide_batch(gather(trees, window, digests, visits, tries), *decision)
         return decision
-    contents = _ArrivalsByContent(trees, arrivals, also)
-    if shape is None:
-        contents.decide_new(window, decision)
-    for digests, visits in contents.portions(portion):
-        decide_batch(gather(trees, window, digests, visits), *decision)
-    return decision
+
+
+class NewTries:
+    """Tries to split huge pages that follow from contents of which the trees have nothing."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[FrameWords, ItemKeys, I64, Digests]] = []
+
+    def add(self, frames: FrameWords, keys: ItemKeys, positions: I64, digests: Digests) -> None:
+        """Add visits, of which the first to each huge page counts."""
+        rows = first_tries(frames, positions)
+        self._rows.append((frames[rows], keys[rows], positions[rows], digests[rows]))
+
+    def add_to(self, tries: SplitTries) -> None:
+        for frames, keys, positions, digests in self._rows:
+            tries.add_planned(frames, keys, positions, digests, np.full(len(frames), NONE))
 
 
 def _without_fruitless_searches(trees: Trees, arrivals: Arrivals) -> Arrivals:
@@ -105,13 +148,20 @@ class _ArrivalsByContent:
         keys, node = self._arrived.key, self._trees.node
         return all(node.in_scan_order(keys[low : low + PORTION + 1]) for low in range(0, len(keys), PORTION))
 
-    def decide_new(self, window: Window, decision: Decision) -> None:
-        """Decide contents of which the trees have nothing: the most frequent ones, which need no plan."""
+    def decide_new(self, window: Window, decision: Decision, tries: NewTries | None) -> None:
+        """Decide contents of which the trees have nothing: the most frequent ones, which need no plan.
+
+        With huge pages (`tries`), not those of zeros, nor those whose first two pages are of one huge page.
+        """
         new, limit = self._new(), self._trees.node.limit
+        if tries is not None:
+            new &= (self._digests != 0) & ~self._begins_in_one_huge_page()
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
         merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
         self._wait(np.flatnonzero(single), decision.table_changes)
+        if tries is not None:
+            self._add_tries(np.flatnonzero(merging), tries)
         self._merge(np.flatnonzero(merging), window, decision)
         left = np.flatnonzero(~(single | merging))
         self._digests, self._start, self._count = self._digests[left], self._start[left], self._count[left]
@@ -162,6 +212,26 @@ class _ArrivalsByContent:
         messages.merge(arrived.key[rows], mapped[rows])
         messages.add_mappings(frames, others)
         table_changes.add_stable(digests, frames, others + 1, np.zeros(len(chosen), np.bool_))
+
+    def _begins_in_one_huge_page(self) -> Bool:
+        """Return of which contents the first two visits are to pages of one huge page."""
+        frames, begins = self._arrived.frame, self._count > 1
+        several = np.flatnonzero(begins)
+        start = self._start[several]
+        first, second = frames[self._order[start]], frames[self._order[start + 1]]
+        begins[several] = is_huge_word(first) & (block_of(first) == block_of(second))
+        return begins
+
+    def _add_tries(self, chosen: I64, tries: NewTries) -> None:
+        """Add the tries of pages that merge; the visit to a content's second page splits the first too."""
+        arrived, start, others = self._arrived, self._start[chosen], self._count[chosen] - 1
+        if len(chosen) == 0:
+            return
+        rows = self._order[expand(start + 1, others)]
+        digests = np.repeat(self._digests[chosen], others)
+        tries.add(arrived.frame[rows], arrived.key[rows], self._pos[rows], digests)
+        first, second = self._order[start], self._order[start + 1]
+        tries.add(arrived.frame[first], arrived.key[first], self._pos[second], self._digests[chosen])
 
     def portions(self, size: int) -> Iterator[tuple[Digests, SortedVisits]]:
         """Yield at most `size` contents at once, and as many visits unless one content has more."""

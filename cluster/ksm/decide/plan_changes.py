@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.words import I64, Digests, FrameWords, ksm_word
+from cluster.arrays.words import I64, Digests, FrameWords, block_of, is_huge_word, ksm_word
+from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.classify import kinds_table
 from cluster.ksm.decide.plan import MergePlan, MergeProblem
 from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.page_updates import PageUpdates
 from cluster.ksm.table_changes import TableChanges
 from cluster.ksm.trees import Trees
@@ -40,16 +42,51 @@ class PlannedContents(NamedTuple):
 
 
 def add_plan(
-    planned: PlannedContents, trees: Trees, window: Window, changes: TableChanges, updates: PageUpdates
+    planned: PlannedContents,
+    batch: ContentBatch,
+    changes: TableChanges,
+    updates: PageUpdates,
 ) -> None:
-    """Add what follows from a plan to the changes of a window and to the messages."""
+    """Add what follows from a plan to the changes of a window, to the messages and to the tries of splits."""
     contents, plan = planned
+    trees, window = batch.trees, batch.window
+    if batch.tries is not None:
+        _add_tries(contents, plan, trees, batch.tries)
     _move_to_front(contents, plan, trees, changes)
     frames = np.concatenate(
         [trees.stable["frame"][contents.row], _add_nodes(contents, plan, trees, window, changes)]
     )
     _tell(contents, plan, frames, trees, updates)
     _update_unstable(contents, plan, changes, updates)
+
+
+def _add_tries(contents: ChosenContents, plan: MergePlan, trees: Trees, tries: SplitTries) -> None:
+    """Add the tries of pages that merge; the page that waited is split by the visit that merges with it."""
+    visits, group = contents.visits, contents.problem.group
+    if not (is_huge_word(visits.frame).any() or is_huge_word(contents.problem.waiting).any()):
+        return
+    merges = (plan.target >= 0) & ~plan.own
+    new = np.flatnonzero(plan.target >= len(contents.row))
+    first = new[np.unique(plan.target[new], return_index=True)[1]]
+    second = np.flatnonzero(plan.new_stable_page)
+    second = second[np.argsort(plan.target[second])]
+    # The first visit of a new stable node is that of the page which waited, unless it had waited before.
+    here = first != second
+    merges[first[here]] = False
+    waited = contents.waiting_row[group[second]]
+    frames = np.where(here, visits.frame[first], contents.problem.waiting[group[second]])
+    keys = visits.key[first]
+    keys[~here] = trees.unstable["key"][waited[~here]]
+    partners = np.full(len(group), -1)
+    partners[second] = frames
+    rows = np.flatnonzero(merges)
+    rows = rows[tries.candidates(visits.frame[rows], visits.pos[rows])]
+    digests = contents.digests[group]
+    tries.add_planned(visits.frame[rows], visits.key[rows], visits.pos[rows], digests[rows], partners[rows])
+    apart = np.flatnonzero(block_of(frames) != block_of(visits.frame[second]))
+    apart = apart[tries.candidates(frames[apart], visits.pos[second[apart]])]
+    frames, keys, second = frames[apart], keys[apart], second[apart]
+    tries.add_planned(frames, keys, visits.pos[second], digests[second], np.full(len(apart), -1))
 
 
 def _move_to_front(contents: ChosenContents, plan: MergePlan, trees: Trees, changes: TableChanges) -> None:

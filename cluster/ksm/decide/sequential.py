@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from cluster.arrays.words import PFN_MASK, is_ksm_word, ksm_word
+from cluster.arrays.words import PFN_MASK, block_of, is_huge_word, is_ksm_word, ksm_word
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.plan import NONE
+from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.visit import VisitKind
 from cluster.spec.profile import Profile
@@ -33,6 +34,7 @@ _SEARCHES = (
     VisitKind.STABLE_ONLY,
     VisitKind.STABLE_ONLY_FIXED,
     VisitKind.STABLE_OR_ZERO,
+    VisitKind.HUGE_ZERO,
 )
 _VOLATILE = (VisitKind.STABLE_ONLY, VisitKind.VOLATILE_SHARED)
 _STABLE_ONLY = (VisitKind.STABLE_ONLY, VisitKind.STABLE_ONLY_FIXED, VisitKind.STABLE_OR_ZERO)
@@ -49,6 +51,11 @@ class UnstablePage:
     blocked: bool
     #: Its row in the table; -1 for none yet.
     row: int = NONE
+
+    def look(self, tries: SplitTries, pos: int) -> None:
+        """Block searches if the split of a huge page has taken this page of zeros away."""
+        if tries.zero_gone and is_huge_word(self.frame) and not tries.whole(self.frame, pos):
+            self.frame, self.blocked = NONE, True
 
 
 class Visit(NamedTuple):
@@ -108,6 +115,8 @@ class Content:
 
         `leave` removes the item from its old stable node, where that comes after the search.
         """
+        if self.digest == 0 and self._taken_away(visit):
+            return
         match visit.kind:
             case VisitKind.LEAVE:
                 self.nodes.remove_item(visit.frame)
@@ -133,7 +142,8 @@ class Content:
     def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
         if self.unstable_page is None:
-            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=False, row=visit.row)
+            blocked = visit.frame < 0
+            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
             return None
         return self.unstable_page
 
@@ -161,10 +171,13 @@ class Content:
     # Searches (stable_tree_search(), unstable_tree_search_insert()).
 
     def _lookup(self, visit: Visit, leave: Callable[[], None]) -> None:
+        if visit.kind == VisitKind.HUGE_ZERO and not self._small(visit.frame, visit):
+            # The visit goes on with a frame that no page maps, unless the split has failed.
+            visit = visit._replace(frame=NONE if self._taken_away(visit) else visit.frame)
         node = self._search_stable()
         leave()
         if node is not None:
-            if visit.kind in _FIXED or visit.frame in self._orphaned:
+            if visit.kind in _FIXED or visit.frame in self._orphaned or not self._small(visit.frame, visit):
                 self._messages.removed_from_trees.append((visit.key, 0))
             else:
                 node.count += 1
@@ -172,7 +185,7 @@ class Content:
         elif visit.kind not in _STABLE_ONLY:
             if not self._search_unstable(visit):
                 self._messages.removed_from_trees.append((visit.key, 0))
-        elif visit.kind == VisitKind.STABLE_OR_ZERO:
+        elif visit.kind == VisitKind.STABLE_OR_ZERO and self._small(visit.frame, visit):
             self._messages.mapped_zero.append(visit.key)
 
     def _search_stable(self) -> NodeOfContent | None:
@@ -190,10 +203,14 @@ class Content:
         other, frame = self._find_or_insert_unstable(visit), visit.frame
         if other is None:
             return True
+        if self.digest == 0 and self._rules.tries is not None:
+            other.look(self._rules.tries, visit.pos)
         if other.blocked or other.frame == frame or is_ksm_word(frame) or frame in self._orphaned:
             return False
+        if self._same_huge_page(visit, other) or not self._small(frame, visit):
+            return False
         word = ksm_word(frame, self._rules.window.seq)
-        if is_ksm_word(other.frame):
+        if is_ksm_word(other.frame) or not self._small(other.frame, visit, other.key):
             self._messages.broken_out.append((visit.key, word, self.digest))
             self._orphaned.add(frame)
             return False
@@ -203,6 +220,38 @@ class Content:
         self.nodes.insert(
             NodeOfContent(word, 2, origin=frame), chain=self._find_stable(prune=False) is not None
         )
+        return True
+
+    # Huge pages (try_to_merge_one_page()).
+
+    def _taken_away(self, visit: Visit) -> bool:
+        """Return whether the split of its huge page has unmapped this page of zeros."""
+        tries = self._rules.tries
+        gone = tries is not None and tries.zero_gone and is_huge_word(visit.frame)
+        return gone and tries is not None and not tries.whole(visit.frame, visit.pos)
+
+    def _small(self, frame: int, visit: Visit, key: int | None = None) -> bool:
+        """Split the huge page of a frame, if it is part of one; return whether the page is mapped by itself.
+
+        `key` is that of the frame's page, if that is not the page visited.
+        """
+        tries = self._rules.tries
+        if frame < 0:
+            return False
+        if tries is None or not tries.whole(frame, visit.pos):
+            return True
+        split = tries.split(frame, visit.key if key is None else key, visit.pos)
+        return split and not (self.digest == 0 and tries.zero_gone)
+
+    def _same_huge_page(self, visit: Visit, other: UnstablePage) -> bool:
+        """Return whether both pages are of one huge page, which is split then without a merge."""
+        tries, frame = self._rules.tries, visit.frame
+        if tries is None or not is_huge_word(frame) or not is_huge_word(other.frame):
+            return False
+        if block_of(frame) != block_of(other.frame) or not tries.whole(frame, visit.pos):
+            return False
+        tries.self_pairs += 1
+        tries.split(frame, visit.key, visit.pos)
         return True
 
     # Stable nodes that have migrated.

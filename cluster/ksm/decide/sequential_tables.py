@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, Bool
+from cluster.arrays.words import I64, Bool, block_of, is_huge_word
 from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
@@ -29,7 +29,9 @@ class OneByOne:
         self._messages = MessageRows()
         node = batch.trees.node
         mapcount = node.frames.mapcount
-        self._rules = MergeRules(node.profile, node.limit, batch.window, lambda pfn: int(mapcount[pfn]))
+        self._rules = MergeRules(
+            node.profile, node.limit, batch.window, lambda pfn: int(mapcount[pfn]), batch.tries
+        )
 
     def decide(self, groups: I64) -> None:
         """Decide these contents, each by itself."""
@@ -40,17 +42,36 @@ class OneByOne:
             digest = int(batch.digests[group])
             page = self._unstable_page(int(batch.waiting_row[group]))
             content = Content(digest, self._load(digest), page, self._rules, self._messages)
-            of_content = _as_objects(visits.of(np.arange(low, high)))
+            rows = np.arange(low, high)
+            thinned = self._thin_out(visits, rows) if digest == 0 else rows[:0]
+            of_content = _as_objects(visits.of(np.setdiff1d(rows, thinned) if len(thinned) else rows))
             run([(content, visit) for visit in of_content], self._rules.profile)
+            self._remove_thinned(visits.of(thinned))
             self._keep(content)
             before = [visit.row for visit in of_content] + [page.row if page else -1]
             self._keep_unstable(before, [(content.unstable_page, digest)] if content.unstable_page else [])
         self._messages.add_to(self._updates)
 
+    def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
+        """Return visits to pages of zeros of huge pages that need not be decided."""
+        tries = self._rules.tries
+        simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO))
+        if tries is None or not tries.zero_gone or not simple.all():
+            return rows[:0]
+        rows = rows[is_huge_word(visits.frame[rows]) & (visits.row[rows] < 0)]
+        return rows[tries.thin_out(block_of(visits.frame[rows]), visits.pos[rows])]
+
+    def _remove_thinned(self, visits: SortedVisits) -> None:
+        """Let those of these visits whose huge pages nothing has split find searches blocked."""
+        if len(visits.key) and self._rules.tries is not None:
+            split = self._rules.tries.split_before(block_of(visits.frame), visits.pos)
+            keys = visits.key[~split]
+            self._messages.removed_from_trees += [(key, 0) for key in keys.tolist()]
+
     def walk(self, shape: Shape) -> None:
         """Decide the whole batch, search by search, on trees of this shape, which changes."""
         unstable, visits = self._trees.unstable, self._batch.visits
-        walk = Walk(shape, self._load_walked, self._changed_by_searches())
+        walk = Walk(shape, self._load_walked, self._changed_by_searches(), self._rules.tries)
         for row in np.flatnonzero(np.isin(unstable["key"], shape.unstable_keys())).tolist():
             page = self._unstable_page(row)
             assert page is not None
@@ -122,11 +143,11 @@ class OneByOne:
         kept = {page.row for page, _ in after}
         gone = sorted({row for row in before if row >= 0 and row not in kept})
         self._changes.unstable_gone.append(np.array(gone, np.int64))
-        new = [(digest, page.key, page.frame) for page, digest in after if page.row < 0]
-        table = np.array(new, np.uint64).reshape(-1, 3)
-        keys, frames = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
-        self._changes.add_unstable(table[:, 0], keys, frames)
-        self._updates.insert_unstable(keys, table[:, 0])
+        new = [(digest, page) for page, digest in after if page.row < 0]
+        digests = np.array([digest for digest, _ in new], np.uint64)
+        keys, frames = np.array([(page.key, page.frame) for _, page in new], np.int64).reshape(-1, 2).T
+        self._changes.add_unstable(digests, keys, frames)
+        self._updates.insert_unstable(keys, digests)
 
 
 def _as_objects(visits: SortedVisits) -> list[Visit]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.ksm.decide.message_rows import MessageRows
+from cluster.ksm.decide.split_tries import SplitTries
 from cluster.spec.profile import Profile
 from cluster.wire.window import Window
 
@@ -20,6 +21,8 @@ class MergeRules(NamedTuple):
     window: Window
     #: Mappings of a frame of this node, by pfn.
     mapcount: Callable[[int], int]
+    #: For tries to split huge pages; None if there are none.
+    tries: SplitTries | None
 
 
 @dataclass(slots=True, eq=False)

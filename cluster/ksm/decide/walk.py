@@ -12,6 +12,7 @@ from collections.abc import Callable
 from cluster.arrays.rbtree import LEFT, RIGHT
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit
+from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.tree_shape import Shape, UnstableEntry, memcmp_key
 
@@ -20,12 +21,17 @@ class Walk:
     """Searches in one stable and one unstable tree."""
 
     def __init__(
-        self, shape: Shape, load: Callable[[int, Walk], WalkedContent], changed_by_searches: set[int]
+        self,
+        shape: Shape,
+        load: Callable[[int, Walk], WalkedContent],
+        changed_by_searches: set[int],
+        tries: SplitTries | None,
     ) -> None:
         """`changed_by_searches`: contents that a search changes when it passes by."""
         self._shape = shape
         self._load = load
         self._changed_by_searches = changed_by_searches
+        self._tries = tries
         self.contents: dict[int, WalkedContent] = {}
         #: By item key: the pages in the unstable tree, and the digests of what they hold now.
         self.unstable_pages: dict[int, UnstablePage] = {}
@@ -69,13 +75,17 @@ class Walk:
         entry = tree.root
         while entry is not None:
             page, holds = self.unstable_pages[entry.key], self.holds[entry.key]
+            if holds == 0 and self._tries is not None:
+                page.look(self._tries, visit.pos)
             # A page that is gone, or has the very same frame, ends the search whatever it holds.
             if page.frame < 0 or page.frame == visit.frame or holds == digest:
                 return page
             side = LEFT if key < memcmp_key(holds) else RIGHT
             parent, entry = entry, tree.child(entry, side)
         self._shape.link_unstable(UnstableEntry(visit.key, digest), parent, side)
-        self.unstable_pages[visit.key] = UnstablePage(visit.key, visit.frame, blocked=False, row=visit.row)
+        self.unstable_pages[visit.key] = UnstablePage(
+            visit.key, visit.frame, blocked=visit.frame < 0, row=visit.row
+        )
         self.holds[visit.key] = digest
         return None
 

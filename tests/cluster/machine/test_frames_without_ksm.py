@@ -89,7 +89,8 @@ def _captured(first: Moment, later: list[Moment], names: list[list[int]], outsid
     """Return captured pages, and the machine without KSM at the first moment."""
     without = WithoutKsm({}, set())
     owners: dict[int, tuple[int, int]] = {}
-    shared, mapped_outside = [], []
+    shared: list[list[tuple[int, int, int]]] = [[] for _ in range(PROCESSES)]
+    mapped_outside: list[list[tuple[int, int]]] = [[] for _ in range(PROCESSES)]
     for process, pages in enumerate(first):
         for vpn, page in enumerate(pages):
             if page is None:
@@ -98,21 +99,26 @@ def _captured(first: Moment, later: list[Moment], names: list[list[int]], outsid
             without.contents[where] = page[0]
             without.mapped[where] = where if number < 0 else ("frame", number)
             if number >= 0 and number in owners:
-                shared.append((*owners[number], *where))
+                shared[process].append((*owners[number], vpn))
             elif number >= 0:
                 owners[number] = where
                 if number in outside:
-                    mapped_outside.append((*where, 2))
+                    mapped_outside[process].append((vpn, 2))
                     without.outside.add(("frame", number))
     mapping = CapturedMapping("", 0, PAGES, advised=True)
     processes = tuple(
-        CapturedProcess("p", (mapping,), tuple(_moment(m[i]) for m in (first, *later)), family=0)
+        CapturedProcess(
+            "p",
+            (mapping,),
+            tuple(_moment(m[i]) for m in (first, *later)),
+            family=0,
+            shared=SharedFrames(*np.array(shared[i], np.int64).reshape(-1, 3).T),
+            outside=OutsideMappers(*np.array(mapped_outside[i], np.int64).reshape(-1, 2).T),
+        )
         for i in range(PROCESSES)
     )
-    columns = np.array(shared, np.int64).reshape(-1, 4).T
-    rows = np.array(mapped_outside, np.int64).reshape(-1, 3).T
     times = tuple(float(i) for i in range(len(later) + 1))
-    return CapturedPages(processes, times, SharedFrames(*columns), OutsideMappers(*rows)), without
+    return CapturedPages(processes, times), without
 
 
 def _one_content_a_frame(first: Moment, names: list[list[int]]) -> None:
@@ -153,7 +159,7 @@ def test_frames_without_ksm_are_those_of_a_machine_without_it(
     _one_content_a_frame(first, names)
     pages, without = _captured(first, later, names, outside)
     policy = PolicySpec(PolicyMode.INTERLEAVE, (0, 1)) if away else PolicySpec()
-    layout = CapturedLayout((0,) * PROCESSES, (True,) * PROCESSES, (0.0,))
+    layout = CapturedLayout((0,) * PROCESSES, (True,) * PROCESSES, (0.0,), (0.0,) * PROCESSES)
     kind = ProcessSpec("k", 3, (), snapshot="s", layout=layout, policy=policy, clones=Clones.IDENTICAL)
     spec = SimulationSpec(MachineSpec(2, 40, ring(2)), knobs, (kind,))
     machine = Machine(InlineFabric(spec, {"s": pages}), knobs)

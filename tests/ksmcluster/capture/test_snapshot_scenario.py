@@ -158,17 +158,17 @@ def test_snapshots_of_different_keys_are_refused(run: Run, tmp_path: Path) -> No
 
 
 def test_memory_stands_still_after_the_last_moment(tmp_path: Path) -> None:
-    """A pass sleeps twice for 1 s."""
+    """A pass sleeps three times, after each page and at its end, for 256 jiffies: 3.072 s."""
     slow = {"pages_to_scan": 1, "sleep_millisecs": 1000}
-    path = of_moments(tmp_path / "s", (0.0, 2.25), (("ab",), ("ac",)))
+    path = of_moments(tmp_path / "s", (0.0, 4.25), (("ab",), ("ac",)))
     kind = {"count": 1, "snapshot": path}
     result = simulated(kind, passes=4, **slow)
     assert result.by_node("pages_written").sum(axis=1).tolist() == [0, 0, 1, 0]
-    note = "kind0: 2 moments end at 2.2 s of 8.0 s simulated; then memory stands still"
+    note = "kind0: 2 moments end at 4.2 s of 12 s simulated; then memory stands still"
     assert result.summary["notes"] == [note]
     assert f"\nNotes\n  {note}\n" in str(result)
 
     assert simulated(kind, passes=1, **slow).summary["notes"] == []
-    assert simulated(kind | {"replay_interval": 9.0}, passes=4, **slow).summary["notes"] == []
+    assert simulated(kind | {"replay_interval": 13.0}, passes=4, **slow).summary["notes"] == []
     still = of_moments(tmp_path / "still", (0.0,), (("ab",),))
     assert simulated({"count": 1, "snapshot": still}, passes=4, **slow).summary["notes"] == []

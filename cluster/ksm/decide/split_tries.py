@@ -1,0 +1,157 @@
+"""Tries of visits to split huge pages, as one node's trees decide a window (split_huge_page()).
+
+A try splits a huge page if it is the first, or where processes share it on some kernels a later one. Visits
+to pages of other contents, which other nodes may decide, try it too. So each node decides the window with the
+splits it knows, and tells its tries; the owners of huge pages find out which try comes first; and this is
+repeated until nothing changes. A visit depends on earlier ones alone: what is found at last is what happens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cluster.arrays.columns import changes
+from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, empty, is_huge_word
+from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes
+from cluster.spec.profile import Profile
+from cluster.wire.window import END
+
+
+class TryRows(NamedTuple):
+    """Tries, one a row. Arrays of one length."""
+
+    block: I64
+    key: ItemKeys
+    position: I64
+    nth: I64
+
+
+class SplitTries:
+    """The tries of one decision."""
+
+    def __init__(self, times: SplitTimes, routed: Digests, profile: Profile) -> None:
+        """`routed`: contents to be decided one by one."""
+        self._times = times
+        self._keep_all = profile.split_stops_at_pmd
+        self.routed = routed
+        #: A split unmaps pages of zeros.
+        self.zero_gone = profile.split_maps_zero_page
+        #: Splits of the same page twice, which the kernel tries and fails at first.
+        self.self_pairs = 0
+        #: Whether contents with huge pages were decided one by one.
+        self.one_by_one = False
+        #: Times of splits that are not known yet, and the last try of each huge page.
+        self._assumed: dict[int, SplitTime] = {}
+        self._last: dict[int, SplitTime] = {}
+        self._single: list[tuple[int, int, int, int]] = []
+        #: Of tries that follow from plans: contents, and whether both pages are of the same huge page.
+        self._planned: list[tuple[TryRows, Digests, Bool]] = []
+
+    # One by one.
+
+    def whole(self, frame: int, position: int) -> bool:
+        """Return whether a frame is part of a huge page that has not been split before this moment."""
+        if not is_huge_word(frame):
+            return False
+        self.one_by_one = True
+        block = block_of(frame)
+        time = self._times.times.get(block) or self._assumed.get(block)
+        return time is None or (position, self._nth(block, position)) <= time
+
+    def _nth(self, block: int, position: int) -> int:
+        last = self._last.get(block)
+        return last[1] + 1 if last is not None and last[0] == position else 0
+
+    def split(self, frame: int, key: int, position: int) -> bool:
+        """Try to split the huge page of an item's page; return whether it succeeds."""
+        block = block_of(frame)
+        time = (position, self._nth(block, position))
+        self._last[block] = time
+        self._single.append((block, key, *time))
+        known = self._times.times.get(block)
+        if known is None:
+            self._assumed[block] = min(time, self._assumed.get(block, time))
+            return True
+        return time == known
+
+    def thin_out(self, blocks: I64, positions: I64) -> Bool:
+        """Return which visits to pages of zeros need not be decided: bool[n]; positions ascend.
+
+        One of the first two visits splits a huge page, unless all of them find searches blocked.
+        """
+        if self._keep_all:
+            return np.zeros(len(blocks), np.bool_)
+        order = np.argsort(blocks, kind="stable")
+        start = np.flatnonzero(changes(blocks[order]))
+        rank = np.arange(len(blocks)) - np.repeat(start, np.diff(start, append=len(blocks)))
+        thinned = np.empty(len(blocks), np.bool_)
+        thinned[order] = rank >= 2
+        return thinned
+
+    def split_before(self, blocks: I64, positions: I64) -> Bool:
+        """Return which huge pages are split before these scan positions. int64[n], int64[n] -> bool[n]."""
+        names, which = np.unique(blocks, return_inverse=True)
+        times = [
+            self._times.times.get(block) or self._assumed.get(block) or NEVER for block in names.tolist()
+        ]
+        before: Bool = np.array([position for position, _ in times], np.int64)[which] < positions
+        return before
+
+    # Plans.
+
+    def candidates(self, frames: FrameWords, positions: I64) -> I64:
+        """Return the rows of visits that merge which may be the tries that count. int64[k].
+
+        That is the first of each huge page, or all where further tries count.
+        """
+        if self._keep_all:
+            return np.flatnonzero(is_huge_word(frames))
+        return first_tries(frames, positions)
+
+    def add_planned(
+        self, frames: FrameWords, keys: ItemKeys, positions: I64, digests: Digests, partners: FrameWords
+    ) -> None:
+        """Add tries that follow from plans; `partners` are frames of the pages merged with, or -1."""
+        if len(frames):
+            tries = TryRows(block_of(frames), keys, positions, np.zeros(len(frames), np.int64))
+            pair = is_huge_word(partners) & (block_of(partners) == tries.block)
+            self._planned.append((tries, digests, pair))
+
+    def not_as_planned(self) -> Digests:
+        """Return the contents, ascending, whose plans do not hold.
+
+        A try fails, or the try that splits a huge page is that of two pages of it.
+        """
+        wrong = [self.routed]
+        for tries, digests, pair in self._planned:
+            before, first = self._times.compare(tries.block, tries.position, tries.nth)
+            wrong.append(digests[np.flatnonzero(before | (first & pair))])
+        return np.unique(np.concatenate(wrong))
+
+    def rows(self) -> TryRows:
+        """Return all tries."""
+        single = np.array(self._single, np.int64).reshape(-1, 4)
+        parts = [tries for tries, _, _ in self._planned]
+        parts.append(TryRows(single[:, 0], single[:, 1], single[:, 2], single[:, 3]))
+        return TryRows(*(np.concatenate([empty(), *column]) for column in zip(*parts, strict=True)))
+
+
+def first_tries(frames: FrameWords, positions: I64) -> I64:
+    """Return the row of each huge page with the least position. int64[n], int64[n] -> int64[k]."""
+    rows = np.flatnonzero(is_huge_word(frames))
+    if len(rows) == 0:
+        return rows
+    return rows[_firsts(block_of(frames[rows]), positions[rows])]
+
+
+def _firsts(blocks: I64, positions: I64) -> I64:
+    low = blocks - blocks.min()
+    size = int(low.max()) + 1
+    if size > (len(blocks) << 6) + (1 << 16):
+        order = np.lexsort((positions, blocks))
+        return order[np.flatnonzero(changes(blocks[order]))]
+    least = np.full(size, END)
+    np.minimum.at(least, low, positions)
+    return np.flatnonzero(least[low] == positions)
