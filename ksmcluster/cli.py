@@ -37,6 +37,7 @@ COMMANDS = {
         "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
     ),
     "plot": Command("ksmcluster.commands.plot", "plot", "Draw a picture of results."),
+    "report": Command("ksmcluster.commands.report", "report", "Write a report of results (HTML)."),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
     "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),

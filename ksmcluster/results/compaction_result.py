@@ -25,8 +25,9 @@ from cluster.compaction.scenario.relocation_result import (
 )
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
-from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
 from ksmcluster.report import text
+from ksmcluster.report.compaction_words import COUNTS, who
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
 from ksmcluster.results.columns import ColumnTable
@@ -42,14 +43,6 @@ if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture
 
 SCHEMA_VERSION = 2
-#: What is reported of each driver, and its heading.
-COUNTS = {
-    "moved": "moved",
-    "retried": "retried",
-    "failed": "failed",
-    "put_back": "put back",
-    "refused": "refused",
-}
 
 
 class NodeTable(ColumnTable):
@@ -135,6 +128,12 @@ class CompactionResult:
     def __str__(self) -> str:
         return as_text(report(self))
 
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.cell import cell
+        from ksmcluster.report.run_data import of_result
+
+        return cell(of_result(self))
+
     def __repr__(self) -> str:
         asked, got = (self.summary[name] for name in ("requested", "obtained"))
         blocks = f"{got['movable_off']} to {got['movable_on']} of {asked} blocks obtained"
@@ -177,22 +176,11 @@ def _heading(result: CompactionResult) -> Text:
     facts = (
         text.counted(summary["nodes"], "node"),
         f"kernel {summary['kernel']}",
-        *_who(migration),
+        *who(migration),
         f"seed {summary['seed']}",
     )
     lines = [Text(summary["title"], style="bold")] if summary["title"] else []
     return Text("\n").join([*lines, Text(", ".join(facts))])
-
-
-def _who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:
-    match migration.trigger:
-        case "proactive":
-            return (f"kcompactd, proactiveness {migration.proactiveness}",)
-        case "direct":
-            modes = "async" if migration.mode == "async" else "async, then sync-light"
-            return f"direct compaction, {modes}", f"{text.counted(migration.compactors, 'allocator')} a node"
-        case _:
-            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:

@@ -180,6 +180,12 @@ class Result:
     def __str__(self) -> str:
         return as_text(report(self))
 
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.cell import cell
+        from ksmcluster.report.run_data import of_result
+
+        return cell(of_result(self))
+
     def __repr__(self) -> str:
         machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
         return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved} bytes saved>"

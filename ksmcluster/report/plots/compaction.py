@@ -10,15 +10,12 @@ from matplotlib.axes import Axes
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.report import text
+from ksmcluster.report.compaction_words import STATE_WORDS
 from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish
 from ksmcluster.report.run_data import RunData
 
-#: Of each state of memory: how the legend calls it, colour and hatching (for print without colours).
-STATES = {
-    "before": ("before", ORANGE, ""),
-    "movable_off": ("after, pages cannot move", GREEN, "\\\\"),
-    "movable_on": ("after, pages can move", BLUE, "//"),
-}
+#: Of each state of memory: colour, and hatching for print without colours.
+STATES = {"before": (ORANGE, ""), "movable_off": (GREEN, "\\\\"), "movable_on": (BLUE, "//")}
 
 
 class CompactionStates(NamedTuple):
@@ -53,7 +50,8 @@ def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
     memory = {state: np.array(done.free_blocks[state]) * sizes for state in STATES}
     factor, unit = text.byte_unit(float(max(of_state.max() for of_state in memory.values())))
     places = np.arange(len(sizes))
-    for index, (state, (label, colour, hatch)) in enumerate(STATES.items()):
+    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
+        label = STATE_WORDS[state]
         place = places + (index - 1) * 0.28
         axes.bar(
             place, memory[state] / factor, 0.28, color=colour, hatch=hatch, label=label, ec="white", lw=0
@@ -68,7 +66,8 @@ def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
     """Blocks of the order of the scenario that allocations got, a group of bars for each run."""
     done = [compaction_of(run.summary) for run in runs]
     places = np.arange(len(runs))
-    for index, (state, (label, colour, hatch)) in enumerate(STATES.items()):
+    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
+        label = STATE_WORDS[state]
         counts = [of_run.obtained[state] for of_run in done]
         bars = axes.bar(
             places + (index - 1) * 0.28,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,21 +80,6 @@ def kinds_of(runs: Sequence[RunData]) -> list[str]:
     return [name for name, kind in KINDS.items() if not any(kind.why_not(run) for run in runs)]
 
 
-def pictures(name: str, runs: Sequence[RunData], statistic: str | None = None) -> list[Picture]:
-    """Return a picture of each run with the same scales, or a single one that shows all together."""
-    kind = _checked(name, runs, statistic)
-    from ksmcluster.report.plots.picture import drawn, same_scales
-
-    groups = [list(runs)] if kind.together else [[run] for run in runs]
-
-    def draw(group: Sequence[RunData]) -> Callable[[Sequence[Axes]], None]:
-        return lambda axes: kind.draw(axes[0], group, statistic)
-
-    made = [drawn(draw(group)) for group in groups]
-    same_scales([picture.axes[0] for picture in made])
-    return made
-
-
 def picture(name: str, runs: Sequence[RunData], statistic: str | None = None) -> Picture:
     """Return one picture; runs that are not drawn together are side by side.
 
@@ -102,16 +88,43 @@ def picture(name: str, runs: Sequence[RunData], statistic: str | None = None) ->
     kind = _checked(name, runs, statistic)
     from ksmcluster.report.plots.picture import drawn, same_scales
 
-    groups = [list(runs)] if kind.together else [[run] for run in runs]
+    groups = _groups(kind, runs)
 
     def draw(axes: Sequence[Axes]) -> None:
         for place, group in zip(axes, groups, strict=True):
-            kind.draw(place, group, statistic)
-            if len(groups) > 1:
-                place.set_title(f"{group[0].label}\n{place.get_title(loc='left')}")
+            _draw(kind, place, group, len(groups), statistic)
         same_scales(axes)
 
     return drawn(draw, len(groups))
+
+
+def pictures(name: str, runs: Sequence[RunData]) -> list[Picture]:
+    """Return what `picture` does, but each axes as a picture of its own."""
+    kind = _checked(name, runs, None)
+    from ksmcluster.report.plots.picture import drawn, same_scales
+
+    groups = _groups(kind, runs)
+    made = [drawn(partial(_draw_alone, kind, group, len(groups))) for group in groups]
+    same_scales([one.axes[0] for one in made])
+    return made
+
+
+def _draw_alone(kind: PictureKind, group: Sequence[RunData], groups: int, axes: Sequence[Axes]) -> None:
+    _draw(kind, axes[0], group, groups, None)
+
+
+def _groups(kind: PictureKind, runs: Sequence[RunData]) -> list[Sequence[RunData]]:
+    """Return the runs that share axes."""
+    return [runs] if kind.together else [[run] for run in runs]
+
+
+def _draw(
+    kind: PictureKind, axes: Axes, group: Sequence[RunData], groups: int, statistic: str | None
+) -> None:
+    """Draw a group of runs; with its name, if it is one of several."""
+    kind.draw(axes, group, statistic)
+    if groups > 1:
+        axes.set_title(f"{group[0].label}\n{axes.get_title(loc='left')}")
 
 
 def _checked(name: str, runs: Sequence[RunData], statistic: str | None) -> PictureKind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,10 +24,14 @@ class Picture(Figure):
         with mpl.rc_context(RC):
             super().savefig(*arguments, **options)
 
-    def svg(self) -> str:
-        """Return it as the text of an SVG file."""
+    def svg(self, *, letters: Literal["path", "none"] = "path") -> str:
+        """Return it as the text of an SVG file; with letters as paths, or as text in fonts of the reader.
+
+        No font that is likely to be there is wider than the one with which the picture was laid out.
+        """
         file = io.StringIO()
-        self.savefig(file, format="svg", metadata={"Date": None})
+        with mpl.rc_context({"svg.fonttype": letters}):
+            self.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
 
     def _repr_svg_(self) -> str:

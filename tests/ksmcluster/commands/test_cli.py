@@ -30,7 +30,19 @@ def test_version(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "simulate", "compact", "validate", "bench", "bench pass", "bench scaling", "config", "config show"],
+    [
+        "",
+        "simulate",
+        "compact",
+        "plot",
+        "report",
+        "validate",
+        "bench",
+        "bench pass",
+        "bench scaling",
+        "config",
+        "config show",
+    ],
 )
 def test_help(run: Run, golden: Golden, command: str) -> None:
     ran = run(*command.split(), "--help")
@@ -47,6 +59,8 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("simulate tiny --engine inline", {"ray"}),
         ("bench scaling --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
         ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("plot --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
+        ("report --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib", "jinja2"}),
         ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),
     ],
 )
