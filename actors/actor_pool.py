@@ -13,7 +13,7 @@ from cluster.spec.scenario import SimulationSpec
 
 
 class ActorPool:
-    """Node actors that serve one simulated machine after another.
+    """Node actors, and a coordinator, that serve one simulated machine after another.
 
     Most scripts run faster than actors start.
     """
@@ -21,6 +21,7 @@ class ActorPool:
     def __init__(self) -> None:
         self._actors: list[Any] = []
         self._machines: list[str] = []
+        self._coordinator: Any = None
 
     def actors(self, count: int) -> list[Any]:
         """Return the handles of `count` actors; new ones may still be starting."""
@@ -36,6 +37,16 @@ class ActorPool:
             self._machines.append(placement.node_id)
         return self._actors[:count]
 
+    def coordinator(self) -> Any:
+        """Return the handle of the coordinator; it may still be starting."""
+        import ray
+
+        from actors.coordinator_actor import CoordinatorActor
+
+        if self._coordinator is None:
+            self._coordinator = ray.remote(num_cpus=0)(CoordinatorActor).remote()
+        return self._coordinator
+
     def machines(self, count: int) -> list[str]:
         """Return the Ray nodes that the first `count` actors are on."""
         return self._machines[:count]
@@ -48,11 +59,14 @@ class ActorPool:
         return fabric
 
     def close(self) -> None:
-        """End the actors."""
+        """End the actors; the next machine gets new ones."""
         import ray
 
+        if self._coordinator is not None:
+            ray.kill(self._coordinator)
         for actor in self._actors:
             ray.kill(actor)
+        self._actors, self._machines, self._coordinator = [], [], None
 
 
 def placements(actors: int) -> list[Any]:

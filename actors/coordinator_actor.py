@@ -17,6 +17,10 @@ from cluster.spec.scenario import SimulationSpec
 class CoordinatorActor(SlimActor):
     """Wraps a `cluster.machine.simulation.Simulation`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._compactor_pool: RayCompactorPool | None = None
+
     def start(
         self,
         spec: SimulationSpec,
@@ -26,7 +30,7 @@ class CoordinatorActor(SlimActor):
         machines: list[str],
         migration_actors: int,
     ) -> None:
-        """Fill the machine.
+        """Fill the machine, in place of an earlier one.
 
         snapshots: a reference to a Mapping[str, CapturedPages], in a list, so that Ray copies nothing here.
         nodes_of: the nodes of each node actor. actors: their handles; they may still be starting, and each
@@ -36,8 +40,10 @@ class CoordinatorActor(SlimActor):
         fabric = RayFabric(nodes_of, actors, machines)
         fabric.take(spec, *snapshots)
         # Ray ends the migration actors together with this one, which starts them.
-        compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
-        self._simulation = Simulation(fabric, spec, compactor_pool)
+        if self._compactor_pool is not None:
+            self._compactor_pool.close()
+        self._compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
+        self._simulation = Simulation(fabric, spec, self._compactor_pool)
 
     def census(self) -> Census:
         """Return what ksmd has made of each process and mapping."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,16 +29,18 @@ def run_passes(
     *,
     on_event: Callable[[Event], None] = lambda _event: None,
     snapshots: Mapping[str, CapturedPages] | None = None,
+    pool: ActorPool | None = None,
 ) -> Iterator[PassResult]:
     """Run a scenario and yield the result of each pass; `options` do not change it.
 
     `snapshots` are the captured memories that the scenario names, by path. `on_event` is called when actors
-    start and passes start and end.
+    start and passes start and end. The engine `ray` takes the actors of `pool`, and leaves them there for
+    the next run; by default it starts some of its own, and ends them.
 
     Raises SimulationError if the scenario cannot be carried out.
     """
     snapshots = snapshots or {}
-    run = _ray(spec, options, on_event, snapshots) if options.on_ray else _inline(spec, snapshots)
+    run = _ray(spec, options, on_event, snapshots, pool) if options.on_ray else _inline(spec, snapshots)
     with run as (results, census):
         for number in range(1, spec.passes + 1):
             on_event(PassStarted(number, spec.passes))
@@ -67,26 +69,38 @@ def _ray(
     options: RunOptions,
     on_event: Callable[[Event], None],
     snapshots: Mapping[str, CapturedPages],
+    kept: ActorPool | None,
 ) -> Iterator[_Run]:
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.address, frames), closing(ActorPool()) as pool:
+    with connected(options.address, frames), _actors(kept) as pool:
         import ray
 
-        from actors.coordinator_actor import CoordinatorActor
+        coordinator = pool.coordinator()
+        nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
+        actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
+        captured = [ray.put(dict(snapshots))]
+        started = coordinator.start.remote(
+            spec, captured, nodes_of, actors, machines, options.migration_actors
+        )
+        wait_until_ready(actors, on_event)
+        answers(started)
+        yield _Run(_passes(coordinator, spec.passes), lambda: answers(coordinator.census.remote()))
 
-        coordinator: Any = ray.remote(num_cpus=0)(CoordinatorActor).remote()
-        try:
-            nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
-            actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
-            captured = [ray.put(dict(snapshots))]
-            started = coordinator.start.remote(
-                spec, captured, nodes_of, actors, machines, options.migration_actors
-            )
-            wait_until_ready(actors, on_event)
-            answers(started)
-            yield _Run(_passes(coordinator, spec.passes), lambda: answers(coordinator.census.remote()))
-        finally:
-            ray.kill(coordinator)
+
+@contextmanager
+def _actors(kept: ActorPool | None) -> Iterator[ActorPool]:
+    """Provide actors for a run: those kept from earlier runs, or some of its own.
+
+    A run that does not reach its end ends the actors, too: they may still be at work.
+    """
+    pool = kept or ActorPool()
+    try:
+        yield pool
+    except BaseException:
+        pool.close()
+        raise
+    if kept is None:
+        pool.close()
 
 
 def _passes(coordinator: Any, passes: int) -> Iterator[PassResult]:

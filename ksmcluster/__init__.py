@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ksmcluster.api import compact, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
+    from ksmcluster.experiments.comparison import compare
+    from ksmcluster.experiments.sweep import sweep
+    from ksmcluster.experiments.sweep_result import SweepResult, load_sweep
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.loading import load_result
     from ksmcluster.results.result import Result
@@ -33,19 +36,27 @@ __all__ = [
     "Result",
     "RunOptions",
     "Scenario",
+    "SweepResult",
     "UserError",
     "compact",
+    "compare",
     "load",
     "load_compaction",
     "load_result",
+    "load_sweep",
     "simulate",
+    "sweep",
 ]
 
 #: Imported when first used: `ksmcluster --version` needs none of it.
 _HOMES = {
     "simulate": "ksmcluster.api",
     "load_result": "ksmcluster.results.loading",
+    "load_sweep": "ksmcluster.experiments.sweep_result",
+    "sweep": "ksmcluster.experiments.sweep",
+    "SweepResult": "ksmcluster.experiments.sweep_result",
     "compact": "ksmcluster.api",
+    "compare": "ksmcluster.experiments.comparison",
     "CompactionResult": "ksmcluster.results.compaction_result",
     "load_compaction": "ksmcluster.config",
     "load": "ksmcluster.config",

@@ -23,6 +23,7 @@ from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
 
 if TYPE_CHECKING:
+    from actors.actor_pool import ActorPool
     from ksmcluster.config.compaction import CompactionScenario
     from ksmcluster.results.compaction_result import CompactionResult
 
@@ -51,9 +52,18 @@ def simulate(
     `progress` is called with each event of the run. Raises UserError for what the user can mend; before
     anything starts, if the memory of this host cannot suffice.
     """
-    with _one_line():
+    with one_line():
         options = replace(options, **changes)
-    scenario = config if isinstance(config, Scenario) else load(config)
+    return run(config if isinstance(config, Scenario) else load(config), options, progress)
+
+
+def run(
+    scenario: Scenario,
+    options: RunOptions,
+    progress: Progress | None = None,
+    pool: ActorPool | None = None,
+) -> Result:
+    """Simulate a scenario as `simulate` does; on Ray with the actors of a pool, if one is given."""
     spec, digest = to_spec(scenario), config_digest(scenario)
     clock = _RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
@@ -76,8 +86,8 @@ def simulate(
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     _check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
-    with _one_line():
-        passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots))
+    with one_line():
+        passes = list(run_passes(spec, options, on_event=clock.on_event, snapshots=snapshots, pool=pool))
     timing = clock.timing(options)
     reading = tuple(notes(spec, snapshots, passes[-1].simulated_seconds))
     processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
@@ -101,7 +111,7 @@ def compact(
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
     from ksmcluster.results.compaction_result import CompactionResult
 
-    with _one_line():
+    with one_line():
         options = replace(options, **changes)
     scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
     clock = _RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
@@ -109,7 +119,7 @@ def compact(
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     _check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
-    with _one_line():
+    with one_line():
         reports = run_compaction(spec, options, on_event=clock.on_event)
     return CompactionResult.of(scenario, reports, clock.timing(options))
 
@@ -140,7 +150,7 @@ def _check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: 
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """Turn what a simulation cannot do, also for want of memory, into a UserError."""
     try:
         yield

@@ -36,6 +36,11 @@ COMMANDS = {
     "compact": Command(
         "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
     ),
+    "sweep": Command(
+        "ksmcluster.commands.sweep", "sweep", "Run a scenario at many values of its keys, and find the best."
+    ),
+    "compare": Command("ksmcluster.commands.compare", "compare", "What differs between runs."),
+    "knobs": Command("ksmcluster.commands.knobs", "knobs", "Print the knobs of a run for a real machine."),
     "plot": Command("ksmcluster.commands.plot", "plot", "Draw a picture of results."),
     "report": Command("ksmcluster.commands.report", "report", "Write a report of results (HTML)."),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),

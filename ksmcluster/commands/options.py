@@ -58,6 +58,20 @@ MigrationActors = Annotated[
 NoMemoryCheck = Annotated[
     bool, typer.Option("--no-memory-check", help="Run even if the memory of this host cannot suffice.")
 ]
+Objectives = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIGURE:max|min,...",
+        help="What makes a point of a sweep good, most important first; by default, much saved, little CPU "
+        "time of ksmd, few remote mappings.",
+    ),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="FIGURE<=NUMBER", help="Recommend only points within it; may be repeated."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]
 
 

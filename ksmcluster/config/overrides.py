@@ -70,10 +70,10 @@ def _parse(setting: str) -> tuple[Path, Any]:
         path = parse_path(name.strip())
     except ValueError as error:
         raise UserError(f"--set {setting}: {error}") from None
-    return path, _from_here(path, _value(text.strip()))
+    return path, _from_here(path, parse_value(text.strip()))
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """The TOML value, or the text itself when it is none, as in `--set process[0].name=rank`."""
     try:
         data = tomllib.loads(f"value = {text}")

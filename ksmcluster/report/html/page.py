@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ksmcluster.config import resolved_toml
+from ksmcluster.experiments.comparison import flat_keys
 from ksmcluster.report import text
 from ksmcluster.report.html.describe import sections_of
 from ksmcluster.report.html.figures import figures
@@ -110,16 +111,6 @@ def _unequal_times(runs: Sequence[RunData]) -> str:
 
 def _differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
     """Return a row for each key that is not the same in all configurations."""
-    flat = [_flat(tomllib.loads(resolved_toml(run.config))) for run in runs]
-    return [row for row in side_by_side(flat) if len(set(row[1])) > 1]
-
-
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Return all values of a configuration by the names of their keys, as `--set` has them."""
-    if isinstance(value, Mapping):
-        parts = [(f"{name}.{key}" if name else key, inner) for key, inner in value.items()]
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        parts = [(f"{name}[{number}]", inner) for number, inner in enumerate(value)]
-    else:
-        return {name: f"{value}"}
-    return {key: leaf for part, inner in parts for key, leaf in _flat(inner, part).items()}
+    keys = [flat_keys(tomllib.loads(resolved_toml(run.config))) for run in runs]
+    rows = side_by_side([{name: f"{value}" for name, value in of_run.items()} for of_run in keys])
+    return [row for row in rows if len(set(row[1])) > 1]

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cluster.spec.statistics import COUNTERS, GAUGES
 from ksmcluster.errors import UserError
+from ksmcluster.experiments.figures import unit_of
+from ksmcluster.experiments.pareto import Objective
+from ksmcluster.experiments.pareto import front as pareto_front
+from ksmcluster.experiments.table import keys
 from ksmcluster.report import text
 from ksmcluster.report.plots.picture import Picture, drawn
-from ksmcluster.report.plots.style import PALETTE, VERMILLION, finish, line_style
+from ksmcluster.report.plots.style import BLUE, PALETTE, VERMILLION, finish, line_style
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
-#: Of columns whose metadata name none: the unit by the end of the name.
-SUFFIXES = {"bytes": "bytes", "seconds": "s", "ns": "ns", "percent": "%", "millisecs": "ms"}
 
-
-def pareto(table: pa.Table, objectives: Mapping[str, str]) -> Picture:
+def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | None = None) -> Picture:
     """Return the points of a sweep by two objectives, those that no other point beats joined by a line.
 
-    `objectives`: two columns, each to be made `max` or `min`. Seeds of a point are averaged; thin lines
-    reach from the smallest to the largest of them. Points on the front are named by their numbers.
+    Seeds of a point are averaged; thin lines reach from the smallest to the largest of them. Points on the
+    front are named by their numbers; `recommended` is the number of one that is pointed out.
     """
-    names = list(objectives)
-    if len(names) != 2 or not set(objectives.values()) <= {"max", "min"}:
-        raise UserError(
-            "a Pareto front is drawn over two objectives, as in saved_bytes:max,ksmd_cpu_seconds:min"
-        )
+    if len(objectives) != 2:
+        raise UserError("a Pareto front is drawn over two objectives: saved_bytes:max,ksmd_cpu_seconds:min")
     points = _column(table, "point")
-    columns = [_scaled(table, name) for name in names]
+    columns = [_scaled(table, objective.name) for objective in objectives]
     numbers = np.unique(points)
     spread = np.array([_by_group(values, points, numbers) for values, _ in columns])
     # What failed has no figures.
     done = ~np.isnan(spread).any(axis=(0, 1))
     numbers, spread = numbers[done], spread[:, :, done]
     x, y = spread[:, 0]
-    signs = np.array([1 if objectives[name] == "max" else -1 for name in names])
-    front = on_front(np.array([x, y]) * signs[:, None])
+    scores = {
+        index: [objective.score(value) for objective, value in zip(objectives, point, strict=True)]
+        for index, point in enumerate(zip(x.tolist(), y.tolist(), strict=True))
+    }
+    front = np.isin(np.arange(len(x)), pareto_front(scores))
     errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
     labels = [
-        f"{label}, {_better(objectives[name])}" for name, (_, label) in zip(names, columns, strict=True)
+        f"{label}, {'more' if objective.most else 'less'} is better"
+        for objective, (_, label) in zip(objectives, columns, strict=True)
     ]
 
     def draw(axes: Sequence[Axes]) -> None:
@@ -57,28 +57,25 @@ def pareto(table: pa.Table, objectives: Mapping[str, str]) -> Picture:
         place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
         for index in order.tolist():
             place.annotate(f"{numbers[index]}", (x[index], y[index]), (4, 4), textcoords="offset points")
+        if recommended in numbers:
+            at = numbers == recommended
+            place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
         place.margins(0.08)
         finish(place, "Points of the sweep, by their numbers", *labels)
 
     return drawn(draw)
 
 
-def on_front(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which points no other point beats: float64[objectives, n] -> bool[n]; more is better."""
-    at_least = (values[:, :, None] >= values[:, None, :]).all(axis=0)
-    more = (values[:, :, None] > values[:, None, :]).any(axis=0)
-    return np.logical_not((at_least & more).any(axis=0))
-
-
-def sensitivity(table: pa.Table, key: str, figure: str, others: Sequence[str] = ()) -> Picture:
+def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
     """Return a figure of the results over the values of one key; seeds are a band.
 
-    A line for each combination of the values of `others`, the other keys that the sweep varies. Lines are
-    means over the seeds, bands reach from the smallest to the largest.
+    A line for each combination of the values of the other keys that the sweep varies. Lines are means over
+    the seeds, bands reach from the smallest to the largest.
     """
     values = _column(table, key)
     axis, ticks = _places(values)
     numbers, label = _scaled(table, figure)
+    others = [name for name in keys(table) if name not in (key, "seed")]
     groups = _combinations(table, others)
     if len(groups) > len(PALETTE):
         raise UserError(
@@ -129,15 +126,11 @@ def _unit(table: pa.Table, name: str) -> str:
     metadata = table.schema.field(name).metadata or {}
     if b"unit" in metadata:
         return str(metadata[b"unit"].decode())
-    return UNITS.get(name, SUFFIXES.get(name.rpartition("_")[2], ""))
+    return unit_of(name)
 
 
 def _label(name: str, unit: str) -> str:
     return f"{name} ({unit})" if unit else name
-
-
-def _better(direction: str) -> str:
-    return "more is better" if direction == "max" else "less is better"
 
 
 def _by_group(
@@ -163,13 +156,13 @@ def _is_wide(values: NDArray[np.float64]) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() >= 16)
 
 
-def _combinations(table: pa.Table, keys: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+def _combinations(table: pa.Table, names: Sequence[str]) -> dict[str, NDArray[np.intp]]:
     """Return the rows of each combination of the values of these keys, by its name."""
-    columns = [_column(table, key).tolist() for key in keys]
+    columns = [_column(table, name).tolist() for name in names]
     rows: dict[tuple[Any, ...], list[int]] = {}
     for row in range(table.num_rows):
         rows.setdefault(tuple(column[row] for column in columns), []).append(row)
     return {
-        ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)): np.array(found)
+        ", ".join(f"{key}={value}" for key, value in zip(names, values, strict=True)): np.array(found)
         for values, found in rows.items()
     }

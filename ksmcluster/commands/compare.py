@@ -1,0 +1,57 @@
+"""`ksmcluster compare`: what differs between runs, in their scenarios and in every figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ksmcluster.commands.output import emit
+from ksmcluster.errors import UserError
+
+
+def compare(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR DIR...", help="Outputs of simulate or compact, or sweeps.")
+    ],
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PART",
+            help="Exit with 1 if a figure differs by more than this part of its first value, and more than "
+            "its standard deviation over seeds: 0.01 is 1 %.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+) -> None:
+    """Print what differs between the first run and others: keys of the scenario, and figures.
+
+    Sweeps are compared point by point; the noise is the standard deviation over their seeds.
+
+    \b
+    Examples:
+      ksmcluster compare before after
+      ksmcluster compare before after --tolerance 0.01
+      ksmcluster sweep --seeds 5 --output a; ksmcluster sweep --seeds 5 --nodes 8 --output b
+      ksmcluster compare a b
+    """
+    from rich.console import Console
+
+    from ksmcluster.experiments.comparison import compare as compared
+    from ksmcluster.experiments.comparison_report import report
+    from ksmcluster.report.console import printed
+
+    if tolerance is not None and not tolerance >= 0:
+        raise UserError(f"--tolerance {tolerance}: must be at least 0, as in 0.01 for 1 %")
+    found = compared(*directories)
+    if as_json:
+        emit(json.dumps([comparison.as_json() for comparison in found], indent=2) + "\n")
+    else:
+        emit(printed(report(found, tolerance), Console()))
+    if tolerance is None:
+        return
+    if beyond := sum(len(comparison.beyond(tolerance)) for comparison in found):
+        typer.echo(f"{beyond} figures differ by more than {tolerance:g}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,66 @@
+"""`ksmcluster knobs`: the knobs of a run, as shell lines for a real machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ksmcluster.commands.options import Limits, Objectives
+from ksmcluster.commands.output import emit
+from ksmcluster.errors import UserError
+
+
+def knobs(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Output of `ksmcluster simulate` or `ksmcluster sweep`.")
+    ],
+    point: Annotated[
+        int | None, typer.Option(metavar="N", help="Point of the sweep; by default, the recommended one.")
+    ] = None,
+    objectives: Objectives = None,
+    limits: Limits = None,
+) -> None:
+    """Print shell lines that give the ksmd of a real machine the knobs of a run.
+
+    \b
+    Examples:
+      ksmcluster knobs results > ksm.sh
+      ksmcluster knobs scan --point 7 | sudo sh -e
+    """
+    from ksmcluster.experiments.journal import PLAN
+    from ksmcluster.experiments.knobs import shell_lines
+
+    if (directory / PLAN).exists():
+        lines = _of_sweep(directory, point, objectives, limits or [])
+    elif point is not None:
+        raise UserError(f"--point: {directory} is no sweep, and has no points; leave it out")
+    else:
+        lines = shell_lines(_of_run(directory))
+    emit("".join(f"{line}\n" for line in lines))
+
+
+def _of_run(directory: Path) -> Mapping[str, Any]:
+    from ksmcluster.config import Scenario
+    from ksmcluster.results.loading import load_result
+
+    config = load_result(directory).config
+    if not isinstance(config, Scenario):
+        raise UserError(f"{directory}: an output of `ksmcluster compact`, which has no ksmd")
+    return config.ksm.model_dump(exclude_none=True)
+
+
+def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits: list[str]) -> list[str]:
+    from ksmcluster.experiments.knobs import shell_lines
+    from ksmcluster.experiments.sweep_result import load_sweep
+
+    found = load_sweep(directory)
+    number = found.choose(objectives, limits).recommended if point is None else point
+    if number is None:
+        raise UserError(f"{directory}: no point to recommend; choose one with --point N")
+    ksm = found.config(number).get("ksm")
+    if ksm is None:
+        raise UserError(f"{directory}: point {number} has no ksmd: it failed, or is one of `compact`")
+    return [f"# point {number} of {directory}: {found.points[number - 1].label}", *shell_lines(ksm)]

@@ -1,0 +1,161 @@
+"""`ksmcluster sweep`: run a scenario at many values of its keys, and say which are best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ksmcluster.commands.options import (
+    Address,
+    Advice,
+    ConfigOrSnapshot,
+    Count,
+    EngineName,
+    Limits,
+    MigrationActors,
+    Nodes,
+    NodesPerActor,
+    NoMemoryCheck,
+    Objectives,
+    PagesPerNode,
+    Passes,
+    Quiet,
+    Seed,
+    Settings,
+    run_options,
+)
+from ksmcluster.commands.output import emit
+from ksmcluster.errors import UserError
+
+if TYPE_CHECKING:
+    from ksmcluster.experiments.axes import Point
+    from ksmcluster.experiments.run_one import RunRecord
+    from ksmcluster.experiments.sweep import RunDone
+
+
+def sweep(
+    scenario: ConfigOrSnapshot = "default",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Values of any key, or of nodes, passes, engine, ...; also ranges: 1..16x2, 1..16+5. May "
+            "be repeated: all combinations are run.",
+        ),
+    ] = None,
+    zipped: Annotated[
+        bool, typer.Option("--zip", help="The first value of each key, then the second of each, and so on.")
+    ] = False,
+    points: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV file in place of --vary: keys, then a line for each point."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each point, with as many seeds.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Of the engine inline: processes that run points side by side.")
+    ] = 1,
+    passes_rows: Annotated[
+        bool, typer.Option("--passes-rows", help="A row for each pass, with its own figures, too.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Directory that keeps each run as soon as it is done, and sweep.parquet.")
+    ] = ...,  # type: ignore[assignment]
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Do what is missing or failed in the directory.")
+    ] = False,
+    objectives: Objectives = None,
+    limits: Limits = None,
+    nodes: Nodes = None,
+    seed: Seed = None,
+    passes: Passes = None,
+    pages_per_node: PagesPerNode = None,
+    count: Count = None,
+    advice: Advice = None,
+    settings: Settings = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="All in this process or --jobs of them, or Ray actors, started once.")
+    ] = EngineName.INLINE,
+    address: Address = None,
+    nodes_per_actor: NodesPerActor = 1,
+    migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a scenario at many values of its keys, and say which are best.
+
+    A point that fails is a row with its error; the exit code is 1 then.
+
+    \b
+    Examples:
+      ksmcluster sweep --vary ksm.pages_to_scan=100..1600x2 \\
+          --vary ksm.sleep_millisecs=10,20,50 --limit 'ksmd_cpu_percent<=5' --output scan
+      ksmcluster sweep --vary ksm.merge_across_nodes=0,1 --seeds 5 --jobs 4 --output across
+      ksmcluster sweep compaction-zram --vary migration.mode=async,sync-light,sync --output modes
+    """
+    from rich.console import Console
+
+    from ksmcluster.config import Overrides
+    from ksmcluster.experiments.plan import make_plan
+    from ksmcluster.experiments.sweep import carry_out
+    from ksmcluster.experiments.sweep_progress import shown
+    from ksmcluster.experiments.sweep_report import report
+    from ksmcluster.report.console import printed
+
+    options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
+    base = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice)
+    made = _points(vary or [], zipped, points)
+    check = _check_choice(objectives, limits or [])
+    plan = make_plan(scenario, made, base, options, seeds=seeds, passes_rows=passes_rows)
+
+    def told(done: RunDone) -> None:
+        check(done.record)
+        listener(done)
+
+    with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
+        result = carry_out(plan, output, jobs, resume, told)
+    choice = result.choose(objectives, limits or [])
+    emit(printed(report(result, choice), Console()))
+    if result.failed:
+        typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
+        raise typer.Exit(1)
+
+
+def _points(vary: list[str], zipped: bool, points: Path | None) -> tuple[Point, ...]:
+    from ksmcluster.experiments.axes import make_points, parse_axes, read_points
+
+    if points is None:
+        return make_points(parse_axes(vary), zipped=zipped)
+    if vary or zipped:
+        raise UserError("--points: the file has all points; leave out --vary and --zip")
+    return read_points(points)
+
+
+def _check_choice(objectives: str | None, limits: list[str]) -> Callable[[RunRecord], None]:
+    """Return what to call with each record: it raises UserError for figures that a run does not have.
+
+    Raises UserError at once for texts that cannot be read.
+    """
+    from ksmcluster.experiments.pareto import named, parse_limits, parse_objectives
+
+    bounds = parse_limits(limits)
+    wanted = parse_objectives(objectives) if objectives is not None else ()
+
+    def check(record: RunRecord) -> None:
+        if record.figures:
+            named(wanted, bounds, list(record.figures))
+
+    return check
+
+
+@contextmanager
+def _hint(output: Path) -> Iterator[None]:
+    """Say how to go on after an interrupt."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        typer.echo(f"the runs that are done are in {output}: go on with --resume", err=True)
+        raise

@@ -1,0 +1,107 @@
+"""A comparison for a person: the keys that differ, then the figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ksmcluster.experiments.comparison import Comparison, Difference, Key
+from ksmcluster.experiments.sweep_report import shown
+from ksmcluster.report import text
+from ksmcluster.results.result import DERIVED
+
+_DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
+
+
+def report(found: Sequence[Comparison], tolerance: float | None) -> RenderableType:
+    """All comparisons; with a tolerance, figures beyond it are marked."""
+    parts: list[RenderableType] = []
+    for comparison in found:
+        parts += [*_one(comparison, tolerance, several=len(found) > 1), Text()]
+    return Group(*parts[:-1])
+
+
+def _one(comparison: Comparison, tolerance: float | None, *, several: bool) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(comparison.label, style="bold")] if several else []
+    heads = _heads([side.name for side in comparison.sides])
+    if comparison.keys:
+        parts += [_keys(comparison, heads)]
+    else:
+        parts += [Text("The scenarios are the same.")]
+    if comparison.figures:
+        parts += [*_notes(comparison), Text(), _figures(comparison, heads, tolerance)]
+        parts += [Text(), Text(f"{comparison.equal} other figures are equal.")]
+    else:
+        parts += [Text(f"All {comparison.equal} figures are equal.")]
+    return parts
+
+
+def _notes(comparison: Comparison) -> list[Text]:
+    """What to know when comparing the figures."""
+    times = [side.means.get("simulated_seconds") for side in comparison.sides]
+    found = [text.seconds(value) for value in times if value is not None]
+    if "ksmd_cpu_seconds" not in comparison.sides[0].means or len(set(found)) < 2:
+        return []
+    note = f"Simulated time differs ({', '.join(found)}): what adds up over time cannot be compared as it is."
+    return [Text(), Text(note, style="yellow")]
+
+
+def _heads(names: Sequence[str]) -> list[str]:
+    """The names without the folders that all have in common."""
+    common = os.path.commonpath(map(os.path.realpath, names))
+    short = [os.path.relpath(os.path.realpath(name), common) for name in names]
+    return list(names) if "." in short else short
+
+
+def _table(head: str, heads: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(head, overflow="fold")
+    for name in heads:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    return table
+
+
+def _keys(comparison: Comparison, heads: Sequence[str]) -> Table:
+    table = _table("key of the scenario", heads)
+    for name, values in comparison.keys.items():
+        table.add_row(Text(f"  {name}"), *(Text(_key(value)) for value in values))
+    return table
+
+
+def _key(value: Key) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)
+
+
+def _figures(comparison: Comparison, heads: Sequence[str], tolerance: float | None) -> Table:
+    """What is put together of counters comes first."""
+    table = _table("figure", heads)
+    changes = [f"{name}, change" for name in heads[1:]] if len(heads) > 2 else ["change"]
+    for head in changes:
+        table.add_column(Text(head), justify="right", overflow="fold")
+    has_noise = any(difference.noise is not None for difference in comparison.figures)
+    if has_noise:
+        table.add_column("noise", justify="right")
+    for difference in sorted(comparison.figures, key=lambda d: d.name not in _DERIVED):
+        style = "red" if tolerance is not None and difference.is_beyond(tolerance) else ""
+        noise = [_noise(difference)] if has_noise else []
+        table.add_row(*_cells(difference), *noise, style=style)
+    return table
+
+
+def _cells(difference: Difference) -> list[str | Text]:
+    values = (shown(difference.name, value) for value in difference.values)
+    return [Text(f"  {difference.name}"), *values, *map(_change, difference.relative[1:])]
+
+
+def _change(relative: float | None) -> str:
+    return "-" if relative is None else f"{100 * relative:+.2f} %"
+
+
+def _noise(difference: Difference) -> str:
+    return "" if difference.noise is None else f"± {shown(difference.name, difference.noise)}"

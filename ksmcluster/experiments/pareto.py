@@ -1,0 +1,123 @@
+"""The best of many points: the Pareto front, and one point to recommend."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ksmcluster.errors import UserError
+from ksmcluster.experiments.figures import Figure, full_name
+
+OBJECTIVES = {
+    "simulate": "saved_bytes:max,ksmd_cpu_seconds:min,ksm_mappings_remote_fraction:min",
+    "compact": "obtained.movable_on:max,simulated_seconds:min",
+}
+#: Values of an objective that are as near to the best count as equal to it.
+NEAR = 0.01
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+class Objective(NamedTuple):
+    """A figure that is to be as large as can be (`most`), or as small."""
+
+    name: str
+    most: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}:{'max' if self.most else 'min'}"
+
+    def score(self, value: float) -> float:
+        """Return a value that is larger the better."""
+        return value if self.most else -value
+
+
+class Limit(NamedTuple):
+    """A bound that a figure has to keep."""
+
+    name: str
+    compare: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.compare}{self.bound:g}"
+
+    def is_kept(self, value: Figure) -> bool:
+        """Return whether a value keeps it; an absent value does not."""
+        return value is not None and _COMPARE[self.compare](value, self.bound)
+
+
+def parse_objectives(text: str) -> tuple[Objective, ...]:
+    """Read `saved_bytes:max,ksmd_cpu_seconds:min`."""
+    found = []
+    for part in text.split(","):
+        name, _, way = part.strip().partition(":")
+        if not name or way not in ("max", "min"):
+            raise UserError(f"--objectives {part.strip()}: not of the form FIGURE:max or FIGURE:min")
+        found.append(Objective(name, way == "max"))
+    return tuple(found)
+
+
+def parse_limits(texts: Iterable[str]) -> tuple[Limit, ...]:
+    """Read `ksmd_cpu_percent<=5`, and so on."""
+    return tuple(map(_limit, texts))
+
+
+def _limit(text: str) -> Limit:
+    found = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+    try:
+        if found is None:
+            raise ValueError
+        return Limit(found[1], found[2], float(found[3]))
+    except ValueError:
+        raise UserError(
+            f"--limit {text}: not of the form FIGURE<=NUMBER, as in ksmd_cpu_percent<=5"
+        ) from None
+
+
+def named(
+    objectives: Sequence[Objective], limits: Sequence[Limit], names: Sequence[str]
+) -> tuple[tuple[Objective, ...], tuple[Limit, ...]]:
+    """Return them with the whole names of their figures. Raises UserError if there is no such figure."""
+    return (
+        tuple(o._replace(name=full_name(o.name, names, f"--objectives {o}")) for o in objectives),
+        tuple(limit._replace(name=full_name(limit.name, names, f"--limit {limit}")) for limit in limits),
+    )
+
+
+def front(points: Mapping[int, Sequence[float]]) -> list[int]:
+    """Return the points that no other point dominates, in their order; larger scores are better.
+
+    A point dominates another if it is nowhere worse and somewhere better.
+    """
+    return [
+        number
+        for number, scores in points.items()
+        if not any(_dominates(other, scores) for other in points.values())
+    ]
+
+
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    pairs = list(zip(first, second, strict=True))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def best(points: Mapping[int, Sequence[float]]) -> int | None:
+    """Return the point of the front that is best in the first objective; the next ones decide between equals.
+
+    Scores that are within NEAR of the best one count as equal. None if there are no points.
+    """
+    left = {number: points[number] for number in front(points)}
+    if not left:
+        return None
+    for objective in range(len(next(iter(left.values())))):
+        top = max(scores[objective] for scores in left.values())
+        near = top - NEAR * abs(top)
+        left = {number: scores for number, scores in left.items() if scores[objective] >= near}
+    return max(left, key=lambda number: tuple(left[number]))

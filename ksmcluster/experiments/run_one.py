@@ -1,0 +1,72 @@
+"""One run of a sweep: in this process, with its figures or its error as the outcome."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ksmcluster import api
+from ksmcluster.config import Scenario
+from ksmcluster.errors import UserError
+from ksmcluster.experiments.figures import Figures, figures, figures_by_pass
+from ksmcluster.experiments.plan import RunKey, Task
+from ksmcluster.report.text import one_line
+from ksmcluster.results.result import Result
+
+if TYPE_CHECKING:
+    from actors.actor_pool import ActorPool
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What came of a run: figures, or an error; never both."""
+
+    key: RunKey
+    figures: Figures = field(default_factory=dict)
+    #: By pass, if that was asked for.
+    passes: tuple[Figures, ...] = ()
+    error: str = ""
+    #: How long it took on this host.
+    wall_seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as a JSON object."""
+        return {
+            "point": self.key.point,
+            "seed": self.key.seed,
+            "error": self.error,
+            "wall_seconds": self.wall_seconds,
+            "figures": self.figures,
+            "passes": list(self.passes),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunRecord:
+        """Return the record that became this object."""
+        key = RunKey(data["point"], data["seed"])
+        return cls(key, data["figures"], tuple(data["passes"]), data["error"], data["wall_seconds"])
+
+
+def run_one(task: Task, pool: ActorPool | None = None) -> RunRecord:
+    """Carry out a run; on Ray with the actors of a pool, if one is given. Raises nothing but interrupts."""
+    start = time.perf_counter()
+    try:
+        result = _result(task, pool)
+        passes = figures_by_pass(result) if task.passes_rows and isinstance(result, Result) else []
+        return RunRecord(task.key, figures(result), tuple(passes), "", time.perf_counter() - start)
+    except Exception as error:  # whatever it is, the other points are not to be lost
+        return failed(task.key, error, time.perf_counter() - start)
+
+
+def failed(key: RunKey, error: Exception | str, seconds: float = 0.0) -> RunRecord:
+    """Return the record of a run that failed."""
+    text = str(error) if isinstance(error, UserError | str) else f"{type(error).__name__}: {error}"
+    lines = (line.removeprefix("--set ") for line in text.splitlines())
+    return RunRecord(key, error=one_line("; ".join(lines)), wall_seconds=seconds)
+
+
+def _result(task: Task, pool: ActorPool | None) -> Any:
+    if isinstance(task.scenario, Scenario):
+        return api.run(task.scenario, task.options, pool=pool)
+    return api.compact(task.scenario, task.options)

@@ -1,0 +1,147 @@
+"""Carry out a sweep: all its runs, kept one by one, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Unpack
+
+from actors.run_options import INLINE, RunKeywords, RunOptions
+from ksmcluster.api import one_line
+from ksmcluster.config import DEFAULT, Overrides
+from ksmcluster.errors import UserError
+from ksmcluster.experiments import journal
+from ksmcluster.experiments.axes import Point, axes_of, make_points
+from ksmcluster.experiments.journal import Journal
+from ksmcluster.experiments.plan import Plan, RunKey, Source, Task, make_plan
+from ksmcluster.experiments.run_one import RunRecord, failed, run_one
+from ksmcluster.experiments.sweep_result import SweepResult, sweep_of
+from ksmcluster.experiments.table import parquet
+from ksmcluster.experiments.workers import run_side_by_side
+from ksmcluster.results.provenance import provenance
+
+
+class RunDone(NamedTuple):
+    """A run of a sweep is done: the `done`-th of `total`."""
+
+    done: int
+    total: int
+    point: Point
+    record: RunRecord
+    #: Estimated time until all are.
+    seconds_left: float
+
+
+Progress = Callable[[RunDone], None]
+
+
+def sweep(
+    scenario: Source = DEFAULT,
+    vary: Mapping[str, str | Iterable[object]] | None = None,
+    options: RunOptions = INLINE,
+    *,
+    output: str | Path | None = None,
+    overrides: Overrides | None = None,
+    zipped: bool = False,
+    seeds: int = 1,
+    jobs: int = 1,
+    passes_rows: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **changes: Unpack[RunKeywords],
+) -> SweepResult:
+    """Run a scenario at all combinations of the values in `vary`, and return what came of it.
+
+    vary: values by key, `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`; any key of the scenario,
+        `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run. `zipped` takes the first
+        value of each key, the second of each, and so on, in place of all combinations.
+    output: a directory that keeps each run as soon as it is done; `resume` does those that are missing there.
+    overrides: changes that all points have. seeds: runs of each point, with as many seeds.
+    jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the same
+        actors, one point after the other.
+    passes_rows: keep the figures of each pass, too.
+
+    A point that fails is part of the result, with its error. `progress` is called when a run is done. Raises
+    UserError for what the user can mend.
+    """
+    with one_line():
+        options = replace(options, **changes)
+    points = make_points(axes_of(vary or {}), zipped=zipped)
+    plan = make_plan(
+        scenario, points, overrides or Overrides(), options, seeds=seeds, passes_rows=passes_rows
+    )
+    return carry_out(plan, Path(output) if output is not None else None, jobs, resume, progress)
+
+
+def carry_out(
+    plan: Plan, output: Path | None, jobs: int = 1, resume: bool = False, progress: Progress | None = None
+) -> SweepResult:
+    """Do all runs of a plan that are not done yet; keep them in the directory `output`."""
+    if jobs < 1 or not plan.seeds:
+        raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
+    described = plan.describe(output)
+    if output is None:
+        done: dict[RunKey, RunRecord] = {}
+        _run_all(plan, jobs, done, None, progress)
+        return sweep_of(described, done)
+    with journal.opened(output, described, resume=resume) as kept:
+        done = journal.read_records(kept.directory)
+        start = time.perf_counter()
+        try:
+            _run_all(plan, jobs, done, kept, progress)
+        finally:
+            result = sweep_of(described, done)
+            kept.write(journal.TABLE, parquet(result.to_arrow()))
+            spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
+            kept.write(journal.PROVENANCE, json.dumps(provenance(spent), indent=2).encode() + b"\n")
+    return result
+
+
+def _run_all(
+    plan: Plan,
+    jobs: int,
+    done: dict[RunKey, RunRecord],
+    kept: Journal | None,
+    progress: Progress | None,
+) -> None:
+    """Do the runs that `done` lacks, and those that failed, and put them there."""
+    left = [key for key in plan.keys if key not in done or done[key].error]
+    start, total = time.perf_counter(), len(plan.keys)
+    for count, record in enumerate(_records(plan, left, jobs), 1):
+        done[record.key] = record
+        if kept is not None:
+            kept.add(record)
+        if progress is not None:
+            each = (time.perf_counter() - start) / count
+            point = plan.points[record.key.point - 1].point
+            so_far = total - len(left) + count
+            progress(RunDone(so_far, total, point, record, each * (len(left) - count)))
+
+
+def _records(plan: Plan, keys: Sequence[RunKey], jobs: int) -> Iterator[RunRecord]:
+    """Yield what comes of these runs: those without a scenario, then those inline, then those on Ray."""
+    errors = {key: plan.points[key.point - 1].error for key in keys}
+    yield from (failed(key, error) for key, error in errors.items() if error)
+    tasks = [plan.task(key) for key, error in errors.items() if not error]
+    inline = [task for task in tasks if not task.options.on_ray]
+    if jobs > 1 and len(inline) > 1:
+        yield from run_side_by_side(inline, jobs)
+    else:
+        yield from map(run_one, inline)
+    if on_ray := [task for task in tasks if task.options.on_ray]:
+        yield from _on_ray(on_ray)
+
+
+def _on_ray(tasks: Sequence[Task]) -> Iterator[RunRecord]:
+    """Start Ray once for all runs; those of `simulate` have the same actors."""
+    from actors.actor_pool import ActorPool
+    from actors.runtime import connected
+
+    frames = max(task.scenario.machine.nodes * task.scenario.machine.memory_per_node for task in tasks)
+    with one_line(), connected(tasks[0].options.address, frames), closing(ActorPool()) as pool:
+        for task in tasks:
+            yield run_one(task, pool)

@@ -1,0 +1,123 @@
+"""A sweep for a person: a table of its points, the Pareto front, a recommended point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ksmcluster.experiments.axes import Point
+from ksmcluster.experiments.figures import Figure, unit_of
+from ksmcluster.experiments.sweep_result import Choice, Outcome, SweepResult
+from ksmcluster.report import text
+
+#: Most points that the table has; of more, it has the front alone.
+MOST_POINTS = 100
+ON_FRONT, RECOMMENDED = "*", "* best"
+#: Columns of a heading's longest line.
+_HEAD_WIDTH = 12
+
+
+def report(result: SweepResult, choice: Choice) -> RenderableType:
+    """The table and what to make of it."""
+    parts: list[RenderableType] = [_heading(result), Text(), _table(result, choice)]
+    if len(result.points) > 1:
+        parts += [Text(), *map(Text, _conclusions(result, choice))]
+    if errors := _errors(result):
+        parts += [Text(), Text("Points that failed", style="bold red"), *errors]
+    return Group(*parts)
+
+
+def shown(name: str, value: Figure) -> str:
+    """A figure with its unit."""
+    if value is None:
+        return "-"
+    unit = unit_of(name)
+    if unit == "bytes":
+        return text.size(value)
+    if unit == "s":
+        return text.seconds(value)
+    if unit == "percent":
+        return f"{value:.2f} %"
+    if name.endswith("_fraction"):
+        return text.percent(value)
+    number = f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return f"{number} {unit}".rstrip()
+
+
+def _heading(result: SweepResult) -> Text:
+    seeds = len(result.plan["seeds"])
+    facts = [text.counted(len(result.points), "point")]
+    facts += [f"{seeds} seeds each: means and standard deviations"] if seeds > 1 else []
+    facts += [f"{result.missing} runs still to be done (--resume)"] if result.missing else []
+    return Text(", ".join(facts), style="bold")
+
+
+def _table(result: SweepResult, choice: Choice) -> Table:
+    keys = list(dict.fromkeys(key for point in result.points for key in point.settings))
+    wanted, bounds = ([part.name for part in parts] for parts in (choice.objectives, choice.limits))
+    figures = list(dict.fromkeys(wanted + bounds))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("  point", justify="right", no_wrap=True)
+    for key in keys:
+        table.add_column(_head(key.rpartition(".")[2]), justify="right", overflow="fold")
+    for name in figures:
+        table.add_column(_head(name), justify="right", overflow="fold")
+    table.add_column("")
+    for outcome in _in_table(result, choice):
+        settings = (Text(outcome.point.settings.get(key, "")) for key in keys)
+        cells = (_cell(outcome, name) for name in figures)
+        table.add_row(f"{outcome.point.number}", *settings, *cells, _mark(outcome, choice))
+    return table
+
+
+def _head(name: str) -> Text:
+    """The words of a name, in lines."""
+    return Text("\n".join(wrap(name.replace("_", " "), _HEAD_WIDTH)))
+
+
+def _mark(outcome: Outcome, choice: Choice) -> str:
+    if outcome.errors:
+        return f"{len(outcome.errors)} failed" if outcome.runs else "failed"
+    if outcome.point.number == choice.recommended:
+        return RECOMMENDED
+    return ON_FRONT if outcome.point.number in choice.front else ""
+
+
+def _in_table(result: SweepResult, choice: Choice) -> Sequence[Outcome]:
+    if len(result.outcomes) <= MOST_POINTS:
+        return result.outcomes
+    return [outcome for outcome in result.outcomes if outcome.point.number in choice.front]
+
+
+def _cell(outcome: Outcome, name: str) -> str:
+    value, noise = shown(name, outcome.means.get(name)), shown(name, outcome.noise.get(name))
+    return f"{value} ± {noise}" if noise.strip("0. -") and noise != shown(name, 0.0) else value
+
+
+def _conclusions(result: SweepResult, choice: Choice) -> list[str]:
+    wanted = ", ".join(map(str, choice.objectives))
+    lines = [f"{ON_FRONT} Pareto front of {wanted}: {text.counted(len(choice.front), 'point')}"]
+    limits = " and ".join(map(str, choice.limits))
+    within = f" within {limits}" if limits else ""
+    if choice.recommended is None:
+        return [*lines, f"No point to recommend{within}."]
+    point = result.points[choice.recommended - 1]
+    lines.append(
+        f"Recommended{within}: point {point.number} ({point.label}). Of the front, it has the best "
+        f"{choice.objectives[0].name}; of points within 1 % of the best, the next objective decides."
+    )
+    return lines
+
+
+def _errors(result: SweepResult) -> list[Text]:
+    return [
+        Text(f"  {_name(outcome.point)}: {error}") for outcome in result.outcomes for error in outcome.errors
+    ]
+
+
+def _name(point: Point) -> str:
+    return f"point {point.number} ({point.label})"

@@ -1,0 +1,201 @@
+"""What a sweep has found out: the figures of each point, and which points are best."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ksmcluster.errors import UserError
+from ksmcluster.experiments import journal, pareto
+from ksmcluster.experiments.axes import Point
+from ksmcluster.experiments.figures import Figures, full_name
+from ksmcluster.experiments.pareto import Limit, Objective
+from ksmcluster.experiments.plan import RunKey
+from ksmcluster.experiments.run_one import RunRecord
+from ksmcluster.experiments.table import keys, sweep_table
+from ksmcluster.report.plots.files import require_matplotlib
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ksmcluster.report.plots.picture import Picture
+
+#: Kinds of pictures of a sweep.
+SWEEP_PICTURES = ("pareto", "sensitivity")
+
+
+class Outcome(NamedTuple):
+    """What came of a point: means over its seeds, standard deviations if there are several, errors."""
+
+    point: Point
+    means: Figures
+    noise: dict[str, float]
+    runs: int
+    errors: tuple[str, ...]
+
+
+class Choice(NamedTuple):
+    """Points by number: the Pareto front, those within all limits, and the one to recommend."""
+
+    objectives: tuple[Objective, ...]
+    limits: tuple[Limit, ...]
+    front: tuple[int, ...]
+    within: tuple[int, ...]
+    recommended: int | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult:
+    """The runs of a sweep, point by point and seed by seed.
+
+    >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
+    >>> print(found)
+    >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
+    >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
+    """
+
+    #: The contents of plan.json.
+    plan: Mapping[str, Any]
+    records: tuple[RunRecord, ...]
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """Return the points, by number."""
+        return tuple(Point(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1))
+
+    @property
+    def failed(self) -> list[RunRecord]:
+        """Return the runs that failed."""
+        return [record for record in self.records if record.error]
+
+    @property
+    def missing(self) -> int:
+        """Return how many runs are still to be done."""
+        return len(self.points) * len(self.plan["seeds"]) - len(self.records)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return what came of each point."""
+        by_point: dict[int, list[RunRecord]] = {point.number: [] for point in self.points}
+        for record in self.records:
+            by_point[record.key.point].append(record)
+        return tuple(_outcome(point, by_point[point.number]) for point in self.points)
+
+    @cached_property
+    def figure_names(self) -> list[str]:
+        """Return the names of all figures."""
+        return list(dict.fromkeys(name for record in self.records for name in record.figures))
+
+    def to_arrow(self) -> pa.Table:
+        """Return the contents of sweep.parquet."""
+        return sweep_table([point.settings for point in self.points], self.records)
+
+    def choose(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Choice:
+        """Return which points are best, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
+
+        By default the objectives are those of `pareto.OBJECTIVES`, less what no point has. Points that lack
+        a figure are not compared.
+        """
+        wanted = pareto.parse_objectives(objectives or pareto.OBJECTIVES[self.plan["command"]])
+        bounds = pareto.parse_limits(limits)
+        if self.figure_names:
+            wanted, bounds = pareto.named(wanted, bounds, self.figure_names)
+        if objectives is None:
+            wanted = tuple(o for o in wanted if any(p.means.get(o.name) is not None for p in self.outcomes))
+        scores = {p.point.number: s for p in self.outcomes if (s := _scores(p.means, wanted)) is not None}
+        kept = {
+            outcome.point.number
+            for outcome in self.outcomes
+            if all(limit.is_kept(outcome.means.get(limit.name)) for limit in bounds)
+        }
+        within = {number: of_point for number, of_point in scores.items() if number in kept}
+        return Choice(wanted, bounds, tuple(pareto.front(scores)), tuple(within), pareto.best(within))
+
+    def config(self, number: int) -> Mapping[str, Any]:
+        """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
+
+        Raises UserError if there is no point with this number.
+        """
+        if not 1 <= number <= len(self.points):
+            raise UserError(f"--point {number}: the points are 1 to {len(self.points)}")
+        return tomllib.loads(self.plan["points"][number - 1]["config"])
+
+    def plot(
+        self,
+        kind: str = "pareto",
+        *,
+        objectives: str | None = None,
+        limits: Sequence[str] = (),
+        key: str | None = None,
+        figure: str | None = None,
+    ) -> Picture:
+        """Draw a picture, as `ksmcluster plot` does: a matplotlib figure.
+
+        kind: "pareto", the points by the first two objectives, with the point to recommend; or "sensitivity",
+            a figure over the values of a key, by default the first objective over the first key.
+
+        Raises UserError if there is no such picture, or matplotlib is not installed.
+        """
+        if kind not in SWEEP_PICTURES:
+            raise UserError(f'no picture "{kind}" of a sweep; choose one of {", ".join(SWEEP_PICTURES)}')
+        require_matplotlib(f'picture "{kind}"')
+        from ksmcluster.report.plots.sweep import pareto, sensitivity
+
+        choice = self.choose(objectives, limits)
+        if kind == "pareto":
+            two = choice.objectives[:2]
+            recommended = self.choose(",".join(map(str, two)), limits).recommended
+            return pareto(self.to_arrow(), two, recommended)
+        table = self.to_arrow()
+        name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
+        return sensitivity(table, key or keys(table)[0], name)
+
+    def __str__(self) -> str:
+        from ksmcluster.experiments.sweep_report import report
+        from ksmcluster.report.console import as_text
+
+        return as_text(report(self, self.choose()))
+
+    def __repr__(self) -> str:
+        return (
+            f"<SweepResult: {len(self.points)} points, {len(self.records)} runs, {len(self.failed)} failed>"
+        )
+
+
+def load_sweep(directory: str | Path) -> SweepResult:
+    """Return the sweep that a directory holds, finished or not. Raises UserError if it holds none."""
+    folder = Path(directory)
+    plan = journal.read_plan(folder)
+    return sweep_of(plan, journal.read_records(folder))
+
+
+def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord]) -> SweepResult:
+    """Return the result of the runs done so far, in the order of the plan."""
+    keys = [RunKey(point, seed) for point in range(1, len(plan["points"]) + 1) for seed in plan["seeds"]]
+    return SweepResult(plan, tuple(records[key] for key in keys if key in records))
+
+
+def _outcome(point: Point, records: Sequence[RunRecord]) -> Outcome:
+    done = [record.figures for record in records if not record.error]
+    means: Figures = {}
+    noise: dict[str, float] = {}
+    for name in dict.fromkeys(name for figures in done for name in figures):
+        values = [value for figures in done if (value := figures.get(name)) is not None]
+        means[name] = (fmean(values) if len(values) > 1 else values[0]) if values else None
+        if len(values) > 1:
+            noise[name] = stdev(values)
+    errors = tuple(dict.fromkeys(record.error for record in records if record.error))
+    return Outcome(point, means, noise, len(done), errors)
+
+
+def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """Return the scores of a point; None if it lacks a figure."""
+    values = [(objective, means.get(objective.name)) for objective in objectives]
+    if not values or any(value is None for _, value in values):
+        return None
+    return tuple(objective.score(value) for objective, value in values if value is not None)

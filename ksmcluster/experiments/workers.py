@@ -1,0 +1,95 @@
+"""Runs in several processes side by side, each of which may die without the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import wait
+from queue import SimpleQueue
+
+from ksmcluster.experiments.plan import Task
+from ksmcluster.experiments.run_one import RunRecord, failed, run_one
+
+_DIED = "its process was killed; if memory was short, lower --jobs or the memory of the point"
+
+
+class _Worker:
+    """A process that carries out one run after another. If it dies, the next run gets a new one."""
+
+    def __init__(self) -> None:
+        self._executor: ProcessPoolExecutor | None = None
+        self.pid: int | None = None
+
+    def run(self, task: Task) -> RunRecord:
+        """Carry out a run; an error is its outcome if the process dies."""
+        try:
+            if self._executor is None:
+                # Not forked: this process may have threads, and memory that is not to be copied.
+                context = multiprocessing.get_context("spawn")
+                self._executor = ProcessPoolExecutor(1, context, initializer=_begin)
+                self.pid = self._executor.submit(os.getpid).result()
+            return self._executor.submit(run_one, task).result()
+        except BrokenProcessPool:
+            self._executor, self.pid = None, None
+            return failed(task.key, _DIED)
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process when it is idle."""
+        if self._executor is not None:
+            self._executor.shutdown()
+
+
+def run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[RunRecord]:
+    """Yield the record of each run as soon as it is there; `jobs` of them run at a time."""
+    workers = [_Worker() for _ in range(min(jobs, len(tasks)))]
+    idle: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def run(task: Task) -> RunRecord:
+        worker = idle.get()
+        try:
+            return worker.run(task)
+        finally:
+            idle.put(worker)
+
+    threads = ThreadPoolExecutor(len(workers))
+    futures: list[Future[RunRecord]] = [threads.submit(run, task) for task in tasks]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        for worker in workers:
+            worker.kill()
+        raise
+    finally:
+        threads.shutdown()
+        for worker in workers:
+            worker.close()
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end with it, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
