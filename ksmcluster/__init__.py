@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.errors import UserError
     from ksmcluster.experiments.comparison import compare
-    from ksmcluster.experiments.sweep import sweep
-    from ksmcluster.experiments.sweep_result import SweepResult, load_sweep
+    from ksmcluster.experiments.sweeps.sweep import sweep
+    from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.loading import load_result
     from ksmcluster.results.result import Result
@@ -52,9 +52,9 @@ __all__ = [
 _HOMES = {
     "simulate": "ksmcluster.api",
     "load_result": "ksmcluster.results.loading",
-    "load_sweep": "ksmcluster.experiments.sweep_result",
-    "sweep": "ksmcluster.experiments.sweep",
-    "SweepResult": "ksmcluster.experiments.sweep_result",
+    "load_sweep": "ksmcluster.experiments.sweeps.sweep_result",
+    "sweep": "ksmcluster.experiments.sweeps.sweep",
+    "SweepResult": "ksmcluster.experiments.sweeps.sweep_result",
     "compact": "ksmcluster.api",
     "compare": "ksmcluster.experiments.comparison",
     "CompactionResult": "ksmcluster.results.compaction_result",

@@ -18,7 +18,8 @@ def knobs(
         Path, typer.Argument(metavar="DIR", help="Output of `ksmcluster simulate` or `ksmcluster sweep`.")
     ],
     point: Annotated[
-        int | None, typer.Option(metavar="N", help="Point of the sweep; by default, the recommended one.")
+        int | None,
+        typer.Option(metavar="N", help="Point of the sweep; by default, the recommended one."),
     ] = None,
     objectives: Objectives = None,
     limits: Limits = None,
@@ -30,8 +31,8 @@ def knobs(
       ksmcluster knobs results > ksm.sh
       ksmcluster knobs scan --point 7 | sudo sh -e
     """
-    from ksmcluster.experiments.journal import PLAN
     from ksmcluster.experiments.knobs import shell_lines
+    from ksmcluster.experiments.sweeps.journal import PLAN
 
     if (directory / PLAN).exists():
         lines = _of_sweep(directory, point, objectives, limits or [])
@@ -54,7 +55,7 @@ def _of_run(directory: Path) -> Mapping[str, Any]:
 
 def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits: list[str]) -> list[str]:
     from ksmcluster.experiments.knobs import shell_lines
-    from ksmcluster.experiments.sweep_result import load_sweep
+    from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 
     found = load_sweep(directory)
     number = found.choose(objectives, limits).recommended if point is None else point

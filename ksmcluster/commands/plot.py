@@ -46,7 +46,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw a picture of results; several are side by side with the same scales, or lines of one picture."""
-    from ksmcluster.experiments import journal
+    from ksmcluster.experiments.sweeps import journal
 
     target = Target("--output", output, lambda path: is_picture(path, TITLE))
     check_picture(output, "--output")
@@ -80,7 +80,7 @@ def _of_sweep(
     key: str | None,
     figure: str | None,
 ) -> Picture:
-    from ksmcluster.experiments.sweep_result import load_sweep
+    from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 
     if len(directories) > 1:
         raise UserError("a sweep is drawn alone; give one directory")

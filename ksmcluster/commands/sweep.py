@@ -32,9 +32,9 @@ from ksmcluster.commands.output import emit
 from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
-    from ksmcluster.experiments.axes import Point
-    from ksmcluster.experiments.run_one import RunRecord
-    from ksmcluster.experiments.sweep import RunDone
+    from ksmcluster.experiments.sweeps.axes import SweepPoint
+    from ksmcluster.experiments.sweeps.run_one import RunRecord
+    from ksmcluster.experiments.sweeps.sweep import RunDone
 
 
 def sweep(
@@ -99,10 +99,10 @@ def sweep(
     from rich.console import Console
 
     from ksmcluster.config import Overrides
-    from ksmcluster.experiments.plan import make_plan
-    from ksmcluster.experiments.sweep import carry_out
-    from ksmcluster.experiments.sweep_progress import shown
-    from ksmcluster.experiments.sweep_report import report
+    from ksmcluster.experiments.sweeps.plan import make_plan
+    from ksmcluster.experiments.sweeps.sweep import carry_out
+    from ksmcluster.experiments.sweeps.sweep_progress import shown
+    from ksmcluster.experiments.sweeps.sweep_report import report
     from ksmcluster.report.console import printed
 
     options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
@@ -117,15 +117,14 @@ def sweep(
 
     with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told)
-    choice = result.choose(objectives, limits or [])
-    emit(printed(report(result, choice), Console()))
+    emit(printed(report(result.findings(objectives, limits or [])), Console()))
     if result.failed:
         typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
         raise typer.Exit(1)
 
 
-def _points(vary: list[str], zipped: bool, points: Path | None) -> tuple[Point, ...]:
-    from ksmcluster.experiments.axes import make_points, parse_axes, read_points
+def _points(vary: list[str], zipped: bool, points: Path | None) -> tuple[SweepPoint, ...]:
+    from ksmcluster.experiments.sweeps.axes import make_points, parse_axes, read_points
 
     if points is None:
         return make_points(parse_axes(vary), zipped=zipped)
@@ -139,7 +138,7 @@ def _check_choice(objectives: str | None, limits: list[str]) -> Callable[[RunRec
 
     Raises UserError at once for texts that cannot be read.
     """
-    from ksmcluster.experiments.pareto import named, parse_limits, parse_objectives
+    from ksmcluster.experiments.sweeps.pareto import named, parse_limits, parse_objectives
 
     bounds = parse_limits(limits)
     wanted = parse_objectives(objectives) if objectives is not None else ()

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from ksmcluster.config import resolved_toml
 from ksmcluster.errors import UserError
-from ksmcluster.experiments import journal
-from ksmcluster.experiments.axes import Point
 from ksmcluster.experiments.figures import Figure, Figures, figures, unit_of
-from ksmcluster.experiments.sweep_result import load_sweep
+from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.results.loading import load_result
 
 Key = str | int | float | bool | None
@@ -31,7 +31,7 @@ class Side(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FigureDifference:
     """A figure that differs: its values by side, and by how much they differ from the first one."""
 
     name: str
@@ -51,23 +51,23 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """What differs between the sides of one comparison; `label`: what all of them are."""
 
     label: str
     sides: tuple[Side, ...]
     #: Values by side of the keys that differ; None where a scenario lacks the key.
     keys: Mapping[str, tuple[Key, ...]]
-    figures: tuple[Difference, ...]
+    figures: tuple[FigureDifference, ...]
     #: How many figures are equal.
     equal: int
 
     @property
-    def figures_by_name(self) -> dict[str, Difference]:
+    def figures_by_name(self) -> dict[str, FigureDifference]:
         """Return the figures that differ, by name."""
         return {difference.name: difference for difference in self.figures}
 
-    def beyond(self, tolerance: float) -> list[Difference]:
+    def beyond(self, tolerance: float) -> list[FigureDifference]:
         """Return the figures that differ by more than this part of their first value, and than noise."""
         return [difference for difference in self.figures if difference.is_beyond(tolerance)]
 
@@ -91,7 +91,7 @@ class Comparison:
         }
 
 
-def compare(*directories: str | Path) -> list[Comparison]:
+def compare(*directories: str | Path) -> list[RunComparison]:
     """Compare outputs of simulate or compact, or sweeps, with the first of them.
 
     Runs give one comparison; sweeps one for each point that all of them have. Raises UserError if there are
@@ -115,7 +115,7 @@ def _sides(folder: Path) -> Iterator[tuple[str, Side]]:
     if not (folder / journal.PLAN).exists():
         result = load_result(folder)
         keys = _keys(tomllib.loads(resolved_toml(result.config)), folder)
-        yield Point(1, {}).label, Side(str(folder), keys, figures(result), {})
+        yield SweepPoint(1, {}).label, Side(str(folder), keys, figures(result), {})
         return
     found = load_sweep(folder)
     for outcome in found.outcomes:
@@ -136,11 +136,11 @@ def _keys(config: Mapping[str, Any], folder: Path) -> dict[str, Key]:
     return found | {name: os.path.realpath(folder / str(path)) for name, path in snapshots.items()}
 
 
-def _comparison(label: str, sides: Sequence[Side]) -> Comparison:
+def _comparison(label: str, sides: Sequence[Side]) -> RunComparison:
     names = dict.fromkeys(name for side in sides for name in side.means)
     rows = {name: tuple(side.means.get(name) for side in sides) for name in names}
     differing = {name: values for name, values in rows.items() if len(set(values)) > 1}
-    return Comparison(
+    return RunComparison(
         label,
         tuple(sides),
         dict(_differing_keys(sides)),
@@ -149,11 +149,11 @@ def _comparison(label: str, sides: Sequence[Side]) -> Comparison:
     )
 
 
-def _difference(name: str, values: tuple[Figure, ...], sides: Sequence[Side]) -> Difference:
+def _difference(name: str, values: tuple[Figure, ...], sides: Sequence[Side]) -> FigureDifference:
     noise = [side.noise[name] for side in sides if name in side.noise]
     first = values[0]
     relative = tuple(None if value is None or not first else (value - first) / abs(first) for value in values)
-    return Difference(name, values, relative, max(noise, default=None))
+    return FigureDifference(name, values, relative, max(noise, default=None))
 
 
 def _differing_keys(sides: Sequence[Side]) -> Iterator[tuple[str, tuple[Key, ...]]]:

@@ -9,15 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ksmcluster.experiments.comparison import Comparison, Difference, Key
-from ksmcluster.experiments.sweep_report import shown
+from ksmcluster.experiments.comparison import FigureDifference, Key, RunComparison
+from ksmcluster.experiments.sweeps.sweep_report import shown
 from ksmcluster.report import text
 from ksmcluster.results.result import DERIVED
 
 _DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
 
 
-def report(found: Sequence[Comparison], tolerance: float | None) -> RenderableType:
+def report(found: Sequence[RunComparison], tolerance: float | None) -> RenderableType:
     """All comparisons; with a tolerance, figures beyond it are marked."""
     parts: list[RenderableType] = []
     for comparison in found:
@@ -25,7 +25,7 @@ def report(found: Sequence[Comparison], tolerance: float | None) -> RenderableTy
     return Group(*parts[:-1])
 
 
-def _one(comparison: Comparison, tolerance: float | None, *, several: bool) -> list[RenderableType]:
+def _one(comparison: RunComparison, tolerance: float | None, *, several: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(comparison.label, style="bold")] if several else []
     heads = _heads([side.name for side in comparison.sides])
     if comparison.keys:
@@ -40,7 +40,7 @@ def _one(comparison: Comparison, tolerance: float | None, *, several: bool) -> l
     return parts
 
 
-def _notes(comparison: Comparison) -> list[Text]:
+def _notes(comparison: RunComparison) -> list[Text]:
     """What to know when comparing the figures."""
     times = [side.means.get("simulated_seconds") for side in comparison.sides]
     found = [text.seconds(value) for value in times if value is not None]
@@ -65,7 +65,7 @@ def _table(head: str, heads: Sequence[str]) -> Table:
     return table
 
 
-def _keys(comparison: Comparison, heads: Sequence[str]) -> Table:
+def _keys(comparison: RunComparison, heads: Sequence[str]) -> Table:
     table = _table("key of the scenario", heads)
     for name, values in comparison.keys.items():
         table.add_row(Text(f"  {name}"), *(Text(_key(value)) for value in values))
@@ -78,7 +78,7 @@ def _key(value: Key) -> str:
     return "-" if value is None else str(value)
 
 
-def _figures(comparison: Comparison, heads: Sequence[str], tolerance: float | None) -> Table:
+def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float | None) -> Table:
     """What is put together of counters comes first."""
     table = _table("figure", heads)
     changes = [f"{name}, change" for name in heads[1:]] if len(heads) > 2 else ["change"]
@@ -94,7 +94,7 @@ def _figures(comparison: Comparison, heads: Sequence[str], tolerance: float | No
     return table
 
 
-def _cells(difference: Difference) -> list[str | Text]:
+def _cells(difference: FigureDifference) -> list[str | Text]:
     values = (shown(difference.name, value) for value in difference.values)
     return [Text(f"  {difference.name}"), *values, *map(_change, difference.relative[1:])]
 
@@ -103,5 +103,5 @@ def _change(relative: float | None) -> str:
     return "-" if relative is None else f"{100 * relative:+.2f} %"
 
 
-def _noise(difference: Difference) -> str:
+def _noise(difference: FigureDifference) -> str:
     return "" if difference.noise is None else f"± {shown(difference.name, difference.noise)}"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import unit_of
-from ksmcluster.experiments.pareto import Objective
-from ksmcluster.experiments.pareto import front as pareto_front
-from ksmcluster.experiments.table import keys
+from ksmcluster.experiments.sweeps.pareto import Objective
+from ksmcluster.experiments.sweeps.pareto import front as pareto_front
+from ksmcluster.experiments.sweeps.table import keys
 from ksmcluster.report import text
 from ksmcluster.report.plots.picture import Picture, drawn
 from ksmcluster.report.plots.style import BLUE, PALETTE, VERMILLION, finish, line_style
@@ -55,8 +55,8 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
         order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
         place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
-        for index in order.tolist():
-            place.annotate(f"{numbers[index]}", (x[index], y[index]), (4, 4), textcoords="offset points")
+        for at, found in _by_place(order, x, y, numbers).items():
+            place.annotate(", ".join(map(str, found)), at, (5, 5), textcoords="offset points")
         if recommended in numbers:
             at = numbers == recommended
             place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
@@ -64,6 +64,16 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         finish(place, "Points of the sweep, by their numbers", *labels)
 
     return drawn(draw)
+
+
+def _by_place(
+    order: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64], numbers: NDArray[Any]
+) -> dict[tuple[float, float], list[int]]:
+    """Return the numbers of these points by place: points with the same figures have one label."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for index in order.tolist():
+        found.setdefault((float(x[index]), float(y[index])), []).append(int(numbers[index]))
+    return found
 
 
 def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:

@@ -8,7 +8,7 @@ import pytest
 
 from ksmcluster.config import Overrides
 from ksmcluster.errors import UserError
-from ksmcluster.experiments.axes import axes_of, make_points, overrides_of, parse_axes, read_points
+from ksmcluster.experiments.sweeps.axes import axes_of, make_points, overrides_of, parse_axes, read_points
 
 
 @pytest.mark.parametrize(

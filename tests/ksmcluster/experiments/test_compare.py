@@ -10,7 +10,7 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load
-from ksmcluster.experiments.comparison import Comparison, Difference, Side, compare
+from ksmcluster.experiments.comparison import FigureDifference, RunComparison, Side, compare
 from tests.ksmcluster.conftest import Run, result_of
 from tests.ksmcluster.snapshot.test_load import page, snapshot
 
@@ -25,7 +25,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def the_only(*directories: str | Path) -> Comparison:
+def the_only(*directories: str | Path) -> RunComparison:
     (found,) = compare(*directories)
     return found
 
@@ -102,7 +102,7 @@ def test_the_exit_code_says_what_is_beyond_the_tolerance(runs: Path, run: Run) -
 def test_tolerance_by_hand(
     values: tuple[float | None, ...], noise: float | None, tolerance: float, beyond: bool
 ) -> None:
-    assert Difference("x", values, (), noise).is_beyond(tolerance) is beyond
+    assert FigureDifference("x", values, (), noise).is_beyond(tolerance) is beyond
 
 
 def test_runs_of_unequal_simulated_time_say_so(runs: Path, run: Run) -> None:

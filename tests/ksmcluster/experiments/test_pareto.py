@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmcluster.errors import UserError
-from ksmcluster.experiments.pareto import Limit, Objective, best, front, named, parse_limits, parse_objectives
+from ksmcluster.experiments.sweeps.pareto import (
+    Limit,
+    Objective,
+    best,
+    front,
+    named,
+    parse_limits,
+    parse_objectives,
+)
 
 #: Saved, and CPU time with the sign turned: 3 is worse than 2 in both, 5 as good as 4.
 POINTS = {

@@ -37,7 +37,7 @@ def test_every_key_has_a_meaning() -> None:
             assert field.description, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/config.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/config.md", "docs/sweep.md"])
 def test_examples_in_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They run, and print what is said behind them, if anything."""
     blocks = re.findall(r"```(python|text)\n(.*?)```", (DOCS.parent / name).read_text(), re.DOTALL)

@@ -11,8 +11,8 @@ import pytest
 
 import ksmcluster
 from ksmcluster.errors import UserError
-from ksmcluster.experiments.pareto import Objective
-from ksmcluster.experiments.sweep_result import load_sweep
+from ksmcluster.experiments.sweeps.pareto import Objective
+from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.report.plots.sweep import pareto, sensitivity
 from tests.ksmcluster.conftest import Run
 
@@ -48,6 +48,12 @@ def test_pareto() -> None:
     assert [text.get_text() for text in axes.texts] == ["0", "1"]
     assert axes.get_xlabel() == "saved (MiB), more is better"
     assert axes.get_ylabel() == "ksmd_cpu (s), less is better"
+
+
+def test_points_at_one_place_have_one_label() -> None:
+    again = sweep().slice(0, 2).set_column(0, "point", pa.array([5, 5]))
+    (axes,) = pareto(pa.concat_tables([sweep(), again]), OBJECTIVES).axes
+    assert [text.get_text() for text in axes.texts] == ["0, 5", "1"]
 
 
 def test_the_recommended_point_is_pointed_out() -> None:

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ksmcluster.errors import UserError
-from ksmcluster.experiments import journal, pareto
-from ksmcluster.experiments.axes import Point
-from ksmcluster.experiments.figures import Figures, full_name
-from ksmcluster.experiments.pareto import Limit, Objective
-from ksmcluster.experiments.plan import RunKey
-from ksmcluster.experiments.run_one import RunRecord
-from ksmcluster.experiments.table import keys, sweep_table
+from ksmcluster.experiments.figures import full_name
+from ksmcluster.experiments.sweeps import journal, pareto
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of
+from ksmcluster.experiments.sweeps.plan import RunKey
+from ksmcluster.experiments.sweeps.run_one import RunRecord
+from ksmcluster.experiments.sweeps.sweep_report import report
+from ksmcluster.experiments.sweeps.table import keys, sweep_table
+from ksmcluster.report.console import as_text
 from ksmcluster.report.plots.files import require_matplotlib
 
 if TYPE_CHECKING:
@@ -27,26 +28,6 @@ if TYPE_CHECKING:
 
 #: Kinds of pictures of a sweep.
 SWEEP_PICTURES = ("pareto", "sensitivity")
-
-
-class Outcome(NamedTuple):
-    """What came of a point: means over its seeds, standard deviations if there are several, errors."""
-
-    point: Point
-    means: Figures
-    noise: dict[str, float]
-    runs: int
-    errors: tuple[str, ...]
-
-
-class Choice(NamedTuple):
-    """Points by number: the Pareto front, those within all limits, and the one to recommend."""
-
-    objectives: tuple[Objective, ...]
-    limits: tuple[Limit, ...]
-    front: tuple[int, ...]
-    within: tuple[int, ...]
-    recommended: int | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,9 +45,11 @@ class SweepResult:
     records: tuple[RunRecord, ...]
 
     @cached_property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[SweepPoint, ...]:
         """Return the points, by number."""
-        return tuple(Point(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1))
+        return tuple(
+            SweepPoint(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1)
+        )
 
     @property
     def failed(self) -> list[RunRecord]:
@@ -84,7 +67,7 @@ class SweepResult:
         by_point: dict[int, list[RunRecord]] = {point.number: [] for point in self.points}
         for record in self.records:
             by_point[record.key.point].append(record)
-        return tuple(_outcome(point, by_point[point.number]) for point in self.points)
+        return tuple(outcome_of(point, by_point[point.number]) for point in self.points)
 
     @cached_property
     def figure_names(self) -> list[str]:
@@ -107,14 +90,12 @@ class SweepResult:
             wanted, bounds = pareto.named(wanted, bounds, self.figure_names)
         if objectives is None:
             wanted = tuple(o for o in wanted if any(p.means.get(o.name) is not None for p in self.outcomes))
-        scores = {p.point.number: s for p in self.outcomes if (s := _scores(p.means, wanted)) is not None}
-        kept = {
-            outcome.point.number
-            for outcome in self.outcomes
-            if all(limit.is_kept(outcome.means.get(limit.name)) for limit in bounds)
-        }
-        within = {number: of_point for number, of_point in scores.items() if number in kept}
-        return Choice(wanted, bounds, tuple(pareto.front(scores)), tuple(within), pareto.best(within))
+        return choose(self.outcomes, wanted, bounds)
+
+    def findings(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Findings:
+        """Return what the report says; the arguments are those of `choose`."""
+        choice = self.choose(objectives, limits)
+        return Findings(self.outcomes, choice, len(self.plan["seeds"]), self.missing)
 
     def config(self, number: int) -> Mapping[str, Any]:
         """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
@@ -156,10 +137,7 @@ class SweepResult:
         return sensitivity(table, key or keys(table)[0], name)
 
     def __str__(self) -> str:
-        from ksmcluster.experiments.sweep_report import report
-        from ksmcluster.report.console import as_text
-
-        return as_text(report(self, self.choose()))
+        return as_text(report(self.findings()))
 
     def __repr__(self) -> str:
         return (
@@ -178,24 +156,3 @@ def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord]) -> Sw
     """Return the result of the runs done so far, in the order of the plan."""
     keys = [RunKey(point, seed) for point in range(1, len(plan["points"]) + 1) for seed in plan["seeds"]]
     return SweepResult(plan, tuple(records[key] for key in keys if key in records))
-
-
-def _outcome(point: Point, records: Sequence[RunRecord]) -> Outcome:
-    done = [record.figures for record in records if not record.error]
-    means: Figures = {}
-    noise: dict[str, float] = {}
-    for name in dict.fromkeys(name for figures in done for name in figures):
-        values = [value for figures in done if (value := figures.get(name)) is not None]
-        means[name] = (fmean(values) if len(values) > 1 else values[0]) if values else None
-        if len(values) > 1:
-            noise[name] = stdev(values)
-    errors = tuple(dict.fromkeys(record.error for record in records if record.error))
-    return Outcome(point, means, noise, len(done), errors)
-
-
-def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """Return the scores of a point; None if it lacks a figure."""
-    values = [(objective, means.get(objective.name)) for objective in objectives]
-    if not values or any(value is None for _, value in values):
-        return None
-    return tuple(objective.score(value) for objective, value in values if value is not None)

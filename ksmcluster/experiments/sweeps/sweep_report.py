@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ksmcluster.experiments.axes import Point
 from ksmcluster.experiments.figures import Figure, unit_of
-from ksmcluster.experiments.sweep_result import Choice, Outcome, SweepResult
+from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome
 from ksmcluster.report import text
 
 #: Most points that the table has; of more, it has the front alone.
@@ -21,12 +20,12 @@ ON_FRONT, RECOMMENDED = "*", "* best"
 _HEAD_WIDTH = 12
 
 
-def report(result: SweepResult, choice: Choice) -> RenderableType:
+def report(found: Findings) -> RenderableType:
     """The table and what to make of it."""
-    parts: list[RenderableType] = [_heading(result), Text(), _table(result, choice)]
-    if len(result.points) > 1:
-        parts += [Text(), *map(Text, _conclusions(result, choice))]
-    if errors := _errors(result):
+    parts: list[RenderableType] = [_heading(found), Text(), _table(found)]
+    if len(found.outcomes) > 1:
+        parts += [Text(), *map(Text, _conclusions(found))]
+    if errors := _errors(found.outcomes):
         parts += [Text(), Text("Points that failed", style="bold red"), *errors]
     return Group(*parts)
 
@@ -48,26 +47,24 @@ def shown(name: str, value: Figure) -> str:
     return f"{number} {unit}".rstrip()
 
 
-def _heading(result: SweepResult) -> Text:
-    seeds = len(result.plan["seeds"])
-    facts = [text.counted(len(result.points), "point")]
-    facts += [f"{seeds} seeds each: means and standard deviations"] if seeds > 1 else []
-    facts += [f"{result.missing} runs still to be done (--resume)"] if result.missing else []
+def _heading(found: Findings) -> Text:
+    facts = [text.counted(len(found.outcomes), "point")]
+    facts += [f"{found.seeds} seeds each: means and standard deviations"] if found.seeds > 1 else []
+    facts += [f"{text.counted(found.missing, 'run')} still to be done (--resume)"] if found.missing else []
     return Text(", ".join(facts), style="bold")
 
 
-def _table(result: SweepResult, choice: Choice) -> Table:
-    keys = list(dict.fromkeys(key for point in result.points for key in point.settings))
+def _table(found: Findings) -> Table:
+    choice = found.choice
+    keys = list(dict.fromkeys(key for outcome in found.outcomes for key in outcome.point.settings))
     wanted, bounds = ([part.name for part in parts] for parts in (choice.objectives, choice.limits))
     figures = list(dict.fromkeys(wanted + bounds))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("  point", justify="right", no_wrap=True)
-    for key in keys:
-        table.add_column(_head(key.rpartition(".")[2]), justify="right", overflow="fold")
-    for name in figures:
+    for name in (*(key.rpartition(".")[2] for key in keys), *figures):
         table.add_column(_head(name), justify="right", overflow="fold")
     table.add_column("")
-    for outcome in _in_table(result, choice):
+    for outcome in _in_table(found):
         settings = (Text(outcome.point.settings.get(key, "")) for key in keys)
         cells = (_cell(outcome, name) for name in figures)
         table.add_row(f"{outcome.point.number}", *settings, *cells, _mark(outcome, choice))
@@ -87,10 +84,10 @@ def _mark(outcome: Outcome, choice: Choice) -> str:
     return ON_FRONT if outcome.point.number in choice.front else ""
 
 
-def _in_table(result: SweepResult, choice: Choice) -> Sequence[Outcome]:
-    if len(result.outcomes) <= MOST_POINTS:
-        return result.outcomes
-    return [outcome for outcome in result.outcomes if outcome.point.number in choice.front]
+def _in_table(found: Findings) -> Sequence[Outcome]:
+    if len(found.outcomes) <= MOST_POINTS:
+        return found.outcomes
+    return [outcome for outcome in found.outcomes if outcome.point.number in found.choice.front]
 
 
 def _cell(outcome: Outcome, name: str) -> str:
@@ -98,14 +95,15 @@ def _cell(outcome: Outcome, name: str) -> str:
     return f"{value} ± {noise}" if noise.strip("0. -") and noise != shown(name, 0.0) else value
 
 
-def _conclusions(result: SweepResult, choice: Choice) -> list[str]:
+def _conclusions(found: Findings) -> list[str]:
+    choice = found.choice
     wanted = ", ".join(map(str, choice.objectives))
     lines = [f"{ON_FRONT} Pareto front of {wanted}: {text.counted(len(choice.front), 'point')}"]
     limits = " and ".join(map(str, choice.limits))
     within = f" within {limits}" if limits else ""
     if choice.recommended is None:
         return [*lines, f"No point to recommend{within}."]
-    point = result.points[choice.recommended - 1]
+    point = found.outcomes[choice.recommended - 1].point
     lines.append(
         f"Recommended{within}: point {point.number} ({point.label}). Of the front, it has the best "
         f"{choice.objectives[0].name}; of points within 1 % of the best, the next objective decides."
@@ -113,11 +111,9 @@ def _conclusions(result: SweepResult, choice: Choice) -> list[str]:
     return lines
 
 
-def _errors(result: SweepResult) -> list[Text]:
+def _errors(outcomes: Sequence[Outcome]) -> list[Text]:
     return [
-        Text(f"  {_name(outcome.point)}: {error}") for outcome in result.outcomes for error in outcome.errors
+        Text(f"  point {outcome.point.number} ({outcome.point.label}): {error}")
+        for outcome in outcomes
+        for error in outcome.errors
     ]
-
-
-def _name(point: Point) -> str:
-    return f"point {point.number} ({point.label})"

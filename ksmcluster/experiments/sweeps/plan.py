@@ -14,7 +14,7 @@ from ksmcluster.config import Overrides, Scenario, load_either, resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.overrides import parse_value
 from ksmcluster.errors import UserError
-from ksmcluster.experiments.axes import Point, overrides_of
+from ksmcluster.experiments.sweeps.axes import SweepPoint, overrides_of
 from ksmcluster.results.directory import relative_path
 from ksmcluster.results.identity import config_digest
 from ksmcluster.system.version import __version__
@@ -45,7 +45,7 @@ class Task:
 class PlannedPoint:
     """A point with its scenario, or with what is wrong with it."""
 
-    point: Point
+    point: SweepPoint
     scenario: AnyScenario | None
     options: RunOptions
     error: str = ""
@@ -100,7 +100,7 @@ def _described(planned: PlannedPoint, directory: Path | None) -> dict[str, Any]:
 
 def make_plan(
     source: Source,
-    points: Sequence[Point],
+    points: Sequence[SweepPoint],
     base: Overrides,
     options: RunOptions,
     *,
@@ -124,7 +124,7 @@ def make_plan(
     return Plan(command, planned, tuple(range(first, first + seeds)), passes_rows)
 
 
-def _planned(source: Source, point: Point, base: Overrides, options: RunOptions) -> PlannedPoint:
+def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOptions) -> PlannedPoint:
     try:
         changes = {name: parse_value(point.settings[name]) for name in _RUN_OPTIONS if name in point.settings}
         own = _checked(replace(options, **changes))

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ksmcluster.experiments.sweep import Progress as Listener
-from ksmcluster.experiments.sweep import RunDone
+from ksmcluster.experiments.sweeps.sweep import Progress as Listener
+from ksmcluster.experiments.sweeps.sweep import RunDone
 from ksmcluster.report import text
 
 

@@ -10,7 +10,7 @@ from ksmcluster import api
 from ksmcluster.config import Scenario
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import Figures, figures, figures_by_pass
-from ksmcluster.experiments.plan import RunKey, Task
+from ksmcluster.experiments.sweeps.plan import RunKey, Task
 from ksmcluster.report.text import one_line
 from ksmcluster.results.result import Result
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ksmcluster.config.overrides import parse_value
-from ksmcluster.experiments.axes import Settings
 from ksmcluster.experiments.figures import unit_of
-from ksmcluster.experiments.run_one import RunRecord
+from ksmcluster.experiments.sweeps.axes import Settings
+from ksmcluster.experiments.sweeps.run_one import RunRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,8 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from queue import SimpleQueue
 
-from ksmcluster.experiments.plan import Task
-from ksmcluster.experiments.run_one import RunRecord, failed, run_one
+from ksmcluster.experiments.sweeps.plan import Task
+from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
 
 _DIED = "its process was killed; if memory was short, lower --jobs or the memory of the point"
 

@@ -37,7 +37,7 @@ _MOST_VALUES = 100_000
 Settings = dict[str, str]
 
 
-class Point(NamedTuple):
+class SweepPoint(NamedTuple):
     """One combination of values; its number counts from 1."""
 
     number: int
@@ -71,17 +71,17 @@ def axes_of(vary: Mapping[str, str | Iterable[object]]) -> dict[str, list[str]]:
     return axes
 
 
-def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple[Point, ...]:
+def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple[SweepPoint, ...]:
     """Return all combinations of the values, the last key fastest; `zipped`: the first of each, and so on."""
     lengths = {name: len(values) for name, values in axes.items()}
     if zipped and len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {count}" for name, count in lengths.items())
         raise UserError(f"--zip: all keys need as many values: {counts}")
     rows = zip(*axes.values(), strict=True) if zipped and axes else product(*axes.values())
-    return tuple(Point(number, dict(zip(axes, row, strict=True))) for number, row in enumerate(rows, 1))
+    return tuple(SweepPoint(number, dict(zip(axes, row, strict=True))) for number, row in enumerate(rows, 1))
 
 
-def read_points(path: Path) -> tuple[Point, ...]:
+def read_points(path: Path) -> tuple[SweepPoint, ...]:
     """Return the points of a CSV file: keys in its first line, a point in each other one."""
     try:
         with path.open(newline="", encoding="utf-8") as file:

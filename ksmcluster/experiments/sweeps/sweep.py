@@ -14,14 +14,14 @@ from actors.run_options import INLINE, RunKeywords, RunOptions
 from ksmcluster.api import one_line
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.errors import UserError
-from ksmcluster.experiments import journal
-from ksmcluster.experiments.axes import Point, axes_of, make_points
-from ksmcluster.experiments.journal import Journal
-from ksmcluster.experiments.plan import Plan, RunKey, Source, Task, make_plan
-from ksmcluster.experiments.run_one import RunRecord, failed, run_one
-from ksmcluster.experiments.sweep_result import SweepResult, sweep_of
-from ksmcluster.experiments.table import parquet
-from ksmcluster.experiments.workers import run_side_by_side
+from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps.axes import SweepPoint, axes_of, make_points
+from ksmcluster.experiments.sweeps.journal import Journal
+from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, Task, make_plan
+from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
+from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
+from ksmcluster.experiments.sweeps.table import parquet
+from ksmcluster.experiments.sweeps.workers import run_side_by_side
 from ksmcluster.results.provenance import provenance
 
 
@@ -30,7 +30,7 @@ class RunDone(NamedTuple):
 
     done: int
     total: int
-    point: Point
+    point: SweepPoint
     record: RunRecord
     #: Estimated time until all are.
     seconds_left: float

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ksmcluster.errors import UserError
-from ksmcluster.experiments.plan import RunKey
-from ksmcluster.experiments.run_one import RunRecord
+from ksmcluster.experiments.sweeps.plan import RunKey
+from ksmcluster.experiments.sweeps.run_one import RunRecord
 from ksmcluster.system.replacing import real_path, sibling
 
 PLAN = "plan.json"

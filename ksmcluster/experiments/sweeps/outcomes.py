@@ -1,0 +1,77 @@
+"""What came of the points of a sweep, and which of them are best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from ksmcluster.experiments.figures import Figures
+from ksmcluster.experiments.sweeps import pareto
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.pareto import Limit, Objective
+from ksmcluster.experiments.sweeps.run_one import RunRecord
+
+
+class Outcome(NamedTuple):
+    """What came of a point: means over its seeds, standard deviations if there are several, errors."""
+
+    point: SweepPoint
+    means: Figures
+    noise: dict[str, float]
+    runs: int
+    errors: tuple[str, ...]
+
+
+class Choice(NamedTuple):
+    """Points by number: the Pareto front, and the one to recommend of those within all limits."""
+
+    objectives: tuple[Objective, ...]
+    limits: tuple[Limit, ...]
+    front: tuple[int, ...]
+    recommended: int | None
+
+
+class Findings(NamedTuple):
+    """All that the report of a sweep says."""
+
+    outcomes: tuple[Outcome, ...]
+    choice: Choice
+    seeds: int
+    #: Runs that are still to be done.
+    missing: int
+
+
+def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
+    """Return what came of a point, from the records of its runs."""
+    done = [record.figures for record in records if not record.error]
+    means: Figures = {}
+    noise: dict[str, float] = {}
+    for name in dict.fromkeys(name for figures in done for name in figures):
+        values = [value for figures in done if (value := figures.get(name)) is not None]
+        means[name] = (fmean(values) if len(values) > 1 else values[0]) if values else None
+        if len(values) > 1:
+            noise[name] = stdev(values)
+    errors = tuple(dict.fromkeys(record.error for record in records if record.error))
+    return Outcome(point, means, noise, len(done), errors)
+
+
+def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits: Sequence[Limit]) -> Choice:
+    """Return the front and the best of the points that have all figures."""
+    scores = {p.point.number: s for p in outcomes if (s := _scores(p.means, objectives)) is not None}
+    within = {
+        outcome.point.number: scores[outcome.point.number]
+        for outcome in outcomes
+        if outcome.point.number in scores
+        and all(limit.is_kept(outcome.means.get(limit.name)) for limit in limits)
+    }
+    front = tuple(pareto.front(scores))
+    return Choice(tuple(objectives), tuple(limits), front, pareto.best(within))
+
+
+def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """Return the scores of a point; None if it lacks a figure."""
+    values = [(objective, means.get(objective.name)) for objective in objectives]
+    if not values or any(value is None for _, value in values):
+        return None
+    return tuple(objective.score(value) for objective, value in values if value is not None)
