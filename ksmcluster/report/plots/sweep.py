@@ -55,12 +55,16 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
         order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
         place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
+        # To the right of a point, on the side on which the line is not.
+        above = -11 if objectives[0].most != objectives[1].most else 5
         for at, found in _by_place(order, x, y, numbers).items():
-            place.annotate(", ".join(map(str, found)), at, (5, 5), textcoords="offset points")
+            label = ", ".join(map(str, found))
+            place.annotate(label, at, (5, above), textcoords="offset points")
         if recommended in numbers:
             at = numbers == recommended
             place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
         place.margins(0.08)
+        place.locator_params(axis="x", nbins=6)
         finish(place, "Points of the sweep, by their numbers", *labels)
 
     return drawn(draw)
