@@ -62,8 +62,8 @@ Objectives = Annotated[
     str | None,
     typer.Option(
         metavar="FIGURE:max|min,...",
-        help="What makes a point of a sweep good, most important first; by default, much saved, little CPU "
-        "time of ksmd, few remote mappings.",
+        help="What makes a point of a sweep good, most important first; by default, much saved, in little "
+        "simulated time, with little of a CPU for ksmd and few remote mappings.",
     ),
 ]
 Limits = Annotated[

@@ -33,6 +33,7 @@ from ksmcluster.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
+    from ksmcluster.experiments.sweeps.journal import Preference
     from ksmcluster.experiments.sweeps.run_one import RunRecord
     from ksmcluster.experiments.sweeps.sweep import RunDone
 
@@ -99,6 +100,7 @@ def sweep(
     from rich.console import Console
 
     from ksmcluster.config import Overrides
+    from ksmcluster.experiments.sweeps.journal import Preference
     from ksmcluster.experiments.sweeps.plan import make_plan
     from ksmcluster.experiments.sweeps.sweep import carry_out
     from ksmcluster.experiments.sweeps.sweep_progress import shown
@@ -108,7 +110,8 @@ def sweep(
     options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
     base = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice)
     made = _points(vary or [], zipped, points)
-    check = _check_choice(objectives, limits or [])
+    wanted = Preference(objectives, tuple(limits or ()))
+    check = _check_wanted(wanted)
     plan = make_plan(scenario, made, base, options, seeds=seeds, passes_rows=passes_rows)
 
     def told(done: RunDone) -> None:
@@ -116,8 +119,8 @@ def sweep(
         listener(done)
 
     with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
-        result = carry_out(plan, output, jobs, resume, told)
-    emit(printed(report(result.findings(objectives, limits or [])), Console()))
+        result = carry_out(plan, output, jobs, resume, told, wanted)
+    emit(printed(report(result.findings(*wanted)), Console()))
     if result.failed:
         typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
         raise typer.Exit(1)
@@ -133,19 +136,19 @@ def _points(vary: list[str], zipped: bool, points: Path | None) -> tuple[SweepPo
     return read_points(points)
 
 
-def _check_choice(objectives: str | None, limits: list[str]) -> Callable[[RunRecord], None]:
+def _check_wanted(wanted: Preference) -> Callable[[RunRecord], None]:
     """Return what to call with each record: it raises UserError for figures that a run does not have.
 
     Raises UserError at once for texts that cannot be read.
     """
     from ksmcluster.experiments.sweeps.pareto import named, parse_limits, parse_objectives
 
-    bounds = parse_limits(limits)
-    wanted = parse_objectives(objectives) if objectives is not None else ()
+    limits = parse_limits(wanted.limits)
+    objectives = parse_objectives(wanted.objectives) if wanted.objectives is not None else ()
 
     def check(record: RunRecord) -> None:
         if record.figures:
-            named(wanted, bounds, list(record.figures))
+            named(objectives, limits, list(record.figures))
 
     return check
 

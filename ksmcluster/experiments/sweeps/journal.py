@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.plan import RunKey
@@ -20,6 +20,13 @@ PLAN = "plan.json"
 RUNS = "runs.jsonl"
 TABLE = "sweep.parquet"
 PROVENANCE = "provenance.json"
+
+
+class Preference(NamedTuple):
+    """What makes a point good, as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
+
+    objectives: str | None = None
+    limits: tuple[str, ...] = ()
 
 
 class Journal:
@@ -71,6 +78,15 @@ def read_plan(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{directory}: not a sweep ({error}); name the --output of `ksmcluster sweep`"
         ) from None
+
+
+def read_wanted(directory: Path) -> Preference:
+    """Return what makes a point good, as it was said when the sweep was run last."""
+    try:
+        data = json.loads((directory / PROVENANCE).read_bytes())["wanted"]
+    except (OSError, ValueError, KeyError):
+        return Preference()  # it was killed
+    return Preference(data["objectives"], tuple(data["limits"]))
 
 
 def read_records(directory: Path) -> dict[RunKey, RunRecord]:

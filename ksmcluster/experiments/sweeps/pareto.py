@@ -10,8 +10,11 @@ from typing import NamedTuple
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import Figure, full_name
 
+#: By command. Simulated time is that of the passes: with as many of them, less is a faster ksmd.
 OBJECTIVES = {
-    "simulate": "saved_bytes:max,ksmd_cpu_seconds:min,ksm_mappings_remote_fraction:min",
+    "simulate": (
+        "saved_bytes:max,simulated_seconds:min,ksmd_cpu_percent:min,ksm_mappings_remote_fraction:min"
+    ),
     "compact": "obtained.movable_on:max,simulated_seconds:min",
 }
 #: Values of an objective that are as near to the best count as equal to it.

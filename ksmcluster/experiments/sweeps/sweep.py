@@ -16,7 +16,7 @@ from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import SweepPoint, axes_of, make_points
-from ksmcluster.experiments.sweeps.journal import Journal
+from ksmcluster.experiments.sweeps.journal import Journal, Preference
 from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, Task, make_plan
 from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
@@ -78,9 +78,17 @@ def sweep(
 
 
 def carry_out(
-    plan: Plan, output: Path | None, jobs: int = 1, resume: bool = False, progress: Progress | None = None
+    plan: Plan,
+    output: Path | None,
+    jobs: int = 1,
+    resume: bool = False,
+    progress: Progress | None = None,
+    wanted: Preference | None = None,
 ) -> SweepResult:
-    """Do all runs of a plan that are not done yet; keep them in the directory `output`."""
+    """Do all runs of a plan that are not done yet; keep them in the directory `output`.
+
+    `wanted`, what makes a point good, is kept there, too.
+    """
     if jobs < 1 or not plan.seeds:
         raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
     described = plan.describe(output)
@@ -97,7 +105,8 @@ def carry_out(
             result = sweep_of(described, done)
             kept.write(journal.TABLE, parquet(result.to_arrow()))
             spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
-            kept.write(journal.PROVENANCE, json.dumps(provenance(spent), indent=2).encode() + b"\n")
+            data = provenance(spent) | {"wanted": (wanted or Preference())._asdict()}
+            kept.write(journal.PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
     return result
 
 

@@ -31,17 +31,8 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "",
-        "simulate",
-        "compact",
-        "plot",
-        "report",
-        "validate",
-        "bench",
-        "bench pass",
-        "bench scaling",
-        "config",
-        "config show",
+        *("", "simulate", "compact", "sweep", "compare", "knobs", "plot", "report", "validate"),
+        *("bench", "bench pass", "bench scaling", "config", "config show"),
     ],
 )
 def test_help(run: Run, golden: Golden, command: str) -> None:
@@ -61,6 +52,8 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("plot --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
         ("report --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib", "jinja2"}),
+        ("sweep --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("compare --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),
     ],
 )

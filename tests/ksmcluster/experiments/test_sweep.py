@@ -393,6 +393,9 @@ def test_the_table_marks_the_front_and_the_best(run: Run, tmp_path: Path) -> Non
         "simulated_seconds:min",
     )
     assert f"# point {best} of" in knobs.out
+    assert run("knobs", str(tmp_path / "out")).out == knobs.out  # the sweep was given the same
+    fastest = run("knobs", str(tmp_path / "out"), "--limit", "ksmd_cpu_percent<=100")
+    assert "# point 1 of" in fastest.out
 
 
 def test_wrong_figures_are_named_after_the_first_run(run: Run, tmp_path: Path) -> None:
