@@ -23,7 +23,12 @@ def figures(runs: Sequence[RunData]) -> list[list[Markup]]:
         having = [run for run in runs if not kind.why_not(run)]
         # Of a single run, memory saved is part of memory in use.
         if having and not (name == "saved" and len(runs) == 1):
-            rows.append([inline(one, f"{name}-{n}-") for n, one in enumerate(pictures(name, having))])
+            rows.append(
+                [
+                    inline(one, f"{name}-{n}-")
+                    for n, one in enumerate(pictures(name, having, named=len(runs) > 1))
+                ]
+            )
     return rows if len(runs) > 1 else [[figure for row in rows for figure in row]]
 
 

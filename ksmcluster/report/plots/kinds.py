@@ -92,25 +92,25 @@ def picture(name: str, runs: Sequence[RunData], statistic: str | None = None) ->
 
     def draw(axes: Sequence[Axes]) -> None:
         for place, group in zip(axes, groups, strict=True):
-            _draw(kind, place, group, len(groups), statistic)
+            _draw(kind, place, group, len(groups) > 1, statistic)
         same_scales(axes)
 
     return drawn(draw, len(groups))
 
 
-def pictures(name: str, runs: Sequence[RunData]) -> list[Picture]:
-    """Return what `picture` does, but each axes as a picture of its own."""
+def pictures(name: str, runs: Sequence[RunData], *, named: bool = False) -> list[Picture]:
+    """Return what `picture` does, but each axes as a picture of its own; `named` has its run in the title."""
     kind = _checked(name, runs, None)
     from ksmcluster.report.plots.picture import drawn, same_scales
 
     groups = _groups(kind, runs)
-    made = [drawn(partial(_draw_alone, kind, group, len(groups))) for group in groups]
+    made = [drawn(partial(_draw_alone, kind, group, named)) for group in groups]
     same_scales([one.axes[0] for one in made])
     return made
 
 
-def _draw_alone(kind: PictureKind, group: Sequence[RunData], groups: int, axes: Sequence[Axes]) -> None:
-    _draw(kind, axes[0], group, groups, None)
+def _draw_alone(kind: PictureKind, group: Sequence[RunData], named: bool, axes: Sequence[Axes]) -> None:
+    _draw(kind, axes[0], group, named, None)
 
 
 def _groups(kind: PictureKind, runs: Sequence[RunData]) -> list[Sequence[RunData]]:
@@ -119,11 +119,11 @@ def _groups(kind: PictureKind, runs: Sequence[RunData]) -> list[Sequence[RunData
 
 
 def _draw(
-    kind: PictureKind, axes: Axes, group: Sequence[RunData], groups: int, statistic: str | None
+    kind: PictureKind, axes: Axes, group: Sequence[RunData], named: bool, statistic: str | None
 ) -> None:
-    """Draw a group of runs; with its name, if it is one of several."""
+    """Draw a group of runs; if it is `named`, that of the run stands above the title."""
     kind.draw(axes, group, statistic)
-    if groups > 1:
+    if named and not (kind.together and len(group) > 1):
         axes.set_title(f"{group[0].label}\n{axes.get_title(loc='left')}")
 
 

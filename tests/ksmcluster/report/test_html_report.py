@@ -43,6 +43,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: Counter[str] = Counter()
         self.ids: list[str] = []
+        self.pictures: list[str] = []
         self.fetched: list[str] = []
         self.sections: list[str] = []
         self.words: list[str] = []
@@ -67,6 +68,8 @@ class Page(HTMLParser):
 
     def _note(self, tag: str, attributes: dict[str, str | None]) -> None:
         self.tags[tag] += 1
+        if tag == "svg":
+            self.pictures.append(attributes["aria-label"] or "")
         if name := attributes.get("id"):
             self.ids.append(name)
             if tag == "section":
@@ -131,6 +134,15 @@ def test_runs_are_side_by_side(outputs: Path) -> None:
     more, less = (text.size(run.summary["derived"]["saved_bytes"]) for run in runs)
     assert f"tiny saves the most memory: {more}, against {less} (within)." in page.text
     assert "Keys that differ tiny within ksm.merge_across_nodes 1 0 tiny: config.toml" in page.text
+
+
+def test_runs_of_two_commands_are_told_apart(outputs: Path) -> None:
+    page = page_of(outputs, "tiny", "zram")
+    assert "KSM saves " in page.text
+    assert "After compaction, " in page.text
+    assert "the most" not in page.text
+    assert page.pictures
+    assert all(label.startswith(("tiny: ", "zram: ")) for label in page.pictures)
 
 
 def test_runs_that_end_at_different_times_are_told_apart(outputs: Path) -> None:
