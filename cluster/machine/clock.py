@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from cluster.arrays.words import I64
 from cluster.ksm.advisor import Advisor
-from cluster.spec.scenario import CostSpec, SimulationSpec
+from cluster.machine.cost import Columns, OfNodes, ksmd_cpu_ns, searched
+from cluster.spec.scenario import SimulationSpec
 
-Columns = dict[str, I64]
 Seconds = NDArray[np.float64]
 
 #: A timer that is due in so many jiffies is in the next coarser level of the timer wheel: LVL_START(1) of
@@ -22,8 +22,7 @@ class Clock:
     """Simulated time since the start of ksmd, and the CPU time of ksmd."""
 
     def __init__(self, spec: SimulationSpec) -> None:
-        self._cost = spec.cost
-        self._trees_per_node = not spec.ksm.merge_across_nodes
+        self._spec = spec
         self._knobs = spec.ksm
         self.advisor = Advisor(spec.ksm)
         self.columns: Columns = {}
@@ -48,15 +47,15 @@ class Clock:
         ksmd sleeps after each `pages_to_scan` pages, and where a pass ends (ksm_do_scan()).
         """
         old = self.columns or {name: np.zeros_like(values) for name, values in columns.items()}
-        cpu = ksmd_cpu_ns(self._cost, old, columns, trees_per_node=self._trees_per_node)
-        self.cpu_ns += cpu
         scanned = columns["pages_scanned"] - old["pages_scanned"]
+        cpu = ksmd_cpu_ns(self._spec, old, columns, self._wakeups(scanned, ended=ended))
+        self.cpu_ns += cpu
         if len(self._woken) == 1:
             cpu, scanned = cpu.sum(keepdims=True), scanned.sum(keepdims=True)
         pages, work = self._pages + scanned, self._work + cpu * 1e-9
         batches, self._pages = np.divmod(pages, self.advisor.pages_to_scan)
         of_page = work / np.maximum(pages, 1)
-        self._work = of_page * self._pages
+        self._work = work - of_page * (pages - self._pages)
         self._woken += batches * self._wakeup_period(of_page * self.advisor.pages_to_scan)
         if ended:
             self._sleep_at_end()
@@ -65,6 +64,14 @@ class Clock:
         searches = searched(old, columns).sum()
         self.searches = float(searches / max(columns["pages_shared"].sum(), 1))
         self.columns = columns
+
+    def _wakeups(self, scanned: I64, *, ended: bool) -> OfNodes:
+        """Return the wake-ups of ksmd for so many pages of each node: float64[nodes].
+
+        One for each `pages_to_scan` pages, and one more of each thread where a pass ends.
+        """
+        at_end = len(self._woken) / len(scanned) if ended else 0.0
+        return scanned / self.advisor.pages_to_scan + at_end
 
     def _sleep_at_end(self) -> None:
         """Let ksmd sleep after the last pages of a pass."""
@@ -75,15 +82,18 @@ class Clock:
 
     def _wakeup_period(self, work: Seconds) -> Seconds:
         """Return the time from a wake-up to the next one, with so much CPU time in between: float64[n]."""
-        waited = work + self._cost.cpu_wait * 1e-9
+        waited = work + self._spec.cost.cpu_wait * 1e-9
         return wakeup_period(waited, self._knobs.sleep_millisecs, self._knobs.hz)
 
     def end_pass(self, cpu_ns: int) -> None:
         """End a pass with so much CPU time of all threads."""
-        took = self.seconds - self._pass_began - self._last_sleep
         # In whole nanoseconds first: 24.0 s as a float may be a little less.
-        self.advisor.end_pass(round(took * 1e9) // 10**6, cpu_ns // 10**6)
+        self.advisor.end_pass(round(self.pass_seconds() * 1e9) // 10**6, cpu_ns // 10**6)
         self._begin_pass()
+
+    def pass_seconds(self) -> float:
+        """Return the time of the pass that has just ended, without the sleep after its last page."""
+        return self.seconds - self._pass_began - self._last_sleep
 
     def stand_by(self, columns: Columns) -> None:
         """Advance by the time that an idle ksmd would sleep in a pass over all mapped pages.
@@ -123,34 +133,3 @@ def wakeup_period(work: Seconds, sleep_millisecs: int, hz: int) -> Seconds:
     due = np.floor((work + 5e-10) * hz) + timeout
     period: Seconds = np.maximum((due // grain + 1) * grain / hz, work)
     return period
-
-
-def ksmd_cpu_ns(cost: CostSpec, old: Columns, new: Columns, *, trees_per_node: bool) -> NDArray[np.float64]:
-    """Return ksmd's CPU time for the pages of each node between two collections: float64[nodes], nanoseconds.
-
-    A page with an unchanged checksum is looked up in the stable tree and, if it is not merged, in the
-    unstable tree; each level of a tree costs one comparison (docs/model.md).
-    """
-
-    def done(name: str) -> I64:
-        return new[name] - old[name]
-
-    def levels(name: str) -> NDArray[np.float64]:
-        tree = new[name] if trees_per_node else new[name].sum(keepdims=True)
-        return np.log2(1 + tree)
-
-    searches = searched(old, new)
-    stable, unstable = levels("pages_shared"), levels("pages_unshared")
-    ns: NDArray[np.float64] = (
-        cost.visit * done("pages_scanned")
-        + cost.checksum * done("checksums")
-        + cost.tree_level * (stable * searches + unstable * np.maximum(searches - done("pages_merged"), 0))
-        + cost.merge * done("pages_merged")
-    )
-    return ns
-
-
-def searched(old: Columns, new: Columns) -> I64:
-    """Return how many pages were looked up in the trees between two collections: int64[nodes]."""
-    searches: I64 = new["checksums"] - old["checksums"] - (new["changed"] - old["changed"])
-    return searches

@@ -19,6 +19,7 @@ from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.census import Census, joined
 from cluster.machine.fabric import Exchange, Fabric
+from cluster.mm.skip_ages import SKIP_FROM_AGE
 from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
@@ -26,9 +27,13 @@ from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
 from cluster.wire.messages import QUIET, Kind
+from cluster.wire.rmap_walks import RmapWalks, joined_walks
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
+
+#: smart_scan skips no page before it has failed to merge so often.
+_PASSES_TO_MERGE = SKIP_FROM_AGE
 
 #: Messages of a scan that may arrive together with `Decide`: all but those about pages of other nodes.
 _AFTER_SCAN = frozenset(Kind) - {Kind.CONTENT_REQUEST, Kind.CONTENT_REPLY}
@@ -39,6 +44,17 @@ class WindowEnd(NamedTuple):
 
     mm: int
     vpn: int
+
+
+class MovedFrames(NamedTuple):
+    """How many frames moved from row to column, and mappings of KSM frames among them.
+
+    pages, mappings int64[nodes, nodes]. walks: over these KSM frames.
+    """
+
+    pages: I64
+    mappings: I64
+    walks: RmapWalks
 
 
 class Machine:
@@ -88,6 +104,18 @@ class Machine:
         mergeable = np.concatenate([_mergeable(k) for k in kinds])
         mms = [self._next_mm(node) for node in nodes.tolist()]
         self.slots.enter([mm for mm, registers in zip(mms, mergeable.tolist(), strict=True) if registers])
+
+    def reach_steady_state(self) -> None:
+        """Bring KSM into the state that it has long after it was switched on, before any time passes.
+
+        All pages that can merge are merged after three passes, in which smart_scan skips none. A fourth one
+        visits and skips pages by the ages that have been drawn then.
+        """
+        for _ in range(_PASSES_TO_MERGE):
+            self.scan()
+        self._exchange.run(c.DrawAges())
+        self.scan()
+        self.full_scans = 0
 
     def _next_mm(self, node: int) -> int:
         self._mms_of_node[node] += 1
@@ -354,16 +382,18 @@ class Machine:
         drive(spec, range(self._nodes), compactor_pool)
         return tuple(self._exchange.answers(c.EndCompaction(self._next_seq()), NodeReport))
 
-    def relocate(self, spec: RelocationSpec, distance: Distances) -> I64:
-        """Move frames of processes between nodes; return how many moved from row to column.
-
-        Returns int64[nodes, nodes].
-        """
+    def relocate(self, spec: RelocationSpec, distance: Distances) -> MovedFrames:
+        """Move frames of processes between nodes; return how many moved."""
         nearer = spec.kind == "nearer"
         chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
         counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
         self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
-        return np.array([answer.counts for answer in self._exchange.answers(c.CountMoved(), c.MovedIn)]).T
+        answers = self._exchange.answers(c.CountMoved(), c.MovedIn)
+        return MovedFrames(
+            np.array([answer.counts for answer in answers]).T,
+            np.array([answer.mappings for answer in answers]).T,
+            joined_walks(answer.walks for answer in answers),
+        )
 
     def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
         """Return how many frames are to move from row to column to drain nodes or to even them out."""

@@ -127,6 +127,7 @@ class Node:
             c.Populate: self.workload.populate,
             c.ShareFrames: lambda _: self.workload.share_frames(),
             c.PinPages: lambda _: self.workload.pin_pages(),
+            c.DrawAges: lambda _: self.workload.draw_ages(),
             c.Tick: self.workload.tick,
             c.Scan: self._scan,
             c.Decide: self._decide,
@@ -326,7 +327,7 @@ class Node:
             c.FindPreferredNodes: relocation.find_preferred,
             c.CountFrames: relocation.count,
             c.MoveFrames: relocation.move,
-            c.CountMoved: lambda _: c.MovedIn(self._migration.moved_in),
+            c.CountMoved: lambda _: self._migration.counts(),
             c.CountStayed: relocation.count_stayed,
         }
         self._messages |= {Kind.HELD: compaction.on_held, Kind.MAPPED: relocation.on_mapped}

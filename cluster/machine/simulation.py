@@ -39,6 +39,9 @@ class Simulation:
         self._machine = Machine(fabric, spec.ksm)
         self._machine.populate(spec.processes)
         self._clock = Clock(spec)
+        if spec.ksm.history == "steady":
+            self._machine.reach_steady_state()
+            self._clock.columns = self._machine.collect()
         self._spec = spec
         self._passes = 0
 
@@ -125,9 +128,10 @@ class Simulation:
         done = []
         for relocation in due:
             moved = self._machine.relocate(relocation, self._distance)
-            seconds = node_seconds(self._migration.cost, self._distance, moved, moved)
+            pages, cost = moved.pages, self._migration.cost
+            seconds = node_seconds(cost, self._distance, pages, pages, moved.mappings)
             drained = self._machine.drained(relocation)
-            done.append(RelocationResult(relocation, moved, moved, seconds, drained))
+            done.append(RelocationResult(relocation, pages, pages, seconds, drained, moved.walks))
         self._clock.columns = self._machine.collect()
         return tuple(done)
 

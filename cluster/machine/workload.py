@@ -19,7 +19,9 @@ from cluster.arrays.words import I64, U64, Slots, empty, mm_id
 from cluster.machine.census import ProcessName
 from cluster.mm.faults import Faults
 from cluster.mm.node_state import NodeState
+from cluster.mm.page_state import ITEM
 from cluster.mm.processes import Processes
+from cluster.mm.skip_ages import CYCLE, OLDEST
 from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
 from cluster.spec.content import mix
@@ -27,6 +29,7 @@ from cluster.spec.scenario import (
     Advice,
     Clones,
     ContentModel,
+    KsmSpec,
     Law,
     ProcessSpec,
     RegionSpec,
@@ -164,6 +167,20 @@ class Workload:
                 self._fill(region)
         for replay in self._replays:
             self._fill_captured(replay)
+
+    def draw_ages(self) -> None:
+        """Draw how many passes ago each page came to ksmd that keeps track of it.
+
+        Merged pages have ages, too, which count as soon as they are written: no write makes a page young.
+        """
+        n, ksm = self._n, self._spec.ksm
+        if not n.knobs.smart_scan:
+            return
+        for mm in n.spaces.mms.values():
+            for vma in mm.vmas:
+                draws = stream("ages", self._spec.seed, mm.id, vma.start)
+                items = np.flatnonzero(n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM)
+                n.table.ages.set_visits(vma.slot0 + items, _visits(draws, vma.pages, ksm)[items])
 
     def share_frames(self) -> None:
         """Have processes map the frames that they share when they begin: workers, and captured processes.
@@ -396,6 +413,13 @@ class Workload:
         first = replay.index - replay.captured + replay.process.family
         own = content_ids("clone", self._spec.seed, replay.kind.name, first, numbers=moment.content)
         return np.where(moment.own, own, moment.content)
+
+
+def _visits(draws: np.random.Generator, pages: int, ksm: KsmSpec) -> I64:
+    """Return for how many passes pages have been there. int64[pages]"""
+    if ksm.history_passes is None:
+        return OLDEST + draws.integers(0, CYCLE, pages)
+    return draws.integers(0, ksm.history_passes, pages)
 
 
 def written_vpns(process: CapturedProcess, step: ReplayStep) -> I64:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from cluster.arrays.words import U8, Array, Bool, Slots
+from cluster.arrays.words import I64, U8, Array, Bool, Slots
 
 #: Visits to skip after a visit to a page of that age (skip_age()).
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
 #: A page younger than this is never skipped.
 SKIP_FROM_AGE = 3
+#: Ages do not grow above this, and from there on a page is visited once in so many passes.
+OLDEST = 255
+CYCLE = 9
 
 
 class SkipAges:
@@ -44,6 +49,11 @@ class SkipAges:
             self._age[slots] = 0
             self._remaining_skips[slots] = 0
 
+    def set_visits(self, slots: Slots, visits: I64) -> None:
+        """Make pages as old as after so many passes, skipped ones included, in which they never merged."""
+        row = np.where(visits < OLDEST, visits, OLDEST + (visits - OLDEST) % CYCLE)
+        self._age[slots], self._remaining_skips[slots] = (column[row] for column in after_visits())
+
     def would_skip(self, part: slice) -> Bool:
         """Return which of the slots the next visit would skip, if nothing has merged them. bool[n]."""
         skip: Bool = (self._age[part] >= SKIP_FROM_AGE) & (self._remaining_skips[part] != 0)
@@ -57,7 +67,7 @@ class SkipAges:
         skipped: Bool = old & (skips != 0)
         skips[visited] = SKIP_AGE[age[visited]]
         skips[skipped] -= 1
-        age[aging & (age != 255)] += 1
+        age[aging & (age != OLDEST)] += 1
         return skipped
 
     def undo_visit(self, slots: Slots) -> Bool:
@@ -71,6 +81,21 @@ class SkipAges:
         self._remaining_skips[slots[visited]] = 0
         self._remaining_skips[slots[skipped]] += 1
         return skipped
+
+
+@cache
+def after_visits() -> tuple[U8, U8]:
+    """Return `age` and `remaining_skips` after each number of passes: uint8[OLDEST + CYCLE].
+
+    After more passes they are those of a number that is less by whole cycles.
+    """
+    one = SkipAges()
+    one.keep(1)
+    ages, skips = (np.zeros(OLDEST + CYCLE, np.uint8) for _ in range(2))
+    for row in range(len(ages)):
+        ages[row], skips[row] = one._age[0], one._remaining_skips[0]
+        one.visit(slice(0, 1), np.ones(1, np.bool_))
+    return ages, skips
 
 
 def _grown(column: Array, capacity: int) -> Array:

@@ -44,7 +44,9 @@ from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import HUGE, KSM, PRESENT
 from cluster.mm.rmap import found
+from cluster.wire.commands import MovedIn
 from cluster.wire.messages import Kind
+from cluster.wire.rmap_walks import NO_WALKS
 
 
 class FrameMigration:
@@ -59,10 +61,18 @@ class FrameMigration:
         self._leaving: tuple[I64, I64] = (empty(), empty())
         #: int64[nodes]: frames that came from each node since the last relocation began.
         self.moved_in: I64 = np.zeros(node.nodes, np.int64)
+        #: The same for mappings of KSM frames among them, and the walks over these.
+        self.mappings_in: I64 = np.zeros(node.nodes, np.int64)
+        self.walks = NO_WALKS
 
     def start_relocation(self) -> None:
-        """Count from 0 again in `moved_in`."""
-        self.moved_in = np.zeros(self._n.nodes, np.int64)
+        """Count from 0 again in `moved_in`, `mappings_in` and `walks`."""
+        self.moved_in, self.mappings_in = np.zeros((2, self._n.nodes), np.int64)
+        self.walks = NO_WALKS
+
+    def counts(self) -> MovedIn:
+        """Return what has come since the last relocation began."""
+        return MovedIn(self.moved_in, self.mappings_in, self.walks)
 
     def move_pages(self, slots: Slots, to: int) -> None:
         """Ask for the migration of the frames of these pages to node `to` (move_pages())."""
@@ -132,6 +142,10 @@ class FrameMigration:
         store.move_in(pfns, digests[got], mapping[got], pins[got], mapcount[got], pages)
         self.send_new_names(old, pfns)
         self.moved_in += np.bincount(node_of_frame(old), minlength=n.nodes)
+        ksm = is_ksm_word(old)
+        walked = mapcount[got][ksm].astype(np.int64)
+        self.walks = self.walks.plus(walked)
+        np.add.at(self.mappings_in, node_of_frame(old[ksm]), walked)
         n.out.send(Kind.MOVED_OUT, node_of_frame(old), old)
 
     def _frames_for(self, old: FrameWords) -> tuple[Pfns, I64 | slice]:

@@ -26,7 +26,7 @@ class DriverSpec:
 class MigrationCostSpec:
     """Simulated time that a compactor takes, in ns.
 
-    Assumed, not measured: an order of magnitude for a server CPU.
+    Assumed, not measured, but for `mapping`: an order of magnitude for a server CPU.
     """
 
     #: For each page that a scanner looks at.
@@ -36,6 +36,9 @@ class MigrationCostSpec:
     #: For each page moved: a copy of 4 KiB within a node, at 8 GiB/s. Between nodes it is multiplied by their
     #: distance over that of a node to itself.
     copy: float = 477.0
+    #: For each mapping of a KSM frame that is to move: reverse mapping finds it, unmaps it and maps it again.
+    #: Measured on Linux 6.18 (docs/model.md).
+    mapping: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,18 +246,40 @@ class KsmSpec:
     advisor_target_scan_time: int = 200
     #: Jiffies in a second (CONFIG_HZ): ksmd sleeps in jiffies.
     hz: int = 250
+    #: "fresh": ksmd is switched on at the start. "steady": it has done `history_passes` passes before, over
+    #: which the pages came evenly; None: so many that no page is young.
+    history: str = "fresh"
+    history_passes: int | None = None
     #: "one", or "per-node": a ksmd for each node. No kernel has that; it needs trees per node and no advisor.
     threads: str = "one"
 
 
 @dataclass(frozen=True, slots=True)
 class CostSpec:
-    """CPU time that ksmd takes for one page, in nanoseconds. docs/model.md says how it was measured."""
+    """CPU time that ksmd takes, in nanoseconds; docs/model.md says of what, and how it was measured."""
 
-    visit: float = 270.0
-    checksum: float = 550.0
-    tree_level: float = 206.0
-    merge: float = 1900.0
+    #: Each page that ksmd comes to, and what the first time takes more: a new rmap_item.
+    visit: float = 250.0
+    first_visit: float = 95.0
+    #: Each page that smart_scan skips.
+    skip: float = 250.0
+    checksum: float = 470.0
+    #: Each level of a tree descended, and what it takes more where the tree is not in the cache.
+    stable_level: float = 65.0
+    unstable_level: float = 185.0
+    uncached_level: float = 305.0
+    #: Pages of a tree that are in the cache.
+    cached_tree: float = 1024.0
+    #: Each merge, and what it takes more to make a KSM frame of the page that it merges with.
+    merge: float = 2300.0
+    stable_node: float = 7000.0
+    #: Each huge page split.
+    split: float = 230000.0
+    wakeup: float = 16000.0
+    #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
+    remote: float = 0.0
+    #: A program's time for a write to a KSM page: the fault, a new frame and the copy.
+    cow_fault: float = 1600.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
     cpu_wait: float = 0.0
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.arrays.words import I64, U64, Digests, FrameWords, ItemKeys, Pfns
 from cluster.spec.scenario import KsmSpec, PolicySpec
+from cluster.wire.rmap_walks import RmapWalks
 from cluster.wire.window import Window
 
 # The workload.
@@ -36,6 +37,10 @@ class ShareFrames(NamedTuple):
 
 class PinPages(NamedTuple):
     """Pin the pages of the scenario's processes that are pinned from the start."""
+
+
+class DrawAges(NamedTuple):
+    """Make all pages that ksmd keeps track of as old as the scenario's history says."""
 
 
 class Tick(NamedTuple):
@@ -215,9 +220,14 @@ class CountMoved(NamedTuple):
 
 
 class MovedIn(NamedTuple):
-    """The number of frames that came from each node. int64[nodes]."""
+    """The number of frames that came from each node, and of mappings of KSM frames among them.
+
+    counts, mappings int64[nodes]. walks: over these KSM frames.
+    """
 
     counts: I64
+    mappings: I64
+    walks: RmapWalks
 
 
 class CountStayed(NamedTuple):
@@ -498,6 +508,7 @@ Command = (
     Populate
     | ShareFrames
     | PinPages
+    | DrawAges
     | Tick
     | Scan
     | Decide

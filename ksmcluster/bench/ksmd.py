@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from cluster.arrays.words import U64
 from cluster.spec.content import PAGE_SIZE, page_bytes
 from ksmcluster.bench.tools.shapes import GROUP
 from ksmcluster.errors import UserError
-from ksmcluster.system.kernel_files import KSM, read
+from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
-from ksmcluster.validate.procfs import kernel_thread
 from ksmcluster.validate.session import left_as_found
 
 #: As in the scenario that is simulated.
@@ -58,21 +56,12 @@ def ksmd_passes(pages: int, steady: int, folder: Path = KSM) -> KsmdPasses:
 
 
 def _one_pass(ksmd: Ksmd, knobs: Knobs, pages: int) -> float:
-    scanned, before = knobs.number("pages_scanned"), _cpu_seconds()
+    scanned, before = knobs.number("pages_scanned"), ksmd.cpu_seconds()
     ksmd.step(WHOLE_PASS)
-    after = _cpu_seconds()
+    after = ksmd.cpu_seconds()
     if (visited := knobs.number("pages_scanned") - scanned) != pages:
         raise UserError(f"ksmd visited {visited} pages, not {pages}: others use KSM by now; try again")
     return after - before
-
-
-def _cpu_seconds() -> float:
-    """CPU time of ksmd so far; where the kernel keeps no statistics of its scheduler, in ticks."""
-    thread = kernel_thread("ksmd")
-    if statistics := read(thread / "schedstat"):
-        return int(statistics.split()[0]) * 1e-9
-    fields = (thread / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

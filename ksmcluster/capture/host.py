@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import time
 from pathlib import Path
 
 from ksmcluster.snapshot import HostInfo, NumaNode
 from ksmcluster.system.kernel_files import KSM
+from ksmcluster.system.timer import kernel_hz
 
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 _THP_FILES = ("enabled", "defrag", "use_zero_page", "shrink_underused")
 _NODES = Path("/sys/devices/system/node")
-_CLOCK_MONOTONIC_COARSE = 6
-"""Its resolution is one timer tick."""
 
 
 def host_info() -> HostInfo:
@@ -27,7 +24,7 @@ def host_info() -> HostInfo:
         thp |= {f"khugepaged/{file.name}": _read(file) for file in sorted(khugepaged.iterdir())}
     return HostInfo(
         kernel_release=release,
-        hz=_hz(release),
+        hz=kernel_hz(release),
         ksm={file.name: _read(file) for file in sorted(KSM.iterdir())} if KSM.is_dir() else {},
         thp=thp,
         nodes=_nodes(),
@@ -36,19 +33,6 @@ def host_info() -> HostInfo:
 
 def _read(file: Path) -> str:
     return file.read_text().strip()
-
-
-def _hz(release: str) -> int | None:
-    """Return CONFIG_HZ: from the kernel's configuration, else from the coarse clock, which ticks with it."""
-    for path in (Path("/proc/config.gz"), Path(f"/boot/config-{release}")):
-        try:
-            text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        except OSError:
-            continue
-        if found := re.search(rb"^CONFIG_HZ=(\d+)$", text, re.MULTILINE):
-            return int(found[1])
-    tick = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
-    return round(1 / tick) if tick >= 1e-4 else None
 
 
 def _nodes() -> tuple[NumaNode, ...]:

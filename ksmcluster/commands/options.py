@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +41,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]
 PagesPerNode = Annotated[
     int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
+]
+Cost = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Take [cost] from a TOML file, such as `ksmcluster calibrate` writes."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -11,6 +11,7 @@ from ksmcluster.commands.options import (
     Address,
     Advice,
     ConfigOrSnapshot,
+    Cost,
     Count,
     Engine,
     EngineName,
@@ -36,6 +37,7 @@ def simulate(
     pages_per_node: PagesPerNode = None,
     count: Count = None,
     advice: Advice = None,
+    cost: Cost = None,
     settings: Settings = None,
     engine: Engine = EngineName.RAY,
     address: Address = None,
@@ -61,7 +63,7 @@ def simulate(
     if output is not None:
         output = check_directory(output, PASSES)
     overrides = Overrides(
-        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice
+        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice, cost=cost
     )
     config = load(scenario, overrides)
     with shown(Console(stderr=True), quiet=quiet) as listener:

@@ -13,6 +13,7 @@ from ksmcluster.commands.options import (
     Address,
     Advice,
     ConfigOrSnapshot,
+    Cost,
     Count,
     EngineName,
     Limits,
@@ -77,6 +78,7 @@ def sweep(
     count: Count = None,
     advice: Advice = None,
     settings: Settings = None,
+    cost: Cost = None,
     engine: Annotated[
         EngineName, typer.Option(help="All in this process or --jobs of them, or Ray actors, started once.")
     ] = EngineName.INLINE,
@@ -108,7 +110,9 @@ def sweep(
     from ksmcluster.report.console import printed
 
     options = run_options(engine, address, nodes_per_actor, migration_actors, no_memory_check)
-    base = Overrides(nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice)
+    base = Overrides(
+        nodes, seed, passes, pages_per_node, tuple(settings or ()), count=count, advice=advice, cost=cost
+    )
     made = _points(vary or [], zipped, points)
     wanted = Preference(objectives, tuple(limits or ()))
     check = _check_wanted(wanted)

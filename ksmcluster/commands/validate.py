@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ksmcluster.config import load_cost
 from ksmcluster.errors import UserError
 from ksmcluster.validate.comparison import Comparison, Step, Value
 from ksmcluster.validate.replay import ENGINES
 from ksmcluster.validate.session import validate as run_both
+from ksmcluster.validate.timing import TimeComparison
 
 _NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
 _PREFIXES = ("pages_", "stable_node_", "ksm_")
@@ -25,6 +27,13 @@ def validate(
         Path | None, typer.Argument(metavar="SCRIPT", help="Script to run. [default: a built-in one]")
     ] = None,
     engine: Annotated[str, typer.Option(help=f"Engine to simulate on: {', '.join(ENGINES)}.")] = "exact",
+    time: Annotated[
+        bool,
+        typer.Option("--time", help="Compare the times of passes, too; ksmd sleeps as it does by default."),
+    ] = False,
+    cost: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --time: what `ksmcluster calibrate` wrote.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a script on the simulator and on this host's KSM, and compare all counters after each step.
@@ -35,7 +44,9 @@ def validate(
     """
     if engine not in ENGINES:
         raise UserError(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
-    comparison = run_both(script, engine)
+    if cost and not time:
+        raise UserError("--cost: is for --time; add that")
+    comparison = run_both(script, engine, cost=load_cost(cost) if time else None)
     if as_json:
         typer.echo(json.dumps(comparison.as_json()))
     else:
@@ -55,7 +66,29 @@ def _print(comparison: Comparison) -> None:
         for name in step.differences():
             simulated, real = step.simulated[name], step.real[name]
             console.print(Text(f"{step.label} {name}: simulated {simulated}, real {real}", style="red"))
+    if comparison.times:
+        console.print(_times(comparison.times))
     console.print(f"steps: {len(records)}, values compared: {comparison.compared()}, {_verdict(comparison)}")
+
+
+def _times(times: list[TimeComparison]) -> Table:
+    """CPU and wall time of each pass and of all, in ms, and predicted over real."""
+    table = Table("pass", box=None, pad_edge=False)
+    for head in ("pages", "CPU ms", "real", "ratio", "wall ms", "real", "ratio"):
+        table.add_column(head, justify="right")
+    for number, time in enumerate(times, 1):
+        table.add_row(str(number), *_time_cells([time]))
+    table.add_row("all", *_time_cells(times))
+    return table
+
+
+def _time_cells(times: list[TimeComparison]) -> list[str]:
+    cells = [f"{sum(time.real.pages for time in times):,}"]
+    for name in ("cpu_seconds", "seconds"):
+        predicted = sum(getattr(time.predicted, name) for time in times) * 1e3
+        real = sum(getattr(time.real, name) for time in times) * 1e3
+        cells += [f"{predicted:,.2f}", f"{real:,.2f}", f"{predicted / real:.2f}"]
+    return cells
 
 
 def _verdict(comparison: Comparison) -> str:

@@ -11,6 +11,7 @@ from ksmcluster.config.loading import (
     bundled_compactions,
     load,
     load_compaction,
+    load_cost,
     load_either,
     resolved_toml,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "bundled_compactions",
     "load",
     "load_compaction",
+    "load_cost",
     "load_either",
     "resolved_toml",
     "to_spec",

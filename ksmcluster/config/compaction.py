@@ -212,7 +212,7 @@ def driver_specs(drivers: Sequence[DriverConfig]) -> tuple[DriverSpec, ...]:
 
 def cost_spec(cost: MigrationCostConfig) -> MigrationCostSpec:
     """Costs as compaction knows them."""
-    return MigrationCostSpec(cost.scan_ns, cost.attempt_ns, cost.copy_ns)
+    return MigrationCostSpec(**{name.removesuffix("_ns"): ns for name, ns in cost.model_dump().items()})
 
 
 def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:

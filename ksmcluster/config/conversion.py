@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.spec import scenario as spec
 from cluster.spec.compaction import CompactionSpec
-from ksmcluster.config.ksmd import CostConfig, KsmConfig
+from ksmcluster.config.ksmd import KsmConfig, to_cost
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.migration import to_migration_spec
 from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig, WriteConfig
@@ -21,7 +21,7 @@ def to_spec(scenario: Scenario) -> spec.SimulationSpec:
         seed=simulation.seed,
         passes=simulation.passes,
         windows_per_pass=simulation.windows_per_pass,
-        cost=_cost(scenario.cost),
+        cost=to_cost(scenario.cost),
         migration=_migration(scenario),
         relocations=tuple(r.to_spec() for r in scenario.migration.relocate) if scenario.migration else (),
     )
@@ -47,10 +47,6 @@ def _ksm(ksm: KsmConfig) -> spec.KsmSpec:
     knobs = ksm.model_dump(exclude_none=True)
     # A kernel without these knobs behaves as one that has them off.
     return spec.KsmSpec(**{"use_zero_pages": 0, "smart_scan": 0, **knobs})
-
-
-def _cost(cost: CostConfig) -> spec.CostSpec:
-    return spec.CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
 
 
 def _process(process: ProcessConfig, nodes: int) -> spec.ProcessSpec:

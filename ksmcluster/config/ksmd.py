@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -61,6 +62,17 @@ class KsmConfig(ConfigTable):
     hz: Annotated[int, Field(ge=1, le=UINT)] = key(
         KSM.hz, "Jiffies in a second (CONFIG_HZ of the kernel): ksmd sleeps in jiffies.", "1/s"
     )
+    history: Literal["fresh", "steady"] = key(
+        KSM.history,
+        "`fresh`: ksmd is switched on at the start. `steady`: long before; all that can merge has, and pages "
+        "have mixed ages.",
+    )
+    history_passes: AboveZero | None = key(
+        None,
+        "`steady`: passes of ksmd before the start, over which its pages came evenly, such as the "
+        "`full_scans` of a host; without it, so many that no page is young.",
+        "passes",
+    )
     threads: Literal["one", "per-node"] = key(
         KSM.threads,
         "`per-node`: a ksmd for each node, all at work at the same time; "
@@ -91,6 +103,7 @@ class KsmConfig(ConfigTable):
     @model_validator(mode="after")
     def _settle(self) -> Self:
         self.settle("kernel", self.KEYS)
+        self._check_history()
         needs = []
         if self.merge_across_nodes:
             needs.append("merge_across_nodes = 0: with 1, all nodes have their trees in common")
@@ -100,16 +113,57 @@ class KsmConfig(ConfigTable):
             raise refusal(("threads", f'"per-node" needs {need}') for need in needs)
         return self
 
+    def _check_history(self) -> None:
+        if self.history == "steady" and not self.run:
+            raise refusal([("history", '"steady" needs run = 1: ksmd merges before the start')])
+        if self.history == "fresh" and self.history_passes is not None:
+            raise refusal([("history_passes", 'needs history = "steady"')])
+
 
 class CostConfig(ConfigTable):
-    """Simulated time of ksmd's work."""
+    """Simulated time of ksmd's work, and of programs that write to KSM pages."""
 
     visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
+    first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
+    skip_ns: Finite = key(COST.skip, "For each page that smart_scan skips.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
-    tree_level_ns: Finite = key(COST.tree_level, "For each level of a tree descended.", "ns")
+    stable_level_ns: Finite = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
+    unstable_level_ns: Finite = key(
+        COST.unstable_level, "For each level of the unstable tree descended.", "ns"
+    )
+    uncached_level_ns: Finite = key(
+        COST.uncached_level, "More for each level of either tree that the cache does not hold.", "ns"
+    )
+    cached_tree: Finite = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
+    stable_node_ns: Finite = key(COST.stable_node, "More for each new KSM frame.", "ns")
+    split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
+    wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
+    remote_ns: Finite = key(
+        COST.remote,
+        "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",
+        "ns",
+    )
+    cow_fault_ns: Finite = key(
+        COST.cow_fault, "Time of a program for each write to a KSM page, which copies it.", "ns"
+    )
     cpu_wait_ns: Finite = key(
         COST.cpu_wait,
         "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",
         "ns",
     )
+
+
+def to_cost(cost: CostConfig) -> CostSpec:
+    """Return what the simulated machine reads of it."""
+    return CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
+
+
+def from_cost(cost: CostSpec) -> CostConfig:
+    """Return the table that gives this cost."""
+    return CostConfig(**{key_of_cost(field.name): getattr(cost, field.name) for field in fields(cost)})
+
+
+def key_of_cost(name: str) -> str:
+    """Return the key of a field of CostSpec."""
+    return name if name in CostConfig.model_fields else f"{name}_ns"

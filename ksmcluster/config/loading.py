@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
+from cluster.spec.scenario import CostSpec
+from ksmcluster.config.ksmd import CostConfig, to_cost
 from ksmcluster.config.memory import memory_problems, scaled
-from ksmcluster.config.overrides import Overrides
+from ksmcluster.config.overrides import Overrides, read_cost
 from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, problems_of
 from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.scenario import Scenario
@@ -105,6 +107,16 @@ def _refuse(document: _Document, table: str, command: str) -> NoReturn:
     raise UserError(
         f"{document.label}: [[{table}]] makes it a scenario of `ksmcluster {command}`, which takes it"
     )
+
+
+def load_cost(file: Path | None) -> CostSpec:
+    """Read the table [cost] of a file; None: the defaults. Raises UserError with a line for each mistake."""
+    if file is None:
+        return CostSpec()
+    try:
+        return to_cost(CostConfig.model_validate(read_cost(file)))
+    except ValidationError as error:
+        raise UserError(_lines(problems_of(error, CostConfig), f"--cost {file}", {})) from None
 
 
 def resolved_toml(scenario: ConfigTable, of_snapshot: Callable[[str], str] = str) -> str:

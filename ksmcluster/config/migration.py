@@ -10,6 +10,7 @@ from pydantic import Field
 from cluster.compaction.movable.movable_frames import ANON_PAGES, KSM_PAGES
 from cluster.spec.compaction import CompactionSpec
 from ksmcluster.config.compaction import (
+    COST,
     SPEC,
     DriverConfig,
     MigrationConfig,
@@ -22,10 +23,16 @@ from ksmcluster.config.compaction import (
 )
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
-from ksmcluster.config.tables import key
+from ksmcluster.config.tables import Finite, key
 
 #: How pages of processes are called among the drivers.
 PROCESSES = (ANON_PAGES, KSM_PAGES)
+
+
+class KsmMigrationCostConfig(MigrationCostConfig):
+    """Simulated time of compactors and transfers among which there are KSM frames."""
+
+    mapping_ns: Finite = key(COST.mapping, "For each mapping of a KSM frame that is to move.", "ns")
 
 
 class KsmMigrationConfig(MigrationConfig):
@@ -41,8 +48,8 @@ class KsmMigrationConfig(MigrationConfig):
         SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."
     )
     relocate: FrameRelocations = key((), "What moves between nodes.")
-    cost: MigrationCostConfig = Field(
-        default_factory=lambda: MigrationCostConfig(), description="What it costs."
+    cost: KsmMigrationCostConfig = Field(
+        default_factory=lambda: KsmMigrationCostConfig(), description="What it costs."
     )
 
 

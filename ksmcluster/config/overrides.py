@@ -30,10 +30,12 @@ class Overrides:
     #: Of a scenario that is a snapshot: how many processes, and which memory ksmd scans.
     count: int | None = None
     advice: str | None = None
+    #: A TOML file of which the table [cost] is taken, such as `ksmcluster calibrate` writes.
+    cost: File | None = None
 
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
         """Change the TOML data in place; returns for each key changed what to call it in an error."""
-        changed: dict[Path, str] = {}
+        changed: dict[Path, str] = _put_cost(data, self.cost) if self.cost else {}
         for setting in self.settings:
             path, value = _parse(setting)
             _put(data, path, value)
@@ -50,6 +52,29 @@ class Overrides:
         if self.drain:
             changed[_drain(data, self.drain)] = "--drain"
         return changed
+
+
+def _put_cost(data: dict[str, Any], file: File) -> dict[Path, str]:
+    """Take the costs of a file; returns for each key what to call it in an error."""
+    changed = {}
+    for name, value in read_cost(file).items():
+        path: Path = ("cost", name)
+        _put(data, path, value)
+        changed[path] = f"--cost {file}: {name}"
+    return changed
+
+
+def read_cost(file: File) -> dict[str, Any]:
+    """Return the table [cost] of a file. Raises UserError if there is none."""
+    try:
+        found = tomllib.loads(file.read_text()).get("cost")
+    except OSError as error:
+        raise UserError(f"--cost {file}: {error.strerror}; give a file that can be read") from None
+    except ValueError as error:
+        raise UserError(f"--cost {file}: not TOML: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"--cost {file}: has no table [cost]; `ksmcluster calibrate` writes one")
+    return found
 
 
 def _drain(data: dict[str, Any], nodes: tuple[int, ...]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,16 +121,24 @@ def _memory(result: Reported, plain: bool) -> Table:
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
-    for name, style in (("before", "blue"), ("after", "blue"), ("saved", "green")):
-        count = derived["saved_bytes" if name == "saved" else f"memory_{name}_bytes"]
+    mean, share = derived["saved_bytes_mean"], derived["saved_fraction_mean"]
+    grid.add_row("  saved", text.size(mean), text.percent(share), _bar(share, "green", plain))
+    low, high = (text.size(derived[f"saved_bytes_{end}"]) for end in ("min", "max"))
+    for line in ("mean over the last half of the time,", f"from {low} to {high}"):
+        grid.add_row("", "", "", Text(line, "dim"))
+    sizes = {name: derived[f"memory_{name}_bytes"] for name in ("before", "after")}
+    for name, count in (*sizes.items(), ("saved", derived["saved_bytes"])):
         share = count / before if before else 0
-        grid.add_row(
-            f"  {name}", text.size(count), text.percent(share), Text(text.bar(share, 32, plain=plain), style)
-        )
+        bar = _bar(share, "green" if name == "saved" else "blue", plain)
+        grid.add_row(f"  at the end, {name}", text.size(count), text.percent(share), bar)
     if (profit := derived["general_profit_bytes"]) < 0:
         # What ksmd keeps of each page takes more than is saved.
         grid.add_row("  general_profit", text.size(profit), "", Text("KSM costs memory here", "yellow"))
     return grid
+
+
+def _bar(share: float, style: str, plain: bool) -> Text:
+    return Text(text.bar(share, 32, plain=plain), style)
 
 
 def _notes(result: Reported) -> dict[str, RenderableType]:
@@ -255,6 +263,21 @@ def _full_scan(result: Reported) -> tuple[str, ...]:
     return *lines, f"(all of its {threads} together, one for each node)"
 
 
+def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What merged pages cost others than ksmd: walks over their mappings, and writes to them."""
+    walks = summary.get("migration", {}).get("rmap_walks", {})
+    if walks.get("number"):
+        longest, mean = (f"{walks[name + '_seconds'] * 1e6:,.1f} us" for name in ("longest", "mean"))
+        yield (
+            "  rmap walks of KSM",
+            f"longest {longest} for {walks['longest']:,} mappings, mean {mean}",
+        )
+    derived = summary["derived"]
+    if rate := derived["cow_ksm_per_second"]:
+        took = derived["cow_ksm_seconds"] / derived["simulated_seconds"] * 1e6
+        yield "  copy-on-write", f"{rate:,.1f} faults/s on KSM pages: {took:,.0f} us of each second"
+
+
 def _time(result: Reported) -> Table:
     derived, timing = result.summary["derived"], result.provenance["timing"]
     grid = _grid()
@@ -273,6 +296,8 @@ def _time(result: Reported) -> Table:
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
+    for name, value in _costs(result.summary):
+        grid.add_row(name, value)
     if result.config.ksm.advisor_mode == "scan-time":
         pages = result.summary["by_pass"]["pages_to_scan"]
         grid.add_row(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.compaction.internode.drain import Drained, Stayed
-from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
-from cluster.spec.compaction import MigrationCostSpec, RelocationSpec
+from cluster.compaction.scenario.relocation_result import RelocationResult
+from cluster.spec.compaction import RelocationSpec
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, load_either, to_spec
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
@@ -56,7 +56,7 @@ def _compacted(
 ) -> CompactionResult:
     spec = to_compaction_spec(config)
     assert spec.distance is not None
-    moves = _Moves(spec.relocations, spec.cost, spec.distance)
+    moves = _Moves(spec.relocations, spec.distance)
     relocated = moves.of(folder, summary["relocations"])
     return CompactionResult(config, NodeTable.of_arrow(_read(folder / NODES)), summary, provenance, relocated)
 
@@ -67,7 +67,7 @@ def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenan
     if spec.migration is not None:
         # In the order in which they took place.
         due = sorted(spec.relocations, key=lambda relocation: relocation.after_pass or 0)
-        moves = _Moves(due, spec.migration.cost, spec.machine.distance)
+        moves = _Moves(due, spec.machine.distance)
         relocated = moves.of(folder, summary["migration"]["relocations"])
     passes = PassTable.of_arrow(_read(folder / PASSES))
     processes, mappings = (CensusTable.of_arrow(_read(folder / name)) for name in (PROCESSES, MAPPINGS))
@@ -84,11 +84,13 @@ class _Moves(NamedTuple):
     """The relocations of a scenario, in the order of its results."""
 
     specs: Sequence[RelocationSpec]
-    cost: MigrationCostSpec
     distance: Distances
 
     def of(self, folder: Path, done: Sequence[Mapping[str, Any]]) -> tuple[RelocationResult, ...]:
-        """Return the results of relocations; `done` is what summary.json says of them."""
+        """Return the results of relocations; `done` is what summary.json says of them.
+
+        Files have only the time of the slowest node, so each node has that, and no walks of one relocation.
+        """
         file = folder / RELOCATIONS
         table = ColumnTable.of_arrow(_read(file)) if file.exists() else {}
         return tuple(self._result(number, of_one, table) for number, of_one in enumerate(done))
@@ -101,7 +103,7 @@ class _Moves(NamedTuple):
             rows = table["relocation"] == number
             pairs = table["source"][rows], table["target"][rows]
             pages[pairs], attempts[pairs] = table["pages"][rows], table["attempts"][rows]
-        seconds = node_seconds(self.cost, self.distance, pages, attempts)
+        seconds = np.full(len(self.distance), done["simulated_seconds"])
         drained = {node["node"]: _drained(number, node) for node in done["drained"]}
         return RelocationResult(self.specs[number], pages, attempts, seconds, drained)
 

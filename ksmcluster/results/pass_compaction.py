@@ -15,6 +15,7 @@ from cluster.compaction.movable.movable_frames import KSM_PAGES
 from cluster.compaction.scenario.node_report import NodeReport, unusable_index
 from cluster.machine.pass_result import PassResult
 from cluster.spec.content import PAGE_SIZE
+from cluster.wire.rmap_walks import joined_walks
 from ksmcluster.config.migration import KsmMigrationConfig
 from ksmcluster.results import relocations
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
@@ -37,6 +38,7 @@ def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]
         "bytes_moved_between": between,
         "relocations": [relocations.summary(relocation) for relocation in relocated],
         "simulated_seconds": sum(seconds),
+        "rmap_walks": _walks(config, passes),
         "by_pass": {
             "obtained": _by_state([obtained(reports) for reports in by_pass]),
             "available": _by_state([available(reports, config.order) for reports in by_pass]),
@@ -46,6 +48,20 @@ def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]
             "ksm_pages_moved": [sum(r.by_driver[KSM_PAGES].moved for r in reports) for reports in by_pass],
             "simulated_seconds": seconds,
         },
+    }
+
+
+def _walks(config: KsmMigrationConfig, passes: Sequence[PassResult]) -> dict[str, float | None]:
+    """Return what reverse mapping of KSM frames took, in compactions and relocations."""
+    parts = [report.walks for result in passes for report in result.compaction]
+    walks = joined_walks([*parts, *(done.walks for result in passes for done in result.relocated)])
+    mean = walks.mappings / walks.number if walks.number else None
+    seconds = config.cost.mapping_ns / 1e9
+    return {
+        **walks._asdict(),
+        "mean": mean,
+        "mean_seconds": None if mean is None else mean * seconds,
+        "longest_seconds": walks.longest * seconds,
     }
 
 

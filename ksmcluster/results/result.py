@@ -25,7 +25,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
-from ksmcluster.results import pass_compaction, processes, relocations
+from ksmcluster.results import advisor_target, pass_compaction, processes, relocations
 from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.directory import (
     MAPPINGS,
@@ -34,6 +34,7 @@ from ksmcluster.results.directory import (
     RELOCATIONS,
     write_directory,
 )
+from ksmcluster.results.headline import HEADLINE, headline
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.provenance import provenance
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture
 
 DERIVED = (
+    *HEADLINE,
     Statistic("memory_before_bytes", "bytes", "memory that would be in use without KSM: frames_without_ksm"),
-    Statistic("memory_after_bytes", "bytes", "memory in use: frames_used"),
-    Statistic("saved_bytes", "bytes", "before - after"),
+    Statistic("memory_after_bytes", "bytes", "memory in use at the end: frames_used"),
+    Statistic("saved_bytes", "bytes", "saved at the end: before - after"),
     Statistic("saved_fraction", "", "saved / before"),
     Statistic(
         "general_profit_bytes",
@@ -61,6 +63,8 @@ DERIVED = (
     ),
     Statistic("simulated_seconds", "s", "simulated time from the start of ksmd to the end of the last pass"),
     Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, of all its threads: ksmd_cpu_ns"),
+    Statistic("cow_ksm_per_second", "1/s", "cow_ksm / simulated_seconds; null if no time passes"),
+    Statistic("cow_ksm_seconds", "s", "time that programs spent in these faults: cow_ksm * cow_fault_ns"),
 )
 
 TIMING = (
@@ -86,7 +90,7 @@ class Result:
 
     >>> result = ksmcluster.simulate("tiny", engine="inline")
     >>> print(result)
-    >>> result.summary["derived"]["saved_bytes"]
+    >>> result.summary["derived"]["saved_bytes_mean"]
     >>> result.passes.to_pandas()  # with pandas, which does not come along
     """
 
@@ -131,7 +135,9 @@ class Result:
         names = kinds, captured or [()] * len(kinds)
         summary = _summary(config, passes, table, digest or config_digest(config))
         spent = _timing(timing, passes, summary["counters"]["pages_scanned"]) | _driven(config, timing)
-        summary |= {"ksm_frame_mappings": processes.frame_mappings(census), "notes": list(notes)}
+        by_pass = summary["by_pass"]
+        advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
+        summary |= {"ksm_frame_mappings": processes.frame_mappings(census), "notes": [*notes, *advisor]}
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
         return cls(config, table, summary, provenance(spent), *of_each, relocated)
 
@@ -187,8 +193,8 @@ class Result:
         return cell(of_result(self))
 
     def __repr__(self) -> str:
-        machine, saved = self.config.machine, self.summary["derived"]["saved_bytes"]
-        return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved} bytes saved>"
+        machine, saved = self.config.machine, self.summary["derived"]["saved_bytes_mean"]
+        return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved:.0f} bytes saved>"
 
 
 def _table(passes: Sequence[PassResult]) -> PassTable:
@@ -206,6 +212,8 @@ def _summary(config: Scenario, passes: Sequence[PassResult], table: PassTable, d
     gauges = {s.name: int(by_pass[s.name][-1]) for s in GAUGES}
     counters = {s.name: int(by_pass[s.name].sum()) for s in COUNTERS}
     totals = gauges | counters
+    seconds = [result.simulated_seconds for result in passes]
+    mean = headline(seconds, saved_bytes(by_pass), by_pass["frames_used"] * PAGE_SIZE)
     return {
         "schema_version": SCHEMA_VERSION,
         "title": config.simulation.title,
@@ -216,11 +224,11 @@ def _summary(config: Scenario, passes: Sequence[PassResult], table: PassTable, d
         "passes": len(passes),
         "gauges": gauges,
         "counters": counters | {"full_scans": passes[-1].full_scans},
-        "derived": _derived(totals, passes[-1].simulated_seconds),
+        "derived": mean | _derived(totals, seconds[-1]) | _faults(config, totals, seconds[-1]),
         "by_pass": {
             "full_scans": [result.full_scans for result in passes],
-            "simulated_seconds": [result.simulated_seconds for result in passes],
-            "scan_seconds": np.diff([result.simulated_seconds for result in passes], prepend=0.0).tolist(),
+            "simulated_seconds": seconds,
+            "scan_seconds": np.diff(seconds, prepend=0.0).tolist(),
             "ksmd_cpu_seconds": (by_pass["ksmd_cpu_ns"] / 1e9).tolist(),
             "saved_bytes": saved_bytes(by_pass).tolist(),
             "bytes_sent": by_pass["bytes_sent"].tolist(),
@@ -267,6 +275,15 @@ def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, floa
         "ksm_mappings_mean_distance": totals["ksm_mappings_distance"] / mappings if mappings else None,
         "simulated_seconds": simulated_seconds,
         "ksmd_cpu_seconds": totals["ksmd_cpu_ns"] / 1e9,
+    }
+
+
+def _faults(config: Scenario, totals: dict[str, int], seconds: float) -> dict[str, float | None]:
+    """Return what writes to KSM pages cost the programs."""
+    faults = totals["cow_ksm"]
+    return {
+        "cow_ksm_per_second": faults / seconds if seconds else None,
+        "cow_ksm_seconds": faults * config.cost.cow_fault_ns / 1e9,
     }
 
 

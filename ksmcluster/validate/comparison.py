@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.script.record import Json, unfold
+from ksmcluster.validate.timing import TimeComparison
 
 Value = int | str
 
@@ -43,6 +44,8 @@ class Comparison:
     kernel: str
     engine: str
     steps: list[Step]
+    #: Of each pass, if times were asked for.
+    times: list[TimeComparison] = field(default_factory=list)
 
     def compared(self) -> int:
         """How many values were compared."""
@@ -54,6 +57,7 @@ class Comparison:
 
     def as_json(self) -> Json:
         """The same as data."""
+        times = {"times": [time.as_json() for time in self.times]} if self.times else {}
         return {
             "release": self.release,
             "kernel": self.kernel,
@@ -61,6 +65,7 @@ class Comparison:
             "compared": self.compared(),
             "differing": self.differing(),
             "steps": [step.as_json() for step in self.steps],
+            **times,
         }
 
 

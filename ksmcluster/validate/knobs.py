@@ -81,5 +81,5 @@ class Knobs:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError("another ksmcluster validate runs on this host: wait for it") from error
+                raise UserError("another ksmcluster drives ksmd on this host: wait for it") from error
             yield

@@ -13,9 +13,11 @@ import mmap
 import os
 import platform
 import time
+from collections.abc import Callable
 from itertools import cycle
 
 from ksmcluster.errors import UserError
+from ksmcluster.system.kernel_files import read
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.procfs import kernel_thread
 
@@ -47,7 +49,7 @@ class Ksmd:
 
     def step(self, pages: int) -> None:
         """One wake-up with so many pages_to_scan. Raises UserError if it does not end."""
-        self._drain()
+        self.drain()
         self._knobs.must_set("pages_to_scan", pages)
         _, before = self._state()
         start = time.monotonic()
@@ -58,6 +60,37 @@ class Ksmd:
             time.sleep(_NAP)
         self._knobs.must_set("run", 0)  # waits for the mutex that a scan holds
         self._park()
+
+    def run_until(
+        self, ended: Callable[[], bool], pages: int, sleep_millisecs: int, nap: float = _NAP
+    ) -> float:
+        """Let ksmd work and sleep as these knobs say until something has happened; return the seconds.
+
+        Looks whether it has after each `nap` seconds. Raises UserError if it does not happen.
+        """
+        self._knobs.must_set("pages_to_scan", pages)
+        self._knobs.must_set("sleep_millisecs", sleep_millisecs)
+        start = time.monotonic()
+        self._knobs.must_set("run", 1)
+        while not ended():
+            if time.monotonic() - start > _STEP_PATIENCE:
+                raise UserError("ksmd does not come to an end: try a smaller scenario")
+            time.sleep(nap)
+        seconds = time.monotonic() - start
+        self._knobs.must_set("run", 0)
+        self._park()
+        return seconds
+
+    def cpu_seconds(self) -> float:
+        """CPU time of ksmd so far; where the kernel keeps no statistics of its scheduler, in ticks."""
+        if statistics := read(self._thread / "schedstat"):
+            return int(statistics.split()[0]) * 1e-9
+        fields = (self._thread / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wakeups(self) -> int:
+        """How often ksmd went to sleep so far."""
+        return self._state()[1]
 
     def _park(self) -> None:
         """Let ksmd wait for run=1, unless it does so already: then a changed sleep does not wake it."""
@@ -82,7 +115,7 @@ class Ksmd:
         status = (self._thread / "status").read_text()
         return state, int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Flush the per-CPU batches of new pages, in which they cannot merge; moving pages does so.
 
         ksmd does so itself when a pass starts; this is for writes in the middle of one.

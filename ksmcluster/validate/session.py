@@ -14,9 +14,11 @@ from cluster.script.parser import Script, ScriptError
 from cluster.script.record import Json
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
+from cluster.spec.scenario import CostSpec
 from ksmcluster.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.system.signals import heeded
+from ksmcluster.system.timer import kernel_hz
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.children import Children
@@ -25,6 +27,7 @@ from ksmcluster.validate.host import HostMachine
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 from ksmcluster.validate.replay import ReplayTarget
+from ksmcluster.validate.timing import PacedKsmd, PassTime, TimedEngine, side_by_side
 
 _NODES = Path("/sys/devices/system/node")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -33,15 +36,16 @@ _NEVER = 10**8
 _MOST_PROCESSES = 256  #: each takes three file descriptors
 
 
-def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
+def validate(path: Path | None, engine: str, folder: Path = KSM, cost: CostSpec | None = None) -> Comparison:
     """Run a script, or the built-in one, on an engine and on this host.
 
-    Raises UserError if the script cannot be run, or the host's KSM cannot be had for it.
+    With a cost the times of passes are compared, too; ksmd works at its default pace then. Raises UserError
+    if the script cannot be run, or the host's KSM cannot be had for it.
     """
     knobs = Knobs(folder)
     check_permission(folder)
     release = os.uname().release
-    profile = _profile(release)
+    profile = host_profile(release)
     topology = ScriptTopology()
     scenario = script.load(path)
     with ReplayTarget(engine).started() as on, on.machine(profile, topology) as machine:
@@ -51,10 +55,28 @@ def validate(path: Path | None, engine: str, folder: Path = KSM) -> Comparison:
             simulated = run(scenario, machine, topology, name="script", kernel=profile.name)
         except ScriptError as error:
             raise UserError(f"{path or 'built-in script'}:{error}") from error
+    predicted = _predicted(scenario, profile, topology, cost) if cost else []
     with knobs.locked():
         check_unused(knobs)
-        real = _run_for_real(scenario, profile, topology, knobs, _to_write(settings))
-    return Comparison(release, profile.name, engine, list(steps(simulated, real)))
+        ksmd = PacedKsmd(knobs) if cost else Ksmd(knobs)
+        real = _run_for_real(scenario, profile, topology, knobs, ksmd, _to_write(settings))
+    times = list(side_by_side(predicted, ksmd.times)) if isinstance(ksmd, PacedKsmd) else []
+    return Comparison(release, profile.name, engine, list(steps(simulated, real)), times)
+
+
+def _predicted(
+    scenario: Script, profile: Profile, topology: ScriptTopology, cost: CostSpec
+) -> list[PassTime]:
+    """Return the simulated times of all passes.
+
+    Raises UserError if nothing tells how often the timer ticks.
+    """
+    hz = kernel_hz(os.uname().release)
+    if hz is None:
+        raise UserError("CONFIG_HZ of this kernel is not known; run without --time")
+    machine = TimedEngine(profile, cost, hz)
+    run(scenario, machine, topology, name="script", kernel=profile.name)
+    return machine.times
 
 
 def _to_write(settings: Mapping[str, int | str]) -> dict[str, int | str]:
@@ -67,12 +89,12 @@ def _run_for_real(
     profile: Profile,
     topology: ScriptTopology,
     knobs: Knobs,
+    ksmd: Ksmd,
     settings: Mapping[str, int | str],
 ) -> Json:
     most = sum(isinstance(op, (ProcOp, ForkOp)) for op in scenario.operations)
     if most > _MOST_PROCESSES:
         raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
-    ksmd = Ksmd(knobs)
     with left_as_found(knobs), Children(most) as children:
         machine = HostMachine(profile, knobs, ksmd, children)
         for name, value in settings.items():
@@ -81,7 +103,8 @@ def _run_for_real(
         return run(scenario, machine, topology, name="script", kernel=profile.name)
 
 
-def _profile(release: str) -> Profile:
+def host_profile(release: str) -> Profile:
+    """The rules of a kernel release. Raises UserError for one that is not known."""
     try:
         return profile_of_release(release)
     except ValueError as error:

@@ -116,6 +116,14 @@ def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> No
     assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2))))
 
 
+def test_ages_before_the_start_are_the_same_on_ray(ray_cluster: str) -> None:
+    spec = replace(SPEC, ksm=replace(SPEC.ksm, history="steady", history_passes=20))
+    inline = list(run_passes(spec, INLINE))
+    assert inline[0].nodes["pages_skipped"].sum() > 0
+    for packed in (1, 5):
+        assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
+
+
 def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     """Two captured processes; the second one has inherited ten pages, and writes half of them later."""
     pages = np.arange(30)

@@ -7,6 +7,7 @@ import numpy as np
 from cluster.arrays.words import I64, Bool, Pfns
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
+from cluster.wire.rmap_walks import NO_WALKS
 
 LRU = "lru"  #: name of LRU pages among the drivers of a report
 
@@ -21,6 +22,7 @@ class LruPages:
         self.memory = memory
         self.owner = memory.register(self)
         self.isolated = 0  #: isolations granted so far
+        self.walks = NO_WALKS  #: over KSM frames among the pages, in attempts to move them
 
     @property
     def owners(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PageKind
 from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
+from cluster.wire.rmap_walks import NO_WALKS
 
 #: Names of processes' pages among the drivers of a report.
 ANON_PAGES, KSM_PAGES = "anon", "ksm"
@@ -38,6 +39,7 @@ class MovableFrames(Frames, LruPages):
         self.cached = np.zeros(self.count, np.int64)
         #: pfn of the frame at the last `begin`
         self._came_from = np.arange(self.count)
+        self.walks = NO_WALKS
 
     def moved(self, node: int) -> tuple[I64, I64]:
         """Return the frames that have moved since `begin`: their old words on this `node`, and their pfns."""
@@ -65,7 +67,9 @@ class MovableFrames(Frames, LruPages):
         answers = np.where(self.unfound[pages] > 0, -errno.EAGAIN, 0)
         if answers.any():
             first = int(np.argmax(answers != 0))
+            self._walk(pages[first : first + 1])
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
+        self._walk(pages)
         super().migrate_page(newpages, pages, mode)
         columns: list[Array] = [self.mapping, self.mapcount, self.pins, self.content, self.generation]
         for column in [*columns, self._came_from, *([] if self.data is None else [self.data])]:
@@ -77,6 +81,16 @@ class MovableFrames(Frames, LruPages):
         if self._pinned(pages).any():
             return None
         return np.where(self.unfound[pages] > 0, NEVER_MOVES, 0)
+
+    def tried(self, pages: I64, times: I64) -> None:
+        """Count the walks of attempts that fail."""
+        self._walk(pages, times)
+
+    def _walk(self, pages: I64, times: I64 | None = None) -> None:
+        """Count walks over those of these pages that are KSM frames; by default one each."""
+        ksm = self.generation[pages] != 0
+        mappings = self.mapcount[pages[ksm]] - self.unfound[pages[ksm]]
+        self.walks = self.walks.plus(mappings, 1 if times is None else times[ksm])
 
     # Frames
 

@@ -56,13 +56,14 @@ class _Filler:
 
 @dataclass(slots=True)
 class FilledMemory:
-    """A node's memory, its drivers, and the numbers of owners by name: drivers, LRU pages, foreign pages.
+    """A node's memory, its drivers and LRU pages, and the numbers of owners by name, foreign pages included.
 
     node_owners: None unless the scenario moves pages between nodes.
     """
 
     memory: Memory
     drivers: list[ScenarioDriver]
+    lru: LruPages
     owners: dict[str, int]
     node_owners: NodeOwners | None = None
 
@@ -74,7 +75,7 @@ class FilledMemory:
         memory = Memory(pages, zones)
         lru = LruPages(memory)
         lru.adopt(np.flatnonzero(pages.flags & PG_LRU), PAGE_MAPPING_ANON)
-        return FilledMemory(memory, [], lru.owners)
+        return FilledMemory(memory, [], lru, lru.owners)
 
 
 def empty_memory(count: int, proxies: int = 0) -> Memory:
@@ -107,9 +108,9 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
         owner.discard(np.sort(rng.choice(owner.units, count, replace=False)))
     numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
     if not spec.relocations:
-        return FilledMemory(memory, drivers, numbers)
+        return FilledMemory(memory, drivers, lru, numbers)
     node_owners = NodeOwners(memory, lru, ForeignPages(memory), Proxies(memory, node, size))
-    return FilledMemory(memory, drivers, numbers | {GUESTS: node_owners.foreign.owner}, node_owners)
+    return FilledMemory(memory, drivers, lru, numbers | {GUESTS: node_owners.foreign.owner}, node_owners)
 
 
 def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:

@@ -26,11 +26,12 @@ _MOST_STEPS = 3
 
 @dataclass(slots=True)
 class _Session:
-    """A compactor's run, and what it cost so far: calls for pages, pages moved."""
+    """A compactor's run, and what it cost so far: calls for pages, pages moved, mappings walked."""
 
     run: CompactorRun
     attempts: int = 0
     moved: int = 0
+    mappings: int = 0
 
 
 class NodeMemory:
@@ -79,11 +80,12 @@ class NodeMemory:
         if compactor not in self._sessions:
             self._sessions[compactor] = _Session(make_run(self.memory, self.requests, self.spec))
         session = self._sessions[compactor]
-        attempts, moved = self._work_done()
+        attempts, moved, mappings = self._work_done()
         self._steps(session.run)
-        attempts_now, moved_now = self._work_done()
+        attempts_now, moved_now, mappings_now = self._work_done()
         session.attempts += attempts_now - attempts
         session.moved += moved_now - moved
+        session.mappings += mappings_now - mappings
         return session.run.done
 
     def _steps(self, run: CompactorRun) -> None:
@@ -97,9 +99,10 @@ class NodeMemory:
             if run.waiting:
                 break
 
-    def _work_done(self) -> tuple[int, int]:
+    def _work_done(self) -> tuple[int, int, int]:
         counted = self._counted.values()
-        return sum(c.attempts for c in counted), sum(c.counts.moved for c in counted)
+        attempts, moved = sum(c.attempts for c in counted), sum(c.counts.moved for c in counted)
+        return attempts, moved, self.filled.lru.walks.mappings
 
     def finish(self) -> None:
         """End the compaction: note the free blocks, then make the scenario's requests for blocks.
@@ -123,7 +126,8 @@ class NodeMemory:
 
     def _ns(self, session: _Session) -> float:
         cost = self.spec.cost
-        return session.run.scanned * cost.scan + session.attempts * cost.attempt + session.moved * cost.copy
+        moving = session.attempts * cost.attempt + session.moved * cost.copy
+        return session.run.scanned * cost.scan + moving + session.mappings * cost.mapping
 
     def without_drivers(self) -> NodeMemory:
         """Return a copy of this memory as it is now, in which no driver's page can move."""
@@ -146,4 +150,5 @@ class NodeMemory:
             vmstat=self.memory.vmstat.as_dict(),
             seconds=self.seconds(),
             traffic=self.transfers.report() if self.transfers else None,
+            walks=self.filled.lru.walks,
         )

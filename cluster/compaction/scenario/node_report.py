@@ -9,6 +9,7 @@ import numpy as np
 from cluster.arrays.words import I64
 from cluster.compaction.internode.node_transfers import NodeTraffic
 from cluster.compaction.movable.counting import MoveCounts
+from cluster.wire.rmap_walks import NO_WALKS, RmapWalks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +20,7 @@ class NodeReport:
     compaction in which no driver's page can move. obtained_*: blocks that the scenario's requests got then.
     by_driver: drivers in the order of the scenario, then LRU pages and foreign pages. vmstat: as in
     `memory.VmStat`. seconds: simulated time of the compactors.
-    traffic: pages sent to other nodes; None if the scenario has no relocations.
+    traffic: pages sent to other nodes; None if the scenario has no relocations. walks: over KSM frames.
     """
 
     node: int
@@ -33,6 +34,7 @@ class NodeReport:
     vmstat: dict[str, int]
     seconds: float
     traffic: NodeTraffic | None = None
+    walks: RmapWalks = NO_WALKS
 
 
 def blocks_of(buddyinfo: I64, order: int) -> int:

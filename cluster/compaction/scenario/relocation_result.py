@@ -13,6 +13,7 @@ from cluster.compaction.internode.drain import Drained
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.compaction import CompactionSpec, MigrationCostSpec, RelocationSpec
 from cluster.spec.topology import LOCAL, Distances
+from cluster.wire.rmap_walks import NO_WALKS, RmapWalks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +21,7 @@ class RelocationResult:
     """Result of one relocation.
 
     pages, attempts int64[nodes, nodes]: from row to column. node_seconds float64[nodes]: simulated time.
-    drained: results of drained nodes, by node.
+    drained: results of drained nodes, by node. walks: over KSM frames.
     """
 
     spec: RelocationSpec
@@ -28,6 +29,7 @@ class RelocationResult:
     attempts: I64
     node_seconds: NDArray[np.float64]
     drained: dict[int, Drained] = field(default_factory=dict)
+    walks: RmapWalks = NO_WALKS
 
     @property
     def seconds(self) -> float:
@@ -57,14 +59,15 @@ def _relocation_result(spec: CompactionSpec, number: int, reports: Sequence[Node
 
 
 def node_seconds(
-    cost: MigrationCostSpec, distance: Distances, pages: I64, attempts: I64
+    cost: MigrationCostSpec, distance: Distances, pages: I64, attempts: I64, mappings: I64 | int = 0
 ) -> NDArray[np.float64]:
     """Return the simulated time that each node spends on transfers, as source or target. float64[nodes].
 
-    pages, attempts int64[nodes, nodes]: from row to column. Pairs of nodes work side by side. The time of a
-    copy grows with the distance: `cost.copy` is that of a copy within a node, at distance LOCAL.
+    pages, attempts int64[nodes, nodes]: from row to column; mappings: of the KSM frames among these pages.
+    Pairs of nodes work side by side. The time of a copy grows with the distance: `cost.copy` is that of a
+    copy within a node, at distance LOCAL.
     """
-    ns = attempts * cost.attempt + pages * distance / LOCAL * cost.copy
+    ns = attempts * cost.attempt + pages * distance / LOCAL * cost.copy + mappings * cost.mapping
     seconds: NDArray[np.float64] = (ns.sum(axis=0) + ns.sum(axis=1)) / 1e9
     return seconds
 

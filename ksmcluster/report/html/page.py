@@ -78,7 +78,7 @@ def _best(runs: Sequence[RunData]) -> str:
         return ""
     simulations = runs[0].command == "simulate"
     gains = [
-        run.summary["derived"]["saved_bytes"] if simulations else run.summary["obtained"]["movable_on"]
+        run.summary["derived"]["saved_bytes_mean"] if simulations else run.summary["obtained"]["movable_on"]
         for run in runs
     ]
     best = gains.index(max(gains))

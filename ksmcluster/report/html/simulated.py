@@ -61,16 +61,14 @@ def sections(run: RunData) -> Sections:
 def answer(run: RunData) -> str:
     """Return what KSM saves, in one sentence."""
     derived, passes = run.summary["derived"], text.counted(run.summary["passes"], "pass")
-    took = f"after {passes} and {text.seconds(derived['simulated_seconds'])} of simulated time"
-    if derived["saved_bytes"] <= 0 or derived["general_profit_bytes"] < 0:
-        lost = text.size(-derived["general_profit_bytes"])
-        more = (
-            f" and costs {lost} by the kernel's own reckoning" if derived["general_profit_bytes"] < 0 else ""
-        )
-        return f"KSM saves {text.size(max(derived['saved_bytes'], 0))}{more} {took}."
-    saved, before = text.size(derived["saved_bytes"]), text.size(derived["memory_before_bytes"])
-    share = text.percent(derived["saved_fraction"])
-    return f"KSM saves {saved} of {before} ({share}) {took}, with ksmd at {_cpu(run)}."
+    seconds = text.seconds(derived["simulated_seconds"])
+    when = f"on average over the last half of {seconds} of simulated time ({passes})"
+    saved, profit = max(derived["saved_bytes_mean"], 0), derived["general_profit_bytes"]
+    if profit < 0:
+        lost = f"costs {text.size(-profit)} by the kernel's own reckoning at the end"
+        return f"KSM saves {text.size(saved)} {when}, but {lost}."
+    share = text.percent(derived["saved_fraction_mean"])
+    return f"KSM saves {text.size(saved)} ({share}) {when}, with ksmd at {_cpu(run)}."
 
 
 def _cpu(run: RunData) -> str:
@@ -111,10 +109,15 @@ def _processes(run: RunData) -> str:
 
 def _found(run: RunData) -> Facts:
     derived = run.summary["derived"]
+    low, high = (text.size(derived[f"saved_bytes_{end}"]) for end in ("min", "max"))
+    mean, share = text.size(derived["saved_bytes_mean"]), text.percent(derived["saved_fraction_mean"])
+    last, share_last = text.size(derived["saved_bytes"]), text.percent(derived["saved_fraction"])
     return {
-        "memory without KSM": text.size(derived["memory_before_bytes"]),
-        "memory with KSM": text.size(derived["memory_after_bytes"]),
-        "saved": f"{text.size(derived['saved_bytes'])} ({text.percent(derived['saved_fraction'])})",
+        "saved, mean of the last half": f"{mean} ({share})",
+        "from, to": f"{low} to {high}",
+        "at the end, without KSM": text.size(derived["memory_before_bytes"]),
+        "at the end, with KSM": text.size(derived["memory_after_bytes"]),
+        "at the end, saved": f"{last} ({share_last})",
         "general_profit": text.size(derived["general_profit_bytes"]),
     }
 

@@ -131,7 +131,7 @@ def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
     values, unit = _column(table, name).astype(float), _unit(table, name)
     if unit == "bytes":
         factor, unit = text.byte_unit(float(np.nanmax(np.abs(values))))
-        values, name = values / factor, name.removesuffix("_bytes")
+        values, name = values / factor, name.replace("_bytes", "")
     return values, _label(name.removesuffix("_seconds"), unit)
 
 

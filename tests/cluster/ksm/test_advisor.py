@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -111,7 +111,7 @@ def simulated(passes: int, windows: int = 1, **knobs: Any) -> list[PassResult]:
         processes=(ProcessSpec("a", 1, (RegionSpec("r", PAGES, ContentModel.UNIQUE),)),),
         passes=passes,
         windows_per_pass=windows,
-        cost=CostSpec(visit=1e6, checksum=0, tree_level=0, merge=0),
+        cost=CostSpec(1e6, *[0.0] * (len(fields(CostSpec)) - 1)),
     )
     return list(run_passes(spec, INLINE))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 
 from actors.run_options import INLINE
 from actors.run_passes import run_passes
-from cluster.machine.clock import ksmd_cpu_ns, wakeup_period
+from cluster.machine.clock import wakeup_period
+from cluster.machine.cost import ksmd_work
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import (
     ContentModel,
@@ -25,13 +26,15 @@ from cluster.spec.scenario import (
 )
 from cluster.spec.topology import fully_connected
 
+#: Nothing takes time.
+FREE = CostSpec(*[0.0] * len(fields(CostSpec)))
 #: Two processes of 100 pages are on node 0, a third on node 1; each visit takes 1 ms. A jiffy is 4 ms.
 SPEC = SimulationSpec(
     machine=MachineSpec(2, 400, fully_connected(2)),
     ksm=KsmSpec(merge_across_nodes=0, smart_scan=0, pages_to_scan=30, sleep_millisecs=20),
     processes=(ProcessSpec("a", 3, (RegionSpec("r", 100, ContentModel.UNIQUE, copies=2),)),),
     passes=3,
-    cost=CostSpec(visit=1e6, checksum=0, tree_level=0, merge=0),
+    cost=replace(FREE, visit=1e6),
 )
 
 
@@ -162,18 +165,78 @@ def test_writes_that_cannot_merge_need_no_windows() -> None:
     assert [result.windows for result in rewritten(Rewrite.UNIQUE)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("trees_per_node", "expected"), [(True, [50.0, 4.0]), (False, [50.0, 20.0])])
-def test_a_search_costs_the_levels_of_the_trees_that_it_walks(
-    trees_per_node: bool, expected: list[float]
-) -> None:
-    """Levels: log2(4) and log2(8) on node 0, log2(1) and log2(2) on node 1; log2(4) and log2(8) in all."""
-    names = ("pages_scanned", "checksums", "changed", "pages_merged", "pages_shared", "pages_unshared")
+def work(spec: SimulationSpec = SPEC, **counts: list[int]) -> dict[str, list[float]]:
+    """What ksmd did on two nodes, by term; where nothing is given, the counts are 0."""
+    names = ("pages_scanned", "pages_skipped", "rmap_items", "checksums", "changed", "pages_merged")
+    names += ("pages_shared", "pages_unshared", "thp_split_page")
     old = {name: np.zeros(2, np.int64) for name in names}
-    unshared = [7, 1] if trees_per_node else [6, 1]
-    new = old | {
-        "checksums": np.array([10, 4]),
-        "pages_shared": np.array([3, 0]),
-        "pages_unshared": np.array(unshared),
-    }
-    cost = CostSpec(visit=0, checksum=0, tree_level=1, merge=0)
-    assert ksmd_cpu_ns(cost, old, new, trees_per_node=trees_per_node).tolist() == expected
+    new = old | {name: np.array(count) for name, count in counts.items()}
+    return {term: count.tolist() for term, count in ksmd_work(spec, old, new, np.zeros(2)).items()}
+
+
+@pytest.mark.parametrize("merge_across_nodes", [0, 1])
+def test_a_search_walks_the_levels_of_both_trees(merge_across_nodes: int) -> None:
+    """log2(4) levels of the stable tree, and of the unstable one, which grows, log2(8) less log2(e)."""
+    unshared = [6, 1] if merge_across_nodes else [7, 3]
+    shared = [3, 0] if merge_across_nodes else [3, 3]
+    spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=merge_across_nodes), cost=CostSpec())
+    done = work(spec, checksums=[10, 4], changed=[0, 2], pages_shared=shared, pages_unshared=unshared)
+    on_node_1 = 3 if merge_across_nodes else 2
+    assert done["stable_level"] == [10 * 2, 2 * 2]
+    assert done["unstable_level"] == pytest.approx([10 * (3 - 1.4427), 2 * (on_node_1 - 1.4427)], rel=1e-4)
+    assert done["uncached_level"] == [0, 0]
+
+
+def test_levels_below_those_that_the_cache_holds() -> None:
+    spec = replace(SPEC, cost=CostSpec(cached_tree=15))
+    done = work(spec, checksums=[10, 0], pages_shared=[63, 0], pages_unshared=[255, 0])
+    assert done["uncached_level"] == pytest.approx([10 * (6 - 4 + 8 - 1.4427 - 4), 0], rel=1e-4)
+
+
+def test_what_is_merged_is_not_looked_up_in_the_unstable_tree() -> None:
+    done = work(checksums=[10, 0], pages_merged=[10, 0], pages_unshared=[63, 0], pages_shared=[1, 0])
+    assert [done[term][0] for term in ("stable_level", "unstable_level", "merge", "stable_node")] == [
+        10,
+        0,
+        10,
+        1,
+    ]
+
+
+def test_an_rmap_item_is_made_once() -> None:
+    assert work(rmap_items=[7, -3])["first_visit"] == [7, 0]
+
+
+def test_each_huge_page_split_counts() -> None:
+    assert work(thp_split_page=[2, 0])["split"] == [2, 0]
+
+
+def test_ksmd_is_equally_often_on_each_node() -> None:
+    """Half of the time a page of node 0 is 30 units farther away than local memory, one of node 1 is 10."""
+    distance = np.array([[10, 20], [40, 10]])
+    spec = replace(SPEC, machine=replace(SPEC.machine, distance=distance), cost=replace(FREE, remote=1))
+    assert work(spec, checksums=[10, 20])["remote"] == [15, 10]
+    threads = replace(spec, ksm=replace(spec.ksm, threads="per-node"))
+    assert work(threads, checksums=[10, 20])["remote"] == [0, 0]
+
+
+def test_a_pass_that_skips_all_pages_takes_time() -> None:
+    """Pages that stay alone are skipped in the fifth pass; ksmd's 300 ms of it are all in one wake-up."""
+    spec = replace(
+        SPEC,
+        ksm=replace(SPEC.ksm, smart_scan=1),
+        processes=(ProcessSpec("a", 3, (RegionSpec("r", 100, ContentModel.UNIQUE),)),),
+        passes=5,
+        cost=replace(FREE, skip=1e6),
+    )
+    *_, before, last = run_passes(spec, INLINE)
+    assert last.nodes["pages_skipped"].sum() == 300
+    assert last.nodes["ksmd_cpu_ns"].sum() == 3e8
+    assert last.simulated_seconds - before.simulated_seconds == pytest.approx(0.324)
+
+
+@pytest.mark.parametrize(("threads", "wakeups"), [("one", 11), ("per-node", 12)])
+def test_each_wake_up_takes_cpu_time(threads: str, wakeups: int) -> None:
+    """300 pages, 30 at a time, and once more where the pass of a thread ends."""
+    first, *_ = simulated(threads, cost=replace(FREE, wakeup=1e6))
+    assert first.nodes["ksmd_cpu_ns"].sum() == pytest.approx(wakeups * 1e6)

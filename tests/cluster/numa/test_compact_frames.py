@@ -17,7 +17,7 @@ from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
-from cluster.spec.compaction import CompactionSpec, DriverSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
 from cluster.spec.scenario import (
     ContentModel,
     KsmSpec,
@@ -30,7 +30,7 @@ from cluster.spec.scenario import (
     SimulationSpec,
     WriteSpec,
 )
-from cluster.spec.topology import ring
+from cluster.spec.topology import fully_connected, ring
 from tests.cluster.compaction.test_node_memory import holdings
 from tests.cluster.machine.random_workload import FIRST, KNOBS, NODES, REGION, STEPS, Workload
 
@@ -153,6 +153,8 @@ def test_a_page_with_a_mapping_that_is_not_found_stays() -> None:
     before = frames_of(made, sharers)
     report = made.compact()[0]
     assert frames_of(made, sharers) == before
+    # Its mappings are walked at each attempt, those of frames that move once.
+    assert report.walks.number == 10 + report.by_driver["ksm"].moved
     assert (report.by_driver["ksm"].failed, report.by_driver["ksm"].retried) == (1, 9)
     assert report.by_driver["ksm"].moved > 0
     # The next pass finds the child's page.
@@ -287,6 +289,22 @@ def test_a_scenario_with_compaction_is_the_same_scenario(across: int) -> None:
         assert result.simulated_seconds == without.simulated_seconds
         for name in result.nodes.keys() - {"frames_used", "frames_free", "frames_without_ksm", "bytes_sent"}:
             assert result.nodes[name].tolist() == without.nodes[name].tolist(), name
+
+
+def test_compaction_walks_all_mappings_of_the_ksm_frames_that_it_moves() -> None:
+    """Each content is in three pages, and so each KSM frame has three mappings, of 2 us each."""
+    copies = RegionSpec("copies", 900, ContentModel.UNIQUE, copies=3)
+    cost = MigrationCostSpec(scan=0, attempt=0, copy=0, mapping=2000)
+    machine = MachineSpec(1, 4 * 512, fully_connected(1))
+    migration = replace(SPEC, nodes=1, compactors=1, cost=cost)
+    kinds = (ProcessSpec("p", 1, (copies,)),)
+    spec = SimulationSpec(machine, KsmSpec(), kinds, passes=3, migration=migration)
+    reports = [result.compaction[0] for result in run_passes(spec, INLINE)]
+    for report in reports:
+        moved = report.by_driver["ksm"].moved
+        assert report.walks == (moved, 3 * moved, 3 if moved else 0)
+        assert report.seconds == pytest.approx(3 * moved * 2e-6)
+    assert sum(report.walks.number for report in reports) > 50
 
 
 def test_huge_pages_come_of_moving_ksm_pages_and_drivers_pages() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cluster.arrays.words import is_ksm_word, node_of_frame
 from cluster.compaction.internode.drain import Stayed
+from cluster.compaction.scenario.relocation_result import node_seconds
 from cluster.numa.relocate_frames import granted
-from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicyMode, PolicySpec
 from cluster.spec.topology import ring
 from tests.cluster.machine.random_workload import FIRST, KNOBS, NODES, REGION, STEPS, Workload
@@ -45,7 +46,7 @@ def process(made: Workload, node: int, pages: int, on: int, first: int = 1000, *
 def relocated(made: Workload, spec: RelocationSpec) -> list[list[int]]:
     """Moves frames, and sees that nothing changes but where they are."""
     before = partition(made)
-    moved = made.machine.relocate(spec, RING)
+    moved = made.machine.relocate(spec, RING).pages
     assert partition(made) == before
     made.check()
     found: list[list[int]] = moved.tolist()
@@ -103,6 +104,24 @@ def test_a_ksm_page_goes_where_most_map_it() -> None:
     assert remote[1:].tolist() == [0, 1]
     made.machine.scan()
     made.check()
+
+
+def test_all_mappings_of_a_ksm_frame_are_walked_when_it_moves() -> None:
+    """A KSM frame with three mappings, and four private frames, go from node 0 to node 1."""
+    made = small()
+    for node in (1, 1, 2):
+        process(made, node, 1, on=0, same=True)
+    process(made, 1, 4, on=0)
+    for _ in range(3):
+        made.machine.scan()
+    moved = made.machine.relocate(NEARER, RING)
+    assert moved.pages.tolist() == [[0, 5, 0], [0] * 3, [0] * 3]
+    assert moved.mappings.tolist() == [[0, 3, 0], [0] * 3, [0] * 3]
+    assert moved.walks == (1, 3, 3)
+    cost = MigrationCostSpec(attempt=0, copy=0, mapping=500)
+    seconds = node_seconds(cost, RING, moved.pages, moved.pages, moved.mappings)
+    assert seconds.tolist() == pytest.approx([1.5e-6, 1.5e-6, 0])
+    assert made.machine.relocate(NEARER, RING).walks == (0, 0, 0)
 
 
 def test_with_a_tree_for_each_node_ksm_pages_stay() -> None:

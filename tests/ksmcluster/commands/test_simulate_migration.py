@@ -66,14 +66,20 @@ def test_everything_arrives() -> None:
         "migration.batch=8",
         "migration.turn=9",
         "migration.unmovable=0.1",
-        "migration.cost={scan_ns=1.0, attempt_ns=2.0, copy_ns=3.0}",
+        "migration.cost={scan_ns=1.0, attempt_ns=2.0, copy_ns=3.0, mapping_ns=4.0}",
     )
     scenario = load(SMALL, Overrides(settings=sets))
     made = to_spec(scenario).migration
     assert made is not None
     assert (made.seed, made.trigger, made.kernel, made.mode) == (3, "none", "4.8", "async")
     assert (made.order, made.attempts, made.compactors, made.batch, made.turn) == (5, 6, 7, 8, 9)
-    assert (made.unmovable, made.cost.scan, made.cost.attempt, made.cost.copy) == (0.1, 1.0, 2.0, 3.0)
+    assert (made.unmovable, made.cost.scan, made.cost.attempt, made.cost.copy, made.cost.mapping) == (
+        0.1,
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+    )
     assert load(tomllib.loads(resolved_toml(scenario))) == scenario
 
 
@@ -161,6 +167,19 @@ def test_numbers_agree(result: Result) -> None:
         free = np.array(by_pass["free_blocks"][state])
         assert (free @ sizes).tolist() == result.by_node("frames_free").sum(axis=1).tolist()
         assert index == ((free[:, :9] @ sizes[:9]) * 1000 // (free @ sizes)).tolist()
+
+
+def test_a_sharing_limit_bounds_the_longest_walk(result: Result) -> None:
+    """With 16 mappings a frame no walk is longer; without a limit the most popular frame decides."""
+    limited = load(STORY, Overrides(nodes=3, settings=("ksm.max_page_sharing=16",)))
+    short = ksmcluster.simulate(limited, engine="inline").summary["migration"]["rmap_walks"]
+    long = result.summary["migration"]["rmap_walks"]
+    assert short["longest"] == 16 < long["longest"] <= 256
+    assert short["longest_seconds"] == pytest.approx(16 * 900e-9)
+    for walks in (short, long):
+        assert walks["mean"] == walks["mappings"] / walks["number"]
+        assert walks["mean_seconds"] == pytest.approx(walks["mean"] * 900e-9)
+    assert str(result).count("rmap walks of KSM") == 1
 
 
 def test_columns(result: Result, tmp_path: Path) -> None:

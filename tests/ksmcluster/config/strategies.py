@@ -129,7 +129,7 @@ def scenarios(draw: st.DrawFn) -> Data:
         "ksm": draw(
             some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18.15", "6.18"]), pages_to_scan=counts)
         ),
-        "cost": draw(some({}, visit_ns=rates, merge_ns=rates)),
+        "cost": draw(some({}, visit_ns=rates, merge_ns=rates, cached_tree=rates)),
         **(draw(migrations) if draw(st.booleans()) else {}),
         "process": [draw(processes(nodes, draw(names) + str(i))) for i in range(draw(st.integers(1, 3)))],
     }

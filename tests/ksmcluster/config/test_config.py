@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from cluster.spec import scenario as spec
-from ksmcluster.config import Overrides, Scenario, bundled, load, resolved_toml, to_spec
+from ksmcluster.config import Overrides, Scenario, bundled, load, load_cost, resolved_toml, to_spec
 from ksmcluster.errors import UserError
 from tests.ksmcluster.config.strategies import Data, scenarios
 
@@ -110,7 +110,7 @@ def test_everything_arrives() -> None:
         "machine": {"nodes": 2, "memory_per_node": "1GiB", "content": "bytes", "topology": "ring"},
         "ksm": {"kernel": "6.12", "pages_to_scan": 9, "merge_across_nodes": 0, "max_page_sharing": 3}
         | ADVISOR,
-        "cost": {"visit_ns": 1, "checksum_ns": 2, "tree_level_ns": 3, "merge_ns": 4},
+        "cost": {"visit_ns": 1, "checksum_ns": 2, "stable_level_ns": 3, "merge_ns": 4},
         "process": [process],
     }
     made = to_spec(load(data))
@@ -119,7 +119,7 @@ def test_everything_arrives() -> None:
     assert made.ksm == spec.KsmSpec(
         "6.12", pages_to_scan=9, merge_across_nodes=0, max_page_sharing=3, **ADVISOR
     )
-    assert made.cost == spec.CostSpec(1, 2, 3, 4)
+    assert made.cost == spec.CostSpec(visit=1, checksum=2, stable_level=3, merge=4)
     assert made.processes == (
         spec.ProcessSpec(
             "a",
@@ -408,6 +408,8 @@ def test_all_mistakes_are_told_at_once() -> None:
             ["ksm.threads=per-node", "ksm.merge_across_nodes=0", "ksm.advisor_mode=scan-time"],
             'ksm.threads: "per-node" needs advisor_mode = "none": the advisor knows of one ksmd only',
         ),
+        (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
+        (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
         (["ksm.kernel=5.10"], 'ksm.kernel: "5.1" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
@@ -492,3 +494,34 @@ def test_absent_files(tmp_path: Path) -> None:
     names = f"{compactions}, containers, default, ksm-compaction, tiny, vm-farm"
     assert f"the scenarios that come along are {names}" in message(tmp_path / "x.toml")
     assert message(tmp_path) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_costs_come_from_a_file_and_settings_change_them(tmp_path: Path) -> None:
+    file = tmp_path / "cost.toml"
+    file.write_text("[cost]\nvisit_ns = 1.5\nmerge_ns = 7\n")
+    data = small() | {"cost": {"checksum_ns": 2, "visit_ns": 3}}
+    overrides = Overrides(cost=file, settings=("cost.merge_ns=9",))
+    assert to_spec(load(data, overrides)).cost == spec.CostSpec(visit=1.5, checksum=2, merge=9)
+    assert load_cost(file) == spec.CostSpec(visit=1.5, merge=7)
+    assert load_cost(None) == spec.CostSpec()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "No such file or directory; give a file that can be read"),
+        ("cost", "not TOML"),
+        ("[ksm]", "has no table [cost]; `ksmcluster calibrate` writes one"),
+        ("cost = 3", "has no table [cost]"),
+        ("[cost]\nvisit_ns = -1", "visit_ns: must be at least 0"),
+        ("[cost]\nvisit = 1", 'visit: unknown key; did you mean "visit_ns"?'),
+    ],
+)
+def test_costs_that_cannot_be_read(tmp_path: Path, text: str | None, problem: str) -> None:
+    file = tmp_path / "cost.toml"
+    if text is not None:
+        file.write_text(text)
+    for read in (lambda: load(small(), Overrides(cost=file)), lambda: load_cost(file)):
+        with pytest.raises(UserError) as error:
+            read()
+        assert str(error.value).startswith(f"--cost {file}: {problem}")

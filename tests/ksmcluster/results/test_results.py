@@ -64,6 +64,8 @@ def test_derived_numbers(result: Result) -> None:
     assert derived["ksm_mappings_mean_distance"] == 15.0
     assert derived["simulated_seconds"] == 6.0
     assert derived["ksmd_cpu_seconds"] == pytest.approx(6 * 4 * 0.0015)
+    assert derived["cow_ksm_per_second"] == 6 * 4 * 3 / 6.0
+    assert derived["cow_ksm_seconds"] == pytest.approx(6 * 4 * 3 * 1600e-9)
 
 
 def test_memory_without_merging_is_every_page_in_a_frame_of_its_own() -> None:
@@ -147,7 +149,7 @@ def test_summary_says_what_was_run(result: Result) -> None:
 
 
 def test_repr_is_short(result: Result) -> None:
-    assert repr(result) == "<Result: 3 nodes, 4 passes, 8847360 bytes saved>"
+    assert repr(result) == f"<Result: 3 nodes, 4 passes, {7 * 540 * 4096 // 2} bytes saved>"
 
 
 def test_simulate_from_python() -> None:

@@ -17,6 +17,16 @@ from ksmcluster.validate.knobs import Knobs
 
 COMMAND = [sys.executable, "-c", "from ksmcluster.cli import main; main()", "validate"]
 
+#: a mergeable page, until stdin is closed
+USER_OF_KSM = """
+import mmap, sys
+memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory[0] = 1
+memory.madvise(mmap.MADV_MERGEABLE)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
 Validate = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -16,18 +16,7 @@ import pytest
 from ksmcluster.validate.knobs import Knobs
 from tests.paths import SELFTESTS
 
-from .conftest import COMMAND, Validate, children_left
-
-#: a mergeable page, until stdin is closed
-USER_OF_KSM = """
-import mmap, sys
-memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-memory[0] = 1
-memory.madvise(mmap.MADV_MERGEABLE)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
+from .conftest import COMMAND, USER_OF_KSM, Validate, children_left
 
 #: The first, the second, the last, and all pages of a content are pinned; zeros; then pages that were merged.
 PINNED = """\
@@ -70,6 +59,18 @@ def test_built_in_script(validate: Validate, knobs: Knobs, engine: str) -> None:
     ran = validate("--engine", engine)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1].endswith("all equal")
+    assert knobs.saved() == before
+    assert not children_left()
+
+
+def test_times(validate: Validate, knobs: Knobs) -> None:
+    before = knobs.saved()
+    ran = validate("--time", "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    times = json.loads(ran.stdout)["times"]
+    assert len(times) == 15
+    assert all(time["predicted_seconds"] >= 0 < time["real_seconds"] for time in times)
+    assert all(time["predicted_cpu_seconds"] > 0 and time["real_cpu_seconds"] > 0 for time in times)
     assert knobs.saved() == before
     assert not children_left()
 
@@ -172,7 +173,7 @@ def test_refused_while_somebody_uses_ksm(validate: Validate, knobs: Knobs) -> No
 def test_refused_while_another_runs(knobs: Knobs) -> None:
     with knobs.locked():
         ran = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
-    expected = "error: another ksmcluster validate runs on this host: wait for it\n"
+    expected = "error: another ksmcluster drives ksmd on this host: wait for it\n"
     assert (ran.returncode, ran.stderr) == (2, expected)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from cluster.script import runner as scenario
 from cluster.script.parser import ScriptError, parse
 from cluster.spec.profile import PROFILES
+from cluster.spec.scenario import CostSpec
 from ksmcluster.commands import validate as command
 from ksmcluster.errors import UserError
 from ksmcluster.validate import script
@@ -19,6 +22,7 @@ from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.comparison import Comparison, Step, steps
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.session import validate
+from ksmcluster.validate.timing import PassTime, TimeComparison, TimedEngine
 
 KNOBS = PROFILES["6.18"].knobs
 
@@ -187,7 +191,7 @@ def test_steps() -> None:
 
 
 def run(comparison: Comparison, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
-    monkeypatch.setattr(command, "run_both", lambda path, engine: comparison)
+    monkeypatch.setattr(command, "run_both", lambda path, engine, cost: comparison)
     app = typer.Typer()
     app.command()(command.validate)
     result = CliRunner().invoke(app, arguments)
@@ -219,3 +223,41 @@ def test_nothing_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     code, output = run(comparison, monkeypatch)
     assert code == 0
     assert output.endswith("steps: 1, values compared: 1, all equal\n")
+
+
+# Times
+
+
+def test_times_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step("scan@1", "scan", {"full_scans": 1}, {"full_scans": 1})
+    times = [
+        TimeComparison(PassTime(100, 0.001, 0.024), PassTime(100, 0.002, 0.024)),
+        TimeComparison(PassTime(300, 0.003, 0.072), PassTime(300, 0.003, 0.080)),
+    ]
+    comparison = Comparison("6.18.44", "6.18", "exact", [Step("calls", "", {}, {}), step], times)
+    code, output = run(comparison, monkeypatch, "--time")
+    assert code == 0
+    assert [line.split() for line in output.splitlines()[-5:-1]] == [
+        ["pass", "pages", "CPU", "ms", "real", "ratio", "wall", "ms", "real", "ratio"],
+        ["1", "100", "1.00", "2.00", "0.50", "24.00", "24.00", "1.00"],
+        ["2", "300", "3.00", "3.00", "1.00", "72.00", "80.00", "0.90"],
+        ["all", "400", "4.00", "5.00", "0.80", "96.00", "104.00", "0.92"],
+    ]
+    _, output = run(comparison, monkeypatch, "--json")
+    assert json.loads(output)["times"][1]["real_seconds"] == 0.08
+
+
+def test_costs_are_for_times(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--cost: is for --time"):
+        command.validate(engine="exact", time=False, cost=tmp_path / "cost.toml")
+
+
+def test_predicted_times_follow_the_cost() -> None:
+    """250 pages that are alone, at 1 ms each: two wake-ups of 124 ms, and 50 ms; then all are skipped."""
+    cost = CostSpec(1e6, *[0.0] * (len(fields(CostSpec)) - 1))
+    engine = TimedEngine(PROFILES["6.18"], cost, hz=250)
+    text = "set smart_scan 1\nproc A\nmap A x 250\nfill A x 0 250 seq 1\nmergeable A x\nscan 5\n"
+    scenario.run(parse(text), engine, scenario.ScriptTopology(), name="", kernel="6.18")
+    assert [time.pages for time in engine.times] == [250] * 4 + [0]
+    assert [time.cpu_seconds for time in engine.times] == pytest.approx([0.25] * 4 + [0])
+    assert [time.seconds for time in engine.times] == pytest.approx([0.298] * 4 + [0])

@@ -1,0 +1,92 @@
+"""`ksmcluster calibrate`: what ksmd's work costs on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ksmcluster.commands.options import Quiet
+from ksmcluster.commands.output import Target, emit, replacing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ksmcluster.validate.calibrate.session import Calibration
+
+#: How a file that this command wrote begins.
+_HEAD = "# ksmcluster calibrate: "
+#: Why a term stays at its default.
+_NOT_MEASURED = {
+    "remote": "not measured",
+    "cow_fault": "not measured",
+    "cpu_wait": "not measured: as the load",
+}
+_NOT_SEPARATED = "not separated: default"
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write [cost].")] = Path("cost.toml"),
+    quiet: Quiet = False,
+) -> None:
+    """Measure what ksmd's work costs on this host, and write it for `simulate --cost`.
+
+    Runs small programs for about a minute. Needs root, and a host where nobody else uses KSM; a quiet one
+    gives better numbers. All knobs are put back as they were.
+    """
+    from rich.console import Console
+
+    from ksmcluster.report.console import printed
+    from ksmcluster.report.progress import telling
+    from ksmcluster.validate.calibrate.session import calibrate as run
+
+    target = Target("--output", output, _is_ours)
+    target.check()
+    console = Console(stderr=True)
+    with telling(console, quiet=quiet) as tell:
+        found = run(tell)
+    emit(printed(_table(found), Console()) + _summary(found))
+    with replacing(target) as file:
+        file.write_text(to_toml(found))
+
+
+def to_toml(found: Calibration) -> str:
+    """Return the table [cost], all keys, with a line that says where the numbers come from."""
+    import tomli_w
+
+    from ksmcluster.config.ksmd import from_cost
+
+    costs = {key: round(value, 1) for key, value in from_cost(found.fit.cost).model_dump().items()}
+    return f"{_HEAD}{found.cpu}, Linux {found.kernel}\n{tomli_w.dumps({'cost': costs})}"
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open(errors="replace") as file:
+        return file.readline().startswith(_HEAD)
+
+
+def _table(found: Calibration) -> Table:
+    from cluster.spec.scenario import CostSpec
+    from ksmcluster.config.ksmd import key_of_cost
+    from ksmcluster.report.console import plain_table
+
+    table = plain_table("[cost]", "value", "+-", "default", "")
+    table.columns[-1].justify = "left"
+    for name, value, uncertainty in found.fit.terms:
+        default = getattr(CostSpec(), name)
+        if uncertainty is None:
+            row = (f"{value:,.0f}", "", f"{default:,.0f}", _NOT_MEASURED.get(name, _NOT_SEPARATED))
+        else:
+            row = (f"{value:,.0f}", f"{uncertainty:,.0f}", f"{default:,.0f}", "")
+        table.add_row(f"  {key_of_cost(name)}", *row)
+    return table
+
+
+def _summary(found: Calibration) -> str:
+    ratios = sorted(found.fit.ratios)
+    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+    return (
+        f"\n  steps of ksmd: {len(ratios)}, repetitions: {found.repetitions}\n"
+        f"  modelled over measured CPU time of four steps in five: {low:.2f} to {high:.2f}\n"
+    )

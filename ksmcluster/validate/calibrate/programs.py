@@ -1,0 +1,112 @@
+"""Programs of which ksmd's CPU time is measured: each makes some terms of the cost large and others small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from cluster.arrays.words import U64
+from cluster.script.engine import Engine
+
+#: Small pages of a huge page.
+HUGE = 512
+
+
+class Program(NamedTuple):
+    """What to do on a fresh machine; each scan is measured."""
+
+    name: str
+    run: Callable[[Engine], None]
+    smart_scan: int = 0
+    #: Whether memory is to be huge pages.
+    huge: bool = False
+    #: Whether ksmd is left alone afterwards, to wake up many times for a page each.
+    idle: bool = False
+
+
+def programs(largest: int) -> Iterator[Program]:
+    """Yield all programs; `largest` is the number of pages of the largest."""
+    sizes = [size for size in (256, 1024, 4096, 16384, 65536) if size <= largest]
+    for size in sizes:
+        yield Program(f"unique {size}", partial(_unique, size, 4))
+    for size in sizes[-3:-1]:
+        yield Program(f"rewritten {size}", partial(_rewritten, size))
+        yield Program(f"forked {size // 4}", partial(_forked, size // 4))
+        for group in (2, 16):
+            yield Program(f"merged {size} by {group}", partial(_merged, size, group))
+        yield Program(f"mixed {size}", partial(_mixed, size))
+        yield Program(f"skipped {size}", partial(_unique, size, 8), smart_scan=1)
+    for pages in (8, 16):
+        yield Program(f"huge {pages}", partial(_huge, pages), huge=True)
+    yield Program("idle", partial(_merged, sizes[1], 16), idle=True)
+
+
+def _unique(pages: int, passes: int, machine: Engine) -> None:
+    """Pages that stay alone."""
+    _process(machine, "A", _distinct(pages))
+    _scan(machine, passes)
+
+
+def _rewritten(pages: int, machine: Engine) -> None:
+    """Pages that change between passes: checksums, and nothing else."""
+    _process(machine, "A", _distinct(pages))
+    machine.scan()
+    for number in range(1, 6):
+        machine.fill("A", "x", np.arange(pages), _distinct(pages, number))
+        machine.scan()
+
+
+def _forked(pages: int, machine: Engine) -> None:
+    """Three children whose pages meet their own frames in the unstable tree."""
+    _process(machine, "A", _distinct(pages))
+    for child in "BCD":
+        machine.fork("A", child)
+    _scan(machine, 4)
+
+
+def _merged(pages: int, group: int, machine: Engine) -> None:
+    """Pages that all merge, so many into one."""
+    _process(machine, "A", np.resize(_distinct(pages // group), pages))
+    _scan(machine, 4)
+
+
+def _mixed(pages: int, machine: Engine) -> None:
+    """Pages of which half stay alone, and so are looked up in both trees."""
+    half = pages // 2
+    _process(machine, "A", np.hstack([np.resize(_distinct(half // 4), half), _distinct(half, 1)]))
+    _scan(machine, 4)
+
+
+def _huge(huge_pages: int, machine: Engine) -> None:
+    """Two processes that have one page in common of each huge page; only these are scanned."""
+    first = np.arange(huge_pages) * HUGE
+    for number, p in enumerate("AB"):
+        contents = _distinct(huge_pages * HUGE, number)
+        contents[first] = _distinct(huge_pages, 2)
+        _process(machine, p, contents, mergeable=first.tolist())
+    _scan(machine, 3)
+
+
+def _process(machine: Engine, p: str, contents: U64, mergeable: list[int] | None = None) -> None:
+    """Start a process with these contents; all of its pages are mergeable, or those that are given."""
+    machine.proc(p)
+    machine.map(p, "x", len(contents), None)
+    machine.fill(p, "x", np.arange(len(contents)), contents)
+    if mergeable is None:
+        machine.mergeable(p, "x", 0, len(contents))
+    else:
+        for page in mergeable:
+            machine.mergeable(p, "x", page, 1)
+
+
+def _scan(machine: Engine, passes: int) -> None:
+    for _ in range(passes):
+        machine.scan()
+
+
+def _distinct(pages: int, number: int = 0) -> U64:
+    """Return contents that differ from each other and from those of other numbers: uint64[pages]."""
+    return np.arange(1, pages + 1, dtype=np.uint64) + np.uint64((number + 1) << 32)

@@ -1,0 +1,81 @@
+"""A calibration: programs simulated, run for real in turns until the time is up, and the terms that fit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ksmcluster.errors import UserError
+from ksmcluster.system.host_memory import available
+from ksmcluster.system.kernel_files import KSM
+from ksmcluster.validate.access import check_permission, check_unused
+from ksmcluster.validate.calibrate.fit import Fit, fit
+from ksmcluster.validate.calibrate.measure import Measurement, Sample, joined, measured, simulated
+from ksmcluster.validate.calibrate.programs import programs
+from ksmcluster.validate.knobs import Knobs
+from ksmcluster.validate.session import host_profile, left_as_found
+
+#: Pages of the largest program.
+LARGEST = 65536
+#: Seconds after which no repetition begins that would not be over by then.
+SECONDS = 50.0
+#: Memory that programs and what watches them need.
+_MEMORY = 1 << 30
+
+
+class Calibration(NamedTuple):
+    """Of which machine, what was measured, and the terms."""
+
+    kernel: str
+    cpu: str
+    repetitions: int
+    measurements: tuple[Measurement, ...]
+    fit: Fit
+
+
+def calibrate(
+    tell: Callable[[str], None],
+    largest: int = LARGEST,
+    seconds: float = SECONDS,
+    folder: Path = KSM,
+) -> Calibration:
+    """Measure ksmd's CPU time on this host; knobs are put back.
+
+    Raises UserError if KSM cannot be had, or others use it meanwhile.
+    """
+    check_permission(folder)
+    knobs, release = Knobs(folder), os.uname().release
+    profile = host_profile(release)
+    if available() < _MEMORY:
+        raise UserError("less than 1 GiB of memory is available; end other programs first")
+    chosen = list(programs(largest))
+    works = [simulated(program, profile) for program in chosen]
+    repetitions: list[list[list[Sample]]] = []
+    with knobs.locked():
+        check_unused(knobs)
+        begin = last = time.monotonic()
+        longest = 0.0
+        with left_as_found(knobs):
+            while not repetitions or last + longest < begin + seconds:
+                tell(f"repetition {len(repetitions) + 1}")
+                repetitions.append([measured(program, profile, knobs) for program in chosen])
+                longest = max(longest, time.monotonic() - last)
+                last = time.monotonic()
+    measurements = [
+        measurement
+        for i, work in enumerate(works)
+        for measurement in joined(work, [repetition[i] for repetition in repetitions])
+    ]
+    return Calibration(release, _cpu(), len(repetitions), tuple(measurements), fit(measurements))
+
+
+def _cpu() -> str:
+    """Return the name of this host's processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return os.uname().machine
