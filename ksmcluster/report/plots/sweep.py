@@ -63,7 +63,7 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         if recommended in numbers:
             at = numbers == recommended
             place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
-        place.margins(0.08)
+        place.margins(0.08, 0.15)
         place.locator_params(axis="x", nbins=6)
         finish(place, "Points of the sweep, by their numbers", *labels)
 
