@@ -45,7 +45,7 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
     front = np.isin(np.arange(len(x)), pareto_front(scores))
     errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
     labels = [
-        f"{label}, {'more' if objective.most else 'less'} is better"
+        f"{label},\n{'more' if objective.most else 'less'} is better"
         for objective, (_, label) in zip(objectives, columns, strict=True)
     ]
 
@@ -132,7 +132,7 @@ def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
     if unit == "bytes":
         factor, unit = text.byte_unit(float(np.nanmax(np.abs(values))))
         values, name = values / factor, name.replace("_bytes", "")
-    return values, _label(name.removesuffix("_seconds"), unit)
+    return values, _label(name.removesuffix("_seconds").removesuffix("_percent"), unit)
 
 
 def _unit(table: pa.Table, name: str) -> str:

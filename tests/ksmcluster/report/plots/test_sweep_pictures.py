@@ -46,8 +46,8 @@ def test_pareto() -> None:
     assert front.get_xydata().tolist() == [[2.0, 1.0], [10.0, 5.0]]
     assert others.get_xydata().tolist() == [[10.0, 8.0]]
     assert [text.get_text() for text in axes.texts] == ["0", "1"]
-    assert axes.get_xlabel() == "saved (MiB), more is better"
-    assert axes.get_ylabel() == "ksmd_cpu (s), less is better"
+    assert axes.get_xlabel() == "saved (MiB),\nmore is better"
+    assert axes.get_ylabel() == "ksmd_cpu (s),\nless is better"
 
 
 def test_points_at_one_place_have_one_label() -> None:
@@ -133,9 +133,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_a_real_sweep(swept: Path) -> None:
     found = load_sweep(swept)
-    assert found.plot().axes[0].get_xlabel() == "saved (MiB), more is better"
+    assert found.plot().axes[0].get_xlabel() == "saved (MiB),\nmore is better"
     axes = found.plot("sensitivity", figure="ksmd_cpu_percent").axes[0]
-    assert axes.get_ylabel() == "ksmd_cpu_percent (percent)"
+    assert axes.get_ylabel() == "ksmd_cpu (percent)"
     assert [line.get_label() for line in axes.lines] == [f"ksm.merge_across_nodes={n}" for n in (0, 1)]
 
 
