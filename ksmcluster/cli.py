@@ -42,6 +42,8 @@ COMMANDS = {
     ),
     "compare": Command("ksmcluster.commands.compare", "compare", "What differs between runs."),
     "knobs": Command("ksmcluster.commands.knobs", "knobs", "Print the knobs of a run for a real machine."),
+    "plot": Command("ksmcluster.commands.pictures.plot", "plot", "Draw a picture of results."),
+    "report": Command("ksmcluster.commands.pictures.report", "report", "Write a report of results (HTML)."),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
     "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
     "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),

@@ -5,37 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksmcluster.errors import UserError
+from ksmcluster.report.plots.files import is_picture, write_picture
+from ksmcluster.report.plots.style import BLUE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ksmcluster.bench.scaling import Scaling
 
-FORMATS = (".png", ".svg")
 #: In the metadata of the picture, by which it is known again.
 TITLE = "ksmcluster bench scaling"
 
 
-def check_plot(path: Path) -> None:
-    """Raises UserError if no picture can be drawn there: to be asked before measuring."""
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"--plot {path}: give a name that ends in {' or '.join(FORMATS)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError("--plot: needs matplotlib: pip install 'ksmcluster[plot]'") from error
+def is_plot(path: Path) -> bool:
+    """Whether `draw` wrote the file."""
+    return is_picture(path, TITLE)
 
 
 def draw(scaling: Scaling, path: Path) -> None:
     """Write the picture; raises OSError if it cannot be written."""
-    figure_of(scaling).savefig(path, metadata={"Title": TITLE})
-
-
-def is_plot(path: Path) -> bool:
-    """Whether `draw` wrote the file."""
-    with path.open("rb") as file:
-        return TITLE.encode() in file.read(4096)
+    write_picture(figure_of(scaling), path, TITLE)
 
 
 def figure_of(scaling: Scaling) -> Figure:
@@ -48,8 +37,8 @@ def figure_of(scaling: Scaling) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=150)
     axes = figure.subplots()
     axes.plot(nodes, [scaling.ideal(point) for point in scaling.weak], "--", color="0.5", label="ideal")
-    axes.plot(nodes, [point.rate() for point in scaling.weak], "o-", color="C0", label="measured (median)")
-    axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color="C0", alpha=0.2, lw=0)
+    axes.plot(nodes, [point.rate() for point in scaling.weak], "o-", color=BLUE, label="measured (median)")
+    axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color=BLUE, alpha=0.2, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(nodes, labels=[str(n) for n in nodes], minor=False)
     # The margin by default is a part of what the data span, which may be next to nothing.

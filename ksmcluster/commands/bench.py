@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ksmcluster.bench.plot import check_plot, is_plot
+from ksmcluster.bench.plot import is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import EngineName, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
+from ksmcluster.report.plots.files import check_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ def scaling(
         int | None, _option("Actors that the nodes are spread over.", "one a core", min=1)
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw pages/s against nodes.")
+        Path | None, typer.Option(metavar="FILE.png|.svg|.pdf", help="Draw pages/s against nodes.")
     ] = None,
     short: Short = False,
     repeat: Repeat = None,
@@ -105,7 +106,7 @@ def scaling(
     counts = parse_numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
     picture = Target("--plot", plot, is_plot) if plot else None
     if picture:
-        check_plot(picture.path)
+        check_picture(picture.path, picture.option)
         picture.check()
 
     def measure(tell: Tell) -> BenchOutcome:

@@ -124,9 +124,14 @@ def _sides(folder: Path) -> Iterator[tuple[str, Side]]:
             yield outcome.point.label, Side(str(folder), keys, outcome.means, outcome.noise)
 
 
+def flat_keys(config: Mapping[str, Any]) -> dict[str, Key]:
+    """Return the keys of a scenario by dotted path."""
+    return dict(_flat("", config))
+
+
 def _keys(config: Mapping[str, Any], folder: Path) -> dict[str, Key]:
     """Return the keys of a scenario by dotted path; `folder`: where its paths start."""
-    found = dict(_flat("", config))
+    found = flat_keys(config)
     snapshots = {name: value for name, value in found.items() if name.endswith("].snapshot")}
     return found | {name: os.path.realpath(folder / str(path)) for name, path in snapshots.items()}
 

@@ -14,11 +14,18 @@ EIGHTHS = "▏▎▍▌▋▊▉█"
 
 def size(count: float) -> str:
     """Bytes in the unit that gives 1 to 1023 of it."""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+    factor, unit = byte_unit(count)
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count / factor:.1f} {unit}"
+
+
+def byte_unit(count: float) -> tuple[int, str]:
+    """The unit that gives 1 to 1023 of so many bytes: how many bytes it has, and its name."""
+    factor = 1
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 * factor:
+            return factor, unit
+        factor *= 1024
+    return factor, "TiB"
 
 
 def seconds(value: float) -> str:

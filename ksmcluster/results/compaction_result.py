@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,10 +25,12 @@ from cluster.compaction.scenario.relocation_result import (
 )
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.topology import Distances
-from ksmcluster.config.compaction import CompactionScenario, TriggeredMigrationConfig, to_compaction_spec
+from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
 from ksmcluster.report import text
+from ksmcluster.report.compaction_words import COUNTS, who
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results import relocations
+from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
@@ -39,25 +40,13 @@ from ksmcluster.results.timing import Timing
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ksmcluster.report.plots.picture import Picture
+
 SCHEMA_VERSION = 2
-#: What is reported of each driver, and its heading.
-COUNTS = {
-    "moved": "moved",
-    "retried": "retried",
-    "failed": "failed",
-    "put_back": "put back",
-    "refused": "refused",
-}
 
 
-class NodeTable(dict[str, NDArray[Any]]):
+class NodeTable(ColumnTable):
     """Columns: `node`, `simulated_seconds`, and `node_reports.row`. One row for each node."""
-
-    def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
-        import pyarrow as pa
-
-        return pa.table(dict(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -122,12 +111,33 @@ class CompactionResult:
             tables[RELOCATIONS] = relocations.table(self.relocated, self.distance)
         return tables
 
+    def plot(self, kind: str = "blocks") -> Picture:
+        """Draw a picture of this kind, as `ksmcluster plot` does: a matplotlib figure.
+
+        Raises UserError if this result has no such picture, or matplotlib is not installed.
+        """
+        from ksmcluster.report.plots.kinds import picture
+        from ksmcluster.report.run_data import of_result
+
+        return picture(kind, [of_result(self)])
+
     def save(self, directory: str | Path) -> None:
         """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails."""
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
         return as_text(report(self))
+
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.cell import cell
+        from ksmcluster.report.run_data import of_result
+
+        return cell(of_result(self))
+
+    def __repr__(self) -> str:
+        asked, got = (self.summary[name] for name in ("requested", "obtained"))
+        blocks = f"{got['movable_off']} to {got['movable_on']} of {asked} blocks obtained"
+        return f"<CompactionResult: {text.counted(self.summary['nodes'], 'node')}, {blocks}>"
 
 
 def _available(config: CompactionScenario, reports: Sequence[NodeReport]) -> dict[str, int]:
@@ -166,22 +176,11 @@ def _heading(result: CompactionResult) -> Text:
     facts = (
         text.counted(summary["nodes"], "node"),
         f"kernel {summary['kernel']}",
-        *_who(migration),
+        *who(migration),
         f"seed {summary['seed']}",
     )
     lines = [Text(summary["title"], style="bold")] if summary["title"] else []
     return Text("\n").join([*lines, Text(", ".join(facts))])
-
-
-def _who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:
-    match migration.trigger:
-        case "proactive":
-            return (f"kcompactd, proactiveness {migration.proactiveness}",)
-        case "direct":
-            modes = "async" if migration.mode == "async" else "async, then sync-light"
-            return f"direct compaction, {modes}", f"{text.counted(migration.compactors, 'allocator')} a node"
-        case _:
-            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:

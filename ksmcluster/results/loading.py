@@ -17,6 +17,7 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, load_either, to_spec
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
 from ksmcluster.errors import UserError
+from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.compaction_result import CompactionResult, NodeTable
 from ksmcluster.results.directory import (
     CONFIG,
@@ -57,7 +58,7 @@ def _compacted(
     assert spec.distance is not None
     moves = _Moves(spec.relocations, spec.distance)
     relocated = moves.of(folder, summary["relocations"])
-    return CompactionResult(config, NodeTable(_columns(folder / NODES)), summary, provenance, relocated)
+    return CompactionResult(config, NodeTable.of_arrow(_read(folder / NODES)), summary, provenance, relocated)
 
 
 def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenance: dict[str, Any]) -> Result:
@@ -68,31 +69,15 @@ def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenan
         due = sorted(spec.relocations, key=lambda relocation: relocation.after_pass or 0)
         moves = _Moves(due, spec.machine.distance)
         relocated = moves.of(folder, summary["migration"]["relocations"])
-    passes = PassTable(_columns(folder / PASSES))
-    processes, mappings = (CensusTable(_columns(folder / name)) for name in (PROCESSES, MAPPINGS))
+    passes = PassTable.of_arrow(_read(folder / PASSES))
+    processes, mappings = (CensusTable.of_arrow(_read(folder / name)) for name in (PROCESSES, MAPPINGS))
     return Result(config, passes, summary, provenance, processes, mappings, relocated)
 
 
-def _columns(path: Path) -> dict[str, NDArray[Any]]:
-    return {name: _array(column) for name, column in _read(path).items()}
-
-
-def _read(path: Path) -> dict[str, pa.ChunkedArray]:
+def _read(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    return dict(zip(table.column_names, table.columns, strict=True))
-
-
-def _array(column: pa.ChunkedArray) -> NDArray[Any]:
-    import pyarrow as pa
-
-    if column.null_count or pa.types.is_string(column.type):
-        values = np.empty(len(column), object)
-        values[:] = column.to_pylist()
-        return values
-    found: NDArray[Any] = column.to_numpy()
-    return found
+    return pq.read_table(path)
 
 
 class _Moves(NamedTuple):
@@ -107,7 +92,7 @@ class _Moves(NamedTuple):
         Files have only the time of the slowest node, so each node has that, and no walks of one relocation.
         """
         file = folder / RELOCATIONS
-        table = _columns(file) if file.exists() else {}
+        table = ColumnTable.of_arrow(_read(file)) if file.exists() else {}
         return tuple(self._result(number, of_one, table) for number, of_one in enumerate(done))
 
     def _result(

@@ -20,6 +20,7 @@ from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import OF_PROCESS
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
+from ksmcluster.results.columns import ColumnTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ COLUMNS = {
 }
 
 
-class CensusTable(dict[str, NDArray[Any]]):
+class CensusTable(ColumnTable):
     """Columns that name a process or mapping, None where there is no name, and `statistics.OF_PROCESS`."""
 
     def to_arrow(self) -> pa.Table:
@@ -113,24 +114,24 @@ def report(
     """Return the sections of the report that have something to tell, by their titles."""
     sections = {}
     if len(mappings["mapping"]) > 1:
-        sections["What merges, in pages"] = _top("mapping", _mapping_labels(mappings), mappings)
+        sections["What merges, in pages"] = _top("mapping", mapping_labels(mappings), mappings)
     # Processes of one kind are much the same, unless they were captured.
     if len(set(processes["kind"])) > 1 or (len(processes["name"]) > 1 and any(processes["name"])):
-        top = _top("process", _process_labels(processes), processes)
+        top = _top("process", process_labels(processes), processes)
         sections["Processes that gain most, in pages"] = top
     if frames:
         sections["KSM frames by the number of their mappings"] = _frames(frames, plain)
     return sections
 
 
-def _mapping_labels(table: CensusTable) -> list[str]:
+def mapping_labels(table: CensusTable) -> list[str]:
     """Return the names of mappings, as far as they differ, and of files without their directories."""
     parts = [table[name] for name in ("kind", "name") if len(set(table[name])) > 1]
     names = [name.rpartition("/")[2] or "(anonymous)" for name in table["mapping"]]
     return [": ".join(filter(None, row)) for row in zip(*parts, names, strict=True)]
 
 
-def _process_labels(table: CensusTable) -> list[str]:
+def process_labels(table: CensusTable) -> list[str]:
     rows = zip(table["kind"], table["index"], table["name"], strict=True)
     return [f"{kind}[{index}]" + (f" {name}" if name else "") for kind, index, name in rows]
 
@@ -138,15 +139,25 @@ def _process_labels(table: CensusTable) -> list[str]:
 def _top(head: str, labels: Sequence[str], table: CensusTable) -> Table:
     """Return the rows with the highest profit."""
     shown = plain_table(head, *COLUMNS, "profit")
-    profit = table["ksm_process_profit"]
-    for row in np.argsort(-profit, kind="stable")[:MOST_ROWS].tolist():
-        pages = (f"{table[name][row]:,}" for name in COLUMNS.values())
+    for label, *cells in top_rows(labels, table):
         # Names may look like markup.
-        label = Text(f"  {text.shortened(text.one_line(labels[row]), LABEL)}")
-        shown.add_row(label, *pages, text.size(int(profit[row])))
-    if len(profit) > MOST_ROWS:
-        shown.add_row(f"  {len(profit) - MOST_ROWS:,} more")
+        shown.add_row(Text(f"  {text.shortened(label, LABEL)}"), *cells)
+    if table.num_rows > MOST_ROWS:
+        shown.add_row(f"  {table.num_rows - MOST_ROWS:,} more")
     return shown
+
+
+def top_rows(labels: Sequence[str], table: CensusTable) -> list[tuple[str, ...]]:
+    """Return label, pages by COLUMNS, and profit of the rows with the highest profit."""
+    profit = table["ksm_process_profit"]
+    return [
+        (
+            text.one_line(labels[row]),
+            *(f"{table[name][row]:,}" for name in COLUMNS.values()),
+            text.size(int(profit[row])),
+        )
+        for row in np.argsort(-profit, kind="stable")[:MOST_ROWS].tolist()
+    ]
 
 
 def _frames(frames: Sequence[Mapping[str, int]], plain: bool) -> Table:
@@ -154,8 +165,13 @@ def _frames(frames: Sequence[Mapping[str, int]], plain: bool) -> Table:
     most = max(bucket["frames"] for bucket in frames)
     table.columns[-1].justify = "left"
     for bucket in frames:
-        low, high, count = bucket["from"], bucket["to"], bucket["frames"]
-        span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        count = bucket["frames"]
         bar = Text(text.bar(count / most, 32, plain=plain), "green")
-        table.add_row(f"  {span}", f"{count:,}", bar)
+        table.add_row(f"  {span(bucket)}", f"{count:,}", bar)
     return table
+
+
+def span(bucket: Mapping[str, int]) -> str:
+    """Return the numbers of mappings that an element of `ksm_frame_mappings` stands for."""
+    low, high = bucket["from"], bucket["to"]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

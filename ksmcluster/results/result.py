@@ -26,6 +26,7 @@ from ksmcluster.config import Scenario
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import advisor_target, huge_pages, pass_compaction, processes, relocations
+from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.directory import (
     MAPPINGS,
     PASSES,
@@ -41,6 +42,8 @@ from ksmcluster.results.timing import Timing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ksmcluster.report.plots.picture import Picture
 
 DERIVED = (
     *HEADLINE,
@@ -75,17 +78,11 @@ TIMING = (
 )
 
 
-class PassTable(dict[str, NDArray[np.int64]]):
+class PassTable(ColumnTable):
     """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and those of compaction if there is any.
 
-    One row for each pass and node.
+    One row for each pass and node; all int64.
     """
-
-    def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
-        import pyarrow as pa
-
-        return pa.table(dict(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -95,7 +92,7 @@ class Result:
     >>> result = ksmcluster.simulate("tiny", engine="inline")
     >>> print(result)
     >>> result.summary["derived"]["saved_bytes_mean"]
-    >>> result.passes.to_arrow().to_pandas()  # with pandas, which does not come along
+    >>> result.passes.to_pandas()  # with pandas, which does not come along
     """
 
     #: What was simulated, defaults and changes included.
@@ -174,6 +171,17 @@ class Result:
         """Distances between the nodes."""
         return self.config.machine.topology.build(self.config.machine.nodes)
 
+    def plot(self, kind: str = "memory", *, statistic: str | None = None) -> Picture:
+        """Draw a picture of this kind, as `ksmcluster plot` does: a matplotlib figure.
+
+        `statistic` is the column of `passes` that the kind "nodes" shows. Raises UserError if this result has
+        no such picture, or matplotlib is not installed.
+        """
+        from ksmcluster.report.plots.kinds import picture
+        from ksmcluster.report.run_data import of_result
+
+        return picture(kind, [of_result(self)], statistic)
+
     def save(self, directory: str | Path) -> None:
         """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails.
 
@@ -183,6 +191,12 @@ class Result:
 
     def __str__(self) -> str:
         return as_text(report(self))
+
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.cell import cell
+        from ksmcluster.report.run_data import of_result
+
+        return cell(of_result(self))
 
     def __repr__(self) -> str:
         machine, saved = self.config.machine, self.summary["derived"]["saved_bytes_mean"]

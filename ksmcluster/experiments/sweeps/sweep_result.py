@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ksmcluster.errors import UserError
+from ksmcluster.experiments.figures import full_name
 from ksmcluster.experiments.sweeps import journal, pareto
 from ksmcluster.experiments.sweeps.axes import SweepPoint
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
 from ksmcluster.experiments.sweeps.sweep_report import report
-from ksmcluster.experiments.sweeps.table import sweep_table
+from ksmcluster.experiments.sweeps.table import keys, sweep_table
 from ksmcluster.report.console import as_text
+from ksmcluster.report.plots.files import require_matplotlib
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ksmcluster.report.plots.picture import Picture
+
+#: Kinds of pictures of a sweep.
+SWEEP_PICTURES = ("pareto", "sensitivity")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +105,36 @@ class SweepResult:
         if not 1 <= number <= len(self.points):
             raise UserError(f"--point {number}: the points are 1 to {len(self.points)}")
         return tomllib.loads(self.plan["points"][number - 1]["config"])
+
+    def plot(
+        self,
+        kind: str = "pareto",
+        *,
+        objectives: str | None = None,
+        limits: Sequence[str] = (),
+        key: str | None = None,
+        figure: str | None = None,
+    ) -> Picture:
+        """Draw a picture, as `ksmcluster plot` does: a matplotlib figure.
+
+        kind: "pareto", the points by the first two objectives, with the point to recommend; or "sensitivity",
+            a figure over the values of a key, by default the first objective over the first key.
+
+        Raises UserError if there is no such picture, or matplotlib is not installed.
+        """
+        if kind not in SWEEP_PICTURES:
+            raise UserError(f'no picture "{kind}" of a sweep; choose one of {", ".join(SWEEP_PICTURES)}')
+        require_matplotlib(f'picture "{kind}"')
+        from ksmcluster.report.plots.sweep import pareto, sensitivity
+
+        choice = self.choose(objectives, limits)
+        if kind == "pareto":
+            two = choice.objectives[:2]
+            recommended = self.choose(",".join(map(str, two)), limits).recommended
+            return pareto(self.to_arrow(), two, recommended)
+        table = self.to_arrow()
+        name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
+        return sensitivity(table, key or keys(table)[0], name)
 
     def __str__(self) -> str:
         return as_text(report(self.findings()))

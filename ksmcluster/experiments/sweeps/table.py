@@ -23,9 +23,9 @@ def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.
     import pyarrow as pa
 
     rows = [row for record in records for row in _rows(points[record.key.point - 1], record)]
-    keys = list(dict.fromkeys(key for settings in points for key in settings))
+    varied = list(dict.fromkeys(key for settings in points for key in settings))
     fixed = {"point": pa.int64(), "seed": pa.int64(), "pass": pa.int64(), "error": pa.string()}
-    heads = ["point", "seed", *(["pass"] if any("pass" in row for row in rows) else []), *keys, "error"]
+    heads = ["point", "seed", *(["pass"] if any("pass" in row for row in rows) else []), *varied, "error"]
     names = list(dict.fromkeys([*heads, *(name for row in rows for name in row)]))
     columns = {name: _column([row.get(name) for row in rows], fixed.get(name)) for name in names}
     units = {name: unit_of(name) for name in names if name not in heads}
@@ -33,7 +33,7 @@ def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.
         pa.field(name, column.type, metadata={"unit": units[name]} if units.get(name) else None)
         for name, column in columns.items()
     ]
-    metadata = {"keys": json.dumps(keys), "units": json.dumps(units)}
+    metadata = {"keys": json.dumps(varied), "units": json.dumps(units)}
     return pa.table(list(columns.values()), pa.schema(fields, metadata))
 
 
@@ -73,6 +73,12 @@ def parquet(table: pa.Table) -> bytes:
     file = io.BytesIO()
     pq.write_table(table, file)
     return file.getvalue()
+
+
+def keys(table: pa.Table) -> list[str]:
+    """Return the columns that vary."""
+    found: list[str] = json.loads(table.schema.metadata[b"keys"])
+    return found
 
 
 def units(table: pa.Table) -> Mapping[str, str]:

@@ -154,7 +154,7 @@ def test_compared_with_a_baseline(run: Run, tmp_path: Path, factor: float, code:
         ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; make it"),
         ("scaling --nodes 1,none", "error: --nodes 1,none: give numbers above 0"),
         ("scaling --pages-per-node 9", "error: --pages-per-node 9: give a multiple of 8"),
-        ("scaling --plot plot.txt", "error: --plot plot.txt: give a name that ends in .png or .svg"),
+        ("scaling --plot plot.txt", "error: --plot plot.txt: give a name that ends in .png, .svg or .pdf"),
         ("startup --nodes-per-actor 0", "error: --nodes-per-actor 0: give numbers above 0"),
         ("compaction gone", "error: there is no scenario gone"),
         ("memory --nodes 1 --pages-per-node 80", "error: --pages-per-node: give two sizes at least"),

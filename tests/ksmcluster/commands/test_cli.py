@@ -36,7 +36,7 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "simulate", "compact", "sweep", "compare", "knobs", "validate"),
+        *("", "simulate", "compact", "sweep", "compare", "knobs", "plot", "report", "validate"),
         *("bench", "bench pass", "bench scaling", "config", "config show"),
     ],
 )
@@ -55,6 +55,8 @@ def test_help(run: Run, golden: Golden, command: str) -> None:
         ("simulate tiny --engine inline", {"ray"}),
         ("bench scaling --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
         ("compact --help", {"numpy", "pyarrow", "ray", "rich.console"}),
+        ("plot --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib"}),
+        ("report --help", {"numpy", "pyarrow", "ray", "rich.console", "matplotlib", "jinja2"}),
         ("sweep --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("compare --help", {"numpy", "pyarrow", "ray", "rich.console"}),
         ("compact --engine inline --nodes 1", {"pyarrow", "ray"}),

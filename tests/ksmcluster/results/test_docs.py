@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from ksmcluster.config import Scenario, load
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.ksmd import KsmConfig
 from ksmcluster.config.problems import tables
+from ksmcluster.experiments.sweeps.sweep_result import SWEEP_PICTURES
+from ksmcluster.report.plots.kinds import KINDS
 from tests.ksmcluster.conftest import check_text
 from tests.ksmcluster.results.doc_tables import filled, markers
 from tests.paths import DOCS
@@ -37,11 +40,14 @@ def test_every_key_has_a_meaning() -> None:
             assert field.description, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/config.md", "docs/sweep.md"])
-def test_examples_in_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/config.md", "docs/pictures.md", "docs/sweep.md"])
+def test_examples_in_python(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They run, and print what is said behind them, if anything."""
     blocks = re.findall(r"```(python|text)\n(.*?)```", (DOCS.parent / name).read_text(), re.DOTALL)
     assert blocks
+    monkeypatch.chdir(tmp_path)
     for kind, text in blocks:
         if kind == "python":
             capsys.readouterr()
@@ -61,3 +67,8 @@ def test_the_example_is_a_scenario() -> None:
     example = re.search(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
     assert example
     load(tomllib.loads(example[1]))
+
+
+def test_every_kind_of_picture_is_described() -> None:
+    text = (DOCS / "pictures.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*KINDS, *SWEEP_PICTURES]

@@ -1,0 +1,1 @@
+"""Commands that show results: as pictures, and as a page."""

@@ -1,0 +1,1 @@
+"""Reports and notebook cells as HTML, from templates. Nothing in them is fetched from anywhere."""

@@ -1,0 +1,12 @@
+"""What a report says of a run, whatever command made it."""
+
+from __future__ import annotations
+
+from ksmcluster.report.html import compacted, simulated
+from ksmcluster.report.html.sections import Sections
+from ksmcluster.report.run_data import RunData
+
+
+def sections_of(run: RunData) -> Sections:
+    """Return what a report says of this run."""
+    return simulated.sections(run) if run.command == "simulate" else compacted.sections(run)

@@ -1,0 +1,116 @@
+"""The report: one page, complete in itself."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from ksmcluster.config import resolved_toml
+from ksmcluster.experiments.comparison import flat_keys
+from ksmcluster.report import text
+from ksmcluster.report.html.describe import sections_of
+from ksmcluster.report.html.figures import figures
+from ksmcluster.report.html.sections import Facts, Sections, side_by_side
+from ksmcluster.report.html.templating import rendered
+from ksmcluster.report.plots.files import require_matplotlib
+from ksmcluster.report.run_data import RunData
+from ksmcluster.system.version import __version__
+
+#: How far the simulated times of runs that are compared may be apart.
+SAME_TIME = 0.02
+
+
+def report(runs: Sequence[RunData]) -> str:
+    """Return the text of the page. Raises UserError if matplotlib is not installed."""
+    require_matplotlib("report")
+    found = [sections_of(run) for run in runs]
+    titles = dict.fromkeys(run.summary["title"] or run.label for run in runs)
+    return rendered(
+        "report.html",
+        title=" / ".join(titles),
+        runs=[_described(run, of_run) for run, of_run in zip(runs, found, strict=True)],
+        labels=[run.label for run in runs],
+        questions=list(dict.fromkeys(of_run.question for of_run in found)),
+        best=_best(runs),
+        unequal_times=_unequal_times(runs),
+        facts={name: side_by_side([getattr(of_run, name) for of_run in found]) for name in FACTS},
+        differences=_differences(runs),
+        figures=figures(runs),
+        notes=_notes(runs),
+        limits=list(dict.fromkeys(limit for of_run in found for limit in of_run.limits)),
+        version=__version__,
+    )
+
+
+#: The parts of `Sections` that are facts.
+FACTS = ("asked", "found", "time", "cost")
+
+
+def _described(run: RunData, of_run: Sections) -> dict[str, Any]:
+    """What the template shows of one run alone."""
+    return {
+        "label": run.label,
+        "answer": of_run.answer,
+        "tables": of_run.tables,
+        "toml": resolved_toml(run.config),
+        "command": run.provenance["command"],
+        "origin": _origin(run),
+    }
+
+
+def _origin(run: RunData) -> Facts:
+    """Where the run took place, and with which versions."""
+    host, timing = run.provenance["host"], run.provenance["timing"]
+    wall, start = text.seconds(timing["wall_seconds"]), text.seconds(timing["start_seconds"])
+    versions = (f"{name} {number}" for name, number in run.provenance["versions"].items())
+    return {
+        "versions": ", ".join(versions),
+        "host": f"{host['system']} {host['release']}, {host['machine']}, {text.counted(host['cpus'], 'CPU')}",
+        "run": f"engine {timing['engine']}, {wall}, of which {start} to start",
+        "configuration": run.summary["config_digest"],
+    }
+
+
+def _best(runs: Sequence[RunData]) -> str:
+    """Say which of several runs of one command gives most, if they can be told apart."""
+    if len({run.command for run in runs}) > 1 or len(runs) == 1:
+        return ""
+    simulations = runs[0].command == "simulate"
+    gains = [
+        run.summary["derived"]["saved_bytes_mean"] if simulations else run.summary["obtained"]["movable_on"]
+        for run in runs
+    ]
+    best = gains.index(max(gains))
+    if gains.count(max(gains)) > 1:
+        return ""
+    words = [text.size(gain) if simulations else f"{gain:,} blocks" for gain in gains]
+    others = ", ".join(f"{words[n]} ({run.label})" for n, run in enumerate(runs) if n != best)
+    what = "saves the most memory" if simulations else "gives the most blocks if drivers' pages can move"
+    return f"{runs[best].label} {what}: {words[best]}, against {others}."
+
+
+def _notes(runs: Sequence[RunData]) -> list[str]:
+    """What the results say to know when reading the numbers."""
+    several = len(runs) > 1
+    return [
+        f"{run.label}: {note}" if several else note for run in runs for note in run.summary.get("notes", ())
+    ]
+
+
+def _unequal_times(runs: Sequence[RunData]) -> str:
+    """Warn of a comparison of simulations that end at different times."""
+    ends = {
+        run.label: run.summary["derived"]["simulated_seconds"] for run in runs if run.command == "simulate"
+    }
+    if not ends or max(ends.values()) <= (1 + SAME_TIME) * min(ends.values()):
+        return ""
+    each = ", ".join(f"{label} after {text.seconds(end)}" for label, end in ends.items())
+    return f"The runs end at different simulated times, which may explain differences: {each}."
+
+
+def _differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """Return a row for each key that is not the same in all configurations."""
+    keys = [flat_keys(tomllib.loads(resolved_toml(run.config))) for run in runs]
+    rows = side_by_side([{name: f"{value}" for name, value in of_run.items()} for of_run in keys])
+    return [row for row in rows if len(set(row[1])) > 1]

@@ -1,0 +1,99 @@
+"""Pictures of compaction: free blocks before and after, and what allocations got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.report import text
+from ksmcluster.report.compaction_words import STATE_WORDS
+from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish
+from ksmcluster.report.run_data import RunData
+
+#: Of each state of memory: colour, and hatching for print without colours.
+STATES = {"before": (ORANGE, ""), "movable_off": (GREEN, "\\\\"), "movable_on": (BLUE, "//")}
+
+
+class CompactionStates(NamedTuple):
+    """One compaction of all nodes."""
+
+    title: str
+    free_blocks: Mapping[str, Sequence[int]]
+    obtained: Mapping[str, int]
+    order: int
+    requested: int
+
+
+def compaction_of(summary: Mapping[str, Any]) -> CompactionStates:
+    """Return the compaction of `compact`; of `simulate`, that of the pass in which most pages moved."""
+    if (migration := summary.get("migration")) is None:
+        order, requested = summary["order"], summary["requested"]
+        return CompactionStates("compaction", summary["free_blocks"], summary["obtained"], order, requested)
+    by_pass = migration["by_pass"]
+    busiest = int(np.argmax(by_pass["pages_moved"]))
+    free, got = (
+        {state: by_pass[name][state][busiest] for state in STATES} for name in ("free_blocks", "obtained")
+    )
+    title = f"compaction after pass {busiest + 1} of {summary['passes']}"
+    return CompactionStates(title, free, got, migration["order"], migration["requested"])
+
+
+def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Free memory by the order of its blocks, before and after compaction."""
+    (run,) = runs
+    done = compaction_of(run.summary)
+    sizes = np.array([PAGE_SIZE << order for order in range(len(done.free_blocks["before"]))])
+    memory = {state: np.array(done.free_blocks[state]) * sizes for state in STATES}
+    factor, unit = text.byte_unit(float(max(of_state.max() for of_state in memory.values())))
+    places = np.arange(len(sizes))
+    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
+        label = STATE_WORDS[state]
+        place = places + (index - 1) * 0.28
+        axes.bar(
+            place, memory[state] / factor, 0.28, color=colour, hatch=hatch, label=label, ec="white", lw=0
+        )
+    axes.set_xticks(places, [f"{order}" for order in places])
+    title = f"Free blocks by order: {done.title}"
+    finish(axes, title, "order (blocks of 4 KiB \u00d7 2^order)", f"memory in free blocks ({unit})")
+    axes.grid(visible=False, axis="x")
+
+
+def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Blocks of the order of the scenario that allocations got, a group of bars for each run."""
+    done = [compaction_of(run.summary) for run in runs]
+    places = np.arange(len(runs))
+    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
+        label = STATE_WORDS[state]
+        counts = [of_run.obtained[state] for of_run in done]
+        bars = axes.bar(
+            places + (index - 1) * 0.28,
+            counts,
+            0.26,
+            color=colour,
+            hatch=hatch,
+            label=label,
+            ec="white",
+            lw=0,
+        )
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
+    axes.hlines(
+        [of_run.requested for of_run in done],
+        places - 0.45,
+        places + 0.45,
+        colors="0.3",
+        linestyles="--",
+        lw=1,
+        label="asked for",
+    )
+    axes.set_xticks(places, [run.label for run in runs])
+    count_axis(axes.yaxis)
+    axes.margins(y=0.12)
+    sizes = sorted({text.size(PAGE_SIZE << of_run.order) for of_run in done})
+    of_all = done[0].title if len({of_run.title for of_run in done}) == 1 else "compaction"
+    title = f"Allocations that succeed: {of_all}"
+    finish(axes, title, "run", f"blocks obtained, of {' or '.join(sizes)}")
+    axes.grid(visible=False, axis="x")

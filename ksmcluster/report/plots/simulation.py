@@ -1,0 +1,135 @@
+"""Pictures of a simulation of ksmd: what it saved, when, on which node, and how often frames are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from cluster.spec.content import PAGE_SIZE
+from cluster.spec.statistics import COUNTERS, GAUGES
+from ksmcluster.errors import UserError
+from ksmcluster.report import text
+from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, THOUSANDS, count_axis, finish, line_style
+from ksmcluster.report.run_data import RunData
+
+UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
+STATE = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
+WORK = ("pages_scanned", "pages_skipped", "pages_merged", "cow_ksm")
+TIME = "simulated time (s)"
+#: Of a bar beside another one, for print without colours.
+HATCHED: dict[str, Any] = {"hatch": "//", "ec": "white", "lw": 0}
+
+
+def memory(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Memory in use over simulated time, with KSM and without."""
+    (run,) = runs
+    seconds = _seconds(run)
+    saved = np.array(run.summary["by_pass"]["saved_bytes"])
+    # What belongs to the whole machine is the sum over the nodes.
+    used = run.by_node("frames_used").sum(axis=1) * PAGE_SIZE
+    factor, unit = text.byte_unit(float((used + saved).max()))
+    without, used_scaled = (used + saved) / factor, used / factor
+    axes.plot(seconds, without, label="without KSM", linestyle="--", **line_style(1))
+    axes.plot(seconds, used_scaled, label="with KSM", **line_style(0))
+    axes.fill_between(seconds, used_scaled, without, color=GREEN, alpha=0.2, lw=0, label="saved")
+    axes.set_ylim(0, 1.08 * max(without.max(), used_scaled.max()))
+    axes.set_xlim(left=0)
+    finish(axes, "Memory in use at the end of each pass", TIME, f"memory ({unit})")
+
+
+def saved(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Memory saved over simulated time, a line for each run."""
+    counts = [np.array(run.summary["by_pass"]["saved_bytes"]) for run in runs]
+    factor, unit = text.byte_unit(float(max(abs(count).max() for count in counts)))
+    for index, (run, count) in enumerate(zip(runs, counts, strict=True)):
+        axes.plot(_seconds(run), count / factor, label=run.label, **line_style(index))
+    low = min(float(count.min()) for count in counts)
+    if low >= 0:
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    finish(axes, "Memory saved at the end of each pass", TIME, f"memory saved ({unit})")
+
+
+def counters(axes: Axes, runs: Sequence[RunData]) -> None:
+    """The kernel's counters of pages at the end of each pass."""
+    _lines(axes, runs, STATE, "Pages by state at the end of each pass")
+
+
+def scan(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Pages that were scanned, skipped, merged and copied during each pass."""
+    _lines(axes, runs, WORK, "Pages handled during each pass")
+
+
+def _lines(axes: Axes, runs: Sequence[RunData], names: Sequence[str], title: str) -> None:
+    (run,) = runs
+    passes = np.arange(run.summary["passes"]) + 1
+    for index, name in enumerate(names):
+        axes.plot(passes, run.by_node(name).sum(axis=1), label=name, **line_style(index))
+    count_axis(axes.xaxis)
+    count_axis(axes.yaxis)
+    axes.set_ylim(bottom=0)
+    finish(axes, title, "pass", "pages, all nodes")
+
+
+def nodes(axes: Axes, runs: Sequence[RunData], statistic: str = "ksm_merging_pages") -> None:
+    """One statistic by node and pass."""
+    if statistic not in UNITS:
+        raise UserError(f'no statistic "{statistic}"; choose one of {", ".join(UNITS)}')
+    (run,) = runs
+    _heat_map(axes, run.by_node(statistic), f"{statistic} by node and pass", UNITS[statistic])
+
+
+def remote(axes: Axes, runs: Sequence[RunData]) -> None:
+    """Mappings of KSM frames of other nodes, by node of the process and pass."""
+    (run,) = runs
+    title = "Mappings of KSM frames of other nodes, by the process's node"
+    _heat_map(axes, run.by_node("ksm_mappings_remote"), title, "pages")
+
+
+def _heat_map(axes: Axes, values: NDArray[np.int64], title: str, unit: str) -> None:
+    """`values`: int64[passes, nodes]."""
+    passes, count = values.shape
+    extent = (0.5, passes + 0.5, -0.5, count - 0.5)
+    image = axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent)
+    axes.figure.colorbar(image, ax=axes, label=unit, format=THOUSANDS, ticks=MaxNLocator(integer=True))
+    count_axis(axes.xaxis)
+    count_axis(axes.yaxis)
+    finish(axes, title, "pass", "node")
+    axes.grid(visible=False)
+
+
+def sharers(axes: Axes, runs: Sequence[RunData]) -> None:
+    """KSM frames by the number of their mappings, at the end of the run."""
+    (run,) = runs
+    ranges = run.summary["ksm_frame_mappings"]
+    spans = [f"{r['from']}" if r["from"] == r["to"] else f"{r['from']}\u2013{r['to']}" for r in ranges]
+    places = range(len(ranges))
+    axes.bar(places, [r["frames"] for r in ranges], color=BLUE, width=0.8)
+    axes.set_xticks(places, spans, rotation=45 if len(ranges) > 6 else 0)
+    count_axis(axes.yaxis)
+    finish(axes, "KSM frames by the number of their mappings", "mappings of a frame", "KSM frames")
+    axes.grid(visible=False, axis="x")
+
+
+def seconds_of_passes(axes: Axes, runs: Sequence[RunData]) -> None:
+    """How long each pass took, and how much of that ksmd worked."""
+    (run,) = runs
+    by_pass = run.summary["by_pass"]
+    passes = np.arange(run.summary["passes"]) + 1
+    axes.bar(passes - 0.2, by_pass["scan_seconds"], 0.4, color=BLUE, label="from start to end")
+    axes.bar(
+        passes + 0.2, by_pass["ksmd_cpu_seconds"], 0.4, color=ORANGE, label="CPU time of ksmd", **HATCHED
+    )
+    count_axis(axes.xaxis)
+    finish(axes, "Time of each pass", "pass", TIME)
+    axes.grid(visible=False, axis="x")
+
+
+def _seconds(run: RunData) -> list[float]:
+    seconds: list[float] = run.summary["by_pass"]["simulated_seconds"]
+    return seconds

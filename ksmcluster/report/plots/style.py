@@ -1,0 +1,69 @@
+"""How pictures look: colours that the colour-blind can tell apart, thin lines, sizes for print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.typing import RcKeyType
+
+#: The palette of Okabe and Ito (2008), without yellow, which is too light on paper.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+)
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+#: In print without colours, the markers tell lines apart.
+MARKERS = "osD^vPX"
+#: Of heat maps: grows in lightness only one way, so that it prints in grey.
+COLOUR_MAP = "cividis"
+#: Format of whole numbers at an axis.
+THOUSANDS = "{x:,.0f}"
+#: Inches of one picture: a column of a page.
+WIDTH, HEIGHT = 4.8, 3.2
+
+RC: dict[RcKeyType, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "image.cmap": COLOUR_MAP,
+    "savefig.dpi": 200,
+    # The same picture gives the same bytes.
+    "svg.hashsalt": "ksmcluster",
+}
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and marker of the line with this index."""
+    return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes, each with its unit, and draw the grid."""
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(visible=True)
+
+
+def count_axis(axis: Axis) -> None:
+    """Ticks of whole numbers only, with thousands apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(THOUSANDS)

@@ -1,0 +1,182 @@
+"""Pictures of a sweep: a table with a row for each point and seed, and a column for each key and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from ksmcluster.errors import UserError
+from ksmcluster.experiments.figures import unit_of
+from ksmcluster.experiments.sweeps.pareto import Objective
+from ksmcluster.experiments.sweeps.pareto import front as pareto_front
+from ksmcluster.experiments.sweeps.table import keys
+from ksmcluster.report import text
+from ksmcluster.report.plots.picture import Picture, drawn
+from ksmcluster.report.plots.style import BLUE, PALETTE, VERMILLION, finish, line_style
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | None = None) -> Picture:
+    """Return the points of a sweep by two objectives, those that no other point beats joined by a line.
+
+    Seeds of a point are averaged; thin lines reach from the smallest to the largest of them. Points on the
+    front are named by their numbers; `recommended` is the number of one that is pointed out.
+    """
+    if len(objectives) != 2:
+        raise UserError("a Pareto front is drawn over two objectives: saved_bytes:max,ksmd_cpu_seconds:min")
+    points = _column(table, "point")
+    columns = [_scaled(table, objective.name) for objective in objectives]
+    numbers = np.unique(points)
+    spread = np.array([_by_group(values, points, numbers) for values, _ in columns])
+    # What failed has no figures.
+    done = ~np.isnan(spread).any(axis=(0, 1))
+    numbers, spread = numbers[done], spread[:, :, done]
+    x, y = spread[:, 0]
+    scores = {
+        index: [objective.score(value) for objective, value in zip(objectives, point, strict=True)]
+        for index, point in enumerate(zip(x.tolist(), y.tolist(), strict=True))
+    }
+    front = np.isin(np.arange(len(x)), pareto_front(scores))
+    errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
+    labels = [
+        f"{label},\n{'more' if objective.most else 'less'} is better"
+        for objective, (_, label) in zip(objectives, columns, strict=True)
+    ]
+
+    def draw(axes: Sequence[Axes]) -> None:
+        place = axes[0]
+        place.errorbar(x, y, errors[1], errors[0], fmt="none", ecolor="0.6", elinewidth=0.8, zorder=1)
+        place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
+        order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
+        place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
+        # To the right of a point, on the side on which the line is not.
+        above = -11 if objectives[0].most != objectives[1].most else 5
+        for at, found in _by_place(order, x, y, numbers).items():
+            label = ", ".join(map(str, found))
+            place.annotate(label, at, (5, above), textcoords="offset points")
+        if recommended in numbers:
+            at = numbers == recommended
+            place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
+        place.margins(0.08, 0.15)
+        place.locator_params(axis="x", nbins=6)
+        finish(place, "Points of the sweep, by their numbers", *labels)
+
+    return drawn(draw)
+
+
+def _by_place(
+    order: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64], numbers: NDArray[Any]
+) -> dict[tuple[float, float], list[int]]:
+    """Return the numbers of these points by place: points with the same figures have one label."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for index in order.tolist():
+        found.setdefault((float(x[index]), float(y[index])), []).append(int(numbers[index]))
+    return found
+
+
+def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
+    """Return a figure of the results over the values of one key; seeds are a band.
+
+    A line for each combination of the values of the other keys that the sweep varies. Lines are means over
+    the seeds, bands reach from the smallest to the largest.
+    """
+    values = _column(table, key)
+    axis, ticks = _places(values)
+    numbers, label = _scaled(table, figure)
+    others = [name for name in keys(table) if name not in (key, "seed")]
+    groups = _combinations(table, others)
+    if len(groups) > len(PALETTE):
+        raise UserError(
+            f"{len(groups)} combinations of {', '.join(others)} are too many lines; keep some keys fixed"
+        )
+    seeds = len(np.unique(_column(table, "seed")))
+
+    def draw(axes: Sequence[Axes]) -> None:
+        place = axes[0]
+        for index, (name, rows) in enumerate(groups.items()):
+            at = np.unique(axis[rows])
+            mean, low, high = _by_group(numbers[rows], axis[rows], at)
+            style = line_style(index)
+            place.plot(at, mean, label=name, **style)
+            place.fill_between(at, low, high, color=style["color"], alpha=0.2, lw=0)
+        if ticks is not None:
+            place.set_xticks(range(len(ticks)), ticks)
+        elif _is_wide(axis):
+            place.set_xscale("log")
+            place.set_xticks(np.unique(axis), [f"{value:,g}" for value in np.unique(axis)])
+            place.minorticks_off()
+        title = (
+            f"mean of {text.counted(seeds, 'seed')}; band: smallest to largest" if seeds > 1 else "one seed"
+        )
+        finish(place, title, _label(key, _unit(table, key)), label)
+
+    return drawn(draw)
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    if name not in table.column_names:
+        raise UserError(f'the sweep has no column "{name}"; choose one of {", ".join(table.column_names)}')
+    column: NDArray[Any] = table[name].to_numpy()
+    return column
+
+
+def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
+    """Return a column of numbers, in a unit that suits their size, and its label with the unit."""
+    values, unit = _column(table, name).astype(float), _unit(table, name)
+    if unit == "bytes":
+        factor, unit = text.byte_unit(float(np.nanmax(np.abs(values))))
+        values, name = values / factor, name.replace("_bytes", "")
+    return values, _label(name.removesuffix("_seconds").removesuffix("_percent"), unit)
+
+
+def _unit(table: pa.Table, name: str) -> str:
+    """Return the unit of a column: from its metadata, or as its name says."""
+    metadata = table.schema.field(name).metadata or {}
+    if b"unit" in metadata:
+        return str(metadata[b"unit"].decode())
+    return unit_of(name)
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+def _by_group(
+    values: NDArray[np.float64], of: NDArray[Any], groups: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean, minimum and maximum of the values of each group, without those that are missing."""
+    rows = [values[(of == group) & ~np.isnan(values)] for group in groups]
+    of_rows = [(r.mean(), r.min(), r.max()) if len(r) else (np.nan,) * 3 for r in rows]
+    mean, low, high = np.array(of_rows).T
+    return mean, low, high
+
+
+def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:
+    """Return where the values are on the axis; and their names, if they are no numbers."""
+    if np.issubdtype(values.dtype, np.number):
+        return values.astype(float), None
+    names, places = np.unique(values.astype(str), return_inverse=True)
+    return places.astype(float), names.tolist()
+
+
+def _is_wide(values: NDArray[np.float64]) -> bool:
+    """Whether values are so far apart that their logarithms show more."""
+    return bool(values.min() > 0 and values.max() / values.min() >= 16)
+
+
+def _combinations(table: pa.Table, names: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    """Return the rows of each combination of the values of these keys, by its name."""
+    columns = [_column(table, name).tolist() for name in names]
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(table.num_rows):
+        rows.setdefault(tuple(column[row] for column in columns), []).append(row)
+    return {
+        ", ".join(f"{key}={value}" for key, value in zip(names, values, strict=True)): np.array(found)
+        for values, found in rows.items()
+    }

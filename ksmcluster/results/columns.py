@@ -1,0 +1,58 @@
+"""Tables of results: columns by name, all of one length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmcluster.errors import UserError
+from ksmcluster.report import text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class ColumnTable(dict[str, NDArray[Any]]):
+    """Columns of a table, as numpy arrays; texts, and columns with missing values, are arrays of objects."""
+
+    @classmethod
+    def of_arrow(cls, table: pa.Table) -> Self:
+        """Return the columns of a pyarrow table."""
+        return cls({name: _array(table[name]) for name in table.column_names})
+
+    def to_arrow(self) -> pa.Table:
+        """The same as a pyarrow table."""
+        import pyarrow as pa
+
+        return pa.table(dict(self))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a data frame. Raises UserError if pandas is not installed."""
+        try:
+            import pandas  # noqa: F401 (pyarrow says it in many lines)
+        except ImportError as error:
+            raise UserError("to_pandas: needs pandas: pip install 'ksmcluster[pandas]'") from error
+        return self.to_arrow().to_pandas()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the table."""
+        return len(next(iter(self.values()), ()))
+
+    def __repr__(self) -> str:
+        size = f"{text.counted(self.num_rows, 'row')}, {text.counted(len(self), 'column')}"
+        return f"<{type(self).__name__}: {size}>"
+
+
+def _array(column: pa.ChunkedArray) -> NDArray[Any]:
+    import pyarrow as pa
+
+    if column.null_count or pa.types.is_string(column.type):
+        values = np.empty(len(column), object)
+        values[:] = column.to_pylist()
+        return values
+    found: NDArray[Any] = column.to_numpy()
+    return found

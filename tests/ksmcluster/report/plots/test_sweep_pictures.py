@@ -1,0 +1,162 @@
+"""Pictures of sweeps, of tables made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import ksmcluster
+from ksmcluster.errors import UserError
+from ksmcluster.experiments.sweeps.pareto import Objective
+from ksmcluster.experiments.sweeps.sweep_result import load_sweep
+from ksmcluster.report.plots.sweep import pareto, sensitivity
+from tests.ksmcluster.conftest import Run
+
+OBJECTIVES = (Objective("saved_bytes", True), Objective("ksmd_cpu_seconds", False))
+MIB = 2**20
+
+
+def varied(table: pa.Table, *keys: str) -> pa.Table:
+    """The table of a sweep over these keys."""
+    return table.replace_schema_metadata({"keys": json.dumps(keys)})
+
+
+def sweep() -> pa.Table:
+    """Three points of two seeds: point 2 saves as much as point 1 and takes longer."""
+    table = pa.table(
+        {
+            "point": [0, 0, 1, 1, 2, 2],
+            "seed": [1, 2] * 3,
+            "ksm.pages_to_scan": [100, 100, 1600, 1600, 6400, 6400],
+            "ksm.threads": ["one", "one", "one", "one", "per-node", "per-node"],
+            "saved_bytes": [n * MIB for n in (1, 3, 9, 11, 9, 11)],
+            "ksmd_cpu_seconds": [1.0, 1.0, 4.0, 6.0, 7.0, 9.0],
+        }
+    )
+    return varied(table, "ksm.pages_to_scan")
+
+
+def test_pareto() -> None:
+    (axes,) = pareto(sweep(), OBJECTIVES).axes
+    others, front = (line for line in axes.lines if line.get_label() in ("other points", "Pareto front"))
+    assert front.get_xydata().tolist() == [[2.0, 1.0], [10.0, 5.0]]
+    assert others.get_xydata().tolist() == [[10.0, 8.0]]
+    assert [text.get_text() for text in axes.texts] == ["0", "1"]
+    assert axes.get_xlabel() == "saved (MiB),\nmore is better"
+    assert axes.get_ylabel() == "ksmd_cpu (s),\nless is better"
+
+
+def test_points_at_one_place_have_one_label() -> None:
+    again = sweep().slice(0, 2).set_column(0, "point", pa.array([5, 5]))
+    (axes,) = pareto(pa.concat_tables([sweep(), again]), OBJECTIVES).axes
+    assert [text.get_text() for text in axes.texts] == ["0, 5", "1"]
+
+
+def test_the_recommended_point_is_pointed_out() -> None:
+    (axes,) = pareto(sweep(), OBJECTIVES, recommended=1).axes
+    (ring,) = (line for line in axes.lines if line.get_label() == "recommended")
+    assert ring.get_xydata().tolist() == [[10.0, 5.0]]
+
+
+def test_points_that_failed_are_left_out() -> None:
+    table = sweep().slice(0, 4)
+    failed = pa.Table.from_pylist([{"point": 7, "seed": 1, "ksm.pages_to_scan": 1, "ksm.threads": "one"}])
+    (axes,) = pareto(pa.concat_tables([table, failed], promote_options="default"), OBJECTIVES).axes
+    assert [text.get_text() for text in axes.texts] == ["0", "1"]
+
+
+def test_sensitivity_has_seeds_as_a_band() -> None:
+    (axes,) = sensitivity(sweep(), "ksm.pages_to_scan", "saved_bytes").axes
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[100, 2], [1600, 10], [6400, 10]]
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    assert {tuple(corner) for corner in np.asarray(corners).tolist()} >= {
+        (100, 1), (100, 3), (1600, 9), (1600, 11), (6400, 9), (6400, 11)
+    }  # fmt: skip
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylabel() == "saved (MiB)"
+    assert axes.get_title(loc="left") == "mean of 2 seeds; band: smallest to largest"
+
+
+def test_sensitivity_has_a_line_for_each_value_of_other_keys() -> None:
+    made = sensitivity(
+        varied(sweep(), "ksm.pages_to_scan", "ksm.threads"), "ksm.pages_to_scan", "ksmd_cpu_seconds"
+    )
+    lines = {line.get_label(): line.get_xydata().tolist() for line in made.axes[0].lines}
+    assert lines == {
+        "ksm.threads=one": [[100, 1], [1600, 5]],
+        "ksm.threads=per-node": [[6400, 8]],
+    }
+
+
+def test_keys_of_words_are_in_places_of_their_own() -> None:
+    (axes,) = sensitivity(varied(sweep(), "ksm.threads"), "ksm.threads", "saved_bytes").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "per-node"]
+    assert axes.lines[0].get_xydata().tolist() == [[0, 6], [1, 10]]
+
+
+def test_units_are_those_of_the_metadata() -> None:
+    table = sweep()
+    fields = [
+        field.with_metadata({"unit": "pages"}) if field.name == "ksm.pages_to_scan" else field
+        for field in table.schema
+    ]
+    (axes,) = sensitivity(
+        table.cast(pa.schema(fields, table.schema.metadata)), "ksm.pages_to_scan", "ksmd_cpu_seconds"
+    ).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("ksm.pages_to_scan (pages)", "ksmd_cpu (s)")
+
+
+def test_mistakes_in_pictures_of_sweeps() -> None:
+    with pytest.raises(UserError, match=r'^the sweep has no column "saved"; choose one of point, seed, '):
+        sensitivity(sweep(), "ksm.threads", "saved")
+    with pytest.raises(UserError, match=r"^a Pareto front is drawn over two objectives"):
+        pareto(sweep(), OBJECTIVES[:1])
+    many = pa.table({"point": range(9), "seed": [1] * 9, "a": range(9), "b": range(9), "figure": range(9)})
+    with pytest.raises(UserError, match=r"^9 combinations of b are too many lines"):
+        sensitivity(varied(many, "a", "b"), "a", "figure")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of six real runs."""
+    directory = tmp_path_factory.mktemp("sweep") / "swept"
+    vary = {"ksm.pages_to_scan": "100,400", "ksm.merge_across_nodes": "0,1"}
+    ksmcluster.sweep("tiny", vary, seeds=2, output=directory)
+    return directory
+
+
+def test_pictures_of_a_real_sweep(swept: Path) -> None:
+    found = load_sweep(swept)
+    assert found.plot().axes[0].get_xlabel() == "saved (MiB),\nmore is better"
+    axes = found.plot("sensitivity", figure="ksmd_cpu_percent").axes[0]
+    assert axes.get_ylabel() == "ksmd_cpu (percent)"
+    assert [line.get_label() for line in axes.lines] == [f"ksm.merge_across_nodes={n}" for n in (0, 1)]
+
+
+@pytest.mark.parametrize("options", ["", "--kind sensitivity --key ksm.merge_across_nodes --figure cow_ksm"])
+def test_sweeps_are_drawn_by_the_command(run: Run, swept: Path, tmp_path: Path, options: str) -> None:
+    file = tmp_path / "picture.svg"
+    assert run("plot", str(swept), "-o", str(file), *options.split()) == (0, "", "")
+    assert b"<svg" in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--kind memory", 'no picture "memory" of a sweep; choose one of pareto, sensitivity'),
+        ("--kind sensitivity --key ksm.run", 'the sweep has no column "ksm.run"; choose one of point, seed,'),
+        ("--kind sensitivity --figure savd", "figure: there is no figure savd"),
+        ("--objectives saved_bytes:max", "a Pareto front is drawn over two objectives"),
+    ],
+)
+def test_mistakes_of_the_command(run: Run, swept: Path, tmp_path: Path, options: str, says: str) -> None:
+    ran = run("plot", str(swept), "-o", str(tmp_path / "x.svg"), *options.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {says}")
+    assert len(ran.err.splitlines()) == 1
