@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from ksmcluster.commands.examples import EXAMPLES, epilog
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
 from ksmcluster.system.version import __version__
 
@@ -38,10 +38,14 @@ COMMANDS = {
         "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
     ),
     "sweep": Command(
-        "ksmcluster.commands.sweep", "sweep", "Run a scenario at many values of its keys, and find the best."
+        "ksmcluster.commands.experiments.sweep",
+        "sweep",
+        "Run a scenario at many values of its keys, and find the best.",
     ),
-    "compare": Command("ksmcluster.commands.compare", "compare", "What differs between runs."),
-    "knobs": Command("ksmcluster.commands.knobs", "knobs", "Print the knobs of a run for a real machine."),
+    "compare": Command("ksmcluster.commands.experiments.compare", "compare", "What differs between runs."),
+    "knobs": Command(
+        "ksmcluster.commands.experiments.knobs", "knobs", "Print the knobs of a run for a real machine."
+    ),
     "plot": Command("ksmcluster.commands.pictures.plot", "plot", "Draw a picture of results."),
     "report": Command("ksmcluster.commands.pictures.report", "report", "Write a report of results (HTML)."),
     "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),

@@ -57,7 +57,7 @@ def compact(
     from ksmcluster.config import Overrides, load_compaction
     from ksmcluster.report.console import printed
     from ksmcluster.report.progress import shown
-    from ksmcluster.results.compaction_result import report
+    from ksmcluster.results.compaction.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
     options = run_options(

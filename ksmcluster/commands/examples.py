@@ -34,6 +34,12 @@ EXAMPLES = {
     ),
     "compare": Examples("docs/sweep.md", ("compare before after", "compare before after --tolerance 0.01")),
     "knobs": Examples("docs/sweep.md", ("knobs results", "knobs scan --point 7")),
+    "plot": Examples(
+        "docs/pictures.md", ("plot results -o memory.svg", "plot scan --kind pareto -o front.pdf")
+    ),
+    "report": Examples(
+        "docs/pictures.md", ("report results -o report.html", "report before after -o both.html")
+    ),
     "capture": Examples(
         "docs/snapshot.md",
         ("capture --pid 4711 --output mine.parquet", "capture --output mine.parquet -- ./solver input"),

@@ -15,7 +15,7 @@ import typer
 from ksmcluster.system.replacing import check_file, sibling
 
 if TYPE_CHECKING:
-    from ksmcluster.results.compaction_result import CompactionResult
+    from ksmcluster.results.compaction.compaction_result import CompactionResult
     from ksmcluster.results.result import Result
 
 

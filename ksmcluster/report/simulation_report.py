@@ -19,9 +19,10 @@ from ksmcluster.config import Scenario
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table, printed
 from ksmcluster.report.run_time import DoneRun, faster
-from ksmcluster.results import huge_pages, processes, relocations
-from ksmcluster.results.compaction_result import contention, drivers
-from ksmcluster.results.node_reports import STATES
+from ksmcluster.results import huge_pages, processes
+from ksmcluster.results.compaction import relocations
+from ksmcluster.results.compaction.compaction_result import contention, drivers
+from ksmcluster.results.compaction.node_reports import STATES
 from ksmcluster.results.processes import CensusTable
 
 #: Nodes in a line of a picture.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

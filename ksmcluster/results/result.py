@@ -25,8 +25,9 @@ from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
-from ksmcluster.results import advisor_target, huge_pages, pass_compaction, processes, relocations
+from ksmcluster.results import advisor_target, huge_pages, processes
 from ksmcluster.results.columns import ColumnTable
+from ksmcluster.results.compaction import pass_compaction, relocations
 from ksmcluster.results.directory import (
     MAPPINGS,
     PASSES,

@@ -10,8 +10,8 @@ import typer
 
 from ksmcluster.commands.options import Limits, Objectives
 from ksmcluster.commands.output import Target, replacing
-from ksmcluster.errors import UserError
 from ksmcluster.report.plots.files import check_picture, is_picture, write_picture
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture

@@ -23,9 +23,9 @@ def report(
 
     Several runs are side by side.
     """
-    from ksmcluster.errors import UserError
     from ksmcluster.report.html.page import report as page
     from ksmcluster.report.saved_runs import read_runs
+    from ksmcluster.system.errors import UserError
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {output}: give a name that ends in .html")

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import full_name
 from ksmcluster.experiments.sweeps import journal, pareto
 from ksmcluster.experiments.sweeps.axes import SweepPoint
@@ -20,6 +19,7 @@ from ksmcluster.experiments.sweeps.sweep_report import report
 from ksmcluster.experiments.sweeps.table import keys, sweep_table
 from ksmcluster.report.console import as_text
 from ksmcluster.report.plots.files import require_matplotlib
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from ksmcluster.config.problems import did_you_mean
-from ksmcluster.errors import UserError
 from ksmcluster.report.plots.files import require_matplotlib
 from ksmcluster.report.run_data import RunData
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

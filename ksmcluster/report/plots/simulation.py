@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
 from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, THOUSANDS, count_axis, finish, line_style
 from ksmcluster.report.run_data import RunData
+from ksmcluster.system.errors import UserError
 
 UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
 STATE = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")

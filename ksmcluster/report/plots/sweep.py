@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import unit_of
 from ksmcluster.experiments.sweeps.pareto import Objective
 from ksmcluster.experiments.sweeps.pareto import front as pareto_front
@@ -17,6 +16,7 @@ from ksmcluster.experiments.sweeps.table import keys
 from ksmcluster.report import text
 from ksmcluster.report.plots.picture import Picture, drawn
 from ksmcluster.report.plots.style import BLUE, PALETTE, VERMILLION, finish, line_style
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

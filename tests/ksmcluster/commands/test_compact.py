@@ -14,7 +14,7 @@ import pytest
 
 from ksmcluster import api
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.compaction.compaction_result import CompactionResult
 from tests.ksmcluster.conftest import Run
 
 Golden = Callable[[str, str], None]

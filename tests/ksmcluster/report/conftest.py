@@ -10,7 +10,7 @@ import ksmcluster
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.report.run_data import RunData
 from ksmcluster.report.saved_runs import read_runs
-from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 
 ZRAM = Overrides(2, settings=("machine.memory_per_node=16MiB",))

@@ -15,7 +15,7 @@ from ksmcluster.report import text
 from ksmcluster.report.html.page import report
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.report.saved_runs import read_runs
-from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run
 

@@ -9,9 +9,9 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load_compaction
-from ksmcluster.errors import UserError
 from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 
 
 def test_a_table_survives_arrow(result: Result) -> None:

@@ -11,13 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from ksmcluster.errors import UserError
 from ksmcluster.report.plots.kinds import KINDS, kinds_of, picture, pictures
 from ksmcluster.report.plots.style import MARKERS, PALETTE
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.report.saved_runs import read_runs
-from ksmcluster.results.compaction_result import CompactionResult
+from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
 #: Words that every label of an axis ends with, or is.

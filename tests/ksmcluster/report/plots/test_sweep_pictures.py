@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 import ksmcluster
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.pareto import Objective
 from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.report.plots.sweep import pareto, sensitivity
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
 OBJECTIVES = (Objective("saved_bytes", True), Objective("ksmd_cpu_seconds", False))

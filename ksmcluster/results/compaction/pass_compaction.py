@@ -17,8 +17,8 @@ from cluster.machine.pass_result import PassResult
 from cluster.spec.content import PAGE_SIZE
 from cluster.wire.rmap_walks import joined_walks
 from ksmcluster.config.migration import KsmMigrationConfig
-from ksmcluster.results import relocations
-from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
+from ksmcluster.results.compaction import relocations
+from ksmcluster.results.compaction.node_reports import STATES, available, free_blocks, obtained, row, work
 
 
 def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]) -> dict[str, Any]:

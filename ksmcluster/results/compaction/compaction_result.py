@@ -29,11 +29,11 @@ from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
 from ksmcluster.report import text
 from ksmcluster.report.compaction_words import COUNTS, who
 from ksmcluster.report.console import as_text, plain_table
-from ksmcluster.results import relocations
 from ksmcluster.results.columns import ColumnTable
+from ksmcluster.results.compaction import relocations
+from ksmcluster.results.compaction.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
 from ksmcluster.results.identity import config_digest
-from ksmcluster.results.node_reports import STATES, available, free_blocks, obtained, row, work
 from ksmcluster.results.provenance import provenance
 from ksmcluster.results.timing import Timing
 

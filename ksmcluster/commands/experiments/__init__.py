@@ -1,0 +1,1 @@
+"""Commands about several runs: sweeps, comparisons, and the knobs of a run."""

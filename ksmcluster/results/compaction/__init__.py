@@ -1,0 +1,1 @@
+"""What compaction and moves between nodes have found out: tables, parts of summary.json and of the report."""
