@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from actors.run_options import RunOptions
     from ksmcluster.api import compact, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
-    from ksmcluster.errors import UserError
     from ksmcluster.experiments.comparison import compare
     from ksmcluster.experiments.sweeps.sweep import sweep
     from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
     from ksmcluster.results.compaction_result import CompactionResult
     from ksmcluster.results.loading import load_result
     from ksmcluster.results.result import Result
+    from ksmcluster.system.errors import UserError
 
 
 __all__ = [
@@ -62,7 +62,7 @@ _HOMES = {
     "load": "ksmcluster.config",
     "Overrides": "ksmcluster.config",
     "Scenario": "ksmcluster.config",
-    "UserError": "ksmcluster.errors",
+    "UserError": "ksmcluster.system.errors",
     "Result": "ksmcluster.results.result",
     "RunOptions": "actors.run_options",
 }

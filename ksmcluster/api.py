@@ -16,12 +16,12 @@ from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
 from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
-from ksmcluster.errors import UserError
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
 from ksmcluster.results.run_notes import run_notes
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from actors.actor_pool import ActorPool

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from ksmcluster.commands.examples import EXAMPLES, epilog
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
 from ksmcluster.system.version import __version__
 

@@ -14,10 +14,10 @@ from ksmcluster.bench.tools.measure import BenchOutcome, Measure, spread
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.config.compaction import not_pageblocks, to_compaction_spec
 from ksmcluster.config.sizes import format_size
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
 from ksmcluster.report.progress import Tell
+from ksmcluster.system.errors import UserError
 
 
 def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> BenchOutcome:

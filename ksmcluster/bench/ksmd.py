@@ -14,7 +14,7 @@ import numpy as np
 from cluster.arrays.words import U64
 from cluster.spec.content import PAGE_SIZE, page_bytes
 from ksmcluster.bench.tools.shapes import GROUP
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.knobs import Knobs

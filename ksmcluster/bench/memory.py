@@ -15,10 +15,10 @@ from ksmcluster.bench.scaling import PAGES_MULTIPLE
 from ksmcluster.bench.tools.footprint import Footprint
 from ksmcluster.bench.tools.measure import BenchOutcome, Measure
 from ksmcluster.bench.tools.programs import own_ray, run_program
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
 from ksmcluster.report.console import plain_table
 from ksmcluster.report.progress import Tell
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.host_memory import available
 
 _LARGE = {"1 TiB": (1 << 40) // PAGE_SIZE, "16 TiB": (16 << 40) // PAGE_SIZE}

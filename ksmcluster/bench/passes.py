@@ -16,8 +16,8 @@ from ksmcluster.bench.ksmd import KsmdPasses, ksmd_passes
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.clocked import clocked
 from ksmcluster.bench.tools.shapes import GROUP, grouped
-from ksmcluster.errors import UserError
 from ksmcluster.report.progress import Tell
+from ksmcluster.system.errors import UserError
 
 #: Half of the pages for each of the 16 processes, and half of those in groups.
 PAGES_MULTIPLE = 2 * GROUP

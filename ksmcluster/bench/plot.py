@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

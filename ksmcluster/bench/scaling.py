@@ -17,9 +17,9 @@ from cluster.spec.errors import SimulationError
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.clocked import clocked
 from ksmcluster.bench.tools.shapes import spread_out
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
 from ksmcluster.report.progress import Tell
+from ksmcluster.system.errors import UserError
 
 #: Pages of a node: half of each of its four processes' memory is in groups.
 PAGES_MULTIPLE = 8

@@ -15,8 +15,8 @@ from elftools.elf.elffile import ELFFile
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, Mapping
+from ksmcluster.system.errors import UserError
 
 _AT_RANDOM = 25
 """Auxiliary vector: address of bytes that the kernel put on the stack."""

@@ -8,8 +8,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import DIGEST_SIZE, KeyInfo
+from ksmcluster.system.errors import UserError
 
 KEY_SIZE = 32
 """Bytes of a key."""

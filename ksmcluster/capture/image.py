@@ -9,8 +9,8 @@ import numpy as np
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import MERGEABLE, Mapping
+from ksmcluster.system.errors import UserError
 
 
 class ImageSource:

@@ -17,8 +17,8 @@ from ksmcluster.capture import pagemap
 from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.smaps import Area, parse_smaps
 from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, page_buffer
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import parsed_ksm_stat
 
 _STOP_SECONDS = 5.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import ksm_users, parent_of, running, text
 
 _CGROUPS = Path("/sys/fs/cgroup")

@@ -20,7 +20,6 @@ from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
 from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracing.tracker import WriteTracker
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
     FORMAT_VERSION,
     KSM,
@@ -40,6 +39,7 @@ from ksmcluster.snapshot import (
     content_ids,
     cover,
 )
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import parent_of
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.pagemap import Listing
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import Mapping
+from ksmcluster.system.errors import UserError
 
 CHUNK_PAGES = 256
 """Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""

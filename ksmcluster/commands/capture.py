@@ -26,8 +26,8 @@ from ksmcluster.capture.select import Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
 from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import MAX_MOMENTS
+from ksmcluster.system.errors import UserError
 
 
 def capture(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ksmcluster.commands.output import emit
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 def compare(

@@ -10,7 +10,7 @@ import typer
 
 from ksmcluster.commands.options import Limits, Objectives
 from ksmcluster.commands.output import emit
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 def knobs(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from actors.run_options import RunOptions

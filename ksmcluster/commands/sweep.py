@@ -34,7 +34,7 @@ from ksmcluster.commands.options import (
     run_options,
 )
 from ksmcluster.commands.output import emit
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint

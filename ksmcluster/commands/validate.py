@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ksmcluster.config import load_cost
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate.comparison import Comparison, Step, Value
 from ksmcluster.validate.replay import ENGINES
 from ksmcluster.validate.session import validate as run_both

@@ -20,7 +20,7 @@ from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, prob
 from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.tables import ConfigTable
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario

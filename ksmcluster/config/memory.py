@@ -12,7 +12,7 @@ from ksmcluster.config.problems import ConfigProblem
 from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.sizes import format_size
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 def memory_problems(scenario: Scenario) -> Iterator[ConfigProblem]:

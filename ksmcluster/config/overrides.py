@@ -9,7 +9,7 @@ from pathlib import Path as File
 from typing import Any
 
 from ksmcluster.config.problems import Path, did_you_mean, dotted, parse_path
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 #: Tables that may be written as a text, which then is this key of them.
 SHORT_FORMS = {"topology": "kind", "policy": "kind"}

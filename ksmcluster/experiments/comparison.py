@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ksmcluster.config import resolved_toml
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import Figure, Figures, figures, unit_of
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import SweepPoint
 from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.results.loading import load_result
+from ksmcluster.system.errors import UserError
 
 Key = str | int | float | bool | None
 

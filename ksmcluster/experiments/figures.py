@@ -7,9 +7,9 @@ from typing import Any
 
 from cluster.spec.statistics import COUNTERS, GAUGES
 from ksmcluster.config.problems import did_you_mean
-from ksmcluster.errors import UserError
 from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import DERIVED, Result
+from ksmcluster.system.errors import UserError
 
 Figure = int | float | None
 Figures = dict[str, Figure]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import ConfigTable
-from ksmcluster.errors import UserError
 from ksmcluster.results.identity import text_digest
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path, sibling
 
 if TYPE_CHECKING:

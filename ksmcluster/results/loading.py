@@ -16,7 +16,6 @@ from cluster.spec.compaction import RelocationSpec
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, load_either, to_spec
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
-from ksmcluster.errors import UserError
 from ksmcluster.results.compaction_result import CompactionResult, NodeTable
 from ksmcluster.results.directory import (
     CONFIG,
@@ -30,6 +29,7 @@ from ksmcluster.results.directory import (
 )
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.result import PassTable, Result
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

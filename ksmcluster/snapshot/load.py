@@ -22,13 +22,13 @@ from cluster.spec.captured_pages import (
 )
 from cluster.spec.scenario import Advice, CapturedLayout, Clones, ProcessSpec, SimulationSpec
 from ksmcluster import snapshot
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
 from ksmcluster.snapshot.metadata import Mapping as SnapshotMapping
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess
 from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, MERGEABLE, SHARED_ZERO, WRITTEN
 from ksmcluster.snapshot.sharing import SharingFinder
+from ksmcluster.system.errors import UserError
 
 _NEAR = 8
 """Pages of a mapping that are not farther apart are loaded with those between them."""

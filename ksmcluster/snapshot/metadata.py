@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot.schema import FORMAT_VERSION, MAX_MOMENTS
+from ksmcluster.system.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

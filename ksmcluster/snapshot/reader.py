@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess, from_json
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
@@ -27,6 +26,7 @@ from ksmcluster.snapshot.schema import (
     ZERO,
     content_ids,
 )
+from ksmcluster.system.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot.metadata import Metadata, to_json
 from ksmcluster.snapshot.reader import is_snapshot
 from ksmcluster.snapshot.schema import (
@@ -25,6 +24,7 @@ from ksmcluster.snapshot.schema import (
     UNKNOWN,
     ZERO,
 )
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import check_file
 
 

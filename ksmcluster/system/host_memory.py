@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ksmcluster.errors import UserError
 from ksmcluster.report import text
+from ksmcluster.system.errors import UserError
 
 #: What a page takes at least, for the run not to be refused when it would fit: less than what stays resident
 #: (docs/performance.md), and far less than peaks.

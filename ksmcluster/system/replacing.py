@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 def real_path(path: Path) -> Path:

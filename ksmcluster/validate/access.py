@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.procfs import users_of_ksm
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.script.engine import ANON, MachineView, RegionView
 from cluster.spec.content import PAGE_SIZE, page_bytes
 from cluster.spec.profile import Profile
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate import procfs
 from ksmcluster.validate.children import Children
 from ksmcluster.validate.knobs import Knobs

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 
 #: put back last, in this order: the advisor owns pages_to_scan, and ksmd is to start when all is as it was

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import read
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.procfs import kernel_thread

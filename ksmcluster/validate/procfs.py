@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.script.engine import NO_FRAME, SWAPPED
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import PROC, ksm_users, parent_of, parsed_ksm_stat, read, text
 
 _PRESENT, _SWAPPED = np.uint64(1 << 63), np.uint64(1 << 62)

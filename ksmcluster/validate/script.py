@@ -17,7 +17,7 @@ from cluster.script.operations import (
     SetKnobOp,
 )
 from cluster.script.parser import Script, ScriptError, parse
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 #: sharing, zeros, more sharers than max_page_sharing, copy-on-write, fork, holes, exit, a batch in mid-pass
 BUILT_IN = """\

@@ -15,7 +15,7 @@ from cluster.script.record import Json
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.scenario import CostSpec
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.system.signals import heeded
 from ksmcluster.system.timer import kernel_hz

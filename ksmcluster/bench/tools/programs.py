@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 _PATIENCE = 30.0  #: seconds for a program that was interrupted
 

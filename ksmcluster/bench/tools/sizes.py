@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ksmcluster.bench.tools.measure import Measure, spread
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 PER_SECOND = "/s"
 KEYS = {"name", "unit", "value", "range", "extra"}

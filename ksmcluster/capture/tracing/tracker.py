@@ -15,8 +15,8 @@ from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.process import ProcessSource
 from ksmcluster.capture.tracing.tracked import Skipped
 from ksmcluster.capture.tracing.writes import Pauses, PtraceWrites, can_trace
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import WRITTEN
+from ksmcluster.system.errors import UserError
 
 _SOFT_DIRTY_BIT = 1 << 55
 _CLEAR_SOFT_DIRTY = b"4"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ksmcluster.config.overrides import Overrides, parse_value
 from ksmcluster.config.problems import did_you_mean
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 #: Names of options that may vary, too. Each is the key of a scenario, or "" if it is none.
 OPTIONS = {

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path, sibling
 
 PLAN = "plan.json"

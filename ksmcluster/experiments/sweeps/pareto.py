@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import Figure, full_name
+from ksmcluster.system.errors import UserError
 
 #: By command. Simulated time is that of the passes: with as many of them, less is a faster ksmd.
 OBJECTIVES = {

@@ -13,10 +13,10 @@ from cluster.spec.errors import SimulationError
 from ksmcluster.config import Overrides, Scenario, load_either, resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.overrides import parse_value
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.axes import SweepPoint, overrides_of
 from ksmcluster.results.directory import relative_path
 from ksmcluster.results.identity import config_digest
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.version import __version__
 
 AnyScenario = Scenario | CompactionScenario

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ksmcluster import api
 from ksmcluster.config import Scenario
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import Figures, figures, figures_by_pass
 from ksmcluster.experiments.sweeps.plan import RunKey, Task
 from ksmcluster.report.text import one_line
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     from actors.actor_pool import ActorPool

@@ -13,7 +13,6 @@ from typing import NamedTuple, Unpack
 from actors.run_options import INLINE, RunKeywords, RunOptions
 from ksmcluster.api import one_line
 from ksmcluster.config import DEFAULT, Overrides
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import SweepPoint, axes_of, make_points
 from ksmcluster.experiments.sweeps.journal import Journal, Preference
@@ -23,6 +22,7 @@ from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
 from ksmcluster.experiments.sweeps.table import parquet
 from ksmcluster.experiments.sweeps.workers import run_side_by_side
 from ksmcluster.results.provenance import provenance
+from ksmcluster.system.errors import UserError
 
 
 class RunDone(NamedTuple):

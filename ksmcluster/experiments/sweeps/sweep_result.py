@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps import journal, pareto
 from ksmcluster.experiments.sweeps.axes import SweepPoint
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of
@@ -18,6 +17,7 @@ from ksmcluster.experiments.sweeps.run_one import RunRecord
 from ksmcluster.experiments.sweeps.sweep_report import report
 from ksmcluster.experiments.sweeps.table import sweep_table
 from ksmcluster.report.console import as_text
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from cluster.machine.cost import Columns
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.spec.profile import Profile
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate import procfs
 from ksmcluster.validate.calibrate.programs import Program
 from ksmcluster.validate.children import Children

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.host_memory import available
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate.access import check_permission, check_unused

@@ -22,7 +22,7 @@ from ksmcluster.bench.tools.footprint import family, resident
 from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.bench.tools.shapes import grouped, spread_out
 from ksmcluster.bench.tools.sizes import parse_numbers
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 @pytest.mark.parametrize("content", ["symbolic", "bytes"])

@@ -12,8 +12,8 @@ from rich.console import Console
 from ksmcluster.bench.tools.measure import Measure, spread
 from ksmcluster.bench.tools.show import shown_changes
 from ksmcluster.bench.tools.tracker import Change, changes, parse_share, read_baseline, to_json
-from ksmcluster.errors import UserError
 from ksmcluster.report.console import printed
+from ksmcluster.system.errors import UserError
 
 
 def test_file() -> None:

@@ -18,8 +18,8 @@ from ksmcluster.capture.hashing import load_key
 from ksmcluster.capture.process import ProcessSource, stopped
 from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.session import Options, Session, Summary
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import FILE, MERGEABLE, SHARED_ZERO, Snapshot
+from ksmcluster.system.errors import UserError
 
 COMMAND = (
     "import os, sys, ksmcluster.commands.capture; from ksmcluster.cli import main;"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import ksmcluster
-from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
 from ksmcluster.snapshot import MERGEABLE, Mapping, SnapshotProcess
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.capture.conftest import Run
 from tests.ksmcluster.snapshot.test_snapshot import metadata, write
 

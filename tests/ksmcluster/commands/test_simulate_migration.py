@@ -18,8 +18,8 @@ import ksmcluster
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.statistics import NODE_NAMES
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
-from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
 Golden = Callable[[str, str], None]

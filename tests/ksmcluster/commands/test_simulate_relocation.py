@@ -17,8 +17,8 @@ from actors.run_options import INLINE
 from actors.run_passes import run_passes
 from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
-from ksmcluster.errors import UserError
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 
 #: Ranks whose pages lie on all nodes, and that share a table with the others of their node.
 RANKS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from cluster.compaction.scenario.relocation_result import relocation_results
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml, to_spec
 from ksmcluster.config.compaction import to_compaction_spec
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 SMALL: dict[str, Any] = {
     "machine": {"nodes": 2, "memory_per_node": "8MiB"},

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from cluster.spec import scenario as spec
 from ksmcluster.config import Overrides, Scenario, bundled, load, load_cost, resolved_toml, to_spec
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.config.strategies import Data, scenarios
 from tests.paths import REPOSITORY
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import ksmcluster
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import MERGEABLE, Mapping, PageRows, SnapshotProcess, SnapshotWriter
 from ksmcluster.system import host_memory
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 from tests.ksmcluster.snapshot.test_snapshot import metadata
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.spec import topology
 from ksmcluster.config import Overrides, load
 from ksmcluster.config.machine import TopologyConfig
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 
 
 def test_fully_connected() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ksmcluster.config import Overrides
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points, overrides_of, parse_axes, read_points
+from ksmcluster.system.errors import UserError
 
 
 @pytest.mark.parametrize(

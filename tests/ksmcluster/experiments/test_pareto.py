@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.sweeps.pareto import (
     Limit,
     Objective,
@@ -16,6 +15,7 @@ from ksmcluster.experiments.sweeps.pareto import (
     parse_limits,
     parse_objectives,
 )
+from ksmcluster.system.errors import UserError
 
 #: Saved, and CPU time with the sign turned: 3 is worse than 2 in both, 5 as good as 4.
 POINTS = {

@@ -16,11 +16,11 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load, load_compaction
-from ksmcluster.errors import UserError
 from ksmcluster.experiments.figures import figures
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.sweep import RunDone
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 from tests.ksmcluster.snapshot.test_load import page, snapshot
 

@@ -12,11 +12,11 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load, load_compaction
-from ksmcluster.errors import UserError
 from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.directory import relative_path
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.snapshot.test_load import page, snapshot
 
 RELOCATE = "migration.relocate=[{kind='drain', nodes=[1], after_pass=2}, {kind='nearer', after_pass=1}]"

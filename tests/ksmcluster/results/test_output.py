@@ -12,10 +12,10 @@ import pytest
 import ksmcluster
 from ksmcluster import api
 from ksmcluster.config import Overrides, load, load_compaction
-from ksmcluster.errors import UserError
 from ksmcluster.results import directory as output
 from ksmcluster.results.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run, result_of
 
 TABLES = ("passes", "processes", "mappings")

@@ -17,10 +17,10 @@ from cluster.spec.captured_pages import CapturedProcess
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, OF_PROCESS, SCHEMA_VERSION
 from cluster.wire.commands import MappingName
 from ksmcluster.config import load, resolved_toml
-from ksmcluster.errors import UserError
 from ksmcluster.results.processes import mappings, processes
 from ksmcluster.results.result import DERIVED, TIMING, Result
 from ksmcluster.results.timing import Timing
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import census_of, result_of
 
 TABLES = ("passes", "processes", "mappings")

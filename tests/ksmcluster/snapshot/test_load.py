@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import ksmcluster
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
     KSM,
     MERGEABLE,
@@ -26,6 +25,7 @@ from ksmcluster.snapshot import (
 )
 from ksmcluster.snapshot.as_scenario import scenario_of
 from ksmcluster.snapshot.load import load_pages
+from ksmcluster.system.errors import UserError
 from tests.ksmcluster.snapshot.test_snapshot import metadata
 
 #: One page: content (a letter, or "0"), frame, mappers outside, further flags.

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmcluster.errors import UserError
 from ksmcluster.snapshot import (
     KSM,
     MERGEABLE,
@@ -32,6 +31,7 @@ from ksmcluster.snapshot import (
     cover,
 )
 from ksmcluster.snapshot.schema import METADATA_KEY, SCHEMA, SCHEMA_1
+from ksmcluster.system.errors import UserError
 
 WHOLE = (Mapping(0, 2**51, "rw-p", "", True), Mapping(2**51, 2**51, "rw-p", "", True))
 FILE_MAPPING = Mapping(0, 2**52, "r-x?", "/a b", False, True, False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate import child
 from ksmcluster.validate.access import check_permission, check_unused

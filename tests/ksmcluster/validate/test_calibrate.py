@@ -17,7 +17,7 @@ from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import CostSpec
 from ksmcluster.commands.calibrate import to_toml
 from ksmcluster.config import load_cost
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate.calibrate.fit import Fit, FittedTerm, fit, work_of
 from ksmcluster.validate.calibrate.measure import Measurement, Sample, joined, simulated
 from ksmcluster.validate.calibrate.programs import programs

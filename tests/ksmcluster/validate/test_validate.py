@@ -16,7 +16,7 @@ from cluster.script.parser import ScriptError, parse
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import CostSpec
 from ksmcluster.commands import validate as command
-from ksmcluster.errors import UserError
+from ksmcluster.system.errors import UserError
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
 from ksmcluster.validate.comparison import Comparison, Step, steps
