@@ -30,6 +30,8 @@ class _Worker:
         """Carry out a run; an error is its outcome if the process dies."""
         try:
             if self._executor is None:
+                # Ctrl-C, even as the process starts, is left to this one; a new process inherits the mask.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 # Not forked: this process may have threads, and memory that is not to be copied.
                 context = multiprocessing.get_context("spawn")
                 self._executor = ProcessPoolExecutor(1, context, initializer=_begin)
@@ -83,8 +85,7 @@ def run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[RunRecord]:
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent, even if it is killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
