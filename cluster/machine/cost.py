@@ -27,6 +27,7 @@ TERMS = (
     "stable_node",
     "split",
     "wakeup",
+    "cold_search",
     "remote",
 )
 #: By how much a search in a tree that grows from nothing is shorter, on the average, than one in the whole
@@ -76,6 +77,7 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         "stable_node": np.maximum(done("pages_shared"), 0),
         "split": done("thp_split_page"),
         "wakeup": wakeups,
+        "cold_search": _cold_part(spec, done("pages_scanned"), wakeups) * searches,
         "remote": checksums * (_extra_distance(spec) if spec.cost.remote else 0.0),
     }
 
@@ -84,6 +86,12 @@ def searched(old: Columns, new: Columns) -> I64:
     """Return how many pages were looked up in the trees between two collections: int64[nodes]."""
     searches: I64 = new["checksums"] - old["checksums"] - (new["changed"] - old["changed"])
     return searches
+
+
+def _cold_part(spec: SimulationSpec, scanned: OfNodes, wakeups: OfNodes) -> OfNodes:
+    """Return which part of the scanned pages are among the first after a sleep: float64[nodes]."""
+    cold = wakeups * spec.cost.cold_pages * (spec.ksm.sleep_millisecs > 0)
+    return np.minimum(cold / np.maximum(scanned, 1), 1.0)
 
 
 def _levels(spec: SimulationSpec, tree: I64) -> OfNodes:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _HEAD = "# ksmcluster calibrate: "
 #: Why a term stays at its default.
 _NOT_MEASURED = {
+    "cold_search": "not measured",
+    "cold_pages": "not measured",
     "remote": "not measured",
     "cow_fault": "not measured",
     "cpu_wait": "not measured: as the load",

@@ -235,6 +235,16 @@ def test_a_pass_that_skips_all_pages_takes_time() -> None:
     assert last.simulated_seconds - before.simulated_seconds == pytest.approx(0.324)
 
 
+@pytest.mark.parametrize(("sleep_millisecs", "cold"), [(20, 300), (0, 0)])
+def test_searches_right_after_a_sleep_cost_more(sleep_millisecs: int, cold: int) -> None:
+    """300 pages, 30 at a time: all are among the first 40. The first pass searches for none of them."""
+    cost = replace(FREE, cold_search=1e6, cold_pages=40)
+    ksm = replace(SPEC.ksm, sleep_millisecs=sleep_millisecs)
+    first, second, _ = run_passes(replace(SPEC, ksm=ksm, cost=cost), INLINE)
+    assert first.nodes["ksmd_cpu_ns"].sum() == 0
+    assert second.nodes["ksmd_cpu_ns"].sum() == pytest.approx(cold * 1e6)
+
+
 @pytest.mark.parametrize(("threads", "wakeups"), [("one", 11), ("per-node", 12)])
 def test_each_wake_up_takes_cpu_time(threads: str, wakeups: int) -> None:
     """300 pages, 30 at a time, and once more where the pass of a thread ends."""
