@@ -171,11 +171,15 @@ class Trees:
         lowest_bit = (drawn & (~drawn + np.uint64(1))).astype(np.float64)
         met = (drawn >> np.uint64(32)) * 2.0**-32 < -np.expm1(-window.searches * (2 * lowest_bit - 1))
         rows = rows[met]
+        self._drop(self.stable, rows, with_items=rows[self.stable["count"][rows] > 0])
+
+    def _drop(self, table: SortedTable, rows: I64, with_items: I64) -> None:
+        """Remove stable nodes, and tell all nodes of those `with_items`."""
         self.version += 1
         updates = PageUpdates()
-        updates.drop_nodes(self.stable["frame"][rows[self.stable["count"][rows] > 0]])
+        updates.drop_nodes(table["frame"][with_items])
         updates.send(self.node.out, self.node.nodes)
-        self.stable.remove(rows)
+        table.remove(rows)
 
     def _drop_stale_migrating(self) -> None:
         """At the start of a pass, forget migrated stable nodes whose frames were freed."""
@@ -183,11 +187,7 @@ class Trees:
         frames = self.migrating["frame"][rows].tolist()
         dead = rows[[self.node.migrated_stable_nodes.tree_of(frame) == -1 for frame in frames]]
         if len(dead):
-            self.version += 1
-            updates = PageUpdates()
-            updates.drop_nodes(self.migrating["frame"][dead])
-            updates.send(self.node.out, self.node.nodes)
-            self.migrating.remove(dead)
+            self._drop(self.migrating, dead, with_items=dead)
 
     # What nodes tell.
 

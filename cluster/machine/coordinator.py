@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cluster.arrays.columns import distinct
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
 from cluster.compaction.internode.drain import LIMIT, NO_ROOM, Drained, Stayed
 from cluster.compaction.internode.flows import matrix, transfers
@@ -286,7 +287,7 @@ class Machine:
         pages = np.array([counts[mm] for mm in mms.tolist()], np.int64)
         ends = np.cumsum(pages)
         # The window's last page, counted from the start of the pass, and the process that it belongs to.
-        last = np.unique(np.arange(1, count) * pages.sum() // count)
+        last = distinct(np.arange(1, count) * pages.sum() // count)
         last = last[last > 0]
         of = np.searchsorted(ends, last)
         return [*self._locate(mms[of], last - (ends - pages)[of]), None]
@@ -351,7 +352,7 @@ class Machine:
         return END
 
     def _locate(self, mms: I64, nr_pages: I64) -> list[WindowEnd]:
-        """Return where so many pages to visit of each of these processes end, from the cursor on."""
+        """Return where each process has had its number of pages to visit, counted from the cursor on."""
         found: dict[int, int] = {}
         for answer in self._exchange.answers(c.Locate(self.slots.low, mms, nr_pages), c.Located):
             found.update(answer.vpn)

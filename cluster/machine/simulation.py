@@ -106,14 +106,13 @@ class Simulation:
     def _windows(self) -> list[WindowEnd | None]:
         """Plan the windows of a pass: as many as the scenario says, or as its writes need."""
         spec, machine = self._spec, self._machine
-        if spec.windows_per_pass is not None:
-            return machine.plan_windows(lambda _pages: spec.windows_per_pass or 1)
-        if not any(kind.may_merge_again for kind in spec.processes):
+        fixed = spec.windows_per_pass
+        if fixed == 1 or (fixed is None and not any(kind.may_merge_again for kind in spec.processes)):
             return [None]
-        return machine.plan_windows(self._windows_needed)
+        return machine.plan_windows(self._windows_needed if fixed is None else lambda _pages: fixed)
 
     def _windows_needed(self, pages: int) -> int:
-        """Return in how many windows to scan so many pages, so that writes fall into the pass.
+        """Return how many windows a pass over `pages` pages needs, so that writes fall into it.
 
         At most one for each wake-up of ksmd: hardly a write falls into the time in which it works.
         """

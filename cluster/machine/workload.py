@@ -7,8 +7,10 @@ So they do not depend on which actor draws them, or when.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +138,13 @@ class Workload:
         self._replays: list[SnapshotReplay] = []
         #: Processes and the workers that they fork.
         self._forks: list[tuple[Mm, Mm]] = []
-        #: Those that have begun, and do not share frames yet.
+        #: What a kind of processes replays when, by name.
+        self._steps = {
+            kind.name: snapshots[kind.snapshot].steps(kind.replay_interval)
+            for kind in spec.processes
+            if kind.snapshot
+        }
+        #: Replays that have begun, and do not share frames yet.
         self._begun: list[SnapshotReplay] = []
 
     # At the start.
@@ -265,7 +273,7 @@ class Workload:
         for m in process.mappings:
             mergeable = m.advised or spec.advice is Advice.ALL
             self._n.spaces.mmap(mm, m.start, m.pages, spec.policy, mergeable=mergeable, name=m.name)
-        steps = pages.steps(spec.replay_interval)
+        steps = self._steps[spec.name]
         self._replays.append(SnapshotReplay(spec.snapshot, process, spec, index, captured, mm, steps))
 
     def _fill(self, region: RegionWorkload) -> None:
@@ -276,7 +284,7 @@ class Workload:
         self._faults.fill(region.slot0 + pages, self._original(region, pages), bases)
 
     def _huge_pages(self, region: RegionWorkload) -> I64:
-        """Return the first pages of a region's huge pages, ascending: so many of its aligned 512 pages."""
+        """Return the first pages of a region's huge pages, ascending: drawn from its aligned 512 pages."""
         if not region.spec.huge_pages:
             return empty()
         blocks = region.spec.pages // HUGE_SIZE
@@ -325,9 +333,9 @@ class Workload:
             writes = (self._write(region, index, command) for index in range(len(region.spec.writes)))
             self._carry_out(region, [write for write in writes if len(write.pages)])
         for replay in self._replays:
-            steps = [step for step in replay.steps[replay.next :] if step.time < command.stop]
-            if steps:
-                self._replay(replay, steps)
+            due = bisect_left(replay.steps, command.stop, replay.next, key=attrgetter("time"))
+            if due > replay.next:
+                self._replay(replay, replay.steps[replay.next : due])
 
     def _write(self, region: RegionWorkload, index: int, tick: Tick) -> RegionWrite:
         """Return what the writes of one table to a region leave in an interval."""
@@ -375,7 +383,7 @@ class Workload:
         return content_ids(*names, numbers=pages.astype(np.uint64))
 
     def _fill_captured(self, replay: SnapshotReplay) -> None:
-        """Write the pages of the first moment, but for those that map what others map."""
+        """Write the pages of the first moment, except pages that map the frames of others."""
         now = replay.process.moments[0]
         own = ~is_in(now.vpn, replay.process.shared.vpn)
         slots = self._n.spaces.slots(replay.mm, now.vpn[own])
@@ -391,7 +399,7 @@ class Workload:
         own = process.huge[~is_in(process.huge, process.shared.vpn)]
         return self._n.spaces.slots(replay.mm, own)
 
-    def _replay(self, replay: SnapshotReplay, steps: list[ReplayStep]) -> None:
+    def _replay(self, replay: SnapshotReplay, steps: Sequence[ReplayStep]) -> None:
         """Carry out the next steps of a replay at once; of several writes to a page the last one counts."""
         moments, spaces = replay.process.moments, self._n.spaces
         before = moments[replay.moment]
