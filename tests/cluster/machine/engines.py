@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from cluster.exact import ExactEngine
@@ -9,9 +10,11 @@ from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import parse
-from cluster.script.record import unfold
+from cluster.script.record import compare, unfold
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.profile import PROFILES, profile_of_release
+from tests.cluster.machine.scripts import Script
+from tests.cluster.machine.shapeless import shapeless
 
 Json = dict[str, Any]
 
@@ -26,6 +29,14 @@ def vector(
     profile = PROFILES[kernel]
     fabric = fabric or InlineFabric(spec_for(profile, topology.nodes, tree_shape=tree_shape), {})
     return ScriptEngine(profile, topology.nodes, swap=topology.swap, fabric=fabric)
+
+
+def difference(script: Script, *, tree_shape: bool = True) -> Json | None:
+    """Return the first difference between the exact and the vectorised machine; None if they agree."""
+    with nullcontext() if tree_shape else shapeless():
+        theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
+    engine = vector(script.kernel, script.topology, tree_shape=tree_shape)
+    return compare(play(script.text, engine, script.topology), theirs)
 
 
 def topology_of(document: Json) -> ScriptTopology:

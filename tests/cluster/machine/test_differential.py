@@ -19,9 +19,8 @@ from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
 from cluster.wire.mailbox import Mail
-from tests.cluster.machine.engines import exact, play, vector
+from tests.cluster.machine.engines import difference, exact, play, vector
 from tests.cluster.machine.scripts import Script, mid_pass_scripts, scripts
-from tests.cluster.machine.shapeless import shapeless
 
 #: A page leaves a stable node that is in no tree, its frame having just moved to another node.
 LEAVES_A_MIGRATED_NODE = Script(
@@ -43,9 +42,7 @@ KEPT_BY_THE_SWAP_CACHE = Script(
 @example(KEPT_BY_THE_SWAP_CACHE)
 @given(scripts() | mid_pass_scripts())
 def test_with_the_shapes_of_trees(script: Script) -> None:
-    theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
-    ours = play(script.text, vector(script.kernel, script.topology), script.topology)
-    assert compare(ours, theirs) is None
+    assert difference(script) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -53,10 +50,7 @@ def test_with_the_shapes_of_trees(script: Script) -> None:
 @example(LEAVES_A_MIGRATED_NODE)
 @example(KEPT_BY_THE_SWAP_CACHE)
 def test_without(script: Script) -> None:
-    with shapeless():
-        theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
-    ours = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
-    assert compare(ours, theirs) is None
+    assert difference(script, tree_shape=False) is None
 
 
 @settings(max_examples=60, deadline=None)

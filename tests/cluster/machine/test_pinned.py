@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from cluster.script.engine import Engine
-from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology
-from tests.cluster.machine.engines import exact, play, vector
+from tests.cluster.machine.engines import difference, exact, play, vector
 from tests.cluster.machine.scripts import ACTIONS, Script, scripts
-from tests.cluster.machine.shapeless import shapeless
 
 #: Few other operations, so that many pages are pinned and scanned.
 PINNING = (
@@ -33,18 +31,13 @@ WITH_PINS = scripts((*ACTIONS, *["pin"] * 4)) | scripts(
 @settings(max_examples=150, deadline=None)
 @given(WITH_PINS)
 def test_with_the_shapes_of_trees(script: Script) -> None:
-    theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
-    ours = play(script.text, vector(script.kernel, script.topology), script.topology)
-    assert compare(ours, theirs) is None
+    assert difference(script) is None
 
 
 @settings(max_examples=150, deadline=None)
 @given(WITH_PINS)
 def test_without(script: Script) -> None:
-    with shapeless():
-        theirs = play(script.text, exact(script.kernel, script.topology), script.topology)
-    ours = play(script.text, vector(script.kernel, script.topology, tree_shape=False), script.topology)
-    assert compare(ours, theirs) is None
+    assert difference(script, tree_shape=False) is None
 
 
 #: Counters after each pass, worked out by hand from what write_protect_page() refuses.
