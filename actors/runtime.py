@@ -84,7 +84,7 @@ def check_working_directory() -> None:
 
 
 def _check_answers(address: str, timeout: float) -> None:
-    """Raise OSError if no gRPC server answers at the address of a cluster within so many seconds.
+    """Raise OSError if no gRPC server answers at the address of a cluster within the time limit.
 
     Ray would go on trying for minutes, and heed no signal meanwhile.
     """

@@ -334,7 +334,7 @@ def _mappers(huge: HugePage) -> list[ExactMm]:
 
 
 def _unmapped(huge: HugePage) -> int:
-    """Return how many of its pages nobody maps any more."""
+    """Return how many of its pages no process maps any more."""
     return sum(not frame.ptes for frame in huge.frames)
 
 

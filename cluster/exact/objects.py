@@ -42,7 +42,7 @@ class Frame:
 
 
 class HugePage:
-    """A large folio: the frames of 512 neighbouring pages, also of those that nobody maps any more."""
+    """A large folio: the frames of 512 neighbouring pages, including pages that no process maps any more."""
 
     __slots__ = ("exclusive", "frames", "partially_mapped", "pinned", "pmds")
 

@@ -125,7 +125,7 @@ class Scanner:
         return counts
 
     def locate(self, command: Locate) -> dict[int, int]:
-        """Return the virtual page after the last of so many pages to visit, by index in the command."""
+        """Return the virtual page at which each count of pages to visit ends, by index in the command."""
         n = self._n
         found: dict[int, int] = {}
         mms = np.unique(command.mms)

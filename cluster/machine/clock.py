@@ -12,7 +12,7 @@ from cluster.spec.scenario import SimulationSpec
 
 Seconds = NDArray[np.float64]
 
-#: A timer that is due in so many jiffies is in the next coarser level of the timer wheel: LVL_START(1) of
+#: A timer that is due in 63 or more jiffies is in a coarser level of the timer wheel: LVL_START(1) of
 #: kernel/time/timer.c. Each level is eight times as coarse as the one before.
 _FINE_JIFFIES = 63
 _COARSER = 8
@@ -66,7 +66,7 @@ class Clock:
         self.columns = columns
 
     def _wakeups(self, scanned: I64, *, ended: bool) -> OfNodes:
-        """Return the wake-ups of ksmd for so many pages of each node: float64[nodes].
+        """Return how often ksmd wakes up to scan these pages of each node: int64[nodes] -> float64[nodes].
 
         One for each `pages_to_scan` pages, and one more of each thread where a pass ends.
         """
@@ -106,7 +106,7 @@ class Clock:
         self._begin_pass()
 
     def sleep_seconds(self, wakeups: int) -> float:
-        """Return the time of so many wake-ups that take no CPU time; at least a jiffy each."""
+        """Return the time that a number of wake-ups takes without CPU time; at least a jiffy each."""
         period = wakeup_period(np.zeros(1), max(self._knobs.sleep_millisecs, 1), self._knobs.hz)
         return wakeups * float(period[0])
 

@@ -1,4 +1,4 @@
-"""When a run ends: after so many passes, at a simulated time, or once its figures stand still."""
+"""When a run ends: after a number of passes, at a simulated time, or once its figures stand still."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from cluster.arrays.words import I64, U8, Array, Bool, Slots
 SKIP_AGE = np.array([1] * 4 + [2] * 2 + [4] * 3 + [8] * 247, np.uint8)
 #: A page younger than this is never skipped.
 SKIP_FROM_AGE = 3
-#: Ages do not grow above this, and from there on a page is visited once in so many passes.
+#: Ages do not grow above OLDEST; from there on a page is visited once in CYCLE passes.
 OLDEST = 255
 CYCLE = 9
 
@@ -50,7 +50,7 @@ class SkipAges:
             self._remaining_skips[slots] = 0
 
     def set_visits(self, slots: Slots, visits: I64) -> None:
-        """Make pages as old as after so many passes, skipped ones included, in which they never merged."""
+        """Give pages the age of a number of passes, skipped ones included, in which they never merged."""
         row = np.where(visits < OLDEST, visits, OLDEST + (visits - OLDEST) % CYCLE)
         self._age[slots], self._remaining_skips[slots] = (column[row] for column in after_visits())
 

@@ -251,7 +251,7 @@ class ProcessConfig(ConfigTable):
         return self
 
     def total(self, nodes: int) -> int:
-        """Processes of the kind on a machine of so many nodes, without their workers."""
+        """Processes of the kind on a machine of `nodes` nodes, without their workers."""
         return self.count if self.count is not None else (self.per_node or 0) * nodes
 
 

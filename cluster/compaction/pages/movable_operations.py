@@ -60,7 +60,7 @@ class MovableOperations(Protocol):
 
 
 class PredictsRetries(MovableOperations, Protocol):
-    """A driver that predicts its attempts, so that the VM makes only those that move a page.
+    """A driver that predicts which attempts move a page, so that the VM makes no others.
 
     The result is the same as without. A driver may call `predict_retries` by its old name, `foresee`.
     """

@@ -117,7 +117,7 @@ def _run_all(
     kept: Journal | None,
     progress: Progress | None,
 ) -> None:
-    """Do the runs that `done` lacks, and those that failed, and put them there."""
+    """Do the runs that `done` lacks or that failed, and put them there."""
     left = [key for key in plan.keys if key not in done or done[key].error]
     start, total = time.perf_counter(), len(plan.keys)
     for count, record in enumerate(_records(plan, left, jobs), 1):

@@ -39,7 +39,7 @@ class Picture(Figure):
 
 
 def drawn(draw: Callable[[Sequence[Axes]], None], columns: int = 1) -> Picture:
-    """Return a picture of so many axes side by side, which `draw` draws. One legend, below, serves all."""
+    """Return a picture of several axes side by side, which `draw` draws. One legend, below, serves all."""
     with mpl.rc_context(RC):
         picture = Picture(figsize=(WIDTH * columns, HEIGHT), layout="constrained")
         axes = list(picture.subplots(1, columns, squeeze=False)[0])

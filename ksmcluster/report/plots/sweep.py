@@ -150,7 +150,7 @@ def _label(name: str, unit: str) -> str:
 def _by_group(
     values: NDArray[np.float64], of: NDArray[Any], groups: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean, minimum and maximum of the values of each group, without those that are missing."""
+    """Return mean, minimum and maximum of the values of each group; missing values do not count."""
     rows = [values[(of == group) & ~np.isnan(values)] for group in groups]
     of_rows = [(r.mean(), r.min(), r.max()) if len(r) else (np.nan,) * 3 for r in rows]
     mean, low, high = np.array(of_rows).T
