@@ -19,7 +19,7 @@ from tests.paths import DOCS
 ROOT = DOCS.parent
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
-    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("**/*.md")),
     *sorted((ROOT / "tests").glob("**/README.md")),
 ]
 FOLDERS = ("cluster", "actors", "ksmcluster", "configs", "tests", "benchmarks", "docs")

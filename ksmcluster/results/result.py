@@ -1,7 +1,7 @@
 """What a simulation has found out: in memory, and as files.
 
-docs/results.md describes every number; its tables are made from `cluster.spec.statistics` and from DERIVED
-and TIMING below.
+docs/reference/results.md describes every number; its tables are made from `cluster.spec.statistics` and from
+DERIVED and TIMING below.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of docs/config.md and docs/results.md, made from what the code says."""
+"""The tables that the pages of docs/ have between markers, made from what the code says."""
 
 from __future__ import annotations
 

@@ -18,18 +18,21 @@ from tests.ksmcluster.conftest import check_text
 from tests.ksmcluster.results.doc_tables import filled, markers
 from tests.paths import DOCS
 
+CONFIGURATION = DOCS / "reference" / "configuration.md"
+RESULTS = DOCS / "reference" / "results.md"
+COMPACTION = DOCS / "explanation" / "compaction.md"
 
-@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md"])
-def test_tables_are_up_to_date(name: str) -> None:
-    document = DOCS / name
+
+@pytest.mark.parametrize("document", [CONFIGURATION, RESULTS, COMPACTION], ids=lambda file: file.name)
+def test_tables_are_up_to_date(document: Path) -> None:
     check_text(document, filled(document.read_text()))
 
 
 def test_every_table_is_there() -> None:
-    assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
+    assert markers(CONFIGURATION.read_text()) == [name for name in tables(Scenario) if name]
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
-    assert markers((DOCS / "compaction.md").read_text()) == compact
-    assert markers((DOCS / "results.md").read_text()) == [
+    assert markers(COMPACTION.read_text()) == compact
+    assert markers(RESULTS.read_text()) == [
         *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]
 
@@ -40,7 +43,9 @@ def test_every_key_has_a_meaning() -> None:
             assert field.description, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/config.md", "docs/pictures.md", "docs/sweep.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/reference/configuration.md", "docs/howto/pictures.md", "docs/howto/sweeps.md"]
+)
 def test_examples_in_python(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,17 +63,17 @@ def test_examples_in_python(
 
 def test_knobs_of_the_real_machine() -> None:
     """They are those of the scenario `default`; all others are the kernel's own."""
-    lines = re.findall(r"^echo (\d+) > (\w+)", (DOCS / "results.md").read_text(), re.MULTILINE)
+    lines = re.findall(r"^echo (\d+) > (\w+)", RESULTS.read_text(), re.MULTILINE)
     knobs = {name: int(value) for value, name in lines}
     assert KsmConfig().model_dump() | knobs == load().ksm.model_dump()
 
 
 def test_the_example_is_a_scenario() -> None:
-    example = re.search(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
+    example = re.search(r"```toml\n(.*?)```", CONFIGURATION.read_text(), re.DOTALL)
     assert example
     load(tomllib.loads(example[1]))
 
 
 def test_every_kind_of_picture_is_described() -> None:
-    text = (DOCS / "pictures.md").read_text()
+    text = (DOCS / "howto" / "pictures.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*KINDS, *SWEEP_PICTURES]
