@@ -21,7 +21,7 @@ bench-docs: $(STAMP)
 	$(BIN)/python benchmarks/targets.py --docs
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --clean --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
 check: lint types imports
 

@@ -13,7 +13,7 @@ class Examples(NamedTuple):
 
 
 EXAMPLES = {
-    "": Examples("README.md", ("simulate --nodes 16 --engine inline", "config list")),
+    "": Examples("docs/index.md", ("simulate --nodes 16 --engine inline", "config list")),
     "simulate": Examples(
         "docs/reference/configuration.md",
         (
@@ -22,7 +22,7 @@ EXAMPLES = {
         ),
     ),
     "compact": Examples(
-        "docs/explanation/compaction.md", ("compact --engine inline --nodes 2", "compact compaction-drain")
+        "docs/reference/compaction.md", ("compact --engine inline --nodes 2", "compact compaction-drain")
     ),
     "sweep": Examples(
         "docs/howto/sweeps.md",
@@ -35,7 +35,7 @@ EXAMPLES = {
     "compare": Examples(
         "docs/howto/sweeps.md", ("compare before after", "compare before after --tolerance 0.01")
     ),
-    "knobs": Examples("docs/howto/sweeps.md", ("knobs results", "knobs scan --point 7")),
+    "knobs": Examples("docs/howto/real-machine.md", ("knobs results", "knobs scan --point 7")),
     "plot": Examples(
         "docs/howto/pictures.md", ("plot results -o memory.svg", "plot scan --kind pareto -o front.pdf")
     ),
@@ -43,11 +43,11 @@ EXAMPLES = {
         "docs/howto/pictures.md", ("report results -o report.html", "report before after -o both.html")
     ),
     "capture": Examples(
-        "docs/reference/snapshot.md",
+        "docs/howto/capture.md",
         ("capture --pid 4711 --output mine.parquet", "capture --output mine.parquet -- ./solver input"),
     ),
     "replay": Examples(
-        "docs/explanation/exact.md",
+        "docs/reference/scripts.md",
         ("replay --compare tests/data/oracle", "replay --engine exact script.scn"),
     ),
     "validate": Examples("docs/howto/validate.md", ("validate", "validate script.scn")),

@@ -18,6 +18,7 @@ from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
 from ksmcluster.results.huge_pages import HUGE_PAGES
 from ksmcluster.results.result import DERIVED, TIMING
+from tests.ksmcluster.results.doc_commands import commands
 
 Rows = Iterable[tuple[str, ...]]
 
@@ -33,6 +34,7 @@ def sections() -> dict[str, str]:
         "derived": statistics(DERIVED),
         "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),
+        "commands": commands(),
     }
 
 
