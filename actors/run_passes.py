@@ -2,118 +2,85 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
-from typing import Any, NamedTuple
 
-from actors.actor_pool import ActorPool, wait_until_ready
-from actors.answers import answers
-from actors.placement import node_blocks
+from actors.actor_pool import ActorPool
+from actors.checkpoint.keeper import CheckpointKeeper, passes_of
+from actors.checkpoint.state_files import UnwritableError
 from actors.run_options import ON_RAY, RunOptions
-from actors.runtime import connected
-from actors.timed import timed_pass
-from actors.tuning.heap import Heap
-from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
-from cluster.machine.census import Census
-from cluster.machine.fabric import InlineFabric
-from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
-from cluster.machine.simulation import Simulation
+from actors.simulation.runs import Run, started
+from cluster.machine.pass_result import (
+    CheckpointFailed,
+    CheckpointWritten,
+    Event,
+    PassDone,
+    PassResult,
+    PassStarted,
+)
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
+
+OnEvent = Callable[[Event], None]
 
 
 def run_passes(
     spec: SimulationSpec,
     options: RunOptions = ON_RAY,
     *,
-    on_event: Callable[[Event], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
     snapshots: Mapping[str, CapturedPages] | None = None,
     pool: ActorPool | None = None,
+    checkpoints: CheckpointKeeper | None = None,
 ) -> Iterator[PassResult]:
     """Run a scenario and yield the result of each pass; `options` do not change it.
 
     `snapshots` are the captured memories that the scenario names, by path. `on_event` is called when actors
     start and passes start and end. The engine `ray` takes the actors of `pool`, and leaves them there for
-    the next run; by default it starts some of its own, and ends them.
+    the next run; by default it starts some of its own, and ends them. With `checkpoints`, the run goes on
+    from the last one, whose passes it yields first, and writes more.
 
     Raises SimulationError if the scenario cannot be carried out.
     """
     snapshots = snapshots or {}
-    run = _ray(spec, options, on_event, snapshots, pool) if options.on_ray else _inline(spec, snapshots)
-    with run as (results, census):
-        total = spec.passes if spec.seconds is None and spec.tolerance is None else None
-        for number in count(1):
-            on_event(PassStarted(number, total))
-            result = next(results)
-            on_event(PassDone(result))
-            if result.is_last:
-                yield replace(result, census=census())
-                return
-            yield result
+    checkpoint = checkpoints.latest() if checkpoints else None
+    done = passes_of(checkpoint, spec) if checkpoint else []
+    yield from done
+    with started(spec, options, on_event, snapshots, pool, checkpoint) as run:
+        yield from _passes(run, spec, done, on_event, checkpoints)
 
 
-class _Run(NamedTuple):
-    """A run that has started: its passes, and what ksmd has made of each process after the last one."""
-
-    passes: Iterator[PassResult]
-    census: Callable[[], Census]
-
-
-@contextmanager
-def _inline(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> Iterator[_Run]:
-    fabric = InlineFabric(spec, snapshots, Heap())
-    simulation = Simulation(fabric, spec, InlineCompactorPool(fabric.host.memories))
-    yield _Run((timed_pass(simulation) for _ in count()), simulation.census)
-
-
-@contextmanager
-def _ray(
+def _passes(
+    run: Run,
     spec: SimulationSpec,
-    options: RunOptions,
-    on_event: Callable[[Event], None],
-    snapshots: Mapping[str, CapturedPages],
-    kept: ActorPool | None,
-) -> Iterator[_Run]:
-    frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.cluster, frames, options.connect_timeout), _actors(kept) as pool:
-        import ray
-
-        coordinator = pool.coordinator()
-        nodes_of = node_blocks(spec.machine.nodes, options.nodes_per_actor)
-        actors, machines = pool.actors(len(nodes_of)), pool.machines(len(nodes_of))
-        captured = [ray.put(dict(snapshots))]
-        started = coordinator.start.remote(
-            spec, captured, nodes_of, actors, machines, options.migration_actors
-        )
-        wait_until_ready(actors, on_event)
-        answers(started)
-        yield _Run(_passes(coordinator), lambda: answers(coordinator.census.remote()))
-
-
-@contextmanager
-def _actors(kept: ActorPool | None) -> Iterator[ActorPool]:
-    """Provide actors for a run: those kept from earlier runs, or some of its own.
-
-    A run that does not reach its end ends the actors, too: they may still be at work.
-    """
-    pool = kept or ActorPool()
-    try:
-        yield pool
-    except BaseException:
-        pool.close()
-        raise
-    if kept is None:
-        pool.close()
-
-
-def _passes(coordinator: Any) -> Iterator[PassResult]:
-    """Yield the result of each pass. Each is requested before the last one ends, so it starts at once.
-
-    The coordinator carries out no pass after the last.
-    """
-    requested = coordinator.run_pass.remote()
+    done: list[PassResult],
+    on_event: OnEvent,
+    checkpoints: CheckpointKeeper | None,
+) -> Iterator[PassResult]:
+    """Yield the results of the passes after `done`, and add them there."""
+    total = spec.passes if spec.seconds is None and spec.tolerance is None else None
     while True:
-        due, requested = requested, coordinator.run_pass.remote()
-        yield answers(due)
+        on_event(PassStarted(len(done) + 1, total))
+        result = run.run_pass(ahead=checkpoints is None)
+        on_event(PassDone(result))
+        if result.is_last:
+            yield replace(result, census=run.census())
+            return
+        done.append(result)
+        if checkpoints and checkpoints.is_due(len(done)):
+            _write(checkpoints, run, spec, done, on_event)
+        yield result
+
+
+def _write(
+    checkpoints: CheckpointKeeper, run: Run, spec: SimulationSpec, done: list[PassResult], on_event: OnEvent
+) -> None:
+    """Write a checkpoint. A run whose checkpoints cannot be written goes on without them."""
+    start = time.perf_counter()
+    try:
+        size = checkpoints.write(done, spec, run.save)
+    except UnwritableError as error:
+        on_event(CheckpointFailed(str(error)))
+    else:
+        on_event(CheckpointWritten(len(done), size, time.perf_counter() - start))

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +40,8 @@ Json = Any
 
 #: Ints that every reader of JSON keeps.
 _SAFE_INT = 1 << 53
-SEQUENCES = {list: "l", deque: "q", set: "s", frozenset: "fs"}
-MAPPINGS = {dict: "d", Counter: "c"}
+SEQUENCES: dict[type, str] = {list: "l", deque: "q", set: "s", frozenset: "fs"}
+MAPPINGS: dict[type, str] = {dict: "d", Counter: "c"}
 
 
 class Encoded(NamedTuple):
@@ -128,7 +129,7 @@ class _Encoder:
 
     def value(self, value: Any) -> Json:
         """Return the JSON value of any value."""
-        if value is None or isinstance(value, bool | str) and type(value) in (bool, str):
+        if value is None or type(value) in (bool, str):
             return value
         if type(value) in (int, float):
             return _number(value)
@@ -180,7 +181,7 @@ class _Encoder:
     def check_overlaps(self) -> None:
         """Raise TypeError if two arrays share memory: a write to one would no longer show in the other."""
         bounds = sorted(np.lib.array_utils.byte_bounds(array) for array in self.arrays if array.size)
-        for (_, end), (start, _) in zip(bounds, bounds[1:], strict=False):
+        for (_, end), (start, _) in pairwise(bounds):
             if start < end:
                 raise TypeError("two arrays of a state share memory")
 
@@ -189,4 +190,3 @@ def _number(value: float) -> Json:
     if isinstance(value, int):
         return value if abs(value) < _SAFE_INT else ["i", str(value)]
     return value if math.isfinite(value) else ["f", repr(value)]
-

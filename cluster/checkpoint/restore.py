@@ -8,7 +8,7 @@ classes of this package are made anew, without calling them.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from cluster.arrays.words import Array
 from cluster.checkpoint.encode import MAPPINGS, SEQUENCES, Encoded, Json, children, class_name
+from cluster.spec.errors import SimulationError
 
 #: Classes outside it are not made anew.
 _PACKAGE = "cluster."
@@ -24,20 +25,31 @@ _SEQUENCE_OF = {tag: cls for cls, tag in SEQUENCES.items()}
 _MAPPING_OF = {tag: cls for cls, tag in MAPPINGS.items()}
 
 
-class DecodeError(ValueError):
+class DecodeError(SimulationError, ValueError):
     """An encoded state that does not fit the root."""
 
 
 def restore(root: object, encoded: Encoded, inputs: Mapping[str, object]) -> None:
-    """Give the root the encoded state. It takes over the arrays.
+    """Give the root the encoded state. It takes over the arrays; read-only ones are copied.
 
     `inputs` are those that were given to `encode`. Raises DecodeError if the state is not one of such a root;
     the root is of no use then.
     """
-    decoder = _Decoder(encoded.arrays, inputs)
+    if _decoded(encoded, inputs, root) is not root:
+        raise DecodeError("the state is that of another class")
+
+
+def decode(encoded: Encoded, inputs: Mapping[str, object]) -> Any:
+    """Return a value that refers to nothing but its inputs and classes of this package.
+
+    It takes over the arrays. Raises DecodeError for anything else.
+    """
+    return _decoded(encoded, inputs, None)
+
+
+def _decoded(encoded: Encoded, inputs: Mapping[str, object], old: object) -> Any:
     try:
-        if decoder.value(encoded.root, root) is not root:
-            raise DecodeError("the state is that of another class")
+        return _Decoder(encoded.arrays, inputs).value(encoded.root, old)
     except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, DecodeError):
             raise
@@ -46,81 +58,66 @@ def restore(root: object, encoded: Encoded, inputs: Mapping[str, object]) -> Non
 
 class _Decoder:
     def __init__(self, arrays: list[Array], inputs: Mapping[str, object]) -> None:
-        self._arrays = arrays
+        # What comes from another process may be read-only.
+        self._arrays = [array if array.flags.writeable else array.copy() for array in arrays]
         self._inputs = inputs
         self._made: dict[int, Any] = {}
+        self._plain: dict[str, Callable[..., Any]] = {
+            "i": int,
+            "f": float,
+            "a": self._arrays.__getitem__,
+            "v": self._view,
+            "number": lambda dtype, value: np.dtype(dtype).type(self.value(value)),
+            "dtype": np.dtype,
+            "rng": lambda state: _generator(self.value(state)),
+            "t": lambda items: tuple(map(self.value, items)),
+            "n": lambda name, items: _class(name)._make(map(self.value, items)),
+            "e": lambda name, member: _member(_class(name), member),
+            "x": self._part,
+            "r": self._made.__getitem__,
+        }
 
     def value(self, encoded: Json, old: Any = None) -> Any:
         """Return the value that is encoded; `old` is what is in its place now."""
         if not isinstance(encoded, list):
             return encoded
-        tag, *rest = encoded
+        tag = encoded[0]
         if tag == "-":
             return old
-        if tag == "r":
-            return self._made[rest[0]]
         if tag in _SEQUENCE_OF:
-            return self._sequence(_SEQUENCE_OF[tag], *rest, old)
+            return self._sequence(_SEQUENCE_OF[tag], *encoded[1:], old=old)
         if tag in _MAPPING_OF:
-            return self._mapping(_MAPPING_OF[tag], *rest, old)
+            return self._mapping(_MAPPING_OF[tag], *encoded[1:], old=old)
         if tag == "o":
-            return self._object(*rest, old)
-        return self._plain(tag, rest)
+            return self._object(*encoded[1:], old=old)
+        return self._plain[tag](*encoded[1:])
 
-    def _plain(self, tag: str, rest: list[Any]) -> Any:
-        """Return a value that has no identity."""
-        if tag == "i":
-            return int(rest[0])
-        if tag == "f":
-            return float(rest[0])
-        if tag == "a":
-            return self._arrays[rest[0]]
-        if tag == "v":
-            view = self._arrays[rest[0]].view()
-            view.flags.writeable = False
-            return view
-        if tag == "number":
-            return np.dtype(rest[0]).type(self.value(rest[1]))
-        if tag == "dtype":
-            return np.dtype(rest[0])
-        if tag == "rng":
-            return _generator(self.value(rest[0]))
-        if tag == "t":
-            return tuple(self.value(item) for item in rest[0])
-        if tag == "n":
-            return _class(rest[0])._make(self.value(item) for item in rest[1])  # type: ignore[attr-defined]
-        if tag == "e":
-            return _member(_class(rest[0]), rest[1])
-        if tag == "x":
-            return self._part(rest[0])
-        raise DecodeError(f"no tag {tag!r}")
+    def _view(self, number: int) -> Array:
+        view = self._arrays[number].view()
+        view.flags.writeable = False
+        return view
 
-    def _sequence(self, cls: type, number: int, items: list[Json], old: Any) -> Any:
-        there = list(old) if type(old) is cls and cls is list else []
-        there += [None] * (len(items) - len(there))
+    def _sequence(self, cls: Any, number: int, items: list[Json], *, old: Any) -> Any:
         if cls is frozenset:
-            made: Any = frozenset(self.value(item) for item in items)
-            self._made[number] = made
+            self._made[number] = made = frozenset(map(self.value, items))
             return made
         made = self._made[number] = old if type(old) is cls else cls()
+        there = [*made, *[None] * len(items)] if cls is list else [None] * len(items)
         found = [self.value(item, was) for item, was in zip(items, there, strict=False)]
         made.clear()
         (made.update if cls is set else made.extend)(found)
         return made
 
-    def _mapping(self, cls: type, number: int, items: list[list[Json]], old: Any) -> Any:
+    def _mapping(self, cls: Any, number: int, items: list[list[Json]], *, old: Any) -> Any:
         made = self._made[number] = old if type(old) is cls else cls()
-        there = dict(made)
         keys = [self.value(key) for key, _ in items]
-        found = [
-            (key, self.value(item, there.get(key))) for key, (_, item) in zip(keys, items, strict=True)
-        ]
+        found = [self.value(item, made.get(key)) for key, (_, item) in zip(keys, items, strict=True)]
         made.clear()
-        for key, item in found:  # Counter.update would count
+        for key, item in zip(keys, found, strict=True):  # Counter.update would count
             made[key] = item
         return made
 
-    def _object(self, number: int, name: str, state: dict[str, Json], old: Any) -> Any:
+    def _object(self, number: int, name: str, state: dict[str, Json], *, old: Any) -> Any:
         if old is None or class_name(type(old)) != name:
             cls = _class(name)
             old = cls.__new__(cls)
@@ -140,7 +137,7 @@ class _Decoder:
         return part
 
 
-def _class(name: str) -> type:
+def _class(name: str) -> Any:
     """Return a class of this package."""
     module, _, qualname = name.partition(":")
     if not module.startswith(_PACKAGE):
@@ -153,10 +150,11 @@ def _class(name: str) -> type:
     return found
 
 
-def _member(cls: type, name: str) -> Enum:
+def _member(cls: Any, name: str) -> Enum:
     if not issubclass(cls, Enum):
         raise DecodeError(f"{class_name(cls)} is no enumeration")
-    return cls[name]
+    member: Enum = cls[name]
+    return member
 
 
 def _generator(state: dict[str, Any]) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.arrays.words import U64
@@ -71,12 +71,12 @@ class Host:
         """Return the state of a node, while no message is under way. The arrays are the node's own."""
         return encode(self.nodes[node], self._inputs)
 
-    def restore(self, states: Mapping[int, Encoded]) -> None:
-        """Give nodes the states that they had in another host; they take over the arrays.
+    def restore(self, states: Iterable[tuple[int, Encoded]]) -> None:
+        """Give each of these nodes the state that it had in another host; nodes take over the arrays.
 
         Raises DecodeError if a state is not one of such a node.
         """
-        for node, state in states.items():
+        for node, state in states:
             restore(self.nodes[node], state, self._inputs)
         self._prepare()
 
