@@ -22,6 +22,9 @@ class RunKeywords(TypedDict, total=False):
     migration_actors: int
     memory_check: bool
     connect_timeout: float
+    checkpoint: str | None
+    checkpoint_every: str
+    max_failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,9 @@ class RunOptions:
     default that of the Ray job, if this runs inside one, or else Ray is started for the run and stopped after
     it. nodes_per_actor: NUMA nodes that share an actor. migration_actors: actors that drive the compactors,
     if the scenario has any. memory_check: refuse a run that cannot fit into the memory of this host; a run on
-    another cluster is never refused. connect_timeout: seconds that the Ray cluster has to answer.
+    another cluster is never refused. connect_timeout: seconds that the Ray cluster has to answer. checkpoint:
+    directory to write checkpoints to. checkpoint_every: time between them, as "10m" or "90s", or passes, as
+    "5p". max_failures: deaths of actors or machines that the run survives.
 
     Raises SimulationError if there is no such engine.
     """
@@ -43,6 +48,9 @@ class RunOptions:
     migration_actors: int = 4
     memory_check: bool = True
     connect_timeout: float = 30.0
+    checkpoint: str | None = None
+    checkpoint_every: str = "10m"
+    max_failures: int = 3
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from actors.actor_pool import ActorPool
+from actors.answers import ActorLostError
+from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper, passes_of
 from actors.checkpoint.state_files import UnwritableError
 from actors.run_options import ON_RAY, RunOptions
@@ -18,6 +20,7 @@ from cluster.machine.pass_result import (
     PassDone,
     PassResult,
     PassStarted,
+    RunRestarting,
 )
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
@@ -39,13 +42,39 @@ def run_passes(
     `snapshots` are the captured memories that the scenario names, by path. `on_event` is called when actors
     start and passes start and end. The engine `ray` takes the actors of `pool`, and leaves them there for
     the next run; by default it starts some of its own, and ends them. With `checkpoints`, the run goes on
-    from the last one, whose passes it yields first, and writes more.
+    from the last one, whose passes it yields first, and writes more. If an actor dies, the run goes on from
+    the last checkpoint, or else starts again, and yields no pass twice.
 
-    Raises SimulationError if the scenario cannot be carried out.
+    Raises SimulationError if the scenario cannot be carried out, ActorLostError after more than
+    `options.max_failures` deaths.
     """
-    snapshots = snapshots or {}
-    checkpoint = checkpoints.latest() if checkpoints else None
-    done = passes_of(checkpoint, spec) if checkpoint else []
+    yielded = failures = 0
+    while True:
+        checkpoint = checkpoints.latest() if checkpoints else None
+        done = passes_of(checkpoint, spec) if checkpoint else []
+        try:
+            for result in _run(spec, options, on_event, snapshots or {}, pool, checkpoints, checkpoint, done):
+                if result.number > yielded:
+                    yielded = result.number
+                    yield result
+            return
+        except ActorLostError as error:
+            failures += 1
+            if failures > options.max_failures:
+                raise
+            on_event(RunRestarting(str(error), len(done)))
+
+
+def _run(
+    spec: SimulationSpec,
+    options: RunOptions,
+    on_event: OnEvent,
+    snapshots: Mapping[str, CapturedPages],
+    pool: ActorPool | None,
+    checkpoints: CheckpointKeeper | None,
+    checkpoint: Checkpoint | None,
+    done: list[PassResult],
+) -> Iterator[PassResult]:
     yield from done
     with started(spec, options, on_event, snapshots, pool, checkpoint) as run:
         yield from _passes(run, spec, done, on_event, checkpoints)

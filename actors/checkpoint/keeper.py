@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +15,38 @@ from actors.checkpoint.state_files import SavedFile, write_state
 from cluster.checkpoint.encode import encode
 from cluster.checkpoint.restore import decode
 from cluster.machine.pass_result import PassResult
+from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import SimulationSpec
 
 _PASSES = "passes"
+_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhp])", re.ASCII)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """The time between checkpoints: seconds on the host's clock, or passes."""
 
-    seconds: float | None = 600.0
+    seconds: float = math.inf
     passes: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """Return the interval that a text says: "90s", "10m", "2h", or "5p" for passes.
+
+        Raises SimulationError if it says none.
+        """
+        found = _INTERVAL.fullmatch(text)
+        if found is None or float(found[1]) == 0:
+            raise SimulationError(
+                f"--checkpoint-every {text}: give a time such as 10m, 90s or 2h, or passes as in 5p"
+            )
+        number, unit = found[1], found[2]
+        if unit == "p":
+            if not number.isdigit():
+                raise SimulationError(f"--checkpoint-every {text}: give whole passes, such as 5p")
+            return cls(passes=int(number))
+        return cls(seconds=float(number) * _SECONDS[unit])
 
 
 class CheckpointKeeper:
@@ -47,7 +70,7 @@ class CheckpointKeeper:
         """Return whether a checkpoint is due after so many passes."""
         if self._interval.passes is not None:
             return passes % self._interval.passes == 0
-        return time.monotonic() >= self._written + (self._interval.seconds or 0.0)
+        return time.monotonic() >= self._written + (self._interval.seconds)
 
     def write(
         self, done: list[PassResult], spec: SimulationSpec, save: Callable[[Path], list[SavedFile]]

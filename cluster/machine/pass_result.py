@@ -79,4 +79,20 @@ class CheckpointFailed:
     reason: str
 
 
-Event = RunStarting | ActorsStarting | PassStarted | PassDone | CheckpointWritten | CheckpointFailed
+@dataclass(frozen=True, slots=True)
+class RunRestarting:
+    """An actor died, for this reason; the run starts again after so many passes."""
+
+    reason: str
+    passes: int
+
+
+Event = (
+    RunStarting
+    | ActorsStarting
+    | PassStarted
+    | PassDone
+    | CheckpointWritten
+    | CheckpointFailed
+    | RunRestarting
+)
