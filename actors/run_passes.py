@@ -62,7 +62,8 @@ def run_passes(
             failures += 1
             if failures > options.max_failures:
                 raise
-            on_event(RunRestarting(str(error), len(done)))
+            last = checkpoints.latest() if checkpoints else None
+            on_event(RunRestarting(str(error), last.passes if last else 0))
 
 
 def _run(

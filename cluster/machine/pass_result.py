@@ -81,7 +81,7 @@ class CheckpointFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunRestarting:
-    """An actor died, for this reason; the run starts again after so many passes."""
+    """An actor died, for this reason; the run goes on from the checkpoint after so many passes, if any."""
 
     reason: str
     passes: int
