@@ -49,7 +49,7 @@ def test_a_run_goes_on_with_other_actors(
     assert same(undisturbed, made)
     assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in undisturbed]
     # The passes before the checkpoint are not run again.
-    assert [event.result.number for event in events if isinstance(event, PassDone)][0] == 3
+    assert next(event.result.number for event in events if isinstance(event, PassDone)) == 3
 
 
 def test_a_run_that_cannot_write_goes_on(tmp_path: Path) -> None:
