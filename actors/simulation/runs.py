@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.actor_pool import ActorPool, wait_until_ready
 from actors.answers import answers
 from actors.checkpoint.directory import Checkpoint, name_of
 from actors.checkpoint.state_files import SavedFile, write_state
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
 from actors.runtime import connected
-from actors.timed import timed_pass
+from actors.simulation.actor_pool import ActorPool
+from actors.simulation.timed import timed_pass
+from actors.starting import wait_until_ready
 from actors.tuning.heap import Heap
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool
 from cluster.machine.census import Census

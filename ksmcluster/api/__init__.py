@@ -3,8 +3,8 @@
 Imports `ksmcluster.config`, `ksmcluster.results`, `ksmcluster.snapshot` and `ksmcluster.system`.
 """
 
-from ksmcluster.api.checkpoints import resume as resume
 from ksmcluster.api.compacting import compact as compact
+from ksmcluster.api.resuming import resume as resume
 from ksmcluster.api.running import one_line as one_line
 from ksmcluster.api.simulating import run as run
 from ksmcluster.api.simulating import simulate as simulate

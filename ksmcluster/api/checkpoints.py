@@ -1,25 +1,20 @@
-"""Checkpoints of a run, and going on from the last one."""
+"""The directory of a run's checkpoints, and the scenario that they are of."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 from actors.checkpoint.directory import latest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
-from actors.run_options import ON_RAY, RunKeywords, RunOptions
-from ksmcluster.api.running import Progress, one_line
+from ksmcluster.api.running import one_line
 from ksmcluster.config import Scenario, load, resolved_toml
 from ksmcluster.results.identity import config_digest
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path
 from ksmcluster.system.version import __version__
-
-if TYPE_CHECKING:
-    from ksmcluster.results.result import Result
 
 
 def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
@@ -57,25 +52,6 @@ def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None
         )
     if earlier["digest"] != run["digest"]:
         raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
-
-
-def resume(
-    directory: str | os.PathLike[str],
-    options: RunOptions = ON_RAY,
-    *,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
-) -> Result:
-    """Go on with a simulation from the last checkpoint of a directory, and return its result.
-
-    `options` and `progress` are those of `simulate`; the engine and the number of actors may differ from
-    those of the run before. Raises UserError if the directory has no checkpoint of this version.
-    """
-    from ksmcluster.api.simulating import run
-
-    with one_line():
-        options = replace(replace(options, **changes), checkpoint=os.fspath(directory))
-    return run(checkpointed(directory), options, progress)
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario:

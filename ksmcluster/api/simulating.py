@@ -20,7 +20,7 @@ from ksmcluster.results.run_notes import run_notes
 from ksmcluster.system import host_memory
 
 if TYPE_CHECKING:
-    from actors.actor_pool import ActorPool
+    from actors.simulation.actor_pool import ActorPool
 
 
 def simulate(
@@ -66,8 +66,8 @@ def run(
     spec, digest = to_spec(scenario), config_digest(scenario)
     clock = RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
-    from actors.run_passes import run_passes
     from actors.runtime import check_working_directory
+    from actors.simulation.run_passes import run_passes
     from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
     paths = [path for process in spec.processes if (path := process.snapshot)]

@@ -13,7 +13,7 @@ import pytest
 from actors.answers import ActorLostError
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, PassDone, RunRestarting
 from cluster.spec.scenario import SimulationSpec
 from tests.actors.test_engine import COMPACTED, SPEC, same

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.compaction.ray_compactor_pool import RayCompactorPool
-from actors.ray_fabric import RayFabric
-from actors.timed import timed_pass
+from actors.simulation.ray_fabric import RayFabric
+from actors.simulation.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
 from cluster.checkpoint.encode import Encoded
 from cluster.machine.census import Census

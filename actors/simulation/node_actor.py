@@ -14,7 +14,7 @@ from actors.checkpoint.directory import Checkpoint, name_of
 from actors.checkpoint.state_files import SavedFile, write_state
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.placement import group_of, node_ranges
-from actors.shared_mail import AVAILABLE, SharedMail
+from actors.simulation.shared_mail import AVAILABLE, SharedMail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
 from cluster.checkpoint.encode import Encoded

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from actors.actor_pool import ActorPool
 from actors.answers import ActorLostError
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper, passes_of
 from actors.checkpoint.state_files import UnwritableError
 from actors.run_options import ON_RAY, RunOptions
+from actors.simulation.actor_pool import ActorPool
 from actors.simulation.runs import Run, started
 from cluster.machine.pass_result import (
     CheckpointFailed,
