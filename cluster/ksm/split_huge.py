@@ -174,6 +174,8 @@ class HugeSplitter:
         if len(blocks) == 0:
             return
         self._trees.unstable.split_huge(blocks)
+        first = blocks << HUGE_ORDER
+        self._n.frames.split_huge(pfn_of(first[on_node(first, self._n.id)]))
         self._split_mappings(blocks)
         self._tell_zeroed(blocks, positions)
 

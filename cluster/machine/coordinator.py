@@ -373,7 +373,7 @@ class Machine:
 
     def relocate(self, spec: RelocationSpec, distance: Distances) -> MovedFrames:
         """Move frames of processes between nodes; return how many moved."""
-        return self._relocation.relocate(spec, distance)
+        return self._relocation.relocate(spec, distance, huge=self._huge)
 
     def drained(self, spec: RelocationSpec) -> dict[int, Drained]:
         """Return what stayed on the nodes that this relocation, the last one, has drained."""

@@ -38,12 +38,29 @@ class MachineRelocation:
         self._nodes = nodes
         self._next_seq = next_seq
 
-    def relocate(self, spec: RelocationSpec, distance: Distances) -> MovedFrames:
-        """Move frames of processes between nodes; return how many moved."""
-        nearer = spec.kind == "nearer"
+    def relocate(self, spec: RelocationSpec, distance: Distances, *, huge: bool) -> MovedFrames:
+        """Move frames of processes between nodes; return how many moved. `huge`: there may be huge pages."""
         chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
-        counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
-        self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
+        if spec.kind == "nearer":
+            return self._move(spec, self._preferred(spec, chosen))
+        if not huge:
+            return self._move(spec, self._planned(spec, chosen, distance, spec.most_pages))
+        whole = self._move(spec, self._planned(spec, chosen, distance, spec.most_pages, huge=True), huge=True)
+        most = None if spec.most_pages is None else spec.most_pages - int(whole.pages.sum())
+        counts = self._planned(spec, chosen, distance, most)
+        while spec.kind == "drain" and self._split_huge(counts):
+            # pages of zeros are gone
+            counts = self._planned(spec, chosen, distance, most)
+        single = self._move(spec, counts)
+        return MovedFrames(
+            whole.pages + single.pages,
+            whole.mappings + single.mappings,
+            joined_walks([whole.walks, single.walks]),
+        )
+
+    def _move(self, spec: RelocationSpec, counts: I64, *, huge: bool = False) -> MovedFrames:
+        preferred, draining = spec.kind == "nearer", spec.kind == "drain"
+        self._exchange.run(c.MoveFrames(counts, preferred, draining, huge, self._next_seq()))
         answers = self._exchange.answers(c.CountMoved(), c.MovedIn)
         return MovedFrames(
             np.array([answer.counts for answer in answers]).T,
@@ -51,10 +68,18 @@ class MachineRelocation:
             joined_walks(answer.walks for answer in answers),
         )
 
-    def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
-        """Return how many frames are to move from row to column to drain nodes or to even them out."""
-        census = self._frame_counts(draining=spec.kind == "drain")
-        return matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), self._nodes)
+    def _planned(
+        self, spec: RelocationSpec, chosen: Bool, distance: Distances, most: int | None, *, huge: bool = False
+    ) -> I64:
+        """Return how many frames, or huge pages, move from row to column to drain nodes or even them out."""
+        counts = self._frame_counts(draining=spec.kind == "drain")
+        of_huge = counts[:, 3:] if huge else None
+        rows = transfers(spec.kind, counts[:, :3], chosen, distance, most, of_huge)
+        return matrix(rows, self._nodes)
+
+    def _split_huge(self, counts: I64) -> bool:
+        """Split huge pages that no node has room for as a whole; return whether there were any."""
+        return any(answer.number for answer in self._exchange.answers(c.SplitHuge(counts), c.HugeSplit))
 
     def _frame_counts(self, *, draining: bool) -> I64:
         return np.array(self._exchange.answers(c.CountFrames(draining), c.FrameCounts))

@@ -200,7 +200,7 @@ class ProcessConfig(ConfigTable):
     huge_pages: Literal["as-captured", "none"] | None = key(
         None,
         "Captured huge pages. `as-captured`, the default: they are huge pages, which ksmd splits. `none`: "
-        "they are small pages, as always with a table [migration].",
+        "they are small pages.",
     )
     advice: Literal["as-captured", "all"] | None = key(
         None,
@@ -246,8 +246,9 @@ class ProcessConfig(ConfigTable):
         ]
         if problems:
             raise refusal(problems)
-        if self.snapshot is not None and self.clones is None:
-            self.clones = "distinct"
+        if self.snapshot is not None:
+            self.clones = self.clones or "distinct"
+            self.huge_pages = self.huge_pages or "as-captured"
         return self
 
     def total(self, nodes: int) -> int:
