@@ -137,7 +137,7 @@ class HugeSplitter:
         for low, high in mm.anon_vmas.parts(command.start, command.start + command.nr_pages):
             parts = [np.arange(v.slot0, v.slot0 + v.pages) for v in vmas if low <= v.start < high]
             slots = np.concatenate([empty(), *parts])
-            slots = slots[(table.state[slots] & HUGE) != 0]
+            slots = slots[((table.state[slots] & HUGE) != 0) & ~n.fixed(slots)]
             if command.to >= 0:
                 torn.append(self._deferred_elsewhere(slots, command.to))
                 continue
