@@ -287,6 +287,19 @@ def test_huge_pages_stay_where_no_huge_page_is_free_nearer() -> None:
     assert (len(run.huge_pages(0)), len(run.huge_pages(1))) == (3, 1)
 
 
+def test_pinned_huge_pages_are_neither_split_nor_moved() -> None:
+    """Both processes have the same contents."""
+    pinned = RegionSpec("r", 2 * HUGE_SIZE, ContentModel.REPLICATED, huge_pages=1.0, pinned=True)
+    run = Run(ProcessSpec("p", 2, (pinned,), policy=ON[0]), nodes=2, relocations=(DRAIN,))
+    before = run.huge_pages(0)
+    assert len(before) == 4
+    assert relocated(run) == [[0, 0], [0, 0]]
+    passes = [run.run_pass() for _ in range(2)]
+    assert run.huge_pages(0) == before
+    assert [int(result.nodes["thp_split_page"].sum()) for result in passes] == [0, 0]
+    assert [int(result.nodes["pages_sharing"].sum()) for result in passes] == [0, 0]
+
+
 SHARES = st.sampled_from([0.0, 0.4, 1.0])
 REGION = st.builds(
     RegionSpec,
