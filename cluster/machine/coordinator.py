@@ -380,6 +380,10 @@ class Machine:
         """Return what stayed on the nodes that this relocation, the last one, has drained."""
         return self._relocation.drained(spec)
 
+    def settle(self) -> None:
+        """Let all messages arrive."""
+        self._exchange.settle_all()
+
     # Statistics and dumps; these change nothing.
 
     def collect(self) -> dict[str, I64]:
