@@ -19,7 +19,7 @@ from tests.ksmcluster.results.doc_tables import filled, markers
 from tests.paths import DOCS
 
 
-@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md"])
+@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md", "kernels.md"])
 def test_tables_are_up_to_date(name: str) -> None:
     document = DOCS / name
     check_text(document, filled(document.read_text()))
@@ -29,6 +29,7 @@ def test_every_table_is_there() -> None:
     assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
     assert markers((DOCS / "compaction.md").read_text()) == compact
+    assert markers((DOCS / "kernels.md").read_text()) == ["kernels", "kernel_rules"]
     assert markers((DOCS / "results.md").read_text()) == [
         *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]
