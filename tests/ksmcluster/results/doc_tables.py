@@ -1,4 +1,4 @@
-"""The tables of docs/config.md, docs/results.md and docs/kernels.md, made from what the code says."""
+"""The tables that the pages of docs/ have between markers, made from what the code says."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
 from ksmcluster.results.huge_pages import HUGE_PAGES
 from ksmcluster.results.result import DERIVED, TIMING
+from tests.ksmcluster.results.doc_commands import commands
 
 Rows = Iterable[tuple[str, ...]]
 
@@ -42,6 +43,7 @@ def sections() -> dict[str, str]:
             ("rule", "begins with", "ends with", "meaning"),
             ((f"`{r.name}`", r.begins, r.ends or "", r.meaning) for r in RULES),
         ),
+        "commands": commands(),
     }
 
 
