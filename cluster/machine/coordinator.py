@@ -427,6 +427,10 @@ class Machine:
         preferred = np.array([answer.counts for answer in answers]) * chosen[:, None]
         return granted(preferred, np.array([answer.free for answer in answers]), spec.most_pages)
 
+    def settle(self) -> None:
+        """Let all messages arrive."""
+        self._exchange.settle_all()
+
     # Statistics and dumps; these change nothing.
 
     def collect(self) -> dict[str, I64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import typer
@@ -39,17 +40,18 @@ def _command(command: Any, name: str) -> str:
 def _options(command: Any, context: Any) -> str:
     """Return a table of arguments and options, as `--help` has them."""
     records = filter(None, (param.get_help_record(context) for param in command.get_params(context)))
-    rows = [f"| `{_cell(name)}` | {_text(meaning)} |" for name, meaning in records if "--help" not in name]
+    rows = [f"| {_code(name)} | {_text(meaning)} |" for name, meaning in records if "--help" not in name]
     return "\n".join(["| option | meaning |", "| --- | --- |", *rows]) if rows else ""
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _code(name: str) -> str:
+    """Return a cell of code. A bar in backticks would end the cell, or keep its backslash."""
+    return f"<code>{escape(name).replace('|', '&#124;')}</code>"
 
 
 def _text(meaning: str) -> str:
-    """Return a cell in which brackets are no links."""
-    return _cell(meaning).replace("[", "\\[")
+    """Return a cell of text in which brackets are no links."""
+    return " ".join(meaning.split()).replace("|", "\\|").replace("[", "\\[")
 
 
 def _prose(help_text: str | None) -> str:
