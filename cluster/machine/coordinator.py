@@ -444,6 +444,7 @@ HIDDEN = (
     "checksums",
     "changed",
     "ksm_swpin_copy",
+    "ksm_zero_pages_missed",
     "thp_fault_fallback",
     "thp_collapse_alloc",
     "thp_collapse_alloc_failed",

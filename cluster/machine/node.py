@@ -251,6 +251,7 @@ class Node:
             Kind.WITHDRAW: trees.unstable.on_withdraw,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
+            Kind.DROPPED_AT: scanner.on_dropped_at,
             Kind.WAIT: merger.on_wait,
             Kind.REKEY: merger.on_rekey,
             Kind.STABLE: merger.on_stable,

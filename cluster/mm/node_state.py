@@ -109,6 +109,7 @@ class NodeState:
     def set_knobs(self, knobs: KsmSpec) -> None:
         """Set the knobs, and give the page table the columns that they need."""
         self.knobs = knobs
+        self.table.leaving_forgets = self.profile.leaving_forgets
         if knobs.smart_scan:
             self.table.keep_ages()
         if not self.homes_follow:
@@ -127,6 +128,11 @@ class NodeState:
     @property
     def profile(self) -> Profile:
         return PROFILES[self.knobs.kernel]
+
+    @property
+    def leaving_ends_age(self) -> bool:
+        """Return whether ages end when items leave stable nodes: on some kernels, with smart_scan."""
+        return self.profile.leaving_forgets and self.knobs.smart_scan == 1
 
     @property
     def homes_follow(self) -> bool:
