@@ -135,6 +135,18 @@ def _in_our_words(error: Any) -> str:
     return f"{option.opts[-1]}: {text_of(details)}"
 
 
+#: Mistakes that are told of one by one.
+_MOST_LINES = 20
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr, if there is one that takes it."""
+    from ksmcluster.report.text import message
+
+    with suppress(OSError, ValueError):
+        typer.echo(message(line), err=True)
+
+
 def main() -> None:
     """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
     try:
@@ -144,14 +156,17 @@ def main() -> None:
         if "\n" in error.format_message():  # help, as nothing was given
             error.show()
         else:
-            typer.echo(f"error: {_in_our_words(error)}", err=True)
+            _say(f"error: {_in_our_words(error)}")
         sys.exit(2)
     except UserError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
+        lines = str(error).split("\n")
+        for line in lines[:_MOST_LINES]:
+            _say(f"error: {line}")
+        if more := len(lines[_MOST_LINES:]):
+            _say(f"error: and {more} more")
         sys.exit(2)
     except MemoryError:
-        typer.echo("error: memory ran out: give less at once", err=True)
+        _say("error: memory ran out: give less at once")
         sys.exit(1)
     except SystemExit as end:
         if end.code in ENDED:

@@ -23,13 +23,15 @@ from blake3 import blake3
 from actors.checkpoint.state_files import DamagedError, SavedFile, UnwritableError, read_state, write_file
 from cluster.checkpoint.encode import Encoded
 from cluster.spec.errors import SimulationError
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_JSON
 
 MANIFEST = "manifest.json"
 #: Grows with each change of what is written.
 FORMAT = 1
 #: How many checkpoints stay.
 _KEPT = 2
-_NAME = re.compile(r"pass-(\d{6,})")
+_NAME = re.compile(r"pass-(\d{6,12})", re.ASCII)
 
 
 class Checkpoint(NamedTuple):
@@ -96,13 +98,15 @@ def latest(directory: Path) -> Checkpoint | None:
 def read_manifest(folder: Path) -> Checkpoint:
     """Return a complete checkpoint. Raises DamagedError; SimulationError for another format."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(read_input(folder / MANIFEST, MOST_JSON))
         digest = manifest.pop("digest")
         if manifest["format"] != FORMAT:
             raise SimulationError(f"{folder}: a checkpoint of format {manifest['format']}, not {FORMAT}")
-        files = [SavedFile(*file) for file in manifest["files"]]
+        files = [SavedFile.of_json(file) for file in manifest["files"]]
         if digest != _digest(manifest):
             raise ValueError("it has changed since it was written")
+        if type(manifest["run"]) is not dict or type(manifest["passes"]) is not int or manifest["passes"] < 1:
+            raise ValueError("it says of no run and its passes")
         return Checkpoint(folder, manifest["run"], manifest["passes"], {file.name: file for file in files})
     except (AttributeError, KeyError, OSError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(f"{folder / MANIFEST}: {error}") from error
@@ -110,7 +114,9 @@ def read_manifest(folder: Path) -> Checkpoint:
 
 def _complete(directory: Path) -> list[int]:
     """Return the numbers of passes after which there is a checkpoint."""
-    names = [_NAME.fullmatch(path.name) for path in directory.iterdir()] if directory.is_dir() else []
+    if not os.path.isdir(directory):  # noqa: PTH112 (that of Path raises for long names)
+        return []
+    names = [_NAME.fullmatch(path.name) for path in directory.iterdir()]
     return [int(name[1]) for name in names if name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from blake3 import blake3
 from cluster.arrays.words import Array
 from cluster.checkpoint.encode import Encoded
 from cluster.spec.errors import SimulationError
+from cluster.spec.input_files import read_input
 
 #: Arrays begin at multiples of it.
 _LINE_SIZE = 64
 #: Kinds of numbers (numpy.dtype.kind) that a state has.
 _KINDS = "biuf"
+_NAME = re.compile(r"[a-z0-9.-]{1,100}", re.ASCII)
 
 
 class SavedFile(NamedTuple):
@@ -27,6 +30,14 @@ class SavedFile(NamedTuple):
     name: str
     size: int
     digest: str
+
+    @classmethod
+    def of_json(cls, value: object) -> SavedFile:
+        """Return what a manifest says of a file. Raises ValueError if it is nothing that was written."""
+        match value:
+            case [str(name), int(size), str(digest)] if size >= 0 and _NAME.fullmatch(name):
+                return cls(name, size, digest)
+        raise ValueError(f"{str(value)[:80]} is no file of a checkpoint")
 
 
 class DamagedError(SimulationError):
@@ -88,7 +99,7 @@ def read_state(folder: Path, name: str, files: dict[str, SavedFile]) -> Encoded:
         # A copy of each, so that each is freed by itself.
         arrays = [_array(data, *place).copy() for place in document["arrays"]]
         return Encoded(document["root"], arrays)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DamagedError(f"{folder}: the state of {name} is not one ({error!r})") from error
 
 
@@ -106,11 +117,11 @@ def read_file(folder: Path, saved: SavedFile) -> bytes:
     """Return the bytes of a file; raise DamagedError if they are not those that were written."""
     path = folder / saved.name
     try:
-        if path.stat().st_size != saved.size:
-            raise DamagedError(f"{path}: the file has another size than when it was written")
-        data = path.read_bytes()
+        data = read_input(path, saved.size)
     except OSError as error:
-        raise DamagedError(f"{path}: {os.strerror(error.errno or 0)}") from error
+        raise DamagedError(f"{path}: {error.strerror}") from error
+    if len(data) != saved.size:
+        raise DamagedError(f"{path}: the file has another size than when it was written")
     if blake3(data).hexdigest() != saved.digest:
         raise DamagedError(f"{path}: the file has changed since it was written")
     return data

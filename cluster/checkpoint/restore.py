@@ -20,6 +20,10 @@ from cluster.spec.errors import SimulationError
 
 #: Classes outside it are not made anew.
 _PACKAGE = "cluster."
+#: What decoding raises for what `encode` did not write.
+_NOT_OURS = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
+)
 _BIT_GENERATORS = ("Philox", "PCG64", "PCG64DXSM", "SFC64", "MT19937")
 _SEQUENCE_OF = {tag: cls for cls, tag in SEQUENCES.items()}
 _MAPPING_OF = {tag: cls for cls, tag in MAPPINGS.items()}
@@ -50,7 +54,7 @@ def decode(encoded: Encoded, inputs: Mapping[str, object]) -> Any:
 def _decoded(encoded: Encoded, inputs: Mapping[str, object], old: object) -> Any:
     try:
         return _Decoder(encoded.arrays, inputs).value(encoded.root, old)
-    except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
+    except _NOT_OURS as error:
         if isinstance(error, DecodeError):
             raise
         raise DecodeError(f"the state does not fit: {error}") from error

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_JSON
+
 #: A JSON object: a document or one of its records.
 Json = dict[str, Any]
 
@@ -183,12 +186,26 @@ def read_documents(path: Path) -> list[Any]:
 
     Raises RecordError if the file is not JSON, OSError if it cannot be read.
     """
-    data = path.read_bytes()
+    data = read_input(path, MOST_JSON)
     try:
-        value = json.loads(lzma.decompress(data) if path.suffix == ".xz" else data)
-    except (lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(_unpacked(data) if path.suffix == ".xz" else data)
+    except (lzma.LZMAError, ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
     return value if isinstance(value, list) else [value]
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return decompressed data. Raises RecordError if they are more than MOST_JSON."""
+    unpacked = b""
+    while data:  # several streams may follow each other
+        stream = lzma.LZMADecompressor(memlimit=MOST_JSON)
+        unpacked += stream.decompress(data, MOST_JSON + 1 - len(unpacked))
+        if len(unpacked) > MOST_JSON:
+            raise RecordError(f"unpacks to more than {MOST_JSON:,} bytes")
+        if not stream.eof:
+            raise lzma.LZMAError("the compressed data end too early")
+        data = stream.unused_data
+    return unpacked
 
 
 def _check(document: object) -> None:

@@ -14,10 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.limits import MOST_DISTANCE
+
 Distances = NDArray[np.int64]
 
 #: The most nodes that a machine may have, in scenarios and in scripts; Linux takes as many (MAX_NUMNODES).
 MAX_SCENARIO_NODES = 1024
+#: Characters of a number in a matrix.
+_LONGEST_NUMBER = 20
 #: Distance of a node to itself (LOCAL_DISTANCE).
 LOCAL = 10
 #: Distance of two nodes if the firmware does not give one (REMOTE_DISTANCE).
@@ -86,11 +90,19 @@ def parse(text: str) -> Distances:
     _, _, table = text.rpartition("node distances:")
     lines = [line.partition("#")[0].strip() for line in table.splitlines()]
     rows = [re.sub(r"^\d+:", "", line).split() for line in lines if line and not line.startswith("node ")]
+    return from_rows(numbers(rows))
+
+
+def numbers(rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return the distances that words are. Raises ValueError if they are too many, or no distances."""
+    if max([len(rows), *map(len, rows)]) > MAX_SCENARIO_NODES:
+        raise ValueError(f"a matrix of more than {MAX_SCENARIO_NODES} nodes")
+    if wrong := [word for row in rows for word in row if len(word) > _LONGEST_NUMBER]:
+        raise ValueError(f"{wrong[0][:_LONGEST_NUMBER]}... is no distance")
     try:
-        numbers = [[int(word) for word in row] for row in rows]
+        return [[int(word) for word in row] for row in rows]
     except ValueError as error:
         raise ValueError(f"not a matrix of whole numbers ({error})") from None
-    return from_rows(numbers)
 
 
 def host(root: Path = HOST_NODES) -> Distances:
@@ -106,6 +118,8 @@ def from_rows(rows: Sequence[Sequence[int]]) -> Distances:
     for number, row in enumerate(rows):
         if len(row) != len(rows):
             raise ValueError(f"not square: {len(rows)} rows, but row {number} has {len(row)} numbers")
+    if rows and max(max(row) for row in rows) > MOST_DISTANCE:
+        raise ValueError(f"a distance is above {MOST_DISTANCE}")
     return validated(np.array(rows, dtype=np.int64).reshape(len(rows), len(rows)))
 
 
@@ -113,6 +127,8 @@ def validated(matrix: NDArray[np.integer]) -> Distances:
     """Return the matrix as int64. Raises ValueError if it cannot be a matrix of distances."""
     if matrix.size == 0:
         raise ValueError("no nodes")
+    if matrix.max() > MOST_DISTANCE:
+        raise ValueError(f"the distance {matrix.max()} is above {MOST_DISTANCE}")
     wrong = np.flatnonzero(np.diagonal(matrix) != LOCAL)
     if wrong.size:
         raise ValueError(f"a node's distance to itself is {LOCAL}, not {matrix[wrong[0], wrong[0]]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ksmcluster.config import Scenario, load, resolved_toml
 from ksmcluster.results.identity import config_digest
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path
+from ksmcluster.system.toml import parse_toml
 from ksmcluster.system.version import __version__
 
 
@@ -40,7 +40,7 @@ def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
     with one_line():
         earlier = latest(path)
     if earlier is not None:
-        _check(directory, earlier.run, run)
+        _check(directory, _run(directory, earlier.run), run)
     return CheckpointKeeper(path, run, interval)
 
 
@@ -62,4 +62,18 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
         raise UserError(
             f"{os.fspath(directory)}: there is no checkpoint; name the directory of a --checkpoint"
         )
-    return load(tomllib.loads(found.run["config"])).with_notes(found.run["notes"])
+    run = _run(os.fspath(directory), found.run)
+    try:
+        return load(parse_toml(run["config"])).with_notes(run["notes"])
+    except (UserError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{os.fspath(directory)}: the scenario of its checkpoints: {reason}") from error
+
+
+def _run(directory: str, run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of the run. Raises UserError if something is missing or of another type."""
+    texts = [run.get(name) for name in ("version", "digest", "config")]
+    notes = run.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(text, str) for text in (*texts, *notes)):
+        raise UserError(f"{directory}: its checkpoints do not say of which run they are; choose another one")
+    return run

@@ -8,6 +8,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_TEXT
 from ksmcluster.snapshot import DIGEST_SIZE, KeyInfo
 from ksmcluster.system.errors import UserError
 
@@ -69,13 +71,15 @@ def fingerprint(key: bytes) -> str:
 
 def _key_from(path: Path) -> bytes:
     try:
-        key = path.read_bytes()
+        key = read_input(path, MOST_TEXT)
     except FileNotFoundError:
         return _create_key(path)
     except IsADirectoryError as error:
         raise UserError(f"key file {path} is a folder: name a file") from error
     except PermissionError as error:
         raise UserError(f"no permission to read key file {path}: use your own") from error
+    except OSError as error:
+        raise UserError(f"key file {path}: {error.strerror}: name another file") from error
     if len(key) != KEY_SIZE:
         raise UserError(
             f"key file {path} has {len(key)} bytes, not {KEY_SIZE}: name a new file to create one"

@@ -1,6 +1,7 @@
 """What every source of memory offers to the capture."""
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,15 @@ def page_buffer() -> memoryview:
 def open_file(path: Path, what: str) -> int:
     """Descriptor of a regular file; raises UserError when there is none or it may not be read."""
     try:
-        if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "does not exist: check the name"
-            raise UserError(f"{what} {path} {problem}")
-        return os.open(path, os.O_RDONLY)
+        # Procfs has files that are regular by their mode, and wait.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError as error:
+        raise UserError(f"{what} {path} does not exist: check the name") from error
     except PermissionError as error:
         raise UserError(f"no permission to read {what} {path}: run as root or as its owner") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} {path} cannot be read ({error}): name another file") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise UserError(f"{what} {path} is not a regular file")
+    return file

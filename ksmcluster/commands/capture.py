@@ -26,6 +26,7 @@ from ksmcluster.capture.select import Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
 from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
+from ksmcluster.report import text
 from ksmcluster.snapshot import MAX_MOMENTS
 from ksmcluster.system.errors import UserError
 
@@ -166,14 +167,14 @@ def _one_line_errors(output: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(text.message(f"error: {error}"), err=True)
         raise typer.Exit(2) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         name = f"{output} cannot be written" if full else error.filename
         where = f"{name}: " if name else ""
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        typer.echo(f"error: {where}{reason}", err=True)
+        typer.echo(text.message(f"error: {where}{reason}"), err=True)
         raise typer.Exit(1) from error
 
 
@@ -204,7 +205,7 @@ def _print_summary(summary: Summary, output: Path) -> None:
     facts = [
         f"{summary.processes} {'process' if summary.processes == 1 else 'processes'}",
         f"{several}{_size(summary.memory_bytes)} of memory in {summary.seconds:.1f} s",
-        f"{_size(summary.file_bytes)} in {output}",
+        f"{_size(summary.file_bytes)} in {text.one_line(str(output))}",
     ]
     if summary.vanished_pages:
         facts.append(f"{summary.vanished_pages:,} pages vanished meanwhile")

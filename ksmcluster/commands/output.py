@@ -6,12 +6,13 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
+from ksmcluster.report import text
 from ksmcluster.system.replacing import check_file, sibling
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from ksmcluster.results.result import Result
 
 
-def emit(text: str) -> None:
+def emit(shown: str) -> None:
     """Write to stdout, all of it, or end the program with a line that says why not."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(shown)
         sys.stdout.flush()
     except BrokenPipeError:
         raise  # Whoever reads has seen enough; typer ends quietly then.
@@ -82,7 +83,8 @@ def save(result: Result | CompactionResult, directory: Path) -> None:
 
 def fail(message: str) -> NoReturn:
     """End with exit code 1: not the user's mistake."""
-    typer.echo(f"error: {message}", err=True)
+    with suppress(OSError, ValueError):  # stderr may be closed or full
+        typer.echo(text.message(f"error: {message}"), err=True)
     raise typer.Exit(1)
 
 

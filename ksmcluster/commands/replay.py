@@ -22,6 +22,7 @@ from cluster.spec.profile import (
 )
 from cluster.spec.scenario import KsmSpec
 from cluster.spec.topology import MAX_SCENARIO_NODES
+from ksmcluster.report.text import message as to_show
 from ksmcluster.report.text import one_line
 from ksmcluster.validate.replay import (
     ENGINES,
@@ -157,7 +158,7 @@ def _print_tables(document: Json) -> None:
     for event in document["events"]:
         if event["err"] or event["what"] in ("move", "noscan"):
             result = event["err"] or event["ret"]
-            console.print(Text(f"line {event['line']}: {event['what']} {result}"))
+            console.print(Text(one_line(f"line {event['line']}: {event['what']} {result}")))
 
 
 def _table(records: list[Json]) -> Table:
@@ -169,7 +170,7 @@ def _table(records: list[Json]) -> Table:
         short = name.removeprefix("pages_").removeprefix("stable_node_").removeprefix("ksm_")
         table.add_column(short, justify="right")
     for record, values in zip(records, counters, strict=True):
-        table.add_row(Text(record["label"]), *(str(values[name]) for name in names))
+        table.add_row(Text(one_line(record["label"])), *(str(values[name]) for name in names))
     return table
 
 
@@ -180,5 +181,5 @@ def _counters(record: Json) -> dict[str, int]:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(one_line(message), err=True)
+    typer.echo(to_show(message), err=True)
     raise typer.Exit(2)

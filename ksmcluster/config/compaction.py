@@ -17,6 +17,7 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
+from cluster.spec.limits import MOST_ATTEMPTS
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.config.machine import TopologyConfig, fit
 from ksmcluster.config.problems import refusal
@@ -25,8 +26,8 @@ from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
 from ksmcluster.config.tables import (
     ConfigTable,
+    Costs,
     Count,
-    Finite,
     Name,
     Part,
     Seed,
@@ -42,6 +43,7 @@ COST = MigrationCostSpec()
 
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
 Compactors = Annotated[int, Field(ge=1, le=64)]
+Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
 
 
 class CompactionRunConfig(ConfigTable):
@@ -96,11 +98,11 @@ class MigrationConfig(ConfigTable):
         "Mode of migration, with `compact_memory`. Allocations stay async, or go on to sync-light.",
     )
     order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
-    attempts: Count = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
+    attempts: Attempts = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
     compactors: Compactors = key(
         SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone."
     )
-    batch: Count = key(
+    batch: Attempts = key(
         SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
     )
     turn: Count | None = key(
@@ -132,9 +134,9 @@ class TriggeredMigrationConfig(MigrationConfig):
 class MigrationCostConfig(ConfigTable):
     """Simulated time of compactors and transfers."""
 
-    scan_ns: Finite = key(COST.scan, "For each page that a scanner looks at.", "ns")
-    attempt_ns: Finite = key(COST.attempt, "For each attempt to move a page.", "ns")
-    copy_ns: Finite = key(
+    scan_ns: Costs = key(COST.scan, "For each page that a scanner looks at.", "ns")
+    attempt_ns: Costs = key(COST.attempt, "For each attempt to move a page.", "ns")
+    copy_ns: Costs = key(
         COST.copy, "For each page moved within a node; between nodes, times their distance / 10.", "ns"
     )
 

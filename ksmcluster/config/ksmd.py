@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.spec.profile import PROFILES, UnknownKernelError, kernel_of_release
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
-from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, kernel_in_quotes, key
+from ksmcluster.config.tables import UINT, ConfigTable, Costs, Knob, Switch, Switched, kernel_in_quotes, key
 
 KSM = KsmSpec()
 COST = CostSpec()
@@ -128,35 +128,35 @@ class KsmConfig(ConfigTable):
 class CostConfig(ConfigTable):
     """Simulated time of ksmd's work, and of programs that write to KSM pages."""
 
-    visit_ns: Finite = key(COST.visit, "For each page visited.", "ns")
-    first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
-    skip_ns: Finite = key(COST.skip, "For each page that smart_scan skips.", "ns")
-    checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
-    stable_level_ns: Finite = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
-    unstable_level_ns: Finite = key(
+    visit_ns: Costs = key(COST.visit, "For each page visited.", "ns")
+    first_visit_ns: Costs = key(COST.first_visit, "More for each page visited for the first time.", "ns")
+    skip_ns: Costs = key(COST.skip, "For each page that smart_scan skips.", "ns")
+    checksum_ns: Costs = key(COST.checksum, "For each checksum.", "ns")
+    stable_level_ns: Costs = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
+    unstable_level_ns: Costs = key(
         COST.unstable_level, "For each level of the unstable tree descended.", "ns"
     )
-    uncached_level_ns: Finite = key(
+    uncached_level_ns: Costs = key(
         COST.uncached_level, "More for each level of either tree that the cache does not hold.", "ns"
     )
-    cached_tree: Finite = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
-    merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
-    stable_node_ns: Finite = key(COST.stable_node, "More for each new KSM frame.", "ns")
-    split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
-    wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
-    cold_search_ns: Finite = key(
+    cached_tree: Costs = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
+    merge_ns: Costs = key(COST.merge, "For each merge.", "ns")
+    stable_node_ns: Costs = key(COST.stable_node, "More for each new KSM frame.", "ns")
+    split_ns: Costs = key(COST.split, "For each huge page split.", "ns")
+    wakeup_ns: Costs = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
+    cold_search_ns: Costs = key(
         COST.cold_search, "More for each search of the first pages after a sleep: the caches are cold.", "ns"
     )
-    cold_pages: Finite = key(COST.cold_pages, "So many pages are the first ones.", "pages")
-    remote_ns: Finite = key(
+    cold_pages: Costs = key(COST.cold_pages, "So many pages are the first ones.", "pages")
+    remote_ns: Costs = key(
         COST.remote,
         "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",
         "ns",
     )
-    cow_fault_ns: Finite = key(
+    cow_fault_ns: Costs = key(
         COST.cow_fault, "Time of a program for each write to a KSM page, which copies it.", "ns"
     )
-    cpu_wait_ns: Finite = key(
+    cpu_wait_ns: Costs = key(
         COST.cpu_wait,
         "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",
         "ns",

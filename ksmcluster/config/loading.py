@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_TEXT
 from cluster.spec.profile import note_of_release
 from cluster.spec.scenario import CostSpec
 from ksmcluster.config.ksmd import CostConfig, to_cost
@@ -22,6 +23,7 @@ from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.tables import ConfigTable
 from ksmcluster.system.errors import UserError
+from ksmcluster.system.toml import check_values, parse_toml
 
 if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario
@@ -202,7 +204,12 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrid
         option = "--count" if overrides.count is not None else "--advice"
         raise UserError(f"{option}: is for snapshots; use --set process[0].{option[2:]}=...")
     if isinstance(source, Mapping):
-        return _Document(copy.deepcopy(dict(source)), "scenario", Path())
+        data = dict(source)
+        try:
+            check_values(data)
+        except ValueError as error:
+            raise UserError(f"scenario: {error}") from None
+        return _Document(copy.deepcopy(data), "scenario", Path())
     if source in _files():
         label = f"{source}.toml"
         content = (_SHIPPED / label).read_bytes()
@@ -213,7 +220,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrid
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_input(path, MOST_TEXT)
     except FileNotFoundError:
         names = _files()
         hint = did_you_mean(str(path), names) or f"; the scenarios that come along are {', '.join(names)}"
@@ -224,10 +231,10 @@ def _content(path: Path) -> bytes:
 
 def _parse(content: bytes, label: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(content.decode())
+        return parse_toml(content.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{label}: not a text in UTF-8 (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{label}: not TOML: {error}") from None
 
 

@@ -9,13 +9,19 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from cluster.spec import topology
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_DISTANCE, MOST_TEXT
 from ksmcluster.config.problems import did_you_mean, refusal
 from ksmcluster.config.sizes import Pages
-from ksmcluster.config.tables import ConfigTable, Count, Numbers, Switched, base_directory, key
+from ksmcluster.config.tables import ConfigTable, Numbers, Switched, base_directory, key
 
 TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "matrix", "host", "file"]
+#: Of groups of nodes in each other.
+_MOST_LEVELS = 16
+Distance = Annotated[int, Field(ge=1, le=MOST_DISTANCE)]
 TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
-Groups = Annotated[tuple[Count, ...], Field(strict=False)]
+Side = Annotated[int, Field(ge=1, le=topology.MAX_SCENARIO_NODES)]
+Groups = Annotated[tuple[Side, ...], Field(strict=False, max_length=_MOST_LEVELS)]
 Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
 
 
@@ -27,10 +33,10 @@ class TopologyConfig(ConfigTable):
         "Shape of the machine. `host` takes the distances of this machine from sysfs, `file` those of a text "
         "file (rows of numbers, or the output of `numactl --hardware`); both become a `matrix`.",
     )
-    remote: int | None = key(None, "Distance of any two nodes.", "SLIT units")
-    hop: Count | None = key(None, "What each link on the way adds to the distance.", "SLIT units")
-    rows: Count | None = key(None, "Rows of the grid; by default it is as square as can be.")
-    columns: Count | None = key(None, "Columns of the grid.")
+    remote: Distance | None = key(None, "Distance of any two nodes.", "SLIT units")
+    hop: Distance | None = key(None, "What each link on the way adds to the distance.", "SLIT units")
+    rows: Side | None = key(None, "Rows of the grid; by default it is as square as can be.")
+    columns: Side | None = key(None, "Columns of the grid.")
     groups: Groups | None = key(
         None,
         "Nodes in a socket, sockets in a board, and so on outwards. Each group is full, but for one that has "
@@ -71,7 +77,7 @@ class TopologyConfig(ConfigTable):
     def _rows_of_text(cls, rows: object) -> object:
         if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
             return rows
-        return [[int(word) for word in row.split()] for row in rows]
+        return topology.numbers([row.split() for row in rows])
 
     @field_serializer("matrix")
     def _text_of_rows(self, rows: tuple[tuple[int, ...], ...] | None) -> list[str] | None:
@@ -101,6 +107,9 @@ class TopologyConfig(ConfigTable):
 
     def build(self, nodes: int) -> topology.Distances:
         """The distance matrix; ValueError when the numbers do not make one."""
+        sides = (self.rows or 0) * (self.columns or 0)
+        if self.kind in ("mesh", "torus") and sides != nodes:
+            raise ValueError(f"has {sides} nodes, but machine.nodes is {nodes}")
         match self.kind:
             case "ring":
                 matrix = topology.ring(nodes, self.hop or 0)
@@ -139,11 +148,15 @@ def _read_matrix(data: Mapping[str, object], info: ValidationInfo) -> list[list[
     if not isinstance(path, str):
         raise refusal([("path", 'is missing; kind = "file" needs it')])
     file = base_directory(info) / path
-    if not file.is_file():
-        hint = did_you_mean(path, TOPOLOGIES)
-        raise ValueError(f'"{path}" is no topology, and there is no such file{hint}')
     try:
-        return _rows(topology.parse(file.read_text()))
+        text = read_input(file, MOST_TEXT).decode()
+    except FileNotFoundError:
+        hint = did_you_mean(path, TOPOLOGIES)
+        raise ValueError(f'"{path}" is no topology, and there is no such file{hint}') from None
+    except OSError as error:
+        raise ValueError(f'"{path}" is no topology, and no file to read: {error.strerror}') from None
+    try:
+        return _rows(topology.parse(text))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

@@ -22,7 +22,7 @@ from ksmcluster.config.compaction import (
 )
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
-from ksmcluster.config.tables import Finite, Part, key
+from ksmcluster.config.tables import Costs, Part, key
 
 #: How pages of processes are called among the drivers.
 PROCESSES = (ANON_PAGES, KSM_PAGES)
@@ -31,7 +31,7 @@ PROCESSES = (ANON_PAGES, KSM_PAGES)
 class KsmMigrationCostConfig(MigrationCostConfig):
     """Simulated time of compactors and transfers among which there are KSM frames."""
 
-    mapping_ns: Finite = key(COST.mapping, "For each mapping of a KSM frame that is to move.", "ns")
+    mapping_ns: Costs = key(COST.mapping, "For each mapping of a KSM frame that is to move.", "ns")
 
 
 class KsmMigrationConfig(MigrationConfig):

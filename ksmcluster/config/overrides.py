@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
+from tomllib import TOMLDecodeError
 from typing import Any
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_TEXT
 from ksmcluster.config.problems import Path, did_you_mean, dotted, parse_path
 from ksmcluster.system.errors import UserError
+from ksmcluster.system.toml import parse_toml
 
 #: Tables that may be written as a text, which then is this key of them.
 SHORT_FORMS = {"topology": "kind", "policy": "kind"}
@@ -98,7 +101,7 @@ def _put_cost(data: dict[str, Any], file: File) -> dict[Path, str]:
 def read_cost(file: File) -> dict[str, Any]:
     """Return the table [cost] of a file. Raises UserError if there is none."""
     try:
-        found = tomllib.loads(file.read_text()).get("cost")
+        found = parse_toml(read_input(file, MOST_TEXT).decode()).get("cost")
     except OSError as error:
         raise UserError(f"--cost {file}: {error.strerror}; give a file that can be read") from None
     except ValueError as error:
@@ -123,7 +126,10 @@ def _parse(setting: str) -> tuple[Path, Any]:
     if not equals or not name.strip():
         raise UserError(f"--set {setting}: not of the form key=value")
     path, text = _path(name.strip(), f"--set {setting}"), text.strip()
-    value = parse_value(text)
+    try:
+        value = parse_value(text)
+    except ValueError as error:
+        raise UserError(f"--set {dotted(path)}: {error}") from None
     if path[-1] == "kernel" and isinstance(value, float):
         return path, text  # 6.10 is another kernel than 6.1
     return path, _from_here(path, value)
@@ -157,10 +163,13 @@ def _has(here: Any, step: str | int) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """The TOML value, or the text itself when it is none, as in `--set process[0].name=rank`."""
+    """Return the TOML value, or the text itself when it is none, as in `--set process[0].name=rank`.
+
+    Raises ValueError for a value beyond the limits.
+    """
     try:
-        data = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        data = parse_toml(f"value = {text}")
+    except TOMLDecodeError:
         return text
     return data["value"] if data.keys() == {"value"} else text
 

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from cluster.spec.limits import MOST_DEPTH
+from ksmcluster.report.text import shortened
+
 Path = tuple[str | int, ...]
+#: Words that are longer are like no other: comparing takes the square of the length.
+_LONGEST_WORD = 100
+#: Characters of a value in a message.
+_SHOWN = 200
 
 
 class ConfigProblem(NamedTuple):
@@ -40,15 +47,17 @@ def parse_path(text: str) -> Path:
     """The reverse of `dotted`; ValueError when it is no path. No text is the path of the whole."""
     if not text:
         return ()
-    if not re.fullmatch(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", text, re.ASCII):
+    if not re.fullmatch(r"[\w-]+(\[\d{1,9}\])*(\.[\w-]+(\[\d{1,9}\])*)*", text, re.ASCII):
         raise ValueError("not a path of keys such as ksm.run or process[0].count")
     steps = re.findall(r"\[(\d+)\]|([\w-]+)", text, re.ASCII)
+    if len(steps) > MOST_DEPTH:
+        raise ValueError(f"a path of more than {MOST_DEPTH} keys")
     return tuple(int(index) if index else name for index, name in steps)
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """`; did you mean "size"?`, or nothing when no word is near."""
-    near = difflib.get_close_matches(word, list(words), n=1)
+    near = difflib.get_close_matches(word, list(words), n=1) if len(word) <= _LONGEST_WORD else []
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
@@ -117,6 +126,7 @@ MUST_BE = {
     "greater_than": "above {gt}",
     "less_than_equal": "at most {le}",
     "string_pattern_mismatch": "text without control characters, and not empty",
+    "string_too_long": "at most {max_length} characters long",
 }
 
 
@@ -156,7 +166,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"' if value.isprintable() else repr(value)
+        return shortened(f'"{value}"' if value.isprintable() else repr(value), _SHOWN)
     if isinstance(value, Mapping):
         return "a table"
     return "a list" if isinstance(value, list | tuple) else str(value)

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cluster.spec import scenario as spec
+from cluster.spec.limits import LEAST_PERIOD, MOST_EXPONENT, MOST_RATE
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import (
     ConfigTable,
     Count,
-    Finite,
     Name,
     Numbers,
     Part,
-    Positive,
     Share,
     Switched,
+    Time,
+    TimeSpan,
     base_directory,
     key,
 )
 
 REGION = spec.RegionSpec("", 1, spec.ContentModel.UNIQUE)
 WRITE = spec.WriteSpec(0.0)
+Rate = Annotated[float, Field(ge=0, le=MOST_RATE)]
+Exponent = Annotated[float, Field(gt=0, le=MOST_EXPONENT)]
 
 
 class PolicyConfig(ConfigTable):
@@ -68,11 +72,11 @@ class PolicyConfig(ConfigTable):
 class WriteConfig(ConfigTable):
     """Writes to a region: at random times, the same rate for every page of its hot part."""
 
-    rate: Finite = key(..., "Expected writes to each hot page.", "1/s of simulated time")
+    rate: Rate = key(..., "Expected writes to each hot page.", "1/s of simulated time")
     hot_fraction: Share = key(WRITE.hot_fraction, "Part of the region that is written, from its start.")
-    start: Finite = key(WRITE.start, "When the writes begin.", "s of simulated time")
-    stop: Annotated[float, Field(gt=0)] = key(WRITE.stop, "When they end.", "s of simulated time")
-    period: Finite = key(
+    start: Time = key(WRITE.start, "When the writes begin.", "s of simulated time")
+    stop: Annotated[float, Field(ge=LEAST_PERIOD)] = key(WRITE.stop, "When they end.", "s of simulated time")
+    period: Time = key(
         WRITE.period, "Length of a cycle of writing and pausing; 0: no pauses.", "s of simulated time"
     )
     duty: Share = key(WRITE.duty, "Part of each cycle, from its start, in which writes happen.")
@@ -87,6 +91,8 @@ class WriteConfig(ConfigTable):
     def _check(self) -> Self:
         if not self.stop > self.start:
             raise refusal([("stop", f"must be after start = {self.start}, not {self.stop}")])
+        if 0 < self.period < LEAST_PERIOD:
+            raise refusal([("period", f"must be 0 or at least {LEAST_PERIOD:g}, not {self.period:g}")])
         return self
 
 
@@ -125,7 +131,7 @@ class RegionConfig(ConfigTable):
     law: Literal["uniform", "zipf"] | None = key(
         None, "How contents are drawn: all alike, or some far more often."
     )
-    exponent: Positive | None = key(
+    exponent: Exponent | None = key(
         None, "Zipf's law: the k-th content has weight k to the power of minus this."
     )
     write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
@@ -184,7 +190,7 @@ class ProcessConfig(ConfigTable):
         "Snapshot file (`ksmcluster capture`) that has the memory of these processes, in place of regions. "
         "A relative path starts at the scenario's directory.",
     )
-    replay_interval: Positive | None = key(
+    replay_interval: TimeSpan | None = key(
         None,
         "Time between two moments of the snapshot; by default that of the capture.",
         "s of simulated time",
@@ -214,8 +220,10 @@ class ProcessConfig(ConfigTable):
         if snapshot is None:
             return None
         path = (base_directory(info) / snapshot).absolute()
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 (that of Path raises for long names)
             raise ValueError(f"there is no file {path}")
+        if not str(path).isprintable():
+            raise ValueError("the name of the file has characters that cannot be shown; rename it")
         return str(path)
 
     @model_validator(mode="after")
@@ -256,6 +264,8 @@ class ProcessConfig(ConfigTable):
 
 def repeated(names: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Index of each name that was there before, and what to say of it."""
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             yield index, f'"{name}" is the name of an earlier one'
+        seen.add(name)

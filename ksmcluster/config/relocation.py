@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cluster.spec.compaction import RelocationSpec
-from ksmcluster.config.tables import ConfigTable, Count, Numbers, Switched, key
+from ksmcluster.config.tables import ConfigTable, Count, Numbers, Passes, Switched, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(RelocationSpec)}
 
@@ -45,7 +45,7 @@ class RelocateFramesConfig(ConfigTable):
         "`drain`: all go off some nodes, KSM pages with any `merge_across_nodes`, to the nearest ones with "
         "room; `even-out`: as few as it takes for nodes to have as many as each other.",
     )
-    after_pass: Count = key(..., "The pass of ksmd after which it is done, before any compaction.")
+    after_pass: Passes = key(..., "The pass of ksmd after which it is done, before any compaction.")
     nodes: Numbers = key(
         SPEC["nodes"],
         "The nodes to drain, those among which memory is evened out, or those that frames may leave to be "

@@ -16,7 +16,7 @@ from ksmcluster.config.migration import KsmMigrationConfig, migration_problems
 from ksmcluster.config.overrides import ENDS, UNTIL_CONVERGED
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.processes import ProcessConfig, repeated
-from ksmcluster.config.tables import ConfigTable, Count, Positive, Seed, Share, Title, key
+from ksmcluster.config.tables import ConfigTable, Passes, Seed, Share, TimeSpan, Title, key
 
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(SimulationSpec)}
 
@@ -26,10 +26,10 @@ class SimulationConfig(ConfigTable):
 
     title: Title = key("", "What the report is headed with.")
     seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
-    passes: Count | None = key(
+    passes: Passes | None = key(
         SPEC["passes"], "Full passes of ksmd over all memory; not with `seconds` or `until`."
     )
-    seconds: Positive | None = key(
+    seconds: TimeSpan | None = key(
         None,
         "The run ends at this simulated time: the pass under way then is the last. In place of `passes`.",
         "s of simulated time",
@@ -41,10 +41,10 @@ class SimulationConfig(ConfigTable):
     tolerance: Share | None = key(
         None, "How far figures may differ and stand still, as a part of the mapped pages; by default 0.001."
     )
-    most_passes: Count | None = key(
+    most_passes: Passes | None = key(
         None, "The most passes of a run that goes on until it has converged; by default 100."
     )
-    windows_per_pass: Count | None = key(
+    windows_per_pass: Passes | None = key(
         None,
         "Parts of a pass between which the processes write to their memory. By default as many as the "
         "writes need: see docs/explanation/model.md.",

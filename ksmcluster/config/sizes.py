@@ -45,9 +45,9 @@ def parse_size(value: object) -> int:
     if not isinstance(value, str):
         example = f'"{value} pages" or "{value}MiB"' if isinstance(value, int) else '"64MiB" or "512 pages"'
         raise ValueError(f"a size is text with a unit: {example}")
-    match = re.fullmatch(r"(\d+) ?([A-Za-z]*)", value.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,25}) ?([A-Za-z]{0,25})", value.strip(), re.ASCII)
     if not match:
-        raise ValueError(f'"{value}" is not a size: write a whole number and a unit, as in "64MiB"')
+        raise ValueError(f'"{value[:40]}" is not a size: write a whole number and a unit, as in "64MiB"')
     number, unit = match.groups()
     if unit not in UNITS:
         raise ValueError(_wrong_unit(number, unit))

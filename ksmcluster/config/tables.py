@@ -11,19 +11,35 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
+from cluster.spec.limits import (
+    LEAST_PERIOD,
+    MOST_COST,
+    MOST_INTEGER,
+    MOST_NAME,
+    MOST_PASSES,
+    MOST_SECONDS,
+    MOST_TITLE,
+)
 from ksmcluster.config.problems import quoted, refusal
+from ksmcluster.config.sizes import MOST_PAGES
 
 #: Largest value of a knob that the kernel keeps in an unsigned int.
 UINT = 2**32 - 1
 
-MOST_SEED = 2**63 - 1
+#: What a terminal shows as it is: neither controls, nor what turns the direction of a text or ends a line.
+_SHOWN = r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
-Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
-Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
-Count = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Title = Annotated[str, Field(pattern=rf"^{_SHOWN}*$", max_length=MOST_TITLE)]
+Seed = Annotated[int, Field(ge=0, le=MOST_INTEGER)]
+Name = Annotated[str, Field(pattern=rf"^{_SHOWN}+$", max_length=MOST_NAME)]
+#: Pages, processes or contents, of which a machine has fewer.
+Count = Annotated[int, Field(ge=1, le=MOST_PAGES)]
+Passes = Annotated[int, Field(ge=1, le=MOST_PASSES)]
+#: What a thing costs, in ns or pages.
+Costs = Annotated[float, Field(ge=0, le=MOST_COST)]
+#: Simulated time.
+Time = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+TimeSpan = Annotated[float, Field(ge=LEAST_PERIOD, le=MOST_SECONDS)]
 Share = Annotated[float, Field(gt=0, le=1)]
 #: A share that may be nothing.
 Part = Annotated[float, Field(ge=0, le=1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.results.loading import load_result
+from ksmcluster.system.replacing import real_path
 
 
 def read_runs(directories: Sequence[Path]) -> list[RunData]:
@@ -15,7 +16,7 @@ def read_runs(directories: Sequence[Path]) -> list[RunData]:
 
     Raises UserError if a directory holds no output of `simulate` or `compact`.
     """
-    names = [directory.resolve().name for directory in directories]
+    names = [real_path(directory).name for directory in directories]
     twice = {name for name, count in Counter(names).items() if count > 1}
     return [
         of_result(load_result(directory), str(directory) if name in twice else name)

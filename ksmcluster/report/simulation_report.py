@@ -107,7 +107,7 @@ def _heading(result: Reported) -> Text:
         text.counted(summary["passes"], "pass"),
         f"seed {summary['seed']}",
     )
-    lines = [Text(summary["title"], style="bold")] if summary["title"] else []
+    lines = [Text(text.one_line(summary["title"]), style="bold")] if summary["title"] else []
     return Text("\n").join([*lines, Text(", ".join(facts))])
 
 
@@ -146,7 +146,9 @@ def _bar(share: float, style: str, plain: bool) -> Text:
 
 def _notes(result: Reported) -> dict[str, RenderableType]:
     """What to know when reading the numbers, if there is anything."""
-    notes = [Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]]
+    notes = [
+        Padding(Text(text.one_line(note), style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]
+    ]
     return {"Notes": Group(*notes)} if notes else {}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cluster.spec.limits import MOST_MESSAGE
+
 #: From nothing to all: what a terminal can show, and what any can.
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = " .:-=+*%#"
@@ -69,6 +71,11 @@ def shortened(label: str, width: int) -> str:
         return label
     kept = width - len("...")
     return label[: (kept + 1) // 2] + "..." + label[len(label) - kept // 2 :]
+
+
+def message(text: str) -> str:
+    """Return a line for the terminal, of a bearable length, whatever was put into it."""
+    return shortened(one_line(text), MOST_MESSAGE)
 
 
 def one_line(text: str) -> str:

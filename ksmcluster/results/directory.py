@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_JSON
 from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import ConfigTable
 from ksmcluster.results.identity import text_digest
@@ -57,7 +59,7 @@ def check_directory(directory: Path, table: str) -> Path:
         real = real_path(directory)
         wrong = _what_is_wrong(real, table)
     except OSError as error:
-        wrong = f"{os.strerror(error.errno or 0)}; choose another directory"
+        wrong = f"{error.strerror}; choose another directory"
     if wrong:
         raise UserError(f"cannot write the results to {directory}: {wrong}")
     return real
@@ -105,8 +107,8 @@ def _is_output(directory: Path, names: set[str]) -> bool:
     if not all(stat.S_ISREG((directory / name).lstat().st_mode) for name in names):
         return False
     try:
-        provenance = json.loads((directory / PROVENANCE).read_bytes())
-    except ValueError:
+        provenance = json.loads(read_input(directory / PROVENANCE, MOST_JSON))
+    except (ValueError, RecursionError):
         return False
     # A file of text that was edited is the user's work.
     texts = {name: text_digest((directory / name).read_bytes()) for name in (SUMMARY, CONFIG)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from cluster.compaction.internode.drain import Drained, Stayed
 from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.spec.compaction import RelocationSpec
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_JSON, MOST_TABLE
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario, load_either, to_spec
 from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
@@ -36,18 +39,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: What reading something else than our files raises.
+_NO_RESULT = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(OSError, RecursionError, TypeError, ValueError),
+)
+
+
 def load_result(directory: str | Path) -> Result | CompactionResult:
     """Return the result that a directory holds. Raises UserError if it holds none."""
     folder = Path(directory)
     try:
-        summary, provenance = (json.loads((folder / name).read_bytes()) for name in (SUMMARY, PROVENANCE))
+        summary, provenance = (
+            json.loads(read_input(folder / name, MOST_JSON)) for name in (SUMMARY, PROVENANCE)
+        )
         config = load_either(folder / CONFIG)
         if isinstance(config, CompactionScenario):
             return _compacted(folder, config, summary, provenance)
         return _simulated(folder, config, summary, provenance)
-    except (OSError, KeyError, ValueError) as error:
+    except (*_NO_RESULT, UserError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{folder}: not an output of simulate or compact ({error}); name the directory of an --output"
+            f"{folder}: not an output of simulate or compact ({reason}); name the directory of an --output"
         ) from None
 
 
@@ -77,7 +90,13 @@ def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenan
 def _read(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(path)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path.name} is not a regular file")
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > MOST_TABLE:
+            raise ValueError(f"{path.name} unpacks to more than {MOST_TABLE:,} bytes")
+        return file.read()
 
 
 class _Moves(NamedTuple):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.limits import MOST_NAME
 from cluster.spec.profile import PROFILES, UnknownKernelError, kernel_of_release
 from cluster.spec.scenario import Advice
+from ksmcluster.report.text import one_line
 from ksmcluster.snapshot.metadata import HostInfo, Metadata
 from ksmcluster.snapshot.reader import Snapshot
+from ksmcluster.system.errors import UserError
 
 _MAGIC = b"PAR1"
 _KNOBS_OF_ALL = ("pages_to_scan", "sleep_millisecs", "merge_across_nodes")
@@ -38,10 +43,15 @@ _TITLES: dict[str, str] = {
 def is_parquet(path: Path) -> bool:
     """Return whether a file begins as Parquet files do."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError):
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(file).st_mode) and os.read(file, len(_MAGIC)) == _MAGIC
     except OSError:
         return False
+    finally:
+        os.close(file)
 
 
 def scenario_of(
@@ -59,12 +69,12 @@ def scenario_of(
     wanted = count or len(metadata.processes)
     per_process = -(-rows // (len(metadata.processes) * len(metadata.moments)))
     return {
-        "simulation": {"title": f"{path.name}: {_TITLES.get(chosen, chosen)}"},
+        "simulation": {"title": f"{one_line(path.name)}: {_TITLES.get(chosen, chosen)}"},
         "machine": _machine(metadata.host, nodes, wanted * per_process),
         "ksm": dict(_ksm(metadata)),
         "process": [
             {
-                "name": path.stem,
+                "name": one_line(path.stem)[:MOST_NAME],
                 "count": wanted,
                 "snapshot": str(path.absolute()),
                 "advice": str(chosen),
@@ -104,6 +114,8 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
         held = host.ksm.get(knob)
         if held is not None:
             chosen = re.search(r"\[(.+)\]", held)
+            if chosen is None and not re.fullmatch(r"\d{1,20}", held, re.ASCII):
+                raise UserError(f"the snapshot says {knob} = {held[:80]}: capture it again")
             yield knob, chosen[1] if chosen else int(held)
 
 

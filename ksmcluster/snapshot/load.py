@@ -23,6 +23,7 @@ from cluster.spec.captured_pages import (
 from cluster.spec.scenario import Advice, CapturedLayout, Clones, ProcessSpec, SimulationSpec
 from ksmcluster import snapshot
 from ksmcluster.report import text
+from ksmcluster.snapshot.contents import CheckedNames, CollectedDigests, ContentNames
 from ksmcluster.snapshot.huge_pages import HugePageFinder
 from ksmcluster.snapshot.metadata import Mapping as SnapshotMapping
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess
@@ -76,7 +77,13 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
     with ExitStack() as stack:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
         _check_keys(opened)
-        read = {path: _read(found) for path, found in opened.items()}
+        checked = CheckedNames()
+        read = _read_all(opened, checked)
+        if checked.clash():
+            del read
+            collected = CollectedDigests()
+            _read_all(opened, collected)
+            read = _read_all(opened, collected.free_names())
     common = _common(list(read.values()))
     return {
         path: CapturedPages(
@@ -172,6 +179,14 @@ def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
                 f"{path} and {paths[0]} have digests of different keys, so that no page of one would merge "
                 "with one of the other: capture them together, or both with the same --key-file"
             )
+
+
+def _read_all(opened: Mapping[str, snapshot.Snapshot], names: ContentNames) -> dict[str, _Read]:
+    read = {}
+    for path, found in opened.items():
+        found.name_contents = names
+        read[path] = _read(found)
+    return read
 
 
 def _read(found: snapshot.Snapshot) -> _Read:
@@ -273,7 +288,7 @@ def _common(snapshots: list[_Read]) -> Digests:
 def _process(read: _Read, index: int, common: Digests) -> CapturedProcess:
     process, moments = read.metadata.processes[index], read.moments[index]
     return CapturedProcess(
-        name=process.name,
+        name=text.one_line(process.name),
         mappings=tuple(_mappings(process.mappings, [moment.vpn for moment in moments])),
         moments=tuple(
             CapturedMoment(of.vpn, of.content, ~is_in(of.content, common), of.written) for of in moments
@@ -297,4 +312,4 @@ def _mappings(mappings: Sequence[SnapshotMapping], vpns: list[I64]) -> Iterator[
     for index, (low, high) in zip(of, pairwise(breaks.tolist()), strict=True):
         mapping, first = mappings[index], int(vpn[low])
         pages = int(vpn[high - 1]) + 1 - first
-        yield CapturedMapping(mapping.name, first, pages, advised=bool(mapping.advised))
+        yield CapturedMapping(text.one_line(mapping.name), first, pages, advised=bool(mapping.advised))

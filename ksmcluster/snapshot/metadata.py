@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.limits import MOST_CAPTURES
 from ksmcluster.snapshot.schema import FORMAT_VERSION, MAX_MOMENTS
 from ksmcluster.system.errors import UserError
 
@@ -151,7 +152,7 @@ def from_json(text: bytes, named: str) -> Metadata:
                 f"{named} has snapshot format {version}, newer than {FORMAT_VERSION}: upgrade ksmcluster"
             )
         metadata = _METADATA.validate_python(found)
-    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, OverflowError, RecursionError) as error:
         raise UserError(f"{named} has damaged snapshot metadata: capture it again") from error
     broken = _broken_rule(metadata)
     if broken:
@@ -176,6 +177,12 @@ def _broken_rule(metadata: Metadata) -> str | None:
         return f"its interval is {metadata.interval} s"
     if not metadata.processes:
         return "it has no process"
+    return _broken_processes(metadata)
+
+
+def _broken_processes(metadata: Metadata) -> str | None:
+    if len(metadata.processes) * len(metadata.moments) > MOST_CAPTURES:
+        return f"it has more than {MOST_CAPTURES:,} moments of processes"
     for index, process in enumerate(metadata.processes):
         broken = _broken_process(process, len(metadata.processes), index)
         if broken:

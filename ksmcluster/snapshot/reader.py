@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cluster.spec.limits import MOST_GROUP, MOST_GROUP_ROWS, MOST_METADATA, MOST_ROW
+from ksmcluster.snapshot.contents import ContentNames
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess, from_json
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
@@ -71,6 +74,7 @@ class SnapshotPages:
 
 
 _NAMES = ("vpn", "content", "flags", *OPTIONAL)
+_REQUIRED = ("moment", "process", "vpn", "flags")
 
 
 class Snapshot:
@@ -80,6 +84,8 @@ class Snapshot:
         self._path = path
         self._parquet = parquet
         self.metadata = metadata
+        #: Names the contents of the pages that are read.
+        self.name_contents: ContentNames = content_ids
         self._edges_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._row_groups = [_ranges(parquet.metadata, i) for i in range(parquet.num_row_groups)]
 
@@ -88,16 +94,20 @@ class Snapshot:
         """Open a snapshot; raises UserError for anything but a snapshot this version can read."""
         path = Path(path)
         try:
-            parquet = pq.ParquetFile(path, page_checksum_verification=True)
+            _check_regular(path)
+            parquet = pq.ParquetFile(
+                path, page_checksum_verification=True, thrift_string_size_limit=MOST_METADATA
+            )
         except FileNotFoundError as error:
             raise UserError(f"no snapshot {path}: check the name") from error
         except PermissionError as error:
             raise UserError(f"no permission to read {path}") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            if _is_of_the_system(error) and not path.is_dir():
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if _is_of_the_system(error):
                 raise
             raise UserError(f"{path} is not a snapshot: make one with `ksmcluster capture`") from error
         try:
+            _check_sizes(path, parquet.metadata)
             return cls(path, parquet, _read_metadata(path, parquet))
         except BaseException:
             parquet.close()
@@ -220,21 +230,46 @@ class Snapshot:
         try:
             wanted = [*SCHEMA_1.names, *optional]
             table = self._parquet.read_row_group(row_group, columns=wanted).combine_chunks()
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             if _is_of_the_system(error):
                 raise
             raise UserError(f"{self._path} is damaged: {str(error).splitlines()[0]}") from error
+        said = self._parquet.metadata.row_group(row_group).num_rows
+        if len(table) != said or any(table[name].null_count for name in _REQUIRED):
+            raise self._breaks("rows or values are missing")
         flags = table["flags"].to_numpy().astype(np.uint16)
         zero = (flags & ZERO) != 0
         if (table["digest"].is_valid().to_numpy() == zero).any():
             raise self._breaks("a page has a digest and the flag of zeros, or neither")
         pages = SnapshotPages(
             table["vpn"].to_numpy().astype(np.int64),
-            content_ids(_digests(table["digest"]), zero),
+            self.name_contents(_digests(table["digest"]), zero),
             flags,
             *(_optional(table, name) if name in optional else np.empty(0, np.int64) for name in OPTIONAL),
         )
         return table["moment"].to_numpy(), table["process"].to_numpy(), pages
+
+
+def _check_regular(path: Path) -> None:
+    """Raise OSError if a file is no regular one, of which a program might wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+
+
+def _check_sizes(path: Path, parquet: pq.FileMetaData) -> None:
+    """Raise UserError if a file says that it unpacks to more than a snapshot of so many rows has."""
+    groups = [parquet.row_group(group) for group in range(parquet.num_row_groups)]
+    wrong = ""
+    for group in groups:
+        most = group.num_rows * MOST_ROW + MOST_GROUP
+        if not 0 <= group.num_rows <= MOST_GROUP_ROWS or not 0 <= group.total_byte_size <= most:
+            wrong = "it unpacks to too much"
+        if any(group.column(i).num_values != group.num_rows for i in range(group.num_columns)):
+            wrong = "its columns differ in length"
+    if sum(group.num_rows for group in groups) != parquet.num_rows:
+        wrong = "rows are missing"
+    if wrong:
+        raise UserError(f"{path} breaks the snapshot format, {wrong}: capture it again")
 
 
 def is_snapshot(path: Path) -> bool:
@@ -274,7 +309,9 @@ def _ranges(parquet: pq.FileMetaData, row_group: int) -> tuple[tuple[int, int], 
 
 
 def _range(statistics: pq.Statistics | None) -> tuple[int, int]:
-    return (0, 2**32) if statistics is None else (statistics.min, statistics.max)
+    if statistics is None or not statistics.has_min_max:
+        return 0, 2**32
+    return statistics.min, statistics.max
 
 
 def _read_metadata(path: Path, parquet: pq.ParquetFile) -> Metadata:

@@ -56,10 +56,10 @@ class SnapshotWriter:
 
     def __init__(self, path: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         self._row_group_rows = row_group_rows
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (that of Path raises for long names)
             raise UserError(f"{path} is a folder: give --output the name of a file")
         self._path = path = check_file(path, str(path), is_snapshot)
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
         self._sink: pa.OSFile | None = None
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,11 +12,19 @@ from pathlib import Path
 
 from ksmcluster.system.errors import UserError
 
+#: Characters of a name that a temporary name repeats: both are limited.
+_SHORT = 40
+
 
 def real_path(path: Path) -> Path:
     """Return the path without `~`, `..` and links; one that is checked must be the one that is written."""
     home = os.path.expanduser(path)  # noqa: PTH111 (that of Path raises for users who are not there)
-    return Path(os.path.realpath(home))
+    try:
+        return Path(os.path.realpath(home))
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "the working directory is gone") from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
 
 
 def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
@@ -36,13 +45,13 @@ def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
             raise UserError(f"{named}: it is a file that this command did not write; choose another name")
         return real
     except OSError as error:
-        raise UserError(f"{named}: {os.strerror(error.errno or 0)}; choose another name") from error
+        raise UserError(f"{named}: {error.strerror}; choose another name") from error
 
 
 @contextmanager
 def sibling(path: Path) -> Iterator[Path]:
     """Make a directory beside this path; it is removed at the end unless it was renamed."""
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name[:_SHORT]}.", dir=path.parent))
     try:
         # mkdtemp lets only the owner in; what is written for others follows the umask.
         umask = os.umask(0)

@@ -5,6 +5,7 @@ The only module outside tests that imports `cluster.exact`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from cluster.script.parser import ScriptError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.errors import SimulationError
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_TEXT
 from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.topology import MAX_SCENARIO_NODES
 
@@ -124,14 +127,14 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
     """
     found: list[ReplayFile] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (that of Path raises for long names)
             below = sorted(
                 file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()
             )
             if not below:
                 raise ReplayError(f"{path}: no *{' or *'.join(suffixes)} in this folder; give another one")
             found += [ReplayFile(_stem(file.relative_to(path), suffixes), file, False) for file in below]
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110
             found.append(ReplayFile(_stem(Path(path.name), suffixes), path, True))
         else:
             raise ReplayError(f"{path}: no such file or folder; check the name")
@@ -227,7 +230,7 @@ def _stem(path: Path, suffixes: tuple[str, ...]) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_input(path, MOST_TEXT)
     except OSError as error:
         raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
     try:

@@ -17,6 +17,8 @@ from cluster.script.operations import (
     SetKnobOp,
 )
 from cluster.script.parser import Script, ScriptError, parse
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_TEXT
 from ksmcluster.system.errors import UserError
 
 #: sharing, zeros, more sharers than max_page_sharing, copy-on-write, fork, holes, exit, a batch in mid-pass
@@ -65,7 +67,7 @@ def load(path: Path | None) -> Script:
     if path is None:
         return parse(BUILT_IN)
     try:
-        return parse(path.read_text())
+        return parse(read_input(path, MOST_TEXT).decode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a file that can be read") from error
     except UnicodeDecodeError as error:

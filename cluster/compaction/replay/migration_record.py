@@ -21,6 +21,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.script.record import Json, RecordError, read_documents
+from cluster.spec.limits import MOST_JSON
 
 _LOWMEM_RESERVE_RATIO = 256
 KINDS = ("callbacks", "blocks", "zram")
@@ -43,9 +44,13 @@ def _is_record(document: object) -> bool:
 def unpack(text: str) -> bytes:
     """Decode a `_zb64` field, which is base64(zlib(data)). Raises RecordError for anything else."""
     try:
-        return zlib.decompress(base64.b64decode(text, validate=True))
+        stream = zlib.decompressobj()
+        data = stream.decompress(base64.b64decode(text, validate=True), MOST_JSON)
     except (ValueError, zlib.error) as error:
         raise RecordError(f"not base64(zlib(data)): {error}") from error
+    if not stream.eof:
+        raise RecordError(f"not base64(zlib(data)), or more than {MOST_JSON:,} bytes of it")
+    return data
 
 
 def moves_of(run: Json) -> I64:

@@ -7,11 +7,14 @@ The format is that of github-action-benchmark's tool `customBiggerIsBetter`: an 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_JSON
 from ksmcluster.bench.tools.measure import Measure, spread
 from ksmcluster.system.errors import UserError
 
@@ -38,8 +41,8 @@ def _entry(measure: Measure) -> dict[str, Any]:
 def is_measures(path: Path) -> bool:
     """Whether `to_json` made the file."""
     try:
-        entries = json.loads(path.read_bytes())
-    except ValueError:
+        entries = json.loads(read_input(path, MOST_JSON))
+    except (ValueError, RecursionError):
         return False
     return isinstance(entries, list) and all(isinstance(e, dict) and e.keys() == KEYS for e in entries)
 
@@ -47,14 +50,14 @@ def is_measures(path: Path) -> bool:
 def read_baseline(path: Path) -> dict[str, float]:
     """Values by name. Raises UserError if the file is none of ours."""
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(read_input(path, MOST_JSON))
         values = {str(entry["name"]): float(entry["value"]) for entry in entries}
     except OSError as error:
         raise UserError(f"--compare {path}: {error.strerror}; give a file that --json wrote") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"--compare {path}: not a file that --json wrote") from error
-    if not all(value > 0 for value in values.values()):
-        raise UserError(f"--compare {path}: has values that are not above 0; measure the baseline anew")
+    if not all(0 < value < math.inf for value in values.values()):
+        raise UserError(f"--compare {path}: has values that are not above 0 and finite; measure anew")
     return values
 
 

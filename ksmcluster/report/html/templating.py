@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from ksmcluster.report.text import one_line
+
+
+def shown(value: object) -> object:
+    """Return text without characters that control a terminal or turn the direction of what follows."""
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
+        return value
+    return "\n".join(map(one_line, value.split("\n")))
+
 
 def rendered(template: str, **what: object) -> str:
     """Return a template filled in; all that is not markup is escaped."""
@@ -10,6 +19,7 @@ def rendered(template: str, **what: object) -> str:
     environment = Environment(
         loader=PackageLoader("ksmcluster.report.html"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
