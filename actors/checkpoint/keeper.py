@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.directory import Checkpoint, latest, new_checkpoint
-from actors.checkpoint.state_files import SavedFile, write_state
+from actors.checkpoint.state_files import DamagedError, SavedFile, write_state
 from cluster.checkpoint.encode import encode
 from cluster.checkpoint.restore import decode
 from cluster.machine.pass_result import PassResult
@@ -87,6 +87,9 @@ class CheckpointKeeper:
 
 
 def passes_of(checkpoint: Checkpoint, spec: SimulationSpec) -> list[PassResult]:
-    """Return the results of the passes before a checkpoint."""
-    done: list[PassResult] = decode(checkpoint.read(_PASSES), {"spec": spec})
+    """Return the results of the passes before a checkpoint. Raises DamagedError or DecodeError."""
+    done = decode(checkpoint.read(_PASSES), {"spec": spec})
+    numbers = [of.number for of in done if isinstance(of, PassResult)] if isinstance(done, list) else []
+    if numbers != list(range(1, checkpoint.passes + 1)):
+        raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
     return done

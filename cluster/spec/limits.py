@@ -41,5 +41,5 @@ MOST_ROW: Final = 64
 #: Bytes of a row group besides.
 MOST_GROUP: Final = 1 << 20
 #: PT_LOAD and other headers of a core file, and bytes of its notes.
-MOST_SEGMENTS: Final = 1 << 20
-MOST_NOTES: Final = 64 << 20
+MOST_SEGMENTS: Final = 1 << 18
+MOST_NOTES: Final = 16 << 20

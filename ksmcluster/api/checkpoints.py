@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,22 @@ def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None
         )
     if earlier["digest"] != run["digest"]:
         raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
+
+
+@contextmanager
+def going_on(keeper: CheckpointKeeper | None) -> Iterator[None]:
+    """Turn what comes of a state that no run has written, whatever it is, into a UserError."""
+    earlier = keeper.latest() if keeper else None
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if earlier is None:
+            raise
+        reason = str(error).splitlines()[-1] if str(error) else ""
+        raise UserError(
+            f"{earlier.folder}: no run can go on from it ({type(error).__name__}: {reason}); remove it to go "
+            "on from the one before"
+        ) from error
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario:

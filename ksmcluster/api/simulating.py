@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.checkpoints import going_on, keeper
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
@@ -78,6 +78,7 @@ def run(
     pages, frames = (of_regions(scenario) + captured for of_regions in (pages_mapped, frames_needed))
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
+    size += (spec.passes or 0) * spec.machine.nodes * host_memory.RESULT_ROW
     check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
     if options.on_ray:
         with one_line():
@@ -86,7 +87,7 @@ def run(
         keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
     )
     clock.on_event(RunStarting())
-    with one_line():
+    with one_line(), going_on(checkpoints):
         passes = list(
             run_passes(
                 spec,

@@ -1,9 +1,9 @@
 """ELF core files as the kernel and gcore write them."""
 
-import errno
 import io
 import os
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
+from cluster.spec.limits import MOST_NOTES, MOST_SEGMENTS
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer, stored_pages
 from ksmcluster.snapshot import FILE, MERGEABLE, Mapping
 from ksmcluster.system.errors import UserError
 
@@ -22,6 +24,13 @@ _AT_RANDOM = 25
 """Auxiliary vector: address of bytes that the kernel put on the stack."""
 _AT_SYSINFO_EHDR = 33
 """Auxiliary vector: address of the vDSO."""
+_HEADER_SIZE = 56
+"""Bytes of a program header of 64 bits."""
+_DAMAGES = (
+    *(ELFError, ConstructError, struct.error, ArithmeticError, AssertionError, AttributeError),
+    *(LookupError, TypeError, ValueError, RecursionError),
+)
+"""What reading the headers of something else than a core raises."""
 _USER_END = 1 << 63
 """Addresses from here on are the kernel's, such as [vsyscall]."""
 
@@ -85,14 +94,15 @@ class CoreSource:
         with io.FileIO(self._file, closefd=False) as raw, io.BufferedReader(raw) as stream:
             try:
                 elf = ELFFile(stream)
-            except ELFError as error:
+            except _DAMAGES as error:
                 raise UserError(f"{self._path} is not an ELF file: give --core a core file") from error
             self._check_kind(elf)
             try:
+                self._check_headers(elf)
                 segments = list(elf.iter_segments())
                 self._check_complete(segments)
                 return _read_notes(segments, elf.little_endian), self._loads(segments)
-            except (ELFError, struct.error, UnicodeDecodeError) as error:
+            except _DAMAGES as error:
                 raise self._damaged("its headers cannot be read") from error
 
     def _check_kind(self, elf: Any) -> None:
@@ -101,7 +111,18 @@ class CoreSource:
         if elf.elfclass != 64:
             raise UserError(f"{self._path} is a {elf.elfclass}-bit core: only 64-bit ones can be captured")
 
+    def _check_headers(self, elf: Any) -> None:
+        count, size = elf.num_segments(), elf.header["e_phentsize"]
+        if size != _HEADER_SIZE or count > MOST_SEGMENTS:
+            raise self._damaged(f"{count} headers of {size} bytes are not those of a core")
+        end = elf.header["e_phoff"] + count * size
+        if end > os.fstat(self._file).st_size:
+            raise self._damaged("its headers are cut off")
+
     def _check_complete(self, segments: list[Any]) -> None:
+        notes = sum(segment["p_filesz"] for segment in segments if segment["p_type"] == "PT_NOTE")
+        if notes > MOST_NOTES:
+            raise self._damaged(f"it has notes of {notes:,} bytes; {MOST_NOTES:,} at most")
         size = os.fstat(self._file).st_size
         needed = max((segment["p_offset"] + segment["p_filesz"] for segment in segments), default=0)
         if needed > size:
@@ -118,6 +139,8 @@ class CoreSource:
             if load["p_vaddr"] % PAGE_SIZE or load["p_vaddr"] < end or load["p_filesz"] > load["p_memsz"]:
                 raise self._damaged(f"the segment at {load['p_vaddr']:#x} is not a range of whole pages")
             end = load["p_vaddr"] + -(-load["p_memsz"] // PAGE_SIZE) * PAGE_SIZE
+            if end > 1 << 64:
+                raise self._damaged(f"the segment at {load['p_vaddr']:#x} ends behind all addresses")
         if not loads:
             raise self._damaged("it holds no memory")
         return loads
@@ -148,22 +171,7 @@ class CoreSource:
         if not self._holes_absent:
             yield 0, segment.stored_pages
             return
-        position, end = segment.offset, segment.offset + segment.stored
-        done = 0
-        while position < end:
-            try:
-                data = os.lseek(self._file, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
-                    return
-                raise
-            if data >= end:
-                return
-            position = min(os.lseek(self._file, data, os.SEEK_HOLE), end)
-            start = max((data - segment.offset) // PAGE_SIZE, done)
-            done = -(-(position - segment.offset) // PAGE_SIZE)
-            if start < done:
-                yield start, done
+        yield from stored_pages(self._file, segment.offset, segment.stored)
 
     def _read(self, segment: _Segment, first: int, last: int, buffer: memoryview) -> Chunk:
         offset = first * PAGE_SIZE
@@ -183,7 +191,7 @@ class CoreSource:
 def _segment(header: Any, notes: _Notes) -> _Segment:
     start = int(header["p_vaddr"])
     end = start + int(header["p_memsz"])
-    file = next((name for low, high, name in notes.files if low < end and high > start), None)
+    file = _file_at(notes.files, start, end)
     name = file if file is not None else _special_name(start, end, notes)
     anonymous = file is None and name in ("", "[stack]")
     access = "".join(
@@ -198,6 +206,12 @@ def _segment(header: Any, notes: _Notes) -> _Segment:
     )
     flags = MERGEABLE if anonymous else FILE if file is not None else 0
     return _Segment(mapping, int(header["p_offset"]), int(header["p_filesz"]), flags)
+
+
+def _file_at(files: list[tuple[int, int, str]], start: int, end: int) -> str | None:
+    """Return the file that is mapped between two addresses; `files` ascend."""
+    at = bisect_right(files, start, key=lambda file: file[1])
+    return files[at][2] if at < len(files) and files[at][0] < end else None
 
 
 def _special_name(start: int, end: int, notes: _Notes) -> str:
@@ -230,7 +244,7 @@ def _add_note(notes: _Notes, note: Any, little_endian: bool) -> None:
         notes.auxiliary = dict(pairs)
     elif note["n_type"] == "NT_FILE":
         notes.page_size = int(description["page_size"])
-        notes.files = [
+        notes.files = sorted(
             (entry["vm_start"], entry["vm_end"], name.decode(errors="replace"))
             for entry, name in zip(description["Elf_Nt_File_Entry"], description["filename"], strict=True)
-        ]
+        )

@@ -8,9 +8,17 @@ from typing import Literal
 import numpy as np
 
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer
+from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file, page_buffer, stored_pages
 from ksmcluster.snapshot import MERGEABLE, Mapping
 from ksmcluster.system.errors import UserError
+
+#: Pages of a hole that are handed over at once.
+_HOLE_PAGES = 1 << 16
+
+
+def _chunk(first: int, last: int, data: memoryview | None) -> Chunk:
+    vpn = np.arange(first, last, dtype=np.uint64)
+    return Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint16))
 
 
 class ImageSource:
@@ -45,13 +53,26 @@ class ImageSource:
         return SourceScan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
+        done = 0
+        for start, end in stored_pages(self._file, 0, self._pages * PAGE_SIZE):
+            yield from self._zeros(done, start)
+            yield from self._stored(start, end)
+            done = end
+        yield from self._zeros(done, self._pages)
+
+    def _zeros(self, start: int, end: int) -> Iterator[Chunk]:
+        """Yield the pages of a hole, which need not be read."""
+        for first in range(start, end, _HOLE_PAGES):
+            yield _chunk(first, min(first + _HOLE_PAGES, end), None)
+
+    def _stored(self, start: int, end: int) -> Iterator[Chunk]:
         buffer = page_buffer()
-        for first in range(0, self._pages, CHUNK_PAGES):
-            vpn = np.arange(first, min(first + CHUNK_PAGES, self._pages), dtype=np.uint64)
-            data = buffer[: len(vpn) * PAGE_SIZE]
+        for first in range(start, end, CHUNK_PAGES):
+            last = min(first + CHUNK_PAGES, end)
+            data = buffer[: (last - first) * PAGE_SIZE]
             if os.preadv(self._file, [data], first * PAGE_SIZE) < len(data):
                 raise UserError(f"image {self._path} became shorter while it was read: capture it again")
-            yield Chunk(vpn, data, np.full(len(vpn), MERGEABLE, np.uint16))
+            yield _chunk(first, last, data)
 
     def close(self) -> None:
         """Close the file."""

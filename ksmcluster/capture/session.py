@@ -21,6 +21,7 @@ from ksmcluster.capture.select import Wanted
 from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracing.tracker import WriteTracker
 from ksmcluster.snapshot import (
+    DIGEST_SIZE,
     FORMAT_VERSION,
     KSM,
     MERGEABLE,
@@ -281,7 +282,13 @@ class Session:
         frames: FrameColumns | None,
         tally: _Tally,
     ) -> None:
-        digests, zero = self._hash(chunk.data)
+        if chunk.data is None:
+            digests, zero = (
+                np.zeros((len(chunk.vpn), DIGEST_SIZE), np.uint8),
+                np.ones(len(chunk.vpn), np.bool_),
+            )
+        else:
+            digests, zero = self._hash(chunk.data)
         flags = chunk.flags | np.where(zero, ZERO, 0).astype(np.uint16)
         rows = PageRows(chunk.vpn, digests, flags)
         if frames is not None and chunk.at is not None:

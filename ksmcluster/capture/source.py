@@ -1,5 +1,6 @@
 """What every source of memory offers to the capture."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -23,11 +24,11 @@ CHUNK_PAGES = 256
 class Chunk:
     """Pages in ascending order: vpn uint64[n], data of n * 4096 bytes, flags uint16[n] without ZERO.
 
-    The data is a view of a buffer that the next chunk overwrites.
+    The data is a view of a buffer that the next chunk overwrites; None: all pages are zeros.
     """
 
     vpn: NDArray[np.uint64]
-    data: memoryview
+    data: memoryview | None
     flags: NDArray[np.uint16]
     at: NDArray[np.intp] | None = None
     """Places of the pages in the scan's listing, if it has one."""
@@ -75,6 +76,26 @@ class Source(Protocol):
 def page_buffer() -> memoryview:
     """A buffer for one chunk."""
     return memoryview(bytearray(CHUNK_PAGES * PAGE_SIZE))
+
+
+def stored_pages(file: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield ascending ranges of pages, from an offset of a file on, that are not all in its holes."""
+    position, end = offset, offset + size
+    done = 0
+    while position < end:
+        try:
+            data = os.lseek(file, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
+                return
+            raise
+        if data >= end:
+            return
+        position = min(os.lseek(file, data, os.SEEK_HOLE), end)
+        start = max((data - offset) // PAGE_SIZE, done)
+        done = -(-(position - offset) // PAGE_SIZE)
+        if start < done:
+            yield start, done
 
 
 def open_file(path: Path, what: str) -> int:

@@ -19,6 +19,8 @@ MAPPING = 20
 COMPACTED_PAGE = 80
 #: What loading a row of a snapshot takes at least, and what stays of it, which Ray has once more.
 LOADED_ROW, KEPT_ROW = 30, 18
+#: What the result of a node in a pass takes at least.
+RESULT_ROW = 200
 #: What an actor's process has to itself at least.
 ACTOR = 30 << 20
 

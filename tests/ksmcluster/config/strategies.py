@@ -10,7 +10,7 @@ from cluster.spec.profile import PROFILES
 
 Data = dict[str, Any]
 
-names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
+names = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cf", "Zl", "Zp")), min_size=1, max_size=8)
 counts = st.integers(1, 5)
 rates = st.floats(0, 1e6)
 shares = st.floats(0, 1, exclude_min=True)
@@ -28,7 +28,7 @@ writes = some(
     hot_fraction=shares,
     start=seconds,
     stop=st.floats(2e6, exclude_min=True),
-    period=seconds,
+    period=st.just(0.0) | st.floats(1e-9, 1e6),
     duty=shares,
     content=st.sampled_from(["unique", "original", "redraw", "same"]),
 )
