@@ -3,13 +3,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test fuzz bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# About an hour; FUZZ_EXAMPLES says how many inputs of each kind.
+FUZZ_EXAMPLES ?= 4000
+fuzz: $(STAMP)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/fuzz
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py

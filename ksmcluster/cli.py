@@ -6,6 +6,7 @@ ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from ksmcluster.commands.examples import EXAMPLES, epilog
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
+from ksmcluster.system.streams import open_missing
 from ksmcluster.system.version import __version__
 
 
@@ -149,6 +151,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
+    open_missing()
     try:
         with unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
@@ -165,6 +168,11 @@ def main() -> None:
         if more := len(lines[_MOST_LINES:]):
             _say(f"error: and {more} more")
         sys.exit(2)
+    except OSError as error:
+        with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _say(f"error: {error.filename or 'standard output'}: {error.strerror}")
+        sys.exit(1)
     except MemoryError:
         _say("error: memory ran out: give less at once")
         sys.exit(1)

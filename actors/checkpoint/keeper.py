@@ -88,8 +88,8 @@ class CheckpointKeeper:
 
 def passes_of(checkpoint: Checkpoint, spec: SimulationSpec) -> list[PassResult]:
     """Return the results of the passes before a checkpoint. Raises DamagedError or DecodeError."""
-    done = decode(checkpoint.read(_PASSES), {"spec": spec})
+    done: Any = decode(checkpoint.read(_PASSES), {"spec": spec})
     numbers = [of.number for of in done if isinstance(of, PassResult)] if isinstance(done, list) else []
     if numbers != list(range(1, checkpoint.passes + 1)):
         raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
-    return done
+    return list(done)

@@ -27,6 +27,8 @@ MOST_COST: Final = 1e12
 MOST_EXPONENT: Final = 100.0
 #: SLIT units; sums of them over all page table entries stay below 2^63.
 MOST_DISTANCE: Final = 1_000_000
+#: Points of a sweep.
+MOST_POINTS: Final = 100_000
 #: Blocks that compaction is asked for, and pages that it has in hand.
 MOST_ATTEMPTS: Final = 1_000_000
 #: Bytes of a table of results when unpacked.

@@ -239,7 +239,7 @@ def _bench(
 
     from ksmcluster.bench.tools.show import shown_changes, shown_outcome
     from ksmcluster.bench.tools.tracker import changes, is_measures, parse_share, read_baseline, to_json
-    from ksmcluster.report.console import printed
+    from ksmcluster.report.console import error_console, printed
     from ksmcluster.report.progress import telling
 
     share = parse_share(most)
@@ -247,7 +247,7 @@ def _bench(
     if target:
         target.check()
     baseline = read_baseline(compare) if compare else None
-    with telling(Console(stderr=True), quiet=quiet) as tell:
+    with telling(error_console(), quiet=quiet) as tell:
         outcome = measure(tell)
     emit(printed(shown_outcome(outcome), Console()))
     if target:

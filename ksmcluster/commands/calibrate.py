@@ -39,13 +39,13 @@ def calibrate(
     """
     from rich.console import Console
 
-    from ksmcluster.report.console import printed
+    from ksmcluster.report.console import error_console, printed
     from ksmcluster.report.progress import telling
     from ksmcluster.validate.calibrate.session import calibrate as run
 
     target = Target("--output", output, _is_ours)
     target.check()
-    console = Console(stderr=True)
+    console = error_console()
     with telling(console, quiet=quiet) as tell:
         found = run(tell)
     emit(printed(_table(found), Console()) + _summary(found))

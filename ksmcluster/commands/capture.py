@@ -27,6 +27,7 @@ from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
 from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
 from ksmcluster.report import text
+from ksmcluster.report.console import error_console
 from ksmcluster.snapshot import MAX_MOMENTS
 from ksmcluster.system.errors import UserError
 
@@ -179,7 +180,7 @@ def _one_line_errors(output: Path) -> Iterator[None]:
 
 
 def _progress(quiet: bool) -> Progress:
-    console = Console(stderr=True)
+    console = error_console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

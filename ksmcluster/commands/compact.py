@@ -55,7 +55,7 @@ def compact(
 
     from ksmcluster.api import compact as run
     from ksmcluster.config import Overrides, load_compaction
-    from ksmcluster.report.console import printed
+    from ksmcluster.report.console import error_console, printed
     from ksmcluster.report.progress import shown
     from ksmcluster.results.compaction.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
@@ -69,7 +69,7 @@ def compact(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
     config = load_compaction(scenario, overrides)
-    with shown(Console(stderr=True), quiet=quiet) as listener:
+    with shown(error_console(), quiet=quiet) as listener:
         result = run(config, options, progress=listener)
     if output is not None:
         save(result, output)

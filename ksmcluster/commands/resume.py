@@ -47,6 +47,7 @@ def resume(
 
     from ksmcluster.api import resume as run
     from ksmcluster.api.checkpoints import checkpointed
+    from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
     from ksmcluster.report.simulation_report import rendered
@@ -66,9 +67,7 @@ def resume(
     )
     if output is not None:
         output = check_directory(output, PASSES)
-    with shown(
-        Console(stderr=True), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())
-    ) as told:
+    with shown(error_console(), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())) as told:
         result = run(checkpoint, options, progress=told)
     if output is not None:
         save(result, output)

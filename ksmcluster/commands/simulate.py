@@ -69,6 +69,7 @@ def simulate(
 
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
+    from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
     from ksmcluster.report.simulation_report import rendered
@@ -102,7 +103,7 @@ def simulate(
         cost=cost,
     )
     config = load(scenario, overrides)
-    with shown(Console(stderr=True), quiet=quiet, plan=plan(config, options, cores())) as listener:
+    with shown(error_console(), quiet=quiet, plan=plan(config, options, cores())) as listener:
         result = run(config, options, progress=listener)
     if output is not None:
         save(result, output)

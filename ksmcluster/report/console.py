@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import io
+import sys
+from typing import IO, cast
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from ksmcluster.system.streams import Muted
+
 WIDTH = 80
+
+
+def error_console() -> Console:
+    """Return a console on stderr, to which it does not matter whether that can be written."""
+    return Console(file=cast(IO[str], Muted(sys.stderr)))
 
 
 def printed(what: RenderableType, console: Console) -> str:

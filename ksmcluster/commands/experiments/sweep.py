@@ -108,7 +108,7 @@ def sweep(
     from ksmcluster.experiments.sweeps.sweep import carry_out
     from ksmcluster.experiments.sweeps.sweep_progress import shown
     from ksmcluster.experiments.sweeps.sweep_report import report
-    from ksmcluster.report.console import printed
+    from ksmcluster.report.console import error_console, printed
 
     options = run_options(
         engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
@@ -135,7 +135,7 @@ def sweep(
         check(done.record)
         listener(done)
 
-    with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
+    with _hint(output), shown(error_console(), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings(*wanted)), Console()))
     if result.failed:

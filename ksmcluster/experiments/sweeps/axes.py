@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.spec.input_files import read_input
+from cluster.spec.limits import MOST_POINTS, MOST_TEXT
 from ksmcluster.config.overrides import Overrides, parse_value
 from ksmcluster.config.problems import did_you_mean
 from ksmcluster.system.errors import UserError
@@ -77,6 +81,8 @@ def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple
     if zipped and len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {count}" for name, count in lengths.items())
         raise UserError(f"--zip: all keys need as many values: {counts}")
+    if not zipped and math.prod(map(len, axes.values())) > MOST_POINTS:
+        raise UserError(f"--vary: there are more than {MOST_POINTS:,} combinations; give fewer values")
     rows = zip(*axes.values(), strict=True) if zipped and axes else product(*axes.values())
     return tuple(SweepPoint(number, dict(zip(axes, row, strict=True))) for number, row in enumerate(rows, 1))
 
@@ -84,8 +90,9 @@ def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple
 def read_points(path: Path) -> tuple[SweepPoint, ...]:
     """Return the points of a CSV file: keys in its first line, a point in each other one."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            heads, *rows = [row for row in csv.reader(file, skipinitialspace=True) if row] or [[]]
+        text = read_input(path, MOST_TEXT).decode()
+        lines = io.StringIO(text, newline="")
+        heads, *rows = [row for row in csv.reader(lines, skipinitialspace=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--points {path}: cannot be read: {error}") from None
     if not rows:
@@ -100,7 +107,10 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
 
 def overrides_of(settings: Settings, base: Overrides) -> Overrides:
     """Return the changes of a point, on top of those that all points have."""
-    changes = {name: parse_value(value) for name, value in settings.items() if name in OPTIONS}
+    try:
+        changes = {name: parse_value(value) for name, value in settings.items() if name in OPTIONS}
+    except ValueError as error:
+        raise UserError(f"--vary: {error}") from None
     own = tuple(f"{key}={value}" for key, value in settings.items() if key not in OPTIONS)
     return replace(
         base,

@@ -1,0 +1,197 @@
+"""Whatever users give ends in a result or in an error of ours, never in another one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from blake3 import blake3
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from actors.checkpoint.directory import latest
+from actors.checkpoint.state_files import SavedFile
+from cluster.script.parser import ScriptError, parse
+from cluster.spec.profile import PROFILES
+from ksmcluster import Overrides, load, resume, simulate
+from ksmcluster.api.checkpoints import checkpointed
+from ksmcluster.bench.tools.tracker import read_baseline
+from ksmcluster.capture.core import CoreSource
+from ksmcluster.config import load_compaction, resolved_toml, to_spec
+from ksmcluster.config.compaction import to_compaction_spec
+from ksmcluster.experiments.sweeps.axes import overrides_of, read_points
+from ksmcluster.snapshot.load import load_pages
+from ksmcluster.snapshot.schema import METADATA_KEY
+from ksmcluster.system.errors import UserError
+from ksmcluster.validate.replay import ReplayError, ReplayTarget, compare_records, replay_script
+from tests.fuzz.hostile import ESCAPE, FUZZ, damaged, refused, spoilt
+from tests.ksmcluster.capture.test_core import PAGE, A, B, files, make_core, note, prpsinfo
+from tests.ksmcluster.snapshot.test_load import page, snapshot
+
+SCENARIO = tomllib.loads(resolved_toml(load("tiny")))
+COMPACTION = tomllib.loads(resolved_toml(load_compaction("compaction-drain")))
+SCRIPT = "proc A\nmap A x 8\nfill A x 0 8 mod 1 2\nmergeable A x\nscan 2\nfork A B\nexit A\nrecord\n"
+EXACT = ReplayTarget("exact")
+
+
+@FUZZ
+@given(spoilt(SCENARIO))
+@example(SCENARIO | {"machine": {"nodes": 2, "memory_per_node": "1MiB", "topology": {"remote": 2**62}}})
+def test_scenarios(data: Any) -> None:
+    with refused(UserError):
+        to_spec(load(data))
+
+
+@FUZZ
+@given(spoilt(COMPACTION))
+def test_scenarios_of_compaction(data: Any) -> None:
+    with refused(UserError):
+        to_compaction_spec(load_compaction(data))
+
+
+@FUZZ
+@given(
+    st.text() | st.lists(st.sampled_from(["[", "]", "{", "a", ".", "=", '"', "\n", "1", ","])).map("".join)
+)
+@example("a = " + "[" * 100_000)
+@example(".".join("a" * 100_000) + " = 1")
+@example("[" + ".".join("a" * 100_000) + "]")
+@example("a = " + "9" * 5000)
+@example(f"a = 0x{'f' * 5000}")
+def test_texts_of_scenarios(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "a.toml"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with refused(UserError):
+        load(file)
+
+
+@FUZZ
+@given(st.sampled_from(["ksm.run", "machine.nodes", "process[0].region[0].size", "x"]), st.text())
+@example("ksm.run", "[" * 50_000 + "]" * 50_000)
+@example(".".join("a" * 50_000), "1")
+@example("process[" + "9" * 5000 + "].count", "1")
+@example("ksm.run", "9" * 5000)
+def test_overrides(key: str, text: str) -> None:
+    with refused(UserError):
+        load("tiny", Overrides(settings=(f"{key}={text}",)))
+
+
+words = st.sampled_from(
+    [*SCRIPT.split(), "\n", "\n", "unmap", "batch", "set", "0", "18446744073709551616", ESCAPE]
+)
+
+
+@FUZZ
+@given(st.lists(words, max_size=40).map(" ".join))
+def test_scripts(text: str) -> None:
+    with refused(ScriptError):
+        parse(text)
+
+
+@FUZZ
+@given(st.data())
+def test_records(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "a.scn").write_text(SCRIPT)
+    record = replay_script("a", folder / "a.scn", EXACT, PROFILES["6.18"], None)
+    changed = data.draw(spoilt(record))
+    (folder / "a.json").write_text(json.dumps(changed))
+    with refused(ReplayError):
+        list(compare_records("a", folder / "a.json", EXACT))
+
+
+@FUZZ
+@given(spoilt([{"name": "a", "unit": "x", "value": 1.0, "range": "", "extra": ""}]))
+def test_baselines(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "a.json"
+    file.write_text(json.dumps(document))
+    with refused(UserError):
+        read_baseline(file)
+
+
+CORE = make_core(
+    (0x10000, 4 * PAGE, A + B + A),
+    (0x30000, PAGE, B),
+    notes=prpsinfo(7, b"p") + note(6, bytes(32)) + files(PAGE, (0x30000, 0x31000, b"/x")),
+)
+
+
+@FUZZ
+@given(damaged(CORE[:1024]))
+def test_cores(tmp_path_factory: pytest.TempPathFactory, head: bytes) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "core"
+    file.write_bytes(head + CORE[len(head) :])
+    with refused(UserError):
+        source = CoreSource(file)
+        try:
+            assert sum(len(chunk.vpn) for chunk in source.scan(True).chunks) <= len(CORE) // PAGE * 8
+        finally:
+            source.close()
+
+
+@FUZZ
+@given(st.data())
+def test_snapshots(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "a.parquet"
+    snapshot(file, [[page("a"), page("b"), page("0")], [page("a")]], [[page("b")], []])
+    if data.draw(st.booleans()):
+        file.write_bytes(data.draw(damaged(file.read_bytes())))
+    else:
+        table = pq.read_table(file)
+        described = data.draw(spoilt(json.loads(table.schema.metadata[METADATA_KEY])))
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(described)}), file)
+    with refused(UserError):
+        load(file)
+        load_pages([str(file)])
+
+
+def checkpoint(folder: Path) -> Path:
+    """The last checkpoint of a run of three passes."""
+    simulate(
+        load("tiny", Overrides(passes=3)), engine="inline", checkpoint=str(folder), checkpoint_every="1p"
+    )
+    found = latest(folder)
+    assert found is not None
+    return found.folder
+
+
+def rewrite(folder: Path, name: str, document: Any) -> None:
+    """Put a document in place of a file of a checkpoint, with the digests that belong to it."""
+    (folder / name).write_text(json.dumps(document))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if name != "manifest.json":
+        data = (folder / name).read_bytes()
+        saved = SavedFile(name, len(data), blake3(data).hexdigest())
+        manifest["files"] = [saved if file[0] == name else file for file in manifest["files"]]
+    if isinstance(manifest, dict):
+        manifest.pop("digest", None)
+        digest = blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest}))
+
+
+@FUZZ
+@given(st.data())
+def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    directory = tmp_path_factory.mktemp("fuzz")
+    folder = checkpoint(directory)
+    name = data.draw(st.sampled_from(["manifest.json", "passes.json", "simulation.json", "node-0.json"]))
+    rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
+    with refused(UserError):
+        checkpointed(directory)
+        resume(directory, engine="inline")
+
+
+@FUZZ
+@given(
+    st.lists(st.lists(st.sampled_from(["ksm.run", "1", "2", "nodes", "x"]) | st.text(max_size=5), max_size=3))
+)
+def test_points_of_sweeps(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "a.csv"
+    file.write_bytes("\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass"))
+    with refused(UserError):
+        for point in read_points(file):
+            load("tiny", overrides_of(point.settings, Overrides()))
