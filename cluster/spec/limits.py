@@ -1,47 +1,54 @@
-"""The limits of what users give, checked before work begins (docs/reference/limits.md is made of them)."""
+"""The limits of what users give, checked before work begins. docs/reference/limits.md has the comments."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Bytes of a scenario, a topology, a table of costs or a script.
+#: Bytes of a scenario, a topology, a table of costs, a script, or the points of a sweep.
 MOST_TEXT: Final = 16 << 20
-#: Bytes of JSON: records, baselines, summaries and manifests; of compressed records, also when unpacked.
+#: Bytes of a file of JSON: record, baseline, summary, manifest. Of a compressed one, also unpacked.
 MOST_JSON: Final = 256 << 20
-#: Tables and lists inside each other.
+#: Tables and lists of a scenario in each other, and parts of a key.
 MOST_DEPTH: Final = 64
-#: Every whole number lies between minus this and this.
+#: Whole numbers of a scenario, in both directions.
 MOST_INTEGER: Final = 2**63 - 1
+#: Characters of a name in a scenario.
 MOST_NAME: Final = 255
+#: Characters of a title.
 MOST_TITLE: Final = 1000
-#: Characters of a line on the terminal that tells of a mistake.
+#: Characters of a line that tells of a mistake; what is more is left out of its middle.
 MOST_MESSAGE: Final = 1000
+#: Passes of a run, and windows of a pass.
 MOST_PASSES: Final = 1_000_000
-#: Simulated time, in seconds.
+#: Simulated seconds of a run, and of what is given in seconds.
 MOST_SECONDS: Final = 1e9
+#: The shortest period, interval or run, in simulated seconds.
 LEAST_PERIOD: Final = 1e-9
 #: Writes to a page in a simulated second.
 MOST_RATE: Final = 1e9
-#: Nanoseconds, or pages of a cache.
+#: What anything costs, in nanoseconds.
 MOST_COST: Final = 1e12
+#: Exponent of Zipf's law.
 MOST_EXPONENT: Final = 100.0
-#: SLIT units; sums of them over all page table entries stay below 2^63.
+#: Distance of two nodes; sums over all page table entries then stay below 2^63.
 MOST_DISTANCE: Final = 1_000_000
+#: `migration.attempts` and `migration.batch`.
+MOST_ATTEMPTS: Final = 1_000_000
 #: Points of a sweep.
 MOST_POINTS: Final = 100_000
-#: Blocks that compaction is asked for, and pages that it has in hand.
-MOST_ATTEMPTS: Final = 1_000_000
-#: Bytes of a table of results when unpacked.
+#: Bytes of a table of results, unpacked.
 MOST_TABLE: Final = 8 << 30
 #: Processes of a snapshot times its moments.
 MOST_CAPTURES: Final = 1 << 26
-#: Bytes of a snapshot's metadata, a JSON text.
-MOST_METADATA: Final = 1 << 28
-#: Rows of a row group of a snapshot, and bytes of one of them when unpacked.
+#: Bytes of the metadata of a snapshot.
+MOST_METADATA: Final = 256 << 20
+#: Rows of a row group of a snapshot.
 MOST_GROUP_ROWS: Final = 1 << 22
+#: Bytes of a row of a snapshot, unpacked.
 MOST_ROW: Final = 64
-#: Bytes of a row group besides.
+#: Bytes of a row group besides its rows, unpacked.
 MOST_GROUP: Final = 1 << 20
-#: PT_LOAD and other headers of a core file, and bytes of its notes.
+#: Program headers of a core file.
 MOST_SEGMENTS: Final = 1 << 18
+#: Bytes of the notes of a core file.
 MOST_NOTES: Final = 16 << 20

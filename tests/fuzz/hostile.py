@@ -17,10 +17,8 @@ values: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(
         [None, True, -1, 0, 1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400, 1e-300, 1e300, 5e-324]
     ),
-    st.sampled_from(
-        [float("nan"), float("inf"), -0.0, "", ESCAPE, "n" * 300, "../" * 50, "\0", [], {}, [[]]]
-    ),
-    st.integers(),
+    st.sampled_from([float("nan"), float("inf"), -0.0, [], {}, [[]]]),
+    st.sampled_from(["", ESCAPE, "n" * 300, "../" * 50, "\0"]),
     st.floats(),
     st.text(max_size=20),
     st.just({"a": {"a": {}}}),
@@ -54,7 +52,7 @@ def spoilt(draw: st.DrawFn, document: Any) -> Any:
             case "twice" if isinstance(here, list):
                 here.append(copy.deepcopy(here[last]))
             case _:
-                here[last] = draw(values)
+                here[last] = copy.deepcopy(draw(values))
         if not list(places(document)):
             break
     return document

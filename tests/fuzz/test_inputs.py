@@ -80,9 +80,7 @@ def test_overrides(key: str, text: str) -> None:
         load("tiny", Overrides(settings=(f"{key}={text}",)))
 
 
-words = st.sampled_from(
-    [*SCRIPT.split(), "\n", "\n", "unmap", "batch", "set", "0", "18446744073709551616", ESCAPE]
-)
+words = st.sampled_from([*SCRIPT.split(), "\n", "\n", "unmap", "batch", "set", "0", str(2**64), ESCAPE])
 
 
 @FUZZ
@@ -149,11 +147,13 @@ def test_snapshots(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
         load_pages([str(file)])
 
 
+CELLS = ["ksm.run", "1", "2", "nodes", "x", "machine.nodes"]
+
+
 def checkpoint(folder: Path) -> Path:
     """The last checkpoint of a run of three passes."""
-    simulate(
-        load("tiny", Overrides(passes=3)), engine="inline", checkpoint=str(folder), checkpoint_every="1p"
-    )
+    scenario = load("tiny", Overrides(passes=3, pages_per_node=64))
+    simulate(scenario, engine="inline", checkpoint=str(folder), checkpoint_every="1p")
     found = latest(folder)
     assert found is not None
     return found.folder
@@ -186,9 +186,7 @@ def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
 
 
 @FUZZ
-@given(
-    st.lists(st.lists(st.sampled_from(["ksm.run", "1", "2", "nodes", "x"]) | st.text(max_size=5), max_size=3))
-)
+@given(st.lists(st.lists(st.sampled_from(CELLS) | st.text(max_size=5), max_size=3)))
 def test_points_of_sweeps(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
     file = tmp_path_factory.mktemp("fuzz") / "a.csv"
     file.write_bytes("\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cluster.spec import limits
 from cluster.spec.profile import KERNELS, RULES
 from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS, Statistic
 from ksmcluster.config import Scenario
@@ -43,8 +45,16 @@ def sections() -> dict[str, str]:
             ("rule", "begins with", "ends with", "meaning"),
             ((f"`{r.name}`", r.begins, r.ends or "", r.meaning) for r in RULES),
         ),
+        "limits": _table(("limit", "value"), limits_of(Path(limits.__file__).read_text())),
         "commands": commands(),
     }
+
+
+def limits_of(source: str) -> Rows:
+    """What the comments of cluster/spec/limits.py say, and the numbers."""
+    for meaning, name in re.findall(r"^#: (.*)\n(\w+): Final", source, re.MULTILINE):
+        value = getattr(limits, name)
+        yield meaning, f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def filled(document: str) -> str:
