@@ -6,6 +6,7 @@ ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -172,7 +173,8 @@ def main() -> None:
         with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _say(f"error: {error.filename or 'standard output'}: {error.strerror}")
-        sys.exit(1)
+        # A name that no file can have is the user's mistake.
+        sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
     except MemoryError:
         _say("error: memory ran out: give less at once")
         sys.exit(1)

@@ -32,10 +32,11 @@ from cluster.script.operations import (
     UnmergeAllOp,
 )
 from cluster.spec.content import Pattern, PatternKind
+from cluster.spec.limits import MOST_SCRIPT_PAGES
 from cluster.spec.topology import MAX_SCENARIO_NODES
 
 MAX_PAGES = 1 << 18  #: pages that a region may have
-MAX_SCANS = 100_000  #: passes that one `scan` may ask for
+MAX_SCANS = 100_000  #: passes that a script may ask for
 _UINT_MAX = (1 << 32) - 1
 _ULONG_MAX = (1 << 64) - 1
 
@@ -138,6 +139,7 @@ class _Parser:
 
     def __init__(self) -> None:
         self._regions: dict[str, dict[str, int]] = {}
+        self._passes = 0
 
     def parse(self, words: _Words) -> Operation:
         """Return the operation of a line that is not empty."""
@@ -219,6 +221,9 @@ class _Parser:
 
     def scan(self, words: _Words) -> Operation:
         times = words.number("the number of passes", 0, MAX_SCANS) if words.left() else 1
+        self._passes += times
+        if self._passes > MAX_SCANS:
+            words.fail(f"the script has more than {MAX_SCANS:,} passes; scan less often")
         return ScanOp(words.line, words.code, times)
 
     def batch(self, words: _Words) -> Operation:
@@ -238,6 +243,7 @@ class _Parser:
         if p in self._regions:
             words.fail(f"process {_shown(p)} exists already; choose another name")
         self._regions[p] = dict(regions)
+        self._check_pages(words)
         return p
 
     def _new_region(self, words: _Words) -> tuple[str, str, int]:
@@ -248,7 +254,12 @@ class _Parser:
             words.fail(f"process {_shown(p)} has a region {_shown(r)} already; choose another name")
         pages = words.number("the number of pages", 1, MAX_PAGES)
         self._regions[p][r] = pages
+        self._check_pages(words)
         return p, r, pages
+
+    def _check_pages(self, words: _Words) -> None:
+        if sum(sum(regions.values()) for regions in self._regions.values()) > MOST_SCRIPT_PAGES:
+            words.fail(f"all processes have more than {MOST_SCRIPT_PAGES:,} pages together; map fewer")
 
     def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:
         """Take a process, its region, the first page and the number of pages.

@@ -196,16 +196,16 @@ def read_documents(path: Path) -> list[Any]:
 
 def _unpacked(data: bytes) -> bytes:
     """Return decompressed data. Raises RecordError if they are more than MOST_JSON."""
-    unpacked = b""
+    parts: list[bytes] = []
     while data:  # several streams may follow each other
         stream = lzma.LZMADecompressor(memlimit=MOST_JSON)
-        unpacked += stream.decompress(data, MOST_JSON + 1 - len(unpacked))
-        if len(unpacked) > MOST_JSON:
+        parts.append(stream.decompress(data, MOST_JSON + 1 - sum(map(len, parts))))
+        if sum(map(len, parts)) > MOST_JSON:
             raise RecordError(f"unpacks to more than {MOST_JSON:,} bytes")
         if not stream.eof:
             raise lzma.LZMAError("the compressed data end too early")
         data = stream.unused_data
-    return unpacked
+    return b"".join(parts)
 
 
 def _check(document: object) -> None:

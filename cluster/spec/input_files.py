@@ -26,7 +26,9 @@ def read_input(path: Path, most: int) -> bytes:
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"{status.st_size:,} bytes are too many; {most:,} at most", str(path))
         with os.fdopen(file, "rb", closefd=False) as opened:
-            data = opened.read(most + 1)
+            data: bytes | None = opened.read(most + 1)
+        if data is None:  # a file in /proc that is waited for
+            raise OSError(errno.ENOTSUP, "not a regular file", str(path))
         if len(data) > most:  # as of files in /proc, or one that grows
             raise OSError(errno.EFBIG, f"too large; {most:,} bytes at most", str(path))
         return data

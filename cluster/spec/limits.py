@@ -34,6 +34,8 @@ MOST_EXPONENT: Final = 100.0
 MOST_DISTANCE: Final = 1_000_000
 #: `migration.attempts` and `migration.batch`.
 MOST_ATTEMPTS: Final = 1_000_000
+#: Pages that all processes of a script have at any time.
+MOST_SCRIPT_PAGES: Final = 1 << 20
 #: Points of a sweep.
 MOST_POINTS: Final = 100_000
 #: Bytes of a table of results, unpacked.

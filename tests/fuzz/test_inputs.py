@@ -34,7 +34,7 @@ from tests.ksmcluster.snapshot.test_load import page, snapshot
 
 SCENARIO = tomllib.loads(resolved_toml(load("tiny")))
 COMPACTION = tomllib.loads(resolved_toml(load_compaction("compaction-drain")))
-SCRIPT = "proc A\nmap A x 8\nfill A x 0 8 mod 1 2\nmergeable A x\nscan 2\nfork A B\nexit A\nrecord\n"
+SCRIPT = "proc A\nmap A x 8\nfill A x 0 8 mod 1 2\nmergeable A x\nscan 2\nfork A B\nexit A\nrecord end\n"
 EXACT = ReplayTarget("exact")
 
 
@@ -139,8 +139,8 @@ def test_snapshots(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
     if data.draw(st.booleans()):
         file.write_bytes(data.draw(damaged(file.read_bytes())))
     else:
-        table = pq.read_table(file)
-        described = data.draw(spoilt(json.loads(table.schema.metadata[METADATA_KEY])))
+        table, said = pq.read_table(file), pq.read_metadata(file).metadata[METADATA_KEY]
+        described = data.draw(spoilt(json.loads(said)))
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(described)}), file)
     with refused(UserError):
         load(file)
