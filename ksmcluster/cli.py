@@ -172,7 +172,8 @@ def main() -> None:
     except OSError as error:
         with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _say(f"error: {error.filename or 'standard output'}: {error.strerror}")
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror or error}")
         # A name that no file can have is the user's mistake.
         sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
     except MemoryError:

@@ -16,6 +16,8 @@ from ksmcluster.report.text import shortened
 Path = tuple[str | int, ...]
 #: Words that are longer are like no other: comparing takes the square of the length.
 _LONGEST_WORD = 100
+#: Mistakes of a scenario that are looked at.
+_MOST_PROBLEMS = 1000
 #: Characters of a value in a message.
 _SHOWN = 200
 
@@ -85,7 +87,8 @@ def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
     """Pydantic's findings in our words."""
-    return [problem for details in error.errors() for problem in _problems(details, root)]
+    found = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    return [problem for details in found for problem in _problems(details, root)]
 
 
 def _problems(details: ErrorDetails, root: type[BaseModel]) -> list[ConfigProblem]:
