@@ -297,7 +297,7 @@ def ends_of(data: Data, **options: Any) -> tuple[int | None, float | None, float
         ({"seconds": 2.0, "until": "converged"}, "simulation.until: says when the run ends, as seconds does"),
         ({"tolerance": 0.1}, 'simulation.tolerance: has no meaning without until = "converged"'),
         ({"most_passes": 9}, 'simulation.most_passes: has no meaning without until = "converged"'),
-        ({"seconds": 0.0}, "simulation.seconds: must be above 0"),
+        ({"seconds": 0.0}, "simulation.seconds: must be at least 1e-09"),
         ({"until": "steady"}, 'simulation.until: "steady" is not one of "converged"'),
     ],
 )
