@@ -289,9 +289,8 @@ class CostSpec:
     #: Each huge page split.
     split: float = 230000.0
     wakeup: float = 16000.0
-    #: What a search takes more for each of the first pages after a sleep: the caches are cold.
-    cold_search: float = 3000.0
-    cold_pages: float = 55.0
+    #: What a comparison takes more if it is the first of its page since ksmd woke up: the caches are cold.
+    cold_level: float = 300.0
     #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
     remote: float = 0.0
     #: A program's time for a write to a KSM page: the fault, a new frame and the copy.
