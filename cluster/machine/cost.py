@@ -27,12 +27,15 @@ TERMS = (
     "stable_node",
     "split",
     "wakeup",
+    "cold_visit",
     "cold_level",
     "remote",
 )
 #: By how much a search in a tree that grows from nothing is shorter, on the average, than one in the whole
 #: tree, in levels.
 _GROWING = 1 / math.log(2)
+#: What a visit needs that is not of a tree, after a sleep: it is found cold as a tree of so many pages is.
+_COLD_SET = 256
 
 
 def ksmd_cpu_ns(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes) -> OfNodes:
@@ -66,9 +69,9 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
     cached = math.log2(1 + spec.cost.cached_tree)
     below = np.maximum(stable - cached, 0) * searches + np.maximum(unstable - cached, 0) * in_unstable
     cold = _cold(stable_pages, searches, wakeups) + _cold(unstable_pages / math.e, in_unstable, wakeups)
-    checksums = done("checksums")
+    checksums, visits, sleeps = done("checksums"), done("pages_scanned"), spec.ksm.sleep_millisecs > 0
     return {
-        "visit": done("pages_scanned"),
+        "visit": visits,
         "first_visit": np.maximum(done("rmap_items"), 0),
         "skip": done("pages_skipped"),
         "checksum": checksums,
@@ -79,7 +82,8 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         "stable_node": np.maximum(done("pages_shared"), 0),
         "split": done("thp_split_page"),
         "wakeup": wakeups,
-        "cold_level": cold * (spec.ksm.sleep_millisecs > 0),
+        "cold_visit": _cold(_COLD_SET, visits, wakeups) * sleeps,
+        "cold_level": cold * sleeps,
         "remote": checksums * (_extra_distance(spec) if spec.cost.remote else 0.0),
     }
 
@@ -90,14 +94,14 @@ def searched(old: Columns, new: Columns) -> I64:
     return searches
 
 
-def _cold(tree: OfNodes | I64, searches: OfNodes, wakeups: OfNodes) -> OfNodes:
-    """Return the comparisons that are the first of their level's page since ksmd woke up: float64[nodes].
+def _cold(tree: OfNodes | I64 | int, looks: OfNodes, wakeups: OfNodes) -> OfNodes:
+    """Return how often ksmd comes to a page of a tree for the first time since it woke up: float64[nodes].
 
-    Of n searches that begin with cold caches, the upper log2(n) levels are met by many, and are soon cached;
-    those below are new to each search.
+    Of n looks that begin with cold caches, the upper log2(n) levels are met by many, and are soon cached;
+    those below are new to each look.
     """
-    of_wakeup = np.divide(searches, wakeups, out=np.ones(len(searches)), where=wakeups > 0)
-    new: OfNodes = searches * np.log2(1 + tree / np.maximum(of_wakeup, 1))
+    of_wakeup = np.divide(looks, wakeups, out=np.ones(len(looks)), where=wakeups > 0)
+    new: OfNodes = looks * np.log2(1 + tree / np.maximum(of_wakeup, 1))
     return new
 
 

@@ -289,7 +289,9 @@ class CostSpec:
     #: Each huge page split.
     split: float = 230000.0
     wakeup: float = 16000.0
-    #: What a comparison takes more if it is the first of its page since ksmd woke up: the caches are cold.
+    #: As the caches are cold after a sleep: what a visit takes more, by how few there are between two sleeps,
+    #: and a comparison that is the first of its page since ksmd woke up.
+    cold_visit: float = 100.0
     cold_level: float = 300.0
     #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
     remote: float = 0.0

@@ -32,7 +32,7 @@ def programs(largest: int) -> Iterator[Program]:
     sizes = [size for size in (256, 1024, 4096, 16384, 65536) if size <= largest]
     for size in sizes:
         yield Program(f"unique {size}", partial(_unique, size, 4))
-    size = sizes[-3]
+    size = sizes[-3:][0]
     yield Program(f"rewritten {size}", partial(_rewritten, size))
     yield Program(f"forked {size // 4}", partial(_forked, size // 4))
     for group in (2, 16):

@@ -252,6 +252,16 @@ def test_searches_after_a_sleep_find_a_cold_tree(sleep_millisecs: int, cold: flo
     assert both["cold_level"] == pytest.approx([cold * 20 * 3.9049, 0], rel=1e-4)
 
 
+def test_few_visits_after_a_sleep_are_cold() -> None:
+    """Each of 64 visits is log2(1 + 256 / 64) units cold, each of 256 one, and a single one eight."""
+    assert work(wakeups=(2, 1), pages_scanned=[128, 256])["cold_visit"] == pytest.approx(
+        [128 * 2.3219, 256], rel=1e-4
+    )
+    assert work(wakeups=(3, 0), pages_scanned=[3, 0])["cold_visit"] == pytest.approx(
+        [3 * 8.0056, 0], rel=1e-4
+    )
+
+
 def test_a_pass_without_sleeps_looks_at_each_page_of_the_tree_once() -> None:
     """One search for each page of the tree: log2(1 + 1)."""
     assert work(wakeups=(1, 0), checksums=[64, 0], pages_shared=[64, 0], pages_merged=[64, 0])[

@@ -67,6 +67,7 @@ costs = st.builds(
     stable_node=st.floats(2000, 10000),
     split=st.floats(50_000, 500_000),
     wakeup=st.floats(5000, 40_000),
+    cold_visit=st.floats(50, 300),
     cold_level=st.floats(100, 600),
 )
 
