@@ -35,7 +35,7 @@ TERMS = (
 #: tree, in levels.
 _GROWING = 1 / math.log(2)
 #: What a visit needs that is not of a tree, after a sleep: it is found cold as a tree of so many pages is.
-_COLD_SET = 256
+_COLD_SET = 1024
 
 
 def ksmd_cpu_ns(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes) -> OfNodes:

@@ -137,7 +137,7 @@ class CostConfig(ConfigTable):
     wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
     cold_visit_ns: Finite = key(
         COST.cold_visit,
-        "More for each of n pages visited between two sleeps, log2(1 + 256 / n) times: the caches are cold.",
+        "More for each of n pages visited between two sleeps, log2(1 + 1024 / n) times: the caches are cold.",
         "ns",
     )
     cold_level_ns: Finite = key(

@@ -253,12 +253,12 @@ def test_searches_after_a_sleep_find_a_cold_tree(sleep_millisecs: int, cold: flo
 
 
 def test_few_visits_after_a_sleep_are_cold() -> None:
-    """Each of 64 visits is log2(1 + 256 / 64) units cold, each of 256 one, and a single one eight."""
-    assert work(wakeups=(2, 1), pages_scanned=[128, 256])["cold_visit"] == pytest.approx(
-        [128 * 2.3219, 256], rel=1e-4
+    """Each of 64 visits is log2(1 + 1024 / 64) units cold, each of 1024 one, and a single one ten."""
+    assert work(wakeups=(2, 1), pages_scanned=[128, 1024])["cold_visit"] == pytest.approx(
+        [128 * 4.0875, 1024], rel=1e-4
     )
     assert work(wakeups=(3, 0), pages_scanned=[3, 0])["cold_visit"] == pytest.approx(
-        [3 * 8.0056, 0], rel=1e-4
+        [3 * 10.0014, 0], rel=1e-4
     )
 
 
