@@ -134,16 +134,20 @@ def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
 def joined(works: Iterable[Work], repetitions: Iterable[Iterable[Sample]]) -> Iterator[Measurement]:
     """Put the samples of all repetitions beside the work that they are of.
 
-    Raises UserError if ksmd visited other pages than was simulated.
+    A sample of a pass after which ksmd went on before it was stopped, or of the pass thereafter, is left out.
+    Raises UserError if ksmd visited other pages than was simulated in all repetitions.
     """
     for work, *samples in zip(works, *repetitions, strict=True):
         visits = int((work.new["pages_scanned"] - work.old["pages_scanned"]).sum())
-        if of_others := {sample.pages for sample in samples} - {visits}:
-            raise UserError(f"ksmd visited {of_others.pop()} pages, not {visits}: is KSM used by others?")
+        good = [sample for sample in samples if sample.pages == visits]
+        if not good:
+            raise UserError(
+                f"ksmd visited {samples[0].pages:.0f} pages, not {visits}: is KSM used by others?"
+            )
         wakeups, splits = (
-            float(np.median([getattr(s, name) for s in samples])) for name in ("wakeups", "splits")
+            float(np.median([getattr(s, name) for s in good])) for name in ("wakeups", "splits")
         )
-        cpu_seconds = tuple(sample.cpu_seconds for sample in samples)
+        cpu_seconds = tuple(sample.cpu_seconds for sample in good)
         yield Measurement(_with_splits(work, splits), max(wakeups - _TO_PARK, 1), cpu_seconds)
 
 

@@ -127,6 +127,17 @@ def test_other_users_are_noticed() -> None:
         list(joined(works, [samples]))
 
 
+def test_a_pass_that_ksmd_did_not_end_with_is_left_out() -> None:
+    """In one of two repetitions ksmd had begun with the third pass when it was stopped."""
+    program = next(programs(256))
+    works = simulated(program, PROFILES["6.18"])
+    exact = [Sample(0.1, 2, 256, 0)] * len(works)
+    late = [Sample(0.2, 3, 256 + {1: 25, 2: -25}.get(i, 0), 0) for i in range(len(works))]
+    found = list(joined(works, [exact, late]))
+    assert [m.cpu_seconds for m in found] == [(0.1, 0.2), (0.1,), (0.1,), (0.1, 0.2)]
+    assert [m.wakeups for m in found] == [1.5, 1, 1, 1.5]
+
+
 def test_programs_do_what_they_are_for() -> None:
     work = {m.work.name: row for m, row in zip(known(), work_of(known(), 1024), strict=True)}
 
