@@ -71,7 +71,8 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Time that decides when chains are pruned, in ms. It stands still in scripts (docs/exact.md).
+        #: Time that decides when chains are pruned, in ms. It stands still in scripts
+        #: (docs/explanation/exact.md).
         self.now_ms = 0
         self._pruned_ms = 0
         #: `Window.searches` of the next window.
@@ -425,6 +426,10 @@ class Machine:
         answers = self._exchange.answers(c.FindPreferredNodes(spec.min_gain), c.PreferredNodes)
         preferred = np.array([answer.counts for answer in answers]) * chosen[:, None]
         return granted(preferred, np.array([answer.free for answer in answers]), spec.most_pages)
+
+    def settle(self) -> None:
+        """Let all messages arrive."""
+        self._exchange.settle_all()
 
     # Statistics and dumps; these change nothing.
 
