@@ -46,10 +46,10 @@ def programs(largest: int) -> Iterator[Program]:
 
 def _with_sleeps(size: int) -> Iterator[Program]:
     """Yield programs over which ksmd works as it does by default: it sleeps after some pages."""
-    for pages, at_once in ((size, 100), (size // 4, 25)):
+    for pages, at_once in ((size // 2, 100), (size // 8, 25)):
         yield Program(f"unique {pages}, {at_once} at once", partial(_unique, pages, 3), pages_to_scan=at_once)
     for group, at_once in ((2, 100), (16, 25)):
-        pages = size * at_once // 100
+        pages = size * at_once // 200
         name = f"merged {pages} by {group}, {at_once} at once"
         yield Program(name, partial(merged, pages, group), pages_to_scan=at_once)
     yield Program(f"mixed {size}, 400 at once", partial(_mixed, size), pages_to_scan=400)
