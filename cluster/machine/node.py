@@ -154,7 +154,7 @@ class Node:
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
             c.Move: self._move_pages,
-            c.CountOn: own(lambda command: c.PagesOn(processes.count_on(command))),
+            c.CountOn: own(self._count_on),
             c.MergeAny: own(processes.set_merge_any),
             c.Fork: own(processes.fork),
             c.Exit: own(processes.exit),
@@ -232,6 +232,9 @@ class Node:
         if node_of_mm(command.mm) == self.state.id:
             slots = self.processes.mapped(command.mm, command.start, command.nr_pages)
             self._migration.move_pages(np.union1d(slots, self._splitter.along), command.to)
+
+    def _count_on(self, command: c.CountOn) -> c.PagesOn:
+        return c.PagesOn(self.processes.count_on(command) + self._splitter.moved_zeros())
 
     # Messages.
 

@@ -185,9 +185,7 @@ class Processes:
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
         n.spaces.add(child)
-        for vma in [v for v in parent.vmas if not v.unmapped]:
-            area = vma.start, vma.pages, vma.policy
-            n.spaces.map(child, *area, mergeable=vma.mergeable, name=vma.name).huge = vma.huge
+        n.spaces.copy(parent, child)
         self.inherit(parent, child)
 
     def inherit(self, parent: Mm, child: Mm, own: frozenset[int] = frozenset()) -> None:
