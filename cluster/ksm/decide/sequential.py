@@ -205,12 +205,12 @@ class Content:
             return True
         if self.digest == 0 and self._rules.tries is not None:
             other.look(self._rules.tries, visit.pos)
-        if other.blocked or other.frame == frame or is_ksm_word(frame) or frame in self._orphaned:
+        if other.blocked or other.frame == frame or self._is_ksm(frame):
             return False
         if self._same_huge_page(visit, other) or not self._small(frame, visit):
             return False
         word = ksm_word(frame, self._rules.window.seq)
-        if is_ksm_word(other.frame) or not self._small(other.frame, visit, other.key):
+        if self._is_ksm(other.frame) or not self._small(other.frame, visit, other.key):
             self._messages.broken_out.append((visit.key, word, self.digest))
             self._orphaned.add(frame)
             return False
@@ -221,6 +221,10 @@ class Content:
             NodeOfContent(word, 2, origin=frame), chain=self._find_stable(prune=False) is not None
         )
         return True
+
+    def _is_ksm(self, frame: int) -> bool:
+        """Return whether a frame is a KSM frame, perhaps one without a stable node since this window."""
+        return is_ksm_word(frame) or frame in self._orphaned
 
     # Huge pages (try_to_merge_one_page()).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,18 +13,25 @@ from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.engines import exact, play, vector
 
 Json = dict[str, Any]
-#: Plays a script on a machine of kernel 6.18 and returns its document.
+#: Plays a script and returns its document.
 Play = Callable[..., Json]
 
 
-@pytest.fixture(params=[exact, vector])
+@pytest.fixture(params=[exact, vector, partial(vector, tree_shape=False)], ids=["exact", "shape", "vector"])
 def played(request: pytest.FixtureRequest) -> Play:
     make: Callable[[str, ScriptTopology], Engine] = request.param
 
-    def run(text: str, topology: ScriptTopology) -> Json:
-        return play(text, make("6.18", topology), topology)
+    def run(text: str, topology: ScriptTopology, kernel: str = "6.18") -> Json:
+        return play(text, make(kernel, topology), topology)
 
     return run
+
+
+def counts(document: Json) -> tuple[int, ...]:
+    """Return counters at the end: shared, sharing, unshared, volatile, cow_ksm."""
+    last = document["records"][-1]
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "cow_ksm")
+    return tuple((last["sysfs"] | last["vmstat"])[name] for name in names)
 
 
 def test_pages_moved_of_a_partly_unmapped_huge_page(played: Play) -> None:
@@ -54,3 +62,20 @@ def test_fork_of_a_huge_page_that_was_advised_twice(played: Play) -> None:
     record = document["records"][-1]
     assert {region["p"]: region["thp"] for region in record["regions"]} == {"B": "2*512", "C": "2*512"}
     assert record["vmstat"]["thp_split_pmd"] == 0
+
+
+def test_a_page_waits_whose_frame_became_a_ksm_frame_without_a_node(played: Play) -> None:
+    """On 6.18.15 the first try to split a huge page of two processes fails.
+
+    A y 0 meets A x 0, and is copied again: B y 0 is left with a KSM frame that has no stable node. A y 1 and
+    A x 0 merge, then B x 0 and A y 2, and both stable nodes are full. So B y 0 waits, and B y 2 meets it: a
+    KSM page cannot be replaced, and B y 2 is copied again. B y 1 has the frame of A y 1 since the fork.
+    """
+    document = played(
+        "set max_page_sharing 2\nproc A\nhugemap A x 512\nfill A x 0 1 const 1\nfill A x 1 511 seq 100\n"
+        "map A y 3\nfill A y 0 3 const 1\nmergeable A x\nmergeable A y\nfork A B\nscan 2",
+        ScriptTopology(1),
+        "6.18.15",
+    )
+    # Volatile: 511 pages of B x, whose frames wait for A, and the two that were copied.
+    assert counts(document) == (2, 3, 511 + 1, 511 + 2, 2)
