@@ -252,6 +252,7 @@ class Processes:
         for vma in [v for v in mm.vmas if v.unmapped]:
             if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
                 n.table.release(vma.slot0, vma.pages)
+                n.huge_pages.release(vma.slot0, vma.pages)
                 mm.vmas.remove(vma)
         if mm.exited and not mm.vmas:
             n.spaces.remove(mm)

@@ -64,6 +64,16 @@ def test_fork_of_a_huge_page_that_was_advised_twice(played: Play) -> None:
     assert record["vmstat"]["thp_split_pmd"] == 0
 
 
+def test_a_process_begins_where_another_kept_a_page_table(played: Play) -> None:
+    """A write after a fork gave A a page table; B has none at the same place, and gets a huge page."""
+    document = played(
+        "proc A\nhugemap A x 512\nfork A C\nfill A x 0 1 const 1\nexit A\nproc B\nhugemap B x 512\nrecord end",
+        ScriptTopology(1),
+        "6.12",
+    )
+    assert document["records"][-1]["vmstat"]["thp_fault_alloc"] == 2
+
+
 def test_a_page_waits_whose_frame_became_a_ksm_frame_without_a_node(played: Play) -> None:
     """On 6.18.15 the first try to split a huge page of two processes fails.
 
