@@ -96,6 +96,7 @@ class Trees:
         """Bring tables and shapes to the state that the searches of this window start from."""
         shape = self.shape
         if window.first:
+            self.unstable.forget_lost()
             self._drop_stale_migrating()
             if shape is not None:
                 shape.start_pass()
@@ -129,6 +130,8 @@ class Trees:
             table.remove(np.concatenate([empty(), *gone]))
         for table, _, added in tables:
             _insert(table, added)
+        inserted = [columns["digest"] for columns in changes.unstable_added]
+        self.unstable.forget_lost(np.sort(np.concatenate([empty(np.uint64), *inserted])))
         self.front, self.shape = changes.front, changes.shape
         self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
 
@@ -334,6 +337,7 @@ class Trees:
             table["count"][:] = 0
         self.empty_chains.insert(chains[~np.isin(chains, self.stable.digest)])
         self.unstable.remove(np.arange(len(self.unstable)))
+        self.unstable.forget_lost()
         self.recheck = empty(np.uint64)
 
 

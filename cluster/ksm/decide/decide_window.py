@@ -156,6 +156,7 @@ class _ArrivalsByContent:
         new, limit = self._new(), self._trees.node.limit
         if tries is not None:
             new &= (self._digests != 0) & ~self._begins_in_one_huge_page()
+            new &= self._trees.unstable.lost_zeros(self._digests) < 0
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
         merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)

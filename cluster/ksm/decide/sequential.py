@@ -51,6 +51,8 @@ class UnstablePage:
     blocked: bool
     #: Its row in the table; -1 for none yet.
     row: int = NONE
+    #: It holds zeros now: searches do not meet it unless a split takes it away.
+    lost: bool = False
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
@@ -141,11 +143,14 @@ class Content:
 
     def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
-        if self.unstable_page is None:
+        page = self.unstable_page
+        if page is not None and page.lost and self._rules.tries is not None:
+            page.look(self._rules.tries, visit.pos)
+            page = page if page.blocked else None
+        if page is None:
             blocked = visit.frame < 0
             self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
-            return None
-        return self.unstable_page
+        return page
 
     def _erase_unstable(self, key: int) -> None:
         """Erase a page from the unstable tree, if it is there."""

@@ -41,6 +41,7 @@ class OneByOne:
         for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
             digest = int(batch.digests[group])
             page = self._unstable_page(int(batch.waiting_row[group]))
+            page = page or self._lost_page(int(batch.lost_row[group]))
             content = Content(digest, self._load(digest), page, self._rules, self._messages)
             rows = np.arange(low, high)
             thinned = self._thin_out(visits, rows) if digest == 0 else rows[:0]
@@ -49,7 +50,8 @@ class OneByOne:
             self._remove_thinned(visits.of(thinned))
             self._keep(content)
             before = [visit.row for visit in of_content] + [page.row if page else -1]
-            self._keep_unstable(before, [(content.unstable_page, digest)] if content.unstable_page else [])
+            page = content.unstable_page
+            self._keep_unstable(before, [(page, digest)] if page and not page.lost else [])
         self._messages.add_to(self._updates)
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
@@ -121,6 +123,12 @@ class OneByOne:
         unstable, rows = self._trees.unstable, np.array([row])
         blocked = bool(unstable.blocks_search(rows)[0])
         return UnstablePage(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
+
+    def _lost_page(self, row: int) -> UnstablePage | None:
+        if row < 0:
+            return None
+        lost = self._trees.unstable.lost
+        return UnstablePage(int(lost["key"][row]), int(lost["frame"][row]), blocked=False, lost=True)
 
     # And back.
 

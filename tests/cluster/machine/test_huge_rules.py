@@ -67,7 +67,8 @@ def test_fork_of_a_huge_page_that_was_advised_twice(played: Play) -> None:
 def test_a_process_begins_where_another_kept_a_page_table(played: Play) -> None:
     """A write after a fork gave A a page table; B has none at the same place, and gets a huge page."""
     document = played(
-        "proc A\nhugemap A x 512\nfork A C\nfill A x 0 1 const 1\nexit A\nproc B\nhugemap B x 512\nrecord end",
+        "proc A\nhugemap A x 512\nfork A C\nfill A x 0 1 const 1\nexit A\n"
+        "proc B\nhugemap B x 512\nrecord end",
         ScriptTopology(1),
         "6.12",
     )
@@ -89,3 +90,15 @@ def test_a_page_waits_whose_frame_became_a_ksm_frame_without_a_node(played: Play
     )
     # Volatile: 511 pages of B x, whose frames wait for A, and the two that were copied.
     assert counts(document) == (2, 3, 511 + 1, 511 + 2, 2)
+
+
+def test_a_waiting_page_is_taken_away_that_holds_zeros_by_then(played: Play) -> None:
+    """Its huge page is split for two other pages, and a page of its old content meets the hole."""
+    document = played(
+        "proc A\nhugemap A x 512\nfill A x 0 1 const 1\nfill A x 1 2 const 2\n"
+        "map A y 1\nfill A y 0 1 const 1\nmergeable A x\nmergeable A y\nscan 1\n"
+        "batch 1\nfill A x 0 1 zero\nscan 1",
+        ScriptTopology(1),
+    )
+    # A x 0 counts as unshared until its next visit. A x 2 was split without a merge, A y 0 found nothing.
+    assert counts(document) == (0, 0, 2, 2, 0)
