@@ -45,7 +45,7 @@ class OneByOne:
             content = Content(digest, self._load(digest), page, self._rules, self._messages)
             rows = np.arange(low, high)
             thinned = self._thin_out(visits, rows) if digest == 0 else rows[:0]
-            of_content = _as_objects(visits.of(np.setdiff1d(rows, thinned) if len(thinned) else rows))
+            of_content = _as_objects(visits.of(np.delete(rows, thinned - low)))
             run([(content, visit) for visit in of_content], self._rules.profile)
             self._remove_thinned(visits.of(thinned))
             self._keep(content)
@@ -55,13 +55,22 @@ class OneByOne:
         self._messages.add_to(self._updates)
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
-        """Return visits to pages of zeros of huge pages that need not be decided."""
+        """Return visits to pages of zeros of huge pages that need not be decided.
+
+        The pages are gone by then, or it does not matter whether they are.
+        """
         tries = self._rules.tries
-        simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO))
-        if tries is None or not tries.zero_gone or not simple.all():
+        if tries is None or not tries.zero_gone:
             return rows[:0]
+        simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO)).all()
         rows = rows[is_huge_word(visits.frame[rows]) & (visits.row[rows] < 0)]
-        return rows[tries.thin_out(block_of(visits.frame[rows]), visits.pos[rows])]
+        tries.assume_planned()
+        thinned = tries.split_before(block_of(visits.frame[rows]), visits.pos[rows])
+        if simple:
+            there = np.flatnonzero(~thinned)
+            some = rows[there]
+            thinned[there] = tries.thin_out(block_of(visits.frame[some]), visits.pos[some])
+        return rows[thinned]
 
     def _remove_thinned(self, visits: SortedVisits) -> None:
         """Let those of these visits whose huge pages nothing has split find searches blocked."""
