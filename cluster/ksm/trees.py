@@ -130,8 +130,8 @@ class Trees:
             table.remove(np.concatenate([empty(), *gone]))
         for table, _, added in tables:
             _insert(table, added)
-        inserted = [columns["digest"] for columns in changes.unstable_added]
-        self.unstable.forget_lost(np.sort(np.concatenate([empty(np.uint64), *inserted])))
+        if len(self.unstable.lost):
+            self.unstable.forget_lost([columns["digest"] for columns in changes.unstable_added])
         self.front, self.shape = changes.front, changes.shape
         self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
 

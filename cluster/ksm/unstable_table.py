@@ -149,12 +149,13 @@ class UnstableTable(SortedTable):
         met[which[self._inserted(others)]] = False
         self.insert(digests[met], **{name: column[met] for name, column in about.items()})
 
-    def forget_lost(self, instead: Digests | None = None) -> None:
+    def forget_lost(self, instead: list[Digests] | None = None) -> None:
         """Forget pages that hold something else: all, or those of contents of which others were inserted."""
-        if len(self.lost):
-            lost = self.lost.digest
-            gone = np.ones(len(lost), np.bool_) if instead is None else is_in(lost, instead)
-            self.lost.remove(np.flatnonzero(gone))
+        lost = self.lost.digest
+        gone = np.full(len(lost), instead is None)
+        for digests in instead or ():
+            gone |= is_in(lost, np.sort(digests))
+        self.lost.remove(np.flatnonzero(gone))
 
     def remove_dirty_before(self, pass_number: int) -> None:
         """At the start of a pass, with shapes: remove pages that changed or were gone in an earlier one."""
