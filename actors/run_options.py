@@ -28,13 +28,19 @@ class RunKeywords(TypedDict, total=False):
 class RunOptions:
     """What a run takes besides its scenario. The result does not depend on it.
 
-    engine: `ray` runs actors, `inline` runs everything in this process. address: the Ray cluster to join; by
-    default that of the Ray job, if this runs inside one, or else Ray is started for the run and stopped after
-    it. nodes_per_actor: NUMA nodes that share an actor. migration_actors: actors that drive the compactors,
-    if the scenario has any. memory_check: refuse a run that cannot fit into the memory of this host; a run on
-    another cluster is never refused. connect_timeout: seconds that the Ray cluster has to answer.
+    Args:
+        engine: `ray` runs actors, one for each `nodes_per_actor` NUMA nodes; `inline` runs everything in this
+            process.
+        address: the Ray cluster to join. By default this is the cluster of the Ray job, if this runs inside
+            one; otherwise Ray is started for the run and stopped after it.
+        nodes_per_actor: NUMA nodes that share an actor.
+        migration_actors: actors that drive the compactors, if the scenario has any.
+        memory_check: refuse a run that cannot fit into the memory of this host. A run on another cluster is
+            never refused.
+        connect_timeout: seconds that the Ray cluster has to answer.
 
-    Raises SimulationError if there is no such engine.
+    Raises:
+        SimulationError: if there is no such engine.
     """
 
     engine: str = "ray"

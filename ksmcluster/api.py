@@ -40,20 +40,17 @@ def simulate(
 ) -> Result:
     """Simulate a scenario and return its result.
 
-    `config` is what `load` takes or returns: `simulate(load("default", Overrides(nodes=8)))`. The result does
-    not depend on `options`, whose fields can be given as keyword arguments, too:
+    The result depends on the scenario alone.
 
-    engine: `ray` (by default) runs an actor for each `nodes_per_actor` NUMA nodes, `inline` runs everything
-        in this process.
-    address: the Ray cluster to join; by default that of the Ray job, if this runs inside one, or else Ray is
-        started for this run and stopped after it.
-    nodes_per_actor: NUMA nodes that share an actor, by default 1.
-    migration_actors: actors that drive the compactors of a table [migration], by default 4.
-    connect_timeout: seconds that the cluster at `address` has to answer, by default 30.
-    memory_check: False to run even if the memory of this host cannot suffice.
+    Args:
+        config: what `load` takes or returns, such as `load("default", Overrides(nodes=8))`.
+        options: how the run is carried out.
+        progress: called with each event of the run.
+        changes: fields of `options`: `simulate(engine="inline")`.
 
-    `progress` is called with each event of the run. Raises UserError for what the user can mend; before
-    anything starts, if the memory of this host cannot suffice.
+    Raises:
+        UserError: for what the user can mend. If the memory of this host cannot suffice, it is raised before
+            anything starts.
     """
     with one_line():
         options = replace(options, **changes)

@@ -71,7 +71,8 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Time that decides when chains are pruned, in ms. It stands still in scripts (docs/exact.md).
+        #: Time that decides when chains are pruned, in ms. It stands still in scripts
+        #: (docs/explanation/exact.md).
         self.now_ms = 0
         self._pruned_ms = 0
         #: `Window.searches` of the next window.

@@ -35,7 +35,8 @@ class SimulationConfig(ConfigTable):
         "s of simulated time",
     )
     until: Literal["converged"] | None = key(
-        None, "The run ends once its figures stand still: see docs/model.md. In place of `passes`."
+        None,
+        "The run ends once its figures stand still: see docs/explanation/model.md. In place of `passes`.",
     )
     tolerance: Share | None = key(
         None, "How far figures may differ and stand still, as a part of the mapped pages; by default 0.001."
@@ -46,7 +47,7 @@ class SimulationConfig(ConfigTable):
     windows_per_pass: Count | None = key(
         None,
         "Parts of a pass between which the processes write to their memory. By default as many as the "
-        "writes need: see docs/model.md.",
+        "writes need: see docs/explanation/model.md.",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What a simulation has found out: in memory, and as files.
 
-docs/results.md describes every number; its tables are made from `cluster.spec.statistics` and from DERIVED
-and TIMING below.
+docs/reference/results.md describes every number; its tables are made from `cluster.spec.statistics` and from
+DERIVED and TIMING below.
 """
 
 from __future__ import annotations
@@ -90,10 +90,11 @@ class PassTable(ColumnTable):
 class Result:
     """What a simulation has found out.
 
-    >>> result = ksmcluster.simulate("tiny", engine="inline")
-    >>> print(result)
-    >>> result.summary["derived"]["saved_bytes_mean"]
-    >>> result.passes.to_pandas()  # with pandas, which does not come along
+    Examples:
+        >>> result = ksmcluster.simulate("tiny", engine="inline")
+        >>> print(result)
+        >>> result.summary["derived"]["saved_bytes_mean"]
+        >>> result.passes.to_pandas()  # with pandas, which does not come along
     """
 
     #: What was simulated, defaults and changes included.

@@ -56,17 +56,27 @@ def sweep(
 ) -> SweepResult:
     """Run a scenario at all combinations of the values in `vary`, and return what came of it.
 
-    vary: values by key, `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`; any key of the scenario,
-        `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run. `zipped` takes the first
-        value of each key, the second of each, and so on, in place of all combinations.
-    output: a directory that keeps each run as soon as it is done; `resume` does those that are missing there.
-    overrides: changes that all points have. seeds: runs of each point, with as many seeds.
-    jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the same
-        actors, one point after the other.
-    passes_rows: keep the figures of each pass, too.
+    A point that fails is part of the result, with its error.
 
-    A point that fails is part of the result, with its error. `progress` is called when a run is done. Raises
-    UserError for what the user can mend.
+    Args:
+        scenario: what `load` or `load_compaction` takes.
+        vary: values by key: `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`. Keys are those of the
+            scenario, and `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run.
+        options: how the runs are carried out.
+        output: a directory that keeps each run as soon as it is done.
+        overrides: changes that apply to all points.
+        zipped: take the first value of each key, then the second of each, and so on, in place of all
+            combinations.
+        seeds: runs of each point, with as many seeds.
+        jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the
+            same actors, one point after the other.
+        passes_rows: keep the figures of each pass, too.
+        resume: run what is missing in `output`.
+        progress: called when a run is done.
+        changes: fields of `options`.
+
+    Raises:
+        UserError: for what the user can mend.
     """
     with one_line():
         options = replace(options, **changes)

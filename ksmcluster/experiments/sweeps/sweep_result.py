@@ -34,10 +34,11 @@ SWEEP_PICTURES = ("pareto", "sensitivity")
 class SweepResult:
     """The runs of a sweep, point by point and seed by seed.
 
-    >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
-    >>> print(found)
-    >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
-    >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
+    Examples:
+        >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
+        >>> print(found)
+        >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
+        >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
     """
 
     #: The contents of plan.json.
