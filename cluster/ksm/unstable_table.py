@@ -141,6 +141,8 @@ class UnstableTable(SortedTable):
 
     def _give_back(self, rows: I64) -> None:
         """Insert pages again that were lost, if searches would meet them."""
+        if len(rows) == 0:
+            return
         rows = np.sort(rows)
         digests, about = self.lost.digest[rows], {name: self.lost[name][rows] for name in self.columns}
         self.lost.remove(rows)
