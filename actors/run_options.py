@@ -22,6 +22,9 @@ class RunKeywords(TypedDict, total=False):
     migration_actors: int
     memory_check: bool
     connect_timeout: float
+    checkpoint: str | None
+    checkpoint_every: str
+    max_failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class RunOptions:
         memory_check: refuse a run that cannot fit into the memory of this host. A run on another cluster is
             never refused.
         connect_timeout: seconds that the Ray cluster has to answer.
+        checkpoint: directory to write checkpoints to. If it has some of this scenario, the run goes on from
+            the last one.
+        checkpoint_every: time between checkpoints, such as "90s", "10m" or "2h", or passes, such as "5p".
+        max_failures: deaths of actors or machines that the run survives.
 
     Raises:
         SimulationError: if there is no such engine.
@@ -49,6 +56,9 @@ class RunOptions:
     migration_actors: int = 4
     memory_check: bool = True
     connect_timeout: float = 30.0
+    checkpoint: str | None = None
+    checkpoint_every: str = "10m"
+    max_failures: int = 3
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -258,6 +258,7 @@ class Node:
             Kind.REHOME: trees.unstable.on_rehome,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
+            Kind.DROPPED_AT: scanner.on_dropped_at,
             Kind.WAIT: merger.on_wait,
             Kind.REKEY: merger.on_rekey,
             Kind.STABLE: merger.on_stable,
@@ -334,6 +335,7 @@ class Node:
             c.FindPreferredNodes: relocation.find_preferred,
             c.CountFrames: relocation.count,
             c.MoveFrames: relocation.move,
+            c.SplitHuge: relocation.split_huge,
             c.CountMoved: lambda _: self._migration.counts(),
             c.CountStayed: relocation.count_stayed,
         }

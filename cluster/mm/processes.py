@@ -79,7 +79,7 @@ class Processes:
         n.table.free_all_items()
         n.window = Window(0)
         for mm in list(n.spaces.mms.values()):
-            self.reap(c.Reap(mm.id))
+            self._free_unmapped(mm)
 
     def _mm(self, mm: int) -> Mm:
         return self._n.spaces.mms[mm]
@@ -216,6 +216,8 @@ class Processes:
         pte = n.table.pte[old]
         n.swap.hold(pte[pte <= PTE_SWAP])
         n.table.copy_entries(old, new)
+        if n.profile.fork_misses_zero_pages:
+            n.counters["ksm_zero_pages_missed"] += int(np.count_nonzero(n.table.state[new] & KSM_ZERO))
         frames = pte[pte >= 0]
         n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
         vmas = n.spaces.index
@@ -256,7 +258,14 @@ class Processes:
 
         Answer whether nothing of the process is mergeable, and whether some VMAs must wait for ksmd.
         """
-        n, mm = self._n, self._mm(command.mm)
+        mm = self._mm(command.mm)
+        self._free_unmapped(mm)
+        if not mm.mergeable and self._n.profile.idle_loses_merge_any:
+            mm.merge_any = False
+        return c.Reaped(not mm.mergeable, any(vma.unmapped for vma in mm.vmas))
+
+    def _free_unmapped(self, mm: Mm) -> None:
+        n = self._n
         for vma in [v for v in mm.vmas if v.unmapped]:
             if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
                 n.table.release(vma.slot0, vma.pages)
@@ -265,7 +274,6 @@ class Processes:
         if mm.exited and not mm.vmas:
             n.spaces.remove(mm)
         n.spaces.changed()
-        return c.Reaped(not mm.mergeable, any(vma.unmapped for vma in mm.vmas))
 
 
 def _slots_of(vma: Vma) -> Slots:

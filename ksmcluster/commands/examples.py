@@ -21,6 +21,10 @@ EXAMPLES = {
             "simulate vm-farm --seconds 30 --output results",
         ),
     ),
+    "resume": Examples(
+        "docs/howto/checkpoints.md",
+        ("resume run.ckpt --output results", "resume run.ckpt --engine inline --checkpoint-every 2m"),
+    ),
     "compact": Examples(
         "docs/reference/compaction.md", ("compact --engine inline --nodes 2", "compact compaction-drain")
     ),

@@ -117,6 +117,7 @@ class Content:
 
         `leave` removes the item from its old stable node, where that comes after the search.
         """
+        self._messages.position = visit.pos
         if self.digest == 0 and self._taken_away(visit):
             return
         match visit.kind:

@@ -26,8 +26,8 @@ class OneByOne:
         self._trees = batch.trees
         self._changes = changes
         self._updates = updates
-        self._messages = MessageRows()
         node = batch.trees.node
+        self._messages = MessageRows(node.leaving_ends_age)
         mapcount = node.frames.mapcount
         self._rules = MergeRules(
             node.profile, node.limit, batch.window, lambda pfn: int(mapcount[pfn]), batch.tries

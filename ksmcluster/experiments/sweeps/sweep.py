@@ -157,8 +157,8 @@ def _records(plan: Plan, keys: Sequence[RunKey], jobs: int) -> Iterator[RunRecor
 
 def _on_ray(tasks: Sequence[Task]) -> Iterator[RunRecord]:
     """Start Ray once for all runs; those of `simulate` have the same actors."""
-    from actors.actor_pool import ActorPool
     from actors.runtime import connected
+    from actors.simulation.actor_pool import ActorPool
 
     frames = max(task.scenario.machine.nodes * task.scenario.machine.memory_per_node for task in tasks)
     first = tasks[0].options

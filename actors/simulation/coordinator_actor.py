@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from actors.compaction.ray_compactor_pool import RayCompactorPool
-from actors.ray_fabric import RayFabric
-from actors.timed import timed_pass
+from actors.simulation.ray_fabric import RayFabric
+from actors.simulation.timed import timed_pass
 from actors.tuning.slim_actor import SlimActor
+from cluster.checkpoint.encode import Encoded
 from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
 from cluster.machine.simulation import Simulation
@@ -29,8 +30,9 @@ class CoordinatorActor(SlimActor):
         actors: list[Any],
         machines: list[str],
         migration_actors: int,
+        state: Encoded | None = None,
     ) -> None:
-        """Fill the machine, in place of an earlier one.
+        """Fill the machine, in place of an earlier one; with the state of another run, only make it.
 
         snapshots: a reference to a Mapping[str, CapturedPages], in a list, so that Ray copies nothing here.
         nodes_of: the nodes of each node actor. actors: their handles; they may still be starting, and each
@@ -43,7 +45,13 @@ class CoordinatorActor(SlimActor):
         if self._compactor_pool is not None:
             self._compactor_pool.close()
         self._compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
-        self._simulation = Simulation(fabric, spec, self._compactor_pool)
+        if state is not None:
+            fabric.wait()
+        self._simulation = Simulation(fabric, spec, self._compactor_pool, state)
+
+    def state(self) -> Encoded:
+        """Return its state between two passes. No message is under way then."""
+        return self._simulation.state()
 
     def census(self) -> Census:
         """Return what ksmd has made of each process and mapping."""

@@ -55,6 +55,11 @@ class RayFabric:
             for nodes, actor, machine in zip(self._nodes_of, self._actors, self._machines, strict=True)
         ]
 
+    def wait(self) -> None:
+        """Wait until the actors have their nodes."""
+        answers(self._taking)
+        self._taking = []
+
     def superstep(self, command: Command | None) -> list[Report]:
         """Step every node that gets a command or messages; return their reports, by ascending node."""
         self._seq += 1
@@ -65,8 +70,7 @@ class RayFabric:
             if to:
                 mail, pickled_mail = self._mail.get(actor, []), self._pickled_mail.get(actor, [])
                 returns[actor] = self._steps[actor].remote(self._seq, packed, to, pickled_mail, *mail)
-        answers(self._taking)
-        self._taking = []
+        self.wait()
         answered = answers([refs[0] for refs in returns.values()])
         self._mail, self._pickled_mail = {}, {}
         reports: list[Report] = []

@@ -1,14 +1,12 @@
-"""Start Ray actors on the machines of a cluster, and wait until they are ready."""
+"""Node actors, and a coordinator, that serve one simulated machine after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from actors.answers import answers
-from actors.placement import machine_of_actors, node_blocks
-from actors.ray_fabric import RayFabric
-from cluster.machine.pass_result import ActorsStarting, Event
+from actors.placement import node_blocks
+from actors.simulation.ray_fabric import RayFabric
+from actors.starting import placements
 from cluster.spec.scenario import SimulationSpec
 
 
@@ -27,7 +25,7 @@ class ActorPool:
         """Return the handles of `count` actors; new ones may still be starting."""
         import ray
 
-        from actors.node_actor import NodeActor
+        from actors.simulation.node_actor import NodeActor
 
         # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
         # The class is decorated here: with the decorator, its module takes longer to import in each actor.
@@ -41,7 +39,7 @@ class ActorPool:
         """Return the handle of the coordinator; it may still be starting."""
         import ray
 
-        from actors.coordinator_actor import CoordinatorActor
+        from actors.simulation.coordinator_actor import CoordinatorActor
 
         if self._coordinator is None:
             self._coordinator = ray.remote(num_cpus=0)(CoordinatorActor).remote()
@@ -67,29 +65,3 @@ class ActorPool:
         for actor in self._actors:
             ray.kill(actor)
         self._actors, self._machines, self._coordinator = [], [], None
-
-
-def placements(actors: int) -> list[Any]:
-    """Return a scheduling strategy for each actor. Ray's own, SPREAD, leaves some machines empty."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    machines = sorted(alive, key=lambda n: str(n["NodeID"]))
-    cpus = [float(n["Resources"].get("CPU", 0)) for n in machines]
-    return [
-        NodeAffinitySchedulingStrategy(machines[i]["NodeID"], soft=False)
-        for i in machine_of_actors(actors, cpus)
-    ]
-
-
-def wait_until_ready(actors: list[Any], on_event: Callable[[Event], None]) -> None:
-    """Wait until all actors have started; call `on_event` whenever one has."""
-    import ray
-
-    waiting = [actor.__ray_ready__.remote() for actor in actors]
-    on_event(ActorsStarting(0, len(actors)))
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        answers(done)
-        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
