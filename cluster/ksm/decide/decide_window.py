@@ -125,7 +125,8 @@ class _ArrivalsByContent:
     def __init__(self, trees: Trees, arrived: Arrivals, also: Digests) -> None:
         self._trees, self._arrived = trees, arrived
         # An item leaves its old tree before it is looked up: visits of one position stay as they came.
-        self._order, digests = order_by(arrived.digest, None if self._in_scan_order() else self._pos)
+        self._ascend = self._in_scan_order()
+        self._order, digests = order_by(arrived.digest, None if self._ascend else self._pos)
         start = np.flatnonzero(changes(digests))
         self._digests = digests[start]
         if len(also):
@@ -156,6 +157,7 @@ class _ArrivalsByContent:
         new, limit = self._new(), self._trees.node.limit
         if tries is not None:
             new &= (self._digests != 0) & ~self._begins_in_one_huge_page()
+            new &= self._trees.unstable.lost_zeros(self._digests) < 0
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
         merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
@@ -227,9 +229,13 @@ class _ArrivalsByContent:
         arrived, start, others = self._arrived, self._start[chosen], self._count[chosen] - 1
         if len(chosen) == 0:
             return
-        rows = self._order[expand(start + 1, others)]
-        digests = np.repeat(self._digests[chosen], others)
-        tries.add(arrived.frame[rows], arrived.key[rows], self._pos[rows], digests)
+        joins = np.zeros(len(arrived.key), np.bool_)
+        joins[self._order[expand(start + 1, others)]] = True
+        rows = np.flatnonzero(joins & is_huge_word(arrived.frame))
+        if self._ascend:
+            # Visits to a huge page come one after the other, and the first of a run counts.
+            rows = rows[changes(block_of(arrived.frame[rows]))]
+        tries.add(arrived.frame[rows], arrived.key[rows], self._pos[rows], arrived.digest[rows])
         first, second = self._order[start], self._order[start + 1]
         tries.add(arrived.frame[first], arrived.key[first], self._pos[second], self._digests[chosen])
 

@@ -51,6 +51,8 @@ class UnstablePage:
     blocked: bool
     #: Its row in the table; -1 for none yet.
     row: int = NONE
+    #: It holds zeros now: searches do not meet it unless a split takes it away.
+    lost: bool = False
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
@@ -142,11 +144,14 @@ class Content:
 
     def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
-        if self.unstable_page is None:
+        page = self.unstable_page
+        if page is not None and page.lost and self._rules.tries is not None:
+            page.look(self._rules.tries, visit.pos)
+            page = page if page.blocked else None
+        if page is None:
             blocked = visit.frame < 0
             self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
-            return None
-        return self.unstable_page
+        return page
 
     def _erase_unstable(self, key: int) -> None:
         """Erase a page from the unstable tree, if it is there."""
@@ -206,12 +211,12 @@ class Content:
             return True
         if self.digest == 0 and self._rules.tries is not None:
             other.look(self._rules.tries, visit.pos)
-        if other.blocked or other.frame == frame or is_ksm_word(frame) or frame in self._orphaned:
+        if other.blocked or other.frame == frame or self._is_ksm(frame):
             return False
         if self._same_huge_page(visit, other) or not self._small(frame, visit):
             return False
         word = ksm_word(frame, self._rules.window.seq)
-        if is_ksm_word(other.frame) or not self._small(other.frame, visit, other.key):
+        if self._is_ksm(other.frame) or not self._small(other.frame, visit, other.key):
             self._messages.broken_out.append((visit.key, word, self.digest))
             self._orphaned.add(frame)
             return False
@@ -222,6 +227,10 @@ class Content:
             NodeOfContent(word, 2, origin=frame), chain=self._find_stable(prune=False) is not None
         )
         return True
+
+    def _is_ksm(self, frame: int) -> bool:
+        """Return whether a frame is a KSM frame, perhaps one without a stable node since this window."""
+        return is_ksm_word(frame) or frame in self._orphaned
 
     # Huge pages (try_to_merge_one_page()).
 

@@ -119,6 +119,19 @@ class SplitTries:
             pair = is_huge_word(partners) & (block_of(partners) == tries.block)
             self._planned.append((tries, digests, pair))
 
+    def assume_planned(self) -> None:
+        """Take it that the tries planned so far split huge pages of which nothing is known yet."""
+        if self._keep_all:
+            return
+        for tries, _, pair in self._planned:
+            rows = np.flatnonzero(~pair & ~self._times.known(tries.block))
+            rows = rows[_firsts(tries.block[rows], tries.position[rows])] if len(rows) else rows
+            for block, position in zip(
+                tries.block[rows].tolist(), tries.position[rows].tolist(), strict=True
+            ):
+                time = (position, 0)
+                self._assumed[block] = min(time, self._assumed.get(block, time))
+
     def not_as_planned(self) -> Digests:
         """Return the contents, ascending, whose plans do not hold.
 
