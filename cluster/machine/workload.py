@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -437,12 +438,17 @@ class Workload:
         """Return the content ids of this clone at a moment.
 
         Contents that its family alone has get ids of their own for each clone of the family, the first
-        included: no other process has these contents, so nothing else changes.
+        included: no other process has these contents, so nothing else changes. Where contents have the order
+        of memcmp, the new ones have it, too.
         """
         if replay.kind.clones is Clones.IDENTICAL:
             return moment.content
         first = replay.index - replay.captured + replay.process.family
         own = content_ids("clone", self._spec.seed, replay.kind.name, first, numbers=moment.content)
+        if self._spec.ordered_contents:
+            kinds = itertools.takewhile(lambda kind: kind is not replay.kind, self._spec.processes)
+            number = np.uint64(sum(kind.count for kind in kinds) + first + 1)
+            own = np.where(moment.content < self._spec.ordered_contents, moment.content + number, own)
         return np.where(moment.own, own, moment.content)
 
 

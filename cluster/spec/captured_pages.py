@@ -11,6 +11,8 @@ import numpy as np
 
 from cluster.arrays.words import I32, I64, Bool, Digests, empty
 
+#: From one content to the next in the order of memcmp: contents that clones have for themselves come between.
+ORDER_STEP = 1 << 24
 #: Part of the interval by which a moment may be late.
 LATE = 0.1
 
@@ -121,6 +123,8 @@ class CapturedPages:
     notes: tuple[str, ...] = ()
     #: Huge pages of which no process maps all, and others that cannot be placed.
     huge_in_parts: int = 0
+    #: Contents below this are multiples of `ORDER_STEP`, and in the order of memcmp; 0 if that is not known.
+    ordered: int = 0
 
     def steps(self, interval: float | None) -> tuple[ReplayStep, ...]:
         """Return what is replayed when.

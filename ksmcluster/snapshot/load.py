@@ -14,6 +14,7 @@ import numpy as np
 from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import I64, U16, U32, Bool, Digests, empty
 from cluster.spec.captured_pages import (
+    ORDER_STEP,
     CapturedMapping,
     CapturedMoment,
     CapturedPages,
@@ -26,6 +27,7 @@ from ksmcluster.report import text
 from ksmcluster.snapshot.huge_pages import HugePageFinder
 from ksmcluster.snapshot.metadata import Mapping as SnapshotMapping
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess
+from ksmcluster.snapshot.order import numbered
 from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, MERGEABLE, SHARED_ZERO, WRITTEN
 from ksmcluster.snapshot.sharing import SharingFinder
@@ -77,6 +79,8 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
         _check_keys(opened)
         read = {path: _read(found) for path, found in opened.items()}
+        # The contents of several snapshots have no common order.
+        ordered = sum(_put_in_order(read[path], opened[path].order) for path in read if len(read) == 1)
     common = _common(list(read.values()))
     return {
         path: CapturedPages(
@@ -85,6 +89,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.metadata.interval,
             tuple(note.text for note in of.metadata.notes if note.code != "pinned"),
             of.huge.in_parts,
+            ordered,
         )
         for path, of in read.items()
     }
@@ -92,7 +97,11 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
 
 def with_layouts(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> SimulationSpec:
     """Return the scenario with what its snapshots tell of their processes, and which memory ksmd scans."""
-    return replace(spec, processes=tuple(_with_layout(kind, snapshots) for kind in spec.processes))
+    return replace(
+        spec,
+        processes=tuple(_with_layout(kind, snapshots) for kind in spec.processes),
+        ordered_contents=max((pages.ordered for pages in snapshots.values()), default=0),
+    )
 
 
 def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> ProcessSpec:
@@ -196,6 +205,13 @@ def _read(found: snapshot.Snapshot) -> _Read:
     for process, shared in enumerate(sharing.shared):
         huge_pages.settle(process, shared.vpn, _pinned(read, process))
     return read
+
+
+def _put_in_order(read: _Read, order: Digests) -> int:
+    """Number the contents in the order of memcmp; return what is greater than all of them."""
+    for moments in read.moments:
+        moments[:] = [moment._replace(content=numbered(moment.content, order)) for moment in moments]
+    return (len(order) + 1) * ORDER_STEP if len(order) else 0
 
 
 def _part(

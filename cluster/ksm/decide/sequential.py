@@ -18,6 +18,7 @@ from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.visit import VisitKind
 from cluster.spec.profile import Profile
+from cluster.wire.window import END
 
 _MIGRATED = (
     VisitKind.MIGRATED,
@@ -51,11 +52,20 @@ class UnstablePage:
     blocked: bool
     #: Its row in the table; -1 for none yet.
     row: int = NONE
+    #: The scan position at which the split of its huge page has taken it away, if it has.
+    gone: int = END
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
         if tries.zero_gone and is_huge_word(self.frame) and not tries.whole(self.frame, pos):
+            self.gone = tries.split_position(block_of(self.frame))
             self.frame, self.blocked = NONE, True
+
+    def gone_at(self, tries: SplitTries) -> int:
+        """Return when this page of zeros was taken away, or `END`."""
+        if tries.zero_gone and is_huge_word(self.frame):
+            return tries.split_position(block_of(self.frame))
+        return self.gone
 
 
 class Visit(NamedTuple):
@@ -143,7 +153,8 @@ class Content:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
         if self.unstable_page is None:
             blocked = visit.frame < 0
-            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
+            gone = visit.pos if blocked else END
+            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row, gone=gone)
             return None
         return self.unstable_page
 

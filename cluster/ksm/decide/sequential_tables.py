@@ -47,6 +47,8 @@ class OneByOne:
             of_content = _as_objects(visits.of(np.setdiff1d(rows, thinned) if len(thinned) else rows))
             run([(content, visit) for visit in of_content], self._rules.profile)
             self._remove_thinned(visits.of(thinned))
+            if digest == 0 and content.unstable_page is not None and batch.tries is not None:
+                batch.tries.zeros_gone = content.unstable_page.gone_at(batch.tries)
             self._keep(content)
             before = [visit.row for visit in of_content] + [page.row if page else -1]
             self._keep_unstable(before, [(content.unstable_page, digest)] if content.unstable_page else [])
