@@ -163,7 +163,7 @@ def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str
     if kind.huge_pages and pages.huge_in_parts:
         yield (
             f"{kind.name}: {text.counted(pages.huge_in_parts, 'captured huge page')} taken as small pages: "
-            "no process maps all of it from a multiple of 2 MiB on, or it is of another size or pinned"
+            "it is of another size or pinned"
         )
     elif any(len(process.huge) for process in pages.processes) and not kind.huge_pages:
         yield (
@@ -299,6 +299,7 @@ def _process(read: _Read, index: int, common: Digests) -> CapturedProcess:
         outside=read.sharing.outside(index),
         pinned=_pinned(read, index),
         huge=read.huge.bases(index),
+        huge_parts=read.huge.parts(index),
         pid=process.pid,
     )
 
