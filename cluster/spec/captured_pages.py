@@ -112,6 +112,11 @@ class CapturedProcess:
         return next((moment for moment, pages in enumerate(self.moments) if len(pages.vpn)), 0)
 
     @property
+    def has_huge_pages(self) -> bool:
+        """Whether it maps huge pages, or parts of them."""
+        return len(self.huge) + len(self.huge_parts.vpn) > 0
+
+    @property
     def advised(self) -> bool:
         """Whether ksmd scans any of its memory on the captured host."""
         return any(mapping.advised for mapping in self.mappings)

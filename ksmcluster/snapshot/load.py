@@ -120,7 +120,7 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
         times=tuple(step.time for step in steps),
         begins=tuple(begin[process.first] for process in processes),
         pins=any(len(process.pinned) for process in processes),
-        huge=kind.huge_pages and any(len(process.huge) for process in processes),
+        huge=kind.huge_pages and any(process.has_huge_pages for process in processes),
     )
     return replace(kind, advice=advice, layout=layout)
 
@@ -165,7 +165,7 @@ def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str
             f"{kind.name}: {text.counted(pages.huge_in_parts, 'captured huge page')} taken as small pages: "
             "it is of another size or pinned"
         )
-    elif any(len(process.huge) for process in pages.processes) and not kind.huge_pages:
+    elif any(process.has_huge_pages for process in pages.processes) and not kind.huge_pages:
         yield (
             f'{kind.name}: huge_pages = "none", so captured huge pages are small pages here: what KSM saves '
             "may differ, and the huge pages that it costs are not counted"
