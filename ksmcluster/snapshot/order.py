@@ -12,14 +12,14 @@ ORDER_KEY = b"ksmcluster.order"
 """Key of the file's metadata: contents (`content_ids`) as uint64, little-endian, ascending by memcmp."""
 
 _WORDS = PAGE_SIZE // 8
-_KEPT = 4
+_KEPT = 8
 """Words that are compared, from the first on that is not zero; then digests decide."""
 _KEY = np.dtype([("content", np.uint64), ("zeros", np.uint16), ("words", np.uint64, (_KEPT,))])
 _COMPACT = 1 << 18
 
 
 class ContentOrder:
-    """Collects contents and the beginnings of their pages, 42 bytes each; the beginnings do not get out."""
+    """Collects contents and the beginnings of their pages, 74 bytes each; the beginnings do not get out."""
 
     def __init__(self) -> None:
         self._parts: list[NDArray[np.void]] = []
