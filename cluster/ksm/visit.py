@@ -63,4 +63,4 @@ class Arrivals(NamedTuple):
             return self
         kept = np.ones(len(self.digest), np.bool_)
         kept[rows] = False
-        return Arrivals(*(column[kept] for column in self))
+        return Arrivals._make(column[kept] for column in self)

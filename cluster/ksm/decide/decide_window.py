@@ -22,7 +22,7 @@ from cluster.ksm.decide.decide_batch import decide_batch
 from cluster.ksm.decide.gone_zeros import NONE_STOPPED, gone_before, stopped_searches
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
-from cluster.ksm.decide.split_tries import SplitTries, first_tries
+from cluster.ksm.decide.split_tries import SplitTries, ZerosGone, first_tries
 from cluster.ksm.page_updates import PageUpdates
 from cluster.ksm.scan import PORTION
 from cluster.ksm.table_changes import TableChanges
@@ -97,27 +97,27 @@ class WindowVisits:
             decide_batch(gather(trees, window, digests, visits, tries), *decision)
         return decision
 
-
     def _look_for_gone_zeros(self, tries: SplitTries | None) -> None:
         """Find the searches that a page of zeros stops which is gone, and start afresh if they are others."""
         trees, window = self._trees, self._window
-        since = window.low - 1 if gone_before(trees, window) else END
-        if since == END and tries is not None:
-            since = self._decide_zeros(tries.again())
+        before = window.low - 1 if gone_before(trees, window) else END
+        zeros = ZerosGone(before, before)
+        if before == END and tries is not None:
+            zeros = self._decide_zeros(tries.again())
         stopped = NONE_STOPPED
-        if since < END:
-            stopped = stopped_searches(trees, self._arrivals, window, since, tries)
+        if zeros.gone < END:
+            stopped = stopped_searches(trees, self._arrivals, window, zeros, tries)
         if not stopped.same_as(self._stopped):
             self._stopped, self._contents, self._tries = stopped, None, NewTries()
 
-    def _decide_zeros(self, tries: SplitTries) -> int:
-        """Return when a page of zeros in the unstable tree is taken away; END if none is."""
+    def _decide_zeros(self, tries: SplitTries) -> ZerosGone:
+        """Return when a page of zeros in the unstable tree is taken away."""
         trees, zeros = self._trees, np.zeros(1, np.uint64)
         arrivals = self._arrivals.without(np.flatnonzero(self._arrivals.digest))
         for digests, visits in _ArrivalsByContent(trees, arrivals, zeros).portions(PORTION):
             batch = gather(trees, self._window, digests, visits, tries)
             decide_batch(batch, TableChanges(trees.front, None), PageUpdates())
-        return tries.zeros_gone
+        return tries.zeros
 
     def _stop_searches(self, decision: Decision) -> None:
         """Let the pages of searches that are stopped be in no tree."""

@@ -1,12 +1,12 @@
 """Searches that end at a page of zeros which the split of its huge page has taken away.
 
 Its item stays in the unstable tree until the pass ends, and a search that meets it gives up. Zeros come first
-in the order of memcmp, so the item is the leftmost one; as nothing can be inserted below it, it has no children.
-Only searches for less than all other contents of the tree meet it, and these insert nothing. So the least other
-content decides, and it grows: when it merges, the next one follows.
+in the order of memcmp, so the item is the leftmost one, and searches for less than what is above it meet it. That
+is the least other content: nothing is inserted below an item that stops searches. Only if something came below it
+before it was taken away, the shape of the tree matters, which then is worked out. When the content above merges,
+the next one follows.
 
-This needs contents in the order of memcmp (`CapturedPages.ordered`). Not modelled: contents that came below the
-page of zeros before it was taken away.
+This needs contents in the order of memcmp (`CapturedPages.ordered`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.arrays.columns import changes, is_in
+from cluster.arrays.rbtree import LEFT, RIGHT, RbNode, RbTree
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, block_of, empty, is_huge_word
-from cluster.ksm.decide.split_tries import SplitTries
+from cluster.ksm.decide.split_tries import SplitTries, ZerosGone
 from cluster.ksm.trees import Trees
 from cluster.ksm.visit import CANDIDATES, Arrivals
 from cluster.wire.window import END, Window
@@ -26,6 +27,10 @@ from cluster.wire.window import END, Window
 _ALL = np.uint64((1 << 64) - 1)
 #: How many contents are looked at together for the next one in the tree.
 _AT_ONCE = 1024
+#: In place of an index: the page of zeros.
+_ZEROS = -1
+#: Contents of a tree whose shape is not worked out.
+_LARGE = 1 << 15
 
 
 class Stopped(NamedTuple):
@@ -55,15 +60,15 @@ class _Candidates(NamedTuple):
 
 
 def stopped_searches(
-    trees: Trees, arrivals: Arrivals, window: Window, since: int, tries: SplitTries | None
+    trees: Trees, arrivals: Arrivals, window: Window, zeros: ZerosGone, tries: SplitTries | None
 ) -> Stopped:
-    """Return which searches give up if a page of zeros is gone from the unstable tree `since` a position."""
+    """Return which searches give up if a page of zeros in the unstable tree is gone."""
     found = _candidates(trees, arrivals, window)
     if len(found.digest) == 0:
         return NONE_STOPPED
     start = np.flatnonzero(changes(found.digest))
     contents = found.digest[start]
-    least, times = _least_contents(contents, found.pos[start], _merges(found, start, tries), since)
+    least, times = _contents_above(contents, found.pos[start], _merges(found, start, tries), zeros)
     # When searches for a content begin to stop.
     when = np.append(times, END)[np.searchsorted(least, contents, "right")]
     unordered = contents >= np.uint64(trees.node.ordered_contents)
@@ -101,23 +106,69 @@ def _merges(found: _Candidates, start: I64, tries: SplitTries | None) -> I64:
     return np.minimum.reduceat(np.where(merges, found.pos, END), start)
 
 
-def _least_contents(contents: Digests, begin: I64, end: I64, since: int) -> tuple[Digests, I64]:
-    """Return which content of the tree is the least one after a position, and from when on each of them is.
+def _contents_above(contents: Digests, begin: I64, end: I64, zeros: ZerosGone) -> tuple[Digests, I64]:
+    """Return which contents are above the page of zeros one after the other, and from when on each is.
 
-    Contents ascend; they are in the tree from `begin` to `end`. At the end comes `_ALL` if the tree is empty.
+    Contents ascend; they are in the tree from `begin` to `end`. At the end comes `_ALL` if there is none above.
     """
-    least: list[np.uint64] = []
+    above: list[np.uint64] = []
     times: list[int] = []
-    at = 0
+    since, at = zeros.gone, 0
+    if ((begin > zeros.inserted) & (begin < zeros.gone)).any():
+        at = _first_above(begin, end, zeros)
     while since < END:
         times.append(since)
         at = _next_in_tree(begin, end, at, since)
         if at == len(contents):
-            least.append(_ALL)
+            above.append(_ALL)
             break
-        least.append(contents[at])
+        above.append(contents[at])
         since = int(end[at])
-    return np.array(least, np.uint64), np.array(times, np.int64)
+    return np.array(above, np.uint64), np.array(times, np.int64)
+
+
+def _first_above(begin: I64, end: I64, zeros: ZerosGone) -> int:
+    """Return the index of the content above the page of zeros when that is taken away; the length for none.
+
+    In a large tree only those that are hardly above all others could be stopped besides: then 0.
+    """
+    into, out = np.flatnonzero(begin < zeros.gone), np.flatnonzero(end < zeros.gone)
+    if len(into) > _LARGE:
+        return 0
+    events = [(zeros.inserted, _ZEROS, True)]
+    events += [(int(begin[index]), index, True) for index in into.tolist()]
+    events += [(int(end[index]), index, False) for index in out.tolist()]
+    tree: RbTree[_Entry] = RbTree()
+    entries: dict[int, _Entry] = {}
+    for _, index, comes in sorted(events):
+        if comes:
+            entries[index] = _insert(tree, index)
+        else:
+            tree.erase(entries.pop(index))
+    above, entry = None, tree.root
+    while entry is not None and entry.index != _ZEROS:
+        above, entry = entry, tree.child(entry, LEFT)
+    return len(begin) if above is None else above.index
+
+
+class _Entry(RbNode):
+    """A content in the unstable tree, by its index, or `_ZEROS`."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+
+def _insert(tree: RbTree[_Entry], index: int) -> _Entry:
+    parent, side, entry = None, LEFT, tree.root
+    while entry is not None:
+        side = LEFT if index < entry.index else RIGHT
+        parent, entry = entry, tree.child(entry, side)
+    new = _Entry(index)
+    tree.insert(new, parent, side)
+    return new
 
 
 def _next_in_tree(begin: I64, end: I64, at: int, time: int) -> int:

@@ -154,7 +154,9 @@ class Content:
         if self.unstable_page is None:
             blocked = visit.frame < 0
             gone = visit.pos if blocked else END
-            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row, gone=gone)
+            self.unstable_page = UnstablePage(
+                visit.key, visit.frame, blocked=blocked, row=visit.row, gone=gone
+            )
             return None
         return self.unstable_page
 

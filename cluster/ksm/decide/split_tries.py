@@ -28,6 +28,13 @@ class TryRows(NamedTuple):
     nth: I64
 
 
+class ZerosGone(NamedTuple):
+    """Scan positions: since when the unstable tree has a page of zeros, and since when that page is gone."""
+
+    inserted: int
+    gone: int
+
+
 class SplitTries:
     """The tries of one decision."""
 
@@ -40,8 +47,8 @@ class SplitTries:
         self.zero_gone = profile.split_maps_zero_page
         #: Splits of the same page twice, which the kernel tries and fails at first.
         self.self_pairs = 0
-        #: When a page of zeros that is in the unstable tree was taken away.
-        self.zeros_gone = END
+        #: When the page of zeros in the unstable tree was inserted, and when it was taken away.
+        self.zeros = ZerosGone(END, END)
         #: Whether contents with huge pages were decided one by one.
         self.one_by_one = False
         #: Times of splits that are not known yet, and the last try of each huge page.

@@ -34,7 +34,7 @@ IDS = ascending_ids()
 
 
 def script(seed: int, use_zero_pages: int, smart_scan: int) -> str:
-    """Small pages, then two huge pages with zeros and others, then small pages; each content once or twice."""
+    """Small pages, then two huge pages with zeros, then small pages; each content once or twice."""
     draws = np.random.default_rng(seed)
     contents = draws.permutation(np.repeat(IDS, draws.integers(1, 3, len(IDS)))).tolist()
     before, within = int(draws.integers(0, 40)), int(draws.integers(1, 80))
@@ -54,7 +54,9 @@ def counters(document: Json) -> list[Json]:
 
 def in_order() -> InlineFabric:
     """A machine without shapes that is told that contents ascend."""
-    return InlineFabric(replace(spec_for(PROFILES["6.18"], 1, tree_shape=False), ordered_contents=1 << 62), {})
+    return InlineFabric(
+        replace(spec_for(PROFILES["6.18"], 1, tree_shape=False), ordered_contents=1 << 62), {}
+    )
 
 
 @pytest.mark.parametrize("smart_scan", [0, 1])
@@ -64,6 +66,17 @@ def test_order_of_contents_makes_up_for_the_shape(seed: int, use_zero_pages: int
     text = script(seed, use_zero_pages, smart_scan)
     ours = play(text, vector("6.18", ONE_NODE, fabric=in_order()), ONE_NODE)
     assert counters(ours) == counters(play(text, exact("6.18", ONE_NODE), ONE_NODE))
+
+
+def test_a_content_below_zeros_at_the_root() -> None:
+    """Zeros, a content, zeros again: the tree is these two when zeros go, so all other searches stop."""
+    fills = [
+        f"fill A h {page} 1 const {content}" for page, content in ((1, IDS[50]), (9, IDS[3]), (10, IDS[90]))
+    ]
+    text = "\n".join(["proc A", "hugemap A h 512", *fills, "mergeable A h", "scan 4"])
+    ours = counters(play(text, vector("6.18", ONE_NODE, fabric=in_order()), ONE_NODE))
+    assert ours == counters(play(text, exact("6.18", ONE_NODE), ONE_NODE))
+    assert (ours[1]["pages_unshared"], ours[1]["pages_volatile"]) == (2, 3)
 
 
 def test_without_the_order_these_searches_go_on() -> None:
