@@ -33,8 +33,8 @@ class HugePageFinder:
     """Takes the pages of a snapshot in its order; a process counts at the first moment at which it has pages.
 
     A huge page is placed whole if one process is the first to map all of its pages, at an aligned address
-    in one mapping, and none of them is pinned. Of others the pages are placed of which one process is the first
-    to map any. Processes that share it by a fork map it as captured.
+    in one mapping, and none of them is pinned. Of others the pages are placed that one process maps first.
+    Processes that share it by a fork map it as captured.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cluster.spec.captured_pages import ORDER_STEP
 from cluster.spec.content import PAGE_SIZE
 
-ORDER_KEY = b"ksmcluster.order"
+ORDER_KEY = b"ksmcluster-order"
 """Key of the file's metadata: contents (`content_ids`) as uint64, little-endian, ascending by memcmp."""
 
 _WORDS = PAGE_SIZE // 8
@@ -67,7 +67,7 @@ def _first_words(words: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[
 
 
 def numbered(contents: NDArray[np.uint64], order: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return numbers of contents that ascend as the order does; 0, and what is not in it, stays: uint64[n]."""
+    """Return numbers that ascend as the order does; 0, and what is not in it, stays: uint64[n]."""
     if len(order) == 0:
         return contents
     by_content = np.argsort(order)

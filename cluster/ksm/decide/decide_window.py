@@ -19,10 +19,10 @@ from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block
 from cluster.ksm.decide.batch import gather
 from cluster.ksm.decide.classify import kinds_table
 from cluster.ksm.decide.decide_batch import decide_batch
-from cluster.ksm.decide.gone_zeros import NONE_STOPPED, gone_before, stopped_searches
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
 from cluster.ksm.decide.split_tries import SplitTries, ZerosGone, first_tries
+from cluster.ksm.gone_zeros import NONE_STOPPED, gone_before, stopped_searches
 from cluster.ksm.page_updates import PageUpdates
 from cluster.ksm.scan import PORTION
 from cluster.ksm.table_changes import TableChanges
@@ -74,16 +74,9 @@ class WindowVisits:
         if shape is None and trees.node.knows_order:
             self._look_for_gone_zeros(tries)
         if self._contents is None:
-            arrivals = self._arrivals.without(self._stopped.arrivals)
-            if shape is None:
-                arrivals = _without_fruitless_searches(trees, arrivals)
-                self._stop_searches(decision)
-            if len(arrivals.digest) + len(also) == 0:
+            self._contents = self._by_content(also, decision, shaped=shape is not None)
+            if self._contents is None:
                 return decision
-            self._contents = _ArrivalsByContent(trees, arrivals, also)
-            if shape is None:
-                self._contents.decide_new(window, decision, self._tries if self._huge else None)
-                self._new = decision
         elif self._new is not None:
             decision = self._new
         if self._huge and self._new is not None:
@@ -96,6 +89,20 @@ class WindowVisits:
         for digests, visits in self._contents.portions(portion):
             decide_batch(gather(trees, window, digests, visits, tries), *decision)
         return decision
+
+    def _by_content(self, also: Digests, decision: Decision, *, shaped: bool) -> _ArrivalsByContent | None:
+        """Return what is to be decided, None for nothing; without shapes, decide the new contents at once."""
+        trees, arrivals = self._trees, self._arrivals.without(self._stopped.arrivals)
+        if not shaped:
+            arrivals = _without_fruitless_searches(trees, arrivals)
+            self._stop_searches(decision)
+        if len(arrivals.digest) + len(also) == 0:
+            return None
+        contents = _ArrivalsByContent(trees, arrivals, also)
+        if not shaped:
+            contents.decide_new(self._window, decision, self._tries if self._huge else None)
+            self._new = decision
+        return contents
 
     def _look_for_gone_zeros(self, tries: SplitTries | None) -> None:
         """Find the searches that a page of zeros stops which is gone, and start afresh if they are others."""

@@ -1,4 +1,4 @@
-"""Searches stopped by a page of zeros that a split took away: as on the exact engine, whose trees have shapes."""
+"""Searches stopped by a page of zeros that a split took away: as on the exact engine."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Searches that end at a page of zeros which the split of its huge page has taken away.
 
-Its item stays in the unstable tree until the pass ends, and a search that meets it gives up. Zeros come first
-in the order of memcmp, so the item is the leftmost one, and searches for less than what is above it meet it. That
-is the least other content: nothing is inserted below an item that stops searches. Only if something came below it
-before it was taken away, the shape of the tree matters, which then is worked out. When the content above merges,
-the next one follows.
+Its item stays in the unstable tree until the pass ends, and a search that meets it gives up. Zeros come
+first in the order of memcmp, so the item is the leftmost one, and searches for less than what is above it
+meet it. That is the least other content: nothing is inserted below an item that stops searches. Only if
+something came below it before it was taken away, the shape of the tree matters, which then is worked out.
+When the content above merges, the next one follows.
 
 This needs contents in the order of memcmp (`CapturedPages.ordered`).
 """
@@ -109,7 +109,7 @@ def _merges(found: _Candidates, start: I64, tries: SplitTries | None) -> I64:
 def _contents_above(contents: Digests, begin: I64, end: I64, zeros: ZerosGone) -> tuple[Digests, I64]:
     """Return which contents are above the page of zeros one after the other, and from when on each is.
 
-    Contents ascend; they are in the tree from `begin` to `end`. At the end comes `_ALL` if there is none above.
+    Contents ascend; they are in the tree from `begin` to `end`. At the end comes `_ALL` if none is above.
     """
     above: list[np.uint64] = []
     times: list[int] = []
