@@ -74,6 +74,7 @@ class Node:
             contents=Contents(with_bytes=spec.machine.content == "bytes"),
             out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
+            ordered_contents=spec.ordered_contents,
         )
         self._allocator = PageAllocator(self.state)
         self._huge_allocator = HugeAllocator(self.state)

@@ -18,6 +18,7 @@ from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.visit import VisitKind
 from cluster.spec.profile import Profile
+from cluster.wire.window import END
 
 _MIGRATED = (
     VisitKind.MIGRATED,
@@ -53,11 +54,20 @@ class UnstablePage:
     row: int = NONE
     #: It holds zeros now: searches do not meet it unless a split takes it away.
     lost: bool = False
+    #: The scan position at which the split of its huge page has taken it away, if it has.
+    gone: int = END
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
         if tries.zero_gone and is_huge_word(self.frame) and not tries.whole(self.frame, pos):
+            self.gone = tries.split_position(block_of(self.frame))
             self.frame, self.blocked = NONE, True
+
+    def gone_at(self, tries: SplitTries) -> int:
+        """Return when this page of zeros was taken away, or `END`."""
+        if tries.zero_gone and is_huge_word(self.frame):
+            return tries.split_position(block_of(self.frame))
+        return self.gone
 
 
 class Visit(NamedTuple):
@@ -150,7 +160,10 @@ class Content:
             page = page if page.blocked else None
         if page is None:
             blocked = visit.frame < 0
-            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
+            gone = visit.pos if blocked else END
+            self.unstable_page = UnstablePage(
+                visit.key, visit.frame, blocked=blocked, row=visit.row, gone=gone
+            )
         return page
 
     def _erase_unstable(self, key: int) -> None:

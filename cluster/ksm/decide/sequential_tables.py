@@ -10,6 +10,7 @@ from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
 from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.split_tries import ZerosGone
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.decide.walk import Walk, WalkedContent
 from cluster.ksm.page_updates import PageUpdates
@@ -48,6 +49,9 @@ class OneByOne:
             of_content = _as_objects(visits.of(np.delete(rows, thinned - low)))
             run([(content, visit) for visit in of_content], self._rules.profile)
             self._remove_thinned(visits.of(thinned))
+            if digest == 0 and content.unstable_page is not None and batch.tries is not None:
+                inserted = int(self._trees.node.position(np.array([content.unstable_page.key]))[0])
+                batch.tries.zeros = ZerosGone(inserted, content.unstable_page.gone_at(batch.tries))
             self._keep(content)
             before = [visit.row for visit in of_content] + [page.row if page else -1]
             page = content.unstable_page
