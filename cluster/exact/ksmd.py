@@ -136,6 +136,7 @@ class ExactKsmd:
         following = self._slots[behind] if behind < len(self._slots) else None
         if self._address == 0:
             self._forget(slot)
+            slot.mm.merge_any &= not self._profile.idle_loses_merge_any
         self._move_cursor(following)
 
     def _next_item_of(self, slot: MmSlot) -> RmapItem | None:

@@ -115,7 +115,7 @@ class Paging(ABC):
                 pte.count += 1
             elif pte is ZeroPte.KSM:
                 child.mm.zero_pages += 1
-                self._counters.ksm_zero_pages += 1
+                self._counters.ksm_zero_pages += not self._profile.fork_misses_zero_pages
 
     def page_out(self, region: ExactRegion, index: int) -> None:
         """Write a page to swap, if this is its only mapping."""

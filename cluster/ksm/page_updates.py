@@ -11,7 +11,7 @@ from cluster.wire.messages import Kind
 #: These messages go to the node of the frame in their first column.
 _TO_FRAME = (Kind.MAKE_KSM, Kind.GET)
 #: These go to every node, since items of a stable node may be anywhere.
-_TO_ALL = (Kind.DROPPED, Kind.LINKED, Kind.UNLINKED, Kind.ORPHANED)
+_TO_ALL = (Kind.DROPPED, Kind.DROPPED_AT, Kind.LINKED, Kind.UNLINKED, Kind.ORPHANED)
 
 
 class PageUpdates:
@@ -35,7 +35,8 @@ class PageUpdates:
         for kind, columns in self._tables:
             first = columns[0]
             if kind in _TO_ALL:
-                out.send(kind, np.repeat(np.arange(nodes), len(first)), np.tile(first, nodes))
+                to = np.repeat(np.arange(nodes), len(first))
+                out.send(kind, to, *(np.tile(column, nodes) for column in columns))
             elif kind in _TO_FRAME:
                 out.send(kind, node_of_frame(first), *columns)
             else:
@@ -98,9 +99,14 @@ class PageUpdates:
 
     # To all nodes.
 
-    def drop_nodes(self, frames: FrameWords) -> None:
-        """Queue DROPPED for the stable nodes of these frames, which are gone with all their items."""
+    def drop_nodes(self, frames: FrameWords, positions: I64 | None) -> None:
+        """Queue DROPPED for the stable nodes of these frames, which are gone with all their items.
+
+        Queue DROPPED_AT, too, if there are `positions`: those at which the scan removed the nodes.
+        """
         self._add(Kind.DROPPED, frames)
+        if positions is not None:
+            self._add(Kind.DROPPED_AT, frames, positions)
 
     def link_nodes(self, frames: FrameWords) -> None:
         """Queue LINKED for migrated stable nodes that are in the trees of their frames' nodes."""

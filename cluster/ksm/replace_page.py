@@ -81,6 +81,8 @@ class Merger:
         n.orphans.add(frames[rows_with(table.state[slots], SHARED)])
         self._make_shared_ksm(table.pte[slots], frames, digests, orphan=True)
         table.remove_from_trees(slots)
+        if n.profile.leaving_forgets:
+            table.forget(slots)
         table.make_ksm(slots, frames, digests, orphan=True)
         self._faults.break_ksm(slots)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.arrays.columns import rows_where, rows_with, run_of, taken
+from cluster.arrays.columns import find_unsorted, rows_where, rows_with, run_of, taken
 from cluster.arrays.words import (
+    I64,
     U8,
     U16,
     U32,
@@ -74,11 +75,14 @@ class Scanner:
         #: Pages of this window that the stable tree is searched for although they have changed: slots, and
         #: their checksums and states before.
         self._changed: list[tuple[Slots, U32, U16]] = []
+        #: Private pages of this window whose items have left stable nodes, and the frames of these; only
+        #: where `NodeState.leaving_ends_age`.
+        self._left: list[tuple[Slots, FrameWords]] = []
 
     def scan(self, window: Window) -> None:
         """Visit every page of the window; the trees decide what becomes of candidates."""
         n = self._n
-        self._changed = []
+        self._changed, self._left = [], []
         state = n.table.state
         due = []
         for run in self.ranges(window):
@@ -145,7 +149,7 @@ class Scanner:
         part = slice(vma.slot0 + start - vma.start, vma.slot0 + stop - vma.start)
         visit = (table.state[part] & PRESENT) != 0
         if self._n.knobs.smart_scan:
-            visit &= ~(table.ages.would_skip(part) & ((table.state[part] & KSM) == 0))
+            visit &= ~(table.ages.would_skip(part) & ((table.state[part] & self._not_aging) == 0))
         return np.flatnonzero(visit) + part.start
 
     def _clip(self, vma: Vma, window: Window) -> tuple[int, int]:
@@ -158,11 +162,24 @@ class Scanner:
 
     # smart_scan (should_skip_rmap_item()).
 
+    @property
+    def _not_aging(self) -> int:
+        """Bits of pages that smart_scan neither skips nor lets age."""
+        return KSM | STABLE if self._n.profile.leaving_forgets else KSM
+
+    def on_dropped_at(self, frames: FrameWords, positions: I64) -> None:
+        """Let pages of this window age whose stable nodes were removed before their visits (DROPPED_AT)."""
+        for slots, left in self._left:
+            at = find_unsorted(frames, left)
+            slots, at = slots[at >= 0], at[at >= 0]
+            late = self._n.position(self._n.keys_of(slots)) > positions[at]
+            self._n.table.ages.first_visit(slots[late])
+
     def _skip(self, run: SlotRange) -> Bool:
         """Let all pages of the run age, and return which of them this visit skips."""
         table, part = self._n.table, slice(run.start, run.stop)
         state = table.state[part]
-        skipped = table.ages.visit(part, (state & (PRESENT | KSM)) == PRESENT)
+        skipped = table.ages.visit(part, (state & (PRESENT | self._not_aging)) == PRESENT)
         leaving = skipped & ((state & (UNSTABLE | STABLE)) != 0)
         if leaving.any():
             self._leave_trees(np.flatnonzero(leaving) + run.start)
@@ -209,6 +226,9 @@ class Scanner:
         broken_out = rows_with(of_rows, BROKEN_OUT)
         if len(broken_out):
             frames, digests = n.table.take_broken_out(slots[broken_out])
+            if n.leaving_ends_age:
+                aging = alive[broken_out] & ((of_rows[broken_out] & KSM) == 0)
+                self._left.append((slots[broken_out][aging], frames[aging]))
             self._send(VisitKind.LEAVE, digests, keys[broken_out], frames)
         state[rows] = n.table.remove_from_trees(slots)
 
@@ -284,7 +304,7 @@ class Scanner:
         same = self._unchanged(slots, at, state, digests)
         shared, fixed = (state & SHARED) != 0, (state & ORPHAN) != 0
         if len(n.pinned):
-            fixed |= n.pinned.among(slots)
+            fixed |= n.fixed(slots)
             frames = n.tree_words(slots)
         kinds = np.full(len(slots), VisitKind.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = VisitKind.CANDIDATE_SHARED

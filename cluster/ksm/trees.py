@@ -96,7 +96,8 @@ class Trees:
         """Bring tables and shapes to the state that the searches of this window start from."""
         shape = self.shape
         if window.first:
-            self._drop_stale_migrating()
+            self.unstable.forget_lost()
+            self._drop_stale_migrating(window)
             if shape is not None:
                 shape.start_pass()
                 self.unstable.remove_dirty_before(window.pass_number)
@@ -129,6 +130,8 @@ class Trees:
             table.remove(np.concatenate([empty(), *gone]))
         for table, _, added in tables:
             _insert(table, added)
+        if len(self.unstable.lost):
+            self.unstable.forget_lost([columns["digest"] for columns in changes.unstable_added])
         self.front, self.shape = changes.front, changes.shape
         self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
 
@@ -171,23 +174,24 @@ class Trees:
         lowest_bit = (drawn & (~drawn + np.uint64(1))).astype(np.float64)
         met = (drawn >> np.uint64(32)) * 2.0**-32 < -np.expm1(-window.searches * (2 * lowest_bit - 1))
         rows = rows[met]
-        self._drop(self.stable, rows, with_items=rows[self.stable["count"][rows] > 0])
+        self._drop(self.stable, rows, rows[self.stable["count"][rows] > 0], window)
 
-    def _drop(self, table: SortedTable, rows: I64, with_items: I64) -> None:
-        """Remove stable nodes, and tell all nodes of those `with_items`."""
+    def _drop(self, table: SortedTable, rows: I64, with_items: I64, window: Window) -> None:
+        """Remove stable nodes before the window begins, and tell all nodes of those `with_items`."""
         self.version += 1
         updates = PageUpdates()
-        updates.drop_nodes(table["frame"][with_items])
+        before = np.full(len(with_items), window.low - 1) if self.node.leaving_ends_age else None
+        updates.drop_nodes(table["frame"][with_items], before)
         updates.send(self.node.out, self.node.nodes)
         table.remove(rows)
 
-    def _drop_stale_migrating(self) -> None:
+    def _drop_stale_migrating(self, window: Window) -> None:
         """At the start of a pass, forget migrated stable nodes whose frames were freed."""
         rows = np.flatnonzero(self.migrating["dead"])
         frames = self.migrating["frame"][rows].tolist()
         dead = rows[[self.node.migrated_stable_nodes.tree_of(frame) == -1 for frame in frames]]
         if len(dead):
-            self._drop(self.migrating, dead, with_items=dead)
+            self._drop(self.migrating, dead, dead, window)
 
     # What nodes tell.
 
@@ -334,6 +338,7 @@ class Trees:
             table["count"][:] = 0
         self.empty_chains.insert(chains[~np.isin(chains, self.stable.digest)])
         self.unstable.remove(np.arange(len(self.unstable)))
+        self.unstable.forget_lost()
         self.recheck = empty(np.uint64)
 
 

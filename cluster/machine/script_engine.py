@@ -121,7 +121,7 @@ class ScriptEngine:
         parent = self._processes[p]
         child = self._machine.fork(parent.mm)
         regions = [replace(region, mapped=region.mapped.copy()) for region in parent.regions]
-        self._processes[q] = _NamedProcess(q, child, parent.merge_any, regions)
+        self._processes[q] = _NamedProcess(q, child, self._has_merge_any(parent), regions)
 
     def exit(self, p: str) -> None:
         self._machine.exit(self._processes.pop(p).mm)
@@ -130,10 +130,16 @@ class ScriptEngine:
         if not self._profile.merge_any:
             return "EINVAL"
         process = self._processes[p]
-        if not process.merge_any:
+        if not self._has_merge_any(process):
             process.merge_any = True
             self._machine.merge_any(process.mm)
         return ""
+
+    def _has_merge_any(self, process: _NamedProcess) -> bool:
+        """Return whether the process still has PR_SET_MEMORY_MERGE, which put it into ksmd's list."""
+        if self._profile.idle_loses_merge_any and process.mm not in self._machine.slots:
+            process.merge_any = False
+        return process.merge_any
 
     # Memory
 
@@ -146,7 +152,7 @@ class ScriptEngine:
         if node is not None and not bad_node:
             policy = PolicySpec(PolicyMode.BIND, (node,))
         self._machine.map(process.mm, start, pages, policy)
-        if process.merge_any:
+        if self._has_merge_any(process):
             self._machine.register(process.mm)
         return "EINVAL" if bad_node else ""
 
@@ -254,8 +260,9 @@ class ScriptEngine:
         )
 
     def _counters(self, columns: dict[str, I64]) -> Counters:
-        names = (name for name in Counters.__slots__)
-        return Counters(**{name: int(columns[name].sum()) for name in names})
+        counters = Counters(**{name: int(columns[name].sum()) for name in Counters.__slots__})
+        counters.ksm_zero_pages -= int(columns["ksm_zero_pages_missed"].sum())
+        return counters
 
     def _process_stats(self, of_mm: ProcessStatistics) -> dict[str, int | str]:
         merged = of_mm.ksm_merging_pages + of_mm.ksm_zero_pages

@@ -22,6 +22,7 @@ from cluster.arrays.words import (
     ItemKeys,
     Slots,
     block_of,
+    empty,
     is_huge_word,
     mm_of_key,
     node_of_frame,
@@ -72,6 +73,8 @@ class NodeState:
     out: Outbox
     #: Whether trees have the kernel's shape, as records need it. Never changes.
     tree_shape: bool
+    #: Contents below this are in the order of memcmp. Never changes.
+    ordered_contents: int = 0
     #: Page table entries and rmap_items: faults, system calls, ksmd and migration change it.
     table: PageTable = field(default_factory=PageTable)
     #: How huge pages are mapped: faults, system calls and splits change it.
@@ -108,6 +111,7 @@ class NodeState:
     def set_knobs(self, knobs: KsmSpec) -> None:
         """Set the knobs, and give the page table the columns that they need."""
         self.knobs = knobs
+        self.table.leaving_forgets = self.profile.leaving_forgets
         if knobs.smart_scan:
             self.table.keep_ages()
         if not self.homes_follow:
@@ -128,6 +132,11 @@ class NodeState:
         return PROFILES[self.knobs.kernel]
 
     @property
+    def leaving_ends_age(self) -> bool:
+        """Return whether ages end when items leave stable nodes: on some kernels, with smart_scan."""
+        return self.profile.leaving_forgets and self.knobs.smart_scan == 1
+
+    @property
     def homes_follow(self) -> bool:
         """Return whether the digest of a page in the unstable tree says which node has its entry.
 
@@ -135,10 +144,32 @@ class NodeState:
         """
         return self.knobs.merge_across_nodes == 1 and not self.tree_shape
 
+    @property
+    def knows_order(self) -> bool:
+        """Return whether this node's trees can tell which contents come first in the order of memcmp."""
+        return self.ordered_contents > 0 and (self.nodes == 1 or not self.knobs.merge_across_nodes)
+
     def tree_words(self, slots: Slots) -> FrameWords:
         """Return the words by which trees know the frames of pages. int64[n] -> int64[n]."""
         frames = self.table.pte[slots]
-        return np.where(self.pinned.among(slots), pinned_word(frames), frames) if len(self.pinned) else frames
+        return np.where(self.fixed(slots), pinned_word(frames), frames) if len(self.pinned) else frames
+
+    def fixed(self, slots: Slots) -> Bool:
+        """Return which pages are pinned, or part of a huge page with a pinned page: int64[n] -> bool[n]."""
+        fixed, pinned = self.pinned.among(slots), self.pinned.slots()
+        if self.huge_pages.used:
+            pinned = pinned[(self.table.state[pinned] & HUGE) != 0]
+            huge = np.flatnonzero((self.table.state[slots] & HUGE) != 0)
+            fixed[huge] = np.isin(block_of(self.table.pte[slots[huge]]), block_of(self.table.pte[pinned]))
+        return fixed
+
+    def of_huge_pages(self, slots: Slots) -> Slots:
+        """Return the pages that map the huge pages of which these pages are parts: int64[n] -> int64[m]."""
+        table = self.table
+        blocks = block_of(table.pte[slots[(table.state[slots] & HUGE) != 0]])
+        rows = rows_with(table.state[: table.size], HUGE) if len(blocks) else empty()
+        there: Slots = rows[np.isin(block_of(table.pte[rows]), blocks)]
+        return there
 
     def home_of_frames(self, digests: Digests, frames: FrameWords) -> I64:
         """Return the nodes whose trees have the entries of the contents of these frames. int64[n]."""

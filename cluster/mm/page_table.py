@@ -61,6 +61,11 @@ Checksums (rmap_item->oldchecksum)
     confirm_checksums    ITEM                  +HAS_CHECKSUM -OTHER_CHECKSUM
     restore_checksums    HAS_CHECKSUM          +OTHER_CHECKSUM, checksum
     forget_checksums     ITEM                  -HAS_CHECKSUM -OTHER_CHECKSUM
+    forget               ITEM                  as forget_checksums; the age     remove_rmap_item_from_tree(),
+                                                                                since 7.3
+
+With `leaving_forgets`, items that leave stable nodes (take_broken_out, drop_stable_nodes, and of STABLE ones
+remove_from_trees, set_unstable) forget.
 
 Here a digest is the page's `tree_key`. Only `visit_private` and `set_unstable` set IN_UNSTABLE_TREE. A page
 fault (`cluster.mm.faults.Faults`: `write`, `read`, `break_ksm`) changes the entry, the bits of the mapping,
@@ -145,6 +150,8 @@ class PageTable:
         self.version = 0
         #: smart_scan's knowledge of the pages.
         self.ages = SkipAges()
+        #: Whether items that leave stable nodes lose their checksums and ages (`Profile.leaving_forgets`).
+        self.leaving_forgets = False
         #: Frames shared at the start; None if none were.
         self.initial_frames: InitialFrames | None = None
         self._broken_out = BrokenOutItems()
@@ -351,6 +358,9 @@ class PageTable:
         """
         state = self._state[slots]
         if self._changing(slots, all_of=ITEM, none_of=BROKEN_OUT):
+            if self.leaving_forgets:
+                self.forget(slots[(state & STABLE) != 0])
+                state = self._state[slots]
             state &= ~np.uint16(OF_TREES)
             state |= VISIT_DUE
             self._state[slots] = state
@@ -358,8 +368,7 @@ class PageTable:
 
     def take_broken_out(self, slots: Slots) -> tuple[FrameWords, Digests]:
         """Remove broken-out items from their stable nodes; return the frames and digests of these nodes."""
-        if self._changing(slots, all_of=BROKEN_OUT):
-            self._state[slots] &= ~np.uint16(STABLE | BROKEN_OUT)
+        self._leave_stable_nodes(slots)
         return self._broken_out.take(slots)
 
     def free_items(self, slots: Slots) -> None:
@@ -394,6 +403,8 @@ class PageTable:
     def set_unstable(self, slots: Slots) -> None:
         """Mark items as inserted into the unstable tree."""
         if self._changing(slots, all_of=ITEM | PRESENT, none_of=BROKEN_OUT):
+            if self.leaving_forgets:
+                self.forget(slots[(self._state[slots] & STABLE) != 0])
             self._state[slots] = _unstable(self._state[slots])
 
     def set_homes(self, slots: Slots, homes: I64) -> None:
@@ -440,9 +451,13 @@ class PageTable:
 
     def drop_stable_nodes(self, frames: FrameWords) -> None:
         """Remove broken-out items from the stable nodes of these frames, which are gone."""
-        slots = self._broken_out.take_frames(frames)
+        self._leave_stable_nodes(self._broken_out.take_frames(frames))
+
+    def _leave_stable_nodes(self, slots: Slots) -> None:
         if self._changing(slots, all_of=BROKEN_OUT):
             self._state[slots] &= ~np.uint16(STABLE | BROKEN_OUT)
+            if self.leaving_forgets:
+                self.forget(slots)
 
     # Checksums.
 
@@ -485,6 +500,11 @@ class PageTable:
         """Remove the checksums of items."""
         if self._changing(slots, all_of=ITEM):
             self._state[slots] &= ~np.uint16(_OF_CHECKSUM)
+
+    def forget(self, slots: Slots) -> None:
+        """Remove the checksums of items, and make their pages as young as new ones."""
+        self.forget_checksums(slots)
+        self.ages.forget(slots)
 
     # Questions.
 

@@ -70,9 +70,16 @@ class SkipAges:
         age[aging & (age != OLDEST)] += 1
         return skipped
 
+    def first_visit(self, slots: Slots) -> None:
+        """Let pages that are as young as new ones get older by a visit."""
+        self._age[slots] = 1
+
     def undo_visit(self, slots: Slots) -> Bool:
-        """Undo what the last visit did to these slots; return which of them it had skipped. bool[n]."""
-        self._age[slots] -= 1
+        """Undo what the last visit did to these slots; return which of them it had skipped. bool[n].
+
+        A page of age 0 did not get older at that visit.
+        """
+        self._age[slots] -= self._age[slots] != 0
         age, skips = self._age[slots], self._remaining_skips[slots]
         old = age >= SKIP_FROM_AGE
         # Just visited, a page has all its skips before it: no page younger by a visit has so many left.

@@ -1,177 +1,254 @@
-"""Which rule of KSM begins with which kernel: a few named switches.
+"""Which rule of KSM begins and ends with which kernel.
 
-There is one simulator. A `Profile` says which of the rules that changed over the years apply. Each profile
-below names only what changed since the one before it. (The rules of page migration and compaction have their
-own table: `cluster.compaction.zone.compact_control.RULES`.)
+There is one simulator. `RULES` says of each rule that changed over the years in which of the known kernels it
+holds; a `Profile` is what holds in one of them. (The rules of page migration and compaction have their own
+table: `cluster.compaction.zone.compact_control.RULES`.)
 
-Sources: `mm/ksm.c`, `mm/vma.c` and `fs/proc/base.c` of the releases named.
+Sources: records of the releases that `KERNELS` names, and `mm/ksm.c`, `mm/vma.c` and `fs/proc/base.c`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
-_COUNTERS_4_8 = ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
-_COUNTERS_6_1 = (*_COUNTERS_4_8, "stable_node_chains", "stable_node_dups")
-_COUNTERS_6_12 = (*_COUNTERS_6_1, "general_profit", "ksm_zero_pages", "pages_scanned", "pages_skipped")
 
-_KNOBS_4_8 = ("merge_across_nodes",)
-_KNOBS_6_1 = (
-    *_KNOBS_4_8,
-    "max_page_sharing",
-    "stable_node_chains_prune_millisecs",
-    "use_zero_pages",
+class UnknownKernelError(ValueError):
+    """A text is no kernel release, or that of a kernel older than all known ones."""
+
+
+class Kernel(NamedTuple):
+    """A kernel whose rules are known."""
+
+    name: str
+    #: The first release that is taken as this kernel.
+    since: tuple[int, ...]
+    #: What is known of it.
+    source: str
+
+
+#: Oldest first. A release is taken as the newest of these that is not newer, a series such as "6.18" as its
+#: newest known release. Which release between 6.18.15 and 6.18.44 repaired the split of shared huge pages is
+#: not known.
+KERNELS = (
+    Kernel("4.8", (4, 8), "source"),
+    Kernel("6.1", (6, 1), "records of 6.1.192"),
+    Kernel("6.12", (6, 12), "records of 6.12.117"),
+    Kernel("6.16", (6, 16), "records of 6.16.12, without huge pages"),
+    Kernel("6.17", (6, 17), "records of 6.17.13, without huge pages"),
+    Kernel("6.18.15", (6, 18), "records of 6.18.15"),
+    Kernel("6.18", (6, 18, 16), "records of 6.18.44"),
+    Kernel("7.2", (7, 2), "records of 7.2.13"),
+    Kernel("7.3", (7, 3), "records of 7.3.4"),
 )
-_KNOBS_6_12 = (
-    *_KNOBS_6_1,
-    "advisor_max_cpu",
-    "advisor_max_pages_to_scan",
-    "advisor_min_pages_to_scan",
-    "advisor_mode",
-    "advisor_target_scan_time",
-    "smart_scan",
+
+
+class KernelRule(NamedTuple):
+    """A rule, the kernel with which it begins, and the first one in which it does not hold any more."""
+
+    name: str
+    meaning: str
+    begins: str
+    ends: str | None = None
+
+
+#: A rule that ended and came back has two rows. Its name is a field of `Profile`.
+RULES = (
+    KernelRule("checksum_first", "A visit compares checksums before it searches the stable tree.", "6.12"),
+    KernelRule(
+        "chains",
+        "A KSM frame takes `max_page_sharing` sharers; more frames of the content form a chain of dups.",
+        "6.1",
+    ),
+    KernelRule(
+        "collapse_always",
+        "A chain with one dup left becomes an ordinary node in every search, not only with pruning.",
+        "6.12",
+    ),
+    KernelRule(
+        "track_zero_pages",
+        "Zero pages that KSM mapped are told from those that a read mapped: they are counted and unmerged.",
+        "6.12",
+    ),
+    KernelRule(
+        "fork_copies_counts",
+        "A forked process starts with its parent's counts of merged pages and rmap_items, not with 0.",
+        "6.1",
+        "6.12",
+    ),
+    KernelRule(
+        "fork_copies_counts", "Again: a forked process starts with its parent's counts.", "6.16", "6.17"
+    ),
+    KernelRule(
+        "fork_misses_zero_pages",
+        "`ksm_zero_pages` of the machine leaves out copies by fork, but falls with each that goes.",
+        "6.16",
+        "6.17",
+    ),
+    KernelRule("merge_any", "prctl(PR_SET_MEMORY_MERGE) exists.", "6.12"),
+    KernelRule(
+        "idle_loses_merge_any",
+        "A process that the scan finds without mergeable memory loses PR_SET_MEMORY_MERGE.",
+        "6.16",
+        "6.18.15",
+    ),
+    KernelRule(
+        "into_bare", "A VMA that has an anon_vma and gets new flags joins a neighbour that has none.", "6.16"
+    ),
+    KernelRule(
+        "split_maps_zero_page",
+        "The split of a huge page maps its small pages of zeros to the shared zero page.",
+        "6.12",
+    ),
+    KernelRule(
+        "huge_zero_page_cow",
+        "A write into the huge zero page allocates a whole huge page, not a small one.",
+        "6.16",
+    ),
+    KernelRule("frees_page_tables", "MADV_DONTNEED of an aligned 512 pages frees their page table.", "6.16"),
+    KernelRule("collapse_read_only", "MADV_COLLAPSE takes 512 pages none of which is writable.", "6.16"),
+    KernelRule(
+        "reuse_of_huge_page",
+        "A write reuses a page of a huge page that only this process maps any more.",
+        "6.16",
+    ),
+    KernelRule(
+        "split_stops_at_pmd",
+        "Several PMDs that map a huge page keep it whole: each attempt splits one of them and fails.",
+        "6.18.15",
+        "6.18",
+    ),
+    KernelRule(
+        "leaving_forgets",
+        "An item that leaves a stable node loses checksum and age; until then it does not age.",
+        "7.3",
+    ),
 )
 
-_STAT_6_1 = ("ksm_merging_pages", "ksm_rmap_items")
-_STAT_6_12 = (*_STAT_6_1, "ksm_zero_pages", "ksm_process_profit")
-_STAT_6_18 = (*_STAT_6_12, "ksm_merge_any", "ksm_mergeable")
+#: Counters in /sys/kernel/mm/ksm, by the kernel with which they begin; so are the others.
+_COUNTERS = {
+    "4.8": ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"),
+    "6.1": ("stable_node_chains", "stable_node_dups"),
+    "6.12": ("general_profit", "ksm_zero_pages", "pages_scanned", "pages_skipped"),
+}
+#: Knobs in /sys/kernel/mm/ksm, without run, pages_to_scan and sleep_millisecs, which all kernels have.
+_KNOBS = {
+    "4.8": ("merge_across_nodes",),
+    "6.1": ("max_page_sharing", "stable_node_chains_prune_millisecs", "use_zero_pages"),
+    "6.12": (
+        "advisor_max_cpu",
+        "advisor_max_pages_to_scan",
+        "advisor_min_pages_to_scan",
+        "advisor_mode",
+        "advisor_target_scan_time",
+        "smart_scan",
+    ),
+}
+#: Fields of /proc/PID/ksm_stat, and ksm_merging_pages, in the kernel's order.
+_PROCESS_STATS = {
+    "6.1": ("ksm_merging_pages", "ksm_rmap_items"),
+    "6.12": ("ksm_zero_pages", "ksm_process_profit"),
+    "6.16": ("ksm_merge_any", "ksm_mergeable"),
+}
+#: Fields of /proc/vmstat that belong to KSM.
+_VMSTAT = {"6.1": ("cow_ksm", "ksm_swpin_copy")}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The switches of one kernel release."""
+    """What holds in one kernel: `RULES` says what each switch means."""
 
     name: str
-    #: The first release that it applies to.
-    since: tuple[int, ...]
-    #: A visit tests the checksum and the zero page before it searches the stable tree, not after.
     checksum_first: bool
-    #: A KSM frame takes at most `max_page_sharing` sharers; more frames of the content form a chain of dups.
     chains: bool
-    #: A chain with one dup left becomes an ordinary node in every search, not only when pruning is due.
     collapse_always: bool
-    #: The kernel tells zero pages that KSM mapped from those that a read mapped: it counts and unmerges them.
     track_zero_pages: bool
-    #: A forked process starts with its parent's counts of merged pages and rmap_items, not with 0.
     fork_copies_counts: bool
-    #: prctl(PR_SET_MEMORY_MERGE) exists.
+    fork_misses_zero_pages: bool
     merge_any: bool
-    #: A VMA that has an anon_vma and gets new flags joins a neighbour that has none (since 6.16).
+    idle_loses_merge_any: bool
     into_bare: bool
-    #: The split of a huge page maps its small pages of zeros to the shared zero page (since 6.12).
     split_maps_zero_page: bool
-    #: A write into the huge zero page allocates a whole huge page, not a small one (since 6.13).
     huge_zero_page_cow: bool
-    #: MADV_DONTNEED of an aligned 512 pages frees their page table (since 6.14).
     frees_page_tables: bool
-    #: MADV_COLLAPSE takes 512 pages none of which is writable (not on 6.12).
     collapse_read_only: bool
-    #: A write reuses a page of a huge page that only this process maps any more (since 6.15).
     reuse_of_huge_page: bool
-    #: A huge page that several processes map by a PMD is not split: each attempt splits one PMD and fails.
     split_stops_at_pmd: bool
-    #: An item that leaves a stable node loses its checksum and its age, and is not skipped (since 7.3).
     leaving_forgets: bool
-    #: Counters in /sys/kernel/mm/ksm.
     counters: tuple[str, ...]
-    #: Knobs in /sys/kernel/mm/ksm, without run, pages_to_scan and sleep_millisecs, which all kernels have.
     knobs: tuple[str, ...]
-    #: Fields of /proc/PID/ksm_stat, and ksm_merging_pages, in the kernel's order.
     process_stats: tuple[str, ...]
-    #: Fields of /proc/vmstat that belong to KSM.
     vmstat: tuple[str, ...]
 
 
-_LINUX_4_8 = Profile(
-    name="4.8",
-    since=(4, 8),
-    checksum_first=False,
-    chains=False,
-    collapse_always=False,
-    track_zero_pages=False,
-    fork_copies_counts=False,
-    merge_any=False,
-    into_bare=False,
-    split_maps_zero_page=False,
-    huge_zero_page_cow=False,
-    frees_page_tables=False,
-    collapse_read_only=False,
-    reuse_of_huge_page=False,
-    split_stops_at_pmd=False,
-    leaving_forgets=False,
-    counters=_COUNTERS_4_8,
-    knobs=_KNOBS_4_8,
-    process_stats=(),
-    vmstat=(),
-)
+_ORDER = {kernel.name: number for number, kernel in enumerate(KERNELS)}
 
-_LINUX_6_1 = replace(
-    _LINUX_4_8,
-    name="6.1",
-    since=(6, 1),
-    chains=True,
-    fork_copies_counts=True,
-    counters=_COUNTERS_6_1,
-    knobs=_KNOBS_6_1,
-    process_stats=_STAT_6_1,
-    vmstat=("cow_ksm", "ksm_swpin_copy"),
-)
 
-_LINUX_6_12 = replace(
-    _LINUX_6_1,
-    name="6.12",
-    since=(6, 12),
-    checksum_first=True,
-    collapse_always=True,
-    track_zero_pages=True,
-    fork_copies_counts=False,
-    merge_any=True,
-    split_maps_zero_page=True,
-    counters=_COUNTERS_6_12,
-    knobs=_KNOBS_6_12,
-    process_stats=_STAT_6_12,
-)
+def _holds(rule: KernelRule, kernel: str) -> bool:
+    """Return whether the rule holds in a known kernel."""
+    ended = rule.ends is not None and _ORDER[kernel] >= _ORDER[rule.ends]
+    return _ORDER[kernel] >= _ORDER[rule.begins] and not ended
 
-#: The early releases of 6.18. Recorded are 6.18.15 and 6.18.44; which release between them repaired the split
-#: of shared huge pages is not known.
-_LINUX_6_18_15 = replace(
-    _LINUX_6_12,
-    name="6.18.15",
-    since=(6, 18),
-    into_bare=True,
-    huge_zero_page_cow=True,
-    frees_page_tables=True,
-    collapse_read_only=True,
-    reuse_of_huge_page=True,
-    split_stops_at_pmd=True,
-    process_stats=_STAT_6_18,
-)
 
-_LINUX_6_18 = replace(_LINUX_6_18_15, name="6.18", since=(6, 18, 16), split_stops_at_pmd=False)
+def _files(since: Mapping[str, tuple[str, ...]], kernel: str) -> tuple[str, ...]:
+    begun = (names for begins, names in since.items() if _ORDER[begins] <= _ORDER[kernel])
+    return tuple(name for names in begun for name in names)
 
-_LINUX_7_3 = replace(_LINUX_6_18, name="7.3", since=(7, 3), leaving_forgets=True)
+
+def _profile(kernel: str) -> Profile:
+    switches = {rule.name: False for rule in RULES}
+    for rule in RULES:
+        switches[rule.name] |= _holds(rule, kernel)
+    return Profile(
+        name=kernel,
+        **switches,
+        counters=_files(_COUNTERS, kernel),
+        knobs=_files(_KNOBS, kernel),
+        process_stats=_files(_PROCESS_STATS, kernel),
+        vmstat=_files(_VMSTAT, kernel),
+    )
+
 
 #: By name, oldest first.
-PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (_LINUX_4_8, _LINUX_6_1, _LINUX_6_12, _LINUX_6_18_15, _LINUX_6_18, _LINUX_7_3)
-}
+PROFILES: dict[str, Profile] = {kernel.name: _profile(kernel.name) for kernel in KERNELS}
 
 
-def profile_of_release(release: str, among: Iterable[str] | None = None) -> Profile:
-    """Return the newest profile that is not newer than a `uname -r` such as `6.18.15+deb13-cloud-amd64`.
+@cache
+def kernel_of_release(release: str) -> str:
+    """Return the known kernel as which a release is taken.
 
-    `among` has the names of the profiles to choose from; all if it is missing. Raises ValueError if `release`
-    is no kernel release, or older than every profile.
+    A release is a series such as `6.18`, or a `uname -r` such as `6.18.15+deb13-cloud-amd64`. Raises
+    UnknownKernelError.
     """
-    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\d)", release)
     if match is None:
-        raise ValueError(f"not a kernel release: {release!r}")
-    wanted = tuple(int(part or 0) for part in match.groups())
-    names = PROFILES if among is None else among
-    fitting = [PROFILES[name] for name in names if PROFILES[name].since <= wanted]
+        raise UnknownKernelError(f"not a kernel release: {release!r}")
+    major, minor, patch = match.groups()
+    if patch is None and f"{major}.{minor}" in PROFILES:
+        return f"{major}.{minor}"
+    wanted = int(major), int(minor), int(patch or 0)
+    fitting = [kernel for kernel in KERNELS if kernel.since <= wanted]
     if not fitting:
-        raise ValueError(f"kernel {release} is older than every profile ({', '.join(names)})")
-    return max(fitting, key=lambda profile: profile.since)
+        raise UnknownKernelError(f"kernel {release} is older than every profile ({', '.join(PROFILES)})")
+    return fitting[-1].name
+
+
+def profile_of_release(release: str) -> Profile:
+    """Return what holds in the known kernel as which a release is taken; see `kernel_of_release`."""
+    return PROFILES[kernel_of_release(release)]
+
+
+def note_of_release(release: str) -> str | None:
+    """Return what to say of a release of a series that is not known; None for others."""
+    kernel = kernel_of_release(release)
+    if _series(release) == _series(kernel):
+        return None
+    which = "the newest known one" if kernel == KERNELS[-1].name else "the last known one before it"
+    return f"kernel {release} is not known; it is taken as {kernel}, {which}"
+
+
+def _series(release: str) -> list[str]:
+    return re.findall(r"\d+", release)[:2]

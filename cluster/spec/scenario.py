@@ -325,6 +325,8 @@ class SimulationSpec:
     migration: CompactionSpec | None = None
     #: Moves of frames of processes between nodes, after passes; only with `migration`.
     relocations: tuple[RelocationSpec, ...] = ()
+    #: Contents below this are in the order of memcmp (`CapturedPages.ordered`).
+    ordered_contents: int = 0
 
     @property
     def writes(self) -> bool:

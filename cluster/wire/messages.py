@@ -30,47 +30,49 @@ class Kind(IntEnum):
     WITHDRAW = 8
     STALE = 9
     DROPPED = 10
-    WAIT = 11
-    REKEY = 12
-    STABLE = 13
-    MERGE = 14
-    MAKE_KSM = 15
-    COMPARE_SOURCE = 16
-    COMPARE_TARGET = 17
-    VERDICT = 18
-    RECOUNT = 19
-    WAIT_FRAME = 20
-    COPY = 21
-    FILL = 22
-    ADDED_TO_STABLE = 23
-    REMOVED_FROM_TREES = 24
-    BREAK = 25
-    MAP_ZERO = 26
-    PIN = 27
-    UNPIN = 28
-    SWAP_REQUEST = 29
-    SWAP_REPLY = 30
-    MIGRATE = 31
-    RMAP_WALK = 32
-    RMAP_FOUND = 33
-    MOVE_IN = 34
-    MOVED = 35
-    MOVED_OUT = 36
-    MIGRATING = 37
-    UNLINKED = 38
-    LINKED = 39
-    WAIT_CONTENT = 40
-    HELD = 41
-    MAPPED = 42
-    CACHED = 43
-    UNMAPPED = 44
-    ORPHANED = 45
-    ALLOC_HUGE = 46
-    ALLOC_HUGE_REPLY = 47
-    SPLIT_TRY = 48
-    SPLIT_AT = 49
-    ZEROED = 50
-    SPLIT = 51
+    DROPPED_AT = 11
+    WAIT = 12
+    REKEY = 13
+    STABLE = 14
+    MERGE = 15
+    MAKE_KSM = 16
+    COMPARE_SOURCE = 17
+    COMPARE_TARGET = 18
+    VERDICT = 19
+    RECOUNT = 20
+    WAIT_FRAME = 21
+    COPY = 22
+    FILL = 23
+    ADDED_TO_STABLE = 24
+    REMOVED_FROM_TREES = 25
+    BREAK = 26
+    MAP_ZERO = 27
+    PIN = 28
+    UNPIN = 29
+    SWAP_REQUEST = 30
+    SWAP_REPLY = 31
+    MIGRATE = 32
+    RMAP_WALK = 33
+    RMAP_FOUND = 34
+    MOVE_IN = 35
+    MOVED = 36
+    MOVED_OUT = 37
+    MIGRATING = 38
+    UNLINKED = 39
+    LINKED = 40
+    WAIT_CONTENT = 41
+    HELD = 42
+    MAPPED = 43
+    CACHED = 44
+    UNMAPPED = 45
+    ORPHANED = 46
+    ALLOC_HUGE = 47
+    ALLOC_HUGE_REPLY = 48
+    SPLIT_TRY = 49
+    SPLIT_AT = 50
+    ZEROED = 51
+    SPLIT = 52
+    REHOME = 53
 
 
 #: Name and dtype of a column.
@@ -145,12 +147,23 @@ MESSAGES: dict[Kind, Message] = {
     Kind.WAIT_CONTENT: Message(
         "An unstable page holds something else.", (_DIGEST, _KEY, ("holds", np.uint64)), quiet=True
     ),
+    Kind.REHOME: Message(
+        "The unstable tree's entry of a page is the receiver's from now on: merge_across_nodes has changed.",
+        (_DIGEST, _KEY, _FRAME),
+        quiet=True,
+    ),
     Kind.STALE: Message("A KSM frame was freed.", (_DIGEST, _FRAME), quiet=True),
     Kind.RECOUNT: Message(
         "A stable node gains or loses rmap_items.", (_DIGEST, _FRAME, ("change", np.int64)), quiet=True
     ),
     # What the trees decide.
     Kind.DROPPED: Message("A stable node was removed with all its rmap_items.", (_FRAME,), quiet=True),
+    # Before STABLE, which undoes visits.
+    Kind.DROPPED_AT: Message(
+        "The scan position at which a stable node was removed; where smart_scan needs it.",
+        (_FRAME, _POSITION),
+        quiet=True,
+    ),
     Kind.WAIT: Message("A page was inserted into the unstable tree.", (_KEY, _DIGEST), quiet=True),
     # Before the kinds that merge the page.
     Kind.REKEY: Message("A page has the content of another digest.", (_KEY, _DIGEST), quiet=True),

@@ -13,7 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.script.record import Json, dumps
-from cluster.spec.profile import PROFILES
+from cluster.spec.profile import (
+    PROFILES,
+    Profile,
+    UnknownKernelError,
+    note_of_release,
+    profile_of_release,
+)
 from cluster.spec.scenario import KsmSpec
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.report.text import one_line
@@ -43,7 +49,11 @@ def replay(
         bool, typer.Option("--compare", help="The paths are records: replay each, and name what differs.")
     ] = False,
     kernel: Annotated[
-        str | None, typer.Option(help=f"Kernel to simulate: {', '.join(PROFILES)}. [default: {_DEFAULT}]")
+        str | None,
+        typer.Option(
+            help=f"Kernel to simulate: {', '.join(PROFILES)}, or a full release. [default: {_DEFAULT}, and "
+            "with --compare that of the record]"
+        ),
     ] = None,
     nodes: Annotated[
         int | None, typer.Option(help="NUMA nodes of the machine. [default: what the script requires]")
@@ -63,44 +73,54 @@ def replay(
 ) -> None:
     """Run scenario scripts and print what the machine looks like after each step.
 
-    With --compare, replay records of real kernels: the exit code is 1 if any differs.
+    With --compare, replay records of real kernels: the exit code is 1 if any differs. With --kernel besides,
+    on another kernel: what differs is what that kernel does otherwise.
 
     Mistakes in scripts and paths give one line and exit code 2.
     """
     if engine not in ENGINES:
         _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
-    if kernel is not None and kernel not in PROFILES:
-        _fail(f"--kernel {kernel}: no such kernel; choose one of {', '.join(PROFILES)}")
+    profile = None if kernel is None else _profile(kernel)
     if nodes is not None and not 1 <= nodes <= MAX_SCENARIO_NODES:
         _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_SCENARIO_NODES}")
-    if compare and (kernel is not None or nodes is not None):
-        _fail("--compare: the records say what kernel and how many nodes; leave out --kernel and --nodes")
+    if compare and nodes is not None:
+        _fail("--compare: the records say how many nodes; leave out --nodes")
     if engine == "exact" and not tree_shape:
         _fail("--no-tree-shape: the exact engine always keeps shapes; choose --engine inline or ray")
     on = ReplayTarget(engine, nodes_per_actor, tree_shape)
     try:
         with on.started() as on:
             if compare:
-                _compare(paths, on, as_json)
+                _compare(paths, on, profile, as_json)
             else:
-                _run(paths, on, kernel or _DEFAULT, nodes, as_json)
+                _run(paths, on, profile or PROFILES[_DEFAULT], nodes, as_json)
     except ReplayError as error:
         _fail(str(error))
 
 
-def _run(paths: list[Path], on: ReplayTarget, kernel: str, nodes: int | None, as_json: bool) -> None:
+def _profile(kernel: str) -> Profile:
+    try:
+        note = note_of_release(kernel)
+    except UnknownKernelError:
+        _fail(f"--kernel {kernel}: no such kernel; choose one of {', '.join(PROFILES)}")
+    if note:
+        typer.echo(note, err=True)
+    return profile_of_release(kernel)
+
+
+def _run(paths: list[Path], on: ReplayTarget, profile: Profile, nodes: int | None, as_json: bool) -> None:
     for found in find(paths, (SCRIPT_SUFFIX,)):
-        document = replay_script(found.name, found.path, on, PROFILES[kernel], nodes)
+        document = replay_script(found.name, found.path, on, profile, nodes)
         if as_json:
             typer.echo(dumps(document))
         else:
             _print_tables(document)
 
 
-def _compare(paths: list[Path], on: ReplayTarget, as_json: bool) -> None:
+def _compare(paths: list[Path], on: ReplayTarget, profile: Profile | None, as_json: bool) -> None:
     done: list[RecordComparison] = []
     for found in find(paths, RECORD_SUFFIXES):
-        for comparison in _comparisons(found, on, explain_equal=as_json):
+        for comparison in _comparisons(found, on, profile, explain_equal=as_json):
             done.append(comparison)
             if not as_json:
                 typer.echo(one_line(str(comparison)))
@@ -114,9 +134,11 @@ def _compare(paths: list[Path], on: ReplayTarget, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(found: ReplayFile, on: ReplayTarget, *, explain_equal: bool) -> Iterator[RecordComparison]:
+def _comparisons(
+    found: ReplayFile, on: ReplayTarget, profile: Profile | None, *, explain_equal: bool
+) -> Iterator[RecordComparison]:
     try:
-        yield from compare_records(found.name, found.path, on, explain_equal=explain_equal)
+        yield from compare_records(found.name, found.path, on, profile, explain_equal=explain_equal)
     except NoRecordsHereError:
         if found.named:
             raise

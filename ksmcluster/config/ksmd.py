@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.spec.profile import PROFILES
+from cluster.spec.profile import PROFILES, UnknownKernelError, kernel_of_release
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
 from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Switched, kernel_in_quotes, key
@@ -15,7 +15,7 @@ from ksmcluster.config.tables import UINT, ConfigTable, Finite, Knob, Switch, Sw
 KSM = KsmSpec()
 COST = CostSpec()
 
-Kernel = Literal["4.8", "6.1", "6.12", "6.18.15", "6.18"]
+Kernel = Literal["4.8", "6.1", "6.12", "6.16", "6.17", "6.18.15", "6.18", "7.2", "7.3"]
 AboveZero = Annotated[int, Field(ge=1, le=UINT)]
 #: The kernel takes no max_page_sharing below 2.
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
@@ -29,7 +29,9 @@ def _kernels_with(knob: str) -> tuple[str, ...]:
 class KsmConfig(ConfigTable):
     """The knobs of /sys/kernel/mm/ksm under their names, the kernel whose rules apply, and `threads`."""
 
-    kernel: Kernel = key(KSM.kernel, "The kernel whose ksmd is simulated.")
+    kernel: Kernel = key(
+        KSM.kernel, "The kernel whose ksmd is simulated; a full release is taken as one of these."
+    )
     run: Switch = key(KSM.run, "1: ksmd runs. 0: it does not, and nothing is merged.")
     pages_to_scan: AboveZero = key(
         KSM.pages_to_scan,
@@ -94,7 +96,14 @@ class KsmConfig(ConfigTable):
         )
     }
 
-    in_quotes = field_validator("kernel", mode="before")(kernel_in_quotes)
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _known(cls, kernel: object) -> object:
+        """Return the known kernel as which a release is taken; what is no release is refused later."""
+        try:
+            return kernel_of_release(kernel) if isinstance(kernel, str) else kernel_in_quotes(kernel)
+        except UnknownKernelError:
+            return kernel
 
     @model_validator(mode="after")
     def _settle(self) -> Self:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import tomli_w
 from pydantic import ValidationError
 
+from cluster.spec.profile import note_of_release
 from cluster.spec.scenario import CostSpec
 from ksmcluster.config.ksmd import CostConfig, to_cost
 from ksmcluster.config.memory import memory_problems, scaled
@@ -114,7 +115,14 @@ def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) 
                 value = shown(remove(document.data, problem.path, path))
                 notes.append(f"{document.label}: {path} = {value} is left out: it {problem.text}")
         else:
-            return scenario.with_notes(notes)
+            return scenario.with_notes([*notes, *_of_kernel(document)])
+
+
+def _of_kernel(document: _Document) -> Iterator[str]:
+    """Yield what to say of the kernel of a scenario, which is valid."""
+    kernel = document.data.get("ksm", {}).get("kernel")
+    if kernel is not None and (note := note_of_release(kernel)):
+        yield f"{document.label}: {note}"
 
 
 def _is_needless(problem: ConfigProblem, changed: Mapping[KeyPath, str]) -> bool:

@@ -141,10 +141,11 @@ class Result:
         by_pass = summary["by_pass"]
         counters = summary["counters"]
         advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
+        huge = huge_pages.summary(counters, census, summary["derived"]["saved_bytes"])
         summary |= {
             "ksm_frame_mappings": processes.frame_mappings(census),
-            **huge_pages.summary(counters, census, summary["derived"]["saved_bytes"]),
-            "notes": [*notes, *advisor, *huge_pages.notes(counters)],
+            **huge,
+            "notes": [*notes, *advisor, *huge_pages.notes(huge.get("huge_pages", {}))],
         }
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
         return cls(config, table, summary, provenance(spent), *of_each, relocated)

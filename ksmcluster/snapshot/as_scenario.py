@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.profile import PROFILES, profile_of_release
+from cluster.spec.profile import PROFILES, UnknownKernelError, kernel_of_release
 from cluster.spec.scenario import Advice
-from ksmcluster.config.ksmd import Kernel
 from ksmcluster.snapshot.metadata import HostInfo, Metadata
 from ksmcluster.snapshot.reader import Snapshot
 
@@ -111,6 +110,6 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
 def _kernel(release: str) -> str:
     """Return the profile of a kernel release; the oldest one for kernels before all of them."""
     try:
-        return profile_of_release(release, get_args(Kernel)).name
-    except ValueError:
+        return kernel_of_release(release)
+    except UnknownKernelError:
         return next(iter(PROFILES))

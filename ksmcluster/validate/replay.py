@@ -155,9 +155,11 @@ def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nod
 
 
 def compare_records(
-    name: str, path: Path, on: ReplayTarget, *, explain_equal: bool = False
+    name: str, path: Path, on: ReplayTarget, profile: Profile | None = None, *, explain_equal: bool = False
 ) -> Iterator[RecordComparison]:
-    """Replay the records of one file, each with the kernel and the topology it was recorded on.
+    """Replay the records of one file, each with the topology it was recorded on.
+
+    Without `profile`, each is replayed with the kernel that it was recorded on.
 
     Records that differ get their reasons; with `explain_equal` all do. Raises ReplayError if the file
     holds no records.
@@ -175,7 +177,7 @@ def compare_records(
         raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
     for document in documents:
         full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
-        yield _compare_document(full_name, path, document, on, explain_equal)
+        yield _compare_document(full_name, path, document, on, profile, explain_equal)
 
 
 def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
@@ -187,13 +189,13 @@ def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
 
 
 def _compare_document(
-    name: str, path: Path, document: Json, on: ReplayTarget, explain_equal: bool
+    name: str, path: Path, document: Json, on: ReplayTarget, profile: Profile | None, explain_equal: bool
 ) -> RecordComparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
         if not 1 <= nodes <= MAX_SCENARIO_NODES:
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
-        profile = profile_of_release(document["kernel"])
+        profile = profile or profile_of_release(document["kernel"])
         topology = ScriptTopology(nodes, swap=swap)
         script = parse(document["text"])
         with on.machine(profile, topology) as machine:

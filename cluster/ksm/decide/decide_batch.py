@@ -91,13 +91,19 @@ def apply_item_changes(
     if len(visits.key) == 0:
         return count
     at = _node_index(batch, visits.group, visits.frame)
-    change = np.where(visits.kind == VisitKind.LEAVE, -1, 1)[at >= 0]
-    at = at[at >= 0]
+    known = at >= 0
+    change = np.where(visits.kind == VisitKind.LEAVE, -1, 1)[known]
+    at = at[known]
     np.add.at(count, at, change.astype(np.int32))
     touched = distinct(at)
     changes.set_stable("count", batch.node_row[touched], count[touched])
-    dead = distinct(at[(stable["dead"][batch.node_row[at]] == 1) & (change < 0)])
-    updates.drop_nodes(stable["frame"][batch.node_row[dead[count[dead] > 0]]])
+    leaving = np.flatnonzero((stable["dead"][batch.node_row[at]] == 1) & (change < 0))
+    dead, first = np.unique(at[leaving], return_index=True)
+    rest = count[dead] > 0
+    positions = None
+    if batch.trees.node.leaving_ends_age:
+        positions = visits.pos[known][leaving[first[rest]]]
+    updates.drop_nodes(stable["frame"][batch.node_row[dead[rest]]], positions)
     changes.stable_gone.append(batch.node_row[dead])
     return count
 

@@ -16,6 +16,10 @@ _Triples = list[tuple[int, int, int]]
 class MessageRows:
     """Rows by what they say; `PageUpdates` has a method for each."""
 
+    #: Whether the positions at which stable nodes are dropped matter.
+    with_positions: bool
+    #: Scan position of the visit that is being decided.
+    position: int = 0
     #: Item key, KSM frame, digest.
     made_stable: _Triples = field(default_factory=list)
     merged: _Triples = field(default_factory=list)
@@ -26,8 +30,9 @@ class MessageRows:
     removed_from_trees: list[tuple[int, int]] = field(default_factory=list)
     #: Item keys.
     mapped_zero: list[int] = field(default_factory=list)
+    #: KSM frame, scan position.
+    dropped: list[tuple[int, int]] = field(default_factory=list)
     #: KSM frames.
-    dropped: list[int] = field(default_factory=list)
     unlinked: list[int] = field(default_factory=list)
     linked: list[int] = field(default_factory=list)
 
@@ -46,7 +51,8 @@ class MessageRows:
         removed = np.array(self.removed_from_trees, np.int64).reshape(-1, 2)
         updates.remove_from_trees(removed[:, 0], removed[:, 1].astype(np.uint8))
         updates.map_zero(np.array(self.mapped_zero, np.int64))
-        updates.drop_nodes(np.array(self.dropped, np.int64))
+        dropped = np.array(self.dropped, np.int64).reshape(-1, 2)
+        updates.drop_nodes(dropped[:, 0], dropped[:, 1] if self.with_positions else None)
         updates.unlink_nodes(np.array(self.unlinked, np.int64))
         updates.link_nodes(np.array(self.linked, np.int64))
 

@@ -94,7 +94,7 @@ class ContentNodes:
     def drop(self, node: NodeOfContent) -> None:
         """Remove a stable node whose frame was freed (remove_node_from_stable_tree())."""
         (self.migrating if node in self.migrating else self.in_tree).remove(node)
-        self._messages.dropped.append(node.frame)
+        self._messages.dropped.append((node.frame, self._messages.position))
         self.on_change()
 
     # Which dup of a chain gets the next sharer.

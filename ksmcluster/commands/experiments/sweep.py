@@ -12,7 +12,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Advice,
-    ConfigOrSnapshot,
+    AnyConfig,
     ConnectTimeout,
     Cost,
     Count,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    scenario: ConfigOrSnapshot = "default",
+    scenario: AnyConfig = "default",
     vary: Annotated[
         list[str] | None,
         typer.Option(

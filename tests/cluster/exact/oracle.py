@@ -15,6 +15,8 @@ from tests.paths import DATA
 RECORDS = DATA / "oracle"
 #: Records with huge pages.
 THP_RECORDS = DATA / "oracle_thp"
+#: Records of kernels that differ, without huge pages.
+KERNEL_RECORDS = DATA / "oracle_kernels"
 
 Json = dict[str, Any]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from cluster.exact import ExactEngine
 from cluster.script.engine import BadAddressError
 from cluster.script.parser import ScriptError
 from cluster.script.record import unrle
-from cluster.spec.profile import PROFILES, profile_of_release
+from cluster.spec.profile import PROFILES, RULES, Profile, note_of_release, profile_of_release
 
 from .oracle import counts, play
 
@@ -35,16 +37,47 @@ def _region(record: dict, p: str, r: str) -> dict:
         ("4.8.0", "4.8"),
         ("5.10.1", "4.8"),
         ("6.1.0-50-cloud-amd64", "6.1"),
-        ("6.17.1", "6.12"),
-        ("6.18", "6.18.15"),
+        ("6.12", "6.12"),
+        ("6.13.2", "6.12"),
+        ("6.16.12", "6.16"),
+        ("6.17.1", "6.17"),
+        ("6.18", "6.18"),
+        ("6.18.0", "6.18.15"),
         ("6.18.15+deb13-cloud-amd64", "6.18.15"),
         ("6.18.44-fc-v657", "6.18"),
         ("7.0", "6.18"),
+        ("7.2", "7.2"),
         ("7.3.4+deb13-cloud-amd64", "7.3"),
+        ("7.10.1", "7.3"),
     ],
 )
 def test_profile_of_release(release: str, name: str) -> None:
     assert profile_of_release(release).name == name
+
+
+@pytest.mark.parametrize(
+    ("release", "note"),
+    [
+        *((known, None) for known in ("4.8", "6.1.192", "6.18.99", "7.3.4")),
+        ("6.14.2", "kernel 6.14.2 is not known; it is taken as 6.12, the last known one before it"),
+        ("8.0", "kernel 8.0 is not known; it is taken as 7.3, the newest known one"),
+    ],
+)
+def test_a_kernel_that_is_not_known_is_said(release: str, note: str | None) -> None:
+    assert note_of_release(release) == note
+
+
+def test_every_rule_is_in_the_profiles() -> None:
+    """Each begins with a known kernel, ends with a later one, and is a switch that some profiles have."""
+    switches = {field.name for field in fields(Profile) if field.type == "bool"}
+    assert {rule.name for rule in RULES} == switches
+    order = list(PROFILES)
+    for rule in RULES:
+        held = [name for name, profile in PROFILES.items() if getattr(profile, rule.name)]
+        assert rule.begins in held
+        if rule.ends is not None:
+            assert order.index(rule.begins) < order.index(rule.ends)
+            assert rule.ends not in held
 
 
 @pytest.mark.parametrize("release", ["", "banana", "3.10.0"])

@@ -20,9 +20,9 @@ from cluster.spec.content import mix
 from cluster.spec.profile import PROFILES
 from tests.paths import DOCS
 
-from .oracle import THP_RECORDS, documents, replay
+from .oracle import KERNEL_RECORDS, THP_RECORDS, documents, replay
 
-DOCUMENTS = documents() | documents(THP_RECORDS)
+DOCUMENTS = documents() | documents(THP_RECORDS) | documents(KERNEL_RECORDS)
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -121,7 +121,15 @@ def _little_endian(patch: pytest.MonkeyPatch) -> None:
         ),
         pytest.param(_inverted("frees_page_tables"), "host-6.18-more/huge_refill", id="frees_page_tables"),
         pytest.param(_inverted("reuse_of_huge_page"), "host-6.18-more/huge_reuse", id="reuse_of_huge_page"),
-        pytest.param(_inverted("leaving_forgets"), "qemu-7.3.4-n4/thp_collapse", id="leaving_forgets"),
+        pytest.param(_inverted("leaving_forgets"), "qemu-7.3.4-n4/leave_smart", id="leaving_forgets"),
+        pytest.param(
+            _inverted("fork_misses_zero_pages"),
+            "qemu-6.16.12-n4/fork_counts_zero",
+            id="fork_misses_zero_pages",
+        ),
+        pytest.param(
+            _inverted("idle_loses_merge_any"), "qemu-6.17.13-n4/merge_any_idle", id="idle_loses_merge_any"
+        ),
         pytest.param(
             _returns(cluster.script.sysfs.Sysfs, "_trees_in_use", False), "host-6.18/knob_busy", id="EBUSY"
         ),

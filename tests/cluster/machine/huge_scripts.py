@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.scripts import Script
 
-KERNELS = ("6.12", "6.18.15", "6.18")
+KERNELS = ("6.12", "6.18.15", "6.18", "7.3")
 KNOBS = {
     "max_page_sharing": (2, 3, 256),
     "merge_across_nodes": (0, 1),

@@ -13,20 +13,6 @@ from tests.cluster.machine.huge_scripts import huge_scripts
 from tests.cluster.machine.scripts import Script
 
 DOCUMENTS = documents(THP_RECORDS)
-#: Records of 7.3 in which an item that leaves a stable node loses its checksum: not in this machine.
-LEAVING_FORGETS = ("thp_collapse", "thp_mix_2", "thp_mix_5", "thp_zero_small_last_off")
-MARKED = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(
-            strict=True,
-            reason="7.3 forgets the checksum of an item that leaves a stable node",
-        ),
-    )
-    if name in [f"qemu-7.3.4-n4/{scenario}" for scenario in LEAVING_FORGETS]
-    else name
-    for name in sorted(DOCUMENTS)
-]
 #: A page of a shared huge page is broken out; the child's page has the same frame, and is visited later.
 BROKEN_OUT_FOR_TWO = Script(
     "6.18.15",
@@ -43,7 +29,7 @@ BATCH_OVER_A_SPLIT = Script(
 )
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_record_is_reproduced(name: str) -> None:
     document = DOCUMENTS[name]
     ours = again(document, vector(kernel_of(document), topology_of(document)))

@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from cluster.spec.profile import PROFILES
+
 Data = dict[str, Any]
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
@@ -148,9 +150,7 @@ def scenarios(draw: st.DrawFn) -> Data:
             )
         ),
         "machine": {"nodes": nodes, "memory_per_node": "1TiB", "topology": draw(topologies(nodes))},
-        "ksm": draw(
-            some({}, kernel=st.sampled_from(["4.8", "6.1", "6.12", "6.18.15", "6.18"]), pages_to_scan=counts)
-        ),
+        "ksm": draw(some({}, kernel=st.sampled_from(list(PROFILES)), pages_to_scan=counts)),
         "cost": draw(some({}, visit_ns=rates, merge_ns=rates, cached_tree=rates)),
         **(draw(migrations) if draw(st.booleans()) else {}),
         "process": [draw(processes(nodes, draw(names) + str(i))) for i in range(draw(st.integers(1, 3)))],

@@ -5,14 +5,16 @@ import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from cluster.spec import scenario as spec
+from cluster.spec.profile import PROFILES
 from ksmcluster.config import Overrides, Scenario, bundled, load, load_cost, resolved_toml, to_spec
+from ksmcluster.config.ksmd import Kernel
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.config.strategies import Data, scenarios
 from tests.paths import REPOSITORY
@@ -166,7 +168,25 @@ def test_a_kernel_without_quotes(table: str) -> None:
 
 def test_a_kernel_on_the_command_line_is_text() -> None:
     assert load(small(), Overrides(settings=("ksm.kernel=6.1",))).ksm.kernel == "6.1"
-    assert 'ksm.kernel: "6.10" is not one of' in message(small(), "ksm.kernel=6.10")
+    assert load(small(), Overrides(settings=("ksm.kernel=6.10",))).ksm.kernel == "6.1"
+
+
+def test_the_names_of_kernels_are_those_of_the_profiles() -> None:
+    assert get_args(Kernel) == tuple(PROFILES)
+
+
+def test_a_full_release_is_taken_as_a_known_kernel() -> None:
+    scenario = load(small(ksm={"kernel": "6.16.12"}))
+    assert (scenario.ksm.kernel, scenario.notes) == ("6.16", ())
+    assert load(small(ksm={"kernel": "7.3.4+deb13-cloud-amd64"})).ksm.kernel == "7.3"
+
+
+def test_a_newer_kernel_is_taken_as_the_newest_with_a_note() -> None:
+    scenario = load(small(), Overrides(settings=("ksm.kernel=9.1.2",)))
+    assert scenario.ksm.kernel == "7.3"
+    assert scenario.notes == (
+        "scenario: kernel 9.1.2 is not known; it is taken as 7.3, the newest known one",
+    )
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -195,7 +215,7 @@ def test_what_is_left_out_is_a_note() -> None:
     scenario = load(data, Overrides(settings=("ksm.kernel=6.1",)))
     assert scenario.notes == (
         'scenario: ksm.smart_scan = 0 is left out: it has no meaning with kernel = "6.1", '
-        'only with "6.12", "6.18.15", "6.18"',
+        'only with "6.12", "6.16", "6.17", "6.18.15", "6.18", "7.2", "7.3"',
     )
     ring = {"nodes": 2, "memory_per_node": "1MiB", "topology": {"kind": "ring", "hop": 7}}
     scenario = load(small(machine=ring), Overrides(settings=("machine.topology.kind=sockets",)))
@@ -547,7 +567,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
         (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
         (["ksm.threads=two"], 'ksm.threads: "two" is not one of "one", "per-node"'),
-        (["ksm.kernel=5.10"], 'ksm.kernel: "5.10" is not one of "4.8", "6.1", "6.12", "6.18.15", "6.18"'),
+        (["ksm.kernel=3.10"], 'ksm.kernel: "3.10" is not one of "4.8", "6.1", "6.12", "6.16", "6.17"'),
         (["ksm.max_page_sharing=1"], "ksm.max_page_sharing: must be at least 2, not 1"),
         (["machine.nodes=0"], "machine.nodes: must be at least 1, not 0"),
         (["machine.nodes=2.0"], "machine.nodes: must be a whole number, not 2.0"),
@@ -637,28 +657,25 @@ def test_huge_pages_that_are_not_simulated() -> None:
     data = small(process=[{"name": "a", "count": 1, "region": [region]}])
     data["machine"]["memory_per_node"] = "64MiB"
     assert to_spec(load(data)).processes[0].regions[0].huge_pages == 0.5
-    wrong = "process[0].region[0].huge_pages: is not simulated together with a table [migration]"
-    assert wrong in message(data | {"migration": {}})
+    assert to_spec(load(data | {"migration": {}})).processes[0].regions[0].huge_pages == 0.5
     region["pinned"] = True
-    assert "huge_pages: is not simulated for pinned memory" in message(data)
-    region |= {"model": "untouched", "pinned": None}
+    assert to_spec(load(data)).processes[0].regions[0].huge_pages == 0.5
+    region["model"] = "untouched"
     del region["pinned"]
     assert 'huge_pages: has no meaning with model = "untouched"' in message(data)
 
 
 def test_huge_pages_of_a_snapshot(tmp_path: Path) -> None:
-    """As captured by default; small ones with [migration], which has no huge pages."""
+    """As captured by default, with [migration], too."""
     path = tmp_path / "s"
     path.touch()
     process: Data = {"name": "a", "count": 1, "snapshot": str(path)}
     data: Data = {"machine": {"nodes": 1, "memory_per_node": "64MiB"}, "process": [process]}
     assert load(data).process[0].huge_pages == "as-captured"
     assert to_spec(load(data)).processes[0].huge_pages
-    assert load(data | {"migration": {}}).process[0].huge_pages == "none"
+    assert load(data | {"migration": {}}).process[0].huge_pages == "as-captured"
     process["huge_pages"] = "none"
     assert not to_spec(load(data)).processes[0].huge_pages
-    process["huge_pages"] = "as-captured"
-    assert "huge_pages: is not simulated together" in message(data | {"migration": {}})
     assert "huge_pages: has no meaning without snapshot" in message(
         small(process=[SMALL["process"][0] | {"huge_pages": "none"}])
     )

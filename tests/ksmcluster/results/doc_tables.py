@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cluster.spec.profile import KERNELS, RULES
 from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
@@ -34,6 +35,14 @@ def sections() -> dict[str, str]:
         "derived": statistics(DERIVED),
         "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),
+        "kernels": _table(
+            ("kernel", "releases from", "known from"),
+            ((f"`{k.name}`", ".".join(map(str, k.since)), k.source) for k in KERNELS),
+        ),
+        "kernel_rules": _table(
+            ("rule", "begins with", "ends with", "meaning"),
+            ((f"`{r.name}`", r.begins, r.ends or "", r.meaning) for r in RULES),
+        ),
         "commands": commands(),
     }
 

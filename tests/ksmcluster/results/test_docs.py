@@ -23,10 +23,11 @@ CONFIGURATION = DOCS / "reference" / "configuration.md"
 RESULTS = DOCS / "reference" / "results.md"
 COMPACTION = DOCS / "reference" / "compaction.md"
 COMMANDS = DOCS / "reference" / "commands.md"
+KERNELS = DOCS / "reference" / "kernels.md"
 
 
 @pytest.mark.parametrize(
-    "document", [CONFIGURATION, RESULTS, COMPACTION, COMMANDS], ids=lambda file: file.name
+    "document", [CONFIGURATION, RESULTS, COMPACTION, COMMANDS, KERNELS], ids=lambda file: file.name
 )
 def test_tables_are_up_to_date(document: Path) -> None:
     check_text(document, filled(document.read_text()))
@@ -36,6 +37,7 @@ def test_every_table_is_there() -> None:
     assert markers(CONFIGURATION.read_text()) == [name for name in tables(Scenario) if name]
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
     assert markers(COMPACTION.read_text()) == compact
+    assert markers(KERNELS.read_text()) == ["kernels", "kernel_rules"]
     assert markers(RESULTS.read_text()) == [
         *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]

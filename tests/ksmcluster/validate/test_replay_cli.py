@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cluster.script.record import compare, load
 from ksmcluster.commands.replay import replay
-from tests.cluster.exact.oracle import RECORDS
+from tests.cluster.exact.oracle import KERNEL_RECORDS, RECORDS
 
 app = typer.Typer()
 app.command()(replay)
@@ -167,13 +167,25 @@ def test_mistakes_in_scripts(script: Path) -> None:
     assert run(script).stderr.startswith(f"{script}:4:1: page 0 of A x is not mapped")
 
 
+def test_a_record_on_another_kernel() -> None:
+    """A page written with the same content merges at once up to 7.2, and one pass later on 7.3."""
+    records = KERNEL_RECORDS / "qemu-7.2.13-n4.json.xz"
+    assert run("--compare", records).output.endswith("15 of 15 equal\n")
+    other = run("--compare", records, "--kernel", "7.3.4")
+    assert other.exit_code == 1
+    assert "leave_ways differs: scan@" in other.output
+    newer = run("--compare", records, "--kernel", "9.0")
+    assert newer.stderr == "kernel 9.0 is not known; it is taken as 7.3, the newest known one\n"
+    assert newer.stdout == other.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--engine", "steam"], "no such engine; choose exact"),
-        (["--kernel", "2.6"], "no such kernel; choose one of 4.8, 6.1, 6.12, 6.18"),
+        (["--kernel", "2.6"], "no such kernel; choose one of 4.8, 6.1, 6.12, 6.16, 6.17, 6.18"),
         (["--nodes", "0"], "not possible; choose 1 to 1024"),
-        (["--compare", "--nodes", "2"], "leave out --kernel and --nodes"),
+        (["--compare", "--nodes", "2"], "leave out --nodes"),
         (["--compare"], "not JSON"),
         (["--no-tree-shape"], "choose --engine inline or ray"),
         (["missing.scn"], "missing.scn: no such file or folder"),
