@@ -511,7 +511,14 @@ def test_what_a_split_saves(tmp_path: Path) -> None:
     """Four pages of a huge page are equal, and the other huge page stays."""
     path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], same=range(4))
     result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=4)), engine="inline")
-    found = {"before": 2, "after": 1, "split": 1, "saved_bytes_per_split": 3 * PAGE}
+    found = {
+        "before": 2,
+        "after": 1,
+        "split": 1,
+        "saved_bytes_per_split": 3 * PAGE,
+        "split_to_move": 0,
+        "fallback": 0,
+    }
     assert result.summary["huge_pages"] == found
     assert any("khugepaged sleeps" in note for note in result.summary["notes"])
     assert "Huge pages\n  before" in str(result)
