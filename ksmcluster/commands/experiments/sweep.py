@@ -137,7 +137,7 @@ def sweep(
 
     with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
-    emit(printed(report(result.findings(*wanted)), Console()))
+    emit(printed(report(result.findings()), Console()))
     if result.failed:
         typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
         raise typer.Exit(1)

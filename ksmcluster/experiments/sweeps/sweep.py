@@ -51,6 +51,8 @@ def sweep(
     jobs: int = 1,
     passes_rows: bool = False,
     resume: bool = False,
+    objectives: str | None = None,
+    limits: Sequence[str] = (),
     progress: Progress | None = None,
     **changes: Unpack[RunKeywords],
 ) -> SweepResult:
@@ -64,6 +66,7 @@ def sweep(
     jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the same
         actors, one point after the other.
     passes_rows: keep the figures of each pass, too.
+    objectives, limits: what makes a point good, as `SweepResult.choose` takes them.
 
     A point that fails is part of the result, with its error. `progress` is called when a run is done. Raises
     UserError for what the user can mend.
@@ -74,7 +77,8 @@ def sweep(
     plan = make_plan(
         scenario, points, overrides or Overrides(), options, seeds=seeds, passes_rows=passes_rows
     )
-    return carry_out(plan, Path(output) if output is not None else None, jobs, resume, progress)
+    wanted = Preference(objectives, tuple(limits))
+    return carry_out(plan, Path(output) if output is not None else None, jobs, resume, progress, wanted)
 
 
 def carry_out(
@@ -91,21 +95,21 @@ def carry_out(
     """
     if jobs < 1 or not plan.seeds:
         raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
-    described = plan.describe(output)
+    wanted, described = wanted or Preference(), plan.describe(output)
     if output is None:
         done: dict[RunKey, RunRecord] = {}
         _run_all(plan, jobs, done, None, progress)
-        return sweep_of(described, done)
+        return sweep_of(described, done, wanted)
     with journal.opened(output, described, resume=resume) as kept:
         done = journal.read_records(kept.directory)
         start = time.perf_counter()
         try:
             _run_all(plan, jobs, done, kept, progress)
         finally:
-            result = sweep_of(described, done)
+            result = sweep_of(described, done, wanted)
             kept.write(journal.TABLE, parquet(result.to_arrow()))
             spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
-            data = provenance(spent) | {"wanted": (wanted or Preference())._asdict()}
+            data = provenance(spent) | {"wanted": wanted._asdict()}
             kept.write(journal.PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
     return result
 
