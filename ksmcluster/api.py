@@ -14,8 +14,9 @@ from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event, PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.errors import SimulationError
-from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Scenario, load, load_compaction, to_spec
+from ksmcluster.config import DEFAULT, DEFAULT_COMPACTION, Overrides, Scenario, load, load_compaction, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
+from ksmcluster.config.overrides import ScenarioKeywords, check_keywords
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
 from ksmcluster.results.run_notes import run_notes
@@ -31,17 +32,22 @@ if TYPE_CHECKING:
 Progress = Callable[[Event], None]
 
 
+class Keywords(RunKeywords, ScenarioKeywords, total=False):
+    """What `simulate`, `compact` and `sweep` take as keyword arguments besides their own."""
+
+
 def simulate(
     config: Scenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT,
     options: RunOptions = ON_RAY,
     *,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> Result:
     """Simulate a scenario and return its result.
 
-    `config` is what `load` takes or returns: `simulate(load("default", Overrides(nodes=8)))`. The result does
-    not depend on `options`, whose fields can be given as keyword arguments, too:
+    `config` is what `load` takes or returns. Changes of the scenario, the fields of `Overrides`, can be given
+    as keyword arguments: `simulate("default", nodes=8, settings={"ksm.pages_to_scan": 400})`. The result does
+    not depend on `options`, whose fields can be given so, too:
 
     engine: `ray` (by default) runs an actor for each `nodes_per_actor` NUMA nodes, `inline` runs everything
         in this process.
@@ -52,12 +58,17 @@ def simulate(
     connect_timeout: seconds that the cluster at `address` has to answer, by default 30.
     memory_check: False to run even if the memory of this host cannot suffice.
 
-    `progress` is called with each event of the run. Raises UserError for what the user can mend; before
-    anything starts, if the memory of this host cannot suffice.
+    `progress` is called with each event of the run; True shows how far it is, also in a notebook. Raises
+    UserError for what the user can mend; before anything starts, if the memory of this host cannot suffice.
     """
-    with one_line():
-        options = replace(options, **changes)
-    return run(config if isinstance(config, Scenario) else load(config), options, progress)
+    options, overrides = taken(simulate, options, changes)
+    if isinstance(config, Scenario):
+        _check_unchanged("simulate", overrides)
+        scenario = config
+    else:
+        scenario = load(config, overrides)
+    with _listener(progress) as listener:
+        return run(scenario, options, listener)
 
 
 def run(
@@ -110,8 +121,8 @@ def compact(
     config: CompactionScenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
     options: RunOptions = ON_RAY,
     *,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> CompactionResult:
     """Compact the memory of every node of a scenario, with pages that can move and without.
 
@@ -123,17 +134,59 @@ def compact(
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
     from ksmcluster.results.compaction.compaction_result import CompactionResult
 
-    with one_line():
-        options = replace(options, **changes)
-    scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
-    clock = _RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
+    options, overrides = taken(compact, options, changes)
+    if isinstance(config, CompactionScenario):
+        _check_unchanged("compact", overrides)
+        scenario = config
+    else:
+        scenario = load_compaction(config, overrides)
     spec = to_compaction_spec(scenario)
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     _check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
-    with one_line():
+    with one_line(), _listener(progress) as listener:
+        clock = _RunClock(
+            listener, lambda event: isinstance(event, ActorsStarting) and event.done == event.total
+        )
         reports = run_compaction(spec, options, on_event=clock.on_event)
     return CompactionResult.of(scenario, reports, clock.timing(options))
+
+
+def taken(
+    call: Callable[..., Any], options: RunOptions, changes: Mapping[str, Any]
+) -> tuple[RunOptions, Overrides]:
+    """Return the options of a run and the changes of its scenario, with those given as keyword arguments.
+
+    Raises UserError for an argument that the call does not have.
+    """
+    known = ScenarioKeywords.__annotations__ | RunKeywords.__annotations__ | (call.__kwdefaults__ or {})
+    check_keywords(call.__name__, changes, known)
+    of_run = {name: value for name, value in changes.items() if name in RunKeywords.__annotations__}
+    with one_line():
+        options = replace(options, **of_run)
+    return options, Overrides(**{name: value for name, value in changes.items() if name not in of_run})
+
+
+def _check_unchanged(call: str, overrides: Overrides) -> None:
+    """Raise UserError for changes of a scenario that has been checked already."""
+    if overrides != Overrides():
+        raise UserError(
+            f"{call}: the scenario is loaded already; give its changes to `load`, as Overrides(...)"
+        )
+
+
+@contextmanager
+def _listener(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Provide what to call with each event: nothing, what was given, or what shows it to a person."""
+    if progress is not True:
+        yield progress or None
+        return
+    from rich.console import Console
+
+    from ksmcluster.report.progress import shown
+
+    with shown(Console(stderr=True)) as listener:
+        yield listener
 
 
 class _RunClock:

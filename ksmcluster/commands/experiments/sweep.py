@@ -39,8 +39,7 @@ from ksmcluster.system.errors import UserError
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
     from ksmcluster.experiments.sweeps.journal import Preference
-    from ksmcluster.experiments.sweeps.run_one import RunRecord
-    from ksmcluster.experiments.sweeps.sweep import RunDone
+    from ksmcluster.experiments.sweeps.run_one import RunDone, RunRecord
 
 
 def sweep(

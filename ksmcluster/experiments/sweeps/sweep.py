@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
-from actors.run_options import INLINE, RunKeywords, RunOptions
-from ksmcluster.api import one_line
+from actors.run_options import INLINE, RunOptions
+from ksmcluster.api import Keywords, one_line, taken
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.experiments.sweeps import journal
-from ksmcluster.experiments.sweeps.axes import SweepPoint, axes_of, make_points
+from ksmcluster.experiments.sweeps.axes import axes_of, make_points
 from ksmcluster.experiments.sweeps.journal import Journal, Preference
 from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, Task, make_plan
-from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
+from ksmcluster.experiments.sweeps.run_one import Progress, RunDone, RunRecord, failed, run_one
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
 from ksmcluster.experiments.sweeps.table import parquet
 from ksmcluster.experiments.sweeps.workers import run_side_by_side
 from ksmcluster.results.provenance import provenance
 from ksmcluster.system.errors import UserError
-
-
-class RunDone(NamedTuple):
-    """A run of a sweep is done: the `done`-th of `total`."""
-
-    done: int
-    total: int
-    point: SweepPoint
-    record: RunRecord
-    #: Estimated time until all are.
-    seconds_left: float
-
-
-Progress = Callable[[RunDone], None]
 
 
 def sweep(
@@ -53,8 +38,8 @@ def sweep(
     resume: bool = False,
     objectives: str | None = None,
     limits: Sequence[str] = (),
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> SweepResult:
     """Run a scenario at all combinations of the values in `vary`, and return what came of it.
 
@@ -62,23 +47,38 @@ def sweep(
         `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run. `zipped` takes the first
         value of each key, the second of each, and so on, in place of all combinations.
     output: a directory that keeps each run as soon as it is done; `resume` does those that are missing there.
-    overrides: changes that all points have. seeds: runs of each point, with as many seeds.
+    overrides: changes that all points have; its fields can be given as keyword arguments, too.
+    seeds: runs of each point, with as many seeds.
     jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the same
         actors, one point after the other.
     passes_rows: keep the figures of each pass, too.
     objectives, limits: what makes a point good, as `SweepResult.choose` takes them.
 
-    A point that fails is part of the result, with its error. `progress` is called when a run is done. Raises
-    UserError for what the user can mend.
+    A point that fails is part of the result, with its error. `progress` is called when a run is done; True
+    shows how far the sweep is, also in a notebook. Raises UserError for what the user can mend.
     """
-    with one_line():
-        options = replace(options, **changes)
+    options, more = taken(sweep, options, changes)
+    if overrides is not None and more != Overrides():
+        raise UserError("sweep: give changes as overrides or as keyword arguments, not both")
     points = make_points(axes_of(vary or {}), zipped=zipped)
-    plan = make_plan(
-        scenario, points, overrides or Overrides(), options, seeds=seeds, passes_rows=passes_rows
-    )
+    plan = make_plan(scenario, points, overrides or more, options, seeds=seeds, passes_rows=passes_rows)
     wanted = Preference(objectives, tuple(limits))
-    return carry_out(plan, Path(output) if output is not None else None, jobs, resume, progress, wanted)
+    with _listener(progress) as listener:
+        return carry_out(plan, Path(output) if output is not None else None, jobs, resume, listener, wanted)
+
+
+@contextmanager
+def _listener(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Provide what to call when a run is done: nothing, what was given, or what shows it to a person."""
+    if progress is not True:
+        yield progress or None
+        return
+    from rich.console import Console
+
+    from ksmcluster.experiments.sweeps.sweep_progress import shown
+
+    with shown(Console(stderr=True)) as listener:
+        yield listener
 
 
 def carry_out(

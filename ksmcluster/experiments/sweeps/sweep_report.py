@@ -41,7 +41,7 @@ def shown(name: str, value: Figure) -> str:
         return text.seconds(value)
     if unit == "percent":
         return f"{value:.2f} %"
-    if name.endswith("_fraction"):
+    if name.endswith(("_fraction", "_fraction_mean")):
         return text.percent(value)
     number = f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
     return f"{number} {unit}".rstrip()

@@ -20,9 +20,12 @@ from ksmcluster.experiments.sweeps.sweep_report import report
 from ksmcluster.experiments.sweeps.table import keys, sweep_table
 from ksmcluster.report.console import as_text
 from ksmcluster.report.plots.files import require_matplotlib
+from ksmcluster.report.text import counted
+from ksmcluster.results.columns import data_frame
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from ksmcluster.report.plots.compaction import BlocksObtained
@@ -38,7 +41,7 @@ class SweepResult:
 
     >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
     >>> print(found)
-    >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
+    >>> found.to_pandas()  # with pandas, which does not come along
     >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
     """
 
@@ -54,6 +57,13 @@ class SweepResult:
         return tuple(
             SweepPoint(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1)
         )
+
+    @property
+    def title(self) -> str:
+        """Return the title of the scenario."""
+        configs = (self.config(point.number) for point in self.points)
+        titles = (config["simulation"].get("title", "") for config in configs if config)
+        return next(filter(None, titles), "A sweep")
 
     @property
     def failed(self) -> list[RunRecord]:
@@ -81,6 +91,10 @@ class SweepResult:
     def to_arrow(self) -> pa.Table:
         """Return the contents of sweep.parquet."""
         return sweep_table([point.settings for point in self.points], self.records)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the same as a data frame. Raises UserError if pandas is not installed."""
+        return data_frame(self.to_arrow())
 
     def choose(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Choice:
         """Return which points are best, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
@@ -162,10 +176,14 @@ class SweepResult:
     def __str__(self) -> str:
         return as_text(report(self.findings()))
 
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.experiment_cells import sweep_cell
+
+        return sweep_cell(self.title, self.findings())
+
     def __repr__(self) -> str:
-        return (
-            f"<SweepResult: {len(self.points)} points, {len(self.records)} runs, {len(self.failed)} failed>"
-        )
+        counts = counted(len(self.points), "point"), counted(len(self.records), "run")
+        return f"<SweepResult: {', '.join(counts)}, {len(self.failed)} failed>"
 
 
 def load_sweep(directory: str | Path) -> SweepResult:

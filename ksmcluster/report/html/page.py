@@ -12,7 +12,7 @@ from ksmcluster.report import text
 from ksmcluster.report.html.describe import sections_of
 from ksmcluster.report.html.figures import figures
 from ksmcluster.report.html.sections import Facts, Sections, side_by_side
-from ksmcluster.report.html.swept import sweep_pictures, sweep_sections
+from ksmcluster.report.html.sweep_page import sweep_pictures, sweep_sections
 from ksmcluster.report.html.templating import rendered
 from ksmcluster.report.plots.files import require_matplotlib
 from ksmcluster.report.run_data import RunData

@@ -35,7 +35,8 @@ class Picture(Figure):
         return file.getvalue()
 
     def _repr_svg_(self) -> str:
-        return self.svg()
+        # Not wider than the cell.
+        return self.svg().replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
 
 
 Draw = Callable[[Sequence[Axes]], None]
