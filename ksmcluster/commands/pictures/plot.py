@@ -31,7 +31,7 @@ def plot(
         str | None,
         typer.Option(
             help="What to draw: memory, saved, counters, scan, time, nodes, remote, sharers; "
-            "blocks, obtained (compaction); pareto, sensitivity, obtained (sweep).  "
+            "blocks, obtained (compaction); pareto, sensitivity, points, obtained (sweep).  "
             "[default: the first there is]"
         ),
     ] = None,
@@ -43,7 +43,7 @@ def plot(
     limits: Limits = None,
     key: Annotated[str | None, typer.Option(help="Of the kind sensitivity: the key that varies.")] = None,
     figure: Annotated[
-        str | None, typer.Option(help="Of the kind sensitivity: what is drawn over it.")
+        str | None, typer.Option(help="Of the kinds sensitivity and points: what is drawn.")
     ] = None,
 ) -> None:
     """Draw a picture of results; several are side by side with the same scales, or lines of one picture."""

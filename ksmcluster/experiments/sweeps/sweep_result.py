@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture
 
 #: Kinds of pictures of a sweep.
-SWEEP_PICTURES = ("pareto", "sensitivity", "obtained")
+SWEEP_PICTURES = ("pareto", "sensitivity", "points", "obtained")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,7 +139,8 @@ class SweepResult:
 
         kind: "pareto", the points by the first two objectives that differ between points, with the point to
             recommend; "sensitivity", a figure over the values of a key, by default the first objective over
-            the first key; "obtained", the blocks that allocations got at each point, of sweeps of `compact`,
+            the first key; "points", a bar for each point, by default of the first two objectives that differ;
+            "obtained", the blocks that allocations got at each point, of sweeps of `compact`,
             which have it by default.
 
         Raises UserError if there is no such picture, or matplotlib is not installed.
@@ -148,7 +149,7 @@ class SweepResult:
         if kind not in SWEEP_PICTURES:
             raise UserError(f'no picture "{kind}" of a sweep; choose one of {", ".join(SWEEP_PICTURES)}')
         require_matplotlib(f'picture "{kind}"')
-        from ksmcluster.report.plots.sweep import obtained, pareto, sensitivity
+        from ksmcluster.report.plots.sweep import obtained, pareto, points, sensitivity
 
         if kind == "obtained":
             return obtained(self._blocks(), ", ".join(self.findings().keys) or "scenario")
@@ -156,6 +157,9 @@ class SweepResult:
         if kind == "pareto":
             return pareto(table, two_to_draw(choice.objectives, self.outcomes), choice.recommended)
         name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
+        if kind == "points":
+            two = [objective.name for objective in two_to_draw(choice.objectives, self.outcomes)]
+            return points(table, [name] if figure else two)
         return sensitivity(table, key or keys(table)[0], name)
 
     def _blocks(self) -> list[BlocksObtained]:

@@ -133,6 +133,36 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
     return drawn(draw)
 
 
+def points(table: pa.Table, figures: Sequence[str]) -> Picture:
+    """Return a bar for each point of a sweep; figures are side by side.
+
+    Bars are means over the seeds, thin lines reach from the smallest to the largest of them.
+    """
+    groups = _combinations(table, keys(table))
+    if len(groups) > MOST_BARS:
+        raise UserError(f"{len(groups)} points are too many bars; use --kind pareto or sensitivity")
+    labels = [name.replace(", ", "\n") or "the scenario" for name in groups]
+    of_point = np.empty(table.num_rows)
+    for index, rows in enumerate(groups.values()):
+        of_point[rows] = index
+    places = np.arange(len(groups))
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for index, (place, figure) in enumerate(zip(axes, figures, strict=True)):
+            values, label = _scaled(table, figure)
+            mean, low, high = _by_group(values, of_point, places)
+            colour = PALETTE[index % len(PALETTE)]
+            bars = place.barh(places, mean, 0.6, color=colour, xerr=(mean - low, high - mean), ecolor="0.3")
+            place.bar_label(bars, fmt="{:,.4g}", fontsize=8, padding=2)
+            place.set_yticks(places, labels if index == 0 else [""] * len(labels))
+            place.invert_yaxis()
+            place.margins(x=0.15)
+            finish(place, figure, label, "")
+            place.grid(visible=False, axis="y")
+
+    return drawn(draw, len(figures))
+
+
 def obtained(points: Sequence[BlocksObtained], key: str) -> Picture:
     """Return the blocks that allocations got at each point of a sweep of `compact`; `key`: what varies."""
     if len(points) > MOST_BARS:

@@ -14,7 +14,7 @@ import ksmcluster
 from ksmcluster.config import Overrides
 from ksmcluster.experiments.sweeps.pareto import Objective
 from ksmcluster.experiments.sweeps.sweep_result import load_sweep
-from ksmcluster.report.plots.sweep import pareto, sensitivity
+from ksmcluster.report.plots.sweep import pareto, points, sensitivity
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
@@ -190,7 +190,10 @@ def test_sweeps_are_drawn_by_the_command(run: Run, swept: Path, tmp_path: Path, 
     ("options", "says"),
     [
         ("--kind obtained", 'no picture "obtained" of a sweep of simulate; use one of compact'),
-        ("--kind memory", 'no picture "memory" of a sweep; choose one of pareto, sensitivity, obtained'),
+        (
+            "--kind memory",
+            'no picture "memory" of a sweep; choose one of pareto, sensitivity, points, ',
+        ),
         ("--kind sensitivity --key ksm.run", 'the sweep has no column "ksm.run"; choose one of point, seed,'),
         ("--kind sensitivity --figure savd", "figure: there is no figure savd"),
         ("--objectives saved_bytes:max", "a Pareto front is drawn over two objectives"),
@@ -232,3 +235,14 @@ def test_blocks_obtained_at_each_point() -> None:
     many = ksmcluster.sweep("compaction-zram", {"migration.order": "0..10"}, overrides=small)
     with pytest.raises(UserError, match=r"^11 points are too many groups of bars"):
         many.plot("obtained")
+
+
+def test_points_are_bars() -> None:
+    keys = "ksm.pages_to_scan", "ksm.threads"
+    left, right = points(varied(sweep(), *keys), ["saved_bytes", "ksmd_cpu_seconds"]).axes
+    assert [bar.get_width() for bar in left.containers[1]] == [2, 10, 10]
+    assert [bar.get_width() for bar in right.containers[1]] == [1, 5, 8]
+    assert left.get_yticklabels()[2].get_text() == "ksm.pages_to_scan=6400\nksm.threads=per-node"
+    many = pa.table({"point": range(11), "seed": [1] * 11, "a": range(11), "figure": range(11)})
+    with pytest.raises(UserError, match=r"^11 points are too many bars"):
+        points(varied(many, "a"), ["figure"])
