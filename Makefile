@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test notebook bench bench-short bench-docs check lint types imports format clean
+.PHONY: simulate test notebook bench bench-short bench-docs docs check lint types imports format clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -23,6 +23,9 @@ bench-short: $(STAMP)
 
 bench-docs: $(STAMP)
 	$(BIN)/python benchmarks/targets.py --docs
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
 check: lint types imports
 

@@ -7,10 +7,14 @@ from typing import Any
 from cluster.spec.errors import SimulationError
 
 
+class ActorLostError(SimulationError):
+    """An actor died, or is out of reach. Its state is gone."""
+
+
 def answers(refs: Any) -> Any:
     """Return what `ray.get` of one reference or a list of them returns.
 
-    Raises SimulationError or MemoryError if an actor did, SimulationError if one died or is out of reach.
+    Raises SimulationError or MemoryError if an actor did, ActorLostError if one died or is out of reach.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -23,6 +27,6 @@ def answers(refs: Any) -> Any:
         raise
     except RayError as error:
         reason = str(error).partition("\n")[0]
-        raise SimulationError(
+        raise ActorLostError(
             f"an actor died: {reason}; if memory was short, raise --nodes-per-actor"
         ) from error

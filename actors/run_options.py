@@ -22,19 +22,32 @@ class RunKeywords(TypedDict, total=False):
     migration_actors: int
     memory_check: bool
     connect_timeout: float
+    checkpoint: str | None
+    checkpoint_every: str
+    max_failures: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What a run takes besides its scenario. The result does not depend on it.
 
-    engine: `ray` runs actors, `inline` runs everything in this process. address: the Ray cluster to join; by
-    default that of the Ray job, if this runs inside one, or else Ray is started for the run and stopped after
-    it. nodes_per_actor: NUMA nodes that share an actor. migration_actors: actors that drive the compactors,
-    if the scenario has any. memory_check: refuse a run that cannot fit into the memory of this host; a run on
-    another cluster is never refused. connect_timeout: seconds that the Ray cluster has to answer.
+    Args:
+        engine: `ray` runs actors, one for each `nodes_per_actor` NUMA nodes; `inline` runs everything in this
+            process.
+        address: the Ray cluster to join. By default this is the cluster of the Ray job, if this runs inside
+            one; otherwise Ray is started for the run and stopped after it.
+        nodes_per_actor: NUMA nodes that share an actor.
+        migration_actors: actors that drive the compactors, if the scenario has any.
+        memory_check: refuse a run that cannot fit into the memory of this host. A run on another cluster is
+            never refused.
+        connect_timeout: seconds that the Ray cluster has to answer.
+        checkpoint: directory to write checkpoints to. If it has some of this scenario, the run goes on from
+            the last one.
+        checkpoint_every: time between checkpoints, such as "90s", "10m" or "2h", or passes, such as "5p".
+        max_failures: deaths of actors or machines that the run survives.
 
-    Raises SimulationError if there is no such engine.
+    Raises:
+        SimulationError: if there is no such engine.
     """
 
     engine: str = "ray"
@@ -43,6 +56,9 @@ class RunOptions:
     migration_actors: int = 4
     memory_check: bool = True
     connect_timeout: float = 30.0
+    checkpoint: str | None = None
+    checkpoint_every: str = "10m"
+    max_failures: int = 3
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

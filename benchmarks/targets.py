@@ -1,7 +1,7 @@
 """Measures everything, and says how far each target is met; README.md tells how to read it.
 
 Tables go to standard output, files for trackers to results/bench/. With --docs, what these files say is
-written into docs/performance.md.
+written into docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "bench"
 PLOT = "scaling.svg"
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
 
 #: Arguments of `ksmcluster bench`, by the name of the file with what they find.
 RUNS = {

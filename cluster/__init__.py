@@ -1,7 +1,7 @@
 """The simulated machine of ksmcluster: pure, deterministic, numpy only.
 
-Each package answers one question; docs/architecture.md lists them. Importing `cluster` imports none of them,
-and changes nothing but `sys.meta_path`, for the paths that modules had in earlier versions.
+Each package answers one question; docs/explanation/architecture.md lists them. Importing `cluster` imports
+none of them, and changes nothing but `sys.meta_path`, for the paths that modules had in earlier versions.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import actors  # noqa: E402, F401 (before numpy: it chooses numpy's sort)
 
 if TYPE_CHECKING:
     from actors.run_options import RunOptions
-    from ksmcluster.api import compact, simulate
+    from ksmcluster.api import compact, resume, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
     from ksmcluster.experiments.comparing import Comparisons, compare
     from ksmcluster.experiments.sweeps.sweep import sweep
@@ -45,6 +45,7 @@ __all__ = [
     "load_compaction",
     "load_result",
     "load_sweep",
+    "resume",
     "simulate",
     "sweep",
 ]
@@ -52,6 +53,7 @@ __all__ = [
 #: Imported when first used: `ksmcluster --version` needs none of it.
 _HOMES = {
     "simulate": "ksmcluster.api",
+    "resume": "ksmcluster.api",
     "load_result": "ksmcluster.results.loading",
     "load_sweep": "ksmcluster.experiments.sweeps.sweep_result",
     "sweep": "ksmcluster.experiments.sweeps.sweep",

@@ -34,6 +34,7 @@ COMMANDS = {
     "simulate": Command(
         "ksmcluster.commands.simulate", "simulate", "Simulate ksmd, and report what it saved."
     ),
+    "resume": Command("ksmcluster.commands.resume", "resume", "Go on with a run from its last checkpoint."),
     "compact": Command(
         "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
     ),

@@ -48,8 +48,8 @@ import {module}
         "ksmcluster.commands.bench, ksmcluster.bench.passes",
         "ksmcluster.bench.tools.footprint",
         # what Ray's workers import first
-        "actors.node_actor",
-        "actors.coordinator_actor",
+        "actors.simulation.node_actor",
+        "actors.simulation.coordinator_actor",
         "actors.compaction.memory_actor",
         "actors.compaction.migration_actor",
     ],

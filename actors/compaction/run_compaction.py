@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from actors.actor_pool import placements, wait_until_ready
 from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.placement import node_blocks
 from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
+from actors.starting import placements, wait_until_ready
 from actors.tuning.heap import keep_free_memory
 from cluster.compaction.scenario.memory_host import compact_inline
 from cluster.compaction.scenario.node_report import NodeReport

@@ -5,7 +5,7 @@ The other engines are compared with it. May import: `cluster.arrays`, `cluster.s
 `ksmcluster.validate.replay` and tests, so that the vectorised engine cannot depend on it.
 
 Both engines share the modules below. A mistake in one of them would be the same in both, so only records of
-real kernels can find it; docs/exact.md names the records that do.
+real kernels can find it; docs/explanation/exact.md names the records that do.
 
 - `cluster.mm.anon_vma.AnonVmas`: which VMAs have an anon_vma, and which pages fork copies;
 - `cluster.arrays.rbtree`: the shape of the trees;

@@ -284,7 +284,7 @@ class Scanner:
         same = self._unchanged(slots, at, state, digests)
         shared, fixed = (state & SHARED) != 0, (state & ORPHAN) != 0
         if len(n.pinned):
-            fixed |= n.pinned.among(slots)
+            fixed |= n.fixed(slots)
             frames = n.tree_words(slots)
         kinds = np.full(len(slots), VisitKind.CANDIDATE, np.uint8)
         kinds[np.flatnonzero(shared)] = VisitKind.CANDIDATE_SHARED

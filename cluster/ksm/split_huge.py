@@ -137,7 +137,7 @@ class HugeSplitter:
         for low, high in mm.anon_vmas.parts(command.start, command.start + command.nr_pages):
             parts = [np.arange(v.slot0, v.slot0 + v.pages) for v in vmas if low <= v.start < high]
             slots = np.concatenate([empty(), *parts])
-            slots = slots[(table.state[slots] & HUGE) != 0]
+            slots = slots[((table.state[slots] & HUGE) != 0) & ~n.fixed(slots)]
             if command.to >= 0:
                 torn.append(self._deferred_elsewhere(slots, command.to))
                 continue
@@ -174,6 +174,8 @@ class HugeSplitter:
         if len(blocks) == 0:
             return
         self._trees.unstable.split_huge(blocks)
+        first = blocks << HUGE_ORDER
+        self._n.frames.split_huge(pfn_of(first[on_node(first, self._n.id)]))
         self._split_mappings(blocks)
         self._tell_zeroed(blocks, positions)
 

@@ -48,6 +48,10 @@ class Census(NamedTuple):
     ksm_frames: I64
     #: Huge pages that a PMD maps; several may map one.
     huge_pages: int = 0
+    #: Times since the start that small pages took the place of a huge page, since no node had one free.
+    huge_fallback: int = 0
+    #: Huge pages split since the start because no node had one free to which they could move as a whole.
+    huge_split_to_move: int = 0
 
 
 def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
@@ -75,6 +79,8 @@ def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
         mappings=_sums(counts, mapping, len(rows)),
         ksm_frames=n.frames.ksm_frames_by_mappings(),
         huge_pages=len(np.unique(n.table.pte[huge.pmds])),
+        huge_fallback=n.counters["thp_fault_fallback"],
+        huge_split_to_move=n.counters["thp_migration_split"],
     )
 
 
@@ -99,6 +105,13 @@ def joined(parts: Sequence[ProcessCounts]) -> Census:
     frames = np.zeros(max(len(part.ksm_frames) for part in parts), np.int64)
     for part in parts:
         frames[: len(part.ksm_frames)] += part.ksm_frames
-    huge_pages = sum(part.huge_pages for part in parts)
     of_processes = kinds[order], numbers[order], nodes[order], processes[order]
-    return Census(*of_processes, tuple(names), mappings, frames, huge_pages)
+    return Census(
+        *of_processes,
+        tuple(names),
+        mappings,
+        frames,
+        huge_pages=sum(part.huge_pages for part in parts),
+        huge_fallback=sum(part.huge_fallback for part in parts),
+        huge_split_to_move=sum(part.huge_split_to_move for part in parts),
+    )

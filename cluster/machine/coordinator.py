@@ -5,30 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 
 from cluster.arrays.columns import distinct
 from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
-from cluster.compaction.internode.drain import LIMIT, NO_ROOM, Drained, Stayed
-from cluster.compaction.internode.flows import matrix, transfers
+from cluster.compaction.internode.drain import Drained
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
 from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.census import Census, joined
 from cluster.machine.fabric import Exchange, Fabric
+from cluster.machine.relocation import MachineRelocation, MovedFrames
 from cluster.mm.skip_ages import SKIP_FROM_AGE
-from cluster.numa.relocate_frames import granted
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
 from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
 from cluster.wire import commands as c
 from cluster.wire.messages import QUIET, Kind
-from cluster.wire.rmap_walks import RmapWalks, joined_walks
 from cluster.wire.window import END, Window
 
 DEFAULT_POLICY = PolicySpec()
@@ -47,17 +44,6 @@ class WindowEnd(NamedTuple):
     vpn: int
 
 
-class MovedFrames(NamedTuple):
-    """How many frames moved from row to column, and mappings of KSM frames among them.
-
-    pages, mappings int64[nodes, nodes]. walks: over these KSM frames.
-    """
-
-    pages: I64
-    mappings: I64
-    walks: RmapWalks
-
-
 class Machine:
     """Processes of the simulated machine, and ksmd.
 
@@ -71,7 +57,8 @@ class Machine:
         self.knobs = knobs
         self.slots = MmSlots(fabric.nodes)
         self.full_scans = 0
-        #: Time that decides when chains are pruned, in ms. It stands still in scripts (docs/exact.md).
+        #: Time that decides when chains are pruned, in ms. It stands still in scripts
+        #: (docs/explanation/exact.md).
         self.now_ms = 0
         self._pruned_ms = 0
         #: `Window.searches` of the next window.
@@ -88,6 +75,7 @@ class Machine:
         self._huge = False
         #: The processes among `_doubtful` that have ended.
         self._exited: set[int] = set()
+        self._relocation = MachineRelocation(self._exchange, fabric.nodes, self._next_seq)
 
     # Processes.
 
@@ -386,45 +374,15 @@ class Machine:
 
     def relocate(self, spec: RelocationSpec, distance: Distances) -> MovedFrames:
         """Move frames of processes between nodes; return how many moved."""
-        nearer = spec.kind == "nearer"
-        chosen = np.isin(np.arange(self._nodes), spec.nodes) if spec.nodes else np.ones(self._nodes, np.bool_)
-        counts = self._preferred(spec, chosen) if nearer else self._planned(spec, chosen, distance)
-        self._exchange.run(c.MoveFrames(counts, nearer, spec.kind == "drain", self._next_seq()))
-        answers = self._exchange.answers(c.CountMoved(), c.MovedIn)
-        return MovedFrames(
-            np.array([answer.counts for answer in answers]).T,
-            np.array([answer.mappings for answer in answers]).T,
-            joined_walks(answer.walks for answer in answers),
-        )
-
-    def _planned(self, spec: RelocationSpec, chosen: Bool, distance: Distances) -> I64:
-        """Return how many frames are to move from row to column to drain nodes or to even them out."""
-        census = self._frame_counts(draining=spec.kind == "drain")
-        return matrix(transfers(spec.kind, census, chosen, distance, spec.most_pages), self._nodes)
-
-    def _frame_counts(self, *, draining: bool) -> I64:
-        return np.array(self._exchange.answers(c.CountFrames(draining), c.FrameCounts))
+        return self._relocation.relocate(spec, distance, huge=self._huge)
 
     def drained(self, spec: RelocationSpec) -> dict[int, Drained]:
         """Return what stayed on the nodes that this relocation, the last one, has drained."""
-        if spec.kind != "drain":
-            return {}
-        room = np.delete(self._frame_counts(draining=True)[:, 2], list(spec.nodes))
-        why = LIMIT if spec.most_pages is not None and room.any() else NO_ROOM
-        answers = self._exchange.answers(c.CountStayed(spec.nodes, why), c.PagesStayed)
-        return {
-            node: Drained(
-                0, offline=0, pageblocks=0, fixed=0, stayed=tuple(starmap(Stayed, answers[node].stayed))
-            )
-            for node in spec.nodes
-        }
+        return self._relocation.drained(spec)
 
-    def _preferred(self, spec: RelocationSpec, chosen: Bool) -> I64:
-        """Return how many frames are to move from row to column because they prefer that node."""
-        self._exchange.run(c.TellMappings())
-        answers = self._exchange.answers(c.FindPreferredNodes(spec.min_gain), c.PreferredNodes)
-        preferred = np.array([answer.counts for answer in answers]) * chosen[:, None]
-        return granted(preferred, np.array([answer.free for answer in answers]), spec.most_pages)
+    def settle(self) -> None:
+        """Let all messages arrive."""
+        self._exchange.settle_all()
 
     # Statistics and dumps; these change nothing.
 

@@ -1,4 +1,4 @@
-"""The CPU time of ksmd's work: how much of what it did, and what each takes (docs/model.md)."""
+"""The CPU time of ksmd's work: how much of what it did, and what each takes (docs/explanation/model.md)."""
 
 from __future__ import annotations
 

@@ -74,6 +74,11 @@ class Exchange:
         while any(report.sent - self._left for report in self.reports):
             self._step(None)
 
+    def settle_all(self) -> None:
+        """Deliver all messages."""
+        self._left = frozenset()
+        self.settle()
+
     def _step(self, command: Command | None) -> list[Report]:
         if command is not None:
             self._left = QUIET

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.arrays.words import U64
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import restore
 from cluster.machine.node import Node, Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
@@ -56,12 +58,27 @@ class Host:
         memory: MessageMemory = UNTUNED,
     ) -> None:
         self._memory = memory
+        #: What a node is made of; its state refers to it.
+        self._inputs = {"spec": spec, "snapshots": snapshots}
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     @property
     def memories(self) -> dict[int, NodeMemory]:
         """The memory that compactors work on, by node; empty if the scenario has no [migration]."""
         return {node: host.compaction.memory for node, host in self.nodes.items() if host.compaction}
+
+    def state(self, node: int) -> Encoded:
+        """Return the state of a node, while no message is under way. The arrays are the node's own."""
+        return encode(self.nodes[node], self._inputs)
+
+    def restore(self, states: Iterable[tuple[int, Encoded]]) -> None:
+        """Give each of these nodes the state that it had in another host; nodes take over the arrays.
+
+        Raises DecodeError if a state is not one of such a node.
+        """
+        for node, state in states:
+            restore(self.nodes[node], state, self._inputs)
+        self._prepare()
 
     def step(
         self, command: Command | None, mail: list[Mail], to: list[int]
@@ -81,10 +98,14 @@ class Host:
             if sends.tables:
                 sent.append(sends)
         if isinstance(command, Populate):
-            self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
+            self._prepare()
         if not sent:
             self._memory.all_received()
         return reports, sent
+
+    def _prepare(self) -> None:
+        """Prepare for the first window, after all memory is there."""
+        self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
 
 
 def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:

@@ -327,6 +327,7 @@ class Node:
             c.FindPreferredNodes: relocation.find_preferred,
             c.CountFrames: relocation.count,
             c.MoveFrames: relocation.move,
+            c.SplitHuge: relocation.split_huge,
             c.CountMoved: lambda _: self._migration.counts(),
             c.CountStayed: relocation.count_stayed,
         }

@@ -63,4 +63,36 @@ class PassDone:
     result: PassResult
 
 
-Event = RunStarting | ActorsStarting | PassStarted | PassDone
+@dataclass(frozen=True, slots=True)
+class CheckpointWritten:
+    """A checkpoint of so many bytes after so many passes, which took `seconds` on the host's clock."""
+
+    passes: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    """A checkpoint could not be written; the run goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRestarting:
+    """An actor died, for this reason; the run goes on from the checkpoint after so many passes, if any."""
+
+    reason: str
+    passes: int
+
+
+Event = (
+    RunStarting
+    | ActorsStarting
+    | PassStarted
+    | PassDone
+    | CheckpointWritten
+    | CheckpointFailed
+    | RunRestarting
+)

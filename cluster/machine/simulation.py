@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import restore
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.relocation_result import RelocationResult, node_seconds
@@ -29,26 +31,47 @@ _MOST_WINDOWS = 64
 class Simulation:
     """A scenario on the nodes that a fabric reaches. The results depend on the spec, not on the fabric."""
 
-    def __init__(self, fabric: Fabric, spec: SimulationSpec, compactor_pool: CompactorPool) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        spec: SimulationSpec,
+        compactor_pool: CompactorPool,
+        state: Encoded | None = None,
+    ) -> None:
         """Create the scenario's processes and fill their memory.
 
-        `compactor_pool` drives the compactors of a scenario with [migration].
+        `compactor_pool` drives the compactors of a scenario with [migration]. With the `state` of another
+        simulation of this scenario, whose nodes the fabric's nodes have been restored from, go on from there;
+        raise DecodeError if it is not one.
         """
+        #: What the simulation is made of; its state refers to it.
+        self._inputs = {"spec": spec, "fabric": fabric, "compactor_pool": compactor_pool}
         self._migration = spec.migration
         self._relocations = spec.relocations
         self._distance = spec.machine.distance
         self._compactor_pool = compactor_pool
         self._machine = Machine(fabric, spec.ksm)
-        self._machine.populate(spec.processes)
         self._clock = Clock(spec)
-        if spec.ksm.history == "steady":
-            self._machine.reach_steady_state()
-            self._clock.columns = self._machine.collect()
         self._spec = spec
         self._passes = 0
         self._end = RunEnd(spec)
         #: Whether the last pass has been run.
         self.ended = False
+        if state is None:
+            self._fill()
+        else:
+            restore(self, state, self._inputs)
+
+    def _fill(self) -> None:
+        self._machine.populate(self._spec.processes)
+        if self._spec.ksm.history == "steady":
+            self._machine.reach_steady_state()
+            self._clock.columns = self._machine.collect()
+
+    def state(self) -> Encoded:
+        """Return the state between two passes, when all messages have arrived; nodes have theirs."""
+        self._machine.settle()
+        return encode(self, self._inputs)
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""

@@ -28,6 +28,7 @@ from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import (
+    HUGE,
     IN_UNSTABLE_TREE,
     INITIAL_FRAME,
     ITEM,
@@ -161,24 +162,28 @@ class Faults:
     def drop(self, slots: Slots) -> None:
         """Drop pages of a VMA (MADV_DONTNEED, munmap, exit); their items stay until ksmd's next visit."""
         self._huge.keep_tables(slots)
-        n = self._n
+        n, released = self._n, slots[:0]
         if len(n.pinned):
-            frames = n.table.pte[n.pinned.take(slots)]
+            unpinned = n.pinned.take(slots)
+            frames = n.table.pte[unpinned]
             n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
+            released = np.setdiff1d(n.of_huge_pages(unpinned), slots)
         self.tell_gone(slots)
         self.touched(slots)
         self.put(self.unmap(slots))
+        self._allocator.tell_frames(released)
 
     def pin(self, slots: Slots) -> None:
         """Pin pages, which have frames of their own, until they are dropped (pin_user_pages())."""
         n, frames = self._n, self._n.table.pte[slots]
         n.pinned.add(slots)
         n.out.send(Kind.PIN, node_of_frame(frames), frames)
-        self._allocator.tell_frames(slots)
+        self._allocator.tell_frames(np.union1d(slots, n.of_huge_pages(slots)))
 
     def copy_pinned(self, old: Slots, new: Slots) -> tuple[Slots, Slots]:
         """Copy pinned pages of a parent for its child; return the others of both (copy_present_page())."""
         n = self._n
+        self._huge.split_pmds(old[n.fixed(old) & ((n.table.state[old] & HUGE) != 0)])
         pinned = n.pinned.among(old)
         frames = n.table.pte[old[pinned]]
         n.out.send(Kind.GET, node_of_frame(frames), frames, np.ones(len(frames), np.int64))
@@ -371,7 +376,7 @@ class Faults:
         """Write pages to swap that have one mapping, if reverse mapping finds it (MADV_PAGEOUT)."""
         n, table = self._n, self._n.table
         state = table.state[slots]
-        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.pinned.among(slots)]
+        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.fixed(slots)]
         if n.huge_pages.used:
             slots = slots[self._huge.only_mapper(slots)]
         ksm = (table.state[slots] & KSM) != 0

@@ -95,6 +95,9 @@ class Frames:
             blocks = np.concatenate([blocks, self._recycled_blocks(wanted - len(blocks))])
         return blocks * HUGE_SIZE
 
+    def split_huge(self, first: Pfns) -> None:
+        """Make single frames of these huge pages, given by their first pfns: here all frames are single."""
+
     def _recycled_blocks(self, wanted: int) -> Pfns:
         """Take at most `wanted` blocks all of whose frames have been freed."""
         free = np.concatenate(self._recycled).astype(np.int64)

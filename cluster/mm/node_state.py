@@ -22,6 +22,7 @@ from cluster.arrays.words import (
     ItemKeys,
     Slots,
     block_of,
+    empty,
     is_huge_word,
     mm_of_key,
     node_of_frame,
@@ -138,7 +139,24 @@ class NodeState:
     def tree_words(self, slots: Slots) -> FrameWords:
         """Return the words by which trees know the frames of pages. int64[n] -> int64[n]."""
         frames = self.table.pte[slots]
-        return np.where(self.pinned.among(slots), pinned_word(frames), frames) if len(self.pinned) else frames
+        return np.where(self.fixed(slots), pinned_word(frames), frames) if len(self.pinned) else frames
+
+    def fixed(self, slots: Slots) -> Bool:
+        """Return which pages are pinned, or part of a huge page with a pinned page: int64[n] -> bool[n]."""
+        fixed, pinned = self.pinned.among(slots), self.pinned.slots()
+        if self.huge_pages.used:
+            pinned = pinned[(self.table.state[pinned] & HUGE) != 0]
+            huge = np.flatnonzero((self.table.state[slots] & HUGE) != 0)
+            fixed[huge] = np.isin(block_of(self.table.pte[slots[huge]]), block_of(self.table.pte[pinned]))
+        return fixed
+
+    def of_huge_pages(self, slots: Slots) -> Slots:
+        """Return the pages that map the huge pages of which these pages are parts: int64[n] -> int64[m]."""
+        table = self.table
+        blocks = block_of(table.pte[slots[(table.state[slots] & HUGE) != 0]])
+        rows = rows_with(table.state[: table.size], HUGE) if len(blocks) else empty()
+        there: Slots = rows[np.isin(block_of(table.pte[rows]), blocks)]
+        return there
 
     def home_of_frames(self, digests: Digests, frames: FrameWords) -> I64:
         """Return the nodes whose trees have the entries of the contents of these frames. int64[n]."""

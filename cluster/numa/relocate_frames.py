@@ -12,12 +12,14 @@ import numpy as np
 
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import (
-    FRAME_BITS,
+    HUGE_ORDER,
+    HUGE_SIZE,
     I64,
     Bool,
     FrameWords,
     Pfns,
-    frame_word,
+    block_of,
+    is_huge_word,
     is_ksm_word,
     node_of_frame,
     on_node,
@@ -26,6 +28,7 @@ from cluster.arrays.words import (
 from cluster.compaction.internode.drain import CANNOT_MOVE, DRIVERS_STAY, UNFOUND
 from cluster.compaction.movable.counting import UNMOVABLE, PagesInUse, pages_in_use
 from cluster.compaction.movable.movable_frames import KSM_PAGES, MovableFrames
+from cluster.compaction.pages.page_map import pages_of_blocks
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import PRESENT
 from cluster.numa.migrate_frames import FrameMigration
@@ -34,9 +37,11 @@ from cluster.wire.commands import (
     CountStayed,
     FindPreferredNodes,
     FrameCounts,
+    HugeSplit,
     MoveFrames,
     PagesStayed,
     PreferredNodes,
+    SplitHuge,
 )
 from cluster.wire.messages import Kind
 
@@ -87,6 +92,7 @@ class NodeRelocation:
             for first in range(0, len(frames), at_once)
         ]
         best, gain = (np.concatenate(column) for column in zip((_NONE, _NONE), *parts, strict=True))
+        _join_huge_pages(frames, gain)
         order = np.lexsort((frames, -gain))
         order = order[gain[order] >= command.min_gain]
         order = order[self._may_move(frames[order], draining=False)]
@@ -109,21 +115,45 @@ class NodeRelocation:
     def _may_move(self, frames: FrameWords, *, draining: bool) -> Bool:
         """Return which frames may move.
 
-        Pinned frames stay. Offlining moves every KSM frame. Otherwise, with one tree a node, it stays there.
+        Pinned frames stay, and all frames of huge pages with one. Offlining moves every KSM frame. Otherwise,
+        with one tree a node, it stays there.
         """
-        may: Bool = self._frames.pins[pfn_of(frames)] == 0
+        pins = self._frames.pins[pfn_of(frames)].astype(np.int64)
+        _join_huge_pages(frames, pins)
+        may: Bool = pins == 0
         if draining or self._n.knobs.merge_across_nodes:
             return may
         return may & ~is_ksm_word(frames)
 
     def count(self, command: CountFrames) -> FrameCounts:
         """Return how many frames are in use, may move, and are free."""
-        used = self._words(self._frames.in_use())
-        movable = int(np.count_nonzero(self._may_move(used, draining=command.draining)))
-        return FrameCounts(len(used), movable, self._frames.free_count)
+        used, movable = len(self._frames.in_use()), len(self._single(draining=command.draining))
+        huge = len(self._whole_huge_pages())
+        return FrameCounts(used, movable, self._frames.free_count, huge, self._frames.free_huge)
 
-    def _words(self, pfns: Pfns) -> FrameWords:
-        return frame_word(self._n.id, pfns) | (self._frames.generation[pfns] << FRAME_BITS)
+    def _single(self, *, draining: bool) -> FrameWords:
+        """Return the frames that may move one by one; a drain splits huge pages for that."""
+        frames = self._frames.words(self._n.id, self._frames.in_use())
+        may = self._may_move(frames, draining=draining)
+        return frames[may if draining else may & ~is_huge_word(frames)]
+
+    def _whole_huge_pages(self) -> Pfns:
+        """Return the first frames of huge pages that may move as a whole: all mapped, and none pinned."""
+        frames = self._frames
+        blocks = np.flatnonzero(frames.memory.pages.huge)
+        pfns = pages_of_blocks(blocks)
+        may = (frames.mapcount[pfns] > 0) & (frames.pins[pfns] == 0)
+        whole: Pfns = blocks[may.reshape(-1, HUGE_SIZE).all(axis=1)]
+        return whole << HUGE_ORDER
+
+    def split_huge(self, command: SplitHuge) -> HugeSplit:
+        """Split the huge pages among the frames that a drain would move."""
+        n = self._n
+        frames = self._single(draining=True)[: command.counts[n.id].sum()]
+        blocks = np.unique(block_of(frames[is_huge_word(frames)]))
+        n.counters["thp_migration_split"] += len(blocks)
+        n.out.send(Kind.SPLIT, np.repeat(np.arange(n.nodes), len(blocks)), np.tile(blocks, n.nodes))
+        return HugeSplit(len(blocks))
 
     def move(self, command: MoveFrames) -> None:
         """Begin the migration of this node's frames."""
@@ -133,20 +163,30 @@ class NodeRelocation:
         if command.preferred:
             frames, best = self._preferred
             self._preferred = (_NONE, _NONE)
+            going = _rank_within(best) < to[best]
+            torn = block_of(frames[is_huge_word(frames) & ~going])
+            going &= ~(is_huge_word(frames) & np.isin(block_of(frames), torn))
         else:
-            frames = self._words(self._frames.in_use())
-            frames = frames[self._may_move(frames, draining=command.draining)][: to.sum()]
-            best = np.repeat(np.arange(len(to)), to)[: len(frames)]
-        going = _rank_within(best) < to[best]
+            frames = self._frames_to_move(command, to)
+            best = np.repeat(np.arange(len(to)), to * (HUGE_SIZE if command.huge else 1))[: len(frames)]
+            going = slice(None)
         self._going = frames[going]
         self._n.out.send(Kind.MIGRATE, self._n.id, self._going, best[going])
+
+    def _frames_to_move(self, command: MoveFrames, to: I64) -> FrameWords:
+        """Return the frames with the lowest pfns that move, or all frames of huge pages that do."""
+        if not command.huge:
+            return self._single(draining=command.draining)[: to.sum()]
+        first = self._whole_huge_pages()[: to.sum()]
+        return self._frames.words(self._n.id, pages_of_blocks(first >> HUGE_ORDER))
 
     def count_stayed(self, command: CountStayed) -> PagesStayed:
         """Return what a drain has left on this node, and why."""
         if self._n.id not in command.nodes:
             return PagesStayed(())
         # A frame that moved has left its name behind.
-        unfound = int(np.count_nonzero(np.isin(self._going, self._words(self._frames.in_use()))))
+        used = self._frames.words(self._n.id, self._frames.in_use())
+        unfound = int(np.count_nonzero(np.isin(self._going, used)))
         held = pages_in_use(self._frames.memory, self._owners)
         rows = (row for of_owner in held for row in self._reasons(of_owner, unfound, command.why))
         return PagesStayed(tuple(row for row in rows if row[1]))
@@ -171,6 +211,16 @@ def _rank_within(groups: I64) -> I64:
     rank = np.empty_like(groups)
     rank[order] = np.arange(len(groups)) - first
     return rank
+
+
+def _join_huge_pages(frames: FrameWords, numbers: I64) -> None:
+    """Give all frames of a huge page the greatest of their numbers, in place. int64[n], int64[n]."""
+    huge = np.flatnonzero(is_huge_word(frames))
+    if len(huge):
+        blocks, which = np.unique(block_of(frames[huge]), return_inverse=True)
+        greatest = np.full(len(blocks), np.iinfo(np.int64).min)
+        np.maximum.at(greatest, which, numbers[huge])
+        numbers[huge] = greatest[which]
 
 
 def granted(preferred: I64, free: I64, most: int | None) -> I64:

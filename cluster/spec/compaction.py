@@ -37,7 +37,7 @@ class MigrationCostSpec:
     #: distance over that of a node to itself.
     copy: float = 477.0
     #: For each mapping of a KSM frame that is to move: reverse mapping finds it, unmaps it and maps it again.
-    #: Measured on Linux 6.18 (docs/model.md).
+    #: Measured on Linux 6.18 (docs/explanation/model.md).
     mapping: float = 900.0
 
 

@@ -269,7 +269,10 @@ class KsmSpec:
 
 @dataclass(frozen=True, slots=True)
 class CostSpec:
-    """CPU time that ksmd takes, in nanoseconds; docs/model.md says of what, and how it was measured."""
+    """CPU time that ksmd takes, in nanoseconds.
+
+    docs/explanation/model.md says of what, and how it was measured.
+    """
 
     #: Each page that ksmd comes to, and what the first time takes more: a new rmap_item.
     visit: float = 250.0

@@ -196,11 +196,16 @@ class CountFrames(NamedTuple):
 
 
 class FrameCounts(NamedTuple):
-    """Frames in use, those among them that may move, and free frames."""
+    """Frames in use, those among them that may move one by one, and free frames.
+
+    Then huge pages that may move as a whole, and how many could be allocated.
+    """
 
     used: int
     movable: int
     free: int
+    huge: int
+    free_huge: int
 
 
 class MoveFrames(NamedTuple):
@@ -212,7 +217,21 @@ class MoveFrames(NamedTuple):
     preferred: bool
     #: As in `CountFrames`.
     draining: bool
+    #: Move huge pages as a whole, and `counts` are theirs; otherwise frames one by one.
+    huge: bool
     seq: int
+
+
+class SplitHuge(NamedTuple):
+    """Split the huge pages that have frames among those that a drain by `MoveFrames` would move."""
+
+    counts: I64
+
+
+class HugeSplit(NamedTuple):
+    """How many huge pages were split."""
+
+    number: int
 
 
 class CountMoved(NamedTuple):
@@ -450,6 +469,8 @@ class ProcessCounts(NamedTuple):
     mappings: I64
     ksm_frames: I64
     huge_pages: int
+    huge_fallback: int
+    huge_split_to_move: int
 
 
 class Dump(NamedTuple):
@@ -529,6 +550,7 @@ Command = (
     | FindPreferredNodes
     | CountFrames
     | MoveFrames
+    | SplitHuge
     | CountMoved
     | CountStayed
     | ProcessCommand
@@ -545,6 +567,7 @@ Answer = (
     | StableNodesLeft
     | PreferredNodes
     | FrameCounts
+    | HugeSplit
     | MovedIn
     | PagesStayed
     | PagesOn

@@ -79,6 +79,19 @@ MigrationActors = Annotated[
 NoMemoryCheck = Annotated[
     bool, typer.Option("--no-memory-check", help="Run even if the memory of this host cannot suffice.")
 ]
+CheckpointDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write checkpoints there. The same command goes on from the last one, and so does "
+        "`ksmcluster resume DIR`.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(metavar="TIME|PASSES", help="Time between checkpoints (10m, 90s, 2h), or passes (5p)."),
+]
+MaxFailures = Annotated[int, typer.Option(min=0, help="Deaths of actors or machines that the run survives.")]
 Objectives = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +116,9 @@ def run_options(
     migration_actors: int,
     no_memory_check: bool,
     connect_timeout: float,
+    checkpoint: Path | None = None,
+    checkpoint_every: str = "10m",
+    max_failures: int = 3,
 ) -> RunOptions:
     """Return what these options say. Raises UserError for an address that no engine would use."""
     from actors.run_options import RunOptions
@@ -110,4 +126,14 @@ def run_options(
     if address is not None and engine is not EngineName.RAY:
         raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
     memory_check = not no_memory_check
-    return RunOptions(engine.value, address, nodes_per_actor, migration_actors, memory_check, connect_timeout)
+    return RunOptions(
+        engine.value,
+        address,
+        nodes_per_actor,
+        migration_actors,
+        memory_check,
+        connect_timeout,
+        None if checkpoint is None else str(checkpoint),
+        checkpoint_every,
+        max_failures,
+    )

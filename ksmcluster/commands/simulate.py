@@ -10,12 +10,15 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Advice,
+    CheckpointDirectory,
+    CheckpointEvery,
     ConfigOrSnapshot,
     ConnectTimeout,
     Cost,
     Count,
     Engine,
     EngineName,
+    MaxFailures,
     MigrationActors,
     Nodes,
     NodesPerActor,
@@ -52,6 +55,9 @@ def simulate(
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
+    checkpoint: CheckpointDirectory = None,
+    checkpoint_every: CheckpointEvery = "10m",
+    max_failures: MaxFailures = 3,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -70,7 +76,15 @@ def simulate(
     from ksmcluster.results.timing import cores
 
     options = run_options(
-        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+        engine,
+        address,
+        nodes_per_actor,
+        migration_actors,
+        no_memory_check,
+        connect_timeout,
+        checkpoint,
+        checkpoint_every,
+        max_failures,
     )
     if output is not None:
         output = check_directory(output, PASSES)

@@ -1,4 +1,4 @@
-"""Scenarios: TOML files that say what to simulate. docs/config.md describes every key.
+"""Scenarios: TOML files that say what to simulate. docs/reference/configuration.md describes every key.
 
 Imports `cluster.spec`, and what checks need of drivers and page maps; reads files, and changes nothing.
 """

@@ -143,7 +143,7 @@ class DriverConfig(ConfigTable):
     """A driver that fills memory of every node."""
 
     name: Name = key(..., "Name, once in a scenario.")
-    kind: Name = key(..., "A driver that comes along (docs/drivers.md), or PACKAGE.MODULE:CLASS.")
+    kind: Name = key(..., "A driver that comes along (docs/howto/drivers.md), or PACKAGE.MODULE:CLASS.")
     share: Share = key(..., "Part of the memory that it fills.")
     discard: Part = key(
         DRIVER["discard"], "Part of its units, drawn at random, that it gives up before the compaction."

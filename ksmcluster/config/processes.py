@@ -109,8 +109,8 @@ class RegionConfig(ConfigTable):
     )
     huge_pages: Part | None = key(
         None,
-        "Share of its aligned 2 MiB that are huge pages at the start; which ones is drawn. ksmd splits them. "
-        "Not with `pinned`.",
+        "Share of its aligned 2 MiB that are huge pages at the start; which ones is drawn. ksmd splits them, "
+        "unless they are pinned.",
     )
     policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
     copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
@@ -145,8 +145,6 @@ class RegionConfig(ConfigTable):
     def _settle(self) -> Self:
         self.settle("model", self.KEYS)
         self.settle("law", self.LAW_KEYS)
-        if self.pinned and self.huge_pages:
-            raise refusal([("huge_pages", "is not simulated for pinned memory; leave it out or pinned")])
         if self.model == "pool" and self.pool is None:
             self.pool = self.name
         return self
@@ -200,7 +198,7 @@ class ProcessConfig(ConfigTable):
     huge_pages: Literal["as-captured", "none"] | None = key(
         None,
         "Captured huge pages. `as-captured`, the default: they are huge pages, which ksmd splits. `none`: "
-        "they are small pages, as always with a table [migration].",
+        "they are small pages.",
     )
     advice: Literal["as-captured", "all"] | None = key(
         None,
@@ -246,8 +244,9 @@ class ProcessConfig(ConfigTable):
         ]
         if problems:
             raise refusal(problems)
-        if self.snapshot is not None and self.clones is None:
-            self.clones = "distinct"
+        if self.snapshot is not None:
+            self.clones = self.clones or "distinct"
+            self.huge_pages = self.huge_pages or "as-captured"
         return self
 
     def total(self, nodes: int) -> int:

@@ -35,7 +35,8 @@ class SimulationConfig(ConfigTable):
         "s of simulated time",
     )
     until: Literal["converged"] | None = key(
-        None, "The run ends once its figures stand still: see docs/model.md. In place of `passes`."
+        None,
+        "The run ends once its figures stand still: see docs/explanation/model.md. In place of `passes`.",
     )
     tolerance: Share | None = key(
         None, "How far figures may differ and stand still, as a part of the mapped pages; by default 0.001."
@@ -46,7 +47,7 @@ class SimulationConfig(ConfigTable):
     windows_per_pass: Count | None = key(
         None,
         "Parts of a pass between which the processes write to their memory. By default as many as the "
-        "writes need: see docs/model.md.",
+        "writes need: see docs/explanation/model.md.",
     )
 
     @model_validator(mode="after")
@@ -98,7 +99,6 @@ class Scenario(ConfigTable):
             if process.snapshot and self.machine.content == "bytes"
         ]
         problems += self._different_pools()
-        problems += self._settle_huge_pages()
         problems += migration_problems(self.machine, self.migration, self.driver or ())
         if problems:
             raise refusal(problems)
@@ -124,19 +124,6 @@ class Scenario(ConfigTable):
             if last is not None and relocation.after_pass > last:
                 path = f"migration.relocate[{i}].after_pass"
                 yield path, f"there is no pass {relocation.after_pass}; the last is {last}"
-
-    def _settle_huge_pages(self) -> Iterator[tuple[str, str]]:
-        """Fill in `huge_pages` of snapshots, and say which huge pages [migration] cannot have."""
-        none = self.migration is not None
-        wrong = "is not simulated together with a table [migration]; leave out one of them"
-        for i, process in enumerate(self.process):
-            for j, region in enumerate(process.region):
-                if none and region.huge_pages:
-                    yield f"process[{i}].region[{j}].huge_pages", wrong
-            if none and process.huge_pages == "as-captured":
-                yield f"process[{i}].huge_pages", wrong
-            elif process.snapshot and process.huge_pages is None:
-                process.huge_pages = "none" if none else "as-captured"
 
     def _different_pools(self) -> Iterator[tuple[str, str]]:
         sizes: dict[str, tuple[int | None, str]] = {}

@@ -1,6 +1,6 @@
 """What the tables of a scenario have in common.
 
-docs/config.md is made from the descriptions of the keys.
+docs/reference/configuration.md is made from the descriptions of the keys.
 """
 
 from __future__ import annotations

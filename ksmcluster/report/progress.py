@@ -11,10 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cluster.machine.pass_result import (
     ActorsStarting,
+    CheckpointFailed,
+    CheckpointWritten,
     Event,
     PassDone,
     PassResult,
     PassStarted,
+    RunRestarting,
     RunStarting,
 )
 from ksmcluster.report import text
@@ -64,6 +67,18 @@ def _bars(console: Console) -> Progress:
     )
 
 
+def _line(event: Event) -> str:
+    """Return the line that tells of a checkpoint, or of a run that starts again; "" for other events."""
+    match event:
+        case CheckpointWritten(passes, size, seconds):
+            return f"checkpoint after pass {passes}: {text.size(size)} in {text.seconds(seconds)}"
+        case CheckpointFailed(reason):
+            return f"no checkpoint: {reason}; the run goes on"
+        case RunRestarting(reason, passes):
+            return f"{reason}; going on after pass {passes}" if passes else f"{reason}; starting again"
+    return ""
+
+
 def _did(result: PassResult, total: int | None) -> str:
     """What a pass has done, and how fast; without a number of passes, also how far simulated time is."""
     pages = int(result.nodes["pages_scanned"].sum())
@@ -95,6 +110,8 @@ class _Live:
             case PassDone(result):
                 note = _did(result, self.passes)
                 self.progress.update(self.task, completed=result.number, note=note)
+            case _:
+                self.progress.console.print(_line(event), markup=False, highlight=False, soft_wrap=True)
 
     def _start_passes(self, total: int | None) -> None:
         if not self.in_passes:
@@ -149,6 +166,8 @@ class _Lines:
             case PassDone(result):
                 of = f" of {self.passes}" if self.passes else ""
                 self._print(f"pass {result.number}{of}: {_did(result, self.passes)}")
+            case _:
+                self._print(_line(event))
 
     def _actors(self, done: int, total: int) -> None:
         if done == 0:

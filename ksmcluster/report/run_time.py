@@ -12,8 +12,9 @@ from ksmcluster.config import Scenario
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.report import text
 
-#: Measured on two cores of a server (docs/performance.md): seconds until Ray is there, CPU time of an actor's
-#: start and of its part in a pass, what a run takes without any, and pages that a core scans in a second.
+#: Measured on two cores of a server (docs/explanation/performance.md): seconds until Ray is there, CPU time
+#: of an actor's start and of its part in a pass, what a run takes without any, and pages that a core scans in
+#: a second.
 _RAY = 4.0
 _ACTOR = 0.85
 _ACTOR_PASS = 0.012

@@ -16,7 +16,13 @@ from ksmcluster.report import text
 HUGE_PAGES = (
     Statistic("before", "huge pages", "at the start, each once, however many processes map it"),
     Statistic("after", "huge pages", "that a process still maps whole after the last pass"),
-    Statistic("split", "huge pages", "that ksmd split: thp_split_page"),
+    Statistic("split", "huge pages", "that ksmd split: thp_split_page without split_to_move"),
+    Statistic(
+        "split_to_move",
+        "huge pages",
+        "that relocations split, as no node had memory for them as a whole; only with [migration]",
+    ),
+    Statistic("fallback", "huge pages", "that are small pages from the start, as no node had one free"),
     Statistic("saved_bytes_per_split", "bytes", "saved_bytes / split; null without any"),
 )
 
@@ -24,18 +30,24 @@ HUGE_PAGES = (
 def summary(
     counters: Mapping[str, int], census: Census, saved_bytes: int
 ) -> dict[str, dict[str, int | None]]:
-    """The part `huge_pages` of summary.json; nothing if there was no huge page."""
-    before, split = counters["thp_fault_alloc"], counters["thp_split_page"]
-    if not before:
+    """The part `huge_pages` of summary.json; nothing if there was no huge page, nor should have been."""
+    before, fallback = counters["thp_fault_alloc"], census.huge_fallback
+    if not before and not fallback:
         return {}
+    split = counters["thp_split_page"] - census.huge_split_to_move
     per_split = saved_bytes // split if split else None
-    found = before, census.huge_pages, split, per_split
+    found = before, census.huge_pages, split, census.huge_split_to_move, fallback, per_split
     return {"huge_pages": {s.name: value for s, value in zip(HUGE_PAGES, found, strict=True)}}
 
 
-def notes(counters: Mapping[str, int]) -> Iterator[str]:
-    """What to know if huge pages were split."""
-    if split := counters["thp_split_page"]:
+def notes(found: Mapping[str, int | None]) -> Iterator[str]:
+    """What to know if huge pages were split or missing; `found` is `huge_pages` of the summary, or empty."""
+    if fallback := found.get("fallback"):
+        yield (
+            f"{text.counted(fallback, 'huge page')} of the scenario could not be allocated, because no 2 MiB "
+            "of free memory were in one piece; small pages take their place"
+        )
+    if split := found.get("split"):
         yield (
             f"ksmd split {text.counted(split, 'huge page')} for good: khugepaged sleeps in the model, while "
             "a real one may make huge pages again of what is not merged; what programs lose in speed is not "
@@ -49,9 +61,11 @@ def report(found: Mapping[str, int | None]) -> Table:
     grid.add_column(no_wrap=True, min_width=20)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    for name in ("before", "after", "split"):
-        count = found[name] or 0
-        grid.add_row(f"  {name}", f"{count:,}", text.size(count * HUGE_SIZE * PAGE_SIZE))
+    for name in ("before", "after", "split", "split_to_move", "fallback"):
+        count = found.get(name) or 0
+        if count or name not in ("split_to_move", "fallback"):
+            size = text.size(count * HUGE_SIZE * PAGE_SIZE)
+            grid.add_row(f"  {name.replace('_', ' ')}", f"{count:,}", size)
     if (per_split := found["saved_bytes_per_split"]) is not None:
         grid.add_row("  saved per split", "", text.size(per_split))
     return grid

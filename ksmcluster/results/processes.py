@@ -1,6 +1,6 @@
 """What ksmd has made of each process and mapping: for summary.json, two tables and the report.
 
-docs/results.md describes every number.
+docs/reference/results.md describes every number.
 """
 
 from __future__ import annotations

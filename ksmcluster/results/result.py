@@ -1,7 +1,7 @@
 """What a simulation has found out: in memory, and as files.
 
-docs/results.md describes every number; its tables are made from `cluster.spec.statistics` and from DERIVED
-and TIMING below.
+docs/reference/results.md describes every number; its tables are made from `cluster.spec.statistics` and from
+DERIVED and TIMING below.
 """
 
 from __future__ import annotations
@@ -90,10 +90,11 @@ class PassTable(ColumnTable):
 class Result:
     """What a simulation has found out.
 
-    >>> result = ksmcluster.simulate("tiny", engine="inline")
-    >>> print(result)
-    >>> result.summary["derived"]["saved_bytes_mean"]
-    >>> result.passes.to_pandas()  # with pandas, which does not come along
+    Examples:
+        >>> result = ksmcluster.simulate("tiny", engine="inline")
+        >>> print(result)
+        >>> result.summary["derived"]["saved_bytes_mean"]
+        >>> result.passes.to_pandas()  # with pandas, which does not come along
     """
 
     #: What was simulated, defaults and changes included.
@@ -140,10 +141,11 @@ class Result:
         by_pass = summary["by_pass"]
         counters = summary["counters"]
         advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
+        huge = huge_pages.summary(counters, census, summary["derived"]["saved_bytes"])
         summary |= {
             "ksm_frame_mappings": processes.frame_mappings(census),
-            **huge_pages.summary(counters, census, summary["derived"]["saved_bytes"]),
-            "notes": [*notes, *advisor, *huge_pages.notes(counters)],
+            **huge,
+            "notes": [*notes, *advisor, *huge_pages.notes(huge.get("huge_pages", {}))],
         }
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
         return cls(config, table, summary, provenance(spent), *of_each, relocated)

@@ -1,4 +1,4 @@
-"""The snapshot file: captured memory, a row for every page, in a Parquet file (docs/snapshot.md).
+"""The snapshot file: captured memory, a row for every page, in a Parquet file (docs/reference/snapshot.md).
 
 `SnapshotWriter` writes it as a stream for `ksmcluster.capture`; `Snapshot` reads it, and `load` turns it into
 what the simulated machine is filled with. Imports `cluster` and the report's text, and knows no /proc.

@@ -1,4 +1,4 @@
-"""Columns of a snapshot, and the flags of its pages (docs/snapshot.md)."""
+"""Columns of a snapshot, and the flags of its pages (docs/reference/snapshot.md)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ksmcluster.report import text
 from ksmcluster.system.errors import UserError
 
 #: What a page takes at least, for the run not to be refused when it would fit: less than what stays resident
-#: (docs/performance.md), and far less than peaks.
+#: (docs/explanation/performance.md), and far less than peaks.
 PAGE = 50
 #: The same for a page table entry that maps a frame which another one maps, too.
 MAPPING = 20

@@ -26,7 +26,7 @@ from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.topology import MAX_SCENARIO_NODES
 
 if TYPE_CHECKING:
-    from actors.actor_pool import ActorPool
+    from actors.simulation.actor_pool import ActorPool
 
 SCRIPT_SUFFIX = ".scn"
 RECORD_SUFFIXES = (".json", ".json.xz")
@@ -51,8 +51,8 @@ class ReplayTarget:
     def started(self) -> Iterator[ReplayTarget]:
         """Yield a target that can make machines; for `ray`, with Ray and a pool of actors."""
         if self.engine == "ray":
-            from actors.actor_pool import ActorPool
             from actors.runtime import connected
+            from actors.simulation.actor_pool import ActorPool
 
             with connected(None), closing(ActorPool()) as pool:
                 yield replace(self, pool=pool)

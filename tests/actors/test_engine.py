@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import ray
 
-from actors.actor_pool import ActorPool
-from actors.coordinator_actor import CoordinatorActor
-from actors.node_actor import LITTLE_MAIL
 from actors.placement import group_of, machine_of_actors, node_blocks, node_ranges
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.actor_pool import ActorPool
+from actors.simulation.coordinator_actor import CoordinatorActor
+from actors.simulation.node_actor import LITTLE_MAIL
+from actors.simulation.run_passes import run_passes
 from cluster.machine.census import Census
 from cluster.machine.fabric import Fabric
 from cluster.machine.node import Report

@@ -16,14 +16,14 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from actors.actor_pool import ActorPool
 from actors.answers import answers
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.compaction.run_compaction import compactor_pool_on_ray, run_compaction
 from actors.placement import node_blocks
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.actor_pool import ActorPool
+from actors.simulation.run_passes import run_passes
 from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive

@@ -11,7 +11,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from actors.shared_mail import SharedMail
+from actors.simulation.shared_mail import SharedMail
 from cluster.wire.mailbox import Mail, Outbox, receive
 from cluster.wire.messages import Kind
 

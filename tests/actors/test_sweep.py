@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 
 import ksmcluster
-from actors.actor_pool import ActorPool
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.actor_pool import ActorPool
+from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from ksmcluster.config import Overrides, load, to_spec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.words import I64, Bool
+from cluster.arrays.words import HUGE_SIZE, I64, Bool
 from cluster.spec.topology import Distances
 
 
@@ -43,21 +43,32 @@ def evened(used: I64) -> I64:
     return goal
 
 
-def transfers(kind: str, census: I64, chosen: Bool, distance: Distances, most: int | None) -> I64:
+def transfers(
+    kind: str, census: I64, chosen: Bool, distance: Distances, most: int | None, huge: I64 | None = None
+) -> I64:
     """Return the flows that `kind`, "drain" or "even-out", of the chosen nodes needs: rows of `flows`.
 
     census int64[nodes, 3]: pages in use, movable pages, room for pages of others; chosen bool[nodes].
+    huge int64[nodes, 2]: movable huge pages, room for huge pages; with it, the flows are those of huge pages.
     """
     used, movable, room = census.T
-    supply = np.where(chosen, movable, 0)
+    leaving, coming = _leaving_and_coming(kind, used, room, chosen)
+    if huge is None:
+        return flows(np.minimum(leaving, movable), np.minimum(coming, room), distance, most)
+    most = None if most is None else most // HUGE_SIZE
+    supply, room = np.minimum(np.stack([leaving, coming]) // HUGE_SIZE, huge.T)
+    return flows(supply, room, distance, most)
+
+
+def _leaving_and_coming(kind: str, used: I64, room: I64, chosen: Bool) -> tuple[I64, I64]:
+    """Return how many pages should leave each node, and come to it at most: int64[nodes] each."""
     if kind == "drain":
-        return flows(supply, np.where(chosen, 0, room), distance, most)
+        return np.where(chosen, used, 0), np.where(chosen, 0, room)
     goal = np.zeros_like(used)
     # an offline node has neither pages nor room
     online = chosen & (used + room > 0)
     goal[online] = evened(used[online])
-    supply = np.minimum(supply, np.maximum(used - goal, 0))
-    return flows(supply, np.minimum(room, np.maximum(goal - used, 0)), distance, most)
+    return np.where(chosen, np.maximum(used - goal, 0), 0), np.maximum(goal - used, 0)
 
 
 def matrix(rows: I64, nodes: int) -> I64:

@@ -6,11 +6,24 @@ import errno
 
 import numpy as np
 
-from cluster.arrays.words import FRAME_BITS, I64, Array, Bool, frame_word, generation_of, pfn_of
+from cluster.arrays.words import (
+    FRAME_BITS,
+    HUGE_FRAME,
+    HUGE_ORDER,
+    HUGE_SIZE,
+    I64,
+    Array,
+    Bool,
+    FrameWords,
+    Pfns,
+    frame_word,
+    generation_of,
+    pfn_of,
+)
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode, MigrateMode
-from cluster.compaction.pages.page_map import PageKind
+from cluster.compaction.pages.page_map import PageKind, pages_of_blocks
 from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_KSM, Frames
 from cluster.wire.rmap_walks import NO_WALKS
 
@@ -23,6 +36,9 @@ class MovableFrames(Frames, LruPages):
 
     In the memory's page map a frame has one reference, however many mappings and pins it has here. KSM frames
     have an owner number of their own there. int64 `generation`: of the frame's word, 0 for private frames.
+
+    A huge page is a block of the buddy allocator, and keeps all of its frames until none of them is in use,
+    or it is split: a frame that has lost its last mapping before is neither in use nor free.
     """
 
     def __init__(self, memory: Memory, *, with_bytes: bool) -> None:
@@ -45,6 +61,12 @@ class MovableFrames(Frames, LruPages):
         """Return the frames that have moved since `begin`: their old words on this `node`, and their pfns."""
         pfns = np.flatnonzero(self.referenced(slice(None)) & (self._came_from != np.arange(self.count)))
         return frame_word(node, self._came_from[pfns]) | (self.generation[pfns] << FRAME_BITS), pfns
+
+    def words(self, node: int, pfns: Pfns) -> FrameWords:
+        """Return the words of these frames on this `node`. int64[n] -> int64[n]."""
+        words = frame_word(node, pfns) | (self.generation[pfns] << FRAME_BITS)
+        pages = self.memory.pages
+        return words | np.where(pages.huge[pfns >> HUGE_ORDER], HUGE_FRAME, 0) if pages.any_huge else words
 
     # LruPages
 
@@ -108,8 +130,24 @@ class MovableFrames(Frames, LruPages):
         return pfns
 
     def alloc_huge(self, wanted: int) -> I64:
-        """Return no huge page: compaction does not know them yet."""
-        return np.zeros(0, np.int64)
+        pfns = self.memory.alloc_bulk(wanted << HUGE_ORDER, order=HUGE_ORDER)[::HUGE_SIZE]
+        if len(pfns):
+            self.memory.pages.make_huge(pfns >> HUGE_ORDER, self.owner)
+        return pfns
+
+    def split_huge(self, first: I64) -> None:
+        blocks = first >> HUGE_ORDER
+        self.memory.pages.unmake_huge(blocks)
+        pfns = pages_of_blocks(blocks)
+        used = self.referenced(pfns)
+        self.memory.put(pfns[~used])
+        self.memory.pages.set_kind(pfns[used], PageKind.LRU)
+        self.adopt(pfns[used], PAGE_MAPPING_ANON)
+
+    @property
+    def free_huge(self) -> int:
+        """How many huge pages could be allocated."""
+        return self.memory.free_blocks(HUGE_ORDER)
 
     def make_ksm(self, frames: I64) -> None:
         super().make_ksm(frames)
@@ -119,7 +157,16 @@ class MovableFrames(Frames, LruPages):
 
     def _free(self, pfns: I64) -> None:
         self._forget(pfns)
-        self.memory.put(pfns)
+        self.memory.put(self._given_back(pfns) if self.memory.pages.any_huge else pfns)
+
+    def _given_back(self, pfns: Pfns) -> Pfns:
+        """Return the frames that go to the buddy allocator with these: of huge pages, all or none."""
+        pages = self.memory.pages
+        in_huge = pages.huge[pfns >> HUGE_ORDER]
+        blocks = np.unique(pfns[in_huge] >> HUGE_ORDER)
+        used = self.referenced(pages_of_blocks(blocks)).reshape(-1, HUGE_SIZE).any(axis=1)
+        pages.unmake_huge(blocks[~used])
+        return np.concatenate([pfns[~in_huge], pages_of_blocks(blocks[~used])])
 
     def _forget(self, pfns: I64) -> None:
         self._ksm_frames = None

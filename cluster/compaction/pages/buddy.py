@@ -140,28 +140,34 @@ class Zone:
         self.free_pages -= size
         return pfn
 
-    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> Pfns:
-        """Take at most `count` single pages above the watermark, smallest blocks first. int64[n]."""
-        left = min(count, self.free_pages - self.watermark_min)
+    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE, order: int = 0) -> Pfns:
+        """Take at most `count` pages above the watermark, smallest blocks first. int64[n].
+
+        They are single pages, or for an `order` above 0 whole blocks of 2^order pages, one after the other.
+        """
+        left = min(count, self.free_pages - self.watermark_min) >> order << order
         taken: list[Pfns] = []
         while left > 0:
-            if (got := self._alloc_run(left, migratetype)) is None:
+            if (got := self._alloc_run(left, migratetype, order)) is None:
                 break
             taken.append(got)
             left -= len(got)
         return np.concatenate(taken) if taken else np.zeros(0, np.int64)
 
-    def _alloc_run(self, count: int, migratetype: MigrateType) -> Pfns | None:
-        """Take pages of the smallest blocks of the type, or of one stolen block if the type has none."""
-        heads = self._blocks(0, (migratetype,))
+    def _alloc_run(self, count: int, migratetype: MigrateType, order: int) -> Pfns | None:
+        """Take pages of the smallest blocks of the type, or of one stolen block if the type has none.
+
+        The blocks are of at least `order`; `count` is a multiple of 2^order.
+        """
+        heads = self._blocks(order, (migratetype,))
         if len(heads) == 0:
-            stolen = self._find(0, migratetype)
+            stolen = self._find(order, migratetype)
             if stolen is None:
                 return None
             heads = np.array([stolen])
-        order = self.pages.order
-        heads = heads[np.lexsort((heads, order[heads]))]
-        sizes = np.int64(1) << order[heads].astype(np.int64)
+        orders = self.pages.order
+        heads = heads[np.lexsort((heads, orders[heads]))]
+        sizes = np.int64(1) << orders[heads].astype(np.int64)
         enough = int(np.searchsorted(np.cumsum(sizes), count)) + 1
         heads, sizes = heads[:enough], sizes[:enough]
         pfns = pages_of(heads, sizes)[:count]

@@ -90,11 +90,11 @@ class Memory:
                 return pfn
         return None
 
-    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE) -> Pfns:
-        """Take at most `count` single pages, from the highest zone down. int64[n]."""
+    def alloc_bulk(self, count: int, migratetype: MigrateType = MigrateType.MOVABLE, order: int = 0) -> Pfns:
+        """Take at most `count` pages, from the highest zone down, as `Zone.alloc_bulk` does. int64[n]."""
         taken: list[Pfns] = []
         for zone in reversed(self.zones):
-            taken.append(zone.alloc_bulk(count, migratetype))
+            taken.append(zone.alloc_bulk(count, migratetype, order))
             count -= len(taken[-1])
         return np.concatenate(taken)
 

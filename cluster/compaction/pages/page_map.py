@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.arrays.words import U8, U64, Array, Bool, Pfns
 from cluster.compaction.pages.movable_operations import PageStateError
-from cluster.mm.frames import PAGE_MAPPING_FLAGS, PAGE_MAPPING_MOVABLE
+from cluster.mm.frames import PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_MOVABLE
 
 MAX_ORDER = 10  #: largest order of a free block
 PAGEBLOCK_ORDER = 9
@@ -69,8 +69,11 @@ class PageMap:
 
     One element a page: kind uint8, mapping uint32 (owner << 2 | tag bits), flags uint8, refcount int32,
     content uint64 (what the page holds, in one word), order int8 (order of the free block that starts here,
-    TAIL, or USED). One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip). One element
-    for 1024 pages: stale bool (pages were freed among them and are not merged yet).
+    TAIL, or USED). One element a pageblock: pageblock_type uint8, skip bool (PB_migrate_skip), huge bool (its
+    pages are one huge page on the LRU lists). One element for 1024 pages: stale bool (pages were freed among
+    them and are not merged yet). `any_huge`: there may be huge pages.
+
+    No page of a huge page has PG_LRU or a movable tag: compaction passes over all of them.
 
     Legal transitions. A page is *free* (order is not USED), *used* (with a reference), or neither: a hole,
     an unused proxy, or a page between `remove_free` and `mark_used`.
@@ -94,6 +97,8 @@ class PageMap:
     | `add_to_lru` | used | owned, on the LRU lists |
     | `isolate_lru`, `putback_lru` | locked, on the LRU lists; off them | off the LRU lists; on them |
     | `copy_lru` | locked target of a migration | owner, content, LRU flags of the page that moved |
+    | `make_huge` | a pageblock of used pages without owners | a huge page, owned |
+    | `unmake_huge` | a huge page | owned pages on no list, which the caller frees or adds to the LRU lists |
 
     `validate.validate` checks what holds between two steps of a state machine.
     """
@@ -110,6 +115,8 @@ class PageMap:
         self.order = np.full(size, USED, np.int8)
         self.pageblock_type: U8 = np.full(2 * blocks, MigrateType.MOVABLE, np.uint8)
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)
+        self.huge: Bool = np.zeros(2 * blocks, np.bool_)
+        self.any_huge = False
         self.stale: Bool = np.zeros(blocks, np.bool_)
 
     def set_free(self, free: Bool) -> None:
@@ -150,6 +157,13 @@ class PageMap:
         """Return which of these isolated pages have no reference but the VM's: their owner freed them."""
         result: Bool = self.refcount[pfns] == 1
         return result
+
+    def huge_pages(self, start: int, stop: int) -> int:
+        """Return how many pageblocks that begin in start..stop-1 are huge pages."""
+        if not self.any_huge:
+            return 0
+        blocks = slice(-(-start // PAGEBLOCK_PAGES), -(-stop // PAGEBLOCK_PAGES))
+        return int(np.count_nonzero(self.huge[blocks]))
 
     def map_bytes(self) -> bytes:
         """Return one letter a page: free ones `.`, those taken from the buddy lists but not used yet `f`."""
@@ -290,6 +304,20 @@ class PageMap:
         self.content[new] = self.content[old]
         self.flags[new] |= (self.flags[old] & PG_UNEVICTABLE) | PG_LRU
 
+    # huge pages
+
+    def make_huge(self, blocks: Pfns, owner: int) -> None:
+        """Make huge pages of these pageblocks, by number. int64[n]."""
+        self.huge[blocks] = True
+        self.any_huge = True
+        pfns = pages_of_blocks(blocks)
+        self.set_mapping(pfns, owner, PAGE_MAPPING_ANON)
+        self.set_kind(pfns, PageKind.COMPOUND)
+
+    def unmake_huge(self, blocks: Pfns) -> None:
+        """Make single pages of huge pages. int64[n]."""
+        self.huge[blocks] = False
+
     # pageblocks
 
     def set_pageblock_type(self, blocks: slice | int, types: int | U8 | list[int]) -> None:
@@ -303,6 +331,12 @@ class PageMap:
     def clear_skip(self, blocks: Pfns) -> None:
         """Forget the hints of these pageblocks, by number (clear_pageblock_skip)."""
         self.skip[blocks] = False
+
+
+def pages_of_blocks(blocks: Pfns) -> Pfns:
+    """Return all pages of these pageblocks, by number. int64[n] -> int64[n * PAGEBLOCK_PAGES]."""
+    pfns: Pfns = ((blocks << PAGEBLOCK_ORDER)[:, None] + np.arange(PAGEBLOCK_PAGES)).ravel()
+    return pfns
 
 
 def merged_order(free: Bool) -> Array:

@@ -14,6 +14,7 @@ from cluster.compaction.pages.page_map import (
     USED,
     PageMap,
     merged_order,
+    pages_of_blocks,
 )
 
 
@@ -42,6 +43,9 @@ def _validate_pages(pages: PageMap) -> None:
     for what, which in broken.items():
         if np.count_nonzero(which):
             raise PageStateError(f"pages {what}: {np.flatnonzero(which)[:8].tolist()}")
+    huge = pages_of_blocks(np.flatnonzero(pages.huge))
+    if (free[huge] | lru[huge] | (pages.mapping[huge] >> OWNER_SHIFT == 0)).any():
+        raise PageStateError("a huge page has pages that are free, on the LRU lists or without an owner")
     merged = pages.order.reshape(-1, MAX_BLOCK_PAGES)[~pages.stale]
     if not np.array_equal(merged, merged_order(merged != USED)):
         raise PageStateError("free pages are not merged, though their block is not stale")

@@ -93,7 +93,8 @@ class BlockScan:
 
     def _pass_over(self, end: int) -> I64:
         if self._fails_at is not None:
-            self._advance(self._fails_at + 1)
+            huge = self._pages.any_huge and self._pages.huge[self._fails_at >> PAGEBLOCK_ORDER]
+            self._advance(self.end if huge else self._fails_at + 1)
             return self._give_up_block()
         self._advance(end)
         self.finished = self._request.optimistic and self.isolated > 0

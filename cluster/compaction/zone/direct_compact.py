@@ -193,7 +193,7 @@ def reset_isolation_suitable(zone: Zone) -> None:
     sampled = sampled[sampled >= zone.start]
     block = sampled >> PAGEBLOCK_ORDER
     free = np.unique(block[pages.order[sampled] >= 0])
-    lru = np.unique(block[pages.flags[sampled] & PG_LRU != 0])
+    lru = np.unique(block[(pages.flags[sampled] & PG_LRU != 0) | pages.huge[block]])
     pages.clear_skip(free)
     pages.clear_skip(lru)
     targets = free[pages.pageblock_type[free] == MigrateType.MOVABLE]

@@ -175,12 +175,17 @@ class FreeScanner:
         """Pass by `count` pageblocks without free pages from that of `start` on; return the next stride."""
         block = pageblock_start(start)
         pages = block + PAGEBLOCK_PAGES - start
-        for _ in range(count):
-            self._control.free_scanned += -(-pages // stride)
+        for number in range(count):
+            self._control.free_scanned += self._barren_count(block - number * PAGEBLOCK_PAGES, pages, stride)
             stride = min(self._control.rules.free_stride, stride << 1)
             pages = PAGEBLOCK_PAGES
         self._update_skip(block - (count - 1) * PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
         return stride
+
+    def _barren_count(self, block: int, pages: int, stride: int) -> int:
+        """Return how many pages it looks at in the last `pages` of a pageblock without free ones."""
+        page_map = self._zone.pages
+        return 1 if page_map.any_huge and page_map.huge[block >> PAGEBLOCK_ORDER] else -(-pages // stride)
 
     def _run(self, start: int, lowest: int, stride: int) -> tuple[I64, int, int] | None:
         """Return what may be taken at once from `start` down to `lowest`, as FreePages.take_run() does."""
@@ -228,7 +233,7 @@ class FreeScanner:
         free = self._free_pages(start)
         first, last = free.span(start, end)
         if first == last:
-            stop, scanned, taken = end, -(-(end - start) // stride), _NO_PAGES
+            stop, scanned, taken = end, self._barren_count(start, end - start, stride), _NO_PAGES
         elif stride == 1 and self._plenty(0) and self._zone.pages.order[start] != TAIL:
             # all of them may be taken
             taken = free.take(first, last, self._missing)

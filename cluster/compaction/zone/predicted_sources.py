@@ -52,7 +52,8 @@ class PredictedSources:
         low, high = start - self.start, stop - self.start
         if self._tails[low] or stop > free_pfn // MAX_BLOCK_PAGES * MAX_BLOCK_PAGES:
             return scan_count(self._pages, start, stop)
-        return high - low - int(np.count_nonzero(self._tails[low:high]))
+        passed_over = self._pages.huge_pages(start, stop) * (PAGEBLOCK_PAGES - 1)
+        return high - low - int(np.count_nonzero(self._tails[low:high])) - passed_over
 
     def isolated(self, start: int, stop: int) -> int:
         """Return how many pages of start..stop-1 are isolated."""
@@ -78,9 +79,10 @@ def predict_sources(
 
 
 def scan_count(pages: PageMap, start: int, stop: int) -> int:
-    """Return how many pages of start..stop-1 the migrate scanner looks at: one of each free block."""
+    """Return how many pages the migrate scanner looks at of start..stop-1: one a free block or huge page."""
     span = pages.order[start:stop]
     count = stop - start - int(np.count_nonzero(span == TAIL))
+    count -= pages.huge_pages(start, stop) * (PAGEBLOCK_PAGES - 1)
     if span[0] == TAIL:
         inside = span != TAIL
         count += int(np.argmax(inside)) if inside.any() else len(span)

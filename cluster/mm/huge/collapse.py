@@ -102,7 +102,7 @@ class Collapser:
     def _collapse_one(self, base: Slots, lru_batch: list[int]) -> str:
         n = self._n
         entries = n.table.pte[slots_of(base)]
-        if np.isin(entries, lru_batch).any():
+        if np.isin(entries, lru_batch).any() or n.fixed(slots_of(base)).any():
             return "EAGAIN"
         if not self._may_collapse(slots_of(base)):
             return "EINVAL"

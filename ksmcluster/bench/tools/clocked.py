@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.run_options import INLINE, RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.spec.scenario import SimulationSpec
 from ksmcluster.bench.tools.calibration import Clock

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actors.run_options import RunOptions
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from ksmcluster.bench.tools.shapes import spread_out
 
 #: The first pass, the one that merges, and two in which nothing changes.

@@ -31,7 +31,7 @@ def plot(
         str | None,
         typer.Option(
             help="What to draw: memory, saved, counters, scan, time, nodes, remote, sharers; "
-            "blocks, obtained (compaction); pareto, sensitivity, points, obtained (sweep).  "
+            "blocks, obtained (compaction); pareto, points, sensitivity, obtained (sweep).  "
             "[default: the first there is]"
         ),
     ] = None,

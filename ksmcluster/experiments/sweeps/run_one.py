@@ -17,7 +17,7 @@ from ksmcluster.results.result import Result
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
-    from actors.actor_pool import ActorPool
+    from actors.simulation.actor_pool import ActorPool
 
 
 @dataclass(frozen=True, slots=True)

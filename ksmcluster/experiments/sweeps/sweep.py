@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Unpack
 
 from actors.run_options import INLINE, RunOptions
-from ksmcluster.api import Keywords, one_line, taken
+from ksmcluster.api import one_line
+from ksmcluster.api.keywords import Keywords, taken
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points
@@ -43,19 +44,29 @@ def sweep(
 ) -> SweepResult:
     """Run a scenario at all combinations of the values in `vary`, and return what came of it.
 
-    vary: values by key, `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`; any key of the scenario,
-        `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run. `zipped` takes the first
-        value of each key, the second of each, and so on, in place of all combinations.
-    output: a directory that keeps each run as soon as it is done; `resume` does those that are missing there.
-    overrides: changes that all points have; its fields can be given as keyword arguments, too.
-    seeds: runs of each point, with as many seeds.
-    jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the same
-        actors, one point after the other.
-    passes_rows: keep the figures of each pass, too.
-    objectives, limits: what makes a point good, as `SweepResult.choose` takes them.
+    A point that fails is part of the result, with its error.
 
-    A point that fails is part of the result, with its error. `progress` is called when a run is done; True
-    shows how far the sweep is, also in a notebook. Raises UserError for what the user can mend.
+    Args:
+        scenario: what `load` or `load_compaction` takes.
+        vary: values by key: `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`. Keys are those of the
+            scenario, and `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run.
+        options: how the runs are carried out.
+        output: a directory that keeps each run as soon as it is done.
+        overrides: changes that apply to all points. Its fields can be given as keyword arguments, too.
+        zipped: take the first value of each key, then the second of each, and so on, in place of all
+            combinations.
+        seeds: runs of each point, with as many seeds.
+        jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the
+            same actors, one point after the other.
+        passes_rows: keep the figures of each pass, too.
+        resume: run what is missing in `output`.
+        objectives: what makes a point good, as `SweepResult.choose` takes it.
+        limits: bounds that the recommended point keeps.
+        progress: called when a run is done. True shows the progress, also in a notebook.
+        changes: fields of `options` and of `Overrides`.
+
+    Raises:
+        UserError: for what the user can mend.
     """
     options, more = taken(sweep, options, changes)
     if overrides is not None and more != Overrides():
@@ -151,8 +162,8 @@ def _records(plan: Plan, keys: Sequence[RunKey], jobs: int) -> Iterator[RunRecor
 
 def _on_ray(tasks: Sequence[Task]) -> Iterator[RunRecord]:
     """Start Ray once for all runs; those of `simulate` have the same actors."""
-    from actors.actor_pool import ActorPool
     from actors.runtime import connected
+    from actors.simulation.actor_pool import ActorPool
 
     frames = max(task.scenario.machine.nodes * task.scenario.machine.memory_per_node for task in tasks)
     first = tasks[0].options

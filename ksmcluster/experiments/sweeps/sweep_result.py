@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture
 
 #: Kinds of pictures of a sweep.
-SWEEP_PICTURES = ("pareto", "sensitivity", "points", "obtained")
+SWEEP_PICTURES = ("pareto", "points", "sensitivity", "obtained")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
     """The runs of a sweep, point by point and seed by seed.
 
-    >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
-    >>> print(found)
-    >>> found.to_pandas()  # with pandas, which does not come along
-    >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
+    Examples:
+        >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
+        >>> print(found)
+        >>> found.to_pandas()  # with pandas, which does not come along
+        >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
     """
 
     #: The contents of plan.json.

@@ -1,6 +1,6 @@
 """What `ksmcluster compact` has found out: in memory, as files, and as the summary that a person reads.
 
-docs/compaction.md describes every number.
+docs/reference/compaction.md describes every number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What compaction did after each pass of a simulation: for summary.json, passes.parquet and the report.
 
-docs/results.md describes every number.
+docs/reference/results.md describes every number.
 """
 
 from __future__ import annotations

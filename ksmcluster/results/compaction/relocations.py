@@ -1,6 +1,6 @@
 """What a scenario moved between nodes: for summary.json, relocations.parquet and the report.
 
-docs/compaction.md describes every number.
+docs/reference/compaction.md describes every number.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
 from tests.paths import DOCS
 
-DOCUMENT = DOCS / "drivers.md"
+DOCUMENT = DOCS / "howto" / "drivers.md"
 PAGES = 8 * 512
 
 

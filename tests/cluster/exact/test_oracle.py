@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cluster.script.record import compare, dumps
+from tests.paths import DOCS
 
-from .oracle import documents, replay
+from .oracle import THP_RECORDS, documents, replay
 
 DOCUMENTS = documents()
 
@@ -19,6 +22,16 @@ def test_all_records_are_there() -> None:
 def test_record_is_reproduced(name: str) -> None:
     document = DOCUMENTS[name]
     assert compare(replay(document), document) is None
+
+
+def test_the_page_on_validity_counts_them() -> None:
+    """The rows of its table add up to all records and all steps."""
+    text = (DOCS / "explanation" / "validity.md").read_text()
+    rows = re.findall(r"^\|.* \| [\d, ]+ \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    numbers = [[int(number.replace(",", "")) for number in row] for row in rows]
+    every = [*DOCUMENTS.values(), *documents(THP_RECORDS).values()]
+    steps = sum(len(document["records"]) for document in every)
+    assert [sum(column) for column in zip(*numbers, strict=True)] == [len(every), steps]
 
 
 def test_output_has_the_recorded_shape() -> None:

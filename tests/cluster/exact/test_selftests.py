@@ -12,7 +12,7 @@ from cluster.spec.profile import PROFILES
 from ksmcluster.validate.replay import ReplayTarget, replay_script
 from tests.paths import DOCS, SELFTESTS
 
-DOCUMENT = DOCS / "selftests.md"
+DOCUMENT = DOCS / "explanation" / "selftests.md"
 EXPECTED = tomllib.loads((SELFTESTS / "expected.toml").read_text())
 
 Json = dict[str, Any]

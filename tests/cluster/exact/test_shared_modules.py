@@ -1,6 +1,6 @@
 """What both engines share is covered by records of real kernels: break a rule, and a record differs.
 
-docs/exact.md lists all records that find each of these mistakes.
+docs/explanation/exact.md lists all records that find each of these mistakes.
 """
 
 from __future__ import annotations
@@ -138,4 +138,4 @@ def test_a_record_finds_a_mistake(break_it: Break, record: str, monkeypatch: pyt
     break_it(monkeypatch)
     assert compare(replay(document), document) is not None
     name = record.partition("/")[2]
-    assert f"{name}`" in (DOCS / "exact.md").read_text()
+    assert f"{name}`" in (DOCS / "explanation" / "exact.md").read_text()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.ksm.advisor import Advisor
 from cluster.machine.pass_result import PassResult
 from cluster.spec.knobs import UINT_MAX

@@ -1,4 +1,4 @@
-"""The example of docs/vectorised.md, worked out there by hand."""
+"""The example of docs/explanation/vectorised.md, worked out there by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.script.runner import ScriptTopology
 from tests.cluster.machine.engines import exact, play, vector
 from tests.paths import DOCS
 
-DOCUMENT = DOCS / "vectorised.md"
+DOCUMENT = DOCS / "explanation" / "vectorised.md"
 
 
 def test_the_script_on_both_engines() -> None:

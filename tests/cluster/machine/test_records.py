@@ -82,7 +82,7 @@ def test_without_shapes_only_what_hangs_on_a_shape_differs(replays: list[Replay]
 
 
 def test_how_many_records_hang_on_shapes(replays: list[Replay]) -> None:
-    """The table of docs/vectorised.md."""
+    """The table of docs/explanation/vectorised.md."""
 
     def row(what: str, steps_of_records: list[int]) -> str:
         return f"| {what} | {sum(n > 0 for n in steps_of_records)} | {sum(steps_of_records):,} |"
@@ -96,7 +96,7 @@ def test_how_many_records_hang_on_shapes(replays: list[Replay]) -> None:
         row("either", [len(set().union(*replay.reasons.values())) for replay in replays]),
         row("differ without shapes", [len(replay.differing()) for replay in replays]),
     ]
-    assert "\n".join(rows) in (DOCS / "vectorised.md").read_text()
+    assert "\n".join(rows) in (DOCS / "explanation" / "vectorised.md").read_text()
 
 
 def test_after_a_quiet_pass_totals_are_equal_again(replays: list[Replay]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import Event, PassResult, PassStarted
 from cluster.machine.run_end import CONVERGED_PASSES, RunEnd
 from cluster.spec.errors import SimulationError

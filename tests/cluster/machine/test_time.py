@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.machine.clock import wakeup_period
 from cluster.machine.cost import ksmd_work
 from cluster.machine.pass_result import PassResult

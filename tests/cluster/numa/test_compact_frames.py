@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.arrays.words import is_ksm_word, node_of_frame, pfn_of, private_word
 from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from ksmcluster.bench.memory import Line
 from ksmcluster.bench.plot import figure_of
 from ksmcluster.bench.scaling import Point, Scaling

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from cluster.spec.scenario import KsmSpec, MachineSpec, ProcessSpec, SimulationSpec
 from cluster.spec.topology import fully_connected

@@ -14,7 +14,7 @@ import pytest
 
 import ksmcluster
 from actors.run_options import INLINE
-from actors.run_passes import run_passes
+from actors.simulation.run_passes import run_passes
 from cluster.spec.compaction import RelocationSpec
 from ksmcluster.config import Overrides, load, resolved_toml, to_spec
 from ksmcluster.results.result import Result

@@ -637,28 +637,25 @@ def test_huge_pages_that_are_not_simulated() -> None:
     data = small(process=[{"name": "a", "count": 1, "region": [region]}])
     data["machine"]["memory_per_node"] = "64MiB"
     assert to_spec(load(data)).processes[0].regions[0].huge_pages == 0.5
-    wrong = "process[0].region[0].huge_pages: is not simulated together with a table [migration]"
-    assert wrong in message(data | {"migration": {}})
+    assert to_spec(load(data | {"migration": {}})).processes[0].regions[0].huge_pages == 0.5
     region["pinned"] = True
-    assert "huge_pages: is not simulated for pinned memory" in message(data)
-    region |= {"model": "untouched", "pinned": None}
+    assert to_spec(load(data)).processes[0].regions[0].huge_pages == 0.5
+    region["model"] = "untouched"
     del region["pinned"]
     assert 'huge_pages: has no meaning with model = "untouched"' in message(data)
 
 
 def test_huge_pages_of_a_snapshot(tmp_path: Path) -> None:
-    """As captured by default; small ones with [migration], which has no huge pages."""
+    """As captured by default, with [migration], too."""
     path = tmp_path / "s"
     path.touch()
     process: Data = {"name": "a", "count": 1, "snapshot": str(path)}
     data: Data = {"machine": {"nodes": 1, "memory_per_node": "64MiB"}, "process": [process]}
     assert load(data).process[0].huge_pages == "as-captured"
     assert to_spec(load(data)).processes[0].huge_pages
-    assert load(data | {"migration": {}}).process[0].huge_pages == "none"
+    assert load(data | {"migration": {}}).process[0].huge_pages == "as-captured"
     process["huge_pages"] = "none"
     assert not to_spec(load(data)).processes[0].huge_pages
-    process["huge_pages"] = "as-captured"
-    assert "huge_pages: is not simulated together" in message(data | {"migration": {}})
     assert "huge_pages: has no meaning without snapshot" in message(
         small(process=[SMALL["process"][0] | {"huge_pages": "none"}])
     )

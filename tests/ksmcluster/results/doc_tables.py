@@ -1,4 +1,4 @@
-"""The tables of docs/config.md and docs/results.md, made from what the code says."""
+"""The tables that the pages of docs/ have between markers, made from what the code says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ksmcluster.config.problems import several_tables, shown, table_of, tables
 from ksmcluster.config.tables import Switched
 from ksmcluster.results.huge_pages import HUGE_PAGES
 from ksmcluster.results.result import DERIVED, TIMING
+from tests.ksmcluster.results.doc_commands import commands
 
 Rows = Iterable[tuple[str, ...]]
 
@@ -33,6 +34,7 @@ def sections() -> dict[str, str]:
         "derived": statistics(DERIVED),
         "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),
+        "commands": commands(),
     }
 
 

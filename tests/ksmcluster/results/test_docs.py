@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.script.parser import ScriptError, parse
 from ksmcluster.config import Scenario, load
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.ksmd import KsmConfig
@@ -18,18 +19,24 @@ from tests.ksmcluster.conftest import check_text
 from tests.ksmcluster.results.doc_tables import filled, markers
 from tests.paths import DOCS
 
+CONFIGURATION = DOCS / "reference" / "configuration.md"
+RESULTS = DOCS / "reference" / "results.md"
+COMPACTION = DOCS / "reference" / "compaction.md"
+COMMANDS = DOCS / "reference" / "commands.md"
 
-@pytest.mark.parametrize("name", ["config.md", "results.md", "compaction.md"])
-def test_tables_are_up_to_date(name: str) -> None:
-    document = DOCS / name
+
+@pytest.mark.parametrize(
+    "document", [CONFIGURATION, RESULTS, COMPACTION, COMMANDS], ids=lambda file: file.name
+)
+def test_tables_are_up_to_date(document: Path) -> None:
     check_text(document, filled(document.read_text()))
 
 
 def test_every_table_is_there() -> None:
-    assert markers((DOCS / "config.md").read_text()) == [name for name in tables(Scenario) if name]
+    assert markers(CONFIGURATION.read_text()) == [name for name in tables(Scenario) if name]
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
-    assert markers((DOCS / "compaction.md").read_text()) == compact
-    assert markers((DOCS / "results.md").read_text()) == [
+    assert markers(COMPACTION.read_text()) == compact
+    assert markers(RESULTS.read_text()) == [
         *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]
 
@@ -40,12 +47,25 @@ def test_every_key_has_a_meaning() -> None:
             assert field.description, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/config.md", "docs/pictures.md", "docs/sweep.md"])
+#: Pages whose blocks of Python run as they are, one after the other.
+WITH_PYTHON = [
+    DOCS.parent / "README.md",
+    CONFIGURATION,
+    RESULTS,
+    *(DOCS / "howto" / name for name in ("dataframes.md", "notebooks.md", "pictures.md", "sweeps.md")),
+]
+
+
+@pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda file: file.name)
 def test_examples_in_python(
-    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    document: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They run, and print what is said behind them, if anything."""
-    blocks = re.findall(r"```(python|text)\n(.*?)```", (DOCS.parent / name).read_text(), re.DOTALL)
+    text = document.read_text()
+    for package in ("duckdb", "pandas"):
+        if f"import {package}" in text:
+            pytest.importorskip(package)
+    blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.DOTALL)
     assert blocks
     monkeypatch.chdir(tmp_path)
     for kind, text in blocks:
@@ -58,17 +78,26 @@ def test_examples_in_python(
 
 def test_knobs_of_the_real_machine() -> None:
     """They are those of the scenario `default`; all others are the kernel's own."""
-    lines = re.findall(r"^echo (\d+) > (\w+)", (DOCS / "results.md").read_text(), re.MULTILINE)
+    text = (DOCS / "howto" / "real-machine.md").read_text()
+    lines = re.findall(r"^echo (\d+) > (\w+)", text, re.MULTILINE)
     knobs = {name: int(value) for value, name in lines}
     assert KsmConfig().model_dump() | knobs == load().ksm.model_dump()
 
 
 def test_the_example_is_a_scenario() -> None:
-    example = re.search(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
+    example = re.search(r"```toml\n(.*?)```", CONFIGURATION.read_text(), re.DOTALL)
     assert example
     load(tomllib.loads(example[1]))
 
 
 def test_every_kind_of_picture_is_described() -> None:
-    text = (DOCS / "pictures.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*KINDS, *SWEEP_PICTURES]
+    text = (DOCS / "howto" / "pictures.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*dict.fromkeys([*KINDS, *SWEEP_PICTURES])]
+
+
+def test_every_operation_of_scripts_is_described() -> None:
+    with pytest.raises(ScriptError) as caught:
+        parse("?")
+    operations = caught.value.message.partition("write one of ")[2].split(", ")
+    text = (DOCS / "reference" / "scripts.md").read_text()
+    assert {name for name in operations if f"`{name}" not in text} == set()

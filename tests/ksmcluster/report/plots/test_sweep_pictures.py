@@ -192,7 +192,7 @@ def test_sweeps_are_drawn_by_the_command(run: Run, swept: Path, tmp_path: Path, 
         ("--kind obtained", 'no picture "obtained" of a sweep of simulate; use one of compact'),
         (
             "--kind memory",
-            'no picture "memory" of a sweep; choose one of pareto, sensitivity, points, ',
+            'no picture "memory" of a sweep; choose one of pareto, points, sensitivity, ',
         ),
         ("--kind sensitivity --key ksm.run", 'the sweep has no column "ksm.run"; choose one of point, seed,'),
         ("--kind sensitivity --figure savd", "figure: there is no figure savd"),

@@ -1,0 +1,126 @@
+"""The directory of a run's checkpoints: each is complete or not there, and the last two are kept.
+
+DIR/pass-000012/manifest.json         what the run is, and the files with their sizes and digests
+                simulation.json, .arrays     the coordinator's state
+                passes.json, .arrays         the results of the passes so far
+                node-0.json, .arrays, ...    the state of each node
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+
+from actors.checkpoint.state_files import DamagedError, SavedFile, UnwritableError, read_state, write_file
+from cluster.checkpoint.encode import Encoded
+from cluster.spec.errors import SimulationError
+
+MANIFEST = "manifest.json"
+#: Grows with each change of what is written.
+FORMAT = 1
+#: How many checkpoints stay.
+_KEPT = 2
+_NAME = re.compile(r"pass-(\d{6,})")
+
+
+class Checkpoint(NamedTuple):
+    """A complete checkpoint: its folder, what the run is, passes done, and its files by name."""
+
+    folder: Path
+    run: dict[str, Any]
+    passes: int
+    files: dict[str, SavedFile]
+
+    def is_here(self) -> bool:
+        """Return whether this machine has the same checkpoint at this path."""
+        try:
+            return read_manifest(self.folder) == self
+        except SimulationError:
+            return False
+
+    def read(self, name: str) -> Encoded:
+        """Return a state; raise DamagedError if it is not as it was written."""
+        return read_state(self.folder, name, self.files)
+
+
+def name_of(node: int) -> str:
+    """Return the name of the state of a node."""
+    return f"node-{node}"
+
+
+@contextmanager
+def new_checkpoint(
+    directory: Path, passes: int, run: Mapping[str, Any]
+) -> Iterator[tuple[Path, list[SavedFile]]]:
+    """Provide a folder to write the states to, and a list to enter their files in; complete it at the end.
+
+    Raises UnwritableError if something cannot be written; then the checkpoint is not there.
+    """
+    folder = directory / f".pass-{passes:06}.{secrets.token_hex(8)}"
+    try:
+        folder.mkdir()
+        files: list[SavedFile] = []
+        yield folder, files
+        manifest = {"format": FORMAT, "run": dict(run), "passes": passes, "files": sorted(files)}
+        text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n"
+        write_file(folder / MANIFEST, iter([memoryview(text.encode())]))
+        _sync(folder)
+        complete = directory / f"pass-{passes:06}"
+        if complete.exists():
+            shutil.rmtree(complete)
+        folder.rename(complete)
+        _sync(directory)
+    except OSError as error:
+        raise UnwritableError(f"cannot write {directory}: {os.strerror(error.errno or 0)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for earlier in sorted(_complete(directory), reverse=True)[_KEPT:]:
+        shutil.rmtree(directory / f"pass-{earlier:06}", ignore_errors=True)
+
+
+def latest(directory: Path) -> Checkpoint | None:
+    """Return the last checkpoint of a directory, None if there is none. Raises DamagedError."""
+    numbers = _complete(directory)
+    return read_manifest(directory / f"pass-{max(numbers):06}") if numbers else None
+
+
+def read_manifest(folder: Path) -> Checkpoint:
+    """Return a complete checkpoint. Raises DamagedError; SimulationError for another format."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        digest = manifest.pop("digest")
+        if manifest["format"] != FORMAT:
+            raise SimulationError(f"{folder}: a checkpoint of format {manifest['format']}, not {FORMAT}")
+        files = [SavedFile(*file) for file in manifest["files"]]
+        if digest != _digest(manifest):
+            raise ValueError("it has changed since it was written")
+        return Checkpoint(folder, manifest["run"], manifest["passes"], {file.name: file for file in files})
+    except (AttributeError, KeyError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{folder / MANIFEST}: {error}") from error
+
+
+def _complete(directory: Path) -> list[int]:
+    """Return the numbers of passes after which there is a checkpoint."""
+    names = [_NAME.fullmatch(path.name) for path in directory.iterdir()] if directory.is_dir() else []
+    return [int(name[1]) for name in names if name]
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

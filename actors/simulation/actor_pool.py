@@ -1,0 +1,67 @@
+"""Node actors, and a coordinator, that serve one simulated machine after another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.placement import node_blocks
+from actors.simulation.ray_fabric import RayFabric
+from actors.starting import placements
+from cluster.spec.scenario import SimulationSpec
+
+
+class ActorPool:
+    """Node actors, and a coordinator, that serve one simulated machine after another.
+
+    Most scripts run faster than actors start.
+    """
+
+    def __init__(self) -> None:
+        self._actors: list[Any] = []
+        self._machines: list[str] = []
+        self._coordinator: Any = None
+
+    def actors(self, count: int) -> list[Any]:
+        """Return the handles of `count` actors; new ones may still be starting."""
+        import ray
+
+        from actors.simulation.node_actor import NodeActor
+
+        # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
+        # The class is decorated here: with the decorator, its module takes longer to import in each actor.
+        actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
+        for placement in placements(count)[len(self._actors) :]:
+            self._actors.append(actor.options(scheduling_strategy=placement).remote())
+            self._machines.append(placement.node_id)
+        return self._actors[:count]
+
+    def coordinator(self) -> Any:
+        """Return the handle of the coordinator; it may still be starting."""
+        import ray
+
+        from actors.simulation.coordinator_actor import CoordinatorActor
+
+        if self._coordinator is None:
+            self._coordinator = ray.remote(num_cpus=0)(CoordinatorActor).remote()
+        return self._coordinator
+
+    def machines(self, count: int) -> list[str]:
+        """Return the Ray nodes that the first `count` actors are on."""
+        return self._machines[:count]
+
+    def fabric(self, spec: SimulationSpec, nodes_per_actor: int) -> RayFabric:
+        """Give the actors the empty nodes of a new machine; return the fabric that reaches them."""
+        nodes_of = node_blocks(spec.machine.nodes, nodes_per_actor)
+        fabric = RayFabric(nodes_of, self.actors(len(nodes_of)), self.machines(len(nodes_of)))
+        fabric.take(spec, {})
+        return fabric
+
+    def close(self) -> None:
+        """End the actors; the next machine gets new ones."""
+        import ray
+
+        if self._coordinator is not None:
+            ray.kill(self._coordinator)
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors, self._machines, self._coordinator = [], [], None

@@ -1,0 +1,153 @@
+"""A Ray actor with one NUMA node or several. It wraps a `cluster.machine.host.Host`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.checkpoint.directory import Checkpoint, name_of
+from actors.checkpoint.state_files import SavedFile, write_state
+from actors.compaction.numbered_calls import NumberedCalls
+from actors.placement import group_of, node_ranges
+from actors.simulation.shared_mail import AVAILABLE, SharedMail
+from actors.tuning.heap import Heap
+from actors.tuning.slim_actor import SlimActor
+from cluster.checkpoint.encode import Encoded
+from cluster.machine.host import Host
+from cluster.machine.node import Report
+from cluster.spec.captured_pages import CapturedPages
+from cluster.spec.scenario import SimulationSpec
+from cluster.wire.mailbox import Mail
+
+#: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
+LITTLE_MAIL = 1 << 18
+
+
+class NodeActor(SlimActor):
+    """Passes commands and mail to its nodes, and sorts what they send by receiving actor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared_mail = SharedMail()
+
+    def take(
+        self,
+        nodes: list[int],
+        actor_of: list[int],
+        near: list[int],
+        spec: SimulationSpec,
+        snapshots: Mapping[str, CapturedPages],
+    ) -> str:
+        """Replace the actor's nodes by these, empty; return the Ray node that it runs on.
+
+        `nodes` are in a row, `actor_of[n]` is the actor of node n, `near` are the actors on the same Ray
+        node, this one included.
+        """
+        self._host = Host(nodes, spec, snapshots, Heap())
+        self._calls = NumberedCalls()
+        self._shared_mail.close()
+        self._actor_of = actor_of
+        self._nodes_of = node_ranges(actor_of)
+        self._near = set(near if AVAILABLE else ())
+        #: The range low..high-1 that holds all nodes of near actors, and maybe others.
+        self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
+        self._groups = node_ranges([group_of(actor) for actor in actor_of])
+        #: Its own nodes are low..high-1.
+        self._low, self._high = nodes[0], nodes[-1] + 1
+        self._seq = 0
+        self._last_answer: list[Any] = []
+        #: The mail that its nodes sent to each other in the last superstep.
+        self._kept: list[Mail] = []
+        return str(ray.get_runtime_context().get_node_id())
+
+    def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
+        """Let a compactor of each (node, compactor) pair take a turn; return which are done.
+
+        The nodes differ. A repeated call changes nothing.
+        """
+        memories = self._host.memories
+        return [self._calls.once(node, seq, partial(memories[node].take, c)) for node, c in turns]
+
+    def step(
+        self, seq: int, command: bytes, to: list[int], pickled_mail: list[bytes], *mail: list[Mail]
+    ) -> list[Any]:
+        """Run superstep `seq` of the nodes `to`; a repeated call returns the first one's answer.
+
+        `pickled_mail` and `mail` come from other actors; rows for nodes of other actors are ignored. Returns
+        1 + groups objects. The first one is pickled: the reports, and for each receiving actor its mail in
+        bytes, or None if it is in the object of the actor's group. Then the mail for each group of actors on
+        other machines, or None if it gets none this way.
+        """
+        if seq != self._seq:
+            self._shared_mail.begin(seq)
+            self._last_answer = []
+            arrived = [sent for part in (*map(pickle.loads, pickled_mail), *mail) for sent in part]
+            received = self._kept + self._among(arrived, self._low, self._high)
+            self._kept = arrived = []
+            reports, sent = self._host.step(pickle.loads(command), received, to)
+            self._kept = self._among(sent, self._low, self._high)
+            self._last_answer = self._answer(seq, reports, sent)
+            self._seq = seq
+        return self._last_answer
+
+    def save(self, folder: Path) -> list[SavedFile] | None:
+        """Write the states of its nodes into the folder of a checkpoint, while no message is under way.
+
+        Returns the files, or None if this machine has no such folder. Raises UnwritableError.
+        """
+        if not folder.is_dir():
+            return None
+        states = ((node, self._host.state(node)) for node in self._host.nodes)
+        return [file for node, state in states for file in write_state(folder, name_of(node), state)]
+
+    def states(self) -> dict[int, Encoded]:
+        """Return the states of its nodes, while no message is under way."""
+        return {node: self._host.state(node) for node in self._host.nodes}
+
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Restore its nodes from a checkpoint; return False if this machine does not have it.
+
+        Raises DamagedError if it is not as it was written.
+        """
+        if not checkpoint.is_here():
+            return False
+        self._host.restore((node, checkpoint.read(name_of(node))) for node in self._host.nodes)
+        return True
+
+    def take_state(self, node: int, state: Encoded) -> None:
+        """Restore one of its nodes."""
+        self._host.restore([(node, state)])
+
+    def _answer(self, seq: int, reports: list[Report], sent: list[Mail]) -> list[Any]:
+        to = {self._actor_of[node] for report in reports for node in report.to}
+        receivers = sorted(to - {self._actor_of[self._low]})
+        pickled: dict[int, bytes | None] = dict.fromkeys(receivers)
+        far_groups: set[int] = set()
+        if sum(mail.nbytes for mail in sent) <= LITTLE_MAIL:
+            pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
+        else:
+            near = self._near.intersection(receivers)
+            if near:
+                shared = self._shared_mail.put(seq, self._to_others(sent, *self._near_nodes))
+                pickled |= dict.fromkeys(near, shared)
+            far_groups = {group_of(actor) for actor in receivers if actor not in near}
+        groups = (
+            self._to_others(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
+        )
+        return [pickle.dumps((reports, pickled), 5), *groups]
+
+    def _to_others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
+        """Return the mail to nodes low..high-1 without the actor's own."""
+        below = self._among(sent, low, min(high, self._low))
+        return below + self._among(sent, max(low, self._high), high)
+
+    @staticmethod
+    def _among(mail: list[Mail], low: int, high: int) -> list[Mail]:
+        """Return the mail to nodes low..high-1."""
+        parts = [sent.among(low, high) for sent in mail] if low < high else []
+        return [part for part in parts if part.tables]

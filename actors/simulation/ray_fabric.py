@@ -1,0 +1,86 @@
+"""Supersteps over Ray actors: one call for each actor; mail goes from actor to actor."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from actors.answers import answers
+from actors.placement import group_of
+from cluster.machine.node import Report
+from cluster.spec.scenario import SimulationSpec
+from cluster.wire.commands import Command
+
+
+class RayFabric:
+    """The coordinator's way to the nodes (implements `cluster.machine.fabric.Fabric`).
+
+    Little mail comes with an actor's answer. More lies in memory that the other actors of its machine map,
+    and is one object for each group of actors on other machines. The coordinator passes on bytes and
+    references; it never reads the mail.
+    """
+
+    def __init__(self, nodes_of: list[list[int]], actors: list[Any], machines: list[str]) -> None:
+        """Take each actor's nodes, its handle, and the Ray node that it is on."""
+        self._nodes_of = nodes_of
+        self._actors = actors
+        self._machines = machines
+        self._actor_of = [actor for actor, nodes in enumerate(nodes_of) for _ in nodes]
+        self.nodes = len(self._actor_of)
+        groups = group_of(len(actors) - 1) + 1
+        self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
+        self._seq = 0
+        #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail.
+        self._mail: dict[int, list[Any]] = {}
+        self._pickled_mail: dict[int, list[bytes]] = {}
+        #: The nodes that mail is under way to.
+        self._addressed: set[int] = set()
+        #: The calls that give the actors their nodes.
+        self._taking: list[Any] = []
+
+    def take(self, spec: SimulationSpec, snapshots: Any) -> None:
+        """Give the actors the empty nodes of a new machine; the next superstep waits until they have them.
+
+        `snapshots` refers to a Mapping[str, CapturedPages], which all actors of a machine share.
+        """
+        import ray
+
+        # Put once, not sent to each actor.
+        inputs = ray.put(spec), snapshots
+        near: dict[str, list[int]] = {}
+        for actor, machine in enumerate(self._machines):
+            near.setdefault(machine, []).append(actor)
+        self._taking = [
+            actor.take.remote(nodes, self._actor_of, near[machine], *inputs)
+            for nodes, actor, machine in zip(self._nodes_of, self._actors, self._machines, strict=True)
+        ]
+
+    def wait(self) -> None:
+        """Wait until the actors have their nodes."""
+        answers(self._taking)
+        self._taking = []
+
+    def superstep(self, command: Command | None) -> list[Report]:
+        """Step every node that gets a command or messages; return their reports, by ascending node."""
+        self._seq += 1
+        returns: dict[int, list[Any]] = {}
+        packed = pickle.dumps(command, 5)
+        for actor, nodes in enumerate(self._nodes_of):
+            to = nodes if command is not None else [node for node in nodes if node in self._addressed]
+            if to:
+                mail, pickled_mail = self._mail.get(actor, []), self._pickled_mail.get(actor, [])
+                returns[actor] = self._steps[actor].remote(self._seq, packed, to, pickled_mail, *mail)
+        self.wait()
+        answered = answers([refs[0] for refs in returns.values()])
+        self._mail, self._pickled_mail = {}, {}
+        reports: list[Report] = []
+        for refs, answer in zip(returns.values(), answered, strict=True):
+            of_actor, sent = pickle.loads(answer)
+            reports += of_actor
+            for receiver, pickled in sent.items():
+                if pickled is None:
+                    self._mail.setdefault(receiver, []).append(refs[1 + group_of(receiver)])
+                else:
+                    self._pickled_mail.setdefault(receiver, []).append(pickled)
+        self._addressed = {node for report in reports for node in report.to}
+        return reports

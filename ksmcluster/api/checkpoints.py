@@ -1,0 +1,65 @@
+"""The directory of a run's checkpoints, and the scenario that they are of."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from actors.checkpoint.directory import latest
+from actors.checkpoint.keeper import CheckpointKeeper, Interval
+from ksmcluster.api.running import one_line
+from ksmcluster.config import Scenario, load, resolved_toml
+from ksmcluster.results.identity import config_digest
+from ksmcluster.system.errors import UserError
+from ksmcluster.system.replacing import real_path
+from ksmcluster.system.version import __version__
+
+
+def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
+    """Return what writes the checkpoints of a scenario to a directory, which is made if it is not there.
+
+    Raises UserError if the directory cannot be used, or has checkpoints of another version or scenario.
+    """
+    with one_line():
+        interval = Interval.parse(every)
+    path = real_path(Path(directory))
+    run = {
+        "version": __version__,
+        "digest": config_digest(scenario),
+        "config": resolved_toml(scenario),
+        "notes": list(scenario.notes),
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--checkpoint {directory}: {os.strerror(error.errno or 0)}; choose another directory"
+        ) from error
+    with one_line():
+        earlier = latest(path)
+    if earlier is not None:
+        _check(directory, earlier.run, run)
+    return CheckpointKeeper(path, run, interval)
+
+
+def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None:
+    if earlier["version"] != run["version"]:
+        raise UserError(
+            f"{directory}: its checkpoints are of ksmcluster {earlier['version']}, and this is "
+            f"{run['version']}; run that version, or choose another directory"
+        )
+    if earlier["digest"] != run["digest"]:
+        raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
+
+
+def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
+    """Return the scenario of the checkpoints in a directory."""
+    with one_line():
+        found = latest(real_path(Path(directory)))
+    if found is None:
+        raise UserError(
+            f"{os.fspath(directory)}: there is no checkpoint; name the directory of a --checkpoint"
+        )
+    return load(tomllib.loads(found.run["config"])).with_notes(found.run["notes"])

@@ -1,0 +1,39 @@
+"""Going on with a simulation from its last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Unpack
+
+from actors.run_options import ON_RAY, RunKeywords, RunOptions
+from ksmcluster.api.checkpoints import checkpointed
+from ksmcluster.api.running import Progress, one_line
+from ksmcluster.api.simulating import run
+
+if TYPE_CHECKING:
+    from ksmcluster.results.result import Result
+
+
+def resume(
+    directory: str | os.PathLike[str],
+    options: RunOptions = ON_RAY,
+    *,
+    progress: Progress | None = None,
+    **changes: Unpack[RunKeywords],
+) -> Result:
+    """Go on with a simulation from its last checkpoint, and return its result.
+
+    Args:
+        directory: the directory of the run's checkpoints.
+        options: how the run is carried out. The engine and the number of actors may differ from those of the
+            run before.
+        progress: called with each event of the run.
+        changes: fields of `options`: `resume("run.ckpt", engine="inline")`.
+
+    Raises:
+        UserError: if the directory has no checkpoint of this version, and as `simulate` does.
+    """
+    with one_line():
+        options = replace(replace(options, **changes), checkpoint=os.fspath(directory))
+    return run(checkpointed(directory), options, progress)

@@ -1,0 +1,113 @@
+"""Simulating from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+from actors.run_options import ON_RAY, RunOptions
+from cluster.machine.pass_result import PassStarted, RunStarting
+from cluster.spec.content import PAGE_SIZE
+from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
+from ksmcluster.config import DEFAULT, Scenario, load, to_spec
+from ksmcluster.config.memory import frames_needed, pages_mapped
+from ksmcluster.results.identity import config_digest
+from ksmcluster.results.result import Result
+from ksmcluster.results.run_notes import run_notes
+from ksmcluster.system import host_memory
+
+if TYPE_CHECKING:
+    from actors.simulation.actor_pool import ActorPool
+
+
+def simulate(
+    config: Scenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT,
+    options: RunOptions = ON_RAY,
+    *,
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
+) -> Result:
+    """Simulate a scenario and return its result.
+
+    The result depends on the scenario alone.
+
+    Args:
+        config: what `load` takes or returns, such as `load("default", Overrides(nodes=8))`.
+        options: how the run is carried out.
+        progress: called with each event of the run. True shows the progress, also in a notebook.
+        changes: fields of `options`, and changes of the scenario, which are fields of `Overrides`:
+            `simulate("tiny", engine="inline", nodes=4, settings={"ksm.pages_to_scan": 400})`.
+
+    Raises:
+        UserError: for what the user can mend. If the memory of this host cannot suffice, it is raised before
+            anything starts.
+    """
+    options, overrides = taken(simulate, options, changes)
+    if isinstance(config, Scenario):
+        check_unchanged("simulate", overrides)
+        scenario = config
+    else:
+        scenario = load(config, overrides)
+    with listening(progress) as listener:
+        return run(scenario, options, listener)
+
+
+def run(
+    scenario: Scenario,
+    options: RunOptions,
+    progress: Progress | None = None,
+    pool: ActorPool | None = None,
+) -> Result:
+    """Simulate a scenario as `simulate` does; on Ray with the actors of a pool, if one is given."""
+    spec, digest = to_spec(scenario), config_digest(scenario)
+    clock = RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
+
+    from actors.runtime import check_working_directory
+    from actors.simulation.run_passes import run_passes
+    from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
+
+    paths = [path for process in spec.processes if (path := process.snapshot)]
+    rows = count_rows(paths)
+    if options.memory_check:
+        host_memory.check(rows, rows * host_memory.LOADED_ROW, 0, "a snapshot of fewer processes or moments")
+    snapshots = load_pages(paths)
+    spec = with_layouts(spec, snapshots)
+    captured = sum(
+        process.count * snapshots[process.snapshot].pages_a_process
+        for process in spec.processes
+        if process.snapshot
+    )
+    frame = host_memory.PAGE + (PAGE_SIZE if spec.machine.content == "bytes" else 0)
+    pages, frames = (of_regions(scenario) + captured for of_regions in (pages_mapped, frames_needed))
+    size = frames * frame + (pages - frames) * host_memory.MAPPING
+    size += rows * host_memory.KEPT_ROW if options.on_ray else 0
+    check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
+    if options.on_ray:
+        with one_line():
+            check_working_directory()
+    checkpoints = (
+        keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
+    )
+    clock.on_event(RunStarting())
+    with one_line():
+        passes = list(
+            run_passes(
+                spec,
+                options,
+                on_event=clock.on_event,
+                snapshots=snapshots,
+                pool=pool,
+                checkpoints=checkpoints,
+            )
+        )
+    timing = clock.timing(options)
+    reading = (
+        *scenario.notes,
+        *notes(spec, snapshots, passes[-1].simulated_seconds),
+        *run_notes(spec, passes),
+    )
+    processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
+    return Result.of(scenario, passes, timing, reading, processes, digest)

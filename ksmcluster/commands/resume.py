@@ -1,0 +1,75 @@
+"""`ksmcluster resume`: go on with a run from its last checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ksmcluster.commands.options import (
+    Address,
+    CheckpointEvery,
+    ConnectTimeout,
+    Engine,
+    EngineName,
+    MaxFailures,
+    MigrationActors,
+    NodesPerActor,
+    NoMemoryCheck,
+    Quiet,
+    run_options,
+)
+from ksmcluster.commands.output import emit, save
+
+
+def resume(
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a --checkpoint.")],
+    engine: Engine = EngineName.RAY,
+    address: Address = None,
+    connect_timeout: ConnectTimeout = 30.0,
+    nodes_per_actor: NodesPerActor = 1,
+    migration_actors: MigrationActors = 4,
+    no_memory_check: NoMemoryCheck = False,
+    checkpoint_every: CheckpointEvery = "10m",
+    max_failures: MaxFailures = 3,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from its last checkpoint; the result is that of an undisturbed run.
+
+    The engine and the number of actors may differ from those of the run before.
+    """
+    from rich.console import Console
+
+    from ksmcluster.api import resume as run
+    from ksmcluster.api.checkpoints import checkpointed
+    from ksmcluster.report.progress import shown
+    from ksmcluster.report.run_time import plan
+    from ksmcluster.report.simulation_report import rendered
+    from ksmcluster.results.directory import PASSES, check_directory
+    from ksmcluster.results.timing import cores
+
+    options = run_options(
+        engine,
+        address,
+        nodes_per_actor,
+        migration_actors,
+        no_memory_check,
+        connect_timeout,
+        checkpoint,
+        checkpoint_every,
+        max_failures,
+    )
+    if output is not None:
+        output = check_directory(output, PASSES)
+    with shown(
+        Console(stderr=True), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())
+    ) as told:
+        result = run(checkpoint, options, progress=told)
+    if output is not None:
+        save(result, output)
+    emit(result.summary_json() if as_json else rendered(result, Console()))

@@ -1,0 +1,149 @@
+"""An encoded state is JSON and arrays, and makes the same object graph again, or an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import DecodeError, decode, restore
+from cluster.machine.fabric import InlineFabric
+from cluster.spec.scenario import KsmSpec, MachineSpec, SimulationSpec
+from cluster.spec.topology import ring
+from cluster.wire.window import Window
+from tests.cluster.machine.random_workload import FRAMES, KNOBS, NODES, STEPS, Workload
+
+
+def through_json(state: Encoded) -> Encoded:
+    """Return the state as another process reads it."""
+    return Encoded(json.loads(json.dumps(state.root, allow_nan=False)), [a.copy() for a in state.arrays])
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass(slots=True)
+class Part:
+    number: int
+
+
+@dataclass
+class Whole:
+    spec: KsmSpec
+    parts: dict[int, Part] = field(default_factory=dict)
+    first: Part | None = None
+    items: list[Any] = field(default_factory=list)
+    column: Any = field(default_factory=lambda: np.arange(5))
+    view: Any = None
+    handlers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.handlers = {"len": self.items.__len__}
+
+
+def test_what_an_object_refers_to_comes_back() -> None:
+    spec = KsmSpec()
+    whole = Whole(spec, {3: Part(4)}, items=[1, 2.5, "text", None, True, -math.inf, 1 << 70, (1, (2,))])
+    whole.items += [deque([1, 2]), Counter(a=3), frozenset({1}), {5, 6}, np.int16(-7), np.dtype("<u2")]
+    whole.items.append(np.random.Generator(np.random.Philox(7)))
+    whole.first = whole.parts[3]
+    whole.view = whole.column.view()
+    whole.view.flags.writeable = False
+    state = through_json(encode(whole, {"spec": spec}))
+    made = Whole(spec, {3: Part(0)}, items=[0])
+    part, items = made.parts[3], made.items
+    restore(made, state, {"spec": spec})
+    assert made.items[:8] == whole.items[:8]
+    assert made.items[8:14] == [deque([1, 2]), Counter(a=3), frozenset({1}), {5, 6}, -7, np.dtype("<u2")]
+    assert type(made.items[9]) is Counter
+    assert made.items[12].dtype == np.int16
+    assert made.items[14].integers(1 << 60) == np.random.Generator(np.random.Philox(7)).integers(1 << 60)
+    # Objects that are there stay, and what was one object is one again.
+    assert made.first is made.parts[3] is part
+    assert part.number == 4
+    assert made.spec is spec
+    assert made.items is items
+    assert made.handlers["len"]() == len(items)
+    made.column[2] = 9
+    assert made.view[2] == 9
+    with pytest.raises(ValueError, match="read-only"):
+        made.view[2] = 1
+
+
+def test_a_value_without_a_root_is_decoded() -> None:
+    window = Window(3, low=2)
+    assert decode(through_json(encode([window, (window,)], {})), {}) == [window, (window,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (open, None),
+        ([iter([])], "cannot be encoded"),
+        (np.array([None]), "objects"),
+        ([column := np.arange(4), column[1:]], "share memory"),
+    ],
+)
+def test_what_has_no_state_is_refused(value: Any, why: str | None) -> None:
+    if why is None:
+        assert encode(value, {}).root == ["-"]
+        return
+    with pytest.raises(TypeError, match=why):
+        encode(value, {})
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        ["o", 0, "os:system", {}],
+        ["o", 0, "tests.cluster.checkpoint.test_restore:Part", {"number": 1}],
+        ["o", 0, "cluster.wire.window:END", {}],
+        ["o", 0, "cluster.nowhere:Window", {}],
+        ["n", "builtins:dict", []],
+        ["e", "cluster.wire.window:Window", "low"],
+        ["a", 3],
+        ["r", 0],
+        ["x", "spec/nothing"],
+        ["rng", {"d": 0}],
+        ["no such tag"],
+        ["l", 0],
+        [],
+        [[]],
+    ],
+)
+def test_no_state_makes_anything_but_ours(root: Any) -> None:
+    with pytest.raises(DecodeError):
+        decode(Encoded(root, []), {"spec": KsmSpec()})
+
+
+def test_the_state_of_another_class_is_refused() -> None:
+    with pytest.raises(DecodeError):
+        restore(Part(1), encode(Window(1), {}), {})
+
+
+@settings(max_examples=40, deadline=None)
+@given(KNOBS, STEPS)
+def test_nodes_come_back_whatever_has_happened(knobs: KsmSpec, steps: list[tuple[Any, ...]]) -> None:
+    workload = Workload(knobs)
+    for step in steps:
+        workload.run(step)
+    workload.machine.settle()
+    host = workload.fabric.host
+    states = {node: host.state(node) for node in host.nodes}
+    spec = SimulationSpec(MachineSpec(NODES, FRAMES, ring(NODES)), knobs, ())
+    other = InlineFabric(spec, {}).host
+    other.restore((node, through_json(state)) for node, state in states.items())
+    for node, state in states.items():
+        again = other.state(node)
+        assert json.dumps(again.root) == json.dumps(state.root)
+        assert all(np.array_equal(a, b) for a, b in zip(again.arrays, state.arrays, strict=True))
+        other.nodes[node].state.validate()
