@@ -280,6 +280,8 @@ class CostSpec:
     #: Each page that smart_scan skips.
     skip: float = 265.0
     checksum: float = 700.0
+    #: What each page of a huge page takes less: the next one lies beside it in memory.
+    huge_saves: float = 870.0
     #: Each level of a tree descended, and what it takes more where the tree is not in the cache.
     stable_level: float = 27.0
     unstable_level: float = 215.0
@@ -289,8 +291,9 @@ class CostSpec:
     #: Each merge, and what it takes more to make a KSM frame of the page that it merges with.
     merge: float = 1800.0
     stable_node: float = 4800.0
-    #: Each huge page split.
+    #: Each huge page split, and each of its pages of zeros, which gives way to the shared zero page.
     split: float = 226000.0
+    split_zero: float = 470.0
     wakeup: float = 9600.0
     #: As the caches are cold after a sleep: what a visit takes more, by how few there are between two sleeps,
     #: and a comparison that is the first of its page since ksmd woke up.
