@@ -14,7 +14,6 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
-from blake3 import blake3
 
 from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import HUGE_SIZE, I64, U64, Slots, empty, mm_id
@@ -26,7 +25,7 @@ from cluster.mm.processes import Processes
 from cluster.mm.skip_ages import CYCLE, OLDEST
 from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
-from cluster.spec.content import mix
+from cluster.spec.keyed import content_ids, stream
 from cluster.spec.scenario import (
     Advice,
     Clones,
@@ -48,20 +47,6 @@ REGION_STRIDE = 0x40000
 
 #: From this many expected writes per page on, every page of the hot part is written.
 _CERTAIN = 30.0
-
-
-def stream(*names: object) -> np.random.Generator:
-    """Return a generator that depends on these names alone."""
-    key = np.frombuffer(blake3(repr(names).encode()).digest(16), np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
-def content_ids(*names: object, numbers: U64) -> U64:
-    """Return content ids, none of them 0, that depend on these names and numbers alone. uint64[n]."""
-    base = np.frombuffer(blake3(repr(names).encode()).digest(8), np.uint64)[0]
-    ids = mix(numbers ^ base)
-    ids[ids == 0] = 1
-    return ids
 
 
 @dataclass(slots=True)
