@@ -58,7 +58,7 @@ def find(who: str, name: str) -> object:
     except MemoryError:
         raise
     except ModuleNotFoundError as error:
-        hint = f"install the package of {error.name}, or start in its directory (PYTHONPATH works, too)"
+        hint = f"install the package of {error.name}, or start in its directory; Ray's processes need it, too"
         raise PluginError(f"{who}: {error}; {hint}") from error
     except Exception as error:
         raise failure(who, error) from error
