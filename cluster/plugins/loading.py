@@ -99,7 +99,8 @@ def call(who: str, function: Callable[..., T], *arguments: object, **settings: o
 
 def failure(who: str, error: Exception) -> PluginError:
     """Return the error that says what went wrong in the user's code, and where."""
-    _ours, *theirs = traceback.extract_tb(error.__traceback__)
+    _ours, *called = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in called if "importlib" not in frame.filename]
     of_user = [frame for frame in theirs if frame.filename == theirs[0].filename]
     where = f" ({Path(of_user[-1].filename).name}, line {of_user[-1].lineno})" if of_user else ""
     found = PluginError(f"{who}: {type(error).__name__}: {' '.join(str(error).split())}{where}")
