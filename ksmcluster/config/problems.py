@@ -159,7 +159,7 @@ def choice_or_plugin(choices: Sequence[str]) -> Callable[[str], str]:
         if ":" in value:
             wrong = not_a_class(value)
         elif value not in choices:
-            wrong = f"{_not_one_of(value, choices)}; a class of yours is {PLUGIN}"
+            wrong = _not_one_of(value, choices) + ("" if did_you_mean(value, choices) else f", or {PLUGIN}")
         else:
             wrong = ""
         if wrong:
