@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from cluster.arrays.words import I64, U64, FrameWords, node_of_mm
+from cluster.arrays.words import I64, U64, FrameWords, empty, node_of_mm
 from cluster.ksm.merge_window import HugeWindow, merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
@@ -31,7 +31,7 @@ from cluster.mm.processes import Processes
 from cluster.numa.migrate_frames import FrameMigration
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.digest import Contents
-from cluster.spec.scenario import SimulationSpec
+from cluster.spec.scenario import PolicySpec, SimulationSpec
 from cluster.wire import commands as c
 from cluster.wire.mailbox import Inbox, Mail, Outbox
 from cluster.wire.messages import QUIET, Kind
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cluster.compaction.scenario.node_report import NodeReport
     from cluster.mm.huge.collapse import Collapser
     from cluster.numa.compact_frames import NodeCompaction
+    from cluster.plugins.placement_policy import CheckedPolicy
 
     Answer = c.Answer | NodeReport
 
@@ -74,8 +75,9 @@ class Node:
             contents=Contents(with_bytes=spec.machine.content == "bytes"),
             out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
+            ordered_contents=spec.ordered_contents,
         )
-        self._allocator = PageAllocator(self.state)
+        self._allocator = PageAllocator(self.state, _policies(spec, node))
         self._huge_allocator = HugeAllocator(self.state)
         self._huge = HugeMappings(self.state, self._allocator, self._huge_allocator)
         self._faults = Faults(self.state, self._allocator, self._huge, self._huge_allocator)
@@ -154,7 +156,7 @@ class Node:
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
             c.Move: self._move_pages,
-            c.CountOn: own(lambda command: c.PagesOn(processes.count_on(command))),
+            c.CountOn: own(self._count_on),
             c.MergeAny: own(processes.set_merge_any),
             c.Fork: own(processes.fork),
             c.Exit: own(processes.exit),
@@ -203,10 +205,13 @@ class Node:
 
     def _set_knobs(self, command: c.SetKnobs) -> None:
         old, knobs = self.state.knobs, command.knobs
-        if old.merge_across_nodes != knobs.merge_across_nodes:
-            self.processes.change_trees()
-            self.state.migrated_stable_nodes.clear()
+        across = old.merge_across_nodes != knobs.merge_across_nodes
+        stay = self.processes.leave_trees() if across else empty()
         self.state.set_knobs(knobs)
+        if across:
+            self.processes.change_trees(stay)
+            self.trees.unstable.change_trees()
+            self.state.migrated_stable_nodes.clear()
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
             self.processes.look_again()
 
@@ -233,6 +238,9 @@ class Node:
             slots = self.processes.mapped(command.mm, command.start, command.nr_pages)
             self._migration.move_pages(np.union1d(slots, self._splitter.along), command.to)
 
+    def _count_on(self, command: c.CountOn) -> c.PagesOn:
+        return c.PagesOn(self.processes.count_on(command) + self._splitter.moved_zeros())
+
     # Messages.
 
     def _message_table(self) -> dict[Kind, Callable[..., None]]:
@@ -249,6 +257,7 @@ class Node:
             Kind.CONTENT_REPLY: scanner.on_content_reply,
             Kind.EVENT: trees.on_event,
             Kind.WITHDRAW: trees.unstable.on_withdraw,
+            Kind.REHOME: trees.unstable.on_rehome,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
             Kind.DROPPED_AT: scanner.on_dropped_at,
@@ -333,6 +342,15 @@ class Node:
             c.CountStayed: relocation.count_stayed,
         }
         self._messages |= {Kind.HELD: compaction.on_held, Kind.MAPPED: relocation.on_mapped}
+
+
+def _policies(spec: SimulationSpec, node: int) -> Mapping[PolicySpec, CheckedPolicy]:
+    """Return the policies of users' packages that the scenario names."""
+    if not any(policy.plugin for kind in spec.processes for policy in kind.policies):
+        return {}
+    from cluster.plugins.placement_policy import make_policies
+
+    return make_policies(spec, node)
 
 
 def _frames(spec: SimulationSpec) -> Frames:

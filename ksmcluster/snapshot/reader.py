@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from cluster.spec.limits import MOST_GROUP, MOST_GROUP_ROWS, MOST_METADATA, MOST_ROW
 from ksmcluster.snapshot.contents import ContentNames
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess, from_json
+from ksmcluster.snapshot.order import ORDER_KEY
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
     MERGEABLE,
@@ -137,6 +139,16 @@ class Snapshot:
     def rows(self) -> int:
         """Pages of all processes and moments."""
         return int(self._parquet.metadata.num_rows)
+
+    @property
+    def order(self) -> NDArray[np.uint64]:
+        """Contents in the order of memcmp, ascending; none if the snapshot does not tell."""
+        text = (self._parquet.metadata.metadata or {}).get(ORDER_KEY, b"")
+        try:
+            raw = b64decode(text, validate=True)
+            return np.frombuffer(raw, "<u8") if raw else np.empty(0, np.uint64)
+        except ValueError as error:
+            raise UserError(f"{self._path} is damaged: its order of contents cannot be read") from error
 
     def comparable(self, other: Snapshot) -> bool:
         """Return whether equal pages have equal contents in both: the same key, or none in either."""

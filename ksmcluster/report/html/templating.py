@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from markupsafe import Markup, escape
+
 from ksmcluster.report.text import one_line
 
 
@@ -24,4 +28,10 @@ def rendered(template: str, **what: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(template).render(what)
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that a browser may break behind its dots and underscores."""
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(name))))
