@@ -167,7 +167,7 @@ class DriverConfig(ConfigTable):
             try_driver(self.kind, self.settings)
         except PluginError as error:
             raise refusal([("", str(error))]) from None
-        except ValueError as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise refusal([("settings", str(error))]) from None
         return self
 
