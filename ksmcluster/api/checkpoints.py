@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.directory import latest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
-from ksmcluster.api.running import one_line
+from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, RunRestarting
+from ksmcluster.api.running import Progress, one_line
 from ksmcluster.config import Scenario, load, resolved_toml
 from ksmcluster.results.identity import config_digest
+from ksmcluster.system import signals
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path
 from ksmcluster.system.version import __version__
@@ -41,7 +46,7 @@ def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
         earlier = latest(path)
     if earlier is not None:
         _check(directory, earlier.run, run)
-    return CheckpointKeeper(path, run, interval)
+    return CheckpointKeeper(path, run, interval, signals.is_ending)
 
 
 def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None:
@@ -52,6 +57,32 @@ def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None
         )
     if earlier["digest"] != run["digest"]:
         raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
+
+
+@contextmanager
+def checkpoint_before_the_end(directory: str, on_event: Progress) -> Iterator[Progress]:
+    """Let SIGTERM wait for the pass under way and its checkpoint; yield what to call with each event.
+
+    The line that a signal's end is told in says what the last checkpoint is.
+    """
+    with one_line():
+        earlier = latest(real_path(Path(directory)))
+
+    def note(passes: int | None) -> None:
+        go_on = f"checkpoint after pass {passes}; go on with ksmcluster resume {shlex.quote(directory)}"
+        signals.set_note(go_on if passes else "no checkpoint yet")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, CheckpointWritten):
+            note(event.passes)
+        on_event(event)
+        if isinstance(event, CheckpointWritten | CheckpointFailed | RunRestarting):
+            signals.go_on()
+
+    note(earlier.passes if earlier else None)
+    with signals.sigterm_deferred():
+        yield listen
+    signals.set_note("")
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
