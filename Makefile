@@ -3,13 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+notebook: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
+	$(BIN)/pytest tests/test_notebooks.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py

@@ -39,8 +39,7 @@ from ksmcluster.system.signals import set_note
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
     from ksmcluster.experiments.sweeps.journal import Preference
-    from ksmcluster.experiments.sweeps.run_one import RunRecord
-    from ksmcluster.experiments.sweeps.sweep import RunDone
+    from ksmcluster.experiments.sweeps.run_one import RunDone, RunRecord
 
 
 def sweep(
@@ -138,7 +137,7 @@ def sweep(
     set_note(f"the runs that are done are in {output}: go on with --resume")
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
-    emit(printed(report(result.findings(*wanted)), Console()))
+    emit(printed(report(result.findings()), Console()))
     if result.failed:
         typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
         raise typer.Exit(1)
