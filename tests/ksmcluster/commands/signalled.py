@@ -41,6 +41,8 @@ class Case:
     prepare: tuple[str, ...] = ()
     #: Whether a process of ours is captured: `{pid}`.
     captures: bool = False
+    #: Whether what has been done so far stays.
+    keeps: bool = False
 
     @property
     def checkpoints(self) -> bool:
@@ -62,14 +64,15 @@ CASES = {
     ),
     "compact": Case("compact --nodes 2 --output {out}"),
     "sweep": Case(
-        "sweep tiny --vary ksm.pages_to_scan=50,100,200,400,800,1600 --passes 200 --jobs 2 --output {out}"
+        "sweep tiny --vary ksm.pages_to_scan=50,100,200,400,800,1600 --passes 200 --jobs 2 --output {out}",
+        keeps=True,
     ),
     "replay": Case("replay tests/scenarios/selftests --engine ray"),
     "capture": Case("capture --pid {pid} --output {out}", captures=True),
     "report": Case(
-        "report {given}/run --output {out}", ("simulate tiny --engine inline --output {given}/run",)
+        "report {given}/run --output {work}/out.html", ("simulate tiny --engine inline --output {given}/run",)
     ),
-    "bench": Case("bench pass --nodes 2 --pages-per-node 8192"),
+    "bench": Case("bench pass --pages 4096 --repeat 1"),
     "config": Case("config show default"),
 }
 
@@ -103,14 +106,14 @@ class Target:
         for command in self.case.prepare:
             subprocess.run(self._command(command, folder), check=True, capture_output=True)
         self._shapes: frozenset[str] = frozenset()
-        self._files: dict[str, str] = {}
+        self._files: frozenset[str] = frozenset()
         self.seconds = 0.0
         with self._started() as (process, work, errors):
             start = time.monotonic()
             assert process.wait() == 0, errors.read_text()
             self.seconds = time.monotonic() - start
             self._shapes = frozenset(map(_shape, errors.read_text().splitlines()))
-            self._files = _files(work / "out")
+            self._files = _files(work)
 
     def _command(self, text: str, work: Path, pid: int = 0) -> list[str]:
         script = Path(sys.executable).with_name("ksmcluster")
@@ -184,7 +187,7 @@ class Target:
     def _check_complete(self, ended: Ended, code: int, work: Path) -> None:
         if code != 0:
             ended.faults.append(f"exit code {code} without a signal")
-        if _files(work / "out").keys() != self._files.keys():
+        if _files(work) != self._files:
             ended.faults.append("it has ended well, and its output is not complete")
 
     def _check_end(
@@ -205,14 +208,9 @@ class Target:
             time.sleep(0.05)
         if left:
             ended.faults.append(f"processes are left: {[_title(pid) for pid in left]}")
-        if (
-            (found := _files(work / "out"))
-            and found.keys() != self._files.keys()
-            and "sweep" not in (self.case.arguments)
-        ):
+        # A sweep keeps the runs that are done.
+        if not self.case.keeps and (found := _files(work)) not in (frozenset(), self._files):
             ended.faults.append(f"half an output: {sorted(found)}")
-        if beside := [path.name for path in work.iterdir() if path.name not in ("out", "ckpt")]:
-            ended.faults.append(f"left beside the output: {beside}")
         if (ckpt := work / "ckpt").is_dir() and (half := [p.name for p in ckpt.glob(".*")]):
             ended.faults.append(f"half a checkpoint: {half}")
 
@@ -256,11 +254,10 @@ def _shape(line: str) -> str:
     return re.sub(r"[\d,.]+( (bytes|[KMGT]iB|m?s|us|min|ms))?", "#", line)
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """The files of an output, by name; of one that is a file, itself."""
-    if folder.is_file():
-        return {"": ""}
-    return {path.name: "" for path in folder.iterdir()} if folder.is_dir() else {}
+def _files(work: Path) -> frozenset[str]:
+    """Return what a command has written beside checkpoints, by path."""
+    paths = {str(path.relative_to(work)) for path in work.rglob("*")}
+    return frozenset(path for path in paths if not path.startswith("ckpt"))
 
 
 def moments(rng: Random, seconds: float) -> list[Moment]:
@@ -277,9 +274,11 @@ def main(runs: int, seed: int, names: Sequence[str]) -> int:
     """Print each run that ended wrongly, and how many of each kind there were; return how many were wrong."""
     rng, kinds, wrong, slowest = Random(seed), Counter[str](), 0, 0.0
     with tempfile.TemporaryDirectory(prefix="ksm") as folder:
-        targets = {name: Target(name, Path(folder)) for name in names}
+        targets: dict[str, Target] = {}
         for number in range(runs):
-            name = list(targets)[number % len(targets)]
+            name = names[number % len(names)]
+            if name not in targets:
+                targets[name] = Target(name, Path(folder))
             sent = moments(rng, targets[name].seconds)
             ended = targets[name].run(sent)
             kinds[f"{name}: {ended.kind}"] += 1
