@@ -73,10 +73,12 @@ def checkpoint_before_the_end(directory: str, on_event: Progress) -> Iterator[Pr
         signals.set_note(go_on if passes else "no checkpoint yet")
 
     def listen(event: Event) -> None:
+        if isinstance(event, RunRestarting):  # the signal went to the actors, too
+            signals.go_on()
         if isinstance(event, CheckpointWritten):
             note(event.passes)
         on_event(event)
-        if isinstance(event, CheckpointWritten | CheckpointFailed | RunRestarting):
+        if isinstance(event, CheckpointWritten | CheckpointFailed):
             signals.go_on()
 
     note(earlier.passes if earlier else None)
