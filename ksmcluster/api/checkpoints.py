@@ -6,13 +6,14 @@ import os
 import shlex
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.directory import latest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
 from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, RunRestarting
+from cluster.spec.errors import SimulationError
 from ksmcluster.api.running import Progress, one_line
 from ksmcluster.config import Scenario, load, resolved_toml
 from ksmcluster.results.identity import config_digest
@@ -65,26 +66,26 @@ def checkpoint_before_the_end(directory: str, on_event: Progress) -> Iterator[Pr
 
     The line that a signal's end is told in says what the last checkpoint is.
     """
-    with one_line():
-        earlier = latest(real_path(Path(directory)))
+    path = real_path(Path(directory))
 
-    def note(passes: int | None) -> None:
-        go_on = f"checkpoint after pass {passes}; go on with ksmcluster resume {shlex.quote(directory)}"
-        signals.set_note(go_on if passes else "no checkpoint yet")
+    def note() -> str:
+        with suppress(SimulationError):
+            if (last := latest(path)) is not None:
+                resume = f"ksmcluster resume {shlex.quote(directory)}"
+                return f"checkpoint after pass {last.passes}; go on with {resume}"
+        return "no checkpoint yet"
 
     def listen(event: Event) -> None:
         if isinstance(event, RunRestarting):  # the signal went to the actors, too
             signals.go_on()
-        if isinstance(event, CheckpointWritten):
-            note(event.passes)
         on_event(event)
         if isinstance(event, CheckpointWritten | CheckpointFailed):
             signals.go_on()
 
-    note(earlier.passes if earlier else None)
+    signals.set_note(note)
     with signals.sigterm_deferred():
         yield listen
-    signals.set_note("")
+    signals.set_note(str)
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario:

@@ -17,7 +17,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -56,8 +56,8 @@ class _Command:
         self.defers = False
         #: How many blocks are under way that the end must wait for.
         self.held = 0
-        #: What the line says besides.
-        self.note = ""
+        #: Returns what the line says besides.
+        self.note: Callable[[], str] = str
         self.end_lock = _thread.allocate_lock()
 
 
@@ -158,8 +158,8 @@ def go_on() -> None:
         raise SystemExit(128 + _command.number)
 
 
-def set_note(note: str) -> None:
-    """Set what the line says besides, if a signal ends the command."""
+def set_note(note: Callable[[], str]) -> None:
+    """Set what returns what the line says besides, if a signal ends the command."""
     _command.note = note
 
 
@@ -225,7 +225,8 @@ def end(number: int) -> NoReturn:
         time.sleep(1)  # the other thread ends the process
     while _command.held:
         time.sleep(0.01)
-    _write(ENDED[128 + number] + (f"; {_command.note}" if _command.note else ""))
+    note = _command.note()
+    _write(f"{ENDED[128 + number]}; {note}" if note else ENDED[128 + number])
     if _command.unwinds:
         from ksmcluster.system.descendants import end_descendants
 

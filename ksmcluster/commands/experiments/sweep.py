@@ -134,7 +134,7 @@ def sweep(
         check(done.record)
         listener(done)
 
-    set_note(f"the runs that are done are in {output}: go on with --resume")
+    set_note(lambda: f"the runs that are done are in {output}: go on with --resume")
     with shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings()), Console()))
