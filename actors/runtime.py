@@ -8,7 +8,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,17 +143,20 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM, if this process has one.
+
+    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
+    could be replaced again.
+    """
+    from ray._private import utils
+
+    installing = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
-    except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        utils.set_sigterm_handler = installing
 
 
 def _object_store(frames: int) -> int:

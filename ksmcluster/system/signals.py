@@ -223,6 +223,9 @@ def end(number: int) -> NoReturn:
     """Say in a line what ended the command, end all that it has started, and exit."""
     while not _command.end_lock.acquire(blocking=False):
         time.sleep(1)  # the other thread ends the process
+    if _thread.get_ident() == _MAIN_THREAD:
+        for ours in _earlier:
+            signal.signal(ours, signal.SIG_IGN)
     while _command.held:
         time.sleep(0.01)
     note = _command.note()

@@ -251,7 +251,7 @@ def _is_ready(pid: int, number: signal.Signals) -> bool:
 
 def _shape(line: str) -> str:
     """A line without its numbers and units, which differ from run to run."""
-    return re.sub(r"[\d,.]+( (bytes|[KMGT]iB|m?s|us|min|ms))?", "#", line)
+    return re.sub(r"\d[\d,.]*( (bytes|[KMGT]iB|m?s|us|min|ms))?", "#", line)
 
 
 def _files(work: Path) -> frozenset[str]:
