@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,7 +139,7 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
     try:
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
 
 
 @contextmanager
@@ -157,6 +158,31 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = installing
+
+
+def _shut_down() -> None:
+    """Leave Ray. Its C++ resets the handler of SIGTERM before Ray's processes are ended; put that back."""
+    import ray
+    from ray._private import worker
+
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+    if (node := worker._global_node) is not None:
+        ending = node.kill_all_processes
+
+        def end_processes(*arguments: object, **options: object) -> None:
+            put_back()
+            ending(*arguments, **options)
+
+        node.kill_all_processes = end_processes
+    try:
+        ray.shutdown()
+    finally:
+        put_back()
 
 
 def _object_store(frames: int) -> int:

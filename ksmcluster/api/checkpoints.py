@@ -85,7 +85,6 @@ def checkpoint_before_the_end(directory: str, on_event: Progress) -> Iterator[Pr
     signals.set_note(note)
     with signals.sigterm_deferred():
         yield listen
-    signals.set_note(str)
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
