@@ -129,22 +129,50 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
         try:
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
 
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM, if this process has one.
+
+    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
+    could be replaced again.
+    """
+    from ray._private import utils
+
+    installing = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
-    except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        utils.set_sigterm_handler = installing
+
+
+def _shut_down() -> None:
+    """Leave Ray. Its C++ resets the handler of SIGTERM before Ray's processes are ended; put that back."""
+    import ray
+    from ray._private import worker
+
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+    if (node := worker._global_node) is not None:
+        ending = node.kill_all_processes
+
+        def end_processes(*arguments: object, **options: object) -> None:
+            put_back()
+            ending(*arguments, **options)
+
+        node.kill_all_processes = end_processes
+    try:
+        ray.shutdown()
+    finally:
+        put_back()
 
 
 def _object_store(frames: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
@@ -93,12 +94,17 @@ def run(
         keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
     )
     clock.on_event(RunStarting())
-    with one_line():
+    ending = (
+        checkpoint_before_the_end(options.checkpoint, clock.on_event)
+        if options.checkpoint
+        else nullcontext(clock.on_event)
+    )
+    with one_line(), ending as on_event:
         passes = list(
             run_passes(
                 spec,
                 options,
-                on_event=clock.on_event,
+                on_event=on_event,
                 snapshots=snapshots,
                 pool=pool,
                 checkpoints=checkpoints,
