@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool, Memories
 from cluster.compaction.scenario.fill import fill_memory
 from cluster.compaction.scenario.node_memory import NodeMemory
 from cluster.compaction.scenario.node_report import NodeReport
-from cluster.compaction.scenario.rounds import drive, drive_compactors
+from cluster.compaction.scenario.rounds import drive
 from cluster.spec.compaction import CompactionSpec
 
 
@@ -32,7 +33,8 @@ class MemoryHost(Memories):
 
 def run_compactors(memory: NodeMemory) -> None:
     """Run the compactors of one node in turns, in this process, until they are done."""
-    drive_compactors(memory.spec, [memory.node], InlineCompactorPool({memory.node: memory}))
+    spec = replace(memory.spec, relocations=())
+    drive(spec, [memory.node], InlineCompactorPool({memory.node: memory}))
 
 
 def compact_to_the_end(memory: NodeMemory) -> None:
