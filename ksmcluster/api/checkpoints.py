@@ -5,31 +5,41 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.checkpoint.directory import latest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
+from actors.run_options import RunOptions
 from ksmcluster.api.running import one_line
-from ksmcluster.config import Scenario, load, resolved_toml
+from ksmcluster.config import Scenario, load, load_compaction, resolved_toml
 from ksmcluster.results.identity import config_digest
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path
 from ksmcluster.system.version import __version__
 
+if TYPE_CHECKING:
+    from ksmcluster.config.compaction import CompactionScenario
 
-def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
-    """Return what writes the checkpoints of a scenario to a directory, which is made if it is not there.
 
-    Raises UserError if the directory cannot be used, or has checkpoints of another version or scenario.
+def keeper(scenario: Scenario | CompactionScenario, options: RunOptions) -> CheckpointKeeper | None:
+    """Return what writes the checkpoints of a scenario to the directory of the options; None without one.
+
+    Makes the directory. Raises UserError if it cannot be used, or has checkpoints of another version, command
+    or scenario.
     """
+    if options.checkpoint is None:
+        return None
+    directory = options.checkpoint
     with one_line():
-        interval = Interval.parse(every)
+        interval = Interval.parse(options.checkpoint_every)
     path = real_path(Path(directory))
+    simulated = isinstance(scenario, Scenario)
     run = {
         "version": __version__,
+        "command": "simulate" if simulated else "compact",
         "digest": config_digest(scenario),
         "config": resolved_toml(scenario),
-        "notes": list(scenario.notes),
+        "notes": list(scenario.notes) if simulated else [],
     }
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -45,21 +55,36 @@ def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
 
 
 def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None:
-    if earlier["version"] != run["version"]:
+    _check_version(directory, earlier)
+    if earlier["command"] != run["command"]:
         raise UserError(
-            f"{directory}: its checkpoints are of ksmcluster {earlier['version']}, and this is "
-            f"{run['version']}; run that version, or choose another directory"
+            f"{directory}: its checkpoints are of `ksmcluster {earlier['command']}`; choose another directory"
         )
     if earlier["digest"] != run["digest"]:
         raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
 
 
-def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
-    """Return the scenario of the checkpoints in a directory."""
+def _check_version(directory: str, run: dict[str, Any]) -> None:
+    if run["version"] != __version__:
+        raise UserError(
+            f"{directory}: its checkpoints are of ksmcluster {run['version']}, and this is {__version__}; "
+            "run that version, or choose another directory"
+        )
+
+
+def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScenario:
+    """Return the scenario of the checkpoints in a directory.
+
+    Raises UserError if there are none, or they are of another version.
+    """
     with one_line():
         found = latest(real_path(Path(directory)))
     if found is None:
         raise UserError(
             f"{os.fspath(directory)}: there is no checkpoint; name the directory of a --checkpoint"
         )
-    return load(tomllib.loads(found.run["config"])).with_notes(found.run["notes"])
+    _check_version(os.fspath(directory), found.run)
+    config = tomllib.loads(found.run["config"])
+    if found.run["command"] == "compact":
+        return load_compaction(config)
+    return load(config).with_notes(found.run["notes"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from cluster.machine.pass_result import ActorsStarting
+from ksmcluster.api.checkpoints import keeper
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT_COMPACTION, load_compaction
 from ksmcluster.system import host_memory
@@ -43,6 +44,7 @@ def compact(
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
+    checkpoints = keeper(scenario, options)
     with one_line():
-        reports = run_compaction(spec, options, on_event=clock.on_event)
+        reports = run_compaction(spec, options, on_event=clock.on_event, checkpoints=checkpoints)
     return CompactionResult.of(scenario, reports, clock.timing(options))

@@ -82,9 +82,7 @@ def run(
     if options.on_ray:
         with one_line():
             check_working_directory()
-    checkpoints = (
-        keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
-    )
+    checkpoints = keeper(scenario, options)
     clock.on_event(RunStarting())
     with one_line():
         passes = list(

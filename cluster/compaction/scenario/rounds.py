@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import restore
 from cluster.compaction.internode.node_commands import TransferStep
 from cluster.compaction.internode.relocator import Relocator, free_dropped
 from cluster.compaction.scenario.compactor_pool import CompactorPool
@@ -35,6 +37,14 @@ class Rounds:
         self._round = 0
         #: Rounds of all phases so far.
         self.done = 0
+
+    def state(self) -> Encoded:
+        """Return the state between two rounds; nodes have theirs."""
+        return encode(self, {"spec": self._spec, "pool": self._pool})
+
+    def restore(self, state: Encoded) -> None:
+        """Go on from this state, as the nodes of the pool do. Raises DecodeError."""
+        restore(self, state, {"spec": self._spec, "pool": self._pool})
 
     def run_round(self) -> bool:
         """Run the next round; return False if there is none, as all is done."""
