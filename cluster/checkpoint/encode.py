@@ -18,7 +18,7 @@ objects by their attributes. Each value is null, a bool, a string, a number, or 
     ["o", id, class, {...}]         an object, by its attributes
     ["n", class, [...]]             a NamedTuple
     ["e", class, name]              a member of an Enum
-    ["x", path]                     a part of an input, which is not encoded
+    ["x", input, step, ...]         a part of an input, which is not encoded
     ["r", id]                       the object, list or dict that was encoded under this id
     ["m", object, name]             a method of an object
     ["-", name]                     a function or a class, which no state can be in
@@ -100,16 +100,16 @@ def attributes(value: object) -> Iterator[str]:
             yield name
 
 
-def parts_of(inputs: Mapping[str, object]) -> dict[int, tuple[str, object]]:
+def parts_of(inputs: Mapping[str, object]) -> dict[int, tuple[list[str], object]]:
     """Return the parts of inputs that are worth a name: by id, the first path to each and the part itself."""
-    parts: dict[int, tuple[str, object]] = {}
-    waiting: list[tuple[str, object]] = list(inputs.items())
+    parts: dict[int, tuple[list[str], object]] = {}
+    waiting: list[tuple[list[str], object]] = [([name], value) for name, value in inputs.items()]
     while waiting:
         path, value = waiting.pop()
-        if id(value) in parts or not (path in inputs or _is_part(value)):
+        if id(value) in parts or not (len(path) == 1 or _is_part(value)):
             continue
         parts[id(value)] = path, value
-        waiting += ((f"{path}/{step}", part) for step, part in children(value))
+        waiting += (([*path, step], part) for step, part in children(value))
     return parts
 
 
@@ -177,7 +177,7 @@ class _Encoder:
         if type(value) in (int, float):
             return _number(value)
         if id(value) in self._parts:
-            return ["x", self._parts[id(value)][0]]
+            return ["x", *self._parts[id(value)][0]]
         if id(value) in self._seen:
             return ["r", self._seen[id(value)][0]]
         if type(value) is np.ndarray:

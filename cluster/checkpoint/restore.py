@@ -164,9 +164,8 @@ class _Decoder:
             object.__setattr__(old, attribute, self.value(item, getattr(old, attribute, None)))
         return old
 
-    def _part(self, path: str) -> Any:
+    def _part(self, name: str, *steps: str) -> Any:
         """Return a part of an input."""
-        name, *steps = path.split("/")
         part = self._inputs[name]
         for step in steps:
             part = dict(children(part))[step]

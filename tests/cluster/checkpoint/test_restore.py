@@ -148,6 +148,16 @@ def test_arrays_that_share_memory_share_it_again() -> None:
     assert alone is same
 
 
+def test_parts_of_inputs_are_not_encoded() -> None:
+    """Their keys may be paths of files."""
+    inputs = {"files": {"/a/b": np.arange(3), "/a": (np.arange(4), [])}}
+    state = encode([inputs["files"]["/a/b"], inputs["files"]["/a"][0]], inputs)
+    assert state.arrays == []
+    found = decode(through_json(state), inputs)
+    assert found[0] is inputs["files"]["/a/b"]
+    assert found[1] is inputs["files"]["/a"][0]
+
+
 def test_methods_and_functions_come_back() -> None:
     whole = Whole(KsmSpec(), items=[1])
     whole.handlers = {"added": whole.added}
@@ -179,7 +189,7 @@ def test_methods_and_functions_come_back() -> None:
         ["-", "os:system"],
         ["-", "cluster.checkpoint.encode:KINDS"],
         ["r", 0],
-        ["x", "spec/nothing"],
+        ["x", "spec", "nothing"],
         ["rng", {"d": 0}],
         ["no such tag"],
         ["l", 0],
