@@ -68,6 +68,8 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # a shell asks for completions
+                return None
             from ksmcluster.config.problems import did_you_mean
 
             hint = did_you_mean(cmd_name, COMMANDS) or f"; choose one of {', '.join(COMMANDS)}"
@@ -95,7 +97,6 @@ app = typer.Typer(
     cls=Commands,
     epilog=epilog(""),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -442,6 +442,7 @@ def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
 #: Counters that are not statistics: they serve the model of ksmd's time, swap and records.
 HIDDEN = (
     "checksums",
+    "huge_checksums",
     "changed",
     "ksm_swpin_copy",
     "ksm_zero_pages_missed",
