@@ -179,8 +179,8 @@ class _Decoder:
         return getattr(self.value(owner, getattr(old, "__self__", None)), name)
 
     def _code(self, name: str, *, old: object) -> Any:
-        """Return the function or class that is there; if there is none, the one of this name."""
-        if is_code(old) and code_name(old) == name:
+        """Return the function or class that is there, or the one of this name; a local one has none."""
+        if is_code(old) and ("<" in name or code_name(old) == name):
             return old
         return _PLAIN_TYPES.get(name) or self._named(name)
 
