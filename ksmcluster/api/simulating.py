@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunOptions
@@ -90,16 +89,9 @@ def run(
     if options.on_ray:
         with one_line():
             check_working_directory()
-    checkpoints = (
-        keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
-    )
+    checkpoints = keeper(scenario, options)
     clock.on_event(RunStarting())
-    ending = (
-        checkpoint_before_the_end(options.checkpoint, clock.on_event)
-        if options.checkpoint
-        else nullcontext(clock.on_event)
-    )
-    with one_line(), ending as on_event:
+    with one_line(), checkpoint_before_the_end(options.checkpoint, clock.on_event) as on_event:
         passes = list(
             run_passes(
                 spec,
