@@ -25,7 +25,7 @@ def run_on_ray(tasks: Sequence[Task], jobs: int | None) -> Iterator[RunRecord]:
 
     options = tasks[0].options
     with one_line(), connected(options.cluster, max(map(_frames, tasks)), options.connect_timeout):
-        at_a_time = min(jobs or _fitting(tasks), len(tasks))
+        at_a_time = min(jobs or fitting(tasks), len(tasks))
         if at_a_time > 1:
             yield from run_side_by_side(tasks, at_a_time, Cluster(cluster_address(), options.connect_timeout))
         else:
@@ -40,7 +40,7 @@ def _one_by_one(tasks: Sequence[Task]) -> Iterator[RunRecord]:
             yield run_one(task, pool)
 
 
-def _fitting(tasks: Sequence[Task]) -> int:
+def fitting(tasks: Sequence[Task]) -> int:
     """Return how many runs the cluster has cores and memory for, at least 1; the largest run counts."""
     from actors.runtime import cluster_resources
 
