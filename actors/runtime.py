@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from actors.own_ray import on_loopback, own_token, private_folder
 from cluster.spec.errors import SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
@@ -53,18 +52,6 @@ def environment() -> None:
     """Set the variables that Ray reads; call it before Ray is imported. Values that the user has set stay."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def _own_token() -> None:
-    """Set a token for the Ray cluster that this process starts.
-
-    Without it, Ray writes one to the user's home, and later clusters use that.
-
-    Ray reads the variables when it is imported.
-    """
-    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def check_working_directory() -> None:
@@ -119,42 +106,73 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
     check_working_directory()
     environment()
     if address is None:
-        _own_token()
+        own_token()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    with _sigterm_kept():
-        if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_object_store(frames),
-            )
-        else:
-            join(address, timeout)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with private_folder() if address is None else nullcontext() as folder:
+        with _sigterm_kept():
+            if address is None:
+                with on_loopback():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        object_store_memory=_object_store(frames),
+                        _temp_dir=folder,
+                    )
+            else:
+                join(address, timeout)
+        try:
+            yield
+        finally:
+            _shut_down()
 
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM, if this process has one.
+
+    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
+    could be replaced again.
+    """
+    from ray._private import utils
+
+    installing = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
-    except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        utils.set_sigterm_handler = installing
+
+
+def _shut_down() -> None:
+    """Leave Ray. Its C++ resets the handler of SIGTERM before Ray's processes are ended; put that back."""
+    import ray
+    from ray._private import worker
+
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+    if (node := worker._global_node) is not None:
+        ending = node.kill_all_processes
+
+        def end_processes(*arguments: object, **options: object) -> None:
+            put_back()
+            ending(*arguments, **options)
+
+        node.kill_all_processes = end_processes
+    try:
+        ray.shutdown()
+    finally:
+        put_back()
 
 
 def _object_store(frames: int) -> int:

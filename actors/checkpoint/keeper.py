@@ -55,11 +55,21 @@ class CheckpointKeeper:
     Time runs from one checkpoint to the next; a checkpoint takes little of it.
     """
 
-    def __init__(self, directory: Path, run: Mapping[str, Any], interval: Interval) -> None:
-        """Take an existing directory; `run` is what the manifests say of the run, as JSON."""
+    def __init__(
+        self,
+        directory: Path,
+        run: Mapping[str, Any],
+        interval: Interval,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take an existing directory; `run` is what the manifests say of the run, as JSON.
+
+        `is_ending` returns whether the run is to end soon: then a checkpoint is due at once.
+        """
         self._directory = directory
         self._run = run
         self._interval = interval
+        self._is_ending = is_ending
         self._written = time.monotonic()
 
     def latest(self) -> Checkpoint | None:
@@ -68,6 +78,8 @@ class CheckpointKeeper:
 
     def is_due(self, passes: int) -> bool:
         """Return whether a checkpoint is due after so many passes."""
+        if self._is_ending():
+            return True
         if self._interval.passes is not None:
             return passes % self._interval.passes == 0
         return time.monotonic() >= self._written + (self._interval.seconds)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
@@ -62,7 +64,7 @@ def run(
     pool: ActorPool | None = None,
 ) -> Result:
     """Simulate a scenario as `simulate` does; on Ray with the actors of a pool, if one is given."""
-    spec, digest = to_spec(scenario), config_digest(scenario)
+    spec, digest = with_plugins(to_spec(scenario)), config_digest(scenario)
     clock = RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.runtime import check_working_directory
@@ -92,12 +94,17 @@ def run(
         keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
     )
     clock.on_event(RunStarting())
-    with one_line():
+    ending = (
+        checkpoint_before_the_end(options.checkpoint, clock.on_event)
+        if options.checkpoint
+        else nullcontext(clock.on_event)
+    )
+    with one_line(), ending as on_event:
         passes = list(
             run_passes(
                 spec,
                 options,
-                on_event=clock.on_event,
+                on_event=on_event,
                 snapshots=snapshots,
                 pool=pool,
                 checkpoints=checkpoints,

@@ -104,14 +104,14 @@ def other_cluster(ray_cluster: str) -> Iterator[str]:
     )
     assert other.address != ray_cluster
     yield other.address
-    other.shutdown()
+    other.shutdown()  # type: ignore[no-untyped-call]
 
 
 def clients() -> int:
     """How many programs the first cluster has had."""
     from ray._private.state import state
 
-    return len(state.job_table())
+    return len(state.job_table())  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("scenario", ["tiny", "ksm-compaction"])

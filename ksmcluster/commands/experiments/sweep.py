@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +34,7 @@ from ksmcluster.commands.options import (
 )
 from ksmcluster.commands.output import emit
 from ksmcluster.system.errors import UserError
+from ksmcluster.system.signals import set_note
 
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
@@ -138,7 +138,8 @@ def sweep(
         check(done.record)
         listener(done)
 
-    with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
+    set_note(lambda: f"the runs that are done are in {output}: go on with --resume")
+    with shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings()), Console()))
     if result.failed:
@@ -171,13 +172,3 @@ def _check_wanted(wanted: Preference) -> Callable[[RunRecord], None]:
             named(objectives, limits, list(record.figures))
 
     return check
-
-
-@contextmanager
-def _hint(output: Path) -> Iterator[None]:
-    """Say how to go on after an interrupt."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"the runs that are done are in {output}: go on with --resume", err=True)
-        raise
