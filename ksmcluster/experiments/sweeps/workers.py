@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,10 +106,15 @@ def _run(task: Task, cluster: Cluster | None, shift: float) -> RunRecord:
     """Carry out a run in this process, which joins the cluster for its first one and leaves when it ends."""
     global _pool
     if cluster is not None and _pool is None:
-        from actors.runtime import join
+        from actors.runtime import environment, join
+
+        environment()
+        from actors.own_ray import on_loopback
         from actors.simulation.actor_pool import ActorPool
 
-        join(cluster.address, cluster.connect_timeout)
+        # A Ray of our own is on loopback, in place of which Ray would take the address of this machine.
+        with on_loopback() if cluster.address.startswith("127.") else nullcontext():
+            join(cluster.address, cluster.connect_timeout)
         # Ray's handler would end the process with a dump.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _pool = ActorPool(shift)
