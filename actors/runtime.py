@@ -125,7 +125,7 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
                         _temp_dir=folder,
                     )
             else:
-                _join(address, timeout)
+                join(address, timeout)
         try:
             yield
         finally:
@@ -181,7 +181,8 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
-def _join(address: str, timeout: float) -> None:
+def join(address: str, timeout: float) -> None:
+    """Join a cluster, which has `timeout` seconds to answer. Raises SimulationError if there is none."""
     import ray
     from ray.exceptions import RayError
 
@@ -202,3 +203,18 @@ def _join(address: str, timeout: float) -> None:
 def _cannot_join(address: str, error: Exception) -> str:
     reason = str(error).partition("\n")[0].rstrip(".")
     return f"cannot join a Ray cluster at {address}: {reason}; check --address"
+
+
+def cluster_address() -> str:
+    """Return the address at which other processes join the cluster that this one has joined."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def cluster_resources() -> tuple[int, int]:
+    """Return the cores and the bytes of memory that Ray counts on the cluster."""
+    import ray
+
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(found.get("CPU", 0)), int(found.get("memory", 0))

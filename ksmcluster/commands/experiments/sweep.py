@@ -61,8 +61,12 @@ def sweep(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each point, with as many seeds.")] = 1,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Of the engine inline: processes that run points side by side.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Points that run side by side. [default: 1; on Ray, as many as cores and memory allow]",
+        ),
+    ] = None,
     passes_rows: Annotated[
         bool, typer.Option("--passes-rows", help="A row for each pass, with its own figures, too.")
     ] = False,
@@ -86,7 +90,7 @@ def sweep(
     unset: Unset = None,
     cost: Cost = None,
     engine: Annotated[
-        EngineName, typer.Option(help="All in this process or --jobs of them, or Ray actors, started once.")
+        EngineName, typer.Option(help="All in this process, or Ray actors. Ray is started once.")
     ] = EngineName.INLINE,
     address: Address = None,
     connect_timeout: ConnectTimeout = 30.0,
