@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
+from threading import Thread
 
+from actors.run_options import STALL_TIMEOUT
+from actors.watching.head import RayLostError, check_answers
+from actors.watching.own_processes import OwnProcesses
+from actors.watching.watchdog import Watchdog
 from cluster.spec.errors import SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
@@ -45,8 +50,8 @@ _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
-#: What a client of HTTP/2, and so of gRPC, sends first: its preface and empty settings.
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+#: The longest time for ray.shutdown(), in seconds.
+_LEAVE_SECONDS = 5.0
 
 
 def environment() -> None:
@@ -83,38 +88,18 @@ def check_working_directory() -> None:
             )
 
 
-def _check_answers(address: str, timeout: float) -> None:
-    """Raise OSError if no gRPC server answers at the address of a cluster within the time limit.
-
-    Ray would go on trying for minutes, and heed no signal meanwhile.
-    """
-    from ray._private.services import canonicalize_bootstrap_address
-
-    host, colon, port = (canonicalize_bootstrap_address(address) or "").rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    end = time.monotonic() + timeout
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") != "0":
-                return
-            connection.sendall(_HTTP2_HELLO)
-            connection.settimeout(max(end - time.monotonic(), 0.001))
-            if not connection.recv(1):
-                raise ConnectionError("what listens there is no Ray cluster")
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} s (--connect-timeout)") from None
-
-
 @contextmanager
-def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> Iterator[None]:
+def connected(
+    address: str | None, frames: int = 0, timeout: float = 30.0, stall: float = STALL_TIMEOUT
+) -> Iterator[None]:
     """Provide Ray inside the context: the cluster at `address`, or one of our own that ends with it.
 
     A Ray that this process has joined already is used as it is. `frames` is the number of frames of the
-    simulated machine, `timeout` the seconds that the cluster has to answer.
+    simulated machine, `timeout` the seconds that the cluster has to answer, `stall` those after which a
+    process that does nothing is taken for dead.
 
     Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
-    packages.
+    packages, RayLostError if Ray does not start.
     """
     check_working_directory()
     environment()
@@ -125,21 +110,38 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
     if ray.is_initialized():
         yield
         return
+    own = None
     with _sigterm_kept():
         if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_object_store(frames),
-            )
+            own = _start(frames)
         else:
             _join(address, timeout)
+    watchdog = Watchdog(own, partial(check_answers, ray.get_runtime_context().gcs_address), stall)
     try:
         yield
     finally:
-        ray.shutdown()
+        watchdog.close()
+        _leave(own)
+
+
+def _leave(own: OwnProcesses | None) -> None:
+    """Leave Ray; what is left of one of our own after a time limit is killed.
+
+    ray.shutdown() waits for minutes if the head or the raylet is frozen or dead.
+    """
+    import ray
+    from ray._private import worker
+
+    if own is not None:
+        own.refresh()
+    leaving = Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_LEAVE_SECONDS)
+    if own is not None:
+        own.kill()
+    if leaving.is_alive():
+        # It would wait once more when Python exits.
+        atexit.unregister(worker.shutdown)
 
 
 @contextmanager
@@ -163,6 +165,25 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
+def _start(frames: int) -> OwnProcesses:
+    """Start a Ray of our own; raise RayLostError if that fails."""
+    import ray
+
+    try:
+        context = ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_object_store(frames),
+        )
+    except Exception as error:  # Ray has no class for this: OSError, ValueError, RuntimeError, Exception
+        raise RayLostError(
+            f"Ray did not start: {_first_line(error)}; check RAY_TMPDIR and its disk"
+        ) from error
+    return OwnProcesses(context.address_info["session_dir"])  # type: ignore[attr-defined]
+
+
 def _join(address: str, timeout: float) -> None:
     import ray
     from ray.exceptions import RayError
@@ -170,17 +191,22 @@ def _join(address: str, timeout: float) -> None:
     # Ray's own level comes with ray.init(); the check below looks for the cluster as that does.
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        _check_answers(address, timeout)
+        check_answers(address, timeout)
+    except TimeoutError as error:
+        raise SimulationError(_cannot_join(address, f"{error} (--connect-timeout)")) from error
     except (OSError, ValueError) as error:
-        raise SimulationError(_cannot_join(address, error)) from error
+        raise SimulationError(_cannot_join(address, _first_line(error))) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
         # Ray's message does not say why it failed to connect.
         token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
-        raise SimulationError(_cannot_join(address, error) + token) from error
+        raise SimulationError(_cannot_join(address, _first_line(error)) + token) from error
 
 
-def _cannot_join(address: str, error: Exception) -> str:
-    reason = str(error).partition("\n")[0].rstrip(".")
+def _cannot_join(address: str, reason: str) -> str:
     return f"cannot join a Ray cluster at {address}: {reason}; check --address"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

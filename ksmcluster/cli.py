@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from ksmcluster.commands.examples import EXAMPLES, epilog
-from ksmcluster.system.errors import UserError
+from ksmcluster.system.errors import RunFailedError, UserError
 from ksmcluster.system.signals import ENDED, unwound_by_signals
 from ksmcluster.system.version import __version__
 
@@ -149,6 +149,9 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except RunFailedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except MemoryError:
         typer.echo("error: memory ran out: give less at once", err=True)
         sys.exit(1)

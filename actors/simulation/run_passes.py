@@ -23,6 +23,7 @@ from cluster.machine.pass_result import (
     RunRestarting,
 )
 from cluster.spec.captured_pages import CapturedPages
+from cluster.spec.errors import LostError
 from cluster.spec.scenario import SimulationSpec
 
 OnEvent = Callable[[Event], None]
@@ -45,8 +46,8 @@ def run_passes(
     from the last one, whose passes it yields first, and writes more. If an actor dies, the run goes on from
     the last checkpoint, or else starts again, and yields no pass twice.
 
-    Raises SimulationError if the scenario cannot be carried out, ActorLostError after more than
-    `options.max_failures` deaths.
+    Raises SimulationError if the scenario cannot be carried out; LostError, in a line that says what died and
+    in which pass, after more than `options.max_failures` deaths and if the head of the cluster is lost.
     """
     yielded = failures = 0
     while True:
@@ -58,12 +59,15 @@ def run_passes(
                     yielded = result.number
                     yield result
             return
-        except ActorLostError as error:
+        except LostError as error:
+            what = f"{error}, in pass {len(done) + 1}"
             failures += 1
+            if not isinstance(error, ActorLostError):
+                raise LostError(what) from error
             if failures > options.max_failures:
-                raise
+                raise LostError(f"{what}, as death {failures} of this run (--max-failures)") from error
             last = checkpoints.latest() if checkpoints else None
-            on_event(RunRestarting(str(error), last.passes if last else 0))
+            on_event(RunRestarting(what, last.passes if last else 0))
 
 
 def _run(

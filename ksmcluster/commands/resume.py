@@ -18,9 +18,10 @@ from ksmcluster.commands.options import (
     NodesPerActor,
     NoMemoryCheck,
     Quiet,
+    StallTimeout,
     run_options,
 )
-from ksmcluster.commands.output import emit, save
+from ksmcluster.commands.output import partly_shown, show
 
 
 def resume(
@@ -33,6 +34,7 @@ def resume(
     no_memory_check: NoMemoryCheck = False,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
+    stall_timeout: StallTimeout = 60.0,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -49,7 +51,6 @@ def resume(
     from ksmcluster.api.checkpoints import checkpointed
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
-    from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
     from ksmcluster.results.timing import cores
 
@@ -63,13 +64,11 @@ def resume(
         checkpoint,
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )
     if output is not None:
         output = check_directory(output, PASSES)
-    with shown(
-        Console(stderr=True), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())
-    ) as told:
-        result = run(checkpoint, options, progress=told)
-    if output is not None:
-        save(result, output)
-    emit(result.summary_json() if as_json else rendered(result, Console()))
+    display = shown(Console(stderr=True), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores()))
+    with partly_shown(output, as_json=as_json), display as listener:
+        result = run(checkpoint, options, progress=listener)
+    show(result, output, as_json=as_json)
