@@ -50,7 +50,7 @@ def answers(refs: Any) -> Any:
     """Return what `ray.get` of one reference or a list of them returns.
 
     Raises SimulationError or MemoryError if an actor did, ActorLostError if one died or is out of reach,
-    RayLostError if the head of the cluster is lost.
+    HeadLostError if the head of the cluster is lost.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError, RayTaskError

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ from pathlib import Path
 from threading import Thread
 
 from actors.run_options import STALL_TIMEOUT
-from actors.watching.head import RayLostError, check_answers
+from actors.watching.head import check_answers, first_line
 from actors.watching.own_processes import OwnProcesses
 from actors.watching.watchdog import Watchdog
-from cluster.spec.errors import SimulationError
+from cluster.spec.errors import LostError, SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
 _ENVIRONMENT = {
@@ -52,6 +53,10 @@ _PART_OF_MEMORY = 0.3
 
 #: The longest time for ray.shutdown(), in seconds.
 _LEAVE_SECONDS = 5.0
+
+
+class RayStartError(LostError):
+    """A Ray of our own did not start."""
 
 
 def environment() -> None:
@@ -99,7 +104,7 @@ def connected(
     process that does nothing is taken for dead.
 
     Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
-    packages, RayLostError if Ray does not start.
+    packages, RayStartError if Ray does not start.
     """
     check_working_directory()
     environment()
@@ -166,9 +171,10 @@ def _object_store(frames: int) -> int:
 
 
 def _start(frames: int) -> OwnProcesses:
-    """Start a Ray of our own; raise RayLostError if that fails."""
+    """Start a Ray of our own; raise RayStartError if that fails."""
     import ray
 
+    _check_loopback()
     try:
         context = ray.init(
             address="local",
@@ -178,10 +184,22 @@ def _start(frames: int) -> OwnProcesses:
             object_store_memory=_object_store(frames),
         )
     except Exception as error:  # Ray has no class for this: OSError, ValueError, RuntimeError, Exception
-        raise RayLostError(
-            f"Ray did not start: {_first_line(error)}; check RAY_TMPDIR and its disk"
+        raise RayStartError(
+            f"Ray did not start: {first_line(error)}; check RAY_TMPDIR and its disk"
         ) from error
     return OwnProcesses(context.address_info["session_dir"])  # type: ignore[attr-defined]
+
+
+def _check_loopback() -> None:
+    """Raise RayStartError if processes of this machine cannot connect; Ray would try for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), 5).close()
+    except OSError as error:
+        raise RayStartError(
+            f"Ray did not start: {first_line(error)} on the loopback interface; set it up, or take "
+            "--engine inline"
+        ) from error
 
 
 def _join(address: str, timeout: float) -> None:
@@ -195,18 +213,14 @@ def _join(address: str, timeout: float) -> None:
     except TimeoutError as error:
         raise SimulationError(_cannot_join(address, f"{error} (--connect-timeout)")) from error
     except (OSError, ValueError) as error:
-        raise SimulationError(_cannot_join(address, _first_line(error))) from error
+        raise SimulationError(_cannot_join(address, first_line(error))) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
         # Ray's message does not say why it failed to connect.
         token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
-        raise SimulationError(_cannot_join(address, _first_line(error)) + token) from error
+        raise SimulationError(_cannot_join(address, first_line(error)) + token) from error
 
 
 def _cannot_join(address: str, reason: str) -> str:
     return f"cannot join a Ray cluster at {address}: {reason}; check --address"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

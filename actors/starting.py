@@ -76,4 +76,5 @@ def wait_until_ready(actors: list[Any], on_event: Callable[[Event], None]) -> No
         done, waiting = ray.wait(waiting, timeout=WAIT)
         HEAD.check()
         answers(done)
-        on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))
+        if done:
+            on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))

@@ -13,6 +13,7 @@ from actors.checkpoint.state_files import UnwritableError
 from actors.run_options import ON_RAY, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.runs import Run, started
+from actors.watching.head import HeadLostError
 from cluster.machine.pass_result import (
     CheckpointFailed,
     CheckpointWritten,
@@ -47,7 +48,7 @@ def run_passes(
     the last checkpoint, or else starts again, and yields no pass twice.
 
     Raises SimulationError if the scenario cannot be carried out; LostError, in a line that says what died and
-    in which pass, after more than `options.max_failures` deaths and if the head of the cluster is lost.
+    in which pass, after more than `options.max_failures` deaths and if Ray does not start or loses its head.
     """
     yielded = failures = 0
     while True:
@@ -59,11 +60,11 @@ def run_passes(
                     yielded = result.number
                     yield result
             return
-        except LostError as error:
+        except HeadLostError as error:
+            raise LostError(f"{error}, in pass {len(done) + 1}") from error
+        except ActorLostError as error:
             what = f"{error}, in pass {len(done) + 1}"
             failures += 1
-            if not isinstance(error, ActorLostError):
-                raise LostError(what) from error
             if failures > options.max_failures:
                 raise LostError(f"{what}, as death {failures} of this run (--max-failures)") from error
             last = checkpoints.latest() if checkpoints else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 
@@ -12,8 +13,8 @@ from cluster.spec.errors import LostError
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
-class RayLostError(LostError):
-    """Ray did not start, or its head is lost. The run cannot go on in this process."""
+class HeadLostError(LostError):
+    """The head of the cluster died, or is out of reach. The run cannot go on in this process."""
 
 
 class Head:
@@ -24,9 +25,9 @@ class Head:
         self.lost = ""
 
     def check(self) -> None:
-        """Raise RayLostError if it is lost."""
+        """Raise HeadLostError if it is lost."""
         if self.lost:
-            raise RayLostError(self.lost)
+            raise HeadLostError(self.lost)
 
 
 #: A process joins one cluster at a time. The watchdog of the driver says when its head is lost.
@@ -54,3 +55,9 @@ def check_answers(address: str, timeout: float) -> None:
                 raise ConnectionError("what listens there is no Ray cluster")
     except TimeoutError:
         raise TimeoutError(f"no answer within {timeout:g} s") from None
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line without its number."""
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return re.sub(r"^\[Errno \d+\] ", "", line) or type(error).__name__

@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
-from actors.watching.head import HEAD
+from actors.watching.head import HEAD, first_line
 from actors.watching.own_processes import OwnProcesses
 from actors.watching.processes import FrozenProcesses
 
@@ -62,7 +62,7 @@ class Watchdog:
             except OSError as error:
                 silent += 1
                 if silent == _SILENT and not self._over.is_set():
-                    HEAD.lost = f"the head of the Ray cluster is lost ({error})"
+                    HEAD.lost = f"the head of the Ray cluster is lost: {first_line(error)}"
                     return
             if self._own is not None:
                 for one in self._frozen.look(self._own.refresh()):
