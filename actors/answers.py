@@ -56,10 +56,12 @@ def answers(refs: Any) -> Any:
     from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
     while True:
+        # Actors go on without the head, until Ray ends this process.
+        HEAD.check()
         try:
             return ray.get(refs, timeout=WAIT)
         except GetTimeoutError:
-            HEAD.check()
+            continue
         except RayTaskError as error:
             if isinstance(error.cause, SimulationError | MemoryError):
                 raise error.cause from None

@@ -51,6 +51,8 @@ _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
+#: The name of the thread that leaves Ray. If it is still there at the end of the program, only os._exit() is safe.
+LEAVING = "leaving Ray"
 #: The longest time for ray.shutdown(), in seconds.
 _LEAVE_SECONDS = 5.0
 
@@ -139,7 +141,7 @@ def _leave(own: OwnProcesses | None) -> None:
 
     if own is not None:
         own.refresh()
-    leaving = Thread(target=ray.shutdown, daemon=True)
+    leaving = Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
     leaving.join(_LEAVE_SECONDS)
     if own is not None:
