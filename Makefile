@@ -3,13 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test bench bench-short bench-docs docs check lint types imports format clean
+.PHONY: simulate test notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+notebook: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
+	$(BIN)/pytest tests/test_notebooks.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py
@@ -28,6 +32,8 @@ check: lint types imports
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/shellcheck deploy/*.sh deploy/*.sbatch
+	$(BIN)/hadolint deploy/Containerfile
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -39,6 +45,23 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The wheel and the source distribution in dist/, checked, and tried outside the repository.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	bash deploy/try_wheel.sh $(PYTHON) dist/*.whl
+
+# Needs root, and Debian's slurm-wlm and munge.
+slurm: $(STAMP)
+	$(BIN)/pytest deploy/test_slurm.py
+
+# An environment of its own: the dashboard that takes jobs would slow down the start of each Ray.
+job-submit:
+	$(PYTHON) -m venv build/jobs
+	build/jobs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jobs]' pytest
+	build/jobs/bin/pytest deploy/test_job_submit.py
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -46,4 +69,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -51,8 +51,8 @@ _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
-#: The name of the thread that leaves Ray. If it is still there at the end of the program, only os._exit() is safe.
-LEAVING = "leaving Ray"
+#: The name of the thread that leaves Ray.
+_LEAVING = "leaving Ray"
 #: The longest time for ray.shutdown(), in seconds.
 _LEAVE_SECONDS = 5.0
 
@@ -141,7 +141,7 @@ def _leave(own: OwnProcesses | None) -> None:
 
     if own is not None:
         own.refresh()
-    leaving = Thread(target=ray.shutdown, name=LEAVING, daemon=True)
+    leaving = Thread(target=ray.shutdown, name=_LEAVING, daemon=True)
     leaving.start()
     leaving.join(_LEAVE_SECONDS)
     if own is not None:
@@ -149,6 +149,11 @@ def _leave(own: OwnProcesses | None) -> None:
     if leaving.is_alive():
         # It would wait once more when Python exits.
         atexit.unregister(worker.shutdown)
+
+
+def is_leaving() -> bool:
+    """Return whether ray.shutdown() goes on. Then a program must end with os._exit(), or Ray crashes it."""
+    return any(thread.name == _LEAVING for thread in threading.enumerate())
 
 
 @contextmanager

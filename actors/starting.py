@@ -16,7 +16,7 @@ _AT_A_TIME = 64
 _ANSWER_SECONDS = 5.0
 
 
-class Machine(NamedTuple):
+class RayNode(NamedTuple):
     """A Ray node that is alive: its ID, its address, its name for people, and its CPUs."""
 
     node: str
@@ -25,7 +25,7 @@ class Machine(NamedTuple):
     cpus: float
 
 
-def machines() -> list[Machine]:
+def machines() -> list[RayNode]:
     """Return the machines of the cluster whose raylets answer, in an order that stays.
 
     Ray itself learns only after a while that a machine is dead, and would start actors there until then.
@@ -36,7 +36,7 @@ def machines() -> list[Machine]:
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
         answering = [n for n, answers in zip(alive, threads.map(_answers, alive), strict=True) if answers]
     return sorted(
-        Machine(
+        RayNode(
             str(n["NodeID"]),
             str(n["NodeManagerAddress"]),
             f"{n['NodeManagerHostname']} ({n['NodeManagerAddress']})",
@@ -55,7 +55,7 @@ def _answers(node: Mapping[str, Any]) -> bool:
     return True
 
 
-def placements(actors: int, known: list[Machine] | None = None) -> list[Any]:
+def placements(actors: int, known: list[RayNode] | None = None) -> list[Any]:
     """Return a scheduling strategy for each actor. Ray's own, SPREAD, leaves some machines empty."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actors.run_options import RunOptions
     from ksmcluster.api import compact, resume, simulate
     from ksmcluster.config import Overrides, Scenario, load, load_compaction
-    from ksmcluster.experiments.comparison import compare
+    from ksmcluster.experiments.comparing import Comparisons, compare
     from ksmcluster.experiments.sweeps.sweep import sweep
     from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
     from ksmcluster.results.compaction.compaction_result import CompactionResult
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompactionResult",
+    "Comparisons",
     "Overrides",
     "Result",
     "RunOptions",
@@ -58,7 +59,8 @@ _HOMES = {
     "sweep": "ksmcluster.experiments.sweeps.sweep",
     "SweepResult": "ksmcluster.experiments.sweeps.sweep_result",
     "compact": "ksmcluster.api",
-    "compare": "ksmcluster.experiments.comparison",
+    "compare": "ksmcluster.experiments.comparing",
+    "Comparisons": "ksmcluster.experiments.comparing",
     "CompactionResult": "ksmcluster.results.compaction.compaction_result",
     "load_compaction": "ksmcluster.config",
     "load": "ksmcluster.config",

@@ -6,6 +6,7 @@ ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -68,6 +69,8 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # a shell asks for completions
+                return None
             from ksmcluster.config.problems import did_you_mean
 
             hint = did_you_mean(cmd_name, COMMANDS) or f"; choose one of {', '.join(COMMANDS)}"
@@ -95,7 +98,6 @@ app = typer.Typer(
     cls=Commands,
     epilog=epilog(""),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -135,7 +137,21 @@ def _in_our_words(error: Any) -> str:
 
 
 def main() -> None:
-    """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
+    """Entry point: ends the program, also while Ray cannot be left."""
+    try:
+        _run()
+    except SystemExit as end:
+        runtime = sys.modules.get("actors.runtime")
+        if runtime is not None and runtime.is_leaving():
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _run() -> None:
+    """Run a command: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
     try:
         with unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))

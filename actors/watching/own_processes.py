@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from actors.watching.processes import Process, children, descendants, is_of_ray
+from actors.watching.processes import LinuxProcess, children, descendants, is_of_ray
 
 
 class OwnProcesses:
@@ -13,10 +13,10 @@ class OwnProcesses:
     def __init__(self, session: str) -> None:
         """Take the directory of Ray's session, which is in the command lines of the head and the raylet."""
         self._session = session
-        self._known: dict[tuple[int, int], Process] = {}
+        self._known: dict[tuple[int, int], LinuxProcess] = {}
         self.refresh()
 
-    def refresh(self) -> list[Process]:
+    def refresh(self) -> list[LinuxProcess]:
         """Look at them again; return those that must not freeze."""
         roots = [one for one in children().get(os.getpid(), []) if self._session in one.command()]
         found = [*roots, *descendants(one.pid for one in roots)]

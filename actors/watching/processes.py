@@ -12,7 +12,7 @@ from typing import NamedTuple
 _PROC = Path("/proc")
 
 
-class Process(NamedTuple):
+class LinuxProcess(NamedTuple):
     """A process as /proc/PID/stat shows it. `start`, its time of start, tells it from a later one."""
 
     pid: int
@@ -36,7 +36,7 @@ class Process(NamedTuple):
                 os.kill(self.pid, signal.SIGKILL)
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> LinuxProcess | None:
     """Return a process, None if it has ended."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -48,19 +48,19 @@ def process(pid: int) -> Process | None:
         int(fields[11]) + int(fields[12]),
         int(fields[19]),
     )
-    return None if state in "ZX" else Process(pid, parent, start, state, ticks)
+    return None if state in "ZX" else LinuxProcess(pid, parent, start, state, ticks)
 
 
-def children() -> dict[int, list[Process]]:
+def children() -> dict[int, list[LinuxProcess]]:
     """Return the children of each process, by its number."""
-    found: dict[int, list[Process]] = {}
+    found: dict[int, list[LinuxProcess]] = {}
     for entry in _PROC.glob("[0-9]*"):
         if (one := process(int(entry.name))) is not None:
             found.setdefault(one.parent, []).append(one)
     return found
 
 
-def descendants(pids: Iterable[int]) -> list[Process]:
+def descendants(pids: Iterable[int]) -> list[LinuxProcess]:
     """Return the processes that descend from these, parents first."""
     of = children()
     found = [child for pid in pids for child in of.get(pid, [])]
@@ -82,7 +82,7 @@ class FrozenProcesses:
         #: CPU time and unchanged looks, by number and time of start.
         self._seen: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def look(self, processes: Iterable[Process]) -> list[Process]:
+    def look(self, processes: Iterable[LinuxProcess]) -> list[LinuxProcess]:
         """Look at the processes; return the frozen ones."""
         before, self._seen = self._seen, {}
         frozen = []
@@ -96,7 +96,7 @@ class FrozenProcesses:
         return frozen
 
 
-def is_of_ray(one: Process) -> bool:
+def is_of_ray(one: LinuxProcess) -> bool:
     """Return whether it is Ray's head, a raylet, or an actor, which may still be starting."""
     command = one.command()
     if command.startswith("ray::"):

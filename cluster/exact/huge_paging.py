@@ -269,7 +269,9 @@ class HugePaging(Paging):
         if not region.thp:
             super().page_out_range(region, start, count)
             return
-        for first, behind, huge in _runs(region, start, start + count):
+        for first, behind, _ in _runs(region, start, start + count):
+            # a run before may have split it
+            huge = _huge_page(region.pte[first])
             if huge is None:
                 super().page_out_range(region, first, behind - first)
             elif all(len(frame.ptes) < 2 for frame in huge.frames):

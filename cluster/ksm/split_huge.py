@@ -31,7 +31,7 @@ from cluster.mm.faults import Faults
 from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.huge.split_times import NEVER, SplitTime
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_state import HUGE, INITIAL_FRAME, ITEM, SHARED
+from cluster.mm.page_state import HUGE, INITIAL_FRAME, ITEM, PTE_ZERO, SHARED
 from cluster.mm.vma import Mm, Vma
 from cluster.wire.commands import SplitParts
 from cluster.wire.messages import Kind
@@ -58,8 +58,10 @@ class HugeSplitter:
         self._slots: Slots = empty()
         #: Pages that the window did not visit after all, because splits took them away.
         self.undone = 0
-        #: Slots of the huge pages that `split_parts` has split before a move: these move with the others.
+        #: Slots of the huge pages that `split_parts` has split before a move: these move with the others. Of
+        #: each, the first page of the move, whose migration splits it.
         self.along: Slots = empty()
+        self._asked: Slots = empty()
 
     # Which try splits.
 
@@ -130,7 +132,7 @@ class HugeSplitter:
     def split_parts(self, mm: Mm, vmas: list[Vma], command: SplitParts) -> None:
         """Split huge pages of which a part is paged out, or that are partly unmapped and move."""
         n, table = self._n, self._n.table
-        self.along = empty()
+        self.along = self._asked = empty()
         if not n.huge_pages.used:
             return
         torn: list[I64] = []
@@ -147,8 +149,24 @@ class HugeSplitter:
         blocks = np.unique(np.concatenate([empty(), *torn]))
         if command.to >= 0:
             self.along = self._mapping(blocks)
+            moved = [v.slot0 + np.arange(v.pages) for v in vmas]
+            self._asked = self._first_pages(np.concatenate([empty(), *moved]), blocks)
         to = np.repeat(np.arange(n.nodes), len(blocks))
         n.out.send(Kind.SPLIT, to, np.tile(blocks, n.nodes))
+
+    def _first_pages(self, slots: Slots, blocks: I64) -> Slots:
+        """Return the first of these slots, which ascend by address, that maps each of the huge pages."""
+        table = self._n.table
+        slots = slots[(table.state[slots] & HUGE) != 0]
+        of, first = np.unique(block_of(table.pte[slots]), return_index=True)
+        return slots[first[is_in(of, blocks)]]
+
+    def moved_zeros(self) -> int:
+        """Return how many pages of zeros have moved, and were unmapped by the splits that this took.
+
+        Pages are moved one by one: the others of these huge pages are gone when it is their turn.
+        """
+        return int(np.count_nonzero(self._n.table.pte[self._asked] == PTE_ZERO))
 
     def _deferred_elsewhere(self, slots: Slots, node: int) -> I64:
         """Return the partly unmapped huge pages of these pages that are on other nodes."""

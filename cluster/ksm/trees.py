@@ -96,6 +96,7 @@ class Trees:
         """Bring tables and shapes to the state that the searches of this window start from."""
         shape = self.shape
         if window.first:
+            self.unstable.forget_lost()
             self._drop_stale_migrating(window)
             if shape is not None:
                 shape.start_pass()
@@ -129,6 +130,8 @@ class Trees:
             table.remove(np.concatenate([empty(), *gone]))
         for table, _, added in tables:
             _insert(table, added)
+        if len(self.unstable.lost):
+            self.unstable.forget_lost([columns["digest"] for columns in changes.unstable_added])
         self.front, self.shape = changes.front, changes.shape
         self.recheck = self._to_recheck(np.concatenate([empty(np.uint64), *changes.unsettled]))
 
@@ -335,6 +338,7 @@ class Trees:
             table["count"][:] = 0
         self.empty_chains.insert(chains[~np.isin(chains, self.stable.digest)])
         self.unstable.remove(np.arange(len(self.unstable)))
+        self.unstable.forget_lost()
         self.recheck = empty(np.uint64)
 
 

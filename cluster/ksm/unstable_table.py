@@ -17,6 +17,7 @@ from cluster.arrays.words import (
     is_huge_word,
 )
 from cluster.mm.node_state import NodeState
+from cluster.wire.messages import Kind
 
 
 class UnstableTable(SortedTable):
@@ -24,7 +25,8 @@ class UnstableTable(SortedTable):
 
     Columns: the item key; the frame or, if the page is gone since ksmd inserted it in the pass under way, ~
     the number of that pass. With tree shapes there are two more: the pass in which the page changed or was
-    gone, or 0, and the digest of what it holds now. Without tree shapes a page that changes loses its row.
+    gone, or 0, and the digest of what it holds now. Without tree shapes a page that changes loses its row,
+    but gets it back if it holds the same again before another page is inserted.
 
     Which pages the kernel's tree has follows from the scan position: rows before the window are inserted in
     this pass, rows in it are visits to come, and rows behind it are not in the tree yet.
@@ -36,13 +38,17 @@ class UnstableTable(SortedTable):
         else:
             super().__init__(key=np.int64, frame=np.int64)
         self._node = node
+        #: Without tree shapes: rows of pages that ksmd has inserted in the pass under way, and that hold
+        #: something else now, of which `holds` is the digest.
+        self.lost = SortedTable(key=np.int64, frame=np.int64, holds=np.int64)
 
     # What nodes of pages tell.
 
     def on_withdraw(self, digests: Digests, keys: ItemKeys) -> None:
         """Remove pages that ksmd is to look up anew, or that are not mergeable any more."""
-        rows = self.find(digests, "key", keys)
-        self.remove(rows[rows >= 0])
+        for table in (self, self.lost) if len(self.lost) else (self,):
+            rows = table.find(digests, "key", keys)
+            table.remove(rows[rows >= 0])
 
     def on_wait_frame(self, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
         """Set other frames of pages. A page that is gone (-1) blocks searches until the pass ends."""
@@ -52,6 +58,12 @@ class UnstableTable(SortedTable):
         inserted = self._inserted(rows)
         self["frame"][rows] = frames[there]
         self._set_dirty(rows, self._changed(rows), inserted)
+        if len(self.lost):
+            rows = self.lost.find(digests, "key", keys)
+            there = np.flatnonzero(rows >= 0)
+            gone = frames[there] < 0
+            self.lost["frame"][rows[there]] = np.where(gone, ~self._node.window.pass_number, frames[there])
+            self._give_back(rows[there[gone]])
 
     def on_wait_content(self, digests: Digests, keys: ItemKeys, holds: Digests) -> None:
         """Note what pages hold now: something else, or again what they held when they were inserted."""
@@ -64,14 +76,88 @@ class UnstableTable(SortedTable):
         else:
             same = rows[np.flatnonzero(~changed)]
             self._set_dirty(same, np.zeros(len(same), np.bool_), self._inserted(same))
-            self.remove(rows[np.flatnonzero(changed)])
+            if len(self.lost):
+                self._still_lost(digests, keys, holds)
+            self._lose(rows[np.flatnonzero(changed)], holds[there[changed]])
 
     def split_huge(self, blocks: I64) -> None:
         """Give pages of huge pages that were split the names of small pages' frames; blocks ascend."""
-        frames = self["frame"]
-        huge = np.flatnonzero(is_huge_word(frames))
-        huge = huge[is_in(block_of(frames[huge]), blocks)]
-        frames[huge] &= ~HUGE_FRAME
+        for frames in (self["frame"], self.lost["frame"]):
+            huge = np.flatnonzero(is_huge_word(frames))
+            huge = huge[is_in(block_of(frames[huge]), blocks)]
+            frames[huge] &= ~HUGE_FRAME
+
+    def on_rehome(self, digests: Digests, keys: ItemKeys, frames: FrameWords) -> None:
+        """Take rows of pages from another node."""
+        order = np.argsort(digests)
+        self.insert(digests[order], key=keys[order], frame=frames[order])
+
+    def change_trees(self) -> None:
+        """Send what searches find after a change of merge_across_nodes to the nodes that they ask now.
+
+        One tree serves all nodes, or node 0; it has what ksmd has inserted in it in the pass under way.
+        """
+        n = self._node
+        self.forget_lost()
+        if n.nodes == 1 or n.tree_shape:
+            return
+        rows = np.flatnonzero(self._inserted(np.arange(len(self))))
+        if n.id == 0 or not n.knobs.merge_across_nodes:
+            digests, frames = self.digest[rows], self["frame"][rows]
+            homes = n.home_of_frames(digests, frames) if n.knobs.merge_across_nodes else np.zeros_like(rows)
+            n.out.send(Kind.REHOME, homes, digests, self["key"][rows], frames)
+        self.remove(rows)
+
+    # Pages that hold something else for a while.
+
+    def lost_zeros(self, digests: Digests) -> I64:
+        """Return the row in `lost` of a page of each content that holds zeros, in a huge page; -1 for none.
+
+        Searches do not meet it until the split of the huge page has taken it away: then it blocks them.
+        """
+        found = np.full(len(digests), -1)
+        if len(self.lost):
+            which, rows = self.lost.rows(digests)
+            zero = (self.lost["holds"][rows] == 0) & is_huge_word(self.lost["frame"][rows])
+            found[which[zero]] = rows[zero]
+        return found
+
+    def _lose(self, rows: I64, holds: Digests) -> None:
+        """Remove pages that hold something else, and remember those that the kernel's tree has."""
+        inserted = np.flatnonzero(self._inserted(rows))
+        if len(inserted):
+            inserted = inserted[np.argsort(rows[inserted])]
+            kept = rows[inserted]
+            about = {name: self[name][kept] for name in self.columns}
+            self.lost.insert(self.digest[kept], **about, holds=holds[inserted].view(np.int64))
+        self.remove(rows)
+
+    def _still_lost(self, digests: Digests, keys: ItemKeys, holds: Digests) -> None:
+        """Note what lost pages hold now; those that hold the same again are not lost."""
+        rows = self.lost.find(digests, "key", keys)
+        there = np.flatnonzero(rows >= 0)
+        self.lost["holds"][rows[there]] = holds[there].view(np.int64)
+        self._give_back(rows[there[holds[there] == digests[there]]])
+
+    def _give_back(self, rows: I64) -> None:
+        """Insert pages again that were lost, if searches would meet them."""
+        if len(rows) == 0:
+            return
+        rows = np.sort(rows)
+        digests, about = self.lost.digest[rows], {name: self.lost[name][rows] for name in self.columns}
+        self.lost.remove(rows)
+        which, others = self.rows(digests)
+        met = self._node.passed(about["key"])
+        met[which[self._inserted(others)]] = False
+        self.insert(digests[met], **{name: column[met] for name, column in about.items()})
+
+    def forget_lost(self, instead: list[Digests] | None = None) -> None:
+        """Forget pages that hold something else: all, or those of contents of which others were inserted."""
+        lost = self.lost.digest
+        gone = np.full(len(lost), instead is None)
+        for digests in instead or ():
+            gone |= is_in(lost, np.sort(digests))
+        self.lost.remove(np.flatnonzero(gone))
 
     def remove_dirty_before(self, pass_number: int) -> None:
         """At the start of a pass, with shapes: remove pages that changed or were gone in an earlier one."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.words import U8, Digests, FrameWords, ItemKeys
+from cluster.arrays.words import I64, U8, Digests, FrameWords, ItemKeys
 
 
 class VisitKind(IntEnum):
@@ -56,3 +56,11 @@ class Arrivals(NamedTuple):
     key: ItemKeys
     frame: FrameWords
     kind: U8
+
+    def without(self, rows: I64) -> Arrivals:
+        """Return the others."""
+        if len(rows) == 0:
+            return self
+        kept = np.ones(len(self.digest), np.bool_)
+        kept[rows] = False
+        return Arrivals._make(column[kept] for column in self)

@@ -27,12 +27,15 @@ TERMS = (
     "stable_node",
     "split",
     "wakeup",
-    "cold_search",
+    "cold_visit",
+    "cold_level",
     "remote",
 )
 #: By how much a search in a tree that grows from nothing is shorter, on the average, than one in the whole
 #: tree, in levels.
 _GROWING = 1 / math.log(2)
+#: What a visit needs that is not of a tree, after a sleep: it is found cold as a tree of so many pages is.
+_COLD_SET = 1024
 
 
 def ksmd_cpu_ns(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes) -> OfNodes:
@@ -51,8 +54,8 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
     """Return how much ksmd did for the pages of each node between two collections: float64[nodes] by term.
 
     A page with an unchanged checksum is looked up in the stable tree and, if it is not merged, in the
-    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached.
-    Distances are left out where they cost nothing.
+    unstable tree. Each level of a tree is a comparison; the lower ones of a large tree are uncached, and all
+    are after a sleep, until a search has been there. Distances are left out where they cost nothing.
     """
 
     def done(name: str) -> OfNodes:
@@ -60,13 +63,15 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
 
     searches = np.asarray(searched(old, new), np.float64)
     in_unstable = np.maximum(searches - done("pages_merged"), 0)
-    stable = _levels(spec, new["pages_shared"])
-    unstable = np.maximum(_levels(spec, new["pages_unshared"]) - _GROWING, 0)
+    stable_pages, unstable_pages = _tree(spec, new["pages_shared"]), _tree(spec, new["pages_unshared"])
+    stable = np.log2(1 + stable_pages)
+    unstable = np.maximum(np.log2(1 + unstable_pages) - _GROWING, 0)
     cached = math.log2(1 + spec.cost.cached_tree)
     below = np.maximum(stable - cached, 0) * searches + np.maximum(unstable - cached, 0) * in_unstable
-    checksums = done("checksums")
+    cold = _cold(stable_pages, searches, wakeups) + _cold(unstable_pages / math.e, in_unstable, wakeups)
+    checksums, visits, sleeps = done("checksums"), done("pages_scanned"), spec.ksm.sleep_millisecs > 0
     return {
-        "visit": done("pages_scanned"),
+        "visit": visits,
         "first_visit": np.maximum(done("rmap_items"), 0),
         "skip": done("pages_skipped"),
         "checksum": checksums,
@@ -77,7 +82,8 @@ def ksmd_work(spec: SimulationSpec, old: Columns, new: Columns, wakeups: OfNodes
         "stable_node": np.maximum(done("pages_shared"), 0),
         "split": done("thp_split_page"),
         "wakeup": wakeups,
-        "cold_search": _cold_part(spec, done("pages_scanned"), wakeups) * searches,
+        "cold_visit": _cold(_COLD_SET, visits, wakeups) * sleeps,
+        "cold_level": cold * sleeps,
         "remote": checksums * (_extra_distance(spec) if spec.cost.remote else 0.0),
     }
 
@@ -88,15 +94,20 @@ def searched(old: Columns, new: Columns) -> I64:
     return searches
 
 
-def _cold_part(spec: SimulationSpec, scanned: OfNodes, wakeups: OfNodes) -> OfNodes:
-    """Return which part of the scanned pages are among the first after a sleep: float64[nodes]."""
-    cold = wakeups * spec.cost.cold_pages * (spec.ksm.sleep_millisecs > 0)
-    return np.minimum(cold / np.maximum(scanned, 1), 1.0)
+def _cold(tree: OfNodes | I64 | int, looks: OfNodes, wakeups: OfNodes) -> OfNodes:
+    """Return how often ksmd comes to a page of a tree for the first time since it woke up: float64[nodes].
+
+    Of n looks that begin with cold caches, the upper log2(n) levels are met by many, and are soon cached;
+    those below are new to each look.
+    """
+    of_wakeup = np.divide(looks, wakeups, out=np.ones(len(looks)), where=wakeups > 0)
+    new: OfNodes = looks * np.log2(1 + tree / np.maximum(of_wakeup, 1))
+    return new
 
 
-def _levels(spec: SimulationSpec, tree: I64) -> OfNodes:
-    """Return the levels of the trees that a page of each node is looked up in."""
-    return np.log2(1 + (tree if not spec.ksm.merge_across_nodes else tree.sum(keepdims=True)))
+def _tree(spec: SimulationSpec, pages: I64) -> I64:
+    """Return the pages of the tree that a page of each node is looked up in: int64[nodes]."""
+    return pages if not spec.ksm.merge_across_nodes else pages.sum(keepdims=True)
 
 
 def _extra_distance(spec: SimulationSpec) -> OfNodes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from cluster.arrays.words import I64, U64, FrameWords, node_of_mm
+from cluster.arrays.words import I64, U64, FrameWords, empty, node_of_mm
 from cluster.ksm.merge_window import HugeWindow, merge_window
 from cluster.ksm.replace_page import Merger
 from cluster.ksm.scan import Scanner
@@ -74,6 +74,7 @@ class Node:
             contents=Contents(with_bytes=spec.machine.content == "bytes"),
             out=Outbox(node, spec.machine.nodes),
             tree_shape=spec.machine.tree_shape,
+            ordered_contents=spec.ordered_contents,
         )
         self._allocator = PageAllocator(self.state)
         self._huge_allocator = HugeAllocator(self.state)
@@ -154,7 +155,7 @@ class Node:
             c.Zap: own(processes.zap),
             c.PageOut: own(processes.page_out),
             c.Move: self._move_pages,
-            c.CountOn: own(lambda command: c.PagesOn(processes.count_on(command))),
+            c.CountOn: own(self._count_on),
             c.MergeAny: own(processes.set_merge_any),
             c.Fork: own(processes.fork),
             c.Exit: own(processes.exit),
@@ -203,10 +204,13 @@ class Node:
 
     def _set_knobs(self, command: c.SetKnobs) -> None:
         old, knobs = self.state.knobs, command.knobs
-        if old.merge_across_nodes != knobs.merge_across_nodes:
-            self.processes.change_trees()
-            self.state.migrated_stable_nodes.clear()
+        across = old.merge_across_nodes != knobs.merge_across_nodes
+        stay = self.processes.leave_trees() if across else empty()
         self.state.set_knobs(knobs)
+        if across:
+            self.processes.change_trees(stay)
+            self.trees.unstable.change_trees()
+            self.state.migrated_stable_nodes.clear()
         if (old.merge_across_nodes, old.use_zero_pages) != (knobs.merge_across_nodes, knobs.use_zero_pages):
             self.processes.look_again()
 
@@ -233,6 +237,9 @@ class Node:
             slots = self.processes.mapped(command.mm, command.start, command.nr_pages)
             self._migration.move_pages(np.union1d(slots, self._splitter.along), command.to)
 
+    def _count_on(self, command: c.CountOn) -> c.PagesOn:
+        return c.PagesOn(self.processes.count_on(command) + self._splitter.moved_zeros())
+
     # Messages.
 
     def _message_table(self) -> dict[Kind, Callable[..., None]]:
@@ -249,6 +256,7 @@ class Node:
             Kind.CONTENT_REPLY: scanner.on_content_reply,
             Kind.EVENT: trees.on_event,
             Kind.WITHDRAW: trees.unstable.on_withdraw,
+            Kind.REHOME: trees.unstable.on_rehome,
             Kind.STALE: trees.on_stale,
             Kind.DROPPED: self._on_dropped,
             Kind.DROPPED_AT: scanner.on_dropped_at,

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -386,18 +387,22 @@ class Workload:
         """Write the pages of the first moment, except pages that map the frames of others."""
         now = replay.process.moments[0]
         own = ~is_in(now.vpn, replay.process.shared.vpn)
-        slots = self._n.spaces.slots(replay.mm, now.vpn[own])
-        self._faults.fill(slots, self._held(replay, now)[own], self._own_huge_pages(replay))
+        self._fill_begun(replay, now.vpn[own], self._held(replay, now)[own])
         if replay.process.first == 0:
             self._begun.append(replay)
 
-    def _own_huge_pages(self, replay: SnapshotReplay) -> Slots:
-        """Return the bases of huge pages that a captured process maps first, if it begins now."""
-        process = replay.process
+    def _fill_begun(self, replay: SnapshotReplay, vpns: I64, held: U64) -> None:
+        """Write the first contents of a captured process's own pages, into huge pages where it has such."""
+        process, slots = replay.process, self._n.spaces.slots(replay.mm, vpns)
         if not replay.kind.huge_pages or replay.moment != process.first:
-            return empty()
+            self._faults.fill(slots, held, empty())
+            return
+        parts = process.huge_parts
+        apart = is_in(vpns, parts.vpn)
         own = process.huge[~is_in(process.huge, process.shared.vpn)]
-        return self._n.spaces.slots(replay.mm, own)
+        self._faults.fill(slots[~apart], held[~apart], self._n.spaces.slots(replay.mm, own))
+        number = parts.number[is_in(parts.vpn, vpns)]
+        self._faults.fill_parts(slots[apart], held[apart], number)
 
     def _replay(self, replay: SnapshotReplay, steps: Sequence[ReplayStep]) -> None:
         """Carry out the next steps of a replay at once; of several writes to a page the last one counts."""
@@ -419,7 +424,7 @@ class Workload:
             self._draw_between(replay, steps[-1], vpns, held)
         if begins:
             self._n.counters["pages_written"] += len(vpns)
-            self._faults.fill(spaces.slots(replay.mm, vpns), held, self._own_huge_pages(replay))
+            self._fill_begun(replay, vpns, held)
         else:
             self._faults.write(spaces.slots(replay.mm, vpns), held)
         self._faults.drop(spaces.slots(replay.mm, np.setdiff1d(before.vpn, now.vpn)))
@@ -437,12 +442,17 @@ class Workload:
         """Return the content ids of this clone at a moment.
 
         Contents that its family alone has get ids of their own for each clone of the family, the first
-        included: no other process has these contents, so nothing else changes.
+        included: no other process has these contents, so nothing else changes. Where contents have the order
+        of memcmp, the new ones have it, too.
         """
         if replay.kind.clones is Clones.IDENTICAL:
             return moment.content
         first = replay.index - replay.captured + replay.process.family
         own = content_ids("clone", self._spec.seed, replay.kind.name, first, numbers=moment.content)
+        if self._spec.ordered_contents:
+            kinds = takewhile(lambda kind: kind is not replay.kind, self._spec.processes)
+            number = np.uint64(sum(kind.count for kind in kinds) + first + 1)
+            own = np.where(moment.content < self._spec.ordered_contents, moment.content + number, own)
         return np.where(moment.own, own, moment.content)
 
 

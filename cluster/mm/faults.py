@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import rows_where, rows_with
+from cluster.arrays.columns import changes, rows_where, rows_with
 from cluster.arrays.words import (
+    HUGE_SIZE,
     I64,
     U8,
     U64,
@@ -100,6 +101,29 @@ class Faults:
             self._huge_allocator.allocate(bases, nodes, self._install_huge)
             slots, ids = self._not_waiting(slots, ids, before)
         self._write(slots, ids)
+
+    def fill_parts(self, slots: Slots, ids: U64, numbers: I64) -> None:
+        """Write first contents to untouched pages that are parts of huge pages: those of one number of one.
+
+        No PMD maps them; the other pages of the huge pages are unmapped.
+        """
+        if len(slots) == 0:
+            return
+        order = np.argsort(numbers, kind="stable")
+        start = np.flatnonzero(changes(numbers[order]))
+        parts = dict(zip(slots[order[start]].tolist(), np.split(order, start[1:]), strict=True))
+        firsts = np.array(list(parts), np.int64)
+
+        def install(of: Slots, first: FrameWords) -> None:
+            for slot, frame in zip(of.tolist(), first.tolist(), strict=True):
+                rows = parts[slot]
+                if frame >= 0:
+                    self._huge.install_part(slots[rows], frame)
+                    self.put(frame + np.arange(len(rows), HUGE_SIZE))
+                    self.touched(slots[rows])
+                self._write(slots[rows], ids[rows])
+
+        self._huge_allocator.allocate(firsts, self._allocator.first_nodes(firsts), install)
 
     def _fault_huge(self, slots: Slots, ids: U64) -> tuple[Slots, U64]:
         """Fault huge pages in; return the pages that can be written now, and what is written."""

@@ -73,6 +73,8 @@ class NodeState:
     out: Outbox
     #: Whether trees have the kernel's shape, as records need it. Never changes.
     tree_shape: bool
+    #: Contents below this are in the order of memcmp. Never changes.
+    ordered_contents: int = 0
     #: Page table entries and rmap_items: faults, system calls, ksmd and migration change it.
     table: PageTable = field(default_factory=PageTable)
     #: How huge pages are mapped: faults, system calls and splits change it.
@@ -141,6 +143,11 @@ class NodeState:
         With trees for each node it does not: the home is that of the frame when it was inserted.
         """
         return self.knobs.merge_across_nodes == 1 and not self.tree_shape
+
+    @property
+    def knows_order(self) -> bool:
+        """Return whether this node's trees can tell which contents come first in the order of memcmp."""
+        return self.ordered_contents > 0 and (self.nodes == 1 or not self.knobs.merge_across_nodes)
 
     def tree_words(self, slots: Slots) -> FrameWords:
         """Return the words by which trees know the frames of pages. int64[n] -> int64[n]."""

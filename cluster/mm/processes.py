@@ -139,16 +139,24 @@ class Processes:
             self._faults.tell_back(slots)
         n.table.mark_due(slots[(n.table.state[slots] & (PRESENT | ITEM)) != 0])
 
-    def change_trees(self) -> None:
-        """Take pages out of their unstable trees, as merge_across_nodes changes.
+    def leave_trees(self) -> Slots:
+        """Take pages out of their unstable trees, before merge_across_nodes changes.
 
-        Pages that ksmd has inserted in the pass under way stay, if searches can still find them.
+        Returns pages that stay: ksmd has inserted them in the pass under way, and searches can still find
+        them. These are those in the tree of all nodes, which becomes that of node 0, or the other way.
         """
         n = self._n
         slots = rows_with(n.table.state[: n.table.size], IN_UNSTABLE_TREE)
-        if n.tree_shape or n.nodes == 1:
-            slots = slots[~n.passed(n.keys_of(slots))]
-        self._faults.leave_unstable_tree(slots)
+        stays = n.passed(n.keys_of(slots))
+        if not (n.tree_shape or n.homes_follow):
+            stays &= n.table.home[slots] == 0
+        self._faults.leave_unstable_tree(slots[~stays])
+        return slots[stays]
+
+    def change_trees(self, slots: Slots) -> None:
+        """Let node 0 be the home of pages that have stayed, after merge_across_nodes has changed."""
+        if not self._n.tree_shape:
+            self._n.table.set_homes(slots, np.zeros_like(slots))
 
     def look_again(self) -> None:
         """Make a visit due to every item that is not merged, because rules have changed."""
@@ -185,9 +193,7 @@ class Processes:
         if n.profile.fork_copies_counts:
             child.inherited = self.items(parent)
         n.spaces.add(child)
-        for vma in [v for v in parent.vmas if not v.unmapped]:
-            area = vma.start, vma.pages, vma.policy
-            n.spaces.map(child, *area, mergeable=vma.mergeable, name=vma.name).huge = vma.huge
+        n.spaces.copy(parent, child)
         self.inherit(parent, child)
 
     def inherit(self, parent: Mm, child: Mm, own: frozenset[int] = frozenset()) -> None:
@@ -263,6 +269,7 @@ class Processes:
         for vma in [v for v in mm.vmas if v.unmapped]:
             if not (n.table.state[vma.slot0 : vma.slot0 + vma.pages] & ITEM).any():
                 n.table.release(vma.slot0, vma.pages)
+                n.huge_pages.release(vma.slot0, vma.pages)
                 mm.vmas.remove(vma)
         if mm.exited and not mm.vmas:
             n.spaces.remove(mm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -118,6 +119,16 @@ class AddressSpaces:
         self.changed()
         return vma
 
+    def copy(self, parent: Mm, child: Mm) -> None:
+        """Give a child the VMAs of its parent, without pages; those with adjacent slots get adjacent ones."""
+        vmas = [vma for vma in parent.vmas if not vma.unmapped]
+        starts = [i for i, vma in enumerate(vmas) if i == 0 or not _adjacent(vmas[i - 1], vma)]
+        for low, high in pairwise([*starts, len(vmas)]):
+            slot0 = self._table.allocate(sum(vma.pages for vma in vmas[low:high]))
+            moved = slot0 - vmas[low].slot0
+            child.vmas += [replace(vma, mm=child.id, slot0=vma.slot0 + moved) for vma in vmas[low:high]]
+        self.changed()
+
     def split(self, mm: Mm, start: int, end: int) -> list[Vma]:
         """Return the mapped VMAs in virtual pages [start, end), after splitting VMAs at its ends."""
         for edge in (start, end):
@@ -198,6 +209,11 @@ class VmaIndex:
 
 def _start(vma: Vma) -> int:
     return vma.start
+
+
+def _adjacent(vma: Vma, behind: Vma) -> bool:
+    """Return whether two VMAs touch, and have adjacent slots."""
+    return vma.end == behind.start and vma.slot0 + vma.pages == behind.slot0
 
 
 def _rank(starts: I64, values: I64) -> I64:

@@ -11,6 +11,8 @@ import numpy as np
 
 from cluster.arrays.words import I32, I64, Bool, Digests, empty
 
+#: From one content to the next in the order of memcmp: contents that clones have for themselves come between.
+ORDER_STEP = 1 << 24
 #: Part of the interval by which a moment may be late.
 LATE = 0.1
 
@@ -70,6 +72,19 @@ class OutsideMappers:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
+class CapturedParts(NamedTuple):
+    """Pages of huge pages that no PMD maps whole; int64[n] each, pages ascend."""
+
+    vpn: I64
+    #: Equal for pages of one huge page.
+    number: I64
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no pages."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedProcess:
     """One captured process: its VMAs, and its pages at each moment."""
@@ -88,11 +103,18 @@ class CapturedProcess:
     pinned: I64 = field(default_factory=empty)
     #: int64[n], ascending: first pages of the huge pages that it maps whole at its first moment.
     huge: I64 = field(default_factory=empty)
+    #: Parts of others, none of which another process maps before.
+    huge_parts: CapturedParts = field(default_factory=CapturedParts.none)
 
     @property
     def first(self) -> int:
         """The first moment at which it has pages; 0 if it never has."""
         return next((moment for moment, pages in enumerate(self.moments) if len(pages.vpn)), 0)
+
+    @property
+    def has_huge_pages(self) -> bool:
+        """Whether it maps huge pages, or parts of them."""
+        return len(self.huge) + len(self.huge_parts.vpn) > 0
 
     @property
     def advised(self) -> bool:
@@ -119,8 +141,10 @@ class CapturedPages:
     interval: float | None = None
     #: What limits the answer, one sentence each.
     notes: tuple[str, ...] = ()
-    #: Huge pages of which no process maps all, and others that cannot be placed.
+    #: Huge pages that cannot be placed.
     huge_in_parts: int = 0
+    #: Contents below this are multiples of `ORDER_STEP`, and in the order of memcmp; 0 if that is not known.
+    ordered: int = 0
 
     def steps(self, interval: float | None) -> tuple[ReplayStep, ...]:
         """Return what is replayed when.

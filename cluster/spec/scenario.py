@@ -275,30 +275,31 @@ class CostSpec:
     """
 
     #: Each page that ksmd comes to, and what the first time takes more: a new rmap_item.
-    visit: float = 250.0
-    first_visit: float = 95.0
+    visit: float = 340.0
+    first_visit: float = 135.0
     #: Each page that smart_scan skips.
-    skip: float = 250.0
-    checksum: float = 470.0
+    skip: float = 265.0
+    checksum: float = 700.0
     #: Each level of a tree descended, and what it takes more where the tree is not in the cache.
-    stable_level: float = 65.0
-    unstable_level: float = 185.0
-    uncached_level: float = 305.0
+    stable_level: float = 27.0
+    unstable_level: float = 215.0
+    uncached_level: float = 255.0
     #: Pages of a tree that are in the cache.
-    cached_tree: float = 1024.0
+    cached_tree: float = 2048.0
     #: Each merge, and what it takes more to make a KSM frame of the page that it merges with.
-    merge: float = 2300.0
-    stable_node: float = 7000.0
+    merge: float = 1800.0
+    stable_node: float = 4800.0
     #: Each huge page split.
-    split: float = 230000.0
-    wakeup: float = 16000.0
-    #: What a search takes more for each of the first pages after a sleep: the caches are cold.
-    cold_search: float = 3000.0
-    cold_pages: float = 55.0
+    split: float = 226000.0
+    wakeup: float = 9600.0
+    #: As the caches are cold after a sleep: what a visit takes more, by how few there are between two sleeps,
+    #: and a comparison that is the first of its page since ksmd woke up.
+    cold_visit: float = 50.0
+    cold_level: float = 300.0
     #: Each checksum of a page in the memory of another node, for each 10 units of distance more than local.
     remote: float = 0.0
     #: A program's time for a write to a KSM page: the fault, a new frame and the copy.
-    cow_fault: float = 1600.0
+    cow_fault: float = 1800.0
     #: How long ksmd waits for a CPU when it wakes up. Depends on the load of the machine.
     cpu_wait: float = 0.0
 
@@ -324,6 +325,8 @@ class SimulationSpec:
     migration: CompactionSpec | None = None
     #: Moves of frames of processes between nodes, after passes; only with `migration`.
     relocations: tuple[RelocationSpec, ...] = ()
+    #: Contents below this are in the order of memcmp (`CapturedPages.ordered`).
+    ordered_contents: int = 0
 
     @property
     def writes(self) -> bool:

@@ -72,6 +72,7 @@ class Kind(IntEnum):
     SPLIT_AT = 50
     ZEROED = 51
     SPLIT = 52
+    REHOME = 53
 
 
 #: Name and dtype of a column.
@@ -145,6 +146,11 @@ MESSAGES: dict[Kind, Message] = {
     ),
     Kind.WAIT_CONTENT: Message(
         "An unstable page holds something else.", (_DIGEST, _KEY, ("holds", np.uint64)), quiet=True
+    ),
+    Kind.REHOME: Message(
+        "The unstable tree's entry of a page is the receiver's from now on: merge_across_nodes has changed.",
+        (_DIGEST, _KEY, _FRAME),
+        quiet=True,
     ),
     Kind.STALE: Message("A KSM frame was freed.", (_DIGEST, _FRAME), quiet=True),
     Kind.RECOUNT: Message(

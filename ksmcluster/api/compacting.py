@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from actors.run_options import ON_RAY, RunKeywords, RunOptions
+from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import ActorsStarting
+from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT_COMPACTION, load_compaction
 from ksmcluster.system import host_memory
@@ -22,8 +22,8 @@ def compact(
     config: CompactionScenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
     options: RunOptions = ON_RAY,
     *,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> CompactionResult:
     """Compact the memory of every node of a scenario, with pages that can move and without.
 
@@ -35,14 +35,19 @@ def compact(
     from ksmcluster.config.compaction import CompactionScenario, to_compaction_spec
     from ksmcluster.results.compaction.compaction_result import CompactionResult
 
-    with one_line():
-        options = replace(options, **changes)
-    scenario = config if isinstance(config, CompactionScenario) else load_compaction(config)
-    clock = RunClock(progress, lambda event: isinstance(event, ActorsStarting) and event.done == event.total)
+    options, overrides = taken(compact, options, changes)
+    if isinstance(config, CompactionScenario):
+        check_unchanged("compact", overrides)
+        scenario = config
+    else:
+        scenario = load_compaction(config, overrides)
     spec = to_compaction_spec(scenario)
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
-    with one_line():
+    with one_line(), listening(progress) as listener:
+        clock = RunClock(
+            listener, lambda event: isinstance(event, ActorsStarting) and event.done == event.total
+        )
         reports = run_compaction(spec, options, on_event=clock.on_event)
     return CompactionResult.of(scenario, reports, clock.timing(options))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from actors.run_options import ON_RAY, RunKeywords, RunOptions
+from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import PassResult, PassStarted, RunStarting
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.scenario import SimulationSpec
 from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
@@ -31,8 +31,8 @@ def simulate(
     config: Scenario | str | os.PathLike[str] | Mapping[str, Any] = DEFAULT,
     options: RunOptions = ON_RAY,
     *,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> Result:
     """Simulate a scenario and return its result.
 
@@ -41,8 +41,9 @@ def simulate(
     Args:
         config: what `load` takes or returns, such as `load("default", Overrides(nodes=8))`.
         options: how the run is carried out.
-        progress: called with each event of the run.
-        changes: fields of `options`: `simulate(engine="inline")`.
+        progress: called with each event of the run. True shows the progress, also in a notebook.
+        changes: fields of `options`, and changes of the scenario, which are fields of `Overrides`:
+            `simulate("tiny", engine="inline", nodes=4, settings={"ksm.pages_to_scan": 400})`.
 
     Raises:
         UserError: for what the user can mend. If the memory of this host cannot suffice, it is raised before
@@ -50,9 +51,14 @@ def simulate(
         RunFailedError: if something died more often than `max_failures`, or did not start. Its `result` has
             the finished passes.
     """
-    with one_line():
-        options = replace(options, **changes)
-    return run(config if isinstance(config, Scenario) else load(config), options, progress)
+    options, overrides = taken(simulate, options, changes)
+    if isinstance(config, Scenario):
+        check_unchanged("simulate", overrides)
+        scenario = config
+    else:
+        scenario = load(config, overrides)
+    with listening(progress) as listener:
+        return run(scenario, options, listener)
 
 
 def run(

@@ -26,8 +26,10 @@ from ksmcluster.snapshot import (
     MERGEABLE,
     SHARED,
     SHARED_ZERO,
+    UNKNOWN,
     WRITTEN,
     ZERO,
+    ContentOrder,
     HostInfo,
     KeyInfo,
     Mapping,
@@ -58,7 +60,7 @@ class Options:
     count: int = 1
     """Moments."""
     minimal: bool = False
-    """Leave out names, paths, PIDs and the host's topology."""
+    """Leave out names, paths, PIDs, the host's topology and the order of contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Session:
         self._advance = advance
         self._tracker = tracker
         self._hash = PageHasher(options.key)
+        #: Only needed for huge pages.
+        self._order: ContentOrder | None = None
         self._mappings: list[tuple[Mapping, ...]] = [() for _ in sources]
         self._alive = dict(enumerate(sources))
         live = [source for source in sources if isinstance(source, ProcessSource)]
@@ -168,7 +172,7 @@ class Session:
             metadata = self._metadata(started, tuple(moment.seconds for moment in moments))
             live = (source for source in self._sources if isinstance(source, ProcessSource))
             ended = tuple(source.pid for source in live if source.has_ended())
-            size = writer.finish(metadata)
+            size = writer.finish(metadata, self._order.contents() if self._order else None)
         return Summary(
             processes=len(self._sources),
             moments=tuple(moments),
@@ -219,6 +223,8 @@ class Session:
             scans = self._scans(moment)
             frames = self._frames(scans, kernel)
             _forget_merges(scans)
+            if not self._options.minimal and any((of.huge != UNKNOWN).any() for of in frames.values()):
+                self._order = self._order or ContentOrder()
             if moment == 0:
                 self._count(scans, frames)
             for process, scan in scans.items():
@@ -289,6 +295,8 @@ class Session:
             columns = (frames.frame[at], frames.outside[at], frames.huge[at], frames.node[at])
             rows = PageRows(chunk.vpn, digests, flags, *columns)
         writer.write(process, moment, rows)
+        if self._order is not None:
+            self._order.add(content_ids(digests, zero), chunk.data)
         tally.add(digests, flags)
         self._advance(len(flags))
 

@@ -13,19 +13,18 @@ from ksmcluster.commands.output import Target, emit, replacing
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ksmcluster.validate.calibrate.fit import FittedTerm
     from ksmcluster.validate.calibrate.session import Calibration
 
 #: How a file that this command wrote begins.
 _HEAD = "# ksmcluster calibrate: "
 #: Why a term stays at its default.
 _NOT_MEASURED = {
-    "cold_search": "not measured",
-    "cold_pages": "not measured",
     "remote": "not measured",
-    "cow_fault": "not measured",
     "cpu_wait": "not measured: as the load",
 }
 _NOT_SEPARATED = "not separated: default"
+_NO_NODES = "not measured: needs two nodes"
 
 
 def calibrate(
@@ -54,13 +53,19 @@ def calibrate(
 
 
 def to_toml(found: Calibration) -> str:
-    """Return the table [cost], all keys, with a line that says where the numbers come from."""
+    """Return the table [cost], all keys, with a line that says where the numbers come from.
+
+    The table [migration.cost] follows if it was measured.
+    """
     import tomli_w
 
     from ksmcluster.config.ksmd import from_cost
 
     costs = {key: round(value, 1) for key, value in from_cost(found.fit.cost).model_dump().items()}
-    return f"{_HEAD}{found.cpu}, Linux {found.kernel}\n{tomli_w.dumps({'cost': costs})}"
+    tables: dict[str, object] = {"cost": costs}
+    if found.mapping.uncertainty is not None:
+        tables["migration"] = {"cost": {"mapping_ns": round(found.mapping.value, 1)}}
+    return f"{_HEAD}{found.cpu}, Linux {found.kernel}\n{tomli_w.dumps(tables)}"
 
 
 def _is_ours(path: Path) -> bool:
@@ -69,20 +74,26 @@ def _is_ours(path: Path) -> bool:
 
 
 def _table(found: Calibration) -> Table:
+    from cluster.spec.compaction import MigrationCostSpec
     from cluster.spec.scenario import CostSpec
     from ksmcluster.config.ksmd import key_of_cost
     from ksmcluster.report.console import plain_table
 
     table = plain_table("[cost]", "value", "+-", "default", "")
     table.columns[-1].justify = "left"
-    for name, value, uncertainty in found.fit.terms:
-        default = getattr(CostSpec(), name)
-        if uncertainty is None:
-            row = (f"{value:,.0f}", "", f"{default:,.0f}", _NOT_MEASURED.get(name, _NOT_SEPARATED))
-        else:
-            row = (f"{value:,.0f}", f"{uncertainty:,.0f}", f"{default:,.0f}", "")
-        table.add_row(f"  {key_of_cost(name)}", *row)
+    for term in found.fit.terms:
+        note = _NOT_MEASURED.get(term.name, _NOT_SEPARATED)
+        table.add_row(*_row(f"  {key_of_cost(term.name)}", term, getattr(CostSpec(), term.name), note))
+    table.add_section()
+    table.add_row("[migration.cost]")
+    table.add_row(*_row("  mapping_ns", found.mapping, MigrationCostSpec().mapping, _NO_NODES))
     return table
+
+
+def _row(name: str, term: FittedTerm, default: float, note: str) -> tuple[str, ...]:
+    if term.uncertainty is None:
+        return name, f"{term.value:,.0f}", "", f"{default:,.0f}", note
+    return name, f"{term.value:,.0f}", f"{term.uncertainty:,.0f}", f"{default:,.0f}", ""
 
 
 def _summary(found: Calibration) -> str:

@@ -6,7 +6,7 @@ import typer
 
 from ksmcluster.commands.options import (
     Advice,
-    ConfigOrSnapshot,
+    AnyConfig,
     Count,
     Nodes,
     PagesPerNode,
@@ -29,7 +29,7 @@ config = typer.Typer(
 
 @config.command()
 def show(
-    scenario: ConfigOrSnapshot = "default",
+    scenario: AnyConfig = "default",
     nodes: Nodes = None,
     seed: Seed = None,
     passes: Passes = None,

@@ -21,13 +21,37 @@ class EngineName(StrEnum):
     INLINE = "inline"
 
 
+def _simulations(incomplete: str) -> list[str]:
+    """Return the scenarios of `simulate` that a shell may complete a word to."""
+    from ksmcluster.config import bundled
+
+    return [name for name in bundled() if name.startswith(incomplete)]
+
+
+def _compactions(incomplete: str) -> list[str]:
+    from ksmcluster.config import bundled_compactions
+
+    return [name for name in bundled_compactions() if name.startswith(incomplete)]
+
+
+def _scenarios(incomplete: str) -> list[str]:
+    return _simulations(incomplete) + _compactions(incomplete)
+
+
+_SNAPSHOT = "Name of a scenario that comes along, a TOML file or a snapshot."
 Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, or a TOML file.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Name of a scenario that comes along, or a TOML file.",
+        autocompletion=_compactions,
+    ),
 ]
 ConfigOrSnapshot = Annotated[
-    str,
-    typer.Argument(metavar="CONFIG", help="Name of a scenario that comes along, a TOML file or a snapshot."),
+    str, typer.Argument(metavar="CONFIG", help=_SNAPSHOT, autocompletion=_simulations)
 ]
+#: Of `simulate` or of `compact`.
+AnyConfig = Annotated[str, typer.Argument(metavar="CONFIG", help=_SNAPSHOT, autocompletion=_scenarios)]
 Count = Annotated[int | None, typer.Option(min=1, help="Of a snapshot: processes in all.")]
 Advice = Annotated[
     str | None,

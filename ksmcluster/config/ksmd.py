@@ -144,10 +144,16 @@ class CostConfig(ConfigTable):
     stable_node_ns: Finite = key(COST.stable_node, "More for each new KSM frame.", "ns")
     split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
     wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
-    cold_search_ns: Finite = key(
-        COST.cold_search, "More for each search of the first pages after a sleep: the caches are cold.", "ns"
+    cold_visit_ns: Finite = key(
+        COST.cold_visit,
+        "More for each of n pages visited between two sleeps, log2(1 + 1024 / n) times: the caches are cold.",
+        "ns",
     )
-    cold_pages: Finite = key(COST.cold_pages, "So many pages are the first ones.", "pages")
+    cold_level_ns: Finite = key(
+        COST.cold_level,
+        "More for each level that is the first look at its page since ksmd woke up: the caches are cold.",
+        "ns",
+    )
     remote_ns: Finite = key(
         COST.remote,
         "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",

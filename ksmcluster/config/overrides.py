@@ -1,12 +1,13 @@
-"""Changes to a scenario from the command line."""
+"""Changes to a scenario, from the command line or as keyword arguments."""
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any
+from typing import Any, Self, TypedDict
 
 from ksmcluster.config.problems import Path, did_you_mean, dotted, parse_path
 from ksmcluster.system.errors import UserError
@@ -19,17 +20,21 @@ ENDS = ("passes", "seconds", "until")
 UNTIL_CONVERGED = {"tolerance": 0.001, "most_passes": 100}
 
 
+Settings = Iterable[str] | Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line changes; None leaves a key as it is."""
+    """What to change in a scenario; None leaves a key as it is. Raises UserError for unknown arguments."""
 
     nodes: int | None = None
     seed: int | None = None
     passes: int | None = None
     #: Scales all regions (memory.scaled).
     pages_per_node: int | None = None
-    #: `key=value` each, the key a dotted path such as process[0].count, the value as in TOML.
-    settings: tuple[str, ...] = ()
+    #: `key=value` each, the key a dotted path such as process[0].count, the value as in TOML; or values by
+    #: key, `{"ksm.pages_to_scan": 400}`, also by table, `{"ksm": {"pages_to_scan": 400}}`.
+    settings: Settings = ()
     #: Nodes to drain, besides what the scenario moves.
     drain: tuple[int, ...] = ()
     #: Of a scenario that is a snapshot: how many processes, and which memory ksmd scans.
@@ -43,6 +48,20 @@ class Overrides:
     #: Keys, written as in `settings`, that get their defaults again; or elements of lists, which go.
     unset: tuple[str, ...] = ()
 
+    def __new__(cls, *arguments: object, **keywords: object) -> Self:
+        """Refuse keywords that are no field, with the nearest names."""
+        check_keywords("Overrides", keywords, cls.__annotations__)
+        return object.__new__(cls)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the settings as `key=value` each."""
+        if isinstance(self.settings, Mapping):
+            return tuple(_assignments("", self.settings))
+        if isinstance(self.settings, str):
+            raise UserError(f'settings: give a dict or several texts, as in settings=("{self.settings}",)')
+        return tuple(self.settings)
+
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
         """Change the TOML data in place; returns for each key changed what to call it in an error."""
         changed: dict[Path, str] = {}
@@ -52,7 +71,7 @@ class Overrides:
             changed[path] = option
         if self.cost:
             changed |= _put_cost(data, self.cost)
-        for setting in self.settings:
+        for setting in self.lines:
             path, value = _parse(setting)
             _put(data, path, value)
             changed[path] = f"--set {dotted(path)}"
@@ -71,6 +90,62 @@ class Overrides:
         if self.drain:
             changed[_drain(data, self.drain)] = "--drain"
         return changed
+
+
+class ScenarioKeywords(TypedDict, total=False):
+    """The fields of `Overrides`, as keyword arguments."""
+
+    nodes: int | None
+    seed: int | None
+    passes: int | None
+    pages_per_node: int | None
+    settings: Settings
+    drain: tuple[int, ...]
+    count: int | None
+    advice: str | None
+    cost: File | None
+    seconds: float | None
+    until: str | None
+    unset: tuple[str, ...]
+
+
+def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UserError for a keyword argument that there is not, with the nearest names."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+            key = f'; keys of scenarios go into settings={{"{name}": ...}}' if "." in name else hint
+            raise UserError(f"{call}: no argument {name}{key}")
+
+
+def _assignments(path: str, settings: Mapping[str, object]) -> Iterator[str]:
+    """Yield `key=value` for each value, those of tables by dotted path."""
+    for name, value in settings.items():
+        key = f"{path}{name}"
+        if isinstance(value, Mapping):
+            yield from _assignments(f"{key}.", value)
+        elif key.endswith("kernel") and isinstance(value, float):
+            raise UserError(f'{key}: {value} may be another kernel than meant; give a text, as in "6.10"')
+        else:
+            yield f"{key}={toml_value(key, value)}"
+
+
+def toml_value(name: str, value: object) -> str:
+    """Return a value of Python as TOML has it. Raises UserError, which names it, if TOML has none."""
+    if isinstance(value, File):
+        value = str(value)
+    if isinstance(value, bool | int | float | str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple | range):
+        return f"[{', '.join(toml_value(name, part) for part in value)}]"
+    if isinstance(value, Mapping):
+        parts = (f"{json.dumps(key)} = {toml_value(name, part)}" for key, part in value.items())
+        return f"{{{', '.join(parts)}}}"
+    item = getattr(value, "item", None)  # a number of numpy's
+    if callable(item):
+        return toml_value(name, item())
+    raise UserError(f"{name}: a value is a number, a text, a truth value, a list or a table, not {value!r}")
 
 
 def _replace_end(data: dict[str, Any], changed: Mapping[Path, str]) -> None:

@@ -27,7 +27,7 @@ def report(found: Sequence[RunComparison], tolerance: float | None) -> Renderabl
 
 def _one(comparison: RunComparison, tolerance: float | None, *, several: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(comparison.label, style="bold")] if several else []
-    heads = _heads([side.name for side in comparison.sides])
+    heads = short_names([side.name for side in comparison.sides])
     if comparison.keys:
         parts += [_keys(comparison, heads)]
     else:
@@ -41,20 +41,29 @@ def _one(comparison: RunComparison, tolerance: float | None, *, several: bool) -
 
 
 def _notes(comparison: RunComparison) -> list[Text]:
-    """What to know when comparing the figures."""
+    return [part for note in notes(comparison) for part in (Text(), Text(note, style="yellow"))]
+
+
+def notes(comparison: RunComparison) -> list[str]:
+    """Return what to know when comparing the figures."""
     times = [side.means.get("simulated_seconds") for side in comparison.sides]
     found = [text.seconds(value) for value in times if value is not None]
     if "ksmd_cpu_seconds" not in comparison.sides[0].means or len(set(found)) < 2:
         return []
     note = f"Simulated time differs ({', '.join(found)}): what adds up over time cannot be compared as it is."
-    return [Text(), Text(note, style="yellow")]
+    return [note]
 
 
-def _heads(names: Sequence[str]) -> list[str]:
-    """The names without the folders that all have in common."""
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return the names without the folders that all have in common."""
     common = os.path.commonpath(map(os.path.realpath, names))
     short = [os.path.relpath(os.path.realpath(name), common) for name in names]
     return list(names) if "." in short else short
+
+
+def in_order(figures: Sequence[FigureDifference]) -> list[FigureDifference]:
+    """Return the figures, those put together of counters first."""
+    return sorted(figures, key=lambda difference: difference.name not in _DERIVED)
 
 
 def _table(head: str, heads: Sequence[str]) -> Table:
@@ -68,18 +77,18 @@ def _table(head: str, heads: Sequence[str]) -> Table:
 def _keys(comparison: RunComparison, heads: Sequence[str]) -> Table:
     table = _table("key of the scenario", heads)
     for name, values in comparison.keys.items():
-        table.add_row(Text(f"  {name}"), *(Text(_key(value)) for value in values))
+        table.add_row(Text(f"  {name}"), *(Text(key_text(value)) for value in values))
     return table
 
 
-def _key(value: Key) -> str:
+def key_text(value: Key) -> str:
+    """Return the value of a key as TOML has it."""
     if isinstance(value, bool):
         return str(value).lower()
     return "-" if value is None else str(value)
 
 
 def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float | None) -> Table:
-    """What is put together of counters comes first."""
     table = _table("figure", heads)
     changes = [f"{name}, change" for name in heads[1:]] if len(heads) > 2 else ["change"]
     for head in changes:
@@ -87,7 +96,7 @@ def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float |
     has_noise = any(difference.noise is not None for difference in comparison.figures)
     if has_noise:
         table.add_column("noise", justify="right")
-    for difference in sorted(comparison.figures, key=lambda d: d.name not in _DERIVED):
+    for difference in in_order(comparison.figures):
         style = "red" if tolerance is not None and difference.is_beyond(tolerance) else ""
         noise = [_noise(difference)] if has_noise else []
         table.add_row(*_cells(difference), *noise, style=style)
@@ -96,10 +105,11 @@ def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float |
 
 def _cells(difference: FigureDifference) -> list[str | Text]:
     values = (shown(difference.name, value) for value in difference.values)
-    return [Text(f"  {difference.name}"), *values, *map(_change, difference.relative[1:])]
+    return [Text(f"  {difference.name}"), *values, *map(change_text, difference.relative[1:])]
 
 
-def _change(relative: float | None) -> str:
+def change_text(relative: float | None) -> str:
+    """Return a relative difference in percent."""
     return "-" if relative is None else f"{100 * relative:+.2f} %"
 
 

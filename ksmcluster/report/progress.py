@@ -21,6 +21,7 @@ from cluster.machine.pass_result import (
     RunStarting,
 )
 from ksmcluster.report import text
+from ksmcluster.report.jupyter import JupyterBar, is_live
 from ksmcluster.results.result import saved_bytes
 
 Listener = Callable[[Event], None]
@@ -33,7 +34,9 @@ def shown(console: Console, *, quiet: bool = False, plan: str = "") -> Iterator[
     """A listener that shows on the console what it is told, and `plan` when the run starts."""
     if quiet:
         yield lambda _event: None
-    elif console.is_terminal:
+    elif console.is_jupyter:
+        yield _InJupyter()
+    elif is_live(console):
         with _bars(console) as progress:
             yield _Live(progress, plan)
     else:
@@ -45,7 +48,7 @@ def telling(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
     """Shows what it is told: on a terminal in one line, elsewhere a line for each."""
     if quiet:
         yield lambda _what: None
-    elif console.is_terminal:
+    elif is_live(console):
         with console.status("") as status:
             yield status.update
     else:
@@ -123,6 +126,23 @@ class _Live:
         else:
             # There were no actors to start.
             self.progress.remove_task(self.task)
+
+
+class _InJupyter:
+    """A bar for the start, and one for the passes."""
+
+    def __init__(self) -> None:
+        self.starting, self.running = JupyterBar("node actors"), JupyterBar("pass")
+        self.passes: int | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case ActorsStarting(done, total):
+                self.starting.show(done, total, "ready")
+            case PassStarted(_, total):
+                self.passes = total
+            case PassDone(result):
+                self.running.show(result.number, self.passes, _did(result, self.passes))
 
 
 class _Lines:

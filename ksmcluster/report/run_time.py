@@ -17,7 +17,7 @@ from ksmcluster.report import text
 #: a second.
 _RAY = 4.0
 _ACTOR = 0.85
-_ACTOR_PASS = 0.012
+_ACTOR_PASS = 0.02
 _INLINE = 0.5
 _PAGES = 1.4e6
 #: A way that is not this much faster is not worth telling.
@@ -63,23 +63,26 @@ class DoneRun(NamedTuple):
     cores: int
     #: Mapped pages, of all nodes.
     pages: int
+    passes: int
     start_seconds: float
     wall_seconds: float
 
 
 def faster(run: DoneRun) -> Iterator[str]:
-    """Yield options that give the same result in less time, and at least about how many times as fast.
+    """Yield options that give the same result in less time, and about how many times as fast.
 
-    The start is estimated. Passes take as much CPU time at most as they took. There is nothing to say if
-    each actor has a core.
+    The passes' own work is what they took without the part of the actors, or the estimate if that is more:
+    the part of the actors is an estimate, too. There is nothing to say if each actor has a core.
     """
     if run.actors <= run.cores:
         return
+    actors = run.passes * _ACTOR_PASS / run.cores
+    measured = (run.wall_seconds - run.start_seconds - actors * run.actors) * run.cores
+    work = max(measured, run.passes * run.pages / _PAGES)
     packed = -(-run.nodes // run.cores)
     ways = {"--engine inline": 0, f"--nodes-per-actor {packed}": len(node_blocks(run.nodes, packed))}
-    passes = run.wall_seconds - run.start_seconds
     for option, fewer in ways.items():
-        busy = passes if fewer else passes * min(run.actors, run.cores)
-        factor = run.wall_seconds / (estimated(run.pages, 0, fewer, run.cores) + busy)
+        start = estimated(run.pages, 0, fewer, run.cores)
+        factor = run.wall_seconds / (start + work / (fewer or 1) + actors * fewer)
         if factor >= _WORTH:
-            yield f"{option}: at least {factor:.{0 if factor >= 10 else 1}f} times as fast"
+            yield f"{option}: about {factor:.{0 if factor >= 10 else 1}f} times as fast"

@@ -1,23 +1,57 @@
-"""Runs that `--output` wrote, for pictures and reports."""
+"""Runs and sweeps that `--output` wrote, for pictures and reports."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.results.loading import load_result
 
 
-def read_runs(directories: Sequence[Path]) -> list[RunData]:
-    """Return the runs of these directories, called by their names; by their paths, if two have the same name.
+class SavedSweep(NamedTuple):
+    """A sweep that a directory holds."""
 
-    Raises UserError if a directory holds no output of `simulate` or `compact`.
+    #: How to call it where there are others.
+    label: str
+    result: SweepResult
+    #: The contents of provenance.json; empty if the sweep was killed.
+    provenance: Mapping[str, Any]
+
+
+def read_runs(directories: Sequence[Path]) -> list[RunData]:
+    """Return the runs of these directories, without sweeps, as `read_outputs` does."""
+    return read_outputs(directories)[0]
+
+
+def read_outputs(directories: Sequence[Path]) -> tuple[list[RunData], list[SavedSweep]]:
+    """Return the runs and the sweeps of these directories.
+
+    They are called by their names; by their paths, if two have the same name. Raises UserError if a directory
+    holds no output of `simulate`, `compact` or `sweep`.
     """
+    runs: list[RunData] = []
+    sweeps: list[SavedSweep] = []
+    for label, directory in zip(_labels(directories), directories, strict=True):
+        if is_sweep(directory):
+            sweeps.append(SavedSweep(label, load_sweep(directory), journal.read_provenance(directory)))
+        else:
+            runs.append(of_result(load_result(directory), label))
+    return runs, sweeps
+
+
+def is_sweep(directory: Path) -> bool:
+    """Return whether a directory holds a sweep."""
+    return (directory / journal.PLAN).exists()
+
+
+def _labels(directories: Sequence[Path]) -> list[str]:
     names = [directory.resolve().name for directory in directories]
     twice = {name for name, count in Counter(names).items() if count > 1}
     return [
-        of_result(load_result(directory), str(directory) if name in twice else name)
-        for directory, name in zip(directories, names, strict=True)
+        str(directory) if name in twice else name for directory, name in zip(directories, names, strict=True)
     ]

@@ -334,6 +334,7 @@ def _faster(result: Reported) -> Iterator[str]:
                 actors=-(-nodes // timing["nodes_per_actor"]),
                 cores=timing["cores"],
                 pages=result.summary["gauges"]["pages_mapped"],
+                passes=result.summary["passes"],
                 start_seconds=timing["start_seconds"],
                 wall_seconds=timing["wall_seconds"],
             )

@@ -31,11 +31,7 @@ class ColumnTable(dict[str, NDArray[Any]]):
 
     def to_pandas(self) -> pd.DataFrame:
         """The same as a data frame. Raises UserError if pandas is not installed."""
-        try:
-            import pandas  # noqa: F401 (pyarrow says it in many lines)
-        except ImportError as error:
-            raise UserError("to_pandas: needs pandas: pip install 'ksmcluster[pandas]'") from error
-        return self.to_arrow().to_pandas()
+        return data_frame(self.to_arrow())
 
     @property
     def num_rows(self) -> int:
@@ -45,6 +41,15 @@ class ColumnTable(dict[str, NDArray[Any]]):
     def __repr__(self) -> str:
         size = f"{text.counted(self.num_rows, 'row')}, {text.counted(len(self), 'column')}"
         return f"<{type(self).__name__}: {size}>"
+
+
+def data_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a data frame. Raises UserError if pandas is not installed."""
+    try:
+        import pandas  # noqa: F401 (pyarrow says it in many lines)
+    except ImportError as error:
+        raise UserError("to_pandas: needs pandas: pip install 'ksmcluster[pandas]'") from error
+    return table.to_pandas()
 
 
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from ksmcluster.snapshot.metadata import (
     SnapshotProcess,
     cover,
 )
+from ksmcluster.snapshot.order import ContentOrder
 from ksmcluster.snapshot.reader import Snapshot, SnapshotPages, is_snapshot
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
@@ -25,6 +26,7 @@ from ksmcluster.snapshot.schema import (
     SHARED,
     SHARED_ZERO,
     SWAPPED,
+    UNKNOWN,
     WRITTEN,
     ZERO,
     content_ids,
@@ -41,8 +43,10 @@ __all__ = [
     "SHARED",
     "SHARED_ZERO",
     "SWAPPED",
+    "UNKNOWN",
     "WRITTEN",
     "ZERO",
+    "ContentOrder",
     "HostInfo",
     "KeyInfo",
     "Mapping",

@@ -1,4 +1,4 @@
-"""Which captured huge pages processes map whole when they begin; others are simulated as small pages."""
+"""Which captured huge pages, and which parts of others, processes map when they begin."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.columns import distinct
-from cluster.arrays.words import HUGE_SIZE, I64, empty
+from cluster.arrays.columns import distinct, is_in
+from cluster.arrays.words import HUGE_SIZE, I64, Bool, empty
+from cluster.spec.captured_pages import CapturedParts
 from ksmcluster.snapshot.metadata import Mapping
 from ksmcluster.snapshot.schema import UNKNOWN
 
@@ -17,36 +18,43 @@ _MOMENT = 1 << 32
 
 
 class _HugePages(NamedTuple):
-    """First pages and numbers of huge pages that a process maps whole, and the numbers of all it maps."""
+    """First pages and numbers of huge pages that a process maps whole; pages and numbers of all it maps."""
 
     bases: I64
     numbers: I64
-    all_numbers: I64
+    vpn: I64
+    number_of: I64
 
 
-_NOTHING = _HugePages(empty(), empty(), empty())
+_NOTHING = _HugePages(empty(), empty(), empty(), empty())
 
 
 class HugePageFinder:
     """Takes the pages of a snapshot in its order; a process counts at the first moment at which it has pages.
 
     A huge page is placed whole if one process is the first to map all of its pages, at an aligned address
-    in one mapping, and none of them is pinned. Processes that share it by a fork map it as captured.
+    in one mapping, and none of them is pinned. Of others the pages are placed that one process maps first.
+    Processes that share it by a fork map it as captured.
     """
 
     def __init__(self) -> None:
         self._of: dict[int, _HugePages] = {}
+        self._parts: dict[int, CapturedParts] = {}
         self._placed: list[I64] = [empty()]
 
     @property
     def in_parts(self) -> int:
         """How many huge pages are not placed; complete after `settle` of all processes."""
-        known = distinct(np.sort(np.concatenate([empty(), *(of.all_numbers for of in self._of.values())])))
+        known = distinct(np.sort(np.concatenate([empty(), *(of.number_of for of in self._of.values())])))
         return len(np.setdiff1d(known, np.concatenate(self._placed)))
 
     def bases(self, process: int) -> I64:
         """Return the first pages of huge pages that a process maps whole, ascending: int64[n]."""
         return self._of.get(process, _NOTHING).bases
+
+    def parts(self, process: int) -> CapturedParts:
+        """Return the pages of huge pages that a process maps otherwise than whole, and maps first."""
+        return self._parts.get(process, CapturedParts.none())
 
     def add(self, moment: int, process: int, vpn: I64, huge: I64, mappings: Sequence[Mapping]) -> None:
         """Take the pages of a process at a moment, ascending; `huge` is UNKNOWN for small pages."""
@@ -65,15 +73,35 @@ class HugePageFinder:
         whole &= np.searchsorted(starts, vpn[rows], "right") == np.searchsorted(starts, vpn[last], "right")
         numbers = huge + moment * _MOMENT
         first = rows[whole]
-        self._of[process] = _HugePages(vpn[first], numbers[first], np.unique(numbers[rows]))
+        self._of[process] = _HugePages(vpn[first], numbers[first], vpn[rows], numbers[rows])
 
     def settle(self, process: int, shared: I64, pinned: I64) -> None:
-        """Drop huge pages of which a process shares some pages, or has pinned ones; both ascend."""
-        bases, numbers, all_numbers = self._of.get(process, _NOTHING)
+        """Place huge pages, but for those of which the process has pinned pages.
+
+        `shared` are its pages that map the frames of others. Both ascend. Processes come in order.
+        """
+        bases, numbers, vpn, number_of = self._of.get(process, _NOTHING)
         of_shared = _within(bases, shared)
         kept = ((of_shared == 0) | (of_shared == HUGE_SIZE)) & (_within(bases, pinned) == 0)
-        self._of[process] = _HugePages(bases[kept], numbers[kept], all_numbers)
-        self._placed.append(numbers[kept & (of_shared == 0)])
+        self._of[process] = _HugePages(bases[kept], numbers[kept], vpn, number_of)
+        placed = numbers[kept & (of_shared == 0)]
+        self._placed.append(placed)
+        apart = ~np.isin(number_of, np.concatenate([*self._placed, number_of[is_in(vpn, pinned)]]))
+        apart &= ~is_in(vpn, shared)
+        apart[apart] = ~_of_another_size(vpn[apart], number_of[apart])
+        self._parts[process] = CapturedParts(vpn[apart], number_of[apart])
+        self._placed.append(np.unique(number_of[apart]))
+
+
+def _of_another_size(vpn: I64, number_of: I64) -> Bool:
+    """Return which pages are those of whole folios of fewer pages: aligned, and as many as a power of two."""
+    _, which, count = np.unique(number_of, return_inverse=True, return_counts=True)
+    least, greatest = np.full(len(count), np.iinfo(np.int64).max), np.zeros(len(count), np.int64)
+    np.minimum.at(least, which, vpn)
+    np.maximum.at(greatest, which, vpn)
+    power = (count & (count - 1) == 0) & (count < HUGE_SIZE) & (count > 1)
+    another: Bool = (power & (greatest - least == count - 1) & (least % count == 0))[which]
+    return another
 
 
 def _within(bases: I64, pages: I64) -> I64:

@@ -14,6 +14,7 @@ import numpy as np
 from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import I64, U16, U32, Bool, Digests, empty
 from cluster.spec.captured_pages import (
+    ORDER_STEP,
     CapturedMapping,
     CapturedMoment,
     CapturedPages,
@@ -26,6 +27,7 @@ from ksmcluster.report import text
 from ksmcluster.snapshot.huge_pages import HugePageFinder
 from ksmcluster.snapshot.metadata import Mapping as SnapshotMapping
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess
+from ksmcluster.snapshot.order import numbered
 from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, MERGEABLE, SHARED_ZERO, WRITTEN
 from ksmcluster.snapshot.sharing import SharingFinder
@@ -77,6 +79,8 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
         _check_keys(opened)
         read = {path: _read(found) for path, found in opened.items()}
+        # The contents of several snapshots have no common order.
+        ordered = sum(_put_in_order(read[path], opened[path].order) for path in read if len(read) == 1)
     common = _common(list(read.values()))
     return {
         path: CapturedPages(
@@ -85,6 +89,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             of.metadata.interval,
             tuple(note.text for note in of.metadata.notes if note.code != "pinned"),
             of.huge.in_parts,
+            ordered,
         )
         for path, of in read.items()
     }
@@ -92,7 +97,11 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
 
 def with_layouts(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> SimulationSpec:
     """Return the scenario with what its snapshots tell of their processes, and which memory ksmd scans."""
-    return replace(spec, processes=tuple(_with_layout(kind, snapshots) for kind in spec.processes))
+    return replace(
+        spec,
+        processes=tuple(_with_layout(kind, snapshots) for kind in spec.processes),
+        ordered_contents=max((pages.ordered for pages in snapshots.values()), default=0),
+    )
 
 
 def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> ProcessSpec:
@@ -111,7 +120,7 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
         times=tuple(step.time for step in steps),
         begins=tuple(begin[process.first] for process in processes),
         pins=any(len(process.pinned) for process in processes),
-        huge=kind.huge_pages and any(len(process.huge) for process in processes),
+        huge=kind.huge_pages and any(process.has_huge_pages for process in processes),
     )
     return replace(kind, advice=advice, layout=layout)
 
@@ -154,9 +163,9 @@ def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str
     if kind.huge_pages and pages.huge_in_parts:
         yield (
             f"{kind.name}: {text.counted(pages.huge_in_parts, 'captured huge page')} taken as small pages: "
-            "no process maps all of it from a multiple of 2 MiB on, or it is of another size or pinned"
+            "it is of another size or pinned"
         )
-    elif any(len(process.huge) for process in pages.processes) and not kind.huge_pages:
+    elif any(process.has_huge_pages for process in pages.processes) and not kind.huge_pages:
         yield (
             f'{kind.name}: huge_pages = "none", so captured huge pages are small pages here: what KSM saves '
             "may differ, and the huge pages that it costs are not counted"
@@ -196,6 +205,13 @@ def _read(found: snapshot.Snapshot) -> _Read:
     for process, shared in enumerate(sharing.shared):
         huge_pages.settle(process, shared.vpn, _pinned(read, process))
     return read
+
+
+def _put_in_order(read: _Read, order: Digests) -> int:
+    """Number the contents in the order of memcmp; return what is greater than all of them."""
+    for moments in read.moments:
+        moments[:] = [moment._replace(content=numbered(moment.content, order)) for moment in moments]
+    return (len(order) + 1) * ORDER_STEP if len(order) else 0
 
 
 def _part(
@@ -283,6 +299,7 @@ def _process(read: _Read, index: int, common: Digests) -> CapturedProcess:
         outside=read.sharing.outside(index),
         pinned=_pinned(read, index),
         huge=read.huge.bases(index),
+        huge_parts=read.huge.parts(index),
         pid=process.pid,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ksmcluster.snapshot.metadata import Metadata, SnapshotProcess, from_json
+from ksmcluster.snapshot.order import ORDER_KEY
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
     MERGEABLE,
@@ -127,6 +129,16 @@ class Snapshot:
     def rows(self) -> int:
         """Pages of all processes and moments."""
         return int(self._parquet.metadata.num_rows)
+
+    @property
+    def order(self) -> NDArray[np.uint64]:
+        """Contents in the order of memcmp, ascending; none if the snapshot does not tell."""
+        text = (self._parquet.metadata.metadata or {}).get(ORDER_KEY, b"")
+        try:
+            raw = b64decode(text, validate=True)
+            return np.frombuffer(raw, "<u8") if raw else np.empty(0, np.uint64)
+        except ValueError as error:
+            raise UserError(f"{self._path} is damaged: its order of contents cannot be read") from error
 
     def comparable(self, other: Snapshot) -> bool:
         """Return whether equal pages have equal contents in both: the same key, or none in either."""

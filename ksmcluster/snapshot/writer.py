@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ksmcluster.snapshot.metadata import Metadata, to_json
+from ksmcluster.snapshot.order import ORDER_KEY
 from ksmcluster.snapshot.reader import is_snapshot
 from ksmcluster.snapshot.schema import (
     DIGEST_SIZE,
@@ -119,9 +121,14 @@ class SnapshotWriter:
         self._parquet.write_table(table, row_group_size=self._rows)
         self._batches, self._rows = [], 0
 
-    def finish(self, metadata: Metadata) -> int:
-        """Complete the file, make it durable, move it to its name; return its size in bytes."""
+    def finish(self, metadata: Metadata, order: NDArray[np.uint64] | None = None) -> int:
+        """Complete the file, make it durable, move it to its name; return its size in bytes.
+
+        `order`: contents, ascending by memcmp.
+        """
         self._flush()
+        if order is not None:
+            self._parquet.add_key_value_metadata({ORDER_KEY: b64encode(order.astype("<u8").tobytes())})
         self._parquet.add_key_value_metadata({METADATA_KEY: to_json(metadata)})
         self._parquet.close()
         assert self._sink is not None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ksmcluster.results.result import Result
+from typing import Any
 
 
 class UserError(Exception):
@@ -15,7 +12,7 @@ class UserError(Exception):
 class RunFailedError(Exception):
     """A run that ended because something died or did not start; its message is one line (exit code 1)."""
 
-    def __init__(self, message: str, result: Result | None = None) -> None:
-        """Take the message, and what the finished passes of a simulation have found out, if any."""
+    def __init__(self, message: str, result: Any = None) -> None:
+        """Take the message, and the `ksmcluster.Result` of the finished passes, if there are any."""
         super().__init__(message)
         self.result = result

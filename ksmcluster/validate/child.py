@@ -12,6 +12,7 @@ import mmap
 import os
 import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -73,6 +74,15 @@ def _write(address: int, numbers: list[int], contents: bytes) -> str:
     return ""
 
 
+def _touch(address: int, pages: int) -> str:
+    """Write a byte of each page; the nanoseconds that it took."""
+    memory = memoryview((ctypes.c_char * (pages * PAGE_SIZE)).from_address(address)).cast("B")
+    ones = bytes([1]) * pages
+    begin = time.perf_counter_ns()
+    memory[::PAGE_SIZE] = ones
+    return str(time.perf_counter_ns() - begin)
+
+
 def _read(address: int, pages: int) -> str:
     for number in range(pages):
         ctypes.string_at(address + number * PAGE_SIZE, 1)
@@ -97,6 +107,7 @@ _COMMANDS: dict[str, Any] = {
     "advise": _advise,
     "unmap": _unmap,
     "write": _write,
+    "touch": _touch,
     "read": _read,
     "pin": _pin,
 }

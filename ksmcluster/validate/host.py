@@ -17,7 +17,7 @@ from ksmcluster.validate.children import Children
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 
-_FIRST_ADDRESS = 0x10_0000_0000
+FIRST_ADDRESS = 0x10_0000_0000
 _BETWEEN_REGIONS = 0x4000_0000
 _PAGES_AT_ONCE = 16  #: so many contents fit into the buffer of a socket
 #: counters that go on from where they stand when ksmd starts anew
@@ -55,7 +55,7 @@ class HostMachine:
         self._regions[p] = {}
 
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
-        address = _FIRST_ADDRESS + len(self._regions[p]) * _BETWEEN_REGIONS
+        address = FIRST_ADDRESS + len(self._regions[p]) * _BETWEEN_REGIONS
         self._regions[p][r] = address, pages
         return self._children.tell(p, "map", address, pages)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from actors.watching.processes import Process, descendants
+from actors.watching.processes import LinuxProcess, descendants
 from tests.chaos.three_machines import ThreeMachines
 
 #: Has node actors, migration actors and a coordinator.
@@ -50,12 +50,12 @@ class Command:
     def runs(self) -> bool:
         return self._process.poll() is None
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[LinuxProcess]:
         """Return the processes of the command and of the Ray that it uses."""
         roots = [os.getpid()] if self._cluster else [self._process.pid]
         return descendants(roots)
 
-    def of_kind(self, name: str) -> list[Process]:
+    def of_kind(self, name: str) -> list[LinuxProcess]:
         return [one for one in self.processes() if name in one.command()]
 
     def wait(self, until: Callable[[], bool]) -> bool:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from actors.runtime import environment
-from actors.watching.processes import Process, descendants
+from actors.watching.processes import LinuxProcess, descendants
 
 _PORT = 26379
 _OBJECT_STORE = str(100 << 20)
@@ -43,7 +43,7 @@ class Machine:
             stderr=subprocess.DEVNULL,
         )
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[LinuxProcess]:
         """Return all of its processes, but not the one that started them."""
         return descendants([self._process.pid])
 

@@ -30,6 +30,8 @@ class ContentBatch(NamedTuple):
     node_row: I64
     #: int64[groups]: row of the page that is in the unstable tree when the window opens; -1 if none is.
     waiting_row: I64
+    #: int64[groups]: row in `UnstableTable.lost` of a page that a split may take away; -1 if there is none.
+    lost_row: I64
     #: bool[groups]: whether the trees have stable nodes or unstable pages of the content.
     known: Bool
     #: For tries to split huge pages; None if there are none.
@@ -60,7 +62,10 @@ def gather(
     if visited.any():
         shared = _shared(which, unstable["frame"][row])[visited]
         visits = _with_unstable(trees, arrivals, which[visited], row[visited], pos[visited], shared)
-    return ContentBatch(trees, window, digests, visits, node_group, node_row, waiting_row, known, tries)
+    lost_row = np.full(len(digests), NONE) if tries is None else unstable.lost_zeros(digests)
+    return ContentBatch(
+        trees, window, digests, visits, node_group, node_row, waiting_row, lost_row, known, tries
+    )
 
 
 def _with_unstable(

@@ -70,6 +70,7 @@ def classify(batch: ContentBatch) -> Routes:
     ordered |= dup & (nodes == 1) & (not profile.collapse_always)
     if batch.tries is not None:
         sequential |= is_in(batch.digests, batch.tries.routed) | _zeros_of_huge_pages(batch)
+        sequential |= batch.lost_row >= 0
     long = joins + leaves > _LONG
     sequential |= lookup & (ordered | (special & long))
     return Routes(lookup & ~special & ~sequential, lookup & special & ~sequential, sequential)

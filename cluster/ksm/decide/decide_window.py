@@ -21,13 +21,14 @@ from cluster.ksm.decide.classify import kinds_table
 from cluster.ksm.decide.decide_batch import decide_batch
 from cluster.ksm.decide.plan import NONE
 from cluster.ksm.decide.sorted_visits import SortedVisits
-from cluster.ksm.decide.split_tries import SplitTries, first_tries
+from cluster.ksm.decide.split_tries import SplitTries, ZerosGone, first_tries
+from cluster.ksm.gone_zeros import NONE_STOPPED, gone_before, stopped_searches
 from cluster.ksm.page_updates import PageUpdates
 from cluster.ksm.scan import PORTION
 from cluster.ksm.table_changes import TableChanges
 from cluster.ksm.trees import Trees
 from cluster.ksm.visit import Arrivals, VisitKind
-from cluster.wire.window import Window
+from cluster.wire.window import END, Window
 
 #: Visits that search for nothing but a stable node.
 _STABLE_ONLY = kinds_table(VisitKind.STABLE_ONLY, VisitKind.STABLE_ONLY_FIXED)
@@ -59,6 +60,7 @@ class WindowVisits:
         self._new: Decision | None = None
         self._tries = NewTries()
         self._contents: _ArrivalsByContent | None = None
+        self._stopped = NONE_STOPPED
 
     def decide(self, tries: SplitTries | None) -> Decision:
         """Decide the window; with huge pages, as `tries` says, to which tries to split them are added."""
@@ -69,16 +71,12 @@ class WindowVisits:
             shape = shape.copy()
             also = np.concatenate([also, trees.unstable.digest])
         decision = Decision(TableChanges(trees.front, shape), PageUpdates())
+        if shape is None and trees.node.knows_order:
+            self._look_for_gone_zeros(tries)
         if self._contents is None:
-            arrivals = (
-                self._arrivals if shape is not None else _without_fruitless_searches(trees, self._arrivals)
-            )
-            if len(arrivals.digest) + len(also) == 0:
+            self._contents = self._by_content(also, decision, shaped=shape is not None)
+            if self._contents is None:
                 return decision
-            self._contents = _ArrivalsByContent(trees, arrivals, also)
-            if shape is None:
-                self._contents.decide_new(window, decision, self._tries if self._huge else None)
-                self._new = decision
         elif self._new is not None:
             decision = self._new
         if self._huge and self._new is not None:
@@ -91,6 +89,50 @@ class WindowVisits:
         for digests, visits in self._contents.portions(portion):
             decide_batch(gather(trees, window, digests, visits, tries), *decision)
         return decision
+
+    def _by_content(self, also: Digests, decision: Decision, *, shaped: bool) -> _ArrivalsByContent | None:
+        """Return what is to be decided, None for nothing; without shapes, decide the new contents at once."""
+        trees, arrivals = self._trees, self._arrivals.without(self._stopped.arrivals)
+        if not shaped:
+            arrivals = _without_fruitless_searches(trees, arrivals)
+            self._stop_searches(decision)
+        if len(arrivals.digest) + len(also) == 0:
+            return None
+        contents = _ArrivalsByContent(trees, arrivals, also)
+        if not shaped:
+            contents.decide_new(self._window, decision, self._tries if self._huge else None)
+            self._new = decision
+        return contents
+
+    def _look_for_gone_zeros(self, tries: SplitTries | None) -> None:
+        """Find the searches that a page of zeros stops which is gone, and start afresh if they are others."""
+        trees, window = self._trees, self._window
+        before = window.low - 1 if gone_before(trees, window) else END
+        zeros = ZerosGone(before, before)
+        if before == END and tries is not None:
+            zeros = self._decide_zeros(tries.again())
+        stopped = NONE_STOPPED
+        if zeros.gone < END:
+            stopped = stopped_searches(trees, self._arrivals, window, zeros, tries)
+        if not stopped.same_as(self._stopped):
+            self._stopped, self._contents, self._tries = stopped, None, NewTries()
+
+    def _decide_zeros(self, tries: SplitTries) -> ZerosGone:
+        """Return when a page of zeros in the unstable tree is taken away."""
+        trees, zeros = self._trees, np.zeros(1, np.uint64)
+        arrivals = self._arrivals.without(np.flatnonzero(self._arrivals.digest))
+        for digests, visits in _ArrivalsByContent(trees, arrivals, zeros).portions(PORTION):
+            batch = gather(trees, self._window, digests, visits, tries)
+            decide_batch(batch, TableChanges(trees.front, None), PageUpdates())
+        return tries.zeros
+
+    def _stop_searches(self, decision: Decision) -> None:
+        """Let the pages of searches that are stopped be in no tree."""
+        arrivals, rows = self._stopped
+        if len(arrivals) + len(rows):
+            keys = np.concatenate([self._arrivals.key[arrivals], self._trees.unstable["key"][rows]])
+            decision.messages.remove_from_trees(keys, np.zeros(len(keys), np.uint8))
+            decision.table_changes.unstable_gone.append(rows)
 
 
 class NewTries:
@@ -125,7 +167,8 @@ class _ArrivalsByContent:
     def __init__(self, trees: Trees, arrived: Arrivals, also: Digests) -> None:
         self._trees, self._arrived = trees, arrived
         # An item leaves its old tree before it is looked up: visits of one position stay as they came.
-        self._order, digests = order_by(arrived.digest, None if self._in_scan_order() else self._pos)
+        self._ascend = self._in_scan_order()
+        self._order, digests = order_by(arrived.digest, None if self._ascend else self._pos)
         start = np.flatnonzero(changes(digests))
         self._digests = digests[start]
         if len(also):
@@ -156,6 +199,7 @@ class _ArrivalsByContent:
         new, limit = self._new(), self._trees.node.limit
         if tries is not None:
             new &= (self._digests != 0) & ~self._begins_in_one_huge_page()
+            new &= self._trees.unstable.lost_zeros(self._digests) < 0
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
         merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
@@ -227,9 +271,13 @@ class _ArrivalsByContent:
         arrived, start, others = self._arrived, self._start[chosen], self._count[chosen] - 1
         if len(chosen) == 0:
             return
-        rows = self._order[expand(start + 1, others)]
-        digests = np.repeat(self._digests[chosen], others)
-        tries.add(arrived.frame[rows], arrived.key[rows], self._pos[rows], digests)
+        joins = np.zeros(len(arrived.key), np.bool_)
+        joins[self._order[expand(start + 1, others)]] = True
+        rows = np.flatnonzero(joins & is_huge_word(arrived.frame))
+        if self._ascend:
+            # Visits to a huge page come one after the other, and the first of a run counts.
+            rows = rows[changes(block_of(arrived.frame[rows]))]
+        tries.add(arrived.frame[rows], arrived.key[rows], self._pos[rows], arrived.digest[rows])
         first, second = self._order[start], self._order[start + 1]
         tries.add(arrived.frame[first], arrived.key[first], self._pos[second], self._digests[chosen])
 

@@ -18,6 +18,7 @@ from cluster.ksm.decide.split_tries import SplitTries
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.visit import VisitKind
 from cluster.spec.profile import Profile
+from cluster.wire.window import END
 
 _MIGRATED = (
     VisitKind.MIGRATED,
@@ -51,11 +52,22 @@ class UnstablePage:
     blocked: bool
     #: Its row in the table; -1 for none yet.
     row: int = NONE
+    #: It holds zeros now: searches do not meet it unless a split takes it away.
+    lost: bool = False
+    #: The scan position at which the split of its huge page has taken it away, if it has.
+    gone: int = END
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
         if tries.zero_gone and is_huge_word(self.frame) and not tries.whole(self.frame, pos):
+            self.gone = tries.split_position(block_of(self.frame))
             self.frame, self.blocked = NONE, True
+
+    def gone_at(self, tries: SplitTries) -> int:
+        """Return when this page of zeros was taken away, or `END`."""
+        if tries.zero_gone and is_huge_word(self.frame):
+            return tries.split_position(block_of(self.frame))
+        return self.gone
 
 
 class Visit(NamedTuple):
@@ -142,11 +154,17 @@ class Content:
 
     def _find_or_insert_unstable(self, visit: Visit) -> UnstablePage | None:
         """Return the page at which a search of the unstable tree ends; if there is none, insert this one."""
-        if self.unstable_page is None:
+        page = self.unstable_page
+        if page is not None and page.lost and self._rules.tries is not None:
+            page.look(self._rules.tries, visit.pos)
+            page = page if page.blocked else None
+        if page is None:
             blocked = visit.frame < 0
-            self.unstable_page = UnstablePage(visit.key, visit.frame, blocked=blocked, row=visit.row)
-            return None
-        return self.unstable_page
+            gone = visit.pos if blocked else END
+            self.unstable_page = UnstablePage(
+                visit.key, visit.frame, blocked=blocked, row=visit.row, gone=gone
+            )
+        return page
 
     def _erase_unstable(self, key: int) -> None:
         """Erase a page from the unstable tree, if it is there."""
@@ -206,12 +224,12 @@ class Content:
             return True
         if self.digest == 0 and self._rules.tries is not None:
             other.look(self._rules.tries, visit.pos)
-        if other.blocked or other.frame == frame or is_ksm_word(frame) or frame in self._orphaned:
+        if other.blocked or other.frame == frame or self._is_ksm(frame):
             return False
         if self._same_huge_page(visit, other) or not self._small(frame, visit):
             return False
         word = ksm_word(frame, self._rules.window.seq)
-        if is_ksm_word(other.frame) or not self._small(other.frame, visit, other.key):
+        if self._is_ksm(other.frame) or not self._small(other.frame, visit, other.key):
             self._messages.broken_out.append((visit.key, word, self.digest))
             self._orphaned.add(frame)
             return False
@@ -222,6 +240,10 @@ class Content:
             NodeOfContent(word, 2, origin=frame), chain=self._find_stable(prune=False) is not None
         )
         return True
+
+    def _is_ksm(self, frame: int) -> bool:
+        """Return whether a frame is a KSM frame, perhaps one without a stable node since this window."""
+        return is_ksm_word(frame) or frame in self._orphaned
 
     # Huge pages (try_to_merge_one_page()).
 

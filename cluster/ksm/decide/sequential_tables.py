@@ -10,6 +10,7 @@ from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
 from cluster.ksm.decide.sorted_visits import SortedVisits
+from cluster.ksm.decide.split_tries import ZerosGone
 from cluster.ksm.decide.stable_nodes import ContentNodes, MergeRules, NodeOfContent
 from cluster.ksm.decide.walk import Walk, WalkedContent
 from cluster.ksm.page_updates import PageUpdates
@@ -41,25 +42,39 @@ class OneByOne:
         for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
             digest = int(batch.digests[group])
             page = self._unstable_page(int(batch.waiting_row[group]))
+            page = page or self._lost_page(int(batch.lost_row[group]))
             content = Content(digest, self._load(digest), page, self._rules, self._messages)
             rows = np.arange(low, high)
             thinned = self._thin_out(visits, rows) if digest == 0 else rows[:0]
-            of_content = _as_objects(visits.of(np.setdiff1d(rows, thinned) if len(thinned) else rows))
+            of_content = _as_objects(visits.of(np.delete(rows, thinned - low)))
             run([(content, visit) for visit in of_content], self._rules.profile)
             self._remove_thinned(visits.of(thinned))
+            if digest == 0 and content.unstable_page is not None and batch.tries is not None:
+                inserted = int(self._trees.node.position(np.array([content.unstable_page.key]))[0])
+                batch.tries.zeros = ZerosGone(inserted, content.unstable_page.gone_at(batch.tries))
             self._keep(content)
             before = [visit.row for visit in of_content] + [page.row if page else -1]
-            self._keep_unstable(before, [(content.unstable_page, digest)] if content.unstable_page else [])
+            page = content.unstable_page
+            self._keep_unstable(before, [(page, digest)] if page and not page.lost else [])
         self._messages.add_to(self._updates)
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
-        """Return visits to pages of zeros of huge pages that need not be decided."""
+        """Return visits to pages of zeros of huge pages that need not be decided.
+
+        The pages are gone by then, or it does not matter whether they are.
+        """
         tries = self._rules.tries
-        simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO))
-        if tries is None or not tries.zero_gone or not simple.all():
+        if tries is None or not tries.zero_gone:
             return rows[:0]
+        simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO)).all()
         rows = rows[is_huge_word(visits.frame[rows]) & (visits.row[rows] < 0)]
-        return rows[tries.thin_out(block_of(visits.frame[rows]), visits.pos[rows])]
+        tries.assume_planned()
+        thinned = tries.split_before(block_of(visits.frame[rows]), visits.pos[rows])
+        if simple:
+            there = np.flatnonzero(~thinned)
+            some = rows[there]
+            thinned[there] = tries.thin_out(block_of(visits.frame[some]), visits.pos[some])
+        return rows[thinned]
 
     def _remove_thinned(self, visits: SortedVisits) -> None:
         """Let those of these visits whose huge pages nothing has split find searches blocked."""
@@ -121,6 +136,12 @@ class OneByOne:
         unstable, rows = self._trees.unstable, np.array([row])
         blocked = bool(unstable.blocks_search(rows)[0])
         return UnstablePage(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
+
+    def _lost_page(self, row: int) -> UnstablePage | None:
+        if row < 0:
+            return None
+        lost = self._trees.unstable.lost
+        return UnstablePage(int(lost["key"][row]), int(lost["frame"][row]), blocked=False, lost=True)
 
     # And back.
 

@@ -28,18 +28,27 @@ class TryRows(NamedTuple):
     nth: I64
 
 
+class ZerosGone(NamedTuple):
+    """Scan positions: since when the unstable tree has a page of zeros, and since when that page is gone."""
+
+    inserted: int
+    gone: int
+
+
 class SplitTries:
     """The tries of one decision."""
 
     def __init__(self, times: SplitTimes, routed: Digests, profile: Profile) -> None:
         """`routed`: contents to be decided one by one."""
-        self._times = times
+        self._times, self._profile = times, profile
         self._keep_all = profile.split_stops_at_pmd
         self.routed = routed
         #: A split unmaps pages of zeros.
         self.zero_gone = profile.split_maps_zero_page
         #: Splits of the same page twice, which the kernel tries and fails at first.
         self.self_pairs = 0
+        #: When the page of zeros in the unstable tree was inserted, and when it was taken away.
+        self.zeros = ZerosGone(END, END)
         #: Whether contents with huge pages were decided one by one.
         self.one_by_one = False
         #: Times of splits that are not known yet, and the last try of each huge page.
@@ -48,6 +57,10 @@ class SplitTries:
         self._single: list[tuple[int, int, int, int]] = []
         #: Of tries that follow from plans: contents, and whether both pages are of the same huge page.
         self._planned: list[tuple[TryRows, Digests, Bool]] = []
+
+    def again(self) -> SplitTries:
+        """Return an object for a decision of the same window that is not carried out."""
+        return SplitTries(self._times, empty(np.uint64), self._profile)
 
     # One by one.
 
@@ -59,6 +72,10 @@ class SplitTries:
         block = block_of(frame)
         time = self._times.times.get(block) or self._assumed.get(block)
         return time is None or (position, self._nth(block, position)) <= time
+
+    def split_position(self, block: int) -> int:
+        """Return the scan position at which a huge page is split, as far as that is known."""
+        return (self._times.times.get(block) or self._assumed.get(block) or NEVER)[0]
 
     def _nth(self, block: int, position: int) -> int:
         last = self._last.get(block)
@@ -93,10 +110,8 @@ class SplitTries:
     def split_before(self, blocks: I64, positions: I64) -> Bool:
         """Return which huge pages are split before these scan positions. int64[n], int64[n] -> bool[n]."""
         names, which = np.unique(blocks, return_inverse=True)
-        times = [
-            self._times.times.get(block) or self._assumed.get(block) or NEVER for block in names.tolist()
-        ]
-        before: Bool = np.array([position for position, _ in times], np.int64)[which] < positions
+        times = [self.split_position(block) for block in names.tolist()]
+        before: Bool = np.array(times, np.int64)[which] < positions
         return before
 
     # Plans.
@@ -118,6 +133,19 @@ class SplitTries:
             tries = TryRows(block_of(frames), keys, positions, np.zeros(len(frames), np.int64))
             pair = is_huge_word(partners) & (block_of(partners) == tries.block)
             self._planned.append((tries, digests, pair))
+
+    def assume_planned(self) -> None:
+        """Take it that the tries planned so far split huge pages of which nothing is known yet."""
+        if self._keep_all:
+            return
+        for tries, _, pair in self._planned:
+            rows = np.flatnonzero(~pair & ~self._times.known(tries.block))
+            rows = rows[_firsts(tries.block[rows], tries.position[rows])] if len(rows) else rows
+            for block, position in zip(
+                tries.block[rows].tolist(), tries.position[rows].tolist(), strict=True
+            ):
+                time = (position, 0)
+                self._assumed[block] = min(time, self._assumed.get(block, time))
 
     def not_as_planned(self) -> Digests:
         """Return the contents, ascending, whose plans do not hold.

@@ -43,6 +43,14 @@ class HugeMappings:
         self._n.table.map_huge(slots_of(bases), words_of(first))
         self._n.huge_pages.map(bases)
 
+    def install_part(self, slots: Slots, first: int) -> None:
+        """Map frames of a huge page from the first on, one by one."""
+        n, frames = self._n, first + np.arange(len(slots))
+        n.table.map_huge(slots, frames)
+        n.huge_pages.used = True
+        if len(slots) < HUGE_SIZE:
+            n.huge_pages.deferred |= {int(block_of(frames)[0])}
+
     def map_zero(self, slots: Slots) -> None:
         """Map the huge zero page at untouched pages that are read."""
         n = self._n

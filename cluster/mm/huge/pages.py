@@ -59,6 +59,12 @@ class HugePages:
                 add(bases[(bases >= start) & (bases < start + pages)] + (to - start))
             self.tables |= {base + to - start for base in self.tables if start <= base < start + pages}
 
+    def release(self, start: int, pages: int) -> None:
+        """Forget slots `start`, ..., in which nothing is mapped; other processes may get them."""
+        if self.used:
+            self.ever = self.ever[(self.ever < start) | (self.ever >= start + pages)]
+            self.tables = {base for base in self.tables if not start <= base < start + pages}
+
     def rename(self, old: I64, new: I64) -> None:
         """Follow huge pages that have migrated: their blocks before and after."""
         if self.deferred:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.arrays.columns import is_in
 from cluster.arrays.words import I64, Bool, empty
 from cluster.wire.window import END
 
@@ -41,6 +42,10 @@ class SplitTimes:
         blocks, positions, _ = self._sorted()
         rows = np.flatnonzero(positions < END)
         return blocks[rows], positions[rows]
+
+    def known(self, blocks: I64) -> Bool:
+        """Return for which huge pages there is a time: int64[n] -> bool[n]."""
+        return is_in(blocks, self._sorted()[0])
 
     def compare(self, blocks: I64, positions: I64, nths: I64) -> tuple[Bool, Bool]:
         """Return which tries come before the split of their huge pages, and which are those splits.

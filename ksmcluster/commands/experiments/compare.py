@@ -32,7 +32,7 @@ def compare(
     """
     from rich.console import Console
 
-    from ksmcluster.experiments.comparison import compare as compared
+    from ksmcluster.experiments.comparing import compare as compared
     from ksmcluster.experiments.comparison_report import report
     from ksmcluster.report.console import printed
 

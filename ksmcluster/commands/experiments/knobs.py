@@ -49,14 +49,11 @@ def _of_run(directory: Path) -> Mapping[str, Any]:
 
 def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits: list[str]) -> list[str]:
     from ksmcluster.experiments.knobs import shell_lines
-    from ksmcluster.experiments.sweeps.journal import read_wanted
     from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 
-    found, wanted = load_sweep(directory), read_wanted(directory)
-    number = point
+    found, number = load_sweep(directory), point
     if number is None:
-        choice = found.choose(objectives or wanted.objectives, limits or wanted.limits)
-        number = choice.recommended
+        number = found.choose(objectives, limits).recommended
     if number is None:
         raise UserError(f"{directory}: no point to recommend; choose one with --point N")
     ksm = found.config(number).get("ksm")

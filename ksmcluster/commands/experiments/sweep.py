@@ -12,7 +12,7 @@ import typer
 from ksmcluster.commands.options import (
     Address,
     Advice,
-    ConfigOrSnapshot,
+    AnyConfig,
     ConnectTimeout,
     Cost,
     Count,
@@ -39,12 +39,11 @@ from ksmcluster.system.errors import UserError
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
     from ksmcluster.experiments.sweeps.journal import Preference
-    from ksmcluster.experiments.sweeps.run_one import RunRecord
-    from ksmcluster.experiments.sweeps.sweep import RunDone
+    from ksmcluster.experiments.sweeps.run_one import RunDone, RunRecord
 
 
 def sweep(
-    scenario: ConfigOrSnapshot = "default",
+    scenario: AnyConfig = "default",
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,7 +136,7 @@ def sweep(
 
     with _hint(output), shown(Console(stderr=True), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
-    emit(printed(report(result.findings(*wanted)), Console()))
+    emit(printed(report(result.findings()), Console()))
     if result.failed:
         typer.echo(f"error: {len(result.failed)} of {len(result.records)} runs failed", err=True)
         raise typer.Exit(1)

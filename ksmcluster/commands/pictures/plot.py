@@ -31,7 +31,8 @@ def plot(
         str | None,
         typer.Option(
             help="What to draw: memory, saved, counters, scan, time, nodes, remote, sharers; "
-            "blocks, obtained (compaction); pareto, sensitivity (sweep).  [default: the first there is]"
+            "blocks, obtained (compaction); pareto, points, sensitivity, obtained (sweep).  "
+            "[default: the first there is]"
         ),
     ] = None,
     statistic: Annotated[
@@ -42,16 +43,16 @@ def plot(
     limits: Limits = None,
     key: Annotated[str | None, typer.Option(help="Of the kind sensitivity: the key that varies.")] = None,
     figure: Annotated[
-        str | None, typer.Option(help="Of the kind sensitivity: what is drawn over it.")
+        str | None, typer.Option(help="Of the kinds sensitivity and points: what is drawn.")
     ] = None,
 ) -> None:
     """Draw a picture of results; several are side by side with the same scales, or lines of one picture."""
-    from ksmcluster.experiments.sweeps import journal
+    from ksmcluster.report.saved_runs import is_sweep
 
     target = Target("--output", output, lambda path: is_picture(path, TITLE))
     check_picture(output, "--output")
     target.check()
-    if any((directory / journal.PLAN).exists() for directory in directories):
+    if any(is_sweep(directory) for directory in directories):
         drawn = _of_sweep(directories, kind, objectives, limits or (), key, figure)
     else:
         drawn = _of_runs(directories, kind, statistic)
@@ -85,4 +86,4 @@ def _of_sweep(
     if len(directories) > 1:
         raise UserError("a sweep is drawn alone; give one directory")
     found = load_sweep(directories[0])
-    return found.plot(kind or "pareto", objectives=objectives, limits=limits, key=key, figure=figure)
+    return found.plot(kind, objectives=objectives, limits=limits, key=key, figure=figure)

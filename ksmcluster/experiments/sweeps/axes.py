@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from ksmcluster.config.overrides import Overrides, parse_value
+from ksmcluster.config.overrides import Overrides, parse_value, toml_value
 from ksmcluster.config.problems import did_you_mean
 from ksmcluster.system.errors import UserError
 
@@ -67,7 +66,7 @@ def axes_of(vary: Mapping[str, str | Iterable[object]]) -> dict[str, list[str]]:
         if isinstance(values, str):
             _add(axes, name, list(_values(values, f"{name}={values}")))
         else:
-            _add(axes, name, [_toml(name, value) for value in values])
+            _add(axes, name, [toml_value(f"vary {name!r}", value) for value in values])
     return axes
 
 
@@ -107,7 +106,7 @@ def overrides_of(settings: Settings, base: Overrides) -> Overrides:
         # These would win over settings.
         nodes=base.nodes if "machine.nodes" not in settings else None,
         passes=base.passes if "simulation.passes" not in settings else None,
-        settings=base.settings + own,
+        settings=base.lines + own,
         pages_per_node=changes.get("pages_per_node", base.pages_per_node),
         count=changes.get("count", base.count),
         advice=changes.get("advice", base.advice),
@@ -163,12 +162,3 @@ def _range(found: re.Match[str], whole: str) -> Iterator[str]:
         yield f"{value:f}"
         value = value * change if step == "x" else value + change
     raise UserError(f"--vary {whole}: the range has more than {_MOST_VALUES:,} values")
-
-
-def _toml(name: str, value: object) -> str:
-    if isinstance(value, bool | int | float | str | list | tuple):
-        return json.dumps(value)
-    item = getattr(value, "item", None)  # a number of numpy's
-    if callable(item):
-        return json.dumps(item())
-    raise UserError(f"vary {name!r}: a value is a number, a text, a truth value or a list, not {value!r}")

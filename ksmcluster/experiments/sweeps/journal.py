@@ -80,13 +80,19 @@ def read_plan(directory: Path) -> dict[str, Any]:
         ) from None
 
 
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """Return how and where the sweep was run; nothing if it was killed before it could say so."""
+    try:
+        data: dict[str, Any] = json.loads((directory / PROVENANCE).read_bytes())
+        return data
+    except (OSError, ValueError):
+        return {}
+
+
 def read_wanted(directory: Path) -> Preference:
     """Return what makes a point good, as it was said when the sweep was run last."""
-    try:
-        data = json.loads((directory / PROVENANCE).read_bytes())["wanted"]
-    except (OSError, ValueError, KeyError):
-        return Preference()  # it was killed
-    return Preference(data["objectives"], tuple(data["limits"]))
+    data = read_provenance(directory).get("wanted")
+    return Preference(data["objectives"], tuple(data["limits"])) if data else Preference()
 
 
 def read_records(directory: Path) -> dict[RunKey, RunRecord]:

@@ -31,6 +31,12 @@ class Choice(NamedTuple):
     front: tuple[int, ...]
     recommended: int | None
 
+    @property
+    def figures(self) -> list[str]:
+        """Return the figures of the objectives, then those of the limits."""
+        names = [objective.name for objective in self.objectives] + [limit.name for limit in self.limits]
+        return list(dict.fromkeys(names))
+
 
 class Findings(NamedTuple):
     """All that the report of a sweep says."""
@@ -40,6 +46,11 @@ class Findings(NamedTuple):
     seeds: int
     #: Runs that are still to be done.
     missing: int
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys that vary."""
+        return list(dict.fromkeys(key for outcome in self.outcomes for key in outcome.point.settings))
 
 
 def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
@@ -67,6 +78,18 @@ def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits:
     }
     front = tuple(pareto.front(scores))
     return Choice(tuple(objectives), tuple(limits), front, pareto.best(within))
+
+
+def differs(name: str, outcomes: Sequence[Outcome]) -> bool:
+    """Return whether a figure of some points is farther from that of others than what counts as equal."""
+    values = [value for outcome in outcomes if (value := outcome.means.get(name)) is not None]
+    return bool(values) and max(values) - min(values) > pareto.NEAR * max(map(abs, values))
+
+
+def two_to_draw(objectives: Sequence[Objective], outcomes: Sequence[Outcome]) -> tuple[Objective, ...]:
+    """Return the first two objectives that differ between points; if there are no two, the first two."""
+    differing = tuple(objective for objective in objectives if differs(objective.name, outcomes))
+    return differing[:2] if len(differing) > 1 else tuple(objectives[:2])
 
 
 def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksmcluster import api
 from ksmcluster.config import Scenario
 from ksmcluster.experiments.figures import Figures, figures, figures_by_pass
+from ksmcluster.experiments.sweeps.axes import SweepPoint
 from ksmcluster.experiments.sweeps.plan import RunKey, Task
 from ksmcluster.report.text import one_line
 from ksmcluster.results.result import Result
@@ -46,6 +48,20 @@ class RunRecord:
         """Return the record that became this object."""
         key = RunKey(data["point"], data["seed"])
         return cls(key, data["figures"], tuple(data["passes"]), data["error"], data["wall_seconds"])
+
+
+class RunDone(NamedTuple):
+    """A run of a sweep is done: the `done`-th of `total`."""
+
+    done: int
+    total: int
+    point: SweepPoint
+    record: RunRecord
+    #: Estimated time until all are.
+    seconds_left: float
+
+
+Progress = Callable[[RunDone], None]
 
 
 def run_one(task: Task, pool: ActorPool | None = None) -> RunRecord:

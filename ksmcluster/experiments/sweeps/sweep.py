@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
-from actors.run_options import INLINE, RunKeywords, RunOptions
+from actors.run_options import INLINE, RunOptions
 from ksmcluster.api import one_line
+from ksmcluster.api.keywords import Keywords, taken
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.experiments.sweeps import journal
-from ksmcluster.experiments.sweeps.axes import SweepPoint, axes_of, make_points
+from ksmcluster.experiments.sweeps.axes import axes_of, make_points
 from ksmcluster.experiments.sweeps.journal import Journal, Preference
 from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, Task, make_plan
-from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
+from ksmcluster.experiments.sweeps.run_one import Progress, RunDone, RunRecord, failed, run_one
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
 from ksmcluster.experiments.sweeps.table import parquet
 from ksmcluster.experiments.sweeps.workers import run_side_by_side
 from ksmcluster.results.provenance import provenance
 from ksmcluster.system.errors import UserError
-
-
-class RunDone(NamedTuple):
-    """A run of a sweep is done: the `done`-th of `total`."""
-
-    done: int
-    total: int
-    point: SweepPoint
-    record: RunRecord
-    #: Estimated time until all are.
-    seconds_left: float
-
-
-Progress = Callable[[RunDone], None]
 
 
 def sweep(
@@ -51,8 +37,10 @@ def sweep(
     jobs: int = 1,
     passes_rows: bool = False,
     resume: bool = False,
-    progress: Progress | None = None,
-    **changes: Unpack[RunKeywords],
+    objectives: str | None = None,
+    limits: Sequence[str] = (),
+    progress: Progress | bool | None = None,
+    **changes: Unpack[Keywords],
 ) -> SweepResult:
     """Run a scenario at all combinations of the values in `vary`, and return what came of it.
 
@@ -64,7 +52,7 @@ def sweep(
             scenario, and `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run.
         options: how the runs are carried out.
         output: a directory that keeps each run as soon as it is done.
-        overrides: changes that apply to all points.
+        overrides: changes that apply to all points. Its fields can be given as keyword arguments, too.
         zipped: take the first value of each key, then the second of each, and so on, in place of all
             combinations.
         seeds: runs of each point, with as many seeds.
@@ -72,19 +60,36 @@ def sweep(
             same actors, one point after the other.
         passes_rows: keep the figures of each pass, too.
         resume: run what is missing in `output`.
-        progress: called when a run is done.
-        changes: fields of `options`.
+        objectives: what makes a point good, as `SweepResult.choose` takes it.
+        limits: bounds that the recommended point keeps.
+        progress: called when a run is done. True shows the progress, also in a notebook.
+        changes: fields of `options` and of `Overrides`.
 
     Raises:
         UserError: for what the user can mend.
     """
-    with one_line():
-        options = replace(options, **changes)
+    options, more = taken(sweep, options, changes)
+    if overrides is not None and more != Overrides():
+        raise UserError("sweep: give changes as overrides or as keyword arguments, not both")
     points = make_points(axes_of(vary or {}), zipped=zipped)
-    plan = make_plan(
-        scenario, points, overrides or Overrides(), options, seeds=seeds, passes_rows=passes_rows
-    )
-    return carry_out(plan, Path(output) if output is not None else None, jobs, resume, progress)
+    plan = make_plan(scenario, points, overrides or more, options, seeds=seeds, passes_rows=passes_rows)
+    wanted = Preference(objectives, tuple(limits))
+    with _listener(progress) as listener:
+        return carry_out(plan, Path(output) if output is not None else None, jobs, resume, listener, wanted)
+
+
+@contextmanager
+def _listener(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Provide what to call when a run is done: nothing, what was given, or what shows it to a person."""
+    if progress is not True:
+        yield progress or None
+        return
+    from rich.console import Console
+
+    from ksmcluster.experiments.sweeps.sweep_progress import shown
+
+    with shown(Console(stderr=True)) as listener:
+        yield listener
 
 
 def carry_out(
@@ -101,21 +106,21 @@ def carry_out(
     """
     if jobs < 1 or not plan.seeds:
         raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
-    described = plan.describe(output)
+    wanted, described = wanted or Preference(), plan.describe(output)
     if output is None:
         done: dict[RunKey, RunRecord] = {}
         _run_all(plan, jobs, done, None, progress)
-        return sweep_of(described, done)
+        return sweep_of(described, done, wanted)
     with journal.opened(output, described, resume=resume) as kept:
         done = journal.read_records(kept.directory)
         start = time.perf_counter()
         try:
             _run_all(plan, jobs, done, kept, progress)
         finally:
-            result = sweep_of(described, done)
+            result = sweep_of(described, done, wanted)
             kept.write(journal.TABLE, parquet(result.to_arrow()))
             spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
-            data = provenance(spent) | {"wanted": (wanted or Preference())._asdict()}
+            data = provenance(spent) | {"wanted": wanted._asdict()}
             kept.write(journal.PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
     return result
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ksmcluster.experiments.sweeps.sweep import Progress as Listener
-from ksmcluster.experiments.sweeps.sweep import RunDone
+from ksmcluster.experiments.sweeps.run_one import Progress as Listener
+from ksmcluster.experiments.sweeps.run_one import RunDone
 from ksmcluster.report import text
+from ksmcluster.report.jupyter import JupyterBar, is_live
 
 
 @contextmanager
@@ -18,7 +19,10 @@ def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
     """A listener that shows on the console how far the sweep is, and how long the rest takes."""
     if quiet:
         yield lambda _done: None
-    elif console.is_terminal:
+    elif console.is_jupyter:
+        bar = JupyterBar("run")
+        yield lambda done: bar.show(done.done, done.total, f"{_did(done)}; {_left(done)}")
+    elif is_live(console):
         columns = (TextColumn("runs"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(
             *columns, TextColumn("{task.fields[note]}"), console=console, transient=True

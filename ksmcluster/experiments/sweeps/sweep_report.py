@@ -41,7 +41,7 @@ def shown(name: str, value: Figure) -> str:
         return text.seconds(value)
     if unit == "percent":
         return f"{value:.2f} %"
-    if name.endswith("_fraction"):
+    if name.endswith(("_fraction", "_fraction_mean")):
         return text.percent(value)
     number = f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
     return f"{number} {unit}".rstrip()
@@ -55,19 +55,16 @@ def _heading(found: Findings) -> Text:
 
 
 def _table(found: Findings) -> Table:
-    choice = found.choice
-    keys = list(dict.fromkeys(key for outcome in found.outcomes for key in outcome.point.settings))
-    wanted, bounds = ([part.name for part in parts] for parts in (choice.objectives, choice.limits))
-    figures = list(dict.fromkeys(wanted + bounds))
+    keys, figures = found.keys, found.choice.figures
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("  point", justify="right", no_wrap=True)
     for name in (*(key.rpartition(".")[2] for key in keys), *figures):
         table.add_column(_head(name), justify="right", overflow="fold")
     table.add_column("")
-    for outcome in _in_table(found):
+    for outcome in in_table(found):
         settings = (Text(outcome.point.settings.get(key, "")) for key in keys)
-        cells = (_cell(outcome, name) for name in figures)
-        table.add_row(f"{outcome.point.number}", *settings, *cells, _mark(outcome, choice))
+        cells = (cell(outcome, name) for name in figures)
+        table.add_row(f"{outcome.point.number}", *settings, *cells, _mark(outcome, found.choice))
     return table
 
 
@@ -84,13 +81,15 @@ def _mark(outcome: Outcome, choice: Choice) -> str:
     return ON_FRONT if outcome.point.number in choice.front else ""
 
 
-def _in_table(found: Findings) -> Sequence[Outcome]:
+def in_table(found: Findings) -> Sequence[Outcome]:
+    """Return the points that a table has: all, or of too many the front."""
     if len(found.outcomes) <= MOST_POINTS:
         return found.outcomes
     return [outcome for outcome in found.outcomes if outcome.point.number in found.choice.front]
 
 
-def _cell(outcome: Outcome, name: str) -> str:
+def cell(outcome: Outcome, name: str) -> str:
+    """Return a figure of a point, with its standard deviation over seeds."""
     value, noise = shown(name, outcome.means.get(name)), shown(name, outcome.noise.get(name))
     return f"{value} ± {noise}" if noise.strip("0. -") and noise != shown(name, 0.0) else value
 

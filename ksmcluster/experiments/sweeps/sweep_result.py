@@ -12,22 +12,27 @@ from typing import TYPE_CHECKING, Any
 from ksmcluster.experiments.figures import full_name
 from ksmcluster.experiments.sweeps import journal, pareto
 from ksmcluster.experiments.sweeps.axes import SweepPoint
-from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of
+from ksmcluster.experiments.sweeps.journal import Preference
+from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of, two_to_draw
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
 from ksmcluster.experiments.sweeps.sweep_report import report
 from ksmcluster.experiments.sweeps.table import keys, sweep_table
 from ksmcluster.report.console import as_text
 from ksmcluster.report.plots.files import require_matplotlib
+from ksmcluster.report.text import counted
+from ksmcluster.results.columns import data_frame
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
+    from ksmcluster.report.plots.compaction import BlocksObtained
     from ksmcluster.report.plots.picture import Picture
 
 #: Kinds of pictures of a sweep.
-SWEEP_PICTURES = ("pareto", "sensitivity")
+SWEEP_PICTURES = ("pareto", "points", "sensitivity", "obtained")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,13 +42,15 @@ class SweepResult:
     Examples:
         >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
         >>> print(found)
-        >>> found.to_arrow().to_pandas()  # with pandas, which does not come along
+        >>> found.to_pandas()  # with pandas, which does not come along
         >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
     """
 
     #: The contents of plan.json.
     plan: Mapping[str, Any]
     records: tuple[RunRecord, ...]
+    #: What makes a point good, as it was said last.
+    wanted: Preference
 
     @cached_property
     def points(self) -> tuple[SweepPoint, ...]:
@@ -51,6 +58,13 @@ class SweepResult:
         return tuple(
             SweepPoint(number, point["settings"]) for number, point in enumerate(self.plan["points"], 1)
         )
+
+    @property
+    def title(self) -> str:
+        """Return the title of the scenario."""
+        configs = (self.config(point.number) for point in self.points)
+        titles = (config["simulation"].get("title", "") for config in configs if config)
+        return next(filter(None, titles), "A sweep")
 
     @property
     def failed(self) -> list[RunRecord]:
@@ -79,14 +93,20 @@ class SweepResult:
         """Return the contents of sweep.parquet."""
         return sweep_table([point.settings for point in self.points], self.records)
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the same as a data frame. Raises UserError if pandas is not installed."""
+        return data_frame(self.to_arrow())
+
     def choose(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Choice:
         """Return which points are best, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
 
-        By default the objectives are those of `pareto.OBJECTIVES`, less what no point has. Points that lack
-        a figure are not compared.
+        By default the objectives and the limits are those that the sweep was given last. If it was given no
+        objectives, they are those of `pareto.OBJECTIVES`, less what no point has. Points that lack a figure
+        are not compared.
         """
+        objectives = objectives or self.wanted.objectives
         wanted = pareto.parse_objectives(objectives or pareto.OBJECTIVES[self.plan["command"]])
-        bounds = pareto.parse_limits(limits)
+        bounds = pareto.parse_limits(limits or self.wanted.limits)
         if self.figure_names:
             wanted, bounds = pareto.named(wanted, bounds, self.figure_names)
         if objectives is None:
@@ -109,7 +129,7 @@ class SweepResult:
 
     def plot(
         self,
-        kind: str = "pareto",
+        kind: str | None = None,
         *,
         objectives: str | None = None,
         limits: Sequence[str] = (),
@@ -118,42 +138,67 @@ class SweepResult:
     ) -> Picture:
         """Draw a picture, as `ksmcluster plot` does: a matplotlib figure.
 
-        kind: "pareto", the points by the first two objectives, with the point to recommend; or "sensitivity",
-            a figure over the values of a key, by default the first objective over the first key.
+        kind: "pareto", the points by the first two objectives that differ between points, with the point to
+            recommend; "sensitivity", a figure over the values of a key, by default the first objective over
+            the first key; "points", a bar for each point, by default of the first two objectives that differ;
+            "obtained", the blocks that allocations got at each point, of sweeps of `compact`,
+            which have it by default.
 
         Raises UserError if there is no such picture, or matplotlib is not installed.
         """
+        kind = kind or ("obtained" if self.plan["command"] == "compact" else "pareto")
         if kind not in SWEEP_PICTURES:
             raise UserError(f'no picture "{kind}" of a sweep; choose one of {", ".join(SWEEP_PICTURES)}')
         require_matplotlib(f'picture "{kind}"')
-        from ksmcluster.report.plots.sweep import pareto, sensitivity
+        from ksmcluster.report.plots.sweep import obtained, pareto, points, sensitivity
 
-        choice = self.choose(objectives, limits)
+        if kind == "obtained":
+            return obtained(self._blocks(), ", ".join(self.findings().keys) or "scenario")
+        choice, table = self.choose(objectives, limits), self.to_arrow()
         if kind == "pareto":
-            two = choice.objectives[:2]
-            recommended = self.choose(",".join(map(str, two)), limits).recommended
-            return pareto(self.to_arrow(), two, recommended)
-        table = self.to_arrow()
+            return pareto(table, two_to_draw(choice.objectives, self.outcomes), choice.recommended)
         name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
+        if kind == "points":
+            two = [objective.name for objective in two_to_draw(choice.objectives, self.outcomes)]
+            return points(table, [name] if figure else two)
         return sensitivity(table, key or keys(table)[0], name)
+
+    def _blocks(self) -> list[BlocksObtained]:
+        """Return what allocations got at each point that has been run."""
+        from ksmcluster.report.plots.compaction import STATES, BlocksObtained
+
+        if self.plan["command"] != "compact":
+            raise UserError('no picture "obtained" of a sweep of simulate; use one of compact')
+        found = []
+        for outcome in filter(lambda outcome: outcome.runs, self.outcomes):
+            config = self.config(outcome.point.number)
+            label = "\n".join(outcome.point.settings.values()) or config["simulation"]["title"]
+            got = {state: outcome.means[f"obtained.{state}"] or 0 for state in STATES}
+            requested = config["migration"]["attempts"] * config["machine"]["nodes"]
+            found.append(BlocksObtained(label, got, requested))
+        return found
 
     def __str__(self) -> str:
         return as_text(report(self.findings()))
 
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.experiment_cells import sweep_cell
+
+        return sweep_cell(self.title, self.findings())
+
     def __repr__(self) -> str:
-        return (
-            f"<SweepResult: {len(self.points)} points, {len(self.records)} runs, {len(self.failed)} failed>"
-        )
+        counts = counted(len(self.points), "point"), counted(len(self.records), "run")
+        return f"<SweepResult: {', '.join(counts)}, {len(self.failed)} failed>"
 
 
 def load_sweep(directory: str | Path) -> SweepResult:
     """Return the sweep that a directory holds, finished or not. Raises UserError if it holds none."""
     folder = Path(directory)
     plan = journal.read_plan(folder)
-    return sweep_of(plan, journal.read_records(folder))
+    return sweep_of(plan, journal.read_records(folder), journal.read_wanted(folder))
 
 
-def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord]) -> SweepResult:
+def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord], wanted: Preference) -> SweepResult:
     """Return the result of the runs done so far, in the order of the plan."""
     keys = [RunKey(point, seed) for point in range(1, len(plan["points"]) + 1) for seed in plan["seeds"]]
-    return SweepResult(plan, tuple(records[key] for key in keys if key in records))
+    return SweepResult(plan, tuple(records[key] for key in keys if key in records), wanted)

@@ -12,4 +12,4 @@ def cell(run: RunData) -> str:
     found = sections_of(run)
     facts = {**found.found, **found.time, **found.cost}
     title = run.summary["title"] or run.command
-    return rendered("cell.html", title=title, answer=found.answer, facts=facts)
+    return rendered("cell.html", title=title, answer=found.answer, facts=facts, tables=())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ksmcluster.config import resolved_toml
@@ -12,25 +12,30 @@ from ksmcluster.report import text
 from ksmcluster.report.html.describe import sections_of
 from ksmcluster.report.html.figures import figures
 from ksmcluster.report.html.sections import Facts, Sections, side_by_side
+from ksmcluster.report.html.sweep_page import sweep_pictures, sweep_sections
 from ksmcluster.report.html.templating import rendered
 from ksmcluster.report.plots.files import require_matplotlib
 from ksmcluster.report.run_data import RunData
+from ksmcluster.report.saved_runs import SavedSweep
 from ksmcluster.system.version import __version__
 
 #: How far the simulated times of runs that are compared may be apart.
 SAME_TIME = 0.02
 
 
-def report(runs: Sequence[RunData]) -> str:
+def report(runs: Sequence[RunData], sweeps: Sequence[SavedSweep] = ()) -> str:
     """Return the text of the page. Raises UserError if matplotlib is not installed."""
     require_matplotlib("report")
     found = [sections_of(run) for run in runs]
-    titles = dict.fromkeys(run.summary["title"] or run.label for run in runs)
+    swept = [_swept(sweep, f"sweep{number}-") for number, sweep in enumerate(sweeps)]
+    titles = [run.summary["title"] or run.label for run in runs] + [sweep["title"] for sweep in swept]
+    all_limits = [*(of_run.limits for of_run in found), *(sweep["limits"] for sweep in swept)]
     return rendered(
         "report.html",
-        title=" / ".join(titles),
+        title=" / ".join(dict.fromkeys(titles)),
         runs=[_described(run, of_run) for run, of_run in zip(runs, found, strict=True)],
         labels=[run.label for run in runs],
+        sweeps=swept,
         questions=list(dict.fromkeys(of_run.question for of_run in found)),
         best=_best(runs),
         unequal_times=_unequal_times(runs),
@@ -38,7 +43,7 @@ def report(runs: Sequence[RunData]) -> str:
         differences=_differences(runs),
         figures=figures(runs),
         notes=_notes(runs),
-        limits=list(dict.fromkeys(limit for of_run in found for limit in of_run.limits)),
+        limits=list(dict.fromkeys(limit for limits in all_limits for limit in limits)),
         version=__version__,
     )
 
@@ -59,22 +64,43 @@ def _described(run: RunData, of_run: Sections) -> dict[str, Any]:
     }
 
 
+def _swept(sweep: SavedSweep, prefix: str) -> dict[str, Any]:
+    """What the template shows of a sweep; names in its pictures begin with the prefix."""
+    origin: Facts = {}
+    if sweep.provenance:
+        jobs, wall = (sweep.provenance["timing"][name] for name in ("jobs", "wall_seconds"))
+        took = f"{text.counted(jobs, 'process')}, {text.seconds(wall)}"
+        origin = _host(sweep.provenance) | {"last command": took}
+    return {
+        **sweep_sections(sweep.result)._asdict(),
+        "label": sweep.label,
+        "pictures": sweep_pictures(sweep.result, prefix),
+        "command": sweep.provenance.get("command", ""),
+        "origin": origin,
+    }
+
+
 def _origin(run: RunData) -> Facts:
     """Where the run took place, and with which versions."""
-    host, timing = run.provenance["host"], run.provenance["timing"]
+    timing = run.provenance["timing"]
     wall, start = text.seconds(timing["wall_seconds"]), text.seconds(timing["start_seconds"])
-    versions = (f"{name} {number}" for name, number in run.provenance["versions"].items())
-    return {
-        "versions": ", ".join(versions),
-        "host": f"{host['system']} {host['release']}, {host['machine']}, {text.counted(host['cpus'], 'CPU')}",
+    return _host(run.provenance) | {
         "run": f"engine {timing['engine']}, {wall}, of which {start} to start",
         "configuration": run.summary["config_digest"],
     }
 
 
+def _host(provenance: Mapping[str, Any]) -> dict[str, str]:
+    host = provenance["host"]
+    return {
+        "versions": ", ".join(f"{name} {number}" for name, number in provenance["versions"].items()),
+        "host": f"{host['system']} {host['release']}, {host['machine']}, {text.counted(host['cpus'], 'CPU')}",
+    }
+
+
 def _best(runs: Sequence[RunData]) -> str:
     """Say which of several runs of one command gives most, if they can be told apart."""
-    if len({run.command for run in runs}) > 1 or len(runs) == 1:
+    if len(runs) < 2 or len({run.command for run in runs}) > 1:
         return ""
     simulations = runs[0].command == "simulate"
     gains = [

@@ -16,6 +16,8 @@ class HtmlTable(NamedTuple):
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    #: Whether it becomes a list on narrow screens. Tables of many columns do in any case.
+    stacked: bool = False
 
 
 class Sections(NamedTuple):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from markupsafe import Markup, escape
+
 
 def rendered(template: str, **what: object) -> str:
     """Return a template filled in; all that is not markup is escaped."""
@@ -14,4 +18,10 @@ def rendered(template: str, **what: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(template).render(what)
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that a browser may break behind its dots and underscores."""
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(name))))

@@ -28,6 +28,14 @@ class CompactionStates(NamedTuple):
     requested: int
 
 
+class BlocksObtained(NamedTuple):
+    """Blocks that allocations got, by state of memory, and how many were asked for."""
+
+    label: str
+    obtained: Mapping[str, float]
+    requested: int
+
+
 def compaction_of(summary: Mapping[str, Any]) -> CompactionStates:
     """Return the compaction of `compact`; of `simulate`, that of the pass in which most pages moved."""
     if (migration := summary.get("migration")) is None:
@@ -65,23 +73,34 @@ def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
 def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
     """Blocks of the order of the scenario that allocations got, a group of bars for each run."""
     done = [compaction_of(run.summary) for run in runs]
-    places = np.arange(len(runs))
+    obtained_bars(
+        axes,
+        [BlocksObtained(run.label, d.obtained, d.requested) for run, d in zip(runs, done, strict=True)],
+    )
+    sizes = sorted({text.size(PAGE_SIZE << of_run.order) for of_run in done})
+    of_all = done[0].title if len({of_run.title for of_run in done}) == 1 else "compaction"
+    title = f"Allocations that succeed: {of_all}"
+    finish(axes, title, "run", f"blocks obtained, of {' or '.join(sizes)}")
+    axes.grid(visible=False, axis="x")
+
+
+def obtained_bars(axes: Axes, groups: Sequence[BlocksObtained]) -> None:
+    """Draw a group of bars for each of several compactions: a bar for each state of memory."""
+    places = np.arange(len(groups))
     for index, (state, (colour, hatch)) in enumerate(STATES.items()):
-        label = STATE_WORDS[state]
-        counts = [of_run.obtained[state] for of_run in done]
         bars = axes.bar(
             places + (index - 1) * 0.28,
-            counts,
+            [group.obtained[state] for group in groups],
             0.26,
             color=colour,
             hatch=hatch,
-            label=label,
+            label=STATE_WORDS[state],
             ec="white",
             lw=0,
         )
-        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8 if len(groups) < 5 else 6, padding=2)
     axes.hlines(
-        [of_run.requested for of_run in done],
+        [group.requested for group in groups],
         places - 0.45,
         places + 0.45,
         colors="0.3",
@@ -89,11 +108,6 @@ def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
         lw=1,
         label="asked for",
     )
-    axes.set_xticks(places, [run.label for run in runs])
+    axes.set_xticks(places, [group.label for group in groups])
     count_axis(axes.yaxis)
     axes.margins(y=0.12)
-    sizes = sorted({text.size(PAGE_SIZE << of_run.order) for of_run in done})
-    of_all = done[0].title if len({of_run.title for of_run in done}) == 1 else "compaction"
-    title = f"Allocations that succeed: {of_all}"
-    finish(axes, title, "run", f"blocks obtained, of {' or '.join(sizes)}")
-    axes.grid(visible=False, axis="x")

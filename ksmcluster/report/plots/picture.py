@@ -35,11 +35,18 @@ class Picture(Figure):
         return file.getvalue()
 
     def _repr_svg_(self) -> str:
-        return self.svg()
+        # Not wider than the cell.
+        return self.svg().replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
 
 
-def drawn(draw: Callable[[Sequence[Axes]], None], columns: int = 1) -> Picture:
-    """Return a picture of several axes side by side, which `draw` draws. One legend, below, serves all."""
+Draw = Callable[[Sequence[Axes]], None]
+
+
+def drawn(draw: Draw, columns: int = 1, label: Draw = lambda _axes: None) -> Picture:
+    """Return a picture of several axes side by side, which `draw` draws. One legend, below, serves all.
+
+    `label` is called when all else is in its place.
+    """
     with mpl.rc_context(RC):
         picture = Picture(figsize=(WIDTH * columns, HEIGHT), layout="constrained")
         axes = list(picture.subplots(1, columns, squeeze=False)[0])
@@ -52,6 +59,7 @@ def drawn(draw: Callable[[Sequence[Axes]], None], columns: int = 1) -> Picture:
         if len(named) > 1:
             ncols = max(1, int(columns * LEGEND_WIDTH // (max(map(len, named)) + HANDLE)))
             picture.legend(named.values(), named.keys(), loc="outside lower center", ncols=ncols)
+        label(axes)
     return picture
 
 

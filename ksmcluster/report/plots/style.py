@@ -26,6 +26,8 @@ MARKERS = "osD^vPX"
 COLOUR_MAP = "cividis"
 #: Format of whole numbers at an axis.
 THOUSANDS = "{x:,.0f}"
+#: Most groups of bars in a picture of a sweep.
+MOST_BARS = 10
 #: Inches of one picture: a column of a page.
 WIDTH, HEIGHT = 4.8, 3.2
 

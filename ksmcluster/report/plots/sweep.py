@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ksmcluster.experiments.figures import unit_of
@@ -14,8 +16,10 @@ from ksmcluster.experiments.sweeps.pareto import Objective
 from ksmcluster.experiments.sweeps.pareto import front as pareto_front
 from ksmcluster.experiments.sweeps.table import keys
 from ksmcluster.report import text
+from ksmcluster.report.plots.compaction import BlocksObtained, obtained_bars
+from ksmcluster.report.plots.labels import place_labels
 from ksmcluster.report.plots.picture import Picture, drawn
-from ksmcluster.report.plots.style import BLUE, PALETTE, VERMILLION, finish, line_style
+from ksmcluster.report.plots.style import BLUE, MOST_BARS, PALETTE, VERMILLION, finish, line_style
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,8 +47,9 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         for index, point in enumerate(zip(x.tolist(), y.tolist(), strict=True))
     }
     front = np.isin(np.arange(len(x)), pareto_front(scores))
+    order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
     errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
-    labels = [
+    names = [
         f"{label},\n{'more' if objective.most else 'less'} is better"
         for objective, (_, label) in zip(objectives, columns, strict=True)
     ]
@@ -53,49 +58,60 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         place = axes[0]
         place.errorbar(x, y, errors[1], errors[0], fmt="none", ecolor="0.6", elinewidth=0.8, zorder=1)
         place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
-        order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
         place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
-        # To the right of a point, on the side on which the line is not.
-        above = -11 if objectives[0].most != objectives[1].most else 5
-        for at, found in _by_place(order, x, y, numbers).items():
-            label = ", ".join(map(str, found))
-            place.annotate(label, at, (5, above), textcoords="offset points")
         if recommended in numbers:
             at = numbers == recommended
             place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
         place.margins(0.08, 0.15)
-        place.locator_params(axis="x", nbins=6)
-        finish(place, "Points of the sweep, by their numbers", *labels)
+        _scale(place, "x", x)
+        _scale(place, "y", y)
+        finish(place, "Points of the sweep, by their numbers", *names)
 
-    return drawn(draw)
+    places = np.column_stack([x, y])
+    labels = _labels(places[order], numbers[order])
+    return drawn(draw, label=lambda axes: place_labels(axes[0], labels, places, places[order]))
 
 
-def _by_place(
-    order: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64], numbers: NDArray[Any]
-) -> dict[tuple[float, float], list[int]]:
-    """Return the numbers of these points by place: points with the same figures have one label."""
-    found: dict[tuple[float, float], list[int]] = {}
-    for index in order.tolist():
-        found.setdefault((float(x[index]), float(y[index])), []).append(int(numbers[index]))
+def _labels(places: NDArray[np.float64], numbers: NDArray[Any]) -> dict[tuple[float, float], str]:
+    """Return the numbers of points by place: points with the same figures have one label."""
+    found: dict[tuple[float, float], str] = {}
+    for (x, y), number in zip(places.tolist(), numbers.tolist(), strict=True):
+        found[x, y] = f"{found[x, y]}, {number}" if (x, y) in found else f"{number}"
     return found
+
+
+def _scale(axes: Axes, name: Literal["x", "y"], values: NDArray[np.float64]) -> None:
+    """Choose the ticks of an axis; values that are far apart get a logarithmic one."""
+    if not len(values) or not _is_wide(values):
+        axes.locator_params(axis=name, nbins=6)
+        return
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    near = values.max() / values.min() < 1000
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
     """Return a figure of the results over the values of one key; seeds are a band.
 
-    A line for each combination of the values of the other keys that the sweep varies. Lines are means over
-    the seeds, bands reach from the smallest to the largest.
+    A line for each combination of the values of the other keys that the sweep varies, or one for all if they
+    are too many. Lines are means over the seeds, bands reach from the smallest to the largest.
     """
+    # What failed has no figures.
+    table = table.filter(pc.is_valid(_arrow_column(table, figure)))
     values = _column(table, key)
     axis, ticks = _places(values)
     numbers, label = _scaled(table, figure)
     others = [name for name in keys(table) if name not in (key, "seed")]
     groups = _combinations(table, others)
-    if len(groups) > len(PALETTE):
-        raise UserError(
-            f"{len(groups)} combinations of {', '.join(others)} are too many lines; keep some keys fixed"
-        )
+    if together := len(groups) > len(PALETTE):
+        groups = {"": np.arange(table.num_rows)}
     seeds = len(np.unique(_column(table, "seed")))
+    means = ["all values of the other keys"] * together + [text.counted(seeds, "seed")] * (seeds > 1)
+    spread = f"\nmean of {' and '.join(means)}; band: smallest to largest" if means else ""
+    title = f"{figure} by {key}{spread}"
 
     def draw(axes: Sequence[Axes]) -> None:
         place = axes[0]
@@ -111,19 +127,67 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
             place.set_xscale("log")
             place.set_xticks(np.unique(axis), [f"{value:,g}" for value in np.unique(axis)])
             place.minorticks_off()
-        title = (
-            f"mean of {text.counted(seeds, 'seed')}; band: smallest to largest" if seeds > 1 else "one seed"
-        )
+        _scale(place, "y", numbers[~np.isnan(numbers)])
         finish(place, title, _label(key, _unit(table, key)), label)
 
     return drawn(draw)
 
 
+def points(table: pa.Table, figures: Sequence[str]) -> Picture:
+    """Return a bar for each point of a sweep; figures are side by side.
+
+    Bars are means over the seeds, thin lines reach from the smallest to the largest of them.
+    """
+    groups = _combinations(table, keys(table))
+    if len(groups) > MOST_BARS:
+        raise UserError(f"{len(groups)} points are too many bars; use --kind pareto or sensitivity")
+    labels = [name.replace(", ", "\n") or "the scenario" for name in groups]
+    of_point = np.empty(table.num_rows)
+    for index, rows in enumerate(groups.values()):
+        of_point[rows] = index
+    places = np.arange(len(groups))
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for index, (place, figure) in enumerate(zip(axes, figures, strict=True)):
+            values, label = _scaled(table, figure)
+            mean, low, high = _by_group(values, of_point, places)
+            colour = PALETTE[index % len(PALETTE)]
+            bars = place.barh(places, mean, 0.6, color=colour, xerr=(mean - low, high - mean), ecolor="0.3")
+            place.bar_label(bars, fmt="{:,.4g}", fontsize=8, padding=2)
+            place.set_yticks(places, labels if index == 0 else [""] * len(labels))
+            place.invert_yaxis()
+            place.margins(x=0.15)
+            finish(place, figure, label, "")
+            place.grid(visible=False, axis="y")
+
+    return drawn(draw, len(figures))
+
+
+def obtained(points: Sequence[BlocksObtained], key: str) -> Picture:
+    """Return the blocks that allocations got at each point of a sweep of `compact`; `key`: what varies."""
+    if len(points) > MOST_BARS:
+        raise UserError(
+            f"{len(points)} points are too many groups of bars; use --kind sensitivity "
+            "--figure obtained.movable_on"
+        )
+
+    def draw(axes: Sequence[Axes]) -> None:
+        obtained_bars(axes[0], points)
+        finish(axes[0], "Allocations that succeed, before compaction and after it", key, "blocks obtained")
+        axes[0].grid(visible=False, axis="x")
+
+    return drawn(draw)
+
+
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    column: NDArray[Any] = _arrow_column(table, name).to_numpy()
+    return column
+
+
+def _arrow_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise UserError(f'the sweep has no column "{name}"; choose one of {", ".join(table.column_names)}')
-    column: NDArray[Any] = table[name].to_numpy()
-    return column
+    return table[name]
 
 
 def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
@@ -158,11 +222,12 @@ def _by_group(
 
 
 def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:
-    """Return where the values are on the axis; and their names, if they are no numbers."""
+    """Return where the values are on the axis; and their names, in their order, if they are no numbers."""
     if np.issubdtype(values.dtype, np.number):
         return values.astype(float), None
-    names, places = np.unique(values.astype(str), return_inverse=True)
-    return places.astype(float), names.tolist()
+    texts = values.astype(str).tolist()
+    names = list(dict.fromkeys(texts))
+    return np.array([names.index(text) for text in texts], float), names
 
 
 def _is_wide(values: NDArray[np.float64]) -> bool:

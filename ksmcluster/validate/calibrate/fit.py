@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import NamedTuple
@@ -30,7 +31,7 @@ _MOST_UNCERTAIN = 0.5
 
 
 class FittedTerm(NamedTuple):
-    """A field of CostSpec, with its standard deviation; None: not measured, the value is the default."""
+    """A term of a cost, with its standard deviation; None: not measured, the value is the default."""
 
     name: str
     value: float
@@ -60,10 +61,18 @@ class _Solution(NamedTuple):
     error: float
 
 
-def fit(measurements: Sequence[Measurement]) -> Fit:
+def estimate(name: str, default: float, samples: Sequence[float]) -> FittedTerm:
+    """Return the median of what was measured of a term by itself."""
+    if len(samples) < 2:
+        return FittedTerm(name, default, None)
+    of_median = math.sqrt(math.pi / 2 / len(samples))
+    return FittedTerm(name, float(np.median(samples)), of_median * float(np.std(samples, ddof=1)))
+
+
+def fit(measurements: Sequence[Measurement], *by_themselves: FittedTerm) -> Fit:
     """Return the terms that fit the medians of all repetitions best, by relative errors.
 
-    Terms that the measurements do not separate stay at their defaults.
+    Terms that the measurements do not separate stay at their defaults; some were measured by themselves.
     """
     ns = np.array([np.median(m.cpu_seconds) for m in measurements]) * 1e9
     solutions = {cached: _solve(work_of(measurements, cached), ns) for cached in _CACHED}
@@ -74,6 +83,7 @@ def fit(measurements: Sequence[Measurement]) -> Fit:
         name: (float(best.values[i]), float(best.deviations[i]) if i in best.free else None)
         for i, name in enumerate(TERMS)
     } | {"cached_tree": (cached, spread)}
+    found |= {term.name: (term.value, term.uncertainty) for term in by_themselves}
     default = CostSpec()
     terms = tuple(
         FittedTerm(field.name, *found.get(field.name, (getattr(default, field.name), None)))
@@ -101,12 +111,7 @@ def _cached_tree(solutions: dict[int, _Solution], measurements: int) -> tuple[fl
 def work_of(measurements: Sequence[Measurement], cached_tree: float) -> Floats:
     """Return how much of each term is in each measurement: float64[measurements, terms]."""
     spec = spec_for(PROFILES["6.18"], 1)
-    # ksmd is driven without sleeps that would leave the caches cold.
-    spec = replace(
-        spec,
-        cost=replace(spec.cost, cached_tree=cached_tree),
-        ksm=replace(spec.ksm, sleep_millisecs=0),
-    )
+    spec = replace(spec, cost=replace(spec.cost, cached_tree=cached_tree))
     rows = []
     for work, wakeups, _ in measurements:
         done = ksmd_work(spec, work.old, work.new, np.array([wakeups]))

@@ -19,15 +19,16 @@ from ksmcluster.validate.host import HostMachine
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 
-_KNOBS = {"advisor_mode": "none", "use_zero_pages": 0, "max_page_sharing": 256}
+_KNOBS = {"advisor_mode": "none", "merge_across_nodes": 1, "use_zero_pages": 0, "max_page_sharing": 256}
 _SPLITS = "thp_split_page"
 _ADVICE_HUGE = 14
+#: Of the wake-ups of a pass the last one is to be parked: it scans nothing.
+_TO_PARK = 1
 _PROCESSES = 4
-#: An idle ksmd: how often it wakes up, for how long it sleeps, and how often to look, in seconds.
-_IDLE_WAKEUPS = 50
-_IDLE_MILLISECS = 20
-_IDLE_NAP = 0.01
-#: Bytes that are written before each step, so that the pages of small programs are not in the cache.
+#: As ksmd sleeps by default, and how often to look whether a pass is over, in seconds.
+_SLEEP_MILLISECS = 20
+_NAP = 0.001
+#: Bytes that are written before each step, so that caches are cold as they are after a sleep.
 _BALLAST = 64 << 20
 
 
@@ -74,29 +75,32 @@ class _CountingEngine(ScriptEngine):
 class _TimedKsmd(Ksmd):
     """Notes how long each step takes."""
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, knobs: Knobs, pages_to_scan: int) -> None:
+        """`pages_to_scan` are those after which ksmd sleeps; 0: it does not."""
         super().__init__(knobs)
         self.samples: list[Sample] = []
+        self._pages_to_scan = pages_to_scan
         self._ballast = np.zeros(_BALLAST // 8, np.int64)
 
     def step(self, pages: int) -> None:
         self._ballast += 1
         before = self._seen()
-        super().step(pages)
-        self._note(before)
+        if self._pages_to_scan:
+            self._pass_with_sleeps()
+        else:
+            super().step(pages)
+        self.samples.append(Sample(*np.subtract(self._seen(), before).tolist()))
 
-    def idle(self) -> None:
-        """Wake up many times, for a page each."""
-        before, begin = self._seen(), self.wakeups()
-        self.run_until(lambda: self.wakeups() - begin >= _IDLE_WAKEUPS, 1, _IDLE_MILLISECS, _IDLE_NAP)
-        self._note(before)
+    def _pass_with_sleeps(self) -> None:
+        self.drain()
+        scans = self._knobs.number("full_scans")
+        self.run_until(
+            lambda: self._knobs.number("full_scans") > scans, self._pages_to_scan, _SLEEP_MILLISECS, _NAP
+        )
 
     def _seen(self) -> Sample:
         splits = procfs.vmstat((_SPLITS,)).get(_SPLITS, 0)
         return Sample(self.cpu_seconds(), self.wakeups(), self._knobs.number("pages_scanned"), splits)
-
-    def _note(self, before: Sample) -> None:
-        self.samples.append(Sample(*np.subtract(self._seen(), before).tolist()))
 
 
 class _HugeMachine(HostMachine):
@@ -111,11 +115,7 @@ def simulated(program: Program, profile: Profile) -> list[Work]:
     engine = _CountingEngine(profile)
     engine.set_knob("smart_scan", str(program.smart_scan))
     program.run(engine)
-    works = [Work(f"{program.name}, pass {i}", *scan) for i, scan in enumerate(engine.scans, 1)]
-    if program.idle:
-        _, last = engine.scans[-1]
-        works.append(Work(program.name, last, last))
-    return works
+    return [Work(f"{program.name}, pass {i}", *scan) for i, scan in enumerate(engine.scans, 1)]
 
 
 def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
@@ -123,12 +123,10 @@ def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
     for name, value in (_KNOBS | {"smart_scan": program.smart_scan}).items():
         if knobs.exists(name):
             knobs.must_set(name, value)
-    ksmd = _TimedKsmd(knobs)
+    ksmd = _TimedKsmd(knobs, program.pages_to_scan)
     with Children(_PROCESSES) as children:
         machine = (_HugeMachine if program.huge else HostMachine)(profile, knobs, ksmd, children)
         program.run(machine)
-        if program.idle:
-            ksmd.idle()
         knobs.forget_all()
     return ksmd.samples
 
@@ -136,24 +134,24 @@ def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
 def joined(works: Iterable[Work], repetitions: Iterable[Iterable[Sample]]) -> Iterator[Measurement]:
     """Put the samples of all repetitions beside the work that they are of.
 
-    Raises UserError if ksmd visited other pages than was simulated.
+    A sample of a pass after which ksmd went on before it was stopped, or of the pass thereafter, is left out.
+    Raises UserError if ksmd visited other pages than was simulated in all repetitions.
     """
     for work, *samples in zip(works, *repetitions, strict=True):
         visits = int((work.new["pages_scanned"] - work.old["pages_scanned"]).sum())
-        of_others = {sample.pages for sample in samples} - {visits}
-        idle = work.old is work.new
-        if of_others and not idle:
-            raise UserError(f"ksmd visited {of_others.pop()} pages, not {visits}: is KSM used by others?")
-        wakeups, pages, splits = (
-            float(np.median([getattr(sample, name) for sample in samples]))
-            for name in ("wakeups", "pages", "splits")
+        good = [sample for sample in samples if sample.pages == visits]
+        if not good:
+            raise UserError(
+                f"ksmd visited {samples[0].pages:.0f} pages, not {visits}: is KSM used by others?"
+            )
+        wakeups, splits = (
+            float(np.median([getattr(s, name) for s in good])) for name in ("wakeups", "splits")
         )
-        more = {_SPLITS: splits} | ({"pages_scanned": pages} if idle else {})
-        yield Measurement(_more(work, more), wakeups, tuple(sample.cpu_seconds for sample in samples))
+        cpu_seconds = tuple(sample.cpu_seconds for sample in good)
+        yield Measurement(_with_splits(work, splits), max(wakeups - _TO_PARK, 1), cpu_seconds)
 
 
-def _more(work: Work, counts: dict[str, float]) -> Work:
-    """Return work with other counts, as the host has them."""
-    zero = {name: np.zeros(1, np.int64) for name in counts}
-    done = {name: np.array([round(count)]) for name, count in counts.items()}
-    return work._replace(old=work.old | zero, new=work.new | done)
+def _with_splits(work: Work, splits: float) -> Work:
+    """Return work with the splits that the host has."""
+    none, done = np.zeros(1, np.int64), np.array([round(splits)])
+    return work._replace(old=work.old | {_SPLITS: none}, new=work.new | {_SPLITS: done})

@@ -23,8 +23,8 @@ class Program(NamedTuple):
     smart_scan: int = 0
     #: Whether memory is to be huge pages.
     huge: bool = False
-    #: Whether ksmd is left alone afterwards, to wake up many times for a page each.
-    idle: bool = False
+    #: Pages after which ksmd sleeps, and its caches are cold; 0: a pass at once.
+    pages_to_scan: int = 0
 
 
 def programs(largest: int) -> Iterator[Program]:
@@ -32,16 +32,27 @@ def programs(largest: int) -> Iterator[Program]:
     sizes = [size for size in (256, 1024, 4096, 16384, 65536) if size <= largest]
     for size in sizes:
         yield Program(f"unique {size}", partial(_unique, size, 4))
-    for size in sizes[-3:-1]:
-        yield Program(f"rewritten {size}", partial(_rewritten, size))
-        yield Program(f"forked {size // 4}", partial(_forked, size // 4))
-        for group in (2, 16):
-            yield Program(f"merged {size} by {group}", partial(_merged, size, group))
-        yield Program(f"mixed {size}", partial(_mixed, size))
-        yield Program(f"skipped {size}", partial(_unique, size, 8), smart_scan=1)
+    size = sizes[-3:][0]
+    yield Program(f"rewritten {size}", partial(_rewritten, size))
+    yield Program(f"forked {size // 4}", partial(_forked, size // 4))
+    for group in (2, 16):
+        yield Program(f"merged {size} by {group}", partial(merged, size, group))
+    yield Program(f"mixed {size}", partial(_mixed, size))
+    yield Program(f"skipped {size}", partial(_unique, size, 8), smart_scan=1)
     for pages in (8, 16):
         yield Program(f"huge {pages}", partial(_huge, pages), huge=True)
-    yield Program("idle", partial(_merged, sizes[1], 16), idle=True)
+    yield from _with_sleeps(size)
+
+
+def _with_sleeps(size: int) -> Iterator[Program]:
+    """Yield programs over which ksmd works as it does by default: it sleeps after some pages."""
+    for pages, at_once in ((size // 2, 100), (size // 8, 25)):
+        yield Program(f"unique {pages}, {at_once} at once", partial(_unique, pages, 3), pages_to_scan=at_once)
+    for group, at_once in ((2, 100), (16, 25)):
+        pages = size * at_once // 200
+        name = f"merged {pages} by {group}, {at_once} at once"
+        yield Program(name, partial(merged, pages, group), pages_to_scan=at_once)
+    yield Program(f"mixed {size}, 400 at once", partial(_mixed, size), pages_to_scan=400)
 
 
 def _unique(pages: int, passes: int, machine: Engine) -> None:
@@ -67,7 +78,7 @@ def _forked(pages: int, machine: Engine) -> None:
     _scan(machine, 4)
 
 
-def _merged(pages: int, group: int, machine: Engine) -> None:
+def merged(pages: int, group: int, machine: Engine) -> None:
     """Pages that all merge, so many into one."""
     _process(machine, "A", np.resize(_distinct(pages // group), pages))
     _scan(machine, 4)

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.spec.compaction import MigrationCostSpec
+from cluster.spec.scenario import CostSpec
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.host_memory import available
 from ksmcluster.system.kernel_files import KSM
 from ksmcluster.validate.access import check_permission, check_unused
-from ksmcluster.validate.calibrate.fit import Fit, fit
+from ksmcluster.validate.calibrate.fit import Fit, FittedTerm, estimate, fit
+from ksmcluster.validate.calibrate.mappings import cow_fault_ns, mapping_ns
 from ksmcluster.validate.calibrate.measure import Measurement, Sample, joined, measured, simulated
 from ksmcluster.validate.calibrate.programs import programs
 from ksmcluster.validate.knobs import Knobs
@@ -34,6 +37,8 @@ class Calibration(NamedTuple):
     repetitions: int
     measurements: tuple[Measurement, ...]
     fit: Fit
+    #: What moving a KSM frame takes for each mapping, of `[migration.cost]`.
+    mapping: FittedTerm
 
 
 def calibrate(
@@ -54,6 +59,8 @@ def calibrate(
     chosen = list(programs(largest))
     works = [simulated(program, profile) for program in chosen]
     repetitions: list[list[list[Sample]]] = []
+    cow_faults: list[float] = []
+    mappings: list[float] = []
     with knobs.locked():
         check_unused(knobs)
         begin = last = time.monotonic()
@@ -62,6 +69,8 @@ def calibrate(
             while not repetitions or last + longest < begin + seconds:
                 tell(f"repetition {len(repetitions) + 1}")
                 repetitions.append([measured(program, profile, knobs) for program in chosen])
+                cow_faults += cow_fault_ns(profile, knobs)
+                mappings += mapping_ns(profile, knobs)
                 longest = max(longest, time.monotonic() - last)
                 last = time.monotonic()
     measurements = [
@@ -69,7 +78,10 @@ def calibrate(
         for i, work in enumerate(works)
         for measurement in joined(work, [repetition[i] for repetition in repetitions])
     ]
-    return Calibration(release, _cpu(), len(repetitions), tuple(measurements), fit(measurements))
+    cow_fault = estimate("cow_fault", CostSpec().cow_fault, cow_faults)
+    mapping = estimate("mapping", MigrationCostSpec().mapping, mappings)
+    found = fit(measurements, cow_fault)
+    return Calibration(release, _cpu(), len(repetitions), tuple(measurements), found, mapping)
 
 
 def _cpu() -> str:

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from actors.watching.own_processes import OwnProcesses
-from actors.watching.processes import FrozenProcesses, Process, descendants, process
+from actors.watching.processes import FrozenProcesses, LinuxProcess, descendants, process
 from actors.watching.watcher_actor import WatcherActor
 
 #: Uses CPU time all the time.
@@ -27,7 +27,7 @@ def busy() -> Iterator[int]:
         child.kill()
 
 
-def looked_at(frozen: FrozenProcesses, pid: int) -> list[Process]:
+def looked_at(frozen: FrozenProcesses, pid: int) -> list[LinuxProcess]:
     one = process(pid)
     assert one is not None
     return frozen.look([one])

@@ -165,13 +165,17 @@ def test_writes_that_cannot_merge_need_no_windows() -> None:
     assert [result.windows for result in rewritten(Rewrite.UNIQUE)] == [1, 1, 1]
 
 
-def work(spec: SimulationSpec = SPEC, **counts: list[int]) -> dict[str, list[float]]:
+def work(
+    spec: SimulationSpec = SPEC, wakeups: tuple[float, float] = (0, 0), **counts: list[int]
+) -> dict[str, list[float]]:
     """What ksmd did on two nodes, by term; where nothing is given, the counts are 0."""
     names = ("pages_scanned", "pages_skipped", "rmap_items", "checksums", "changed", "pages_merged")
     names += ("pages_shared", "pages_unshared", "thp_split_page")
     old = {name: np.zeros(2, np.int64) for name in names}
     new = old | {name: np.array(count) for name, count in counts.items()}
-    return {term: count.tolist() for term, count in ksmd_work(spec, old, new, np.zeros(2)).items()}
+    return {
+        term: count.tolist() for term, count in ksmd_work(spec, old, new, np.array(wakeups, float)).items()
+    }
 
 
 @pytest.mark.parametrize("merge_across_nodes", [0, 1])
@@ -235,14 +239,34 @@ def test_a_pass_that_skips_all_pages_takes_time() -> None:
     assert last.simulated_seconds - before.simulated_seconds == pytest.approx(0.324)
 
 
-@pytest.mark.parametrize(("sleep_millisecs", "cold"), [(20, 300), (0, 0)])
-def test_searches_right_after_a_sleep_cost_more(sleep_millisecs: int, cold: int) -> None:
-    """300 pages, 30 at a time: all are among the first 40. The first pass searches for none of them."""
-    cost = replace(FREE, cold_search=1e6, cold_pages=40)
-    ksm = replace(SPEC.ksm, sleep_millisecs=sleep_millisecs)
-    first, second, _ = run_passes(replace(SPEC, ksm=ksm, cost=cost), INLINE)
-    assert first.nodes["ksmd_cpu_ns"].sum() == 0
-    assert second.nodes["ksmd_cpu_ns"].sum() == pytest.approx(cold * 1e6)
+@pytest.mark.parametrize(("sleep_millisecs", "cold"), [(20, 1.0), (0, 0.0)])
+def test_searches_after_a_sleep_find_a_cold_tree(sleep_millisecs: int, cold: float) -> None:
+    """Of eight searches after each wake-up in a tree of 56 pages, each comes to log2(1 + 56 / 8) cold pages.
+
+    The unstable tree grows to 152, log2(1 + 152 / e / 4) for each of the four that are not merged.
+    """
+    spec = replace(SPEC, ksm=replace(SPEC.ksm, sleep_millisecs=sleep_millisecs))
+    stable = work(spec, (5, 1), checksums=[40, 0], pages_shared=[56, 0], pages_merged=[40, 0])
+    assert stable["cold_level"] == pytest.approx([cold * 40 * 3, 0])
+    both = work(spec, (5, 1), checksums=[40, 0], pages_unshared=[152, 0], pages_merged=[20, 0])
+    assert both["cold_level"] == pytest.approx([cold * 20 * 3.9049, 0], rel=1e-4)
+
+
+def test_few_visits_after_a_sleep_are_cold() -> None:
+    """Each of 64 visits is log2(1 + 1024 / 64) units cold, each of 1024 one, and a single one ten."""
+    assert work(wakeups=(2, 1), pages_scanned=[128, 1024])["cold_visit"] == pytest.approx(
+        [128 * 4.0875, 1024], rel=1e-4
+    )
+    assert work(wakeups=(3, 0), pages_scanned=[3, 0])["cold_visit"] == pytest.approx(
+        [3 * 10.0014, 0], rel=1e-4
+    )
+
+
+def test_a_pass_without_sleeps_looks_at_each_page_of_the_tree_once() -> None:
+    """One search for each page of the tree: log2(1 + 1)."""
+    assert work(wakeups=(1, 0), checksums=[64, 0], pages_shared=[64, 0], pages_merged=[64, 0])[
+        "cold_level"
+    ] == [64, 0]
 
 
 @pytest.mark.parametrize(("threads", "wakeups"), [("one", 11), ("per-node", 12)])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.watching.processes import Process, descendants
+from actors.watching.processes import LinuxProcess, descendants
 from ksmcluster import load_result
 from tests.chaos.commands import differences
 
@@ -46,7 +46,7 @@ def ended(
     return code, [line for line in said if not line.startswith("pass ")]
 
 
-def of_kind(command: int, kind: str) -> Iterator[Process]:
+def of_kind(command: int, kind: str) -> Iterator[LinuxProcess]:
     return (one for one in descendants([command]) if kind in one.command())
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides, load
-from ksmcluster.experiments.comparison import FigureDifference, RunComparison, Side, compare
+from ksmcluster.experiments.comparing import compare
+from ksmcluster.experiments.comparison import FigureDifference, RunComparison, Side
 from tests.ksmcluster.conftest import Run, result_of
 from tests.ksmcluster.snapshot.test_load import page, snapshot
 
@@ -170,7 +171,40 @@ def test_mistakes(tmp_path: Path, run: Run) -> None:
 
 
 def test_keys_that_a_scenario_lacks() -> None:
-    from ksmcluster.experiments.comparison import _differing_keys
+    from ksmcluster.experiments.comparing import _differing_keys
 
     sides = [Side("a", {"x": 1, "y": 2}, {}, {}), Side("b", {"x": 1, "z": True}, {}, {})]
     assert dict(_differing_keys(sides)) == {"y": (2, None), "z": (None, True)}
+
+
+def test_results_are_compared_as_their_directories_are(runs: Path) -> None:
+    (of_files,) = compare("a", "b")
+    (of_results,) = compare(ksmcluster.load_result("a"), ksmcluster.load_result("b"))
+    assert of_results.figures == of_files.figures
+    assert of_results.keys == of_files.keys
+    assert [side.name for side in of_results.sides] == ["result 1", "result 2"]
+    vary = {"ksm.pages_to_scan": [100, 400]}
+    swept = ksmcluster.sweep("tiny", vary, output="swept")
+    assert repr(compare(swept, "swept")) == "<Comparisons: result 1 and swept: 0 figures differ at 2 points>"
+
+
+def test_a_comparison_shows_itself(runs: Path, run: Run) -> None:
+    found = compare("a", "b")
+    (one,) = found
+    assert repr(found) == f"<Comparisons: a and b: {len(one.figures)} figures differ>"
+    assert f"{found}\n" == run("compare", "a", "b").out
+    cell = found._repr_html_()
+    assert "ksm.max_page_sharing</th><td>256</td><td>4</td>" in cell.replace("<wbr>", "")
+    saved = one.figures_by_name["saved_bytes"]
+    assert saved.relative[1] is not None
+    assert f"<td>{100 * saved.relative[1]:+.2f} %</td>" in cell
+
+
+def test_a_comparison_as_a_data_frame(runs: Path) -> None:
+    frame = compare("a", "b").to_pandas().set_index("figure")
+    (one,) = compare("a", "b")
+    saved = one.figures_by_name["saved_bytes"]
+    row = frame.loc["saved_bytes"]
+    assert (row["a"], row["b"], row["b, change"], row["unit"]) == (*saved.values, saved.relative[1], "bytes")
+    assert len(frame) == len(one.figures)
+    assert len(compare("a", "a").to_pandas()) == 0

@@ -19,7 +19,7 @@ from ksmcluster.config import Overrides, load, load_compaction
 from ksmcluster.experiments.figures import figures
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.plan import RunKey
-from ksmcluster.experiments.sweeps.sweep import RunDone
+from ksmcluster.experiments.sweeps.run_one import RunDone
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 from tests.ksmcluster.snapshot.test_load import page, snapshot
@@ -436,3 +436,12 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path, options: tuple[str, ...
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert says in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_shows_itself() -> None:
+    found = ksmcluster.sweep("tiny", {"ksm.max_page_sharing": [1, 256]}, limits=["ksmd_cpu_percent<=5"])
+    assert repr(found) == "<SweepResult: 2 points, 2 runs, 1 failed>"
+    assert found.to_pandas()["saved_bytes"].isna().tolist() == [True, False]
+    cell = found._repr_html_()
+    assert "Point 2 (ksm.max_page_sharing=256) is recommended within ksmd_cpu_percent&lt;=5: " in cell
+    assert "must be at least 2, not 1" in cell

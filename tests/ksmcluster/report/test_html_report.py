@@ -11,10 +11,12 @@ import pytest
 
 import ksmcluster
 from ksmcluster.config import Overrides
+from ksmcluster.experiments.knobs import shell_lines
+from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.report import text
 from ksmcluster.report.html.page import report
 from ksmcluster.report.run_data import RunData, of_result
-from ksmcluster.report.saved_runs import read_runs
+from ksmcluster.report.saved_runs import read_outputs, read_runs
 from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
 from tests.ksmcluster.conftest import Run
@@ -47,7 +49,7 @@ class Page(HTMLParser):
         self.fetched: list[str] = []
         self.sections: list[str] = []
         self.words: list[str] = []
-        self.feed(html)
+        self.feed(html.replace("<wbr>", ""))  # no word ends there
         self.close()
         assert self.open == []
 
@@ -216,3 +218,72 @@ def test_cells_of_notebooks(real_result: Result, compacted: CompactionResult) ->
     assert cell.text.startswith("Two small nodes KSM saves ")
     assert f"at the end, saved {text.size(real_result.summary['derived']['saved_bytes'])} (" in cell.text
     assert "After compaction, " in Page(compacted._repr_html_()).text
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of simulate with a point that fails, and one of compact."""
+    directory = tmp_path_factory.mktemp("sweeps")
+    vary = {"ksm.max_page_sharing": [1, 2, 256], "ksm.pages_to_scan": [100, 800]}
+    limits = ["ksmd_cpu_percent<=5"]
+    ksmcluster.sweep("tiny", vary, limits=limits, output=directory / "knobs")
+    small = Overrides(2, settings=("machine.memory_per_node=16MiB",))
+    modes = {"migration.mode": ["async", "sync"]}
+    ksmcluster.sweep("compaction-zram", modes, overrides=small, output=directory / "modes")
+    return directory
+
+
+def sweep_page(*directories: Path) -> tuple[str, Page]:
+    html = report(*read_outputs(directories))
+    page = Page(html)
+    assert page.fetched == []
+    assert [name for name, count in Counter(page.ids).items() if count > 1] == []
+    return html, page
+
+
+def test_a_page_on_a_sweep(swept: Path) -> None:
+    _, page = sweep_page(swept / "knobs")
+    assert page.sections == ["sweep-1", "notes", "citation"]
+    found = load_sweep(swept / "knobs")
+    best = found.choose().recommended
+    assert best is not None
+    says = f"Point {best} ({found.points[best - 1].label}) is recommended within ksmd_cpu_percent<=5: "
+    saved = text.size(found.outcomes[best - 1].means["saved_bytes"] or 0)
+    assert f"{says}saved_bytes {saved}, " in page.text
+    assert "runs that failed 2" in page.text
+    assert "Points that failed 1 (ksm.max_page_sharing=1, " in page.text
+    assert "ksm.max_page_sharing: must be at least 2, not 1" in page.text
+    for line in shell_lines(found.config(best)["ksm"]):
+        assert " ".join(line.split()) in page.text
+    # The Pareto front, and two objectives over each of two keys.
+    assert len(page.pictures) == 5
+    assert page.pictures[0] == "Points of the sweep, by their numbers"
+
+
+def test_a_page_on_a_sweep_of_compact(swept: Path) -> None:
+    _, page = sweep_page(swept / "modes")
+    assert page.pictures[0] == "Allocations that succeed, before compaction and after it"
+    assert "on a real machine" not in page.text
+
+
+def test_sweeps_beside_runs(swept: Path, outputs: Path) -> None:
+    html, page = sweep_page(outputs / "tiny", swept / "knobs", swept / "modes")
+    assert page.sections == [*SECTIONS[:5], "sweep-1", "sweep-2", *SECTIONS[5:]]
+    for head in ("Sweep: knobs", "Sweep: modes", "tiny, knobs, modes"):
+        assert head in page.text
+    assert len(html) < 5 << 20
+
+
+def test_a_page_on_a_sweep_that_was_killed(swept: Path, tmp_path: Path) -> None:
+    """There is no provenance.json then, nor all runs."""
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    lines = (swept / "knobs" / "runs.jsonl").read_bytes().splitlines(keepends=True)
+    (killed / "runs.jsonl").write_bytes(b"".join(lines[:3]))
+    (killed / "plan.json").write_bytes((swept / "knobs" / "plan.json").read_bytes())
+    _, page = sweep_page(killed)
+    assert "runs still to be done 3" in page.text
+    (killed / "runs.jsonl").write_bytes(b"")
+    _, page = sweep_page(killed)
+    assert page.pictures == []
+    assert "There is no point to recommend." in page.text

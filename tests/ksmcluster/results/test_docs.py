@@ -54,7 +54,7 @@ WITH_PYTHON = [
     DOCS.parent / "README.md",
     CONFIGURATION,
     RESULTS,
-    *(DOCS / "howto" / name for name in ("dataframes.md", "pictures.md", "sweeps.md")),
+    *(DOCS / "howto" / name for name in ("dataframes.md", "notebooks.md", "pictures.md", "sweeps.md")),
 ]
 
 
@@ -94,7 +94,7 @@ def test_the_example_is_a_scenario() -> None:
 
 def test_every_kind_of_picture_is_described() -> None:
     text = (DOCS / "howto" / "pictures.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*KINDS, *SWEEP_PICTURES]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*dict.fromkeys([*KINDS, *SWEEP_PICTURES])]
 
 
 def test_every_operation_of_scripts_is_described() -> None:

@@ -65,7 +65,7 @@ def test_derived_numbers(result: Result) -> None:
     assert derived["simulated_seconds"] == 6.0
     assert derived["ksmd_cpu_seconds"] == pytest.approx(6 * 4 * 0.0015)
     assert derived["cow_ksm_per_second"] == 6 * 4 * 3 / 6.0
-    assert derived["cow_ksm_seconds"] == pytest.approx(6 * 4 * 3 * 1600e-9)
+    assert derived["cow_ksm_seconds"] == pytest.approx(6 * 4 * 3 * 1800e-9)
 
 
 def test_memory_without_merging_is_every_page_in_a_frame_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -420,21 +421,53 @@ def small(first: int, pages: int) -> list[tuple[int, int]]:
     return [(first + i, -1) for i in range(pages)]
 
 
-def placed(path: Path) -> tuple[list[list[int]], int]:
+def placed(path: Path) -> tuple[list[list[int]], list[dict[int, int]], int]:
+    """First pages of whole huge pages, how many pages of which others, and how many are not placed."""
     pages = load_pages([str(path)])[str(path)]
-    return [process.huge.tolist() for process in pages.processes], pages.huge_in_parts
+    parts = [Counter(process.huge_parts.number.tolist()) for process in pages.processes]
+    return [process.huge.tolist() for process in pages.processes], parts, pages.huge_in_parts
 
 
-def test_huge_pages_are_placed_if_a_process_maps_all_of_one(tmp_path: Path) -> None:
-    """Two whole ones, one of which is not at a multiple of 2 MiB, and a half of a third."""
-    memory = [*whole(0), *small(9000, 100), *whole(1), *whole(2)[:256], *small(8000, 256)]
-    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[0]], 2)
-    assert placed(huge_snapshot(tmp_path / "t", memory, start=412)) == ([[1024]], 2)
+def test_huge_pages_are_placed_whole_or_in_parts(tmp_path: Path) -> None:
+    """Two whole ones, one of which is not at a multiple of 2 MiB, and a part of a third."""
+    memory = [*whole(0), *small(9000, 100), *whole(1), *whole(2)[:255], *small(8000, 256)]
+    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[0]], [{1: 512, 2: 255}], 0)
+    assert placed(huge_snapshot(tmp_path / "t", memory, start=412)) == ([[1024]], [{0: 512, 2: 255}], 0)
 
 
 def test_neighbours_are_no_huge_page(tmp_path: Path) -> None:
-    memory = [*small(9000, 256), *whole(0)[256:], *whole(1)[:256], *whole(2)[256:], *whole(3)]
-    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[1024]], 3)
+    memory = [*small(9000, 255), *whole(0)[255:], *whole(1)[:255], *whole(2)[255:], *whole(3)]
+    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[1024]], [{0: 257, 1: 255, 2: 257}], 0)
+
+
+def test_a_whole_folio_of_another_size_is_no_huge_page(tmp_path: Path) -> None:
+    """Sixteen pages at a multiple of sixteen; seventeen, or others, are a part of a huge page."""
+    memory = [*small(9000, 16), *whole(0)[:16], *whole(1)[:17], *whole(2)[:16]]
+    assert placed(huge_snapshot(tmp_path / "s", memory)) == ([[]], [{1: 17, 2: 16}], 1)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_parts_are_split_and_lose_their_zeros(tmp_path: Path, nodes: int) -> None:
+    """Of a huge page 300 pages are mapped, two of them equal to small pages, and 200 of them zeros."""
+    frame = np.arange(302)
+    content = np.where(frame < 200, 0, frame)
+    content[300:] = 250, 251
+    rows = PageRows(
+        vpn=(frame + 7).astype(np.uint64),
+        digests=np.repeat(content.astype("<u8"), 2).view(np.uint8).reshape(-1, 16),
+        flags=np.where(content == 0, MERGEABLE | ZERO, MERGEABLE).astype(np.uint16),
+        frame=frame,
+        outside=np.zeros(302, np.int64),
+        huge=np.where(frame < 300, 0, -1),
+    )
+    process = SnapshotProcess(1, "p", "process", (Mapping(7, 302, "rw-p", "", True, True),))
+    with SnapshotWriter(tmp_path / "s") as writer:
+        writer.write(0, 0, rows)
+        writer.finish(replace(metadata((0.0,)), processes=(process,), notes=(), interval=None))
+    changes = ksmcluster.Overrides(passes=4, nodes=nodes, settings=("ksm.use_zero_pages=1",))
+    found = ksmcluster.simulate(ksmcluster.load(tmp_path / "s", changes), engine="inline").passes
+    names = ("pages_shared", "pages_sharing", "pages_unshared", "ksm_zero_pages", "frames_used")
+    assert [int(found[name][-nodes:].sum()) for name in names] == [2, 2, 98, 0, 100]
 
 
 def test_a_huge_page_is_shared_as_it_was(tmp_path: Path) -> None:
@@ -442,25 +475,24 @@ def test_a_huge_page_is_shared_as_it_was(tmp_path: Path) -> None:
     child = [*whole(0), *whole(1)]
     child[700] = (5000, -1)
     path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], child)
-    assert placed(path) == ([[0, 512], [0]], 0)
+    assert placed(path) == ([[0, 512], [0]], [{}, {}], 0)
     found = last(path, passes=1)
     assert (found["huge_pages"], found["frames_used"]) == (3, 1025)
 
 
-def test_a_huge_page_of_which_a_later_process_maps_all_is_not_placed(tmp_path: Path) -> None:
+def test_a_page_of_a_huge_page_that_a_later_process_maps_first_is_small(tmp_path: Path) -> None:
     """Here the parent wrote a page, so the first to map that frame is the child."""
     parent = whole(0)
     parent[5] = (5000, -1)
     path = huge_snapshot(tmp_path / "s", parent, whole(0))
-    assert placed(path) == ([[], []], 1)
-    result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=1)), engine="inline")
-    assert any("1 captured huge page taken as small pages" in note for note in result.summary["notes"])
-    assert "huge_pages" not in result.summary
+    assert placed(path) == ([[], []], [{0: 511}, {}], 0)
 
 
 def test_a_pinned_huge_page_is_not_placed(tmp_path: Path) -> None:
     path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], pinned_pages=1)
-    assert placed(path) == ([[512]], 1)
+    assert placed(path) == ([[512]], [{}], 1)
+    result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=1)), engine="inline")
+    assert any("1 captured huge page taken as small pages" in note for note in result.summary["notes"])
 
 
 def test_huge_pages_of_a_snapshot_can_be_small_pages(tmp_path: Path) -> None:
@@ -479,7 +511,14 @@ def test_what_a_split_saves(tmp_path: Path) -> None:
     """Four pages of a huge page are equal, and the other huge page stays."""
     path = huge_snapshot(tmp_path / "s", [*whole(0), *whole(1)], same=range(4))
     result = ksmcluster.simulate(ksmcluster.load(path, ksmcluster.Overrides(passes=4)), engine="inline")
-    found = {"before": 2, "after": 1, "split": 1, "saved_bytes_per_split": 3 * PAGE}
+    found = {
+        "before": 2,
+        "after": 1,
+        "split": 1,
+        "saved_bytes_per_split": 3 * PAGE,
+        "split_to_move": 0,
+        "fallback": 0,
+    }
     assert result.summary["huge_pages"] == found
     assert any("khugepaged sleeps" in note for note in result.summary["notes"])
     assert "Huge pages\n  before" in str(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 import ksmcluster
+from ksmcluster.config import Overrides
 from ksmcluster.experiments.sweeps.pareto import Objective
 from ksmcluster.experiments.sweeps.sweep_result import load_sweep
-from ksmcluster.report.plots.sweep import pareto, sensitivity
+from ksmcluster.report.plots.sweep import pareto, points, sensitivity
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
@@ -80,7 +82,7 @@ def test_sensitivity_has_seeds_as_a_band() -> None:
     }  # fmt: skip
     assert axes.get_xscale() == "log"
     assert axes.get_ylabel() == "saved (MiB)"
-    assert axes.get_title(loc="left") == "mean of 2 seeds; band: smallest to largest"
+    assert axes.get_title(loc="left").endswith("mean of 2 seeds; band: smallest to largest")
 
 
 def test_sensitivity_has_a_line_for_each_value_of_other_keys() -> None:
@@ -94,7 +96,46 @@ def test_sensitivity_has_a_line_for_each_value_of_other_keys() -> None:
     }
 
 
+def test_combinations_that_are_too_many_are_one_band() -> None:
+    rows = [{"point": n, "seed": 1, "a": n % 2, "b": n, "figure": n} for n in range(20)]
+    (axes,) = sensitivity(varied(pa.Table.from_pylist(rows), "a", "b"), "a", "figure").axes
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[0, 9], [1, 10]]
+    assert "mean of all values of the other keys;" in axes.get_title(loc="left")
+
+
+def test_sensitivity_leaves_out_what_failed() -> None:
+    failed = sweep().to_pylist()[:2]
+    table = pa.Table.from_pylist(
+        [*sweep().to_pylist()[2:], *({**row, "saved_bytes": None} for row in failed)]
+    )
+    (axes,) = sensitivity(varied(table, "ksm.pages_to_scan"), "ksm.pages_to_scan", "saved_bytes").axes
+    assert axes.lines[0].get_xydata().tolist() == [[1600, 10], [6400, 10]]
+
+
+def test_labels_cover_neither_each_other_nor_points() -> None:
+    """Points as near as those of the sweep of docs/howto, along a curve and in a crowd."""
+    near = np.geomspace(1, 1.6, 12).tolist()
+    rows = [
+        {"point": n, "seed": 1, "saved_bytes": x * MIB, "ksmd_cpu_seconds": x**2}
+        for n, x in enumerate([*near, 40.0], 1)
+    ]
+    made = pareto(pa.Table.from_pylist(rows), OBJECTIVES)
+    made.draw_without_rendering()
+    (axes,) = made.axes
+    boxes = [label.get_window_extent() for label in axes.texts]
+    assert len(boxes) == len(rows)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    places = axes.transData.transform([(row["saved_bytes"] / MIB, row["ksmd_cpu_seconds"]) for row in rows])
+    assert not any(box.contains(*place) for box in boxes for place in places)
+
+
 def test_keys_of_words_are_in_places_of_their_own() -> None:
+    backwards = varied(sweep().take([4, 5, 0, 1, 2, 3]), "ksm.threads")
+    assert [
+        label.get_text()
+        for label in sensitivity(backwards, "ksm.threads", "saved_bytes").axes[0].get_xticklabels()
+    ] == ["per-node", "one"]
     (axes,) = sensitivity(varied(sweep(), "ksm.threads"), "ksm.threads", "saved_bytes").axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "per-node"]
     assert axes.lines[0].get_xydata().tolist() == [[0, 6], [1, 10]]
@@ -117,9 +158,6 @@ def test_mistakes_in_pictures_of_sweeps() -> None:
         sensitivity(sweep(), "ksm.threads", "saved")
     with pytest.raises(UserError, match=r"^a Pareto front is drawn over two objectives"):
         pareto(sweep(), OBJECTIVES[:1])
-    many = pa.table({"point": range(9), "seed": [1] * 9, "a": range(9), "b": range(9), "figure": range(9)})
-    with pytest.raises(UserError, match=r"^9 combinations of b are too many lines"):
-        sensitivity(varied(many, "a", "b"), "a", "figure")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +171,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_a_real_sweep(swept: Path) -> None:
     found = load_sweep(swept)
-    assert found.plot().axes[0].get_xlabel() == "saved (MiB),\nmore is better"
+    assert found.plot(objectives="saved_bytes:max,cow_ksm:min").axes[0].get_xlabel() == (
+        "saved (MiB),\nmore is better"
+    )
     axes = found.plot("sensitivity", figure="ksmd_cpu_percent").axes[0]
     assert axes.get_ylabel() == "ksmd_cpu (percent)"
     assert [line.get_label() for line in axes.lines] == [f"ksm.merge_across_nodes={n}" for n in (0, 1)]
@@ -149,7 +189,11 @@ def test_sweeps_are_drawn_by_the_command(run: Run, swept: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--kind memory", 'no picture "memory" of a sweep; choose one of pareto, sensitivity'),
+        ("--kind obtained", 'no picture "obtained" of a sweep of simulate; use one of compact'),
+        (
+            "--kind memory",
+            'no picture "memory" of a sweep; choose one of pareto, points, sensitivity, ',
+        ),
         ("--kind sensitivity --key ksm.run", 'the sweep has no column "ksm.run"; choose one of point, seed,'),
         ("--kind sensitivity --figure savd", "figure: there is no figure savd"),
         ("--objectives saved_bytes:max", "a Pareto front is drawn over two objectives"),
@@ -160,3 +204,45 @@ def test_mistakes_of_the_command(run: Run, swept: Path, tmp_path: Path, options:
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {says}")
     assert len(ran.err.splitlines()) == 1
+
+
+def test_the_picture_marks_the_point_that_the_table_recommends(tmp_path: Path) -> None:
+    """All points save the same: the first two objectives that differ are drawn."""
+    vary = {"ksm.pages_to_scan": "100..1600x4"}
+    found = ksmcluster.sweep("tiny", vary, limits=["ksmd_cpu_percent<=2"], output=tmp_path / "swept")
+    best = found.choose().recommended
+    for one in (found, load_sweep(tmp_path / "swept")):
+        assert one.choose().recommended == best
+        (axes,) = one.plot().axes
+        assert axes.get_xlabel() == "simulated (s),\nless is better"
+        assert axes.get_ylabel() == "ksmd_cpu (percent),\nless is better"
+        (ring,) = (line for line in axes.lines if line.get_label() == "recommended")
+        ((x, y),) = ring.get_xydata().tolist()
+        means = found.outcomes[best - 1].means
+        assert (x, y) == (means["simulated_seconds"], means["ksmd_cpu_percent"])
+
+
+def test_blocks_obtained_at_each_point() -> None:
+    small = Overrides(2, settings=("machine.memory_per_node=16MiB",))
+    found = ksmcluster.sweep("compaction-zram", {"migration.order": [3, 9]}, overrides=small)
+    (axes,) = found.plot().axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "9"]
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights == [
+        [outcome.means[f"obtained.{state}"] for outcome in found.outcomes]
+        for state in ("before", "movable_off", "movable_on")
+    ]
+    many = ksmcluster.sweep("compaction-zram", {"migration.order": "0..10"}, overrides=small)
+    with pytest.raises(UserError, match=r"^11 points are too many groups of bars"):
+        many.plot("obtained")
+
+
+def test_points_are_bars() -> None:
+    keys = "ksm.pages_to_scan", "ksm.threads"
+    left, right = points(varied(sweep(), *keys), ["saved_bytes", "ksmd_cpu_seconds"]).axes
+    assert [bar.get_width() for bar in left.containers[1]] == [2, 10, 10]
+    assert [bar.get_width() for bar in right.containers[1]] == [1, 5, 8]
+    assert left.get_yticklabels()[2].get_text() == "ksm.pages_to_scan=6400\nksm.threads=per-node"
+    many = pa.table({"point": range(11), "seed": [1] * 11, "a": range(11), "figure": range(11)})
+    with pytest.raises(UserError, match=r"^11 points are too many bars"):
+        points(varied(many, "a"), ["figure"])

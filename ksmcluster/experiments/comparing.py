@@ -1,0 +1,142 @@
+"""Compare runs, and sweeps point by point, with the first of them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ksmcluster.config import resolved_toml
+from ksmcluster.experiments.comparison import FigureDifference, Key, RunComparison, Side, flat_keys
+from ksmcluster.experiments.figures import Figure, figures
+from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
+from ksmcluster.report.text import counted
+from ksmcluster.results.columns import data_frame
+from ksmcluster.results.compaction.compaction_result import CompactionResult
+from ksmcluster.results.loading import load_result
+from ksmcluster.results.result import Result
+from ksmcluster.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class Comparisons(tuple[RunComparison, ...]):
+    """What differs between runs; for sweeps, point by point.
+
+    >>> difference = ksmcluster.compare("before", "after")
+    >>> print(difference)
+    >>> difference[0].figures_by_name["saved_bytes"].relative
+    """
+
+    __slots__ = ()
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row for each figure that differs at a point, with a column for each side."""
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([row for comparison in self for row in comparison.rows()])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the same as a data frame. Raises UserError if pandas is not installed."""
+        return data_frame(self.to_arrow())
+
+    def __str__(self) -> str:
+        from ksmcluster.experiments.comparison_report import report
+        from ksmcluster.report.console import as_text
+
+        return as_text(report(self, None))
+
+    def _repr_html_(self) -> str:
+        from ksmcluster.report.html.experiment_cells import comparison_cell
+
+        return comparison_cell(self)
+
+    def __repr__(self) -> str:
+        sides = " and ".join(side.name for side in self[0].sides)
+        differing = sum(len(comparison.figures) for comparison in self)
+        points = f" at {counted(len(self), 'point')}" if len(self) > 1 else ""
+        return f"<Comparisons: {sides}: {counted(differing, 'figure')} differ{points}>"
+
+
+Compared = str | Path | Result | CompactionResult | SweepResult
+
+
+def compare(*sources: Compared) -> Comparisons:
+    """Compare outputs of simulate or compact, or sweeps, with the first of them.
+
+    Each is a directory or a result. Runs give one comparison; sweeps one for each point that all of them
+    have. Raises UserError if there are fewer than two, if a directory is neither, or if they have nothing in
+    common.
+    """
+    if len(sources) < 2:
+        raise UserError("compare: name at least two directories")
+    sides = [dict(_sides(source, number)) for number, source in enumerate(sources, 1)]
+    common = [label for label in sides[0] if all(label in others for others in sides[1:])]
+    if not common:
+        first, second = (_name(source, number) for number, source in enumerate(sources[:2], 1))
+        raise UserError(
+            f"{first} and {second}: they have no point in common; compare runs with runs, "
+            "and sweeps with sweeps over the same keys"
+        )
+    return Comparisons(_comparison(label, [of_source[label] for of_source in sides]) for label in common)
+
+
+def _name(source: Compared, number: int) -> str:
+    """Return what to call the `number`-th thing compared."""
+    return f"{source}" if isinstance(source, str | Path) else f"result {number}"
+
+
+def _sides(source: Compared, number: int) -> Iterator[tuple[str, Side]]:
+    """Yield the points of a sweep under their labels, and a run as a point at which nothing varies."""
+    name, folder = _name(source, number), Path()
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        source = load_sweep(folder) if (folder / journal.PLAN).exists() else load_result(folder)
+    if isinstance(source, SweepResult):
+        for outcome in source.outcomes:
+            if outcome.runs:
+                keys = _keys(source.config(outcome.point.number), folder)
+                yield outcome.point.label, Side(name, keys, outcome.means, outcome.noise)
+    else:
+        keys = _keys(tomllib.loads(resolved_toml(source.config)), folder)
+        yield SweepPoint(1, {}).label, Side(name, keys, figures(source), {})
+
+
+def _keys(config: Mapping[str, Any], folder: Path) -> dict[str, Key]:
+    """Return the keys of a scenario by dotted path; `folder`: where its paths start."""
+    found = flat_keys(config)
+    snapshots = {name: value for name, value in found.items() if name.endswith("].snapshot")}
+    return found | {name: os.path.realpath(folder / str(path)) for name, path in snapshots.items()}
+
+
+def _comparison(label: str, sides: Sequence[Side]) -> RunComparison:
+    names = dict.fromkeys(name for side in sides for name in side.means)
+    rows = {name: tuple(side.means.get(name) for side in sides) for name in names}
+    differing = {name: values for name, values in rows.items() if len(set(values)) > 1}
+    return RunComparison(
+        label,
+        tuple(sides),
+        dict(_differing_keys(sides)),
+        tuple(_difference(name, values, sides) for name, values in differing.items()),
+        len(rows) - len(differing),
+    )
+
+
+def _difference(name: str, values: tuple[Figure, ...], sides: Sequence[Side]) -> FigureDifference:
+    noise = [side.noise[name] for side in sides if name in side.noise]
+    first = values[0]
+    relative = tuple(None if value is None or not first else (value - first) / abs(first) for value in values)
+    return FigureDifference(name, values, relative, max(noise, default=None))
+
+
+def _differing_keys(sides: Sequence[Side]) -> Iterator[tuple[str, tuple[Key, ...]]]:
+    for name in dict.fromkeys(name for side in sides for name in side.keys):
+        values = tuple(side.keys.get(name) for side in sides)
+        if len(set(values)) > 1:
+            yield name, values

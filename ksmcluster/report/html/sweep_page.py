@@ -1,0 +1,102 @@
+"""The section of a report on a sweep, with its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from ksmcluster.experiments.knobs import shell_lines
+from ksmcluster.experiments.sweeps.outcomes import Findings, differs
+from ksmcluster.experiments.sweeps.sweep_result import SweepResult
+from ksmcluster.report import text
+from ksmcluster.report.html import compacted, simulated
+from ksmcluster.report.html.figures import inline
+from ksmcluster.report.html.sections import Facts, HtmlTable
+from ksmcluster.report.html.swept import answer, failures, figures_table, points_table, question
+from ksmcluster.report.plots.style import MOST_BARS
+
+#: Values of a key that are named one by one.
+MOST_VALUES = 12
+
+
+class SweepSections(NamedTuple):
+    """What a report says of a sweep, but for its pictures."""
+
+    title: str
+    question: str
+    asked: Facts
+    #: One sentence.
+    answer: str
+    #: The points, and the figures over all of them.
+    tables: Sequence[HtmlTable]
+    #: Errors by point.
+    failed: Facts
+    #: Shell lines for a real machine; none without a recommended point that has a ksmd.
+    knobs: Sequence[str]
+    #: The point whose configuration is shown, and its text.
+    shown_point: int
+    toml: str
+    limits: Sequence[str]
+
+
+def sweep_sections(found: SweepResult) -> SweepSections:
+    """Return what a report says of this sweep."""
+    findings = found.findings()
+    simulations = found.plan["command"] == "simulate"
+    number = findings.choice.recommended or next(
+        (outcome.point.number for outcome in found.outcomes if outcome.runs), 1
+    )
+    return SweepSections(
+        found.title,
+        question(findings),
+        _asked(found, findings),
+        answer(findings),
+        [points_table(findings), *figures_table(findings)],
+        failures(found.outcomes),
+        _knobs(found, findings.choice.recommended),
+        number,
+        found.plan["points"][number - 1]["config"],
+        simulated.LIMITS if simulations else compacted.LIMITS,
+    )
+
+
+def sweep_pictures(found: SweepResult, prefix: str) -> list[Markup]:
+    """Return the Pareto front, and how figures depend on each key; names in them begin with the prefix."""
+    findings = found.findings()
+    done = [outcome.point for outcome in found.outcomes if outcome.runs]
+    if not done:
+        return []
+    differing = [o.name for o in findings.choice.objectives if differs(o.name, found.outcomes)]
+    drawn = [] if found.plan["command"] == "simulate" or len(done) > MOST_BARS else [found.plot("obtained")]
+    drawn += [found.plot("pareto")] if len(differing) > 1 else []
+    for key in findings.keys:
+        if len({point.settings[key] for point in done}) > 1:
+            names = differing[:2] or findings.choice.figures[:1]
+            drawn += [found.plot("sensitivity", key=key, figure=name) for name in names]
+    return [inline(picture, f"{prefix}{number}-") for number, picture in enumerate(drawn)]
+
+
+def _asked(found: SweepResult, findings: Findings) -> Facts:
+    varied = {key: _values([point.settings[key] for point in found.points]) for key in findings.keys}
+    return {
+        **varied,
+        "points": f"{len(found.points):,}",
+        "runs of each": text.counted(findings.seeds, "seed"),
+        "limits": ", ".join(map(str, findings.choice.limits)) or "none",
+        "runs that failed": f"{len(found.failed):,}",
+        "runs still to be done": f"{found.missing:,}",
+    }
+
+
+def _values(texts: Sequence[str]) -> str:
+    values = list(dict.fromkeys(texts))
+    if len(values) > MOST_VALUES:
+        return f"{', '.join(values[: MOST_VALUES - 1])}, ... {values[-1]} ({len(values):,} values)"
+    return ", ".join(values)
+
+
+def _knobs(found: SweepResult, recommended: int | None) -> list[str]:
+    ksm = found.config(recommended).get("ksm") if recommended is not None else None
+    return shell_lines(ksm) if ksm is not None else []

@@ -1,0 +1,96 @@
+"""What a report, or a cell of a notebook, says of the outcomes of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome
+from ksmcluster.experiments.sweeps.pareto import NEAR
+from ksmcluster.experiments.sweeps.sweep_report import MOST_POINTS, cell, in_table, shown
+from ksmcluster.report import text
+from ksmcluster.report.html.sections import Facts, HtmlTable
+
+
+def answer(findings: Findings) -> str:
+    """Say which point is best, in one sentence."""
+    choice = findings.choice
+    limits = " and ".join(map(str, choice.limits))
+    within = f" within {limits}" if limits else ""
+    if choice.recommended is None:
+        return f"There is no point to recommend{within}."
+    best = findings.outcomes[choice.recommended - 1]
+    figures = ", ".join(f"{name} {cell(best, name)}" for name in choice.figures)
+    return f"Point {best.point.number} ({best.point.label}) is recommended{within}: {figures}."
+
+
+def question(findings: Findings) -> str:
+    """Return what the sweep was to answer."""
+    keys = " and ".join(findings.keys) or "the scenario"
+    wanted = ", ".join(
+        f"{'much' if objective.most else 'little'} {objective.name}"
+        for objective in findings.choice.objectives
+    )
+    return f"Which values of {keys} are best? Wanted is, most important first: {wanted}."
+
+
+def points_table(findings: Findings) -> HtmlTable:
+    """Return the points, with what they have of the objectives and limits."""
+    keys, figures = findings.keys, findings.choice.figures
+    rows = [
+        (
+            f"{outcome.point.number}",
+            *(outcome.point.settings.get(key, "") for key in keys),
+            *(cell(outcome, name) for name in figures),
+            _mark(outcome, findings.choice),
+        )
+        for outcome in in_table(findings)
+    ]
+    note = f"The Pareto front of {text.counted(len(findings.outcomes), 'point')}; sweep.parquet has all."
+    return HtmlTable(
+        "Points",
+        ("point", *keys, *figures, "choice"),
+        rows,
+        note if len(findings.outcomes) > MOST_POINTS else _about_front(findings.choice),
+        stacked=True,
+    )
+
+
+def _about_front(choice: Choice) -> str:
+    if not choice.front:
+        return ""
+    wanted = ", ".join(map(str, choice.objectives))
+    return (
+        f"A point is on the Pareto front if no other one is better in one of {wanted} and worse in none. "
+        f"Points within {100 * NEAR:g} % of the best in one objective are told apart by the next."
+    )
+
+
+def _mark(outcome: Outcome, choice: Choice) -> str:
+    if outcome.errors:
+        return "failed"
+    if outcome.point.number == choice.recommended:
+        return "recommended"
+    return "on front" if outcome.point.number in choice.front else ""
+
+
+def figures_table(findings: Findings) -> list[HtmlTable]:
+    """Return the figures of the recommended point, and between which all points are."""
+    choice = findings.choice
+    if choice.recommended is None:
+        return []
+    best = findings.outcomes[choice.recommended - 1].means
+    rows = []
+    for name in choice.figures:
+        values = [value for o in findings.outcomes if (value := o.means.get(name)) is not None]
+        least, most = (shown(name, bound(values, default=None)) for bound in (min, max))
+        rows.append((name, shown(name, best.get(name)), least, most))
+    return [HtmlTable("Point to recommend, and all points", ("figure", "recommended", "least", "most"), rows)]
+
+
+def failures(outcomes: Sequence[Outcome]) -> Facts:
+    """Return the errors by point."""
+    return {
+        f"{outcome.point.number} ({outcome.point.label})": "; ".join(outcome.errors)
+        for outcome in outcomes
+        if outcome.errors
+    }
