@@ -15,6 +15,10 @@ notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
 	$(BIN)/pytest tests/test_notebooks.py
 
+# Kills and freezes of running simulations: `make chaos CHAOS="--count 20 --kinds node,machine"`.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos $(CHAOS)
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py
 

@@ -37,7 +37,9 @@ class Command:
         prefix = cluster.prefix if cluster else ()
         joined = ["--address", cluster.address] if cluster else []
         self._errors = (directory / "stderr").open("ab")
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        # The token of the cluster, and nothing else of Ray.
+        kept = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if cluster else ()
+        own = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_") or name in kept}
         self.start = time.monotonic()
         self._process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "ksmcluster", *arguments, *joined],

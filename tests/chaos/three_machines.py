@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,10 @@ class Machine:
             stderr=subprocess.DEVNULL,
         )
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
     def processes(self) -> list[LinuxProcess]:
         """Return all of its processes, but not the one that started them."""
         return descendants([self._process.pid])
@@ -63,7 +68,15 @@ class ThreeMachines:
         """Take the prefix of commands and the address of each machine."""
         self._places = places
         self.address = f"{places[0][1]}:{_PORT}"
-        self.machines = [self._start(place) for place in range(len(places))]
+        self.machines: list[Machine] = []
+        # One after the other: they share a directory, and choose names of sockets there.
+        try:
+            for place in range(len(places)):
+                self.machines.append(self._start(place))
+                self._wait(len(self.machines))
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, place: int) -> Machine:
         prefix, address = self._places[place]
@@ -76,15 +89,18 @@ class ThreeMachines:
 
     def revive(self) -> None:
         """Replace the machines that are dead, and wait until there are three."""
+        for place, machine in enumerate(self.machines):
+            if not machine.runs:
+                self.machines[place] = self._start(place)
+        self._wait(len(self.machines))
+
+    def _wait(self, count: int) -> None:
+        """Wait until so many machines are alive."""
         end = time.monotonic() + _START_SECONDS
-        while time.monotonic() < end:
-            for place, machine in enumerate(self.machines):
-                if machine._process.poll() is not None:
-                    self.machines[place] = self._start(place)
-            if self._alive() == len(self.machines):
-                return
+        while self._alive() != count:
+            if time.monotonic() > end:
+                raise TimeoutError("the cluster does not start")
             time.sleep(1)
-        raise TimeoutError("the cluster does not start")
 
     def _alive(self) -> int:
         code = (
@@ -106,11 +122,11 @@ class ThreeMachines:
 def three_machines() -> Iterator[ThreeMachines]:
     """Provide the cluster: each machine with an address of its own where root can make network namespaces."""
     environment()
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     with ExitStack() as stack:
         places = stack.enter_context(_namespaces()) if _has_namespaces() else [((), "127.0.0.1")] * 3
         cluster = ThreeMachines(places)
         stack.callback(cluster.close)
-        cluster.revive()
         yield cluster
 
 
