@@ -19,6 +19,10 @@ notebook: $(STAMP)
 signals: $(STAMP)
 	$(BIN)/python -m tests.ksmcluster.commands.signalled
 
+# Kills and freezes of running simulations: `make chaos CHAOS="--count 20 --kinds node,machine"`.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos $(CHAOS)
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py
 

@@ -6,7 +6,9 @@ ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -16,7 +18,7 @@ from typer.core import TyperGroup
 from ksmcluster.commands.examples import EXAMPLES, epilog
 from ksmcluster.system import signals
 from ksmcluster.system.descendants import adopt_orphans
-from ksmcluster.system.errors import UserError
+from ksmcluster.system.errors import RunFailedError, UserError
 from ksmcluster.system.version import __version__
 
 
@@ -138,7 +140,21 @@ def _in_our_words(error: Any) -> str:
 
 
 def main() -> None:
-    """Entry point: mistakes of the user and signals end in a line, not in a traceback."""
+    """Entry point: ends the program, also while Ray cannot be left."""
+    try:
+        _run()
+    except SystemExit as end:
+        runtime = sys.modules.get("actors.runtime")
+        if runtime is not None and runtime.is_leaving():
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _run() -> None:
+    """Run a command: mistakes of the user and signals end in a line, not in a traceback."""
     try:
         with signals.unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
@@ -152,6 +168,9 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except RunFailedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except MemoryError:
         typer.echo("error: memory ran out: give less at once", err=True)
         sys.exit(1)

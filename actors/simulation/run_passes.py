@@ -42,12 +42,12 @@ def run_passes(
     from the last one, whose passes it yields first, and writes more. If an actor dies, the run goes on from
     the last checkpoint, or else starts again, and yields no pass twice.
 
-    Raises SimulationError if the scenario cannot be carried out, ActorLostError after more than
-    `options.max_failures` deaths.
+    Raises SimulationError if the scenario cannot be carried out; LostError, in a line that says what died and
+    in which pass, after more than `options.max_failures` deaths and if Ray does not start or loses its head.
     """
     yielded = 0
     run = partial(_run, spec, options, on_event, snapshots or {}, pool, checkpoints)
-    for result in recovered(run, checkpoints, options.max_failures, on_event):
+    for result in recovered(run, checkpoints, options.max_failures, on_event, "pass"):
         if result.number > yielded:
             yielded = result.number
             yield result

@@ -130,7 +130,8 @@ def started(
         yield InlineRun(spec, snapshots, checkpoint)
         return
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.cluster, frames, options.connect_timeout), _actors(kept) as pool:
+    ray = connected(options.cluster, frames, options.connect_timeout, options.stall_timeout)
+    with ray, _actors(kept) as pool, pool.naming(node_blocks(spec.machine.nodes, options.nodes_per_actor)):
         yield RayRun(spec, options, on_event, snapshots, pool, checkpoint)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,13 +18,10 @@ from ksmcluster.commands.options import (
     NodesPerActor,
     NoMemoryCheck,
     Quiet,
+    StallTimeout,
     run_options,
 )
-from ksmcluster.commands.output import emit, save
-
-if TYPE_CHECKING:
-    from ksmcluster.results.compaction.compaction_result import CompactionResult
-    from ksmcluster.results.result import Result
+from ksmcluster.commands.output import partly_shown, show
 
 
 def resume(
@@ -37,6 +34,7 @@ def resume(
     no_memory_check: NoMemoryCheck = False,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
+    stall_timeout: StallTimeout = 60.0,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -67,30 +65,14 @@ def resume(
         checkpoint,
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )
     scenario = checkpointed(checkpoint)
     if output is not None:
         output = check_directory(output, PASSES if isinstance(scenario, Scenario) else NODES)
     planned = plan(scenario, options, cores()) if isinstance(scenario, Scenario) else ""
     step = "pass" if isinstance(scenario, Scenario) else "round"
-    with shown(Console(stderr=True), quiet=quiet, plan=planned, step=step) as told:
-        result = run(checkpoint, options, progress=told)
-    if output is not None:
-        save(result, output)
-    emit(result.summary_json() if as_json else _text(result))
-
-
-def _text(result: Result | CompactionResult) -> str:
-    """Return the report that the command of the run shows."""
-    from rich.console import Console
-
-    from ksmcluster.results.result import Result
-
-    if isinstance(result, Result):
-        from ksmcluster.report.simulation_report import rendered
-
-        return rendered(result, Console())
-    from ksmcluster.report.console import printed
-    from ksmcluster.results.compaction.compaction_result import report
-
-    return printed(report(result), Console())
+    display = shown(Console(stderr=True), quiet=quiet, plan=planned, step=step)
+    with partly_shown(output, as_json=as_json), display as listener:
+        result = run(checkpoint, options, progress=listener)
+    show(result, output, as_json=as_json)

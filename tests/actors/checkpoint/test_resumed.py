@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.answers import ActorLostError
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, PassDone, RunRestarting
+from cluster.spec.errors import LostError
 from cluster.spec.scenario import SimulationSpec
 from tests.actors.test_engine import COMPACTED, SPEC, same
 from tests.actors.test_killed import ancestors
@@ -89,7 +89,8 @@ def test_too_many_deaths_end_the_run(ray_cluster: str) -> None:
             os.kill(processes("NodeActor")[0], signal.SIGKILL)
 
     options = RunOptions(address=ray_cluster, nodes_per_actor=3, max_failures=1)
-    with pytest.raises(ActorLostError):
+    died = r"a node actor of nodes 0 to 2 on \S+ \(\S+\) died: its process was killed or crashed, in pass \d+"
+    with pytest.raises(LostError, match=rf"^{died}, as death 2 of this run \(--max-failures\)$"):
         list(run_passes(SPEC, options, on_event=on_event))
 
 

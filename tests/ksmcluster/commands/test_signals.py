@@ -78,7 +78,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_pass_under_way(
     assert process.wait() == 128 + number
     said = re.fullmatch(line, last)
     assert said, last
-    assert [path.name for path in ckpt.iterdir()] == [f"pass-{int(passes):06}" for passes in said.groups()]
+    assert [path.name for path in ckpt.iterdir()] == [f"step-{int(passes):06}" for passes in said.groups()]
 
 
 def ended(program: str, *numbers: signal.Signals) -> tuple[int, str]:
