@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from actors.own_ray import on_loopback, own_token, private_folder
 from cluster.spec.errors import SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
@@ -53,18 +52,6 @@ def environment() -> None:
     """Set the variables that Ray reads; call it before Ray is imported. Values that the user has set stay."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def _own_token() -> None:
-    """Set a token for the Ray cluster that this process starts.
-
-    Without it, Ray writes one to the user's home, and later clusters use that.
-
-    Ray reads the variables when it is imported.
-    """
-    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def check_working_directory() -> None:
@@ -119,27 +106,30 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
     check_working_directory()
     environment()
     if address is None:
-        _own_token()
+        own_token()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    with _sigterm_kept():
-        if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_object_store(frames),
-            )
-        else:
-            _join(address, timeout)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with private_folder() if address is None else nullcontext() as folder:
+        with _sigterm_kept():
+            if address is None:
+                with on_loopback():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        object_store_memory=_object_store(frames),
+                        _temp_dir=folder,
+                    )
+            else:
+                _join(address, timeout)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager

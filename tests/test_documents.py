@@ -24,7 +24,7 @@ DOCUMENTS = [
 ]
 FOLDERS = ("cluster", "actors", "ksmcluster", "configs", "tests", "benchmarks", "docs")
 #: Programs that the reader of a page is to write.
-OF_READERS = ("job.py",)
+OF_READERS = ("job.py", "logs.py", "placement.py")
 FILES = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
 MODULES = [file for folder in ("cluster", "actors") for file in (ROOT / folder).rglob("*.py")]
 

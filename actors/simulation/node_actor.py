@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from actors.checkpoint.directory import Checkpoint, name_of
 from actors.checkpoint.state_files import SavedFile, write_state
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.placement import group_of, node_ranges
-from actors.simulation.shared_mail import AVAILABLE, SharedMail
+from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
 from cluster.checkpoint.encode import Encoded
@@ -53,7 +53,7 @@ class NodeActor(SlimActor):
         self._shared_mail.close()
         self._actor_of = actor_of
         self._nodes_of = node_ranges(actor_of)
-        self._near = set(near if AVAILABLE else ())
+        self._near = set(near)
         #: The range low..high-1 that holds all nodes of near actors, and maybe others.
         self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
         self._groups = node_ranges([group_of(actor) for actor in actor_of])
@@ -74,26 +74,38 @@ class NodeActor(SlimActor):
         return [self._calls.once(node, seq, partial(memories[node].take, c)) for node, c in turns]
 
     def step(
-        self, seq: int, command: bytes, to: list[int], pickled_mail: list[bytes], *mail: list[Mail]
+        self, seq: int, command: bytes, to: list[int], pickled_mail: Mapping[int, bytes], *mail: list[Mail]
     ) -> list[Any]:
         """Run superstep `seq` of the nodes `to`; a repeated call returns the first one's answer.
 
-        `pickled_mail` and `mail` come from other actors; rows for nodes of other actors are ignored. Returns
-        1 + groups objects. The first one is pickled: the reports, and for each receiving actor its mail in
-        bytes, or None if it is in the object of the actor's group. Then the mail for each group of actors on
-        other machines, or None if it gets none this way.
+        `pickled_mail`, by actor, and `mail` come from other actors; rows for nodes of other actors are
+        ignored. Returns 1 + groups objects. The first one is pickled: the reports, and for each receiving
+        actor its mail in bytes, or None if it is in the object of the actor's group; or instead, a list of
+        the senders whose mail it cannot read, if there are any: nothing is done then. Then the mail for each
+        group of actors on other machines, or None if it gets none this way.
         """
         if seq != self._seq:
             self._shared_mail.begin(seq)
             self._last_answer = []
-            arrived = [sent for part in (*map(pickle.loads, pickled_mail), *mail) for sent in part]
+            read, unreadable = read_mail(pickled_mail)
+            if unreadable:
+                return [pickle.dumps(unreadable, 5), *(None for _ in self._groups)]
+            arrived = [sent for part in (read, *mail) for sent in part]
             received = self._kept + self._among(arrived, self._low, self._high)
-            self._kept = arrived = []
+            self._kept = read = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = self._among(sent, self._low, self._high)
             self._last_answer = self._answer(seq, reports, sent)
             self._seq = seq
         return self._last_answer
+
+    def send_again(self, seq: int, readers: Set[int]) -> list[Mail]:
+        """Return the mail of superstep `seq` to near actors, some of which could not read it.
+
+        From now on, it sends no mail to those readers in shared memory.
+        """
+        self._near -= readers
+        return self._shared_mail.take_back(seq)
 
     def save(self, folder: Path) -> list[SavedFile] | None:
         """Write the states of its nodes into the folder of a checkpoint, while no message is under way.
@@ -132,10 +144,9 @@ class NodeActor(SlimActor):
             pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
         else:
             near = self._near.intersection(receivers)
-            if near:
-                shared = self._shared_mail.put(seq, self._to_others(sent, *self._near_nodes))
-                pickled |= dict.fromkeys(near, shared)
-            far_groups = {group_of(actor) for actor in receivers if actor not in near}
+            shared = self._shared_mail.put(seq, self._to_others(sent, *self._near_nodes)) if near else None
+            pickled |= dict.fromkeys(near, shared)
+            far_groups = {group_of(actor) for actor in receivers if pickled[actor] is None}
         groups = (
             self._to_others(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
         )

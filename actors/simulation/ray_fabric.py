@@ -30,9 +30,10 @@ class RayFabric:
         groups = group_of(len(actors) - 1) + 1
         self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._seq = 0
-        #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail.
+        #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail
+        #: by sender.
         self._mail: dict[int, list[Any]] = {}
-        self._pickled_mail: dict[int, list[bytes]] = {}
+        self._pickled_mail: dict[int, dict[int, bytes]] = {}
         #: The nodes that mail is under way to.
         self._addressed: set[int] = set()
         #: The calls that give the actors their nodes.
@@ -63,24 +64,54 @@ class RayFabric:
     def superstep(self, command: Command | None) -> list[Report]:
         """Step every node that gets a command or messages; return their reports, by ascending node."""
         self._seq += 1
-        returns: dict[int, list[Any]] = {}
         packed = pickle.dumps(command, 5)
-        for actor, nodes in enumerate(self._nodes_of):
-            to = nodes if command is not None else [node for node in nodes if node in self._addressed]
-            if to:
-                mail, pickled_mail = self._mail.get(actor, []), self._pickled_mail.get(actor, [])
-                returns[actor] = self._steps[actor].remote(self._seq, packed, to, pickled_mail, *mail)
-        self.wait()
-        answered = answers([refs[0] for refs in returns.values()])
+        to_of = {actor: self._called(nodes, command) for actor, nodes in enumerate(self._nodes_of)}
+        stepped = self._step(packed, {actor: to for actor, to in to_of.items() if to})
+        while unreadable := {a: answer for a, (_, answer) in stepped.items() if isinstance(answer, list)}:
+            self._send_again(unreadable)
+            stepped |= self._step(packed, {actor: to_of[actor] for actor in unreadable})
         self._mail, self._pickled_mail = {}, {}
         reports: list[Report] = []
-        for refs, answer in zip(returns.values(), answered, strict=True):
-            of_actor, sent = pickle.loads(answer)
+        for actor, (refs, (of_actor, sent)) in stepped.items():
             reports += of_actor
             for receiver, pickled in sent.items():
                 if pickled is None:
                     self._mail.setdefault(receiver, []).append(refs[1 + group_of(receiver)])
                 else:
-                    self._pickled_mail.setdefault(receiver, []).append(pickled)
+                    self._pickled_mail.setdefault(receiver, {})[actor] = pickled
         self._addressed = {node for report in reports for node in report.to}
         return reports
+
+    def _called(self, nodes: list[int], command: Command | None) -> list[int]:
+        """Return those of an actor's nodes that get the command or messages."""
+        return nodes if command is not None else [node for node in nodes if node in self._addressed]
+
+    def _step(self, command: bytes, to_of: dict[int, list[int]]) -> dict[int, tuple[list[Any], Any]]:
+        """Step nodes of each actor; return what each call returns, and its first object unpickled."""
+        returns = {
+            actor: self._steps[actor].remote(
+                self._seq, command, to, self._pickled_mail.get(actor, {}), *self._mail.get(actor, [])
+            )
+            for actor, to in to_of.items()
+        }
+        self.wait()
+        answered = answers([refs[0] for refs in returns.values()])
+        return {
+            actor: (refs, pickle.loads(answer))
+            for (actor, refs), answer in zip(returns.items(), answered, strict=True)
+        }
+
+    def _send_again(self, unreadable: dict[int, list[int]]) -> None:
+        """Replace mail in shared memory by objects of Ray's store, for readers that cannot open it.
+
+        `unreadable` are the senders by reader.
+        """
+        readers: dict[int, set[int]] = {}
+        for reader, senders in unreadable.items():
+            for sender in senders:
+                readers.setdefault(sender, set()).add(reader)
+        for sender, of_sender in readers.items():
+            mail = self._actors[sender].send_again.remote(self._seq - 1, of_sender)
+            for reader in of_sender:
+                del self._pickled_mail[reader][sender]
+                self._mail.setdefault(reader, []).append(mail)

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cluster.arrays.words import Array
+from cluster.spec.errors import SimulationError
 
 #: A JSON value.
 Json = Any
@@ -42,6 +43,10 @@ Json = Any
 _SAFE_INT = 1 << 53
 SEQUENCES: dict[type, str] = {list: "l", deque: "q", set: "s", frozenset: "fs"}
 MAPPINGS: dict[type, str] = {dict: "d", Counter: "c"}
+
+
+class EncodeError(SimulationError, TypeError):
+    """A state that cannot be encoded."""
 
 
 class Encoded(NamedTuple):
@@ -55,7 +60,7 @@ def encode(root: object, inputs: Mapping[str, object]) -> Encoded:
     """Encode the state of an object and of all that it refers to.
 
     `inputs` are what the object was made of. A reference to an input, or to one of its parts, is encoded by
-    its name and path. Raises TypeError for what has a state that cannot be encoded.
+    its name and path. Raises EncodeError for what has a state that cannot be encoded.
     """
     encoder = _Encoder(inputs)
     tree = encoder.value(root)
@@ -163,13 +168,13 @@ class _Encoder:
         if kind in MAPPINGS:
             return [MAPPINGS[kind], number, [[self.value(k), self.value(v)] for k, v in value.items()]]
         if kind.__module__ == "builtins" or not (hasattr(value, "__dict__") or hasattr(kind, "__slots__")):
-            raise TypeError(f"the state of a {class_name(kind)} cannot be encoded")
+            raise EncodeError(f"the state of a {class_name(kind)} cannot be encoded")
         state = {name: self.value(getattr(value, name)) for name in attributes(value)}
         return ["o", number, class_name(kind), state]
 
     def _array(self, array: Array) -> Json:
         if array.dtype.hasobject:
-            raise TypeError("arrays of objects cannot be encoded")
+            raise EncodeError("arrays of objects cannot be encoded")
         where = array.__array_interface__["data"][0]
         key = (where, array.shape, array.strides, array.dtype.str) if array.size else (id(array),)
         number = self._array_at.get(key)
@@ -179,11 +184,11 @@ class _Encoder:
         return ["a" if array.flags.writeable else "v", number]
 
     def check_overlaps(self) -> None:
-        """Raise TypeError if two arrays share memory: a write to one would no longer show in the other."""
+        """Raise EncodeError if two arrays share memory: a write to one would no longer show in the other."""
         bounds = sorted(np.lib.array_utils.byte_bounds(array) for array in self.arrays if array.size)
         for (_, end), (start, _) in pairwise(bounds):
             if start < end:
-                raise TypeError("two arrays of a state share memory")
+                raise EncodeError("two arrays of a state share memory")
 
 
 def _number(value: float) -> Json:

@@ -1,8 +1,9 @@
 """Restore an object graph from its encoded form (`cluster.checkpoint.encode`), in place.
 
 The root has been made anew from the same inputs, so what is no state, such as tables of functions, is there
-already. An object that the root refers to stays the same object and gets the encoded attributes. Only
-classes of this package are made anew, without calling them.
+already. An object that the root refers to stays the same object and gets the encoded attributes. Other
+objects are made anew, without calling their classes: those of this package, and of the modules of objects
+that were there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cluster.arrays.words import Array
 from cluster.checkpoint.encode import MAPPINGS, SEQUENCES, Encoded, Json, children, class_name
 from cluster.spec.errors import SimulationError
 
-#: Classes outside it are not made anew.
+#: Its classes may be made anew.
 _PACKAGE = "cluster."
 _BIT_GENERATORS = ("Philox", "PCG64", "PCG64DXSM", "SFC64", "MT19937")
 _SEQUENCE_OF = {tag: cls for cls, tag in SEQUENCES.items()}
@@ -62,6 +63,8 @@ class _Decoder:
         self._arrays = [array if array.flags.writeable else array.copy() for array in arrays]
         self._inputs = inputs
         self._made: dict[int, Any] = {}
+        #: Modules of objects that are there: a scenario names classes of users' packages.
+        self._modules: set[str] = set()
         self._plain: dict[str, Callable[..., Any]] = {
             "i": int,
             "f": float,
@@ -71,8 +74,8 @@ class _Decoder:
             "dtype": np.dtype,
             "rng": lambda state: _generator(self.value(state)),
             "t": lambda items: tuple(map(self.value, items)),
-            "n": lambda name, items: _class(name)._make(map(self.value, items)),
-            "e": lambda name, member: _member(_class(name), member),
+            "n": lambda name, items: self._class(name)._make(map(self.value, items)),
+            "e": lambda name, member: _member(self._class(name), member),
             "x": self._part,
             "r": self._made.__getitem__,
         }
@@ -119,14 +122,28 @@ class _Decoder:
 
     def _object(self, number: int, name: str, state: dict[str, Json], *, old: Any) -> Any:
         if old is None or class_name(type(old)) != name:
-            cls = _class(name)
+            cls = self._class(name)
             old = cls.__new__(cls)
+        else:
+            self._modules.add(type(old).__module__)
         self._made[number] = old
         for cached in [key for key in getattr(old, "__dict__", ()) if key not in state]:
             object.__delattr__(old, cached)
         for attribute, item in state.items():
             object.__setattr__(old, attribute, self.value(item, getattr(old, attribute, None)))
         return old
+
+    def _class(self, name: str) -> Any:
+        """Return a class of this package, or of a module of objects that are there."""
+        module, _, qualname = name.partition(":")
+        if not module.startswith(_PACKAGE) and module not in self._modules:
+            raise DecodeError(f"objects of the class {name} cannot be made anew")
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = vars(found)[part]
+        if not isinstance(found, type) or class_name(found) != name:
+            raise DecodeError(f"{name} is no class")
+        return found
 
     def _part(self, path: str) -> Any:
         """Return a part of an input."""
@@ -135,19 +152,6 @@ class _Decoder:
         for step in steps:
             part = dict(children(part))[step]
         return part
-
-
-def _class(name: str) -> Any:
-    """Return a class of this package."""
-    module, _, qualname = name.partition(":")
-    if not module.startswith(_PACKAGE):
-        raise DecodeError(f"objects of the class {name} cannot be made anew")
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = vars(found)[part]
-    if not isinstance(found, type) or class_name(found) != name:
-        raise DecodeError(f"{name} is no class")
-    return found
 
 
 def _member(cls: Any, name: str) -> Enum:

@@ -38,6 +38,7 @@ from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import (
     BROKEN_OUT,
     HAS_CHECKSUM,
+    HUGE,
     IN_UNSTABLE_TREE,
     KSM,
     ORPHAN,
@@ -97,6 +98,11 @@ class Scanner:
                 present = int(np.count_nonzero(part & PRESENT))
                 n.counters["pages_scanned"] += present - skips
                 n.counters["checksums"] += present - skips - int(np.count_nonzero(part & KSM))
+                if n.huge_pages.used:
+                    huge = (part & HUGE) != 0
+                    n.counters["huge_checksums"] += int(
+                        np.count_nonzero(huge if skipped is None else huge & ~skipped)
+                    )
             hit = (part & VISIT_DUE) != 0
             if skipped is not None:
                 hit &= ~skipped

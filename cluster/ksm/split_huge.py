@@ -256,7 +256,7 @@ class HugeSplitter:
         skipped = len(slots[table.ages.undo_visit(slots)]) if n.knobs.smart_scan else 0
         n.counters["pages_skipped"] -= skipped
         self.undone += len(slots) - skipped
-        for name in ("pages_scanned", "checksums"):
+        for name in ("pages_scanned", "checksums", "huge_checksums"):
             n.counters[name] -= len(slots) - skipped
         self._faults.leave_unstable_tree(slots)
         table.remove_from_trees(slots[(table.state[slots] & ITEM) != 0])

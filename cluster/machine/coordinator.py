@@ -405,7 +405,7 @@ class Machine:
 
 def _nodes_of(kind: ProcessSpec, nodes: int) -> I64:
     """Return the nodes of a kind's processes: blocks, but processes that share frames stay together."""
-    placed = spread(kind.count, nodes)
+    placed = kind.placed(nodes)
     if kind.layout is None:
         return np.repeat(placed, 1 + kind.workers)
     index = np.arange(kind.count)
@@ -419,11 +419,6 @@ def _mergeable(kind: ProcessSpec) -> Bool:
     if kind.layout is None:
         return np.full(kind.total, any(region.mergeable for region in kind.regions))
     return np.resize(np.array(kind.layout.mergeable), kind.count)
-
-
-def spread(count: int, nodes: int) -> I64:
-    """Return the nodes of `count` processes in blocks, whose sizes differ by one at most. int64[count]."""
-    return np.arange(count) * nodes // max(count, 1)
 
 
 def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
@@ -442,6 +437,7 @@ def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
 #: Counters that are not statistics: they serve the model of ksmd's time, swap and records.
 HIDDEN = (
     "checksums",
+    "huge_checksums",
     "changed",
     "ksm_swpin_copy",
     "ksm_zero_pages_missed",

@@ -31,7 +31,7 @@ from cluster.mm.processes import Processes
 from cluster.numa.migrate_frames import FrameMigration
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.digest import Contents
-from cluster.spec.scenario import SimulationSpec
+from cluster.spec.scenario import PolicySpec, SimulationSpec
 from cluster.wire import commands as c
 from cluster.wire.mailbox import Inbox, Mail, Outbox
 from cluster.wire.messages import QUIET, Kind
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cluster.compaction.scenario.node_report import NodeReport
     from cluster.mm.huge.collapse import Collapser
     from cluster.numa.compact_frames import NodeCompaction
+    from cluster.plugins.placement_policy import CheckedPolicy
 
     Answer = c.Answer | NodeReport
 
@@ -76,7 +77,7 @@ class Node:
             tree_shape=spec.machine.tree_shape,
             ordered_contents=spec.ordered_contents,
         )
-        self._allocator = PageAllocator(self.state)
+        self._allocator = PageAllocator(self.state, _policies(spec, node))
         self._huge_allocator = HugeAllocator(self.state)
         self._huge = HugeMappings(self.state, self._allocator, self._huge_allocator)
         self._faults = Faults(self.state, self._allocator, self._huge, self._huge_allocator)
@@ -341,6 +342,15 @@ class Node:
             c.CountStayed: relocation.count_stayed,
         }
         self._messages |= {Kind.HELD: compaction.on_held, Kind.MAPPED: relocation.on_mapped}
+
+
+def _policies(spec: SimulationSpec, node: int) -> Mapping[PolicySpec, CheckedPolicy]:
+    """Return the policies of users' packages that the scenario names."""
+    if not any(policy.plugin for kind in spec.processes for policy in kind.policies):
+        return {}
+    from cluster.plugins.placement_policy import make_policies
+
+    return make_policies(spec, node)
 
 
 def _frames(spec: SimulationSpec) -> Frames:

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from blake3 import blake3
 
 from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import HUGE_SIZE, I64, U64, Slots, empty, mm_id
@@ -27,7 +26,8 @@ from cluster.mm.processes import Processes
 from cluster.mm.skip_ages import CYCLE, OLDEST
 from cluster.mm.vma import Mm
 from cluster.spec.captured_pages import CapturedMoment, CapturedPages, CapturedProcess, ReplayStep
-from cluster.spec.content import mix
+from cluster.spec.keyed import content_ids, stream
+from cluster.spec.plugin import PageWrites
 from cluster.spec.scenario import (
     Advice,
     Clones,
@@ -43,26 +43,15 @@ from cluster.spec.scenario import (
 )
 from cluster.wire.commands import Populate, Tick
 
+if TYPE_CHECKING:
+    from cluster.plugins.workload_model import CheckedModel
+
 #: First page of a process's first region, and the least distance between regions, in pages: as in scripts.
 FIRST_VPN = 0x1000000
 REGION_STRIDE = 0x40000
 
 #: From this many expected writes per page on, every page of the hot part is written.
 _CERTAIN = 30.0
-
-
-def stream(*names: object) -> np.random.Generator:
-    """Return a generator that depends on these names alone."""
-    key = np.frombuffer(blake3(repr(names).encode()).digest(16), np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
-def content_ids(*names: object, numbers: U64) -> U64:
-    """Return content ids, none of them 0, that depend on these names and numbers alone. uint64[n]."""
-    base = np.frombuffer(blake3(repr(names).encode()).digest(8), np.uint64)[0]
-    ids = mix(numbers ^ base)
-    ids[ids == 0] = 1
-    return ids
 
 
 @dataclass(slots=True)
@@ -83,13 +72,6 @@ class RegionWorkload:
     def writer(self) -> object:
         """Return what names the process in the keys of its writes."""
         return (self.process, self.worker) if self.worker else self.process
-
-
-class RegionWrite(NamedTuple):
-    """Pages of a region that are written, ascending, and the contents; None for what the pages hold."""
-
-    pages: I64
-    ids: U64 | None
 
 
 @dataclass(slots=True)
@@ -136,6 +118,8 @@ class Workload:
         #: By mm.
         self.names: list[ProcessName] = []
         self._regions: list[RegionWorkload] = []
+        #: Workload models of users' packages, by kind, region, process and worker.
+        self._models = self._make_models()
         self._replays: list[SnapshotReplay] = []
         #: Processes and the workers that they fork.
         self._forks: list[tuple[Mm, Mm]] = []
@@ -147,6 +131,17 @@ class Workload:
         }
         #: Replays that have begun, and do not share frames yet.
         self._begun: list[SnapshotReplay] = []
+
+    def _make_models(self) -> Mapping[tuple[str, str, int, int], CheckedModel]:
+        """Make the models of users' packages for the processes of this node.
+
+        They are there before the processes, so that a checkpoint can give them their state.
+        """
+        if not any(region.plugin for kind in self._spec.processes for region in kind.regions):
+            return {}
+        from cluster.plugins.workload_model import make_models
+
+        return make_models(self._spec, self._n.id)
 
     # At the start.
 
@@ -300,6 +295,8 @@ class Workload:
         match spec.model:
             case ContentModel.ZERO | ContentModel.UNTOUCHED:
                 return np.zeros(len(pages), np.uint64)
+            case ContentModel.PLUGIN:
+                return self._models[region.kind.name, spec.name, region.process, 0].contents()[pages]
             case ContentModel.REPLICATED:
                 scope = self._n.id if spec.scope is Scope.NODE else "machine"
                 return content_ids("replicated", seed, region.kind.name, spec.name, scope, numbers=numbers)
@@ -332,28 +329,35 @@ class Workload:
         """Carry out all writes of an interval of simulated time; the last of several to a page counts."""
         for region in self._regions:
             writes = (self._write(region, index, command) for index in range(len(region.spec.writes)))
-            self._carry_out(region, [write for write in writes if len(write.pages)])
+            modelled = self._modelled_writes(region, command) if self._models else ()
+            self._carry_out(region, [write for write in (*writes, *modelled) if len(write.pages)])
         for replay in self._replays:
             due = bisect_left(replay.steps, command.stop, replay.next, key=attrgetter("time"))
             if due > replay.next:
                 self._replay(replay, replay.steps[replay.next : due])
 
-    def _write(self, region: RegionWorkload, index: int, tick: Tick) -> RegionWrite:
+    def _write(self, region: RegionWorkload, index: int, tick: Tick) -> PageWrites:
         """Return what the writes of one table to a region leave in an interval."""
         writes = region.spec.writes[index]
         seconds = seconds_on(writes, tick.start, tick.stop)
         if seconds <= 0.0:
-            return RegionWrite(empty(), None)
+            return PageWrites(empty(), None)
         hot = max(1, round(region.spec.pages * writes.hot_fraction))
         names = (self._spec.seed, region.kind.name, region.writer, region.spec.name, index, tick.start)
         draws = stream("write", *names)
         pages = written_pages(draws, hot, writes.rate * seconds)
         if len(pages) == 0 or writes.content is Rewrite.SAME:
-            return RegionWrite(pages, None)
+            return PageWrites(pages, None)
         region.writes += 1
-        return RegionWrite(pages, self._rewritten(region, writes, pages, draws))
+        return PageWrites(pages, self._rewritten(region, writes, pages, draws))
 
-    def _carry_out(self, region: RegionWorkload, writes: list[RegionWrite]) -> None:
+    def _modelled_writes(self, region: RegionWorkload, tick: Tick) -> Iterator[PageWrites]:
+        """Yield what the model of a user's package writes in an interval, if the region has one."""
+        model = self._models.get((region.kind.name, region.spec.name, region.process, region.worker))
+        if model is not None:
+            yield model.writes(tick.start, tick.stop)
+
+    def _carry_out(self, region: RegionWorkload, writes: list[PageWrites]) -> None:
         """Write to a region; of several writes to a page the last one that changes it counts."""
         writes.sort(key=lambda write: write.ids is not None)
         for nth, (pages, ids) in enumerate(writes, 1):

@@ -5,13 +5,16 @@ Models the memory policies of mm/mempolicy.c and the zonelists of mm/page_alloc.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.arrays.columns import changes, run_of
 from cluster.arrays.words import (
     I64,
+    MAX_MMS_PER_NODE,
     U8,
     U64,
     VPN_MASK,
@@ -27,9 +30,13 @@ from cluster.arrays.words import (
 )
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import IN_UNSTABLE_TREE, PTE_SWAP
+from cluster.mm.vma import Vma
 from cluster.spec.errors import OutOfMemoryError
 from cluster.spec.scenario import PolicyMode, PolicySpec
 from cluster.wire.messages import Kind
+
+if TYPE_CHECKING:
+    from cluster.plugins.placement_policy import CheckedPolicy
 
 #: Among `sources`: the page gets new content.
 NEW_CONTENT = -1
@@ -43,8 +50,10 @@ class PageAllocator:
     `attempt` (uint8) is how many nodes had no free frame for the page.
     """
 
-    def __init__(self, node: NodeState) -> None:
+    def __init__(self, node: NodeState, policies: Mapping[PolicySpec, CheckedPolicy]) -> None:
+        """`policies` are those of users' packages."""
         self._n = node
+        self._policies = policies
 
     def write(self, slots: Slots, ids: U64) -> None:
         """Give pages frames with the contents of these ids."""
@@ -146,11 +155,13 @@ class PageAllocator:
         # By address, in the order of the faults: one VMA may take the anon_vma of another.
         for vma, of_vma in sorted(vmas, key=lambda pair: pair[0].start):
             self._n.spaces.mms[vma.mm].anon_vmas.prepare(vma.start)
-            targets[of_vma] = self._targets_of(vma.policy, keys[of_vma] & VPN_MASK, attempt[of_vma])
+            targets[of_vma] = self._targets_of(vma, keys[of_vma] & VPN_MASK, attempt[of_vma])
         return targets
 
-    def _targets_of(self, policy: PolicySpec, vpns: I64, attempt: U8) -> I64:
-        n = self._n
+    def _targets_of(self, vma: Vma, vpns: I64, attempt: U8) -> I64:
+        n, policy = self._n, vma.policy
+        if policy.plugin is not None:
+            return self._ask_policy(vma, vpns, attempt)
         if policy.policy is PolicyMode.INTERLEAVE:
             first = np.array(policy.nodes)[vpns % len(policy.nodes)]
             order = n.zonelists
@@ -160,14 +171,32 @@ class PageAllocator:
             if policy.policy is PolicyMode.BIND:
                 zonelist = zonelist[np.isin(zonelist, policy.nodes)]
             first, order = np.zeros(len(vpns), np.int64), zonelist[None, :]
-        if int(attempt.max(initial=0)) >= order.shape[1]:
-            allowed = "the nodes it is bound to" if policy.policy is PolicyMode.BIND else "any node"
-            raise OutOfMemoryError(
-                f"out of memory: a process of node {n.id} finds no free frame on {allowed}; "
-                "raise machine.memory_per_node or map less"
-            )
+        bound = policy.policy is PolicyMode.BIND
+        self._check_attempts(attempt, order.shape[1], "the nodes it is bound to" if bound else "any node")
         targets: I64 = order[first, attempt]
         return targets
+
+    def _ask_policy(self, vma: Vma, vpns: I64, attempt: U8) -> I64:
+        """Ask the user's policy for the node of a page's first attempt; then come all, the nearest first."""
+        n, first = self._n, attempt == 0
+        order = np.append(-1, n.zonelists[n.id])
+        self._check_attempts(attempt, len(order), "any node")
+        targets: I64 = order[attempt]
+        if first.any():
+            from cluster.plugins.placement_policy import PageFaults
+
+            process = vma.mm & (MAX_MMS_PER_NODE - 1)
+            faults = PageFaults(vma.name, process, vpns[first] - vma.start, n.frames.free_count)
+            targets[first] = self._policies[vma.policy].nodes_for(faults)
+        return targets
+
+    def _check_attempts(self, attempt: U8, most: int, allowed: str) -> None:
+        """Raise OutOfMemoryError if a page has been refused by all nodes that are allowed."""
+        if int(attempt.max(initial=0)) >= most:
+            raise OutOfMemoryError(
+                f"out of memory: a process of node {self._n.id} finds no free frame on {allowed}; "
+                "raise machine.memory_per_node or map less"
+            )
 
     # Frames of this node.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
+from cluster.spec.plugin import PluginSpec
 
 
 class PolicyMode(StrEnum):
@@ -24,6 +25,8 @@ class PolicyMode(StrEnum):
     BIND = "bind"
     PREFERRED = "preferred"
     INTERLEAVE = "interleave"
+    #: No policy of the kernel: a class of the user's (`cluster.plugins.placement_policy`).
+    PLUGIN = "plugin"
 
 
 class ContentModel(StrEnum):
@@ -41,6 +44,8 @@ class ContentModel(StrEnum):
     SNAPSHOT = "snapshot"
     #: Never touched: a page has no frame until the first write.
     UNTOUCHED = "untouched"
+    #: What a class of the user's says (`cluster.plugins.workload_model`).
+    PLUGIN = "plugin"
 
 
 class Law(StrEnum):
@@ -85,6 +90,7 @@ class PolicySpec:
 
     policy: PolicyMode = PolicyMode.LOCAL
     nodes: tuple[int, ...] = ()
+    plugin: PluginSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,9 @@ class RegionSpec:
     #: Exponent s of the Zipf law: the k-th content (k = 1, 2, ...) has weight k**-s.
     exponent: float = 1.0
     writes: tuple[WriteSpec, ...] = ()
+    plugin: PluginSpec | None = None
+    #: `plugin`: `WorkloadModel.merging_rate` of its class; known when a run has made it.
+    merging_rate: float = 0.0
 
 
 class Advice(StrEnum):
@@ -194,6 +203,18 @@ class ProcessSpec:
         """Return the number of processes, children included; each process is followed by its own."""
         return self.count * (1 + self.workers)
 
+    def placed(self, nodes: int) -> NDArray[np.int64]:
+        """Return the nodes of the processes, without workers, in blocks whose sizes differ by one at most.
+
+        int64[count]
+        """
+        return np.arange(self.count) * nodes // max(self.count, 1)
+
+    @property
+    def policies(self) -> tuple[PolicySpec, ...]:
+        """Return the policies of its regions and, first, its own."""
+        return (self.policy, *(region.policy for region in self.regions if region.policy))
+
     @property
     def pins(self) -> bool:
         """Return whether any pages of the processes are pinned."""
@@ -209,8 +230,10 @@ class ProcessSpec:
     @property
     def may_merge_again(self) -> bool:
         """Return whether the processes write content that other pages may hold."""
+        if self.layout:
+            return len(self.layout.times) > 1
         writes = (write for region in self.regions for write in region.writes)
-        return len(self.layout.times) > 1 if self.layout else any(w.may_merge_again for w in writes)
+        return any(w.may_merge_again for w in writes) or any(r.merging_rate for r in self.regions)
 
     def writes_within(self, start: float, stop: float) -> float:
         """Return how often a page is written in an interval, at most, with content that may merge again."""
@@ -218,6 +241,7 @@ class ProcessSpec:
         moments = sum(start < time <= stop for time in times)
         writes = (write for region in self.regions for write in region.writes)
         rates = [w.rate for w in writes if w.may_merge_again and w.within(start, stop)]
+        rates += (region.merging_rate for region in self.regions)
         return max(moments, (stop - start) * max(rates, default=0.0))
 
 
@@ -280,6 +304,8 @@ class CostSpec:
     #: Each page that smart_scan skips.
     skip: float = 265.0
     checksum: float = 700.0
+    #: What each page of a huge page takes less: the next one lies beside it in memory.
+    huge_saves: float = 870.0
     #: Each level of a tree descended, and what it takes more where the tree is not in the cache.
     stable_level: float = 27.0
     unstable_level: float = 215.0
@@ -289,8 +315,9 @@ class CostSpec:
     #: Each merge, and what it takes more to make a KSM frame of the page that it merges with.
     merge: float = 1800.0
     stable_node: float = 4800.0
-    #: Each huge page split.
+    #: Each huge page split, and each of its pages of zeros, which gives way to the shared zero page.
     split: float = 226000.0
+    split_zero: float = 470.0
     wakeup: float = 9600.0
     #: As the caches are cold after a sleep: what a visit takes more, by how few there are between two sleeps,
     #: and a comparison that is the first of its page since ksmd woke up.
@@ -331,4 +358,5 @@ class SimulationSpec:
     @property
     def writes(self) -> bool:
         """Return whether processes write after the start."""
-        return any(kind.snapshot or any(region.writes for region in kind.regions) for kind in self.processes)
+        regions = (region for kind in self.processes for region in kind.regions)
+        return any(kind.snapshot for kind in self.processes) or any(r.writes or r.plugin for r in regions)

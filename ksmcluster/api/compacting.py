@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import ActorsStarting
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.plugins import try_drivers
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT_COMPACTION, load_compaction
 from ksmcluster.system import host_memory
@@ -42,6 +43,7 @@ def compact(
     else:
         scenario = load_compaction(config, overrides)
     spec = to_compaction_spec(scenario)
+    try_drivers(spec.drivers)
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")

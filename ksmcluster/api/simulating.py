@@ -11,6 +11,7 @@ from cluster.machine.pass_result import PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.api.checkpoints import keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
@@ -62,7 +63,7 @@ def run(
     pool: ActorPool | None = None,
 ) -> Result:
     """Simulate a scenario as `simulate` does; on Ray with the actors of a pool, if one is given."""
-    spec, digest = to_spec(scenario), config_digest(scenario)
+    spec, digest = with_plugins(to_spec(scenario)), config_digest(scenario)
     clock = RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
     from actors.runtime import check_working_directory

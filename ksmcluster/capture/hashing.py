@@ -1,6 +1,7 @@
 """Page digests and the keys that hide what the pages hold."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from ksmcluster.system.errors import UserError
 
 KEY_SIZE = 32
 """Bytes of a key."""
+
+LEAST_DIFFERENT_BYTES = 16
+"""Of random keys one in 10^16 has fewer."""
 
 
 class PageHasher:
@@ -59,6 +63,25 @@ def load_key(key_file: Path | None, unkeyed: bool) -> tuple[bytes | None, KeyInf
         return key, KeyInfo("random", fingerprint(key))
     key = _key_from(key_file)
     return key, KeyInfo("file", fingerprint(key))
+
+
+def key_warnings(key_file: Path) -> Iterator[str]:
+    """What makes it likely that others have the key, or guess it; a line each."""
+    if key_file.stat().st_mode & 0o044:
+        yield f"others can read key file {key_file}, and so guess contents of pages: chmod 600 it"
+    key = key_file.read_bytes()
+    new = "name a new file to create a random one"
+    if len(set(key)) < LEAST_DIFFERENT_BYTES:
+        yield f"key file {key_file} holds few different bytes, which is easy to guess: {new}"
+    elif _is_text(key):
+        yield f"key file {key_file} looks like a passphrase, which can be guessed: {new}"
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        return key.decode().strip().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def fingerprint(key: bytes) -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.core import CoreSource
-from ksmcluster.capture.hashing import load_key
+from ksmcluster.capture.hashing import key_warnings, load_key
 from ksmcluster.capture.image import ImageSource
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource
 from ksmcluster.capture.select import Wanted, running_command
@@ -98,6 +98,8 @@ def capture(
         if tracker is not None:
             stack.callback(tracker.close)
         key, key_info = load_key(key_file, unkeyed)
+        for warning in key_warnings(key_file) if key_file else ():
+            typer.echo(f"warning: {warning}", err=True)
         options = Options(output, key, key_info, all_pages, stop, interval or 0.0, moments, minimal)
         progress = stack.enter_context(_progress(quiet))
         expected = moments * sum(source.expected_pages(all_pages) for source in sources)

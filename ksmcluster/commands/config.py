@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ksmcluster.commands.options import (
@@ -40,6 +42,9 @@ def show(
     advice: Advice = None,
     settings: Settings = None,
     unset: Unset = None,
+    plugins: Annotated[
+        bool, typer.Option("--plugins", help="Import the classes of yours that it names, and try them.")
+    ] = False,
 ) -> None:
     """Print a scenario as TOML, defaults and changes included.
 
@@ -60,6 +65,10 @@ def show(
         unset=tuple(unset or ()),
     )
     found = load_either(scenario, changes)
+    if plugins:
+        from ksmcluster.api.plugins import try_plugins
+
+        try_plugins(found)
     notes = "".join(f"# {note}\n" for note in found.notes)
     emit(notes + resolved_toml(found))
 

@@ -10,16 +10,17 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cluster.compaction.drivers.registry import DriverError, make_driver
+from cluster.compaction.drivers.registry import make_driver
 from cluster.compaction.movable.counting import GUESTS
 from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.plugins.loading import PluginError
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.config.machine import TopologyConfig, fit
-from ksmcluster.config.problems import refusal
+from ksmcluster.config.problems import not_a_class, refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
 from ksmcluster.config.sizes import Pages, format_size
@@ -30,6 +31,7 @@ from ksmcluster.config.tables import (
     Name,
     Part,
     Seed,
+    Settings,
     Share,
     Title,
     kernel_in_quotes,
@@ -148,23 +150,32 @@ class DriverConfig(ConfigTable):
     discard: Part = key(
         DRIVER["discard"], "Part of its units, drawn at random, that it gives up before the compaction."
     )
-    settings: dict[str, bool | int | float | str] = Field({}, description="What this kind of driver takes.")
+    settings: Settings = Field({}, description="What this kind of driver takes.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.name in (LRU, GUESTS):
             what = {LRU: "LRU pages", GUESTS: "pages of other nodes' drivers"}[self.name]
             raise refusal([("name", f'"{self.name}" is what {what} are called')])
-        pages = PageMap(MAX_BLOCK_PAGES)
-        pages.set_free(np.ones(pages.count, np.bool_))
-        memory = Memory(pages, [Zone(pages, 0, pages.count)])
+        if ":" in self.kind:
+            if wrong := not_a_class(self.kind):
+                raise refusal([("kind", wrong)])
+            return self
         try:
-            make_driver(self.kind, memory, self.settings).allocate(1)
-        except DriverError as error:
+            try_driver(self.kind, self.settings)
+        except PluginError as error:
             raise refusal([("", str(error))]) from None
         except ValueError as error:
             raise refusal([("settings", str(error))]) from None
         return self
+
+
+def try_driver(kind: str, settings: Mapping[str, object]) -> None:
+    """Make a driver and let it allocate. Raises PluginError, or what it raises when it allocates."""
+    pages = PageMap(MAX_BLOCK_PAGES)
+    pages.set_free(np.ones(pages.count, np.bool_))
+    memory = Memory(pages, [Zone(pages, 0, pages.count)])
+    make_driver(kind, memory, settings).allocate(1)
 
 
 class CompactionScenario(ConfigTable):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from cluster.spec import scenario as spec
 from cluster.spec.compaction import CompactionSpec
+from cluster.spec.plugin import PluginSpec
 from ksmcluster.config.ksmd import KsmConfig, to_cost
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.migration import to_migration_spec
 from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig, WriteConfig
 from ksmcluster.config.scenario import Scenario
+from ksmcluster.config.tables import Settings
 
 
 def to_spec(scenario: Scenario) -> spec.SimulationSpec:
@@ -70,7 +72,14 @@ def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
     named = policy.nodes or ()
     if policy.kind == "interleave" and not named:
         named = tuple(range(nodes))
+    if plugin := _plugin(policy.kind, policy.settings):
+        return spec.PolicySpec(spec.PolicyMode.PLUGIN, plugin=plugin)
     return spec.PolicySpec(spec.PolicyMode(policy.kind), named)
+
+
+def _plugin(name: str, settings: Settings | None) -> PluginSpec | None:
+    """Return the class of the user's that a key names; None if it names something else."""
+    return PluginSpec(name, tuple((settings or {}).items())) if ":" in name else None
 
 
 def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
@@ -78,10 +87,12 @@ def _region(region: RegionConfig, nodes: int) -> spec.RegionSpec:
         include={"name", "mergeable", "pinned", "huge_pages", "copies", "pool", "distinct", "exponent"},
         exclude_none=True,
     )
+    plugin = _plugin(region.model, region.settings)
     return spec.RegionSpec(
         **given,
         pages=region.size,
-        model=spec.ContentModel(region.model),
+        model=spec.ContentModel.PLUGIN if plugin else spec.ContentModel(region.model),
+        plugin=plugin,
         policy=_policy(region.policy, nodes) if region.policy else None,
         scope=spec.Scope(region.scope or spec.Scope.MACHINE),
         law=spec.Law(region.law or spec.Law.UNIFORM),

@@ -132,6 +132,11 @@ class CostConfig(ConfigTable):
     first_visit_ns: Finite = key(COST.first_visit, "More for each page visited for the first time.", "ns")
     skip_ns: Finite = key(COST.skip, "For each page that smart_scan skips.", "ns")
     checksum_ns: Finite = key(COST.checksum, "For each checksum.", "ns")
+    huge_saves_ns: Finite = key(
+        COST.huge_saves,
+        "Less for each checksum of a page in a huge page: the next page lies beside it in memory.",
+        "ns",
+    )
     stable_level_ns: Finite = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
     unstable_level_ns: Finite = key(
         COST.unstable_level, "For each level of the unstable tree descended.", "ns"
@@ -143,6 +148,7 @@ class CostConfig(ConfigTable):
     merge_ns: Finite = key(COST.merge, "For each merge.", "ns")
     stable_node_ns: Finite = key(COST.stable_node, "More for each new KSM frame.", "ns")
     split_ns: Finite = key(COST.split, "For each huge page split.", "ns")
+    split_zero_ns: Finite = key(COST.split_zero, "More for each page of zeros in a huge page split.", "ns")
     wakeup_ns: Finite = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
     cold_visit_ns: Finite = key(
         COST.cold_visit,

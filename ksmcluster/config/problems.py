@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 Path = tuple[str | int, ...]
+
+#: How a scenario names a class of a user's package.
+PLUGIN = "PACKAGE.MODULE:CLASS"
 
 
 class ConfigProblem(NamedTuple):
@@ -140,6 +143,30 @@ def text_of(details: ErrorDetails) -> str:
 
 def _context(details: ErrorDetails) -> dict[str, Any]:
     return details.get("ctx", {})
+
+
+def not_a_class(name: str) -> str:
+    """What is wrong with the name of a class; nothing if it is like PACKAGE.MODULE:CLASS."""
+    module, _, cls = name.partition(":")
+    right = cls.isidentifier() and all(step.isidentifier() for step in module.split("."))
+    return "" if right else f"{shown(name)} is not like {PLUGIN}"
+
+
+def choice_or_plugin(choices: Sequence[str]) -> Callable[[str], str]:
+    """Return a validator of a key that takes one of these words, or the name of a class."""
+
+    def check(value: str) -> str:
+        if ":" in value:
+            wrong = not_a_class(value)
+        elif value not in choices:
+            wrong = _not_one_of(value, choices) + ("" if did_you_mean(value, choices) else f", or {PLUGIN}")
+        else:
+            wrong = ""
+        if wrong:
+            raise ValueError(wrong)
+        return value
+
+    return check
 
 
 def _not_one_of(value: object, words: Sequence[str]) -> str:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.spec import scenario as spec
-from ksmcluster.config.problems import refusal
+from ksmcluster.config.problems import PLUGIN, choice_or_plugin, refusal
 from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import (
     ConfigTable,
@@ -19,12 +19,15 @@ from ksmcluster.config.tables import (
     Numbers,
     Part,
     Positive,
+    Settings,
     Share,
     Switched,
     base_directory,
     key,
 )
 
+POLICIES = ("local", "bind", "preferred", "interleave")
+MODELS = ("zero", "unique", "replicated", "pool", "untouched")
 REGION = spec.RegionSpec("", 1, spec.ContentModel.UNIQUE)
 WRITE = spec.WriteSpec(0.0)
 
@@ -32,15 +35,18 @@ WRITE = spec.WriteSpec(0.0)
 class PolicyConfig(ConfigTable):
     """Placement of new frames; a text alone is the kind."""
 
-    kind: Literal["local", "bind", "preferred", "interleave"] = key(
+    kind: Annotated[str, AfterValidator(choice_or_plugin(POLICIES))] = key(
         ...,
         "`local`: the node of the process. `bind`: only the named nodes. `preferred`: the named node while "
-        "it has room. `interleave`: the named nodes in turn.",
+        "it has room. `interleave`: the named nodes in turn. Or a class of yours (docs/howto/plugins.md), as "
+        "`PACKAGE.MODULE:CLASS`.",
     )
     nodes: Numbers | None = key(None, "The nodes named; for `interleave`, none means all.")
+    settings: Settings | None = key(None, "Keyword arguments of your class.")
 
     KEYS: ClassVar[Switched] = {
         "nodes": (("bind", "preferred", "interleave"), ()),
+        "settings": ((PLUGIN,), {}),
     }
 
     @model_validator(mode="before")
@@ -95,11 +101,12 @@ class RegionConfig(ConfigTable):
 
     name: Name = key(..., "Name, once in a process.")
     size: Pages = key(..., "Memory.", "size")
-    model: Literal["zero", "unique", "replicated", "pool", "untouched"] = key(
+    model: Annotated[str, AfterValidator(choice_or_plugin(MODELS))] = key(
         ...,
         "What the pages hold at the start. `zero`: zeros. `unique`: content found nowhere else. "
         "`replicated`: page i is the same in every process of the kind. `pool`: drawn from a number of "
-        "contents. `untouched`: nothing, there is no page until the first write.",
+        "contents. `untouched`: nothing, there is no page until the first write. Or a class of yours "
+        "(docs/howto/plugins.md), as `PACKAGE.MODULE:CLASS`.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
     pinned: bool | None = key(
@@ -128,16 +135,18 @@ class RegionConfig(ConfigTable):
     exponent: Positive | None = key(
         None, "Zipf's law: the k-th content has weight k to the power of minus this."
     )
+    settings: Settings | None = key(None, "Keyword arguments of your class.")
     write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
 
     KEYS: ClassVar[Switched] = {
-        "pinned": (("zero", "unique", "replicated", "pool"), REGION.pinned),
-        "huge_pages": (("zero", "unique", "replicated", "pool"), REGION.huge_pages),
+        "pinned": (("zero", "unique", "replicated", "pool", PLUGIN), REGION.pinned),
+        "huge_pages": (("zero", "unique", "replicated", "pool", PLUGIN), REGION.huge_pages),
         "copies": (("unique",), REGION.copies),
         "scope": (("replicated",), str(REGION.scope)),
         "pool": (("pool",), None),
         "distinct": (("pool",), ...),
         "law": (("pool",), str(REGION.law)),
+        "settings": ((PLUGIN,), {}),
     }
     LAW_KEYS: ClassVar[Switched] = {"exponent": (("zipf",), REGION.exponent)}
 
@@ -161,6 +170,8 @@ class RegionConfig(ConfigTable):
 
     def pages_written(self) -> int:
         """The most pages of the region that can be written."""
+        if ":" in self.model:
+            return self.size
         return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
 
 

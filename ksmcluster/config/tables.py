@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo
 
-from ksmcluster.config.problems import quoted, refusal
+from ksmcluster.config.problems import PLUGIN, quoted, refusal
 
 #: Largest value of a knob that the kernel keeps in an unsigned int.
 UINT = 2**32 - 1
@@ -30,6 +30,8 @@ Part = Annotated[float, Field(ge=0, le=1)]
 #: A knob that is on or off, as sysfs has it.
 Switch = Annotated[int, Field(ge=0, le=1)]
 Knob = Annotated[int, Field(ge=0, le=UINT)]
+#: Keyword arguments of a class.
+Settings = dict[str, bool | int | float | str]
 Numbers = Annotated[tuple[int, ...], Field(strict=False)]
 
 #: A key that only some choices of another key have: those choices, and its default (`...`: it must be given).
@@ -72,15 +74,16 @@ class ConfigTable(BaseModel):
     def settle(self, switch: str, keys: Switched) -> None:
         """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""
         choice = getattr(self, switch)
+        among = PLUGIN if choice and ":" in choice else choice
         problems: list[tuple[str, str] | tuple[str, str, str]] = []
         for name, (choices, default) in keys.items():
             given = getattr(self, name) is not None
-            if choice not in choices and given:
+            if among not in choices and given:
                 text = f'has no meaning with {switch} = "{choice}", only with {quoted(choices)}'
                 problems.append((name, text, switch))
-            elif choice in choices and not given and default is ...:
+            elif among in choices and not given and default is ...:
                 problems.append((name, f'is missing; {switch} = "{choice}" needs it'))
-            elif choice in choices and not given:
+            elif among in choices and not given:
                 setattr(self, name, default)
         if problems:
             raise refusal(problems)

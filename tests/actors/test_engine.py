@@ -264,7 +264,7 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
 
         def step(number: int, command: c.Command) -> list[Report]:
             packed = pickle.dumps(command)
-            answer, _sent = actor.step.options(num_returns=2).remote(number, packed, [0], [])
+            answer, _sent = actor.step.options(num_returns=2).remote(number, packed, [0], {})
             reports: list[Report] = pickle.loads(ray.get(answer))[0]
             return reports
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
@@ -16,7 +13,7 @@ from cluster.compaction.drivers.pinned import Pinned
 from cluster.compaction.drivers.zsmalloc import Zram
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MovableOperations
-from cluster.spec.errors import SimulationError
+from cluster.plugins.loading import PluginError, check_settings, failure, find
 
 
 class ScenarioDriver(MovableOperations, Protocol):
@@ -32,7 +29,7 @@ class ScenarioDriver(MovableOperations, Protocol):
 _CALLS = ("isolate_page", "migrate_page", "putback_page", "allocate", "discard")
 
 
-class DriverError(SimulationError):
+class DriverError(PluginError):
     """A driver cannot be made; the message is one line for the user."""
 
 
@@ -48,44 +45,27 @@ BUILT_IN: dict[str, Callable[..., ScenarioDriver]] = {
 def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> ScenarioDriver:
     """Return a new driver of this name on this memory; `settings` are its keyword arguments.
 
-    Raises DriverError for an unknown name, and for settings that the driver does not take.
+    Raises PluginError for an unknown name, and for settings that the driver does not take.
     """
+    who = f"driver {name!r}"
     factory = BUILT_IN.get(name) or _entry_point(name)
-    _check_names(name, factory, settings)
+    check_settings(who, factory, 1, settings)
     try:
         driver = factory(memory, **settings)
     except (TypeError, ValueError) as error:
-        raise DriverError(f"driver {name!r} with settings {dict(settings)}: {error}") from error
+        raise DriverError(f"{who} with settings {dict(settings)}: {error}") from error
+    except Exception as error:
+        raise failure(who, error) from error
     if missing := [call for call in _CALLS if not hasattr(driver, call)]:
-        raise DriverError(f"driver {name!r} has no {', '.join(missing)}; PageDriver has them all")
+        raise DriverError(f"{who} has no {', '.join(missing)}; PageDriver has them all")
     return driver
 
 
-def _check_names(name: str, factory: Callable[..., ScenarioDriver], settings: Mapping[str, object]) -> None:
-    """Raise DriverError for an unknown setting; the message suggests the closest name."""
-    taken = list(inspect.signature(factory).parameters.values())[1:]  # after the memory
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        return
-    names = [parameter.name for parameter in taken]
-    for setting in settings:
-        if setting not in names:
-            near = difflib.get_close_matches(setting, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
-            raise DriverError(f"driver {name!r} has no setting {setting!r}; {hint}")
-
-
 def _entry_point(name: str) -> Callable[..., ScenarioDriver]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         known = ", ".join(BUILT_IN)
         raise DriverError(f"no driver {name!r}; give one of {known}, or PACKAGE.MODULE:CLASS")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        hint = f"; install the package of {error.name}, or let PYTHONPATH name its directory"
-        raise DriverError(f"driver {name!r}: {error}{hint}") from error
-    except (ImportError, AttributeError) as error:
-        raise DriverError(f"driver {name!r}: {error}") from error
+    found = find(f"driver {name!r}", name)
     if not callable(found):
         raise DriverError(f"driver {name!r} is not a class")
     return cast("Callable[..., ScenarioDriver]", found)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.compaction.drivers.balloon import Balloon
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.drivers.gpu import Gpu
-from cluster.compaction.drivers.registry import BUILT_IN, DriverError, make_driver
+from cluster.compaction.drivers.registry import BUILT_IN, make_driver
 from cluster.compaction.drivers.zsmalloc import Zram, ZsMalloc, class_of
 from cluster.compaction.movable.page_movable import set_page_movable
 from cluster.compaction.pages.buddy import Zone
@@ -23,6 +23,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode, PageStateError
 from cluster.compaction.pages.page_map import PageKind, PageMap
 from cluster.compaction.zone.compact_zone import Compaction
+from cluster.plugins.loading import PluginError
 from tests.paths import DOCS
 
 DOCUMENT = DOCS / "howto" / "drivers.md"
@@ -226,7 +227,7 @@ def test_every_built_in_driver_is_documented() -> None:
         ),
         (
             "no.such:Driver",
-            "driver 'no.such:Driver': No module named 'no'; install the package of no, or let PYTHONPATH",
+            "driver 'no.such:Driver': No module named 'no'; install the package of no, or start in its",
         ),
         (
             "cluster.compaction.movable.counting:Counted",
@@ -245,12 +246,12 @@ def test_every_built_in_driver_is_documented() -> None:
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:
-    with pytest.raises(DriverError, match=re.escape(message)):
+    with pytest.raises(PluginError, match=re.escape(message)):
         make_driver(name, memory(), {})
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(DriverError, match="driver 'gpu' has no setting 'bussy'; did you mean 'busy'"):
+    with pytest.raises(PluginError, match="driver 'gpu' has no setting 'bussy'; did you mean 'busy'"):
         make_driver("gpu", memory(), {"bussy": 1})
 
 

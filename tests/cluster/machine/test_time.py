@@ -170,7 +170,7 @@ def work(
 ) -> dict[str, list[float]]:
     """What ksmd did on two nodes, by term; where nothing is given, the counts are 0."""
     names = ("pages_scanned", "pages_skipped", "rmap_items", "checksums", "changed", "pages_merged")
-    names += ("pages_shared", "pages_unshared", "thp_split_page")
+    names += ("pages_shared", "pages_unshared", "thp_split_page", "thp_zero_pages", "huge_checksums")
     old = {name: np.zeros(2, np.int64) for name in names}
     new = old | {name: np.array(count) for name, count in counts.items()}
     return {
@@ -212,7 +212,20 @@ def test_an_rmap_item_is_made_once() -> None:
 
 
 def test_each_huge_page_split_counts() -> None:
-    assert work(thp_split_page=[2, 0])["split"] == [2, 0]
+    done = work(thp_split_page=[2, 0], thp_zero_pages=[700, 0])
+    assert (done["split"], done["split_zero"]) == ([2, 0], [700, 0])
+
+
+def test_checksums_in_huge_pages_take_less() -> None:
+    """Three processes of 512 pages with a huge page each, and a fourth without, all unique."""
+    huge = RegionSpec("r", 512, ContentModel.UNIQUE, huge_pages=1.0)
+    kinds = ProcessSpec("huge", 3, (huge,)), ProcessSpec("small", 1, (replace(huge, huge_pages=0.0),))
+    cost = replace(FREE, checksum=100, huge_saves=40)
+    machine = MachineSpec(1, 4096, fully_connected(1))
+    spec = replace(SPEC, machine=machine, processes=kinds, passes=1, cost=cost)
+    (result,) = run_passes(spec, INLINE)
+    assert result.nodes["thp_split_page"].sum() == 0
+    assert result.nodes["ksmd_cpu_ns"].sum() == 4 * 512 * 100 - 3 * 512 * 40
 
 
 def test_ksmd_is_equally_often_on_each_node() -> None:

@@ -13,9 +13,9 @@ from cluster.exact import ExactEngine
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.script_engine import ScriptEngine
 from cluster.machine.simulation import Simulation
-from cluster.machine.workload import content_ids
 from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology
+from cluster.spec.keyed import content_ids
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import (
     ContentModel,

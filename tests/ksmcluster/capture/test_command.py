@@ -118,6 +118,34 @@ def test_bad_keys(image: Path, fails: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "mode", "warnings"),
+    [
+        (bytes(range(100, 132)), 0o600, []),
+        (bytes(range(100, 132)), 0o640, ["others can read"]),
+        (bytes(range(100, 132)), 0o604, ["others can read"]),
+        (bytes(32), 0o600, ["few different bytes"]),
+        (b"ab" * 16, 0o644, ["others can read", "few different bytes"]),
+        (b"my grandmother's old sewing box\n", 0o600, ["looks like a passphrase"]),
+        ("Größter möglicher Schlüssel Öl".encode()[:32], 0o400, ["looks like a passphrase"]),
+    ],
+)
+def test_weak_keys(image: Path, tmp_path: Path, key: bytes, mode: int, warnings: list[str]) -> None:
+    """They are used all the same: snapshots that were made with them need them."""
+    (path := tmp_path / "key").write_bytes(key)
+    path.chmod(mode)
+    options = ("--image", image, "--output", tmp_path / "s", "--key-file", path, "--quiet")
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *options], capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(warnings)
+    for line, warning in zip(lines, warnings, strict=True):
+        assert line.startswith("warning: ")
+        assert warning in line
+    assert (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ("", "nothing to capture"),

@@ -133,7 +133,6 @@ def test_distances_need_as_many_nodes() -> None:
     [
         ("driver[0].kind=ballon", "scenario: driver[0]: no driver 'ballon'; give one of balloon, faulty, "),
         ("driver[0].settings.busy=1", "scenario: driver[0]: driver 'balloon' has no setting 'busy'; "),
-        ("driver[0].kind=nowhere.to:Find", "scenario: driver[0]: driver 'nowhere.to:Find': No module"),
         ("machine.unmovable=0.6", "scenario: driver: shares, machine.lru and machine.unmovable are 1.1 of"),
         ("driver=[]", "--set driver: is empty"),
     ],

@@ -79,6 +79,8 @@ def test_the_fit_finds_what_times_were_made_of(cost: CostSpec) -> None:
     values = {term.name: term.value for term in found.terms}
     assert values == pytest.approx({f.name: getattr(cost, f.name) for f in fields(CostSpec)}, rel=1e-6)
     assert {term.name for term in found.terms if term.uncertainty is None} == {
+        "huge_saves",
+        "split_zero",
         "remote",
         "cow_fault",
         "cpu_wait",

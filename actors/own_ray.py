@@ -1,0 +1,91 @@
+"""A Ray of our own is private: it listens on loopback, and its files and its token are this user's alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.spec.errors import SimulationError
+
+#: Ray names sockets below its folder, and a socket's path has at most 107 bytes.
+_LONGEST_PARENT = 28
+
+
+def own_token() -> None:
+    """Set a token for the Ray cluster that this process starts, unless the user has set one.
+
+    Without it, Ray writes one to the user's home, in some versions readable by all, and later clusters use
+    that. Call it before Ray is imported: Ray reads the variables then.
+    """
+    imported = "ray" in sys.modules
+    if "RAY_AUTH_MODE" not in os.environ:
+        # A Ray that is imported already sets the mode itself when it starts.
+        if not imported:
+            os.environ["RAY_AUTH_MODE"] = "token"
+    elif imported or os.environ["RAY_AUTH_MODE"].lower() != "token":
+        return
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let a Ray that is started inside the context listen on loopback, not on all interfaces.
+
+    Ray has a setting for this, which is meant for desktop systems. It reads the variable
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER when it is imported. If the user has set that, it stays.
+    """
+    from ray._private import ray_constants
+
+    told = ray_constants.ENABLE_RAY_CLUSTER
+    if ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = told
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """Provide a folder for Ray's files that no other user can enter.
+
+    Ray lets all users write to its folder and all that is in it, so this is a folder in one of ours. It is
+    removed at the end, except after an error: Ray's logs are in it.
+
+    Raises SimulationError if it cannot be made.
+    """
+    outer = _made()
+    keep = False
+    try:
+        yield str(outer / "r")
+    except Exception:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(outer, ignore_errors=True)
+
+
+def _made() -> Path:
+    told = os.environ.get("RAY_TMPDIR")
+    parent = Path(told or os.environ.get("TMPDIR") or "/tmp").expanduser().absolute()
+    if len(os.fsencode(parent)) > _LONGEST_PARENT:
+        if told:
+            raise SimulationError(
+                f"RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose one of at most "
+                f"{_LONGEST_PARENT} bytes"
+            )
+        parent = Path("/tmp")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SimulationError(f"no folder for Ray in {parent}: {reason}; set RAY_TMPDIR") from error
