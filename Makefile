@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test signals notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -14,6 +14,10 @@ test: $(STAMP)
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
 	$(BIN)/pytest tests/test_notebooks.py
+
+# All commands, each ended by signals at random moments.
+signals: $(STAMP)
+	$(BIN)/python -m tests.ksmcluster.commands.signalled
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py

@@ -24,9 +24,14 @@ def answers(refs: Any) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, SimulationError | MemoryError):
             raise error.cause from None
+        if isinstance(error.cause, RayError):
+            # It waited for an actor that died.
+            raise _lost(error.cause) from error
         raise
     except RayError as error:
-        reason = str(error).partition("\n")[0]
-        raise ActorLostError(
-            f"an actor died: {reason}; if memory was short, raise --nodes-per-actor"
-        ) from error
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> ActorLostError:
+    reason = str(error).partition("\n")[0]
+    return ActorLostError(f"an actor died: {reason}; if memory was short, raise --nodes-per-actor")

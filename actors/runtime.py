@@ -125,26 +125,54 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
                         _temp_dir=folder,
                     )
             else:
-                _join(address, timeout)
+                join(address, timeout)
         try:
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
 
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM, if this process has one.
+
+    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
+    could be replaced again.
+    """
+    from ray._private import utils
+
+    installing = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
-    except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        utils.set_sigterm_handler = installing
+
+
+def _shut_down() -> None:
+    """Leave Ray. Its C++ resets the handler of SIGTERM before Ray's processes are ended; put that back."""
+    import ray
+    from ray._private import worker
+
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+    if (node := worker._global_node) is not None:
+        ending = node.kill_all_processes
+
+        def end_processes(*arguments: object, **options: object) -> None:
+            put_back()
+            ending(*arguments, **options)
+
+        node.kill_all_processes = end_processes
+    try:
+        ray.shutdown()
+    finally:
+        put_back()
 
 
 def _object_store(frames: int) -> int:
@@ -153,7 +181,8 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
-def _join(address: str, timeout: float) -> None:
+def join(address: str, timeout: float) -> None:
+    """Join a cluster, which has `timeout` seconds to answer. Raises SimulationError if there is none."""
     import ray
     from ray.exceptions import RayError
 
@@ -174,3 +203,18 @@ def _join(address: str, timeout: float) -> None:
 def _cannot_join(address: str, error: Exception) -> str:
     reason = str(error).partition("\n")[0].rstrip(".")
     return f"cannot join a Ray cluster at {address}: {reason}; check --address"
+
+
+def cluster_address() -> str:
+    """Return the address at which other processes join the cluster that this one has joined."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def cluster_resources() -> tuple[int, int]:
+    """Return the cores and the bytes of memory that Ray counts on the cluster."""
+    import ray
+
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(found.get("CPU", 0)), int(found.get("memory", 0))

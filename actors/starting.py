@@ -10,8 +10,11 @@ from actors.placement import machine_of_actors
 from cluster.machine.pass_result import ActorsStarting, Event
 
 
-def placements(actors: int) -> list[Any]:
-    """Return a scheduling strategy for each actor. Ray's own, SPREAD, leaves some machines empty."""
+def placements(actors: int, shift: float = 0.0) -> list[Any]:
+    """Return a scheduling strategy for each actor. Ray's own, SPREAD, leaves some machines empty.
+
+    `shift` is that of `machine_of_actors`.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -20,7 +23,7 @@ def placements(actors: int) -> list[Any]:
     cpus = [float(n["Resources"].get("CPU", 0)) for n in machines]
     return [
         NodeAffinitySchedulingStrategy(machines[i]["NodeID"], soft=False)
-        for i in machine_of_actors(actors, cpus)
+        for i in machine_of_actors(actors, cpus, shift)
     ]
 
 

@@ -7,6 +7,11 @@
 >>> ksmcluster.simulate(eight_nodes).save("results/eight-nodes")
 """
 
+from ksmcluster.system import signals
+
+if signals.IS_COMMAND:  # before all other imports: a signal may come at any moment
+    signals.install()
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -7,7 +7,6 @@ ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -15,8 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from ksmcluster.commands.examples import EXAMPLES, epilog
+from ksmcluster.system import signals
+from ksmcluster.system.descendants import adopt_orphans
 from ksmcluster.system.errors import UserError
-from ksmcluster.system.signals import ENDED, unwound_by_signals
 from ksmcluster.system.version import __version__
 
 
@@ -116,6 +116,8 @@ def ksmcluster(
     ] = False,
 ) -> None:
     """Simulate kernel samepage merging (KSM) on machines of many NUMA nodes."""
+    if signals.IS_COMMAND:
+        adopt_orphans()
 
 
 #: typer has a click of its own, or not, by its version.
@@ -136,9 +138,9 @@ def _in_our_words(error: Any) -> str:
 
 
 def main() -> None:
-    """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
+    """Entry point: mistakes of the user and signals end in a line, not in a traceback."""
     try:
-        with unwound_by_signals():
+        with signals.unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
     except _UsageError as error:
         if "\n" in error.format_message():  # help, as nothing was given
@@ -154,9 +156,8 @@ def main() -> None:
         typer.echo("error: memory ran out: give less at once", err=True)
         sys.exit(1)
     except SystemExit as end:
-        if end.code in ENDED:
-            with suppress(OSError):  # the terminal may be gone
-                typer.echo(ENDED[end.code], err=True)
+        if isinstance(end.code, int) and end.code in signals.ENDED:  # a signal that came as the command ended
+            signals.end(end.code - 128)
         raise
 
 

@@ -16,7 +16,9 @@ class ActorPool:
     Most scripts run faster than actors start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shift: float = 0.0) -> None:
+        """Take where its actors begin on a cluster: `shift` is that of `machine_of_actors`."""
+        self._shift = shift
         self._actors: list[Any] = []
         self._machines: list[str] = []
         self._coordinator: Any = None
@@ -30,7 +32,7 @@ class ActorPool:
         # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
         # The class is decorated here: with the decorator, its module takes longer to import in each actor.
         actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
-        for placement in placements(count)[len(self._actors) :]:
+        for placement in placements(count, self._shift)[len(self._actors) :]:
             self._actors.append(actor.options(scheduling_strategy=placement).remote())
             self._machines.append(placement.node_id)
         return self._actors[:count]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import PassStarted, RunStarting
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.api.checkpoints import keeper
+from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
@@ -89,16 +89,14 @@ def run(
     if options.on_ray:
         with one_line():
             check_working_directory()
-    checkpoints = (
-        keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
-    )
+    checkpoints = keeper(scenario, options)
     clock.on_event(RunStarting())
-    with one_line():
+    with one_line(), checkpoint_before_the_end(options.checkpoint, clock.on_event) as on_event:
         passes = list(
             run_passes(
                 spec,
                 options,
-                on_event=clock.on_event,
+                on_event=on_event,
                 snapshots=snapshots,
                 pool=pool,
                 checkpoints=checkpoints,

@@ -113,7 +113,10 @@ CheckpointDirectory = Annotated[
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option(metavar="TIME|PASSES", help="Time between checkpoints (10m, 90s, 2h), or passes (5p)."),
+    typer.Option(
+        metavar="TIME|PASSES",
+        help="Time between checkpoints (10m, 90s, 2h), or passes (5p); in `compact`, rounds.",
+    ),
 ]
 MaxFailures = Annotated[int, typer.Option(min=0, help="Deaths of actors or machines that the run survives.")]
 Objectives = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from ksmcluster.commands.options import (
     run_options,
 )
 from ksmcluster.commands.output import emit, save
+
+if TYPE_CHECKING:
+    from ksmcluster.results.compaction.compaction_result import CompactionResult
+    from ksmcluster.results.result import Result
 
 
 def resume(
@@ -47,10 +51,10 @@ def resume(
 
     from ksmcluster.api import resume as run
     from ksmcluster.api.checkpoints import checkpointed
+    from ksmcluster.config import Scenario
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
-    from ksmcluster.report.simulation_report import rendered
-    from ksmcluster.results.directory import PASSES, check_directory
+    from ksmcluster.results.directory import NODES, PASSES, check_directory
     from ksmcluster.results.timing import cores
 
     options = run_options(
@@ -64,12 +68,29 @@ def resume(
         checkpoint_every,
         max_failures,
     )
+    scenario = checkpointed(checkpoint)
     if output is not None:
-        output = check_directory(output, PASSES)
-    with shown(
-        Console(stderr=True), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())
-    ) as told:
+        output = check_directory(output, PASSES if isinstance(scenario, Scenario) else NODES)
+    planned = plan(scenario, options, cores()) if isinstance(scenario, Scenario) else ""
+    step = "pass" if isinstance(scenario, Scenario) else "round"
+    with shown(Console(stderr=True), quiet=quiet, plan=planned, step=step) as told:
         result = run(checkpoint, options, progress=told)
     if output is not None:
         save(result, output)
-    emit(result.summary_json() if as_json else rendered(result, Console()))
+    emit(result.summary_json() if as_json else _text(result))
+
+
+def _text(result: Result | CompactionResult) -> str:
+    """Return the report that the command of the run shows."""
+    from rich.console import Console
+
+    from ksmcluster.results.result import Result
+
+    if isinstance(result, Result):
+        from ksmcluster.report.simulation_report import rendered
+
+        return rendered(result, Console())
+    from ksmcluster.report.console import printed
+    from ksmcluster.results.compaction.compaction_result import report
+
+    return printed(report(result), Console())

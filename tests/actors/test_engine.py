@@ -250,6 +250,8 @@ def test_actors_are_shared_out_by_cpus() -> None:
     assert machine_of_actors(6, [2, 2, 2]) == [0, 0, 1, 1, 2, 2]
     assert machine_of_actors(4, [0, 1, 3]) == [1, 2, 2, 2]
     assert machine_of_actors(2, [0, 0]) == [0, 1]
+    assert machine_of_actors(2, [2, 2, 2, 2]) == [1, 3]
+    assert machine_of_actors(2, [2, 2, 2, 2], 0.25) == [2, 0]
     assert node_blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     # Ten actors of two nodes each: eight actors are a group.
     assert node_ranges([group_of(node // 2) for node in range(20)]) == [(0, 16), (16, 20)]

@@ -58,7 +58,12 @@ SIMULATED = replace(COMPACTED, migration=replace(MIGRATION, compactors=2, turn=2
 
 
 def migration_actors() -> list[int]:
-    """Processes of those that this process has brought forth, the ones that are still starting included."""
+    """Return the processes of all migration actors of this process, also of those that are still starting."""
+    return processes("MigrationActor")
+
+
+def processes(kind: str) -> list[int]:
+    """Return the processes of actors of this class that descend from this process."""
     parents, found = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -66,7 +71,7 @@ def migration_actors() -> list[int]:
         except OSError:
             continue
         parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        if line.startswith(b"ray::MigrationActor"):
+        if line.startswith(f"ray::{kind}".encode()):
             found.append(int(entry.name))
     return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
 

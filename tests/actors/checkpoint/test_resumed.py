@@ -24,7 +24,7 @@ STEADY = replace(SPEC, ksm=replace(SPEC.ksm, history="steady", merge_across_node
 
 def keeper(directory: Path) -> CheckpointKeeper:
     directory.mkdir(exist_ok=True)
-    return CheckpointKeeper(directory, {}, Interval(passes=2))
+    return CheckpointKeeper(directory, {}, Interval(steps=2))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_run_goes_on_with_other_actors(
     written: list[Event] = []
     with closing(run_passes(spec, before, checkpoints=keeper(tmp_path), on_event=written.append)) as run:
         assert same([next(run), next(run)], undisturbed[:2])
-    assert [event.passes for event in written if isinstance(event, CheckpointWritten)] == [2]
+    assert [event.steps for event in written if isinstance(event, CheckpointWritten)] == [2]
     events: list[Event] = []
     made = list(run_passes(spec, after, checkpoints=keeper(tmp_path), on_event=events.append))
     assert same(undisturbed, made)
@@ -80,7 +80,7 @@ def test_a_run_survives_the_death_of_an_actor(
     options = RunOptions(address=ray_cluster, nodes_per_actor=2)
     made = list(run_passes(spec, options, checkpoints=checkpoints, on_event=on_event))
     assert same(made, list(run_passes(spec, INLINE)))
-    assert [event.passes for event in restarted] == [2 if kept else 0]
+    assert [event.steps for event in restarted] == [2 if kept else 0]
 
 
 def test_too_many_deaths_end_the_run(ray_cluster: str) -> None:
