@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test fuzz notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test fuzz signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -19,6 +19,14 @@ notebook: $(STAMP)
 FUZZ_EXAMPLES ?= 4000
 fuzz: $(STAMP)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/fuzz
+
+# All commands, each ended by signals at random moments.
+signals: $(STAMP)
+	$(BIN)/python -m tests.ksmcluster.commands.signalled
+
+# Kills and freezes of running simulations: `make chaos CHAOS="--count 20 --kinds node,machine"`.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/targets.py

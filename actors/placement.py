@@ -11,15 +11,17 @@ def node_blocks(nodes: int, per_actor: int) -> list[list[int]]:
     return [list(range(first, min(first + per_actor, nodes))) for first in range(0, nodes, per_actor)]
 
 
-def machine_of_actors(actors: int, cpus: Sequence[float]) -> list[int]:
+def machine_of_actors(actors: int, cpus: Sequence[float], shift: float = 0.0) -> list[int]:
     """Return the machine of each actor: neighbours together, as many on each as its share of all CPUs.
 
-    `cpus` are those of each machine. A machine without CPUs gets no actor, unless none has any.
+    `cpus` are those of each machine. A machine without CPUs gets no actor, unless none has any. The first
+    actor is on the first machine, or `shift` of all CPUs further.
     """
     weights = list(cpus) if sum(cpus) > 0 else [1.0] * len(cpus)
     total = sum(weights)
     ends = [sum(weights[: i + 1]) / total for i in range(len(weights))]
-    return [next(i for i, end in enumerate(ends) if (actor + 0.5) / actors < end) for actor in range(actors)]
+    where = [((actor + 0.5) / actors + shift) % 1 for actor in range(actors)]
+    return [next(i for i, end in enumerate(ends) if position < end) for position in where]
 
 
 def group_of(actor: int) -> int:

@@ -9,6 +9,8 @@ from typing import TypedDict
 from cluster.spec.errors import SimulationError
 
 ENGINES = ("ray", "inline")
+#: Seconds without a sign of life after which a process is taken for dead.
+STALL_TIMEOUT = 60.0
 #: Ray sets it for what `ray job submit` runs.
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -25,6 +27,7 @@ class RunKeywords(TypedDict, total=False):
     checkpoint: str | None
     checkpoint_every: str
     max_failures: int
+    stall_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class RunOptions:
             the last one.
         checkpoint_every: time between checkpoints, such as "90s", "10m" or "2h", or passes, such as "5p".
         max_failures: deaths of actors or machines that the run survives.
+        stall_timeout: seconds after which a process of Ray that does nothing at all is taken for dead.
 
     Raises:
         SimulationError: if there is no such engine.
@@ -59,6 +63,7 @@ class RunOptions:
     checkpoint: str | None = None
     checkpoint_every: str = "10m"
     max_failures: int = 3
+    stall_timeout: float = STALL_TIMEOUT
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -10,11 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
+from threading import Thread
 
 from actors.own_ray import on_loopback, own_token, private_folder
-from cluster.spec.errors import SimulationError
+from actors.run_options import STALL_TIMEOUT
+from actors.watching.head import check_answers, first_line
+from actors.watching.own_processes import OwnProcesses
+from actors.watching.watchdog import Watchdog
+from cluster.spec.errors import LostError, SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
 _ENVIRONMENT = {
@@ -44,8 +51,16 @@ _LEAST_OBJECT_STORE = 512 << 20
 #: Ray's own default.
 _PART_OF_MEMORY = 0.3
 
-#: What a client of HTTP/2, and so of gRPC, sends first: its preface and empty settings.
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+#: The name of the thread that leaves Ray.
+_LEAVING = "leaving Ray"
+#: The longest time for ray.shutdown(), in seconds.
+_LEAVE_SECONDS = 5.0
+#: How often it looks meanwhile.
+_LOOK_SECONDS = 0.02
+
+
+class RayStartError(LostError):
+    """A Ray of our own did not start."""
 
 
 def environment() -> None:
@@ -70,38 +85,18 @@ def check_working_directory() -> None:
             )
 
 
-def _check_answers(address: str, timeout: float) -> None:
-    """Raise OSError if no gRPC server answers at the address of a cluster within the time limit.
-
-    Ray would go on trying for minutes, and heed no signal meanwhile.
-    """
-    from ray._private.services import canonicalize_bootstrap_address
-
-    host, colon, port = (canonicalize_bootstrap_address(address) or "").rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    end = time.monotonic() + timeout
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") != "0":
-                return
-            connection.sendall(_HTTP2_HELLO)
-            connection.settimeout(max(end - time.monotonic(), 0.001))
-            if not connection.recv(1):
-                raise ConnectionError("what listens there is no Ray cluster")
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} s (--connect-timeout)") from None
-
-
 @contextmanager
-def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> Iterator[None]:
+def connected(
+    address: str | None, frames: int = 0, timeout: float = 30.0, stall: float = STALL_TIMEOUT
+) -> Iterator[None]:
     """Provide Ray inside the context: the cluster at `address`, or one of our own that ends with it.
 
     A Ray that this process has joined already is used as it is. `frames` is the number of frames of the
-    simulated machine, `timeout` the seconds that the cluster has to answer.
+    simulated machine, `timeout` the seconds that the cluster has to answer, `stall` those after which a
+    process that does nothing is taken for dead.
 
     Raises SimulationError if there is no cluster at that address, or if Ray's workers would not find our
-    packages.
+    packages, RayStartError if Ray does not start.
     """
     check_working_directory()
     environment()
@@ -113,38 +108,67 @@ def connected(address: str | None, frames: int = 0, timeout: float = 30.0) -> It
         yield
         return
     with private_folder() if address is None else nullcontext() as folder:
+        own = None
         with _sigterm_kept():
             if address is None:
-                with on_loopback():
-                    ray.init(
-                        address="local",
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        object_store_memory=_object_store(frames),
-                        _temp_dir=folder,
-                    )
+                own = _start(frames, folder)
             else:
-                _join(address, timeout)
+                join(address, timeout)
+        watchdog = Watchdog(own, partial(check_answers, ray.get_runtime_context().gcs_address), stall)
         try:
             yield
         finally:
-            ray.shutdown()
+            watchdog.close()
+            _leave(own)
+
+
+def _leave(own: OwnProcesses | None) -> None:
+    """Leave Ray; what is left of one of our own after a time limit is killed.
+
+    ray.shutdown() waits for minutes if the head or the raylet is frozen or dead. Its C++ resets the handler
+    of SIGTERM meanwhile.
+    """
+    import ray
+    from ray._private import worker
+
+    if own is not None:
+        own.refresh()
+    handler = signal.getsignal(signal.SIGTERM)
+    leaving = Thread(target=ray.shutdown, name=_LEAVING, daemon=True)
+    leaving.start()
+    end = time.monotonic() + _LEAVE_SECONDS
+    while leaving.is_alive() and time.monotonic() < end:
+        leaving.join(_LOOK_SECONDS)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+    if own is not None:
+        own.kill()
+    if leaving.is_alive():
+        # It would wait once more when Python exits.
+        atexit.unregister(worker.shutdown)
+
+
+def is_leaving() -> bool:
+    """Return whether ray.shutdown() goes on. Then a program must end with os._exit(), or Ray crashes it."""
+    return any(thread.name == _LEAVING for thread in threading.enumerate())
 
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray installs its own when it starts, which ends with a dump."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM, if this process has one.
+
+    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
+    could be replaced again.
+    """
+    from ray._private import utils
+
+    installing = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
-    except SystemExit as end:
-        if end.code in (1, signal.SIGTERM):  # the code of Ray's handler
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        utils.set_sigterm_handler = installing
 
 
 def _object_store(frames: int) -> int:
@@ -153,24 +177,75 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
-def _join(address: str, timeout: float) -> None:
+def _start(frames: int, folder: str | None) -> OwnProcesses:
+    """Start a Ray of our own; raise RayStartError if that fails."""
+    import ray
+
+    _check_loopback()
+    try:
+        with on_loopback():
+            context = ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_object_store(frames),
+                _temp_dir=folder,
+            )
+    except Exception as error:  # Ray has no class for this: OSError, ValueError, RuntimeError, Exception
+        raise RayStartError(
+            f"Ray did not start: {first_line(error)}; check RAY_TMPDIR and its disk"
+        ) from error
+    return OwnProcesses(context.address_info["session_dir"])  # type: ignore[attr-defined]
+
+
+def _check_loopback() -> None:
+    """Raise RayStartError if processes of this machine cannot connect; Ray would try for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), 5).close()
+    except OSError as error:
+        raise RayStartError(
+            f"Ray did not start: {first_line(error)} on the loopback interface; set it up, or take "
+            "--engine inline"
+        ) from error
+
+
+def join(address: str, timeout: float) -> None:
+    """Join a cluster, which has `timeout` seconds to answer. Raises SimulationError if there is none."""
     import ray
     from ray.exceptions import RayError
 
     # Ray's own level comes with ray.init(); the check below looks for the cluster as that does.
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        _check_answers(address, timeout)
+        check_answers(address, timeout)
+    except TimeoutError as error:
+        raise SimulationError(_cannot_join(address, f"{error} (--connect-timeout)")) from error
     except (OSError, ValueError) as error:
-        raise SimulationError(_cannot_join(address, error)) from error
+        raise SimulationError(_cannot_join(address, first_line(error))) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
         # Ray's message does not say why it failed to connect.
         token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
-        raise SimulationError(_cannot_join(address, error) + token) from error
+        raise SimulationError(_cannot_join(address, first_line(error)) + token) from error
 
 
-def _cannot_join(address: str, error: Exception) -> str:
-    reason = str(error).partition("\n")[0].rstrip(".")
+def _cannot_join(address: str, reason: str) -> str:
     return f"cannot join a Ray cluster at {address}: {reason}; check --address"
+
+
+def cluster_address() -> str:
+    """Return the address at which other processes join the cluster that this one has joined."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def cluster_resources() -> tuple[int, int]:
+    """Return the cores and the bytes of memory that Ray counts on the cluster."""
+    import ray
+
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(found.get("CPU", 0)), int(found.get("memory", 0))

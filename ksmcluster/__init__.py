@@ -7,6 +7,11 @@
 >>> ksmcluster.simulate(eight_nodes).save("results/eight-nodes")
 """
 
+from ksmcluster.system import signals
+
+if signals.IS_COMMAND:  # before all other imports: a signal may come at any moment
+    signals.install()
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from ksmcluster.results.compaction.compaction_result import CompactionResult
     from ksmcluster.results.loading import load_result
     from ksmcluster.results.result import Result
-    from ksmcluster.system.errors import UserError
+    from ksmcluster.system.errors import RunFailedError, UserError
 
 
 __all__ = [
@@ -35,6 +40,7 @@ __all__ = [
     "Comparisons",
     "Overrides",
     "Result",
+    "RunFailedError",
     "RunOptions",
     "Scenario",
     "SweepResult",
@@ -67,6 +73,7 @@ _HOMES = {
     "Overrides": "ksmcluster.config",
     "Scenario": "ksmcluster.config",
     "UserError": "ksmcluster.system.errors",
+    "RunFailedError": "ksmcluster.system.errors",
     "Result": "ksmcluster.results.result",
     "RunOptions": "actors.run_options",
 }

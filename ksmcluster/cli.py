@@ -11,14 +11,15 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from ksmcluster.commands.examples import EXAMPLES, epilog
-from ksmcluster.system.errors import UserError
-from ksmcluster.system.signals import ENDED, unwound_by_signals
+from ksmcluster.system import signals
+from ksmcluster.system.descendants import adopt_orphans
+from ksmcluster.system.errors import RunFailedError, UserError
 from ksmcluster.system.streams import open_missing
 from ksmcluster.system.version import __version__
 
@@ -119,6 +120,8 @@ def ksmcluster(
     ] = False,
 ) -> None:
     """Simulate kernel samepage merging (KSM) on machines of many NUMA nodes."""
+    if signals.IS_COMMAND:
+        adopt_orphans()
 
 
 #: typer has a click of its own, or not, by its version.
@@ -151,10 +154,34 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Entry point: mistakes of the user, Ctrl-C and other signals end in a line, not in a traceback."""
+    """Entry point: ends the program, also while Ray cannot be left."""
     open_missing()
     try:
-        with unwound_by_signals():
+        _run()
+    except SystemExit as end:
+        runtime = sys.modules.get("actors.runtime")
+        if runtime is not None and runtime.is_leaving():
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _end_with(error: OSError) -> NoReturn:
+    """End with what the system could not do, in a line."""
+    with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    where = f"{error.filename}: " if error.filename else ""
+    _say(f"error: {where}{error.strerror or error}")
+    # A name that no file can have is the user's mistake.
+    sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
+
+
+def _run() -> None:
+    """Run a command: mistakes of the user and signals end in a line, not in a traceback."""
+    try:
+        with signals.unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
     except _UsageError as error:
         if "\n" in error.format_message():  # help, as nothing was given
@@ -169,20 +196,17 @@ def main() -> None:
         if more := len(lines[_MOST_LINES:]):
             _say(f"error: and {more} more")
         sys.exit(2)
+    except RunFailedError as error:
+        _say(f"error: {error}")
+        sys.exit(1)
     except OSError as error:
-        with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        where = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {where}{error.strerror or error}")
-        # A name that no file can have is the user's mistake.
-        sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
+        _end_with(error)
     except MemoryError:
         _say("error: memory ran out: give less at once")
         sys.exit(1)
     except SystemExit as end:
-        if end.code in ENDED:
-            with suppress(OSError):  # the terminal may be gone
-                typer.echo(ENDED[end.code], err=True)
+        if isinstance(end.code, int) and end.code in signals.ENDED:  # a signal that came as the command ended
+            signals.end(end.code - 128)
         raise
 
 

@@ -1,9 +1,12 @@
 """The directory of a run's checkpoints: each is complete or not there, and the last two are kept.
 
-DIR/pass-000012/manifest.json         what the run is, and the files with their sizes and digests
-                simulation.json, .arrays     the coordinator's state
-                passes.json, .arrays         the results of the passes so far
+DIR/step-000012/manifest.json         what the run is, and the files with their sizes and digests
                 node-0.json, .arrays, ...    the state of each node
+                simulate: simulation.json    the coordinator's state
+                          passes.json        the results of the passes so far
+                compact:  rounds.json        whose turn it is next
+
+A step is a pass of ksmd, or in `compact` a round of turns.
 """
 
 from __future__ import annotations
@@ -28,18 +31,18 @@ from cluster.spec.limits import MOST_JSON
 
 MANIFEST = "manifest.json"
 #: Grows with each change of what is written.
-FORMAT = 1
+FORMAT = 2
 #: How many checkpoints stay.
 _KEPT = 2
-_NAME = re.compile(r"pass-(\d{6,12})", re.ASCII)
+_NAME = re.compile(r"step-(\d{6,12})", re.ASCII)
 
 
 class Checkpoint(NamedTuple):
-    """A complete checkpoint: its folder, what the run is, passes done, and its files by name."""
+    """A complete checkpoint: its folder, what the run is, steps done, and its files by name."""
 
     folder: Path
     run: dict[str, Any]
-    passes: int
+    steps: int
     files: dict[str, SavedFile]
 
     def is_here(self) -> bool:
@@ -54,29 +57,24 @@ class Checkpoint(NamedTuple):
         return read_state(self.folder, name, self.files)
 
 
-def name_of(node: int) -> str:
-    """Return the name of the state of a node."""
-    return f"node-{node}"
-
-
 @contextmanager
 def new_checkpoint(
-    directory: Path, passes: int, run: Mapping[str, Any]
+    directory: Path, steps: int, run: Mapping[str, Any]
 ) -> Iterator[tuple[Path, list[SavedFile]]]:
     """Provide a folder to write the states to, and a list to enter their files in; complete it at the end.
 
     Raises UnwritableError if something cannot be written; then the checkpoint is not there.
     """
-    folder = directory / f".pass-{passes:06}.{secrets.token_hex(8)}"
+    folder = directory / f".{_name(steps)}.{secrets.token_hex(8)}"
     try:
         folder.mkdir()
         files: list[SavedFile] = []
         yield folder, files
-        manifest = {"format": FORMAT, "run": dict(run), "passes": passes, "files": sorted(files)}
+        manifest = {"format": FORMAT, "run": dict(run), "steps": steps, "files": sorted(files)}
         text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n"
         write_file(folder / MANIFEST, iter([memoryview(text.encode())]))
         _sync(folder)
-        complete = directory / f"pass-{passes:06}"
+        complete = directory / _name(steps)
         if complete.exists():
             shutil.rmtree(complete)
         folder.rename(complete)
@@ -85,14 +83,30 @@ def new_checkpoint(
         raise UnwritableError(f"cannot write {directory}: {os.strerror(error.errno or 0)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for earlier in sorted(_complete(directory), reverse=True)[_KEPT:]:
-        shutil.rmtree(directory / f"pass-{earlier:06}", ignore_errors=True)
+    there = _complete(directory)
+    # A later one is damaged: the run would have gone on from it. A hidden one was interrupted.
+    kept = [number for number in there if number <= steps][:_KEPT]
+    gone = [_name(number) for number in there if number not in kept]
+    for name in [*gone, *(path.name for path in directory.glob(".step-*"))]:
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def latest(directory: Path) -> Checkpoint | None:
-    """Return the last checkpoint of a directory, None if there is none. Raises DamagedError."""
-    numbers = _complete(directory)
-    return read_manifest(directory / f"pass-{max(numbers):06}") if numbers else None
+def latest(directory: Path, damaged: dict[Path, DamagedError] | None = None) -> Checkpoint | None:
+    """Return the last checkpoint of a directory, None if there is none.
+
+    Passes over those in `damaged`, by folder, and enters others there. Raises DamagedError if all are.
+    """
+    damaged = {} if damaged is None else damaged
+    folders = [directory / _name(number) for number in _complete(directory)]
+    for folder in folders:
+        if folder not in damaged:
+            try:
+                return read_manifest(folder)
+            except DamagedError as error:
+                damaged[folder] = error
+    if folders:
+        raise damaged[folders[0]]
+    return None
 
 
 def read_manifest(folder: Path) -> Checkpoint:
@@ -105,19 +119,23 @@ def read_manifest(folder: Path) -> Checkpoint:
         files = [SavedFile.of_json(file) for file in manifest["files"]]
         if digest != _digest(manifest):
             raise ValueError("it has changed since it was written")
-        if type(manifest["run"]) is not dict or type(manifest["passes"]) is not int or manifest["passes"] < 1:
-            raise ValueError("it says of no run and its passes")
-        return Checkpoint(folder, manifest["run"], manifest["passes"], {file.name: file for file in files})
+        if type(manifest["run"]) is not dict or type(manifest["steps"]) is not int or manifest["steps"] < 1:
+            raise ValueError("it says of no run and its steps")
+        return Checkpoint(folder, manifest["run"], manifest["steps"], {file.name: file for file in files})
     except (AttributeError, KeyError, OSError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(f"{folder / MANIFEST}: {error}") from error
 
 
 def _complete(directory: Path) -> list[int]:
-    """Return the numbers of passes after which there is a checkpoint."""
+    """Return the numbers of steps after which there is a checkpoint, the last one first."""
     if not os.path.isdir(directory):  # noqa: PTH112 (that of Path raises for long names)
         return []
     names = [_NAME.fullmatch(path.name) for path in directory.iterdir()]
-    return [int(name[1]) for name in names if name]
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def _name(steps: int) -> str:
+    return f"step-{steps:06}"
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -11,28 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from actors.checkpoint.directory import Checkpoint, latest, new_checkpoint
-from actors.checkpoint.state_files import DamagedError, SavedFile, write_state
-from cluster.checkpoint.encode import encode
-from cluster.checkpoint.restore import decode
-from cluster.machine.pass_result import PassResult
+from actors.checkpoint.state_files import DamagedError, SavedFile, UnwritableError
+from cluster.checkpoint.encode import EncodeError
+from cluster.machine.pass_result import CheckpointDamaged, CheckpointFailed, CheckpointWritten, Event
 from cluster.spec.errors import SimulationError
-from cluster.spec.scenario import SimulationSpec
 
-_PASSES = "passes"
 _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhp])", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The time between checkpoints: seconds on the host's clock, or passes."""
+    """The time between checkpoints: seconds on the host's clock, or steps: passes, or rounds of `compact`."""
 
     seconds: float = math.inf
-    passes: int | None = None
+    steps: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """Return the interval that a text says: "90s", "10m", "2h", or "5p" for passes.
+        """Return the interval that a text says: "90s", "10m", "2h", or "5p" for steps.
 
         Raises SimulationError if it says none.
         """
@@ -45,7 +42,7 @@ class Interval:
         if unit == "p":
             if not number.isdigit():
                 raise SimulationError(f"--checkpoint-every {text}: give whole passes, such as 5p")
-            return cls(passes=int(number))
+            return cls(steps=int(number))
         return cls(seconds=float(number) * _SECONDS[unit])
 
 
@@ -55,41 +52,67 @@ class CheckpointKeeper:
     Time runs from one checkpoint to the next; a checkpoint takes little of it.
     """
 
-    def __init__(self, directory: Path, run: Mapping[str, Any], interval: Interval) -> None:
-        """Take an existing directory; `run` is what the manifests say of the run, as JSON."""
+    def __init__(
+        self,
+        directory: Path,
+        run: Mapping[str, Any],
+        interval: Interval,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take an existing directory; `run` is what the manifests say of the run, as JSON.
+
+        `is_ending` returns whether the run is to end soon: then a checkpoint is due at once.
+        """
         self._directory = directory
         self._run = run
         self._interval = interval
+        self._is_ending = is_ending
         self._written = time.monotonic()
+        #: Damaged checkpoints by folder, and how many of them were told of.
+        self._damaged: dict[Path, DamagedError] = {}
+        self._told = 0
 
-    def latest(self) -> Checkpoint | None:
-        """Return the last checkpoint, None if there is none. Raises DamagedError."""
-        return latest(self._directory)
+    def latest(self, on_event: Callable[[Event], None]) -> Checkpoint | None:
+        """Return the last checkpoint that is not known to be damaged, None if there is none.
 
-    def is_due(self, passes: int) -> bool:
-        """Return whether a checkpoint is due after so many passes."""
-        if self._interval.passes is not None:
-            return passes % self._interval.passes == 0
-        return time.monotonic() >= self._written + (self._interval.seconds)
+        Tells of damaged ones. Raises DamagedError if all are.
+        """
+        found = latest(self._directory, self._damaged)
+        for error in [*self._damaged.values()][self._told :]:
+            on_event(CheckpointDamaged(str(error)))
+        self._told = len(self._damaged)
+        return found
+
+    def pass_over(self, checkpoint: Checkpoint, error: DamagedError) -> None:
+        """Note that a checkpoint is damaged, so that the one before it is the last."""
+        self._damaged[checkpoint.folder] = error
+
+    def is_due(self, steps: int) -> bool:
+        """Return whether a checkpoint is due after so many steps."""
+        if self._is_ending():
+            return True
+        if self._interval.steps is not None:
+            return steps % self._interval.steps == 0
+        return time.monotonic() >= self._written + self._interval.seconds
 
     def write(
-        self, done: list[PassResult], spec: SimulationSpec, save: Callable[[Path], list[SavedFile]]
-    ) -> int:
-        """Write a checkpoint after these passes; return its bytes. `save` writes the run's state.
+        self, steps: int, save: Callable[[Path], list[SavedFile]], on_event: Callable[[Event], None]
+    ) -> None:
+        """Write a checkpoint after so many steps. `save` writes the run's state into a folder.
 
-        Raises UnwritableError if it cannot be written; the earlier ones stay.
+        If it cannot be written, that is told, and the run goes on; the earlier ones stay.
         """
-        with new_checkpoint(self._directory, len(done), self._run) as (folder, files):
-            files += write_state(folder, _PASSES, encode(done, {"spec": spec}))
-            files += save(folder)
+        start = time.monotonic()
+        try:
+            with new_checkpoint(self._directory, steps, self._run) as (folder, files):
+                files += save(folder)
+        except (EncodeError, UnwritableError) as error:
+            on_event(CheckpointFailed(str(error)))
+            if isinstance(error, EncodeError):
+                # Nor could later ones be written.
+                self._interval = Interval()
+        else:
+            size = sum(file.size for file in files)
+            on_event(CheckpointWritten(steps, size, time.monotonic() - start))
+            self._damaged, self._told = {}, 0
         self._written = time.monotonic()
-        return sum(file.size for file in files)
-
-
-def passes_of(checkpoint: Checkpoint, spec: SimulationSpec) -> list[PassResult]:
-    """Return the results of the passes before a checkpoint. Raises DamagedError or DecodeError."""
-    done: Any = decode(checkpoint.read(_PASSES), {"spec": spec})
-    numbers = [of.number for of in done if isinstance(of, PassResult)] if isinstance(done, list) else []
-    if numbers != list(range(1, checkpoint.passes + 1)):
-        raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
-    return list(done)

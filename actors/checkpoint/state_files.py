@@ -13,14 +13,12 @@ import numpy as np
 from blake3 import blake3
 
 from cluster.arrays.words import Array
-from cluster.checkpoint.encode import Encoded
+from cluster.checkpoint.encode import KINDS, Encoded
 from cluster.spec.errors import SimulationError
 from cluster.spec.input_files import read_input
 
 #: Arrays begin at multiples of it.
 _LINE_SIZE = 64
-#: Kinds of numbers (numpy.dtype.kind) that a state has.
-_KINDS = "biuf"
 _NAME = re.compile(r"[a-z0-9.-]{1,100}", re.ASCII)
 
 
@@ -105,7 +103,7 @@ def read_state(folder: Path, name: str, files: dict[str, SavedFile]) -> Encoded:
 
 def _array(data: Array, dtype: str, shape: list[int], offset: int) -> Array:
     kind = np.dtype(dtype)
-    if kind.kind not in _KINDS or offset % _LINE_SIZE or min(shape, default=0) < 0:
+    if kind.kind not in KINDS or offset % _LINE_SIZE or min(shape, default=0) < 0:
         raise ValueError("no array of a state")
     size = int(np.prod(shape, dtype=object)) * kind.itemsize
     if not 0 <= offset <= offset + size <= len(data):

@@ -10,6 +10,7 @@ from functools import partial
 
 import ray
 
+from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.tuning.heap import keep_free_memory
 from actors.tuning.slim_actor import end_at_once
@@ -21,7 +22,7 @@ from cluster.spec.compaction import CompactionSpec
 
 
 @ray.remote(num_cpus=0)
-class MemoryActor:
+class MemoryActor(SavedNodes[MemoryHost]):
     """Wraps a `cluster.compaction.scenario.memory_host.MemoryHost` of one node or several."""
 
     def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:

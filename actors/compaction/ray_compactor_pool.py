@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.answers import answers
+from actors.checkpoint.directory import Checkpoint
+from actors.checkpoint.node_states import restore_actors, save_actors
+from actors.checkpoint.state_files import SavedFile
 from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.errors import SimulationError
@@ -26,6 +30,7 @@ class RayCompactorPool:
 
     def __init__(self, nodes_of: list[list[int]], owners: list[Any], size: int) -> None:
         """Take the nodes of each owner, the owners' handles, and the number of migration actors to start."""
+        self._nodes_of = nodes_of
         self._owners = owners
         self._owner_of = [owner for owner, nodes in enumerate(nodes_of) for _ in nodes]
         self._seq = 0
@@ -104,6 +109,14 @@ class RayCompactorPool:
 
         for actor in self.pool:
             ray.kill(actor)
+
+    def save(self, folder: Path) -> list[SavedFile]:
+        """Let the owners write their nodes' states between two rounds; return the files."""
+        return save_actors(self._owners, folder)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Let the owners restore their nodes from a checkpoint."""
+        restore_actors(self._owners, self._nodes_of, checkpoint)
 
     def finish(self) -> list[NodeReport]:
         """End the compaction; return the report of each node, in their order."""

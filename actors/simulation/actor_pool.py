@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from actors.answers import ActorLostError
 from actors.placement import node_blocks
 from actors.simulation.ray_fabric import RayFabric
-from actors.starting import placements
+from actors.starting import machines, placements
+from actors.watching.head import HEAD
 from cluster.spec.scenario import SimulationSpec
 
 
@@ -16,9 +20,13 @@ class ActorPool:
     Most scripts run faster than actors start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shift: float = 0.0) -> None:
+        """Take where its actors begin on a cluster: `shift` is that of `machine_of_actors`."""
+        self._shift = shift
         self._actors: list[Any] = []
         self._machines: list[str] = []
+        #: The names of machines by Ray node and by address.
+        self._names: dict[str, str] = {}
         self._coordinator: Any = None
 
     def actors(self, count: int) -> list[Any]:
@@ -30,7 +38,9 @@ class ActorPool:
         # num_cpus=0: a node waits for its turn most of the time, so there may be more nodes than cores.
         # The class is decorated here: with the decorator, its module takes longer to import in each actor.
         actor = ray.remote(num_cpus=0, max_task_retries=2)(NodeActor)
-        for placement in placements(count)[len(self._actors) :]:
+        known = machines()
+        self._names |= {name: machine.name for machine in known for name in (machine.node, machine.address)}
+        for placement in placements(count, known, self._shift)[len(self._actors) :]:
             self._actors.append(actor.options(scheduling_strategy=placement).remote())
             self._machines.append(placement.node_id)
         return self._actors[:count]
@@ -56,12 +66,40 @@ class ActorPool:
         fabric.take(spec, {})
         return fabric
 
+    @contextmanager
+    def naming(self, nodes_of: list[list[int]]) -> Iterator[None]:
+        """Say in an ActorLostError from the block which actor was lost; `nodes_of` are the nodes of each."""
+        try:
+            yield
+        except ActorLostError as error:
+            raise self._named(error, nodes_of) from error
+
+    def _named(self, error: ActorLostError, nodes_of: list[list[int]]) -> ActorLostError:
+        machine = self._names.get(error.address, error.address)
+        ids = [actor._actor_id.hex() for actor in self._actors]
+        if error.actor in ids:
+            index = ids.index(error.actor)
+            return ActorLostError(
+                error.reason,
+                f"node actor of {_in_words(nodes_of[index])}",
+                error.actor,
+                self._names.get(self._machines[index], machine),
+            )
+        is_coordinator = self._coordinator is not None and error.actor == self._coordinator._actor_id.hex()
+        return ActorLostError(
+            error.reason, "coordinator" if is_coordinator else error.kind, error.actor, machine
+        )
+
     def close(self) -> None:
         """End the actors; the next machine gets new ones."""
         import ray
 
-        if self._coordinator is not None:
-            ray.kill(self._coordinator)
-        for actor in self._actors:
+        ended = [*self._actors, *([] if self._coordinator is None else [self._coordinator])]
+        # Without its head, Ray would wait for it. The actors end with it.
+        for actor in [] if HEAD.lost else ended:
             ray.kill(actor)
         self._actors, self._machines, self._coordinator = [], [], None
+
+
+def _in_words(nodes: list[int]) -> str:
+    return f"node {nodes[0]}" if len(nodes) == 1 else f"nodes {nodes[0]} to {nodes[-1]}"

@@ -5,19 +5,16 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.checkpoint.directory import Checkpoint, name_of
-from actors.checkpoint.state_files import SavedFile, write_state
+from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.placement import group_of, node_ranges
 from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
-from cluster.checkpoint.encode import Encoded
 from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.spec.captured_pages import CapturedPages
@@ -28,7 +25,7 @@ from cluster.wire.mailbox import Mail
 LITTLE_MAIL = 1 << 18
 
 
-class NodeActor(SlimActor):
+class NodeActor(SavedNodes[Host], SlimActor):
     """Passes commands and mail to its nodes, and sorts what they send by receiving actor."""
 
     def __init__(self) -> None:
@@ -106,34 +103,6 @@ class NodeActor(SlimActor):
         """
         self._near -= readers
         return self._shared_mail.take_back(seq)
-
-    def save(self, folder: Path) -> list[SavedFile] | None:
-        """Write the states of its nodes into the folder of a checkpoint, while no message is under way.
-
-        Returns the files, or None if this machine has no such folder. Raises UnwritableError.
-        """
-        if not folder.is_dir():
-            return None
-        states = ((node, self._host.state(node)) for node in self._host.nodes)
-        return [file for node, state in states for file in write_state(folder, name_of(node), state)]
-
-    def states(self) -> dict[int, Encoded]:
-        """Return the states of its nodes, while no message is under way."""
-        return {node: self._host.state(node) for node in self._host.nodes}
-
-    def restore(self, checkpoint: Checkpoint) -> bool:
-        """Restore its nodes from a checkpoint; return False if this machine does not have it.
-
-        Raises DamagedError if it is not as it was written.
-        """
-        if not checkpoint.is_here():
-            return False
-        self._host.restore((node, checkpoint.read(name_of(node))) for node in self._host.nodes)
-        return True
-
-    def take_state(self, node: int, state: Encoded) -> None:
-        """Restore one of its nodes."""
-        self._host.restore([(node, state)])
 
     def _answer(self, seq: int, reports: list[Report], sent: list[Mail]) -> list[Any]:
         to = {self._actor_of[node] for report in reports for node in report.to}

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
-from actors.answers import ActorLostError
 from actors.checkpoint.directory import Checkpoint
-from actors.checkpoint.keeper import CheckpointKeeper, passes_of
-from actors.checkpoint.state_files import UnwritableError
+from actors.checkpoint.keeper import CheckpointKeeper
+from actors.checkpoint.state_files import SavedFile, write_state
+from actors.recovery import recovered
 from actors.run_options import ON_RAY, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.runs import Run, started
-from cluster.machine.pass_result import (
-    CheckpointFailed,
-    CheckpointWritten,
-    Event,
-    PassDone,
-    PassResult,
-    PassStarted,
-    RunRestarting,
-)
+from cluster.checkpoint.encode import encode
+from cluster.checkpoint.restore import decode
+from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 
+#: The name of the results of the passes in a checkpoint.
+_PASSES = "passes"
 OnEvent = Callable[[Event], None]
 
 
@@ -45,25 +42,15 @@ def run_passes(
     from the last one, whose passes it yields first, and writes more. If an actor dies, the run goes on from
     the last checkpoint, or else starts again, and yields no pass twice.
 
-    Raises SimulationError if the scenario cannot be carried out, ActorLostError after more than
-    `options.max_failures` deaths.
+    Raises SimulationError if the scenario cannot be carried out; LostError, in a line that says what died and
+    in which pass, after more than `options.max_failures` deaths and if Ray does not start or loses its head.
     """
-    yielded = failures = 0
-    while True:
-        checkpoint = checkpoints.latest() if checkpoints else None
-        done = passes_of(checkpoint, spec) if checkpoint else []
-        try:
-            for result in _run(spec, options, on_event, snapshots or {}, pool, checkpoints, checkpoint, done):
-                if result.number > yielded:
-                    yielded = result.number
-                    yield result
-            return
-        except ActorLostError as error:
-            failures += 1
-            if failures > options.max_failures:
-                raise
-            last = checkpoints.latest() if checkpoints else None
-            on_event(RunRestarting(str(error), last.passes if last else 0))
+    yielded = 0
+    run = partial(_run, spec, options, on_event, snapshots or {}, pool, checkpoints)
+    for result in recovered(run, checkpoints, options.max_failures, on_event, "pass"):
+        if result.number > yielded:
+            yielded = result.number
+            yield result
 
 
 def _run(
@@ -74,8 +61,8 @@ def _run(
     pool: ActorPool | None,
     checkpoints: CheckpointKeeper | None,
     checkpoint: Checkpoint | None,
-    done: list[PassResult],
 ) -> Iterator[PassResult]:
+    done: list[PassResult] = decode(checkpoint.read(_PASSES), {"spec": spec}) if checkpoint else []
     yield from done
     with started(spec, options, on_event, snapshots, pool, checkpoint) as run:
         yield from _passes(run, spec, done, on_event, checkpoints)
@@ -99,18 +86,9 @@ def _passes(
             return
         done.append(result)
         if checkpoints and checkpoints.is_due(len(done)):
-            _write(checkpoints, run, spec, done, on_event)
+            checkpoints.write(len(done), partial(_save, run, spec, done), on_event)
         yield result
 
 
-def _write(
-    checkpoints: CheckpointKeeper, run: Run, spec: SimulationSpec, done: list[PassResult], on_event: OnEvent
-) -> None:
-    """Write a checkpoint. A run whose checkpoints cannot be written goes on without them."""
-    start = time.perf_counter()
-    try:
-        size = checkpoints.write(done, spec, run.save)
-    except UnwritableError as error:
-        on_event(CheckpointFailed(str(error)))
-    else:
-        on_event(CheckpointWritten(len(done), size, time.perf_counter() - start))
+def _save(run: Run, spec: SimulationSpec, done: list[PassResult], folder: Path) -> list[SavedFile]:
+    return write_state(folder, _PASSES, encode(done, {"spec": spec})) + run.save(folder)

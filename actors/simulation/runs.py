@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.answers import answers
-from actors.checkpoint.directory import Checkpoint, name_of
+from actors.checkpoint.directory import Checkpoint
+from actors.checkpoint.node_states import read_nodes, restore_actors, save_actors, write_nodes
 from actors.checkpoint.state_files import SavedFile, write_state
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
@@ -52,7 +53,7 @@ class InlineRun:
         self._host = fabric.host
         state = None
         if checkpoint is not None:
-            self._host.restore((node, checkpoint.read(name_of(node))) for node in self._host.nodes)
+            read_nodes(self._host, checkpoint)
             state = checkpoint.read(_SIMULATION)
         self._simulation = Simulation(fabric, spec, InlineCompactorPool(self._host.memories), state)
 
@@ -63,10 +64,7 @@ class InlineRun:
         return self._simulation.census()
 
     def save(self, folder: Path) -> list[SavedFile]:
-        files = write_state(folder, _SIMULATION, self._simulation.state())
-        for node in self._host.nodes:
-            files += write_state(folder, name_of(node), self._host.state(node))
-        return files
+        return write_state(folder, _SIMULATION, self._simulation.state()) + write_nodes(self._host, folder)
 
 
 class RayRun:
@@ -94,15 +92,9 @@ class RayRun:
         wait_until_ready(self._actors, on_event)
         answers(started)
         if checkpoint is not None:
-            self._restore(nodes_of, checkpoint)
+            restore_actors(self._actors, nodes_of, checkpoint)
         #: The pass that has been requested already.
         self._requested: Any = None
-
-    def _restore(self, nodes_of: list[list[int]], checkpoint: Checkpoint) -> None:
-        found = answers([actor.restore.remote(checkpoint) for actor in self._actors])
-        for actor, nodes, restored in zip(self._actors, nodes_of, found, strict=True):
-            for node in [] if restored else nodes:
-                answers(actor.take_state.remote(node, checkpoint.read(name_of(node))))
 
     def run_pass(self, *, ahead: bool) -> PassResult:
         due = self._requested or self._coordinator.run_pass.remote()
@@ -117,13 +109,7 @@ class RayRun:
 
     def save(self, folder: Path) -> list[SavedFile]:
         files = write_state(folder, _SIMULATION, answers(self._coordinator.state.remote()))
-        saved = answers([actor.save.remote(folder) for actor in self._actors])
-        for actor, of_actor in zip(self._actors, saved, strict=True):
-            if of_actor is None:
-                states = answers(actor.states.remote())
-                of_actor = [f for n, state in states.items() for f in write_state(folder, name_of(n), state)]
-            files += of_actor
-        return files
+        return files + save_actors(self._actors, folder)
 
 
 @contextmanager
@@ -144,7 +130,8 @@ def started(
         yield InlineRun(spec, snapshots, checkpoint)
         return
     frames = spec.machine.nodes * spec.machine.frames_per_node
-    with connected(options.cluster, frames, options.connect_timeout), _actors(kept) as pool:
+    ray = connected(options.cluster, frames, options.connect_timeout, options.stall_timeout)
+    with ray, _actors(kept) as pool, pool.naming(node_blocks(spec.machine.nodes, options.nodes_per_actor)):
         yield RayRun(spec, options, on_event, snapshots, pool, checkpoint)
 
 

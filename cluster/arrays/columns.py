@@ -90,12 +90,25 @@ def find_unsorted(keys: Array, wanted: Array) -> I64:
     """
     if len(keys) == 0:
         return np.full(len(wanted), -1)
+    low = keys.min()
+    size = int(keys.max()) - int(low) + 1
+    if size <= 4 * len(wanted):
+        return _find_dense(keys - low, wanted - low, size)
     order = np.argsort(keys)
     ascending = keys[order]
     at = np.searchsorted(ascending, wanted)
     np.minimum(at, len(keys) - 1, out=at)
     found = order[at]
     found[ascending[at] != wanted] = -1
+    return found
+
+
+def _find_dense(keys: Array, wanted: Array, size: int) -> I64:
+    """Return the index in `keys`, which are in [0, `size`), of each wanted value, -1 where it is missing."""
+    # The last entry is that of all values outside.
+    index = np.full(size + 1, -1)
+    index[keys] = np.arange(len(keys))
+    found: I64 = index[np.where((wanted >= 0) & (wanted < size), wanted, size)]
     return found
 
 

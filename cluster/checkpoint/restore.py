@@ -1,31 +1,40 @@
 """Restore an object graph from its encoded form (`cluster.checkpoint.encode`), in place.
 
 The root has been made anew from the same inputs, so what is no state, such as tables of functions, is there
-already. An object that the root refers to stays the same object and gets the encoded attributes. Other
-objects are made anew, without calling their classes: those of this package, and of the modules of objects
-that were there.
+already. An object that the root refers to stays the same object and gets the encoded attributes. Only
+classes of this package, and of those that the caller names, are made anew, without calling them.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from cluster.arrays.words import Array
-from cluster.checkpoint.encode import MAPPINGS, SEQUENCES, Encoded, Json, children, class_name
+from cluster.checkpoint.encode import (
+    KINDS,
+    MAPPINGS,
+    SEQUENCES,
+    Encoded,
+    Json,
+    children,
+    class_name,
+    code_name,
+    is_code,
+    is_ours,
+)
 from cluster.spec.errors import SimulationError
 
-#: Its classes may be made anew.
-_PACKAGE = "cluster."
 #: What decoding raises for what `encode` did not write.
 _NOT_OURS = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
 )
 _BIT_GENERATORS = ("Philox", "PCG64", "PCG64DXSM", "SFC64", "MT19937")
+_PLAIN_TYPES = {code_name(cls): cls for cls in (bool, int, float, str, list, dict, set)}
 _SEQUENCE_OF = {tag: cls for cls, tag in SEQUENCES.items()}
 _MAPPING_OF = {tag: cls for cls, tag in MAPPINGS.items()}
 
@@ -34,13 +43,15 @@ class DecodeError(SimulationError, ValueError):
     """An encoded state that does not fit the root."""
 
 
-def restore(root: object, encoded: Encoded, inputs: Mapping[str, object]) -> None:
+def restore(
+    root: object, encoded: Encoded, inputs: Mapping[str, object], packages: Collection[str] = ()
+) -> None:
     """Give the root the encoded state. It takes over the arrays; read-only ones are copied.
 
-    `inputs` are those that were given to `encode`. Raises DecodeError if the state is not one of such a root;
-    the root is of no use then.
+    `inputs` and `packages` are those that were given to `encode`. Raises DecodeError if the state is not one
+    of such a root; the root is of no use then.
     """
-    if _decoded(encoded, inputs, root) is not root:
+    if _decoded(encoded, inputs, packages, root) is not root:
         raise DecodeError("the state is that of another class")
 
 
@@ -49,12 +60,12 @@ def decode(encoded: Encoded, inputs: Mapping[str, object]) -> Any:
 
     It takes over the arrays. Raises DecodeError for anything else.
     """
-    return _decoded(encoded, inputs, None)
+    return _decoded(encoded, inputs, (), None)
 
 
-def _decoded(encoded: Encoded, inputs: Mapping[str, object], old: object) -> Any:
+def _decoded(encoded: Encoded, inputs: Mapping[str, object], packages: Collection[str], old: object) -> Any:
     try:
-        return _Decoder(encoded.arrays, inputs).value(encoded.root, old)
+        return _Decoder(encoded.arrays, inputs, packages).value(encoded.root, old)
     except _NOT_OURS as error:
         if isinstance(error, DecodeError):
             raise
@@ -62,26 +73,32 @@ def _decoded(encoded: Encoded, inputs: Mapping[str, object], old: object) -> Any
 
 
 class _Decoder:
-    def __init__(self, arrays: list[Array], inputs: Mapping[str, object]) -> None:
+    def __init__(self, arrays: list[Array], inputs: Mapping[str, object], packages: Collection[str]) -> None:
         # What comes from another process may be read-only.
         self._arrays = [array if array.flags.writeable else array.copy() for array in arrays]
         self._inputs = inputs
+        self._packages = packages
         self._made: dict[int, Any] = {}
-        #: Modules of objects that are there: a scenario names classes of users' packages.
-        self._modules: set[str] = set()
         self._plain: dict[str, Callable[..., Any]] = {
             "i": int,
+            "b": bytes.fromhex,
             "f": float,
             "a": self._arrays.__getitem__,
             "v": self._view,
+            "p": self._shared,
             "number": lambda dtype, value: np.dtype(dtype).type(self.value(value)),
             "dtype": np.dtype,
-            "rng": lambda state: _generator(self.value(state)),
             "t": lambda items: tuple(map(self.value, items)),
             "n": lambda name, items: self._class(name)._make(map(self.value, items)),
             "e": lambda name, member: _member(self._class(name), member),
             "x": self._part,
             "r": self._made.__getitem__,
+        }
+        self._in_place: dict[str, Callable[..., Any]] = {
+            "o": self._object,
+            "rng": self._generator,
+            "m": self._method,
+            "-": self._code,
         }
 
     def value(self, encoded: Json, old: Any = None) -> Any:
@@ -89,20 +106,28 @@ class _Decoder:
         if not isinstance(encoded, list):
             return encoded
         tag = encoded[0]
-        if tag == "-":
-            return old
         if tag in _SEQUENCE_OF:
             return self._sequence(_SEQUENCE_OF[tag], *encoded[1:], old=old)
         if tag in _MAPPING_OF:
             return self._mapping(_MAPPING_OF[tag], *encoded[1:], old=old)
-        if tag == "o":
-            return self._object(*encoded[1:], old=old)
+        if tag in self._in_place:
+            return self._in_place[tag](*encoded[1:], old=old)
         return self._plain[tag](*encoded[1:])
 
     def _view(self, number: int) -> Array:
         view = self._arrays[number].view()
         view.flags.writeable = False
         return view
+
+    def _shared(
+        self, number: int, offset: int, dtype: str, shape: list[int], strides: list[int], writeable: bool
+    ) -> Array:
+        kind = np.dtype(dtype)
+        if kind.kind not in KINDS:
+            raise DecodeError(f"no array of a state has the type {dtype}")
+        part: Array = np.ndarray(shape, kind, self._arrays[number].data, offset, strides)
+        part.flags.writeable = writeable
+        return part
 
     def _sequence(self, cls: Any, number: int, items: list[Json], *, old: Any) -> Any:
         if cls is frozenset:
@@ -128,8 +153,6 @@ class _Decoder:
         if old is None or class_name(type(old)) != name:
             cls = self._class(name)
             old = cls.__new__(cls)
-        else:
-            self._modules.add(type(old).__module__)
         self._made[number] = old
         for cached in [key for key in getattr(old, "__dict__", ()) if key not in state]:
             object.__delattr__(old, cached)
@@ -137,25 +160,44 @@ class _Decoder:
             object.__setattr__(old, attribute, self.value(item, getattr(old, attribute, None)))
         return old
 
-    def _class(self, name: str) -> Any:
-        """Return a class of this package, or of a module of objects that are there."""
-        module, _, qualname = name.partition(":")
-        if not module.startswith(_PACKAGE) and module not in self._modules:
-            raise DecodeError(f"objects of the class {name} cannot be made anew")
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = vars(found)[part]
-        if not isinstance(found, type) or class_name(found) != name:
-            raise DecodeError(f"{name} is no class")
-        return found
-
-    def _part(self, path: str) -> Any:
+    def _part(self, name: str, *steps: str) -> Any:
         """Return a part of an input."""
-        name, *steps = path.split("/")
         part = self._inputs[name]
         for step in steps:
             part = dict(children(part))[step]
         return part
+
+    def _generator(self, number: int, state: Json, *, old: object) -> np.random.Generator:
+        made = self._made[number] = _generator(self.value(state))
+        return made
+
+    def _method(self, owner: Json, name: str, *, old: object) -> Any:
+        return getattr(self.value(owner, getattr(old, "__self__", None)), name)
+
+    def _code(self, name: str, *, old: object) -> Any:
+        """Return the function or class that is there, or the one of this name; a local one has none."""
+        if is_code(old) and ("<" in name or code_name(old) == name):
+            return old
+        return _PLAIN_TYPES.get(name) or self._named(name)
+
+    def _class(self, name: str) -> Any:
+        """Return a class of this package, or of one that may be used."""
+        found = self._named(name)
+        if not isinstance(found, type) or class_name(found) != name:
+            raise DecodeError(f"{name} is no class")
+        return found
+
+    def _named(self, name: str) -> Any:
+        """Return a function or a class by its module and name."""
+        module, _, qualname = name.partition(":")
+        if not is_ours(module, self._packages):
+            raise DecodeError(f"{name} cannot be made anew")
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = vars(found)[part]
+        if not is_code(found) or code_name(found) != name:
+            raise DecodeError(f"{name} is no function and no class")
+        return found
 
 
 def _member(cls: Any, name: str) -> Enum:

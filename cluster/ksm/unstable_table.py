@@ -39,8 +39,8 @@ class UnstableTable(SortedTable):
             super().__init__(key=np.int64, frame=np.int64)
         self._node = node
         #: Without tree shapes: rows of pages that ksmd has inserted in the pass under way, and that hold
-        #: something else now, of which `holds` is the digest.
-        self.lost = SortedTable(key=np.int64, frame=np.int64, holds=np.int64)
+        #: something else now: `zero` is 1 if that is zeros.
+        self.lost = SortedTable(key=np.int64, frame=np.int64, zero=np.int8)
 
     # What nodes of pages tell.
 
@@ -67,18 +67,20 @@ class UnstableTable(SortedTable):
 
     def on_wait_content(self, digests: Digests, keys: ItemKeys, holds: Digests) -> None:
         """Note what pages hold now: something else, or again what they held when they were inserted."""
-        rows = self.find(digests, "key", keys)
-        there = np.flatnonzero(rows >= 0)
-        rows, changed = rows[there], holds[there] != digests[there]
+        found = self.find(digests, "key", keys)
+        there = np.flatnonzero(found >= 0)
+        rows, changed = found[there], holds[there] != digests[there]
         if self._node.tree_shape:
             self["holds"][rows] = holds[there].view(np.int64)
             self._set_dirty(rows, self._changed(rows), self._inserted(rows))
         else:
             same = rows[np.flatnonzero(~changed)]
             self._set_dirty(same, np.zeros(len(same), np.bool_), self._inserted(same))
-            if len(self.lost):
-                self._still_lost(digests, keys, holds)
-            self._lose(rows[np.flatnonzero(changed)], holds[there[changed]])
+            self._lose(rows[np.flatnonzero(changed)], holds[there[changed]] == 0)
+            # Last, as it inserts rows.
+            if len(self.lost) and len(there) < len(digests):
+                lost = np.flatnonzero(found < 0)
+                self._still_lost(digests[lost], keys[lost], holds[lost])
 
     def split_huge(self, blocks: I64) -> None:
         """Give pages of huge pages that were split the names of small pages' frames; blocks ascend."""
@@ -118,25 +120,26 @@ class UnstableTable(SortedTable):
         found = np.full(len(digests), -1)
         if len(self.lost):
             which, rows = self.lost.rows(digests)
-            zero = (self.lost["holds"][rows] == 0) & is_huge_word(self.lost["frame"][rows])
+            zero = (self.lost["zero"][rows] == 1) & is_huge_word(self.lost["frame"][rows])
             found[which[zero]] = rows[zero]
         return found
 
-    def _lose(self, rows: I64, holds: Digests) -> None:
+    def _lose(self, rows: I64, zero: Bool) -> None:
         """Remove pages that hold something else, and remember those that the kernel's tree has."""
         inserted = np.flatnonzero(self._inserted(rows))
         if len(inserted):
-            inserted = inserted[np.argsort(rows[inserted])]
-            kept = rows[inserted]
+            # One number for both is quicker to sort.
+            kept = np.sort((rows[inserted] << 1) | zero[inserted])
+            kept, holds_zeros = kept >> 1, kept & 1
             about = {name: self[name][kept] for name in self.columns}
-            self.lost.insert(self.digest[kept], **about, holds=holds[inserted].view(np.int64))
+            self.lost.insert(self.digest[kept], **about, zero=holds_zeros)
         self.remove(rows)
 
     def _still_lost(self, digests: Digests, keys: ItemKeys, holds: Digests) -> None:
         """Note what lost pages hold now; those that hold the same again are not lost."""
         rows = self.lost.find(digests, "key", keys)
         there = np.flatnonzero(rows >= 0)
-        self.lost["holds"][rows[there]] = holds[there].view(np.int64)
+        self.lost["zero"][rows[there]] = holds[there] == 0
         self._give_back(rows[there[holds[there] == digests[there]]])
 
     def _give_back(self, rows: I64) -> None:

@@ -54,6 +54,17 @@ class Census(NamedTuple):
     huge_split_to_move: int = 0
 
 
+def _no_rows(*columns: int) -> I64:
+    return np.zeros((0, *columns), np.int64)
+
+
+_COLUMNS = len(COUNTED) + len(HUGE_COLUMNS)
+#: Where nothing was counted: no process, and no mapping.
+EMPTY = Census(
+    _no_rows(), _no_rows(), _no_rows(), _no_rows(_COLUMNS), (), _no_rows(_COLUMNS), ksm_frames=_no_rows()
+)
+
+
 def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
     """Count the pages of each process of a node, and of all mappings of one name; `names` by mm."""
     index = n.spaces.index

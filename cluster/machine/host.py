@@ -60,6 +60,7 @@ class Host:
         self._memory = memory
         #: What a node is made of; its state refers to it.
         self._inputs = {"spec": spec, "snapshots": snapshots}
+        self._packages = spec.packages
         self.nodes = {node: Node(node, spec, snapshots) for node in nodes}
 
     @property
@@ -69,7 +70,7 @@ class Host:
 
     def state(self, node: int) -> Encoded:
         """Return the state of a node, while no message is under way. The arrays are the node's own."""
-        return encode(self.nodes[node], self._inputs)
+        return encode(self.nodes[node], self._inputs, self._packages)
 
     def restore(self, states: Iterable[tuple[int, Encoded]]) -> None:
         """Give each of these nodes the state that it had in another host; nodes take over the arrays.
@@ -77,7 +78,7 @@ class Host:
         Raises DecodeError if a state is not one of such a node.
         """
         for node, state in states:
-            restore(self.nodes[node], state, self._inputs)
+            restore(self.nodes[node], state, self._inputs, self._packages)
         self._prepare()
 
     def step(

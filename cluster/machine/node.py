@@ -218,7 +218,7 @@ class Node:
     def _collapser(self) -> Collapser:
         from cluster.mm.huge.collapse import Collapser
 
-        return Collapser(self.state, self._faults, self._huge, self._allocator, self._huge_allocator)
+        return Collapser(self.state, self._faults, self._huge, self._huge_allocator)
 
     def _swap_in(self, command: c.SwapIn) -> None:
         mm = self.state.spaces.mms[command.mm]

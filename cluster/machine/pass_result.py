@@ -65,9 +65,12 @@ class PassDone:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWritten:
-    """A checkpoint of so many bytes after so many passes, which took `seconds` on the host's clock."""
+    """A checkpoint of so many bytes, which took `seconds` on the host's clock.
 
-    passes: int
+    It was written after so many steps: passes, or rounds of `ksmcluster compact`.
+    """
+
+    steps: int
     size: int
     seconds: float
 
@@ -80,11 +83,18 @@ class CheckpointFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRestarting:
-    """An actor died, for this reason; the run goes on from the checkpoint after so many passes, if any."""
+class CheckpointDamaged:
+    """A checkpoint cannot be read; the run goes on from the one before it."""
 
     reason: str
-    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRestarting:
+    """An actor died, for this reason; the run goes on from the checkpoint after so many steps, if any."""
+
+    reason: str
+    steps: int
 
 
 Event = (
@@ -94,5 +104,6 @@ Event = (
     | PassDone
     | CheckpointWritten
     | CheckpointFailed
+    | CheckpointDamaged
     | RunRestarting
 )

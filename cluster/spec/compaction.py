@@ -106,6 +106,12 @@ class CompactionSpec:
         return max(2048, self.pages_per_node // 8) if self.turn is None else self.turn
 
     @property
+    def packages(self) -> set[str]:
+        """The packages that the drivers of users come from."""
+        modules = [driver.kind.partition(":")[0] for driver in self.drivers if ":" in driver.kind]
+        return {module.partition(".")[0] for module in modules}
+
+    @property
     def workers(self) -> int:
         """The number of compactors of a node."""
         return {"none": 0, "proactive": 1}.get(self.trigger, self.compactors)

@@ -1,4 +1,4 @@
-"""Errors of the simulated machine that a user can cause."""
+"""Errors of a simulation: those that its user can cause, and deaths."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class SimulationError(Exception):
 
 class OutOfMemoryError(SimulationError):
     """No node that the placement policy allows has a free frame."""
+
+
+class LostError(SimulationError):
+    """Something that the run needs died or did not start, which is no mistake of the user."""

@@ -360,3 +360,11 @@ class SimulationSpec:
         """Return whether processes write after the start."""
         regions = (region for kind in self.processes for region in kind.regions)
         return any(kind.snapshot for kind in self.processes) or any(r.writes or r.plugin for r in regions)
+
+    @property
+    def packages(self) -> set[str]:
+        """The packages that classes of users come from: workload models, placement policies and drivers."""
+        plugins = [policy.plugin for kind in self.processes for policy in kind.policies]
+        plugins += [region.plugin for kind in self.processes for region in kind.regions]
+        names = {plugin.name.partition(".")[0].partition(":")[0] for plugin in plugins if plugin}
+        return names | (self.migration.packages if self.migration else set())

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.checkpoint.directory import latest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
-from ksmcluster.api.running import one_line
-from ksmcluster.config import Scenario, load, resolved_toml
+from actors.run_options import RunOptions
+from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, RunRestarting
+from cluster.spec.errors import SimulationError
+from ksmcluster.api.running import Progress, one_line
+from ksmcluster.config import Scenario, load, load_compaction, resolved_toml
 from ksmcluster.results.identity import config_digest
+from ksmcluster.system import signals
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path
 from ksmcluster.system.toml import parse_toml
 from ksmcluster.system.version import __version__
 
+if TYPE_CHECKING:
+    from ksmcluster.config.compaction import CompactionScenario
 
-def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
-    """Return what writes the checkpoints of a scenario to a directory, which is made if it is not there.
 
-    Raises UserError if the directory cannot be used, or has checkpoints of another version or scenario.
+def keeper(scenario: Scenario | CompactionScenario, options: RunOptions) -> CheckpointKeeper | None:
+    """Return what writes the checkpoints of a scenario to the directory of the options; None without one.
+
+    Makes the directory. Raises UserError if it cannot be used, or has checkpoints of another version, command
+    or scenario.
     """
+    if options.checkpoint is None:
+        return None
+    directory = options.checkpoint
     with one_line():
-        interval = Interval.parse(every)
+        interval = Interval.parse(options.checkpoint_every)
     path = real_path(Path(directory))
+    simulated = isinstance(scenario, Scenario)
     run = {
         "version": __version__,
+        "command": "simulate" if simulated else "compact",
         "digest": config_digest(scenario),
         "config": resolved_toml(scenario),
-        "notes": list(scenario.notes),
+        "notes": list(scenario.notes) if simulated else [],
     }
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -43,37 +57,64 @@ def keeper(scenario: Scenario, directory: str, every: str) -> CheckpointKeeper:
         earlier = latest(path)
     if earlier is not None:
         _check(directory, _run(directory, earlier.run), run)
-    return CheckpointKeeper(path, run, interval)
+    return CheckpointKeeper(path, run, interval, signals.is_ending)
 
 
 def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None:
-    if earlier["version"] != run["version"]:
+    _check_version(directory, earlier)
+    if earlier["command"] != run["command"]:
         raise UserError(
-            f"{directory}: its checkpoints are of ksmcluster {earlier['version']}, and this is "
-            f"{run['version']}; run that version, or choose another directory"
+            f"{directory}: its checkpoints are of `ksmcluster {earlier['command']}`; choose another directory"
         )
     if earlier["digest"] != run["digest"]:
         raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
 
 
 @contextmanager
-def going_on(keeper: CheckpointKeeper | None) -> Iterator[None]:
-    """Turn what comes of a state that no run has written, whatever it is, into a UserError."""
-    earlier = keeper.latest() if keeper else None
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if earlier is None:
-            raise
-        reason = str(error).splitlines()[-1] if str(error) else ""
+def checkpoint_before_the_end(directory: str | None, on_event: Progress) -> Iterator[Progress]:
+    """Let SIGTERM wait for the pass or round under way, and its checkpoint in the directory, if there is one.
+
+    Yields what to call with each event. The line that a signal's end is told in says what the last checkpoint
+    is.
+    """
+    if directory is None:
+        yield on_event
+        return
+    path = real_path(Path(directory))
+
+    def note() -> str:
+        with suppress(SimulationError):
+            if (last := latest(path)) is not None:
+                step = "pass" if last.run["command"] == "simulate" else "round"
+                resume = f"ksmcluster resume {shlex.quote(directory)}"
+                return f"checkpoint after {step} {last.steps}; go on with {resume}"
+        return "no checkpoint yet"
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RunRestarting):  # the signal went to the actors, too
+            signals.go_on()
+        on_event(event)
+        if isinstance(event, CheckpointWritten | CheckpointFailed):
+            signals.go_on()
+
+    signals.set_note(note)
+    with signals.sigterm_deferred():
+        yield listen
+
+
+def _check_version(directory: str, run: dict[str, Any]) -> None:
+    if run["version"] != __version__:
         raise UserError(
-            f"{earlier.folder}: no run can go on from it ({type(error).__name__}: {reason}); remove it to go "
-            "on from the one before"
-        ) from error
+            f"{directory}: its checkpoints are of ksmcluster {run['version']}, and this is {__version__}; "
+            "run that version, or choose another directory"
+        )
 
 
-def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
-    """Return the scenario of the checkpoints in a directory."""
+def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScenario:
+    """Return the scenario of the checkpoints in a directory.
+
+    Raises UserError if there are none, or they are of another version.
+    """
     with one_line():
         found = latest(real_path(Path(directory)))
     if found is None:
@@ -81,8 +122,12 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
             f"{os.fspath(directory)}: there is no checkpoint; name the directory of a --checkpoint"
         )
     run = _run(os.fspath(directory), found.run)
+    _check_version(os.fspath(directory), run)
     try:
-        return load(parse_toml(run["config"])).with_notes(run["notes"])
+        config = parse_toml(run["config"])
+        if run["command"] == "compact":
+            return load_compaction(config)
+        return load(config).with_notes(run["notes"])
     except (UserError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{os.fspath(directory)}: the scenario of its checkpoints: {reason}") from error
@@ -90,7 +135,7 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario:
 
 def _run(directory: str, run: dict[str, Any]) -> dict[str, Any]:
     """Return what a manifest says of the run. Raises UserError if something is missing or of another type."""
-    texts = [run.get(name) for name in ("version", "digest", "config")]
+    texts = [run.get(name) for name in ("version", "command", "digest", "config")]
     notes = run.get("notes")
     if not isinstance(notes, list) or not all(isinstance(text, str) for text in (*texts, *notes)):
         raise UserError(f"{directory}: its checkpoints do not say of which run they are; choose another one")

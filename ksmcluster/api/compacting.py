@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import ActorsStarting
+from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.plugins import try_drivers
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
@@ -47,9 +48,11 @@ def compact(
     pages = spec.nodes * spec.pages_per_node
     size = pages * host_memory.COMPACTED_PAGE
     check_memory(options, spec.nodes, pages, size, "machine.memory_per_node")
-    with one_line(), listening(progress) as listener:
+    checkpoints = keeper(scenario, options)
+    with one_line(), listening(progress, "round") as listener:
         clock = RunClock(
             listener, lambda event: isinstance(event, ActorsStarting) and event.done == event.total
         )
-        reports = run_compaction(spec, options, on_event=clock.on_event)
+        with checkpoint_before_the_end(options.checkpoint, clock.on_event) as on_event:
+            reports = run_compaction(spec, options, on_event=on_event, checkpoints=checkpoints)
     return CompactionResult.of(scenario, reports, clock.timing(options))

@@ -42,8 +42,11 @@ def check_unchanged(call: str, overrides: Overrides) -> None:
 
 
 @contextmanager
-def listening(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    """Provide what to call with each event: nothing, what was given, or what shows it to a person."""
+def listening(progress: Progress | bool | None, step: str = "pass") -> Iterator[Progress | None]:
+    """Provide what to call with each event: nothing, what was given, or what shows it to a person.
+
+    `step` is what checkpoints count: "pass", or "round".
+    """
     if progress is not True:
         yield progress or None
         return
@@ -51,5 +54,5 @@ def listening(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
     from ksmcluster.report.progress import shown
 
-    with shown(Console(stderr=True)) as listener:
+    with shown(Console(stderr=True), step=step) as listener:
         yield listener

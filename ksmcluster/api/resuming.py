@@ -1,4 +1,4 @@
-"""Going on with a simulation from its last checkpoint."""
+"""Going on with a run from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Unpack
 
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from ksmcluster.api.checkpoints import checkpointed
+from ksmcluster.api.compacting import compact
 from ksmcluster.api.running import Progress, one_line
 from ksmcluster.api.simulating import run
+from ksmcluster.config import Scenario
 
 if TYPE_CHECKING:
+    from ksmcluster.results.compaction.compaction_result import CompactionResult
     from ksmcluster.results.result import Result
 
 
@@ -21,8 +24,8 @@ def resume(
     *,
     progress: Progress | None = None,
     **changes: Unpack[RunKeywords],
-) -> Result:
-    """Go on with a simulation from its last checkpoint, and return its result.
+) -> Result | CompactionResult:
+    """Go on with a run of `simulate` or `compact` from its last checkpoint, and return its result.
 
     Args:
         directory: the directory of the run's checkpoints.
@@ -32,8 +35,12 @@ def resume(
         changes: fields of `options`: `resume("run.ckpt", engine="inline")`.
 
     Raises:
-        UserError: if the directory has no checkpoint of this version, and as `simulate` does.
+        UserError: if the directory has no checkpoint of this version, and as `simulate` and
+            `compact` do.
     """
     with one_line():
         options = replace(replace(options, **changes), checkpoint=os.fspath(directory))
-    return run(checkpointed(directory), options, progress)
+    scenario = checkpointed(directory)
+    if isinstance(scenario, Scenario):
+        return run(scenario, options, progress)
+    return compact(scenario, options, progress=progress)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
 from cluster.machine.pass_result import Event
-from cluster.spec.errors import SimulationError
+from cluster.spec.errors import LostError, SimulationError
 from ksmcluster.results.timing import Timing
 from ksmcluster.system import host_memory
-from ksmcluster.system.errors import UserError
+from ksmcluster.system.errors import RunFailedError, UserError
 
 Progress = Callable[[Event], None]
 
@@ -44,9 +44,11 @@ def check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: s
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn what a simulation cannot do, also for want of memory, into a UserError."""
+    """Turn what a simulation cannot do, also for want of memory, into a UserError, and deaths into others."""
     try:
         yield
+    except LostError as error:
+        raise RunFailedError(str(error)) from error
     except SimulationError as error:
         raise UserError(str(error)) from error
     except MemoryError as error:

@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from actors.run_options import ON_RAY, RunOptions
-from cluster.machine.pass_result import PassStarted, RunStarting
+from cluster.machine.pass_result import PassResult, PassStarted, RunStarting
+from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.content import PAGE_SIZE
-from ksmcluster.api.checkpoints import going_on, keeper
+from cluster.spec.scenario import SimulationSpec
+from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
 from ksmcluster.config.memory import frames_needed, pages_mapped
+from ksmcluster.report import text
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.result import Result
 from ksmcluster.results.run_notes import run_notes
 from ksmcluster.system import host_memory
+from ksmcluster.system.errors import RunFailedError
 
 if TYPE_CHECKING:
     from actors.simulation.actor_pool import ActorPool
@@ -45,6 +49,8 @@ def simulate(
     Raises:
         UserError: for what the user can mend. If the memory of this host cannot suffice, it is raised before
             anything starts.
+        RunFailedError: if something died more often than `max_failures`, or did not start. Its `result` has
+            the finished passes.
     """
     options, overrides = taken(simulate, options, changes)
     if isinstance(config, Scenario):
@@ -66,7 +72,6 @@ def run(
     spec, digest = with_plugins(to_spec(scenario)), config_digest(scenario)
     clock = RunClock(progress, lambda event: isinstance(event, PassStarted) and event.number == 1)
 
-    from actors.runtime import check_working_directory
     from actors.simulation.run_passes import run_passes
     from ksmcluster.snapshot.load import count_rows, load_pages, notes, with_layouts
 
@@ -76,6 +81,51 @@ def run(
         host_memory.check(rows, rows * host_memory.LOADED_ROW, 0, "a snapshot of fewer processes or moments")
     snapshots = load_pages(paths)
     spec = with_layouts(spec, snapshots)
+    _check_host(scenario, spec, snapshots, rows, options)
+    checkpoints = keeper(scenario, options)
+    clock.on_event(RunStarting())
+    passes: list[PassResult] = []
+
+    def result(*first_notes: str) -> Result:
+        of_snapshots = notes(spec, snapshots, passes[-1].simulated_seconds)
+        reading = (*first_notes, *scenario.notes, *of_snapshots, *run_notes(spec, passes))
+        captured = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
+        return Result.of(scenario, passes, clock.timing(options), reading, captured, digest)
+
+    try:
+        with one_line(), checkpoint_before_the_end(options.checkpoint, clock.on_event) as on_event:
+            # What it takes from the iterator before an error stays.
+            passes.extend(
+                run_passes(
+                    spec,
+                    options,
+                    on_event=on_event,
+                    snapshots=snapshots,
+                    pool=pool,
+                    checkpoints=checkpoints,
+                )
+            )
+    except RunFailedError as error:
+        again = checkpoints is not None and checkpoints.latest(on_event) is not None
+        how = f"; go on with `ksmcluster resume {options.checkpoint}`" if again else ""
+        incomplete = f"the run is not complete, it ended after {text.counted(len(passes), 'pass')}: {error}"
+        raise RunFailedError(f"{error}{how}", result(incomplete) if passes else None) from error
+    return result()
+
+
+def _check_host(
+    scenario: Scenario,
+    spec: SimulationSpec,
+    snapshots: Mapping[str, CapturedPages],
+    rows: int,
+    options: RunOptions,
+) -> None:
+    """Raise UserError if a run cannot fit into this host, or Ray's workers would not find our packages.
+
+    `rows` are those of all snapshots.
+    """
+    from actors.runtime import check_working_directory
+
     captured = sum(
         process.count * snapshots[process.snapshot].pages_a_process
         for process in spec.processes
@@ -90,26 +140,3 @@ def run(
     if options.on_ray:
         with one_line():
             check_working_directory()
-    checkpoints = (
-        keeper(scenario, options.checkpoint, options.checkpoint_every) if options.checkpoint else None
-    )
-    clock.on_event(RunStarting())
-    with one_line(), going_on(checkpoints):
-        passes = list(
-            run_passes(
-                spec,
-                options,
-                on_event=clock.on_event,
-                snapshots=snapshots,
-                pool=pool,
-                checkpoints=checkpoints,
-            )
-        )
-    timing = clock.timing(options)
-    reading = (
-        *scenario.notes,
-        *notes(spec, snapshots, passes[-1].simulated_seconds),
-        *run_notes(spec, passes),
-    )
-    processes = [snapshots[kind.snapshot].processes if kind.snapshot else () for kind in spec.processes]
-    return Result.of(scenario, passes, timing, reading, processes, digest)

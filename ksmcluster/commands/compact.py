@@ -9,10 +9,13 @@ import typer
 
 from ksmcluster.commands.options import (
     Address,
+    CheckpointDirectory,
+    CheckpointEvery,
     Config,
     ConnectTimeout,
     Engine,
     EngineName,
+    MaxFailures,
     MigrationActors,
     Nodes,
     NodesPerActor,
@@ -44,6 +47,9 @@ def compact(
         list[int] | None,
         typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
     ] = None,
+    checkpoint: CheckpointDirectory = None,
+    checkpoint_every: CheckpointEvery = "10m",
+    max_failures: MaxFailures = 3,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -61,7 +67,15 @@ def compact(
     from ksmcluster.results.directory import NODES, check_directory
 
     options = run_options(
-        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+        engine,
+        address,
+        nodes_per_actor,
+        migration_actors,
+        no_memory_check,
+        connect_timeout,
+        checkpoint,
+        checkpoint_every,
+        max_failures,
     )
     if output is not None:
         output = check_directory(output, NODES)
@@ -69,7 +83,7 @@ def compact(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
     config = load_compaction(scenario, overrides)
-    with shown(error_console(), quiet=quiet) as listener:
+    with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)
     if output is not None:
         save(result, output)

@@ -113,9 +113,20 @@ CheckpointDirectory = Annotated[
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option(metavar="TIME|PASSES", help="Time between checkpoints (10m, 90s, 2h), or passes (5p)."),
+    typer.Option(
+        metavar="TIME|PASSES",
+        help="Time between checkpoints (10m, 90s, 2h), or passes (5p); in `compact`, rounds.",
+    ),
 ]
 MaxFailures = Annotated[int, typer.Option(min=0, help="Deaths of actors or machines that the run survives.")]
+StallTimeout = Annotated[
+    float,
+    typer.Option(
+        min=10.0,
+        metavar="SECONDS",
+        help="Time after which a process of Ray that does nothing at all is taken for dead.",
+    ),
+]
 Objectives = Annotated[
     str | None,
     typer.Option(
@@ -143,6 +154,7 @@ def run_options(
     checkpoint: Path | None = None,
     checkpoint_every: str = "10m",
     max_failures: int = 3,
+    stall_timeout: float = 60.0,
 ) -> RunOptions:
     """Return what these options say. Raises UserError for an address that no engine would use."""
     from actors.run_options import RunOptions
@@ -160,4 +172,5 @@ def run_options(
         None if checkpoint is None else str(checkpoint),
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )

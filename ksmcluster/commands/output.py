@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import typer
 
 from ksmcluster.report import text
+from ksmcluster.system.errors import RunFailedError
 from ksmcluster.system.replacing import check_file, sibling
 
 if TYPE_CHECKING:
@@ -79,6 +80,39 @@ def save(result: Result | CompactionResult, directory: Path) -> None:
         result.save(directory)
     except OSError as error:
         fail(f"cannot write the results to {directory}: {reason(error)}")
+
+
+def show(result: Result | CompactionResult, output: Path | None, *, as_json: bool) -> None:
+    """Write the files of a result, if that is asked for, and print its summary or its report."""
+    if output is not None:
+        save(result, output)
+    emit(result.summary_json() if as_json else _report(result))
+
+
+def _report(result: Result | CompactionResult) -> str:
+    from rich.console import Console
+
+    from ksmcluster.results.result import Result
+
+    if isinstance(result, Result):
+        from ksmcluster.report.simulation_report import rendered
+
+        return rendered(result, Console())
+    from ksmcluster.report.console import printed
+    from ksmcluster.results.compaction.compaction_result import report
+
+    return printed(report(result), Console())
+
+
+@contextmanager
+def partly_shown(output: Path | None, *, as_json: bool) -> Iterator[None]:
+    """Show the finished passes of a run that ends in the block before its last pass."""
+    try:
+        yield
+    except RunFailedError as error:
+        if error.result is not None:
+            show(error.result, output, as_json=as_json)
+        raise
 
 
 def fail(message: str) -> NoReturn:

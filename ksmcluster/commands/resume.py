@@ -18,9 +18,10 @@ from ksmcluster.commands.options import (
     NodesPerActor,
     NoMemoryCheck,
     Quiet,
+    StallTimeout,
     run_options,
 )
-from ksmcluster.commands.output import emit, save
+from ksmcluster.commands.output import partly_shown, show
 
 
 def resume(
@@ -33,6 +34,7 @@ def resume(
     no_memory_check: NoMemoryCheck = False,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
+    stall_timeout: StallTimeout = 60.0,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -43,15 +45,14 @@ def resume(
 
     The engine and the number of actors may differ from those of the run before.
     """
-    from rich.console import Console
 
     from ksmcluster.api import resume as run
     from ksmcluster.api.checkpoints import checkpointed
+    from ksmcluster.config import Scenario
     from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
-    from ksmcluster.report.simulation_report import rendered
-    from ksmcluster.results.directory import PASSES, check_directory
+    from ksmcluster.results.directory import NODES, PASSES, check_directory
     from ksmcluster.results.timing import cores
 
     options = run_options(
@@ -64,11 +65,14 @@ def resume(
         checkpoint,
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )
+    scenario = checkpointed(checkpoint)
     if output is not None:
-        output = check_directory(output, PASSES)
-    with shown(error_console(), quiet=quiet, plan=plan(checkpointed(checkpoint), options, cores())) as told:
-        result = run(checkpoint, options, progress=told)
-    if output is not None:
-        save(result, output)
-    emit(result.summary_json() if as_json else rendered(result, Console()))
+        output = check_directory(output, PASSES if isinstance(scenario, Scenario) else NODES)
+    planned = plan(scenario, options, cores()) if isinstance(scenario, Scenario) else ""
+    step = "pass" if isinstance(scenario, Scenario) else "round"
+    display = shown(error_console(), quiet=quiet, plan=planned, step=step)
+    with partly_shown(output, as_json=as_json), display as listener:
+        result = run(checkpoint, options, progress=listener)
+    show(result, output, as_json=as_json)

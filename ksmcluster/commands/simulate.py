@@ -29,11 +29,12 @@ from ksmcluster.commands.options import (
     Seconds,
     Seed,
     Settings,
+    StallTimeout,
     Unset,
     Until,
     run_options,
 )
-from ksmcluster.commands.output import emit, save
+from ksmcluster.commands.output import partly_shown, show
 
 
 def simulate(
@@ -58,6 +59,7 @@ def simulate(
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
+    stall_timeout: StallTimeout = 60.0,
     output: Annotated[
         Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
     ] = None,
@@ -65,14 +67,12 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
-    from rich.console import Console
 
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
     from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.report.run_time import plan
-    from ksmcluster.report.simulation_report import rendered
     from ksmcluster.results.directory import PASSES, check_directory
     from ksmcluster.results.timing import cores
 
@@ -86,6 +86,7 @@ def simulate(
         checkpoint,
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )
     if output is not None:
         output = check_directory(output, PASSES)
@@ -103,8 +104,7 @@ def simulate(
         cost=cost,
     )
     config = load(scenario, overrides)
-    with shown(error_console(), quiet=quiet, plan=plan(config, options, cores())) as listener:
+    display = shown(error_console(), quiet=quiet, plan=plan(config, options, cores()))
+    with partly_shown(output, as_json=as_json), display as listener:
         result = run(config, options, progress=listener)
-    if output is not None:
-        save(result, output)
-    emit(result.summary_json() if as_json else rendered(result, Console()))
+    show(result, output, as_json=as_json)

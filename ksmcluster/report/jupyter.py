@@ -25,7 +25,7 @@ class JupyterBar:
         extent = f' value="{done}" max="{total}"' if total else ""
         both = {"text/plain": line, "text/html": f"<progress{extent}></progress> {html.escape(line)}"}
         if self._shown is None:
-            self._shown = display(both, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._shown = display(both, raw=True, display_id=True)
         else:
             self._shown.update(both, raw=True)
 

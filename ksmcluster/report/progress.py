@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cluster.machine.pass_result import (
     ActorsStarting,
+    CheckpointDamaged,
     CheckpointFailed,
     CheckpointWritten,
     Event,
@@ -30,17 +31,20 @@ Tell = Callable[[str], None]
 
 
 @contextmanager
-def shown(console: Console, *, quiet: bool = False, plan: str = "") -> Iterator[Listener]:
-    """A listener that shows on the console what it is told, and `plan` when the run starts."""
+def shown(console: Console, *, quiet: bool = False, plan: str = "", step: str = "pass") -> Iterator[Listener]:
+    """A listener that shows on the console what it is told, and `plan` when the run starts.
+
+    `step` is what checkpoints count: "pass", or "round".
+    """
     if quiet:
         yield lambda _event: None
     elif console.is_jupyter:
         yield _InJupyter()
     elif is_live(console):
         with _bars(console) as progress:
-            yield _Live(progress, plan)
+            yield _Live(progress, plan, step)
     else:
-        yield _Lines(console, plan)
+        yield _Lines(console, plan, step)
 
 
 @contextmanager
@@ -67,15 +71,17 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _line(event: Event) -> str:
+def _line(event: Event, step: str) -> str:
     """Return the line that tells of a checkpoint, or of a run that starts again; "" for other events."""
     match event:
-        case CheckpointWritten(passes, size, seconds):
-            return f"checkpoint after pass {passes}: {text.size(size)} in {text.seconds(seconds)}"
+        case CheckpointWritten(steps, size, seconds):
+            return f"checkpoint after {step} {steps}: {text.size(size)} in {text.seconds(seconds)}"
         case CheckpointFailed(reason):
             return f"no checkpoint: {reason}; the run goes on"
-        case RunRestarting(reason, passes):
-            return f"{reason}; going on after pass {passes}" if passes else f"{reason}; starting again"
+        case CheckpointDamaged(reason):
+            return f"{reason}; going on from the checkpoint before it"
+        case RunRestarting(reason, steps):
+            return f"{reason}; going on after {step} {steps}" if steps else f"{reason}; starting again"
     return ""
 
 
@@ -91,9 +97,10 @@ def _did(result: PassResult, total: int | None) -> str:
 class _Live:
     """A bar for the start, and one for the passes."""
 
-    def __init__(self, progress: Progress, plan: str) -> None:
+    def __init__(self, progress: Progress, plan: str, step: str) -> None:
         self.progress = progress
         self.plan = plan
+        self.step = step
         self.task = progress.add_task("starting", total=None, note="")
         self.in_passes = False
         self.passes: int | None = None
@@ -111,7 +118,9 @@ class _Live:
                 note = _did(result, self.passes)
                 self.progress.update(self.task, completed=result.number, note=note)
             case _:
-                self.progress.console.print(_line(event), markup=False, highlight=False, soft_wrap=True)
+                self.progress.console.print(
+                    _line(event, self.step), markup=False, highlight=False, soft_wrap=True
+                )
 
     def _start_passes(self, total: int | None) -> None:
         if not self.in_passes:
@@ -148,9 +157,10 @@ class _InJupyter:
 class _Lines:
     """A line for each thing that happens; of the actors, for each quarter of them."""
 
-    def __init__(self, console: Console, plan: str) -> None:
+    def __init__(self, console: Console, plan: str, step: str) -> None:
         self.console = console
         self.plan = plan
+        self.step = step
         self.start = time.perf_counter()
         self.passes: int | None = None
         self.quarters = 0
@@ -167,7 +177,7 @@ class _Lines:
                 of = f" of {self.passes}" if self.passes else ""
                 self._print(f"pass {result.number}{of}: {_did(result, self.passes)}")
             case _:
-                self._print(_line(event))
+                self._print(_line(event, self.step))
 
     def _actors(self, done: int, total: int) -> None:
         if done == 0:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.compaction.scenario.relocation_result import RelocationResult
+from cluster.machine.census import EMPTY
 from cluster.machine.pass_result import PassResult
 from cluster.spec.captured_pages import CapturedProcess
 from cluster.spec.content import PAGE_SIZE
@@ -132,8 +133,9 @@ class Result:
         if config.migration is not None:
             table |= pass_compaction.columns(config.migration, passes)
         relocated = tuple(done for result in passes for done in result.relocated)
-        census = passes[-1].census
-        assert census is not None, "the last pass has a census"
+        # A run that ended before its last pass has none.
+        is_complete = passes[-1].census is not None
+        census = passes[-1].census or EMPTY
         kinds = [process.name for process in config.process]
         names = kinds, captured or [()] * len(kinds)
         summary = _summary(config, passes, table, digest or config_digest(config))
@@ -141,7 +143,8 @@ class Result:
         by_pass = summary["by_pass"]
         counters = summary["counters"]
         advisor = advisor_target.notes(config.ksm, by_pass["simulated_seconds"], by_pass["windows"])
-        huge = huge_pages.summary(counters, census, summary["derived"]["saved_bytes"])
+        saved = summary["derived"]["saved_bytes"]
+        huge = huge_pages.summary(counters, census, saved) if is_complete else {}
         summary |= {
             "ksm_frame_mappings": processes.frame_mappings(census),
             **huge,
@@ -231,6 +234,7 @@ def _summary(config: Scenario, passes: Sequence[PassResult], table: PassTable, d
         "kernel": config.ksm.kernel,
         "nodes": config.machine.nodes,
         "passes": len(passes),
+        "complete": passes[-1].census is not None,
         "gauges": gauges,
         "counters": counters | {"full_scans": passes[-1].full_scans},
         "derived": mean | _derived(totals, seconds[-1]) | _faults(config, totals, seconds[-1]),

@@ -1,11 +1,26 @@
-"""SIGTERM (of scancel, timeout) and SIGHUP (of a terminal that is gone) end a command as Ctrl-C does."""
+"""SIGINT (Ctrl-C), SIGTERM (of scancel, timeout) and SIGHUP (of a terminal that is gone) end a command.
+
+The first signal raises SystemExit in the main thread, so that all that has to be undone is undone. Another
+thread makes sure that the process ends: it reads the byte that Python writes for each signal
+(`signal.set_wakeup_fd`), so it knows of signals while the main thread is in C code and runs no handler. It
+raises once more if a library has swallowed the exception. When the time is over, or soon after a second
+signal, it ends the process and all that this has started.
+
+Handlers belong to the process, and so does what this module knows. Imported first of all: it imports little.
+"""
 
 from __future__ import annotations
 
+import _thread
+import os
+import select
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 #: What to say, by exit code: 128 + the signal, as shells have it.
 ENDED = {
@@ -13,6 +28,43 @@ ENDED = {
     128 + signal.SIGTERM: "terminated",
     128 + signal.SIGHUP: "hung up",
 }
+#: Seconds from the first signal to the end, if the command does not end by itself.
+_LIMIT = 8.0
+#: Seconds from a second signal to the end.
+_IMPATIENT_LIMIT = 1.0
+#: Seconds that SIGTERM leaves a pass to end and its checkpoint to be written.
+_PASS_LIMIT = 6.0
+#: The same signal within so many seconds is no second one: `timeout` sends it to the process and its group.
+_ECHO = 0.5
+#: Seconds between two looks at whether the main thread is ending.
+_LOOK = 0.25
+
+
+class _Command:
+    """What this process knows of its end."""
+
+    def __init__(self) -> None:
+        #: The process whose signals these are: one that it forks has the same handlers for a moment.
+        self.pid = os.getpid()
+        #: The signal that ends the command.
+        self.number = 0
+        #: Whether the main thread is in `unwound_by_signals`: before and after, nothing has to be undone.
+        self.unwinds = False
+        #: Whether SystemExit has been raised.
+        self.raised = False
+        #: Whether SIGTERM waits for the end of a pass.
+        self.defers = False
+        #: How many blocks are under way that the end must wait for.
+        self.held = 0
+        #: Returns what the line says besides.
+        self.note: Callable[[], str] = str
+        self.end_lock = _thread.allocate_lock()
+
+
+_command = _Command()
+_MAIN_THREAD = _thread.get_ident()
+#: Handlers from before; empty if ours are not installed.
+_earlier: dict[signal.Signals, object] = {}
 
 
 def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
@@ -20,27 +72,177 @@ def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
+def _is_command() -> bool:
+    if "--multiprocessing-fork" in sys.orig_argv:  # a process of a sweep, with the arguments of the first
+        return False
+    if sys.argv[:1] == ["-m"]:  # the packages of the main module are being imported
+        return any(word in ("ksmcluster", "ksmcluster.cli") for word in sys.orig_argv)
+    return os.path.basename(sys.argv[0] if sys.argv else "") == "ksmcluster"  # noqa: PTH119 (imports little)
+
+
+#: Whether this process is the command, and no other program that imports the package.
+IS_COMMAND = _is_command()
+
+
+def install() -> None:
+    """Let signals end this process from now on; until `unwound_by_signals`, at once."""
+    if _earlier:
+        return
+    numbers = heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in numbers:
+        _earlier[number] = signal.signal(number, _handle)
+    sys.unraisablehook = _show_unraisable
+    _thread.start_new_thread(_watch, (reader, frozenset(numbers)))
+
+
 @contextmanager
 def unwound_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit inside, so that all that has to be undone is undone."""
-    numbers = heeded(signal.SIGTERM, signal.SIGHUP)
+    """Signals raise SystemExit inside, so that all that has to be undone is undone, and end the process.
 
-    def end(number: int, _: FrameType | None) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)  # whoever is impatient must not disturb the end
-        asked.append(number)
-        raise SystemExit(128 + number)
-
-    asked: list[int] = []
-    earlier = {number: signal.signal(number, end) for number in numbers}
+    Afterwards the command ignores them, as it is over; another program has its own handlers again.
+    """
+    is_embedded = not _earlier
+    install()
+    _command.unwinds = True
     try:
         yield
-    except (OSError, SystemExit) as error:
-        if not asked:
-            raise
-        # A terminal that is gone can show nothing any more; Ray makes SystemExit(1) of ours while it waits.
-        raise SystemExit(128 + asked[0]) from error
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in ENDED:  # of another handler, in `validate`
+            end(error.code - 128)
+        if _command.number:  # a library may have made another exception of ours
+            end(_command.number)
+        raise
     finally:
-        for number, handler in earlier.items():
-            if signal.getsignal(number) is end:  # otherwise it is being ended
-                signal.signal(number, handler)
+        _command.unwinds = False
+        for number, handler in _earlier.items():
+            signal.signal(number, handler if is_embedded else signal.SIG_IGN)  # type: ignore[arg-type]
+        if is_embedded:
+            sys.unraisablehook = sys.__unraisablehook__
+            os.close(signal.set_wakeup_fd(-1))
+            _earlier.clear()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The process is not ended inside, even if the time is over: others depend on what is done there."""
+    _command.held += 1
+    try:
+        yield
+    finally:
+        _command.held -= 1
+
+
+@contextmanager
+def sigterm_deferred() -> Iterator[None]:
+    """SIGTERM raises nothing inside for some seconds: `is_ending` is true, and `go_on` raises then."""
+    _command.defers = bool(_earlier)
+    try:
+        yield
+        go_on()
+    finally:
+        _command.defers = False
+
+
+def is_ending() -> bool:
+    """Return whether a signal has come."""
+    return bool(_command.number)
+
+
+def go_on() -> None:
+    """Raise SystemExit if a signal has come that was deferred."""
+    if _command.number and not _command.raised:
+        _command.raised = True
+        raise SystemExit(128 + _command.number)
+
+
+def set_note(note: Callable[[], str]) -> None:
+    """Set what returns what the line says besides, if a signal ends the command."""
+    _command.note = note
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    if os.getpid() != _command.pid:
+        os._exit(128 + number)
+    if _command.end_lock.locked():
+        return
+    _command.number = _command.number or number
+    if not _command.unwinds:
+        end(_command.number)
+    if not (_command.defers and _command.number == signal.SIGTERM):
+        go_on()
+
+
+def _show_unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """Show an exception that a destructor or a callback has raised, but not ours: it is raised once more."""
+    if not (_command.number and isinstance(ignored.exc_value, SystemExit)):
+        sys.__unraisablehook__(ignored)
+
+
+def _watch(reader: int, numbers: frozenset[int]) -> None:
+    """End the process in time once a signal has come."""
+    first = last = deadline = 0.0
+    while True:
+        ready = select.select([reader], [], [], _LOOK if deadline else None)[0]
+        now = time.monotonic()
+        found = os.read(reader, 64) if ready else b""
+        if ready and not found:  # closed, as the command is over
+            os.close(reader)
+            return
+        for number in numbers.intersection(found):
+            if not deadline:
+                first, deadline = now, now + _LIMIT
+                _command.number = _command.number or number
+            elif number != _command.number or now > last + _ECHO:
+                deadline = min(deadline, now + _IMPATIENT_LIMIT)
+                _command.defers = False
+            last = now
+        if deadline and now >= deadline:
+            end(_command.number)
+        if deadline and now >= first + _LOOK:
+            _remind(now >= first + _PASS_LIMIT)
+
+
+def _remind(is_late: bool) -> None:
+    """Raise in the main thread if that has been put off for too long, or if what was raised is lost."""
+    if is_late:
+        _command.defers = False
+    if not _command.defers and not _is_unwinding():
+        _command.raised = False
+        _thread.interrupt_main(signal.Signals(_command.number))
+
+
+def _is_unwinding() -> bool:
+    """Return whether the main thread is handling an exception, as it does in `finally` and `__exit__`."""
+    return sys._current_exceptions().get(_MAIN_THREAD) not in (None, (None, None, None))
+
+
+def end(number: int) -> NoReturn:
+    """Say in a line what ended the command, end all that it has started, and exit."""
+    while not _command.end_lock.acquire(blocking=False):
+        time.sleep(1)  # the other thread ends the process
+    if _thread.get_ident() == _MAIN_THREAD:
+        for ours in _earlier:
+            signal.signal(ours, signal.SIG_IGN)
+    while _command.held:
+        time.sleep(0.01)
+    note = _command.note()
+    _write(f"{ENDED[128 + number]}; {note}" if note else ENDED[128 + number])
+    if _command.unwinds:
+        from ksmcluster.system.descendants import end_descendants
+
+        end_descendants()
+    os._exit(128 + number)
+
+
+def _write(line: str) -> None:
+    """Write a line to standard error, and nothing more; the terminal may be gone, or stopped."""
+    with suppress(OSError):
+        if _thread.get_ident() != _MAIN_THREAD and os.isatty(2):  # a live display may have hidden the cursor
+            line = f"\r\x1b[K\x1b[?25h{line}"
+        if select.select([], [2], [], _LOOK)[1]:
+            os.write(2, f"{line}\n".encode())
+        # Ray's threads may complain as its processes end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -17,7 +17,7 @@ from cluster.spec.profile import Profile, profile_of_release
 from cluster.spec.scenario import CostSpec
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
-from ksmcluster.system.signals import heeded
+from ksmcluster.system.signals import heeded, undisturbed
 from ksmcluster.system.timer import kernel_hz
 from ksmcluster.validate import script
 from ksmcluster.validate.access import check_permission, check_unused
@@ -131,7 +131,8 @@ def left_as_found(knobs: Knobs) -> Iterator[None]:
             _ignore_signals()
     finally:
         _ignore_signals()  # again, as a signal may have come just before the first time
-        knobs.put_back(saved)
+        with undisturbed():
+            knobs.put_back(saved)
         for number, handler in afterwards.items():
             signal.signal(number, handler)
 

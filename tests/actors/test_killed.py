@@ -58,7 +58,12 @@ SIMULATED = replace(COMPACTED, migration=replace(MIGRATION, compactors=2, turn=2
 
 
 def migration_actors() -> list[int]:
-    """Processes of those that this process has brought forth, the ones that are still starting included."""
+    """Return the processes of all migration actors of this process, also of those that are still starting."""
+    return processes("MigrationActor")
+
+
+def processes(kind: str) -> list[int]:
+    """Return the processes of actors of this class that descend from this process."""
     parents, found = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -66,7 +71,7 @@ def migration_actors() -> list[int]:
         except OSError:
             continue
         parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        if line.startswith(b"ray::MigrationActor"):
+        if line.startswith(f"ray::{kind}".encode()):
             found.append(int(entry.name))
     return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
 
@@ -283,7 +288,7 @@ def test_the_death_of_an_owner_ends_the_run_with_an_error(ray_cluster: str) -> N
                 ray.kill(compactor_pool._owners[1])
             return call()
 
-        with pytest.raises(SimulationError, match="an actor died"):
+        with pytest.raises(SimulationError, match=r"a memory actor on .* died"):
             drive(SPEC, range(SPEC.nodes), Disturbed(compactor_pool, disturb))
             answers(compactor_pool._owners[1].finish.remote())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import restore
 from cluster.compaction.scenario.compactor_pool import InlineCompactorPool, Memories
 from cluster.compaction.scenario.fill import fill_memory
 from cluster.compaction.scenario.node_memory import NodeMemory
 from cluster.compaction.scenario.node_report import NodeReport
-from cluster.compaction.scenario.rounds import drive, drive_compactors
+from cluster.compaction.scenario.rounds import drive
 from cluster.spec.compaction import CompactionSpec
 
 
@@ -18,6 +21,29 @@ class MemoryHost(Memories):
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
         super().__init__({node: NodeMemory(spec, node, fill_memory(spec, node)) for node in nodes})
         self._without_drivers = {node: memory.without_drivers() for node, memory in self.memories.items()}
+        #: What a memory is made of; its state refers to it.
+        self._inputs = {"spec": spec}
+        self._packages = spec.packages
+
+    @property
+    def nodes(self) -> Iterable[int]:
+        """Their numbers."""
+        return self.memories
+
+    def state(self, node: int) -> Encoded:
+        """Return the state of a memory between two rounds, before `finish`. The arrays are the memory's own.
+
+        Its copy is as it was made, so it has none.
+        """
+        return encode(self.memories[node], self._inputs, self._packages)
+
+    def restore(self, states: Iterable[tuple[int, Encoded]]) -> None:
+        """Give each of these memories the state that it had in another host; they take over the arrays.
+
+        Raises DecodeError if a state is not one of such a memory.
+        """
+        for node, state in states:
+            restore(self.memories[node], state, self._inputs, self._packages)
 
     def finish(self) -> None:
         """End the compaction of its nodes, and compact the copies. Call it once, before `reports`."""
@@ -32,7 +58,8 @@ class MemoryHost(Memories):
 
 def run_compactors(memory: NodeMemory) -> None:
     """Run the compactors of one node in turns, in this process, until they are done."""
-    drive_compactors(memory.spec, [memory.node], InlineCompactorPool({memory.node: memory}))
+    spec = replace(memory.spec, relocations=())
+    drive(spec, [memory.node], InlineCompactorPool({memory.node: memory}))
 
 
 def compact_to_the_end(memory: NodeMemory) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from cluster.checkpoint.encode import Encoded, encode
+from cluster.checkpoint.restore import restore
 from cluster.compaction.internode.node_commands import TransferStep
 from cluster.compaction.internode.relocator import Relocator, free_dropped
 from cluster.compaction.scenario.compactor_pool import CompactorPool
@@ -14,55 +16,79 @@ from cluster.spec.compaction import CompactionSpec
 T = TypeVar("T")
 
 
-def drive(spec: CompactionSpec, nodes: Sequence[int], pool: CompactorPool) -> None:
-    """Drive all compactors of these nodes until they are done, and the scenario's relocations.
+class Rounds:
+    """All rounds of a scenario, or of some of its nodes: those of its relocations and of all compactors.
 
     In each round, each compactor of a node takes a turn, and each transfer that waits for the node takes a
     step. Their order depends on the seed, the node and the round alone, so the result is the same for every
-    pool.
+    pool. Between two rounds, no call to the pool is under way.
     """
-    if not spec.relocations:
-        drive_compactors(spec, nodes, pool)
-        return
-    _run_rounds(spec, {}, pool, Relocator(spec, "before", pool))
-    _run_rounds(spec, _compactors(spec, nodes), pool, Relocator(spec, "during", pool))
-    _run_rounds(spec, {}, pool, Relocator(spec, "after", pool))
-    free_dropped(pool)
 
+    def __init__(self, spec: CompactionSpec, nodes: Sequence[int], pool: CompactorPool) -> None:
+        self._spec = spec
+        self._pool = pool
+        self._compactors = {node: list(range(spec.workers)) for node in nodes if spec.workers}
+        #: Phases that have not begun; compactors are at work in the phase "during".
+        self._phases = ["before", "during", "after"] if spec.relocations else ["during"]
+        #: Compactors of this phase that are not done, by node.
+        self._left: dict[int, list[int]] = {}
+        self._relocator: Relocator | None = None
+        #: The number of the next round in this phase.
+        self._round = 0
+        #: Rounds of all phases so far.
+        self.done = 0
 
-def drive_compactors(spec: CompactionSpec, nodes: Sequence[int], pool: CompactorPool) -> None:
-    """Drive all compactors of these nodes until they are done, without relocations."""
-    _run_rounds(spec, _compactors(spec, nodes), pool)
+    def state(self) -> Encoded:
+        """Return the state between two rounds; nodes have theirs."""
+        return encode(self, {"spec": self._spec, "pool": self._pool})
 
+    def restore(self, state: Encoded) -> None:
+        """Go on from this state, as the nodes of the pool do. Raises DecodeError."""
+        restore(self, state, {"spec": self._spec, "pool": self._pool})
 
-def _compactors(spec: CompactionSpec, nodes: Sequence[int]) -> dict[int, list[int]]:
-    """Return the numbers of each node's compactors; nothing for nodes without any."""
-    return {node: list(range(spec.workers)) for node in nodes if spec.workers}
-
-
-def _run_rounds(
-    spec: CompactionSpec,
-    left: dict[int, list[int]],
-    pool: CompactorPool,
-    relocator: Relocator | None = None,
-) -> None:
-    """Run rounds until the compactors `left`, by node, are done and the relocator has no steps left."""
-    round_number = 0
-    while True:
-        if relocator is not None:
-            relocator.begin_round()
-        steps = relocator.next_steps() if relocator is not None else {}
-        waiting = {node: [*left.get(node, ()), *steps.get(node, ())] for node in sorted({*left, *steps})}
-        if not waiting:
-            return
-        orders = {node: _order(spec.seed, node, round_number, those) for node, those in waiting.items()}
+    def run_round(self) -> bool:
+        """Run the next round; return False if there is none, as all is done."""
+        while not (waiting := self._waiting()):
+            if not self._phases:
+                self._end()
+                return False
+            self._begin_phase(self._phases.pop(0))
+        orders = {node: _order(self._spec.seed, node, self._round, those) for node, those in waiting.items()}
         for place in range(max(map(len, orders.values()))):
             at_work = {node: order[place] for node, order in orders.items() if place < len(order)}
-            _take_turns(at_work, left, pool)
-            if relocator is not None:
-                _take_steps(at_work, relocator, pool)
-        left = {node: compactors for node, compactors in left.items() if compactors}
-        round_number += 1
+            _take_turns(at_work, self._left, self._pool)
+            if self._relocator is not None:
+                _take_steps(at_work, self._relocator, self._pool)
+        self._left = {node: compactors for node, compactors in self._left.items() if compactors}
+        self._round += 1
+        self.done += 1
+        return True
+
+    def _waiting(self) -> dict[int, list[int | TransferStep]]:
+        """Return the compactors and steps of transfers that wait for each node."""
+        steps: dict[int, list[TransferStep]] = {}
+        if self._relocator is not None:
+            self._relocator.begin_round()
+            steps = self._relocator.next_steps()
+        nodes = sorted({*self._left, *steps})
+        return {node: [*self._left.get(node, ()), *steps.get(node, ())] for node in nodes}
+
+    def _begin_phase(self, phase: str) -> None:
+        self._round = 0
+        self._left = self._compactors if phase == "during" else {}
+        if self._spec.relocations:
+            self._relocator = Relocator(self._spec, phase, self._pool)
+
+    def _end(self) -> None:
+        if self._spec.relocations:
+            free_dropped(self._pool)
+
+
+def drive(spec: CompactionSpec, nodes: Sequence[int], pool: CompactorPool) -> None:
+    """Drive all compactors of these nodes until they are done, and the scenario's relocations."""
+    rounds = Rounds(spec, nodes, pool)
+    while rounds.run_round():
+        pass
 
 
 def _take_turns(

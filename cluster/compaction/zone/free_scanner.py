@@ -90,7 +90,8 @@ class FreeScanner:
 
     def end_alone(self) -> None:
         self.mark()
-        self._alone, self._watched = False, -1
+        self._alone = False
+        self._near, self._watched = int, -1
 
     def mark(self) -> None:
         """Mark the pages taken since `begin_alone` as used; others may follow."""

@@ -17,7 +17,6 @@ from cluster.mm.faults import Faults
 from cluster.mm.huge.allocate import HugeAllocator, slots_of, words_of
 from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_alloc import PageAllocator
 from cluster.mm.page_state import HUGE, KSM, PRESENT, PTE_SWAP, SHARED
 from cluster.mm.vma import Mm
 from cluster.wire.messages import Kind
@@ -33,13 +32,11 @@ class Collapser:
         node: NodeState,
         faults: Faults,
         mappings: HugeMappings,
-        allocator: PageAllocator,
         huge_allocator: HugeAllocator,
     ) -> None:
         self._n = node
         self._faults = faults
         self._mappings = mappings
-        self._allocator = allocator
         self._huge_allocator = huge_allocator
 
     def swap_in(self, mm: Mm, start: int, end: int) -> None:
@@ -134,7 +131,6 @@ class Collapser:
         copied = entries >= 0
         n.out.send(Kind.COPY, node_of_frame(entries[copied]), entries[copied], frames[copied])
         n.huge_pages.deferred.difference_update(block_of(entries[is_huge_word(entries)]).tolist())
-        self._allocator.tell_frames(slots)
 
 
 def _may_have_huge_pages(mm: Mm, page: int) -> bool:

@@ -40,14 +40,18 @@ class HugeMappings:
 
     def install(self, bases: Slots, first: FrameWords) -> None:
         """Map huge pages where nothing is mapped."""
-        self._n.table.map_huge(slots_of(bases), words_of(first))
+        slots = slots_of(bases)
+        self._n.table.map_huge(slots, words_of(first))
         self._n.huge_pages.map(bases)
+        # Pages that were there before may still be in the unstable tree.
+        self._allocator.tell_frames(slots)
 
     def install_part(self, slots: Slots, first: int) -> None:
         """Map frames of a huge page from the first on, one by one."""
         n, frames = self._n, first + np.arange(len(slots))
         n.table.map_huge(slots, frames)
         n.huge_pages.used = True
+        self._allocator.tell_frames(slots)
         if len(slots) < HUGE_SIZE:
             n.huge_pages.deferred |= {int(block_of(frames)[0])}
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from actors.run_options import RunOptions
 from actors.simulation.run_passes import run_passes
 from ksmcluster.bench.tools.shapes import spread_out
+from ksmcluster.system.descendants import family
+from ksmcluster.system.kernel_files import PROC
 
 #: The first pass, the one that merges, and two in which nothing changes.
 PASSES = 4
-_PROC = Path("/proc")
 
 
 @dataclass(slots=True)
@@ -52,20 +53,8 @@ def resident() -> tuple[int, int]:
     return sum(peak for peak, _ in sizes), sum(now for _, now in sizes)
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it, as far as they are still there."""
-    children: dict[int, list[int]] = {}
-    for stat in _PROC.glob("[0-9]*/stat"):
-        if text := _read(stat):
-            children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found = [pid]
-    for member in found:
-        found += children.get(member, [])
-    return found
-
-
 def _sizes(pid: int) -> tuple[int, int]:
-    lines = dict(line.split(":", 1) for line in _read(_PROC / str(pid) / "status").splitlines())
+    lines = dict(line.split(":", 1) for line in _read(PROC / str(pid) / "status").splitlines())
     if "VmHWM" not in lines:
         return 0, 0  # it has ended
     return int(lines["VmHWM"].split()[0]) << 10, int(lines["VmRSS"].split()[0]) << 10

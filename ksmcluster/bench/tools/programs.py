@@ -34,10 +34,7 @@ def run_program(module: str, *arguments: str, environment: Mapping[str, str] | N
     )
     try:
         out, err = process.communicate()
-    except KeyboardInterrupt:  # it went to the program, too
-        _end(process)
-        raise
-    except SystemExit:  # by a signal that came to this process, perhaps alone
+    except (KeyboardInterrupt, SystemExit):  # by a signal that came to this process, perhaps alone
         process.terminate()
         _end(process)
         raise

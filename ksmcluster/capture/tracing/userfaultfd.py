@@ -27,6 +27,7 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.capture.pagemap import IS_PRESENT, IS_SWAPPED, IS_WRITTEN, scan
 from ksmcluster.capture.tracing.ptrace import stopped_thread
 from ksmcluster.capture.tracing.registers import Architecture
+from ksmcluster.system.signals import undisturbed
 
 _USER_MODE_ONLY = 1
 """Permitted to every user; asynchronous protection lets the kernel's own writes pass all the same."""
@@ -143,7 +144,7 @@ def _raise_signals(numbers: list[int]) -> None:
 
 
 def _open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, float]:
-    with stopped_thread(pid, machine) as thread:
+    with undisturbed(), stopped_thread(pid, machine) as thread:
         made = thread.call(machine.userfaultfd, _FLAGS)
         try:
             taken = _system_call(_PIDFD_GETFD, pidfd, made, 0)

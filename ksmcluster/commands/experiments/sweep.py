@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +34,7 @@ from ksmcluster.commands.options import (
 )
 from ksmcluster.commands.output import emit
 from ksmcluster.system.errors import UserError
+from ksmcluster.system.signals import set_note
 
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
@@ -61,8 +61,12 @@ def sweep(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each point, with as many seeds.")] = 1,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Of the engine inline: processes that run points side by side.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Points that run side by side. [default: 1; on Ray, as many as cores and memory allow]",
+        ),
+    ] = None,
     passes_rows: Annotated[
         bool, typer.Option("--passes-rows", help="A row for each pass, with its own figures, too.")
     ] = False,
@@ -86,7 +90,7 @@ def sweep(
     unset: Unset = None,
     cost: Cost = None,
     engine: Annotated[
-        EngineName, typer.Option(help="All in this process or --jobs of them, or Ray actors, started once.")
+        EngineName, typer.Option(help="All in this process, or Ray actors. Ray is started once.")
     ] = EngineName.INLINE,
     address: Address = None,
     connect_timeout: ConnectTimeout = 30.0,
@@ -134,7 +138,8 @@ def sweep(
         check(done.record)
         listener(done)
 
-    with _hint(output), shown(error_console(), quiet=quiet) as listener:
+    set_note(lambda: f"the runs that are done are in {output}: go on with --resume")
+    with shown(error_console(), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings()), Console()))
     if result.failed:
@@ -167,13 +172,3 @@ def _check_wanted(wanted: Preference) -> Callable[[RunRecord], None]:
             named(objectives, limits, list(record.figures))
 
     return check
-
-
-@contextmanager
-def _hint(output: Path) -> Iterator[None]:
-    """Say how to go on after an interrupt."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"the runs that are done are in {output}: go on with --resume", err=True)
-        raise

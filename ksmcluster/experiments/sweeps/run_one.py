@@ -14,7 +14,7 @@ from ksmcluster.experiments.sweeps.axes import SweepPoint
 from ksmcluster.experiments.sweeps.plan import RunKey, Task
 from ksmcluster.report.text import one_line
 from ksmcluster.results.result import Result
-from ksmcluster.system.errors import UserError
+from ksmcluster.system.errors import RunFailedError, UserError
 
 if TYPE_CHECKING:
     from actors.simulation.actor_pool import ActorPool
@@ -77,7 +77,11 @@ def run_one(task: Task, pool: ActorPool | None = None) -> RunRecord:
 
 def failed(key: RunKey, error: Exception | str, seconds: float = 0.0) -> RunRecord:
     """Return the record of a run that failed."""
-    text = str(error) if isinstance(error, UserError | str) else f"{type(error).__name__}: {error}"
+    text = (
+        str(error)
+        if isinstance(error, UserError | RunFailedError | str)
+        else f"{type(error).__name__}: {error}"
+    )
     lines = (line.removeprefix("--set ") for line in text.splitlines())
     return RunRecord(key, error=one_line("; ".join(lines)), wall_seconds=seconds)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
 from actors.run_options import INLINE, RunOptions
-from ksmcluster.api import one_line
 from ksmcluster.api.keywords import Keywords, taken
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points
 from ksmcluster.experiments.sweeps.journal import Journal, Preference
-from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, Task, make_plan
+from ksmcluster.experiments.sweeps.on_ray import run_on_ray
+from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, make_plan
 from ksmcluster.experiments.sweeps.run_one import Progress, RunDone, RunRecord, failed, run_one
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
 from ksmcluster.experiments.sweeps.table import parquet
@@ -34,7 +34,7 @@ def sweep(
     overrides: Overrides | None = None,
     zipped: bool = False,
     seeds: int = 1,
-    jobs: int = 1,
+    jobs: int | None = None,
     passes_rows: bool = False,
     resume: bool = False,
     objectives: str | None = None,
@@ -56,8 +56,9 @@ def sweep(
         zipped: take the first value of each key, then the second of each, and so on, in place of all
             combinations.
         seeds: runs of each point, with as many seeds.
-        jobs: with the engine `inline`, processes that run points side by side. On Ray, all points have the
-            same actors, one point after the other.
+        jobs: points that run side by side. With the engine `inline`, each has a process; the default is 1. On
+            Ray, each has actors that serve one point after the other; by default, there are as many as the
+            cluster has cores and memory for.
         passes_rows: keep the figures of each pass, too.
         resume: run what is missing in `output`.
         objectives: what makes a point good, as `SweepResult.choose` takes it.
@@ -95,7 +96,7 @@ def _listener(progress: Progress | bool | None) -> Iterator[Progress | None]:
 def carry_out(
     plan: Plan,
     output: Path | None,
-    jobs: int = 1,
+    jobs: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     wanted: Preference | None = None,
@@ -104,8 +105,8 @@ def carry_out(
 
     `wanted`, what makes a point good, is kept there, too.
     """
-    if jobs < 1 or not plan.seeds:
-        raise UserError(f"--{'seeds' if jobs > 0 else 'jobs'}: must be at least 1")
+    if (jobs is not None and jobs < 1) or not plan.seeds:
+        raise UserError(f"--{'jobs' if plan.seeds else 'seeds'}: must be at least 1")
     wanted, described = wanted or Preference(), plan.describe(output)
     if output is None:
         done: dict[RunKey, RunRecord] = {}
@@ -127,7 +128,7 @@ def carry_out(
 
 def _run_all(
     plan: Plan,
-    jobs: int,
+    jobs: int | None,
     done: dict[RunKey, RunRecord],
     kept: Journal | None,
     progress: Progress | None,
@@ -146,28 +147,15 @@ def _run_all(
             progress(RunDone(so_far, total, point, record, each * (len(left) - count)))
 
 
-def _records(plan: Plan, keys: Sequence[RunKey], jobs: int) -> Iterator[RunRecord]:
+def _records(plan: Plan, keys: Sequence[RunKey], jobs: int | None) -> Iterator[RunRecord]:
     """Yield what comes of these runs: those without a scenario, then those inline, then those on Ray."""
     errors = {key: plan.points[key.point - 1].error for key in keys}
     yield from (failed(key, error) for key, error in errors.items() if error)
     tasks = [plan.task(key) for key, error in errors.items() if not error]
     inline = [task for task in tasks if not task.options.on_ray]
-    if jobs > 1 and len(inline) > 1:
+    if jobs is not None and jobs > 1 and len(inline) > 1:
         yield from run_side_by_side(inline, jobs)
     else:
         yield from map(run_one, inline)
     if on_ray := [task for task in tasks if task.options.on_ray]:
-        yield from _on_ray(on_ray)
-
-
-def _on_ray(tasks: Sequence[Task]) -> Iterator[RunRecord]:
-    """Start Ray once for all runs; those of `simulate` have the same actors."""
-    from actors.runtime import connected
-    from actors.simulation.actor_pool import ActorPool
-
-    frames = max(task.scenario.machine.nodes * task.scenario.machine.memory_per_node for task in tasks)
-    first = tasks[0].options
-    ray = connected(first.cluster, frames, first.connect_timeout)
-    with one_line(), ray, closing(ActorPool()) as pool:
-        for task in tasks:
-            yield run_one(task, pool)
+        yield from run_on_ray(on_ray, jobs)

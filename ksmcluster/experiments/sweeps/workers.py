@@ -9,20 +9,37 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import wait
 from queue import SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
 
 from ksmcluster.experiments.sweeps.plan import Task
 from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
 
+if TYPE_CHECKING:
+    from actors.simulation.actor_pool import ActorPool
+
 _DIED = "its process was killed; if memory was short, lower --jobs or the memory of the point"
+#: Of a worker on Ray: the actors that serve its runs, one after the other.
+_pool: ActorPool | None = None
+
+
+class Cluster(NamedTuple):
+    """The Ray that workers join."""
+
+    address: str
+    connect_timeout: float
 
 
 class _Worker:
-    """A process that carries out one run after another. If it dies, the next run gets a new one."""
+    """A process that carries out one run after another. If it dies, the next run gets a new one.
 
-    def __init__(self) -> None:
+    On Ray it has actors of its own. `shift` says where they begin, as `machine_of_actors` does.
+    """
+
+    def __init__(self, cluster: Cluster | None, shift: float) -> None:
+        self._cluster, self._shift = cluster, shift
         self._executor: ProcessPoolExecutor | None = None
         self.pid: int | None = None
 
@@ -36,7 +53,7 @@ class _Worker:
                 context = multiprocessing.get_context("spawn")
                 self._executor = ProcessPoolExecutor(1, context, initializer=_begin)
                 self.pid = self._executor.submit(os.getpid).result()
-            return self._executor.submit(run_one, task).result()
+            return self._executor.submit(_run, task, self._cluster, self._shift).result()
         except BrokenProcessPool:
             self._executor, self.pid = None, None
             return failed(task.key, _DIED)
@@ -53,9 +70,10 @@ class _Worker:
             self._executor.shutdown()
 
 
-def run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[RunRecord]:
+def run_side_by_side(tasks: Sequence[Task], jobs: int, cluster: Cluster | None = None) -> Iterator[RunRecord]:
     """Yield the record of each run as soon as it is there; `jobs` of them run at a time."""
-    workers = [_Worker() for _ in range(min(jobs, len(tasks)))]
+    count = min(jobs, len(tasks))
+    workers = [_Worker(cluster, number / count) for number in range(count)]
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
@@ -82,6 +100,25 @@ def run_side_by_side(tasks: Sequence[Task], jobs: int) -> Iterator[RunRecord]:
         threads.shutdown()
         for worker in workers:
             worker.close()
+
+
+def _run(task: Task, cluster: Cluster | None, shift: float) -> RunRecord:
+    """Carry out a run in this process, which joins the cluster for its first one and leaves when it ends."""
+    global _pool
+    if cluster is not None and _pool is None:
+        from actors.runtime import environment, join
+
+        environment()
+        from actors.own_ray import on_loopback
+        from actors.simulation.actor_pool import ActorPool
+
+        # A Ray of our own is on loopback, in place of which Ray would take the address of this machine.
+        with on_loopback() if cluster.address.startswith("127.") else nullcontext():
+            join(cluster.address, cluster.connect_timeout)
+        # Ray's handler would end the process with a dump.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _pool = ActorPool(shift)
+    return run_one(task, _pool)
 
 
 def _begin() -> None:

@@ -69,7 +69,8 @@ def _swept(sweep: SavedSweep, prefix: str) -> dict[str, Any]:
     origin: Facts = {}
     if sweep.provenance:
         jobs, wall = (sweep.provenance["timing"][name] for name in ("jobs", "wall_seconds"))
-        took = f"{text.counted(jobs, 'process')}, {text.seconds(wall)}"
+        side_by_side = f", {text.counted(jobs, 'point')} side by side" if jobs else ""
+        took = text.seconds(wall) + side_by_side
         origin = _host(sweep.provenance) | {"last command": took}
     return {
         **sweep_sections(sweep.result)._asdict(),

@@ -218,7 +218,8 @@ def _by_group(
     rows = [values[(of == group) & ~np.isnan(values)] for group in groups]
     of_rows = [(r.mean(), r.min(), r.max()) if len(r) else (np.nan,) * 3 for r in rows]
     mean, low, high = np.array(of_rows).T
-    return mean, low, high
+    # The mean of equal values may be rounded to one beside them.
+    return np.clip(mean, low, high), low, high
 
 
 def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.answers import ActorLostError
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, PassDone, RunRestarting
+from cluster.spec.errors import LostError
 from cluster.spec.scenario import SimulationSpec
 from tests.actors.test_engine import COMPACTED, SPEC, same
 from tests.actors.test_killed import ancestors
@@ -24,7 +24,7 @@ STEADY = replace(SPEC, ksm=replace(SPEC.ksm, history="steady", merge_across_node
 
 def keeper(directory: Path) -> CheckpointKeeper:
     directory.mkdir(exist_ok=True)
-    return CheckpointKeeper(directory, {}, Interval(passes=2))
+    return CheckpointKeeper(directory, {}, Interval(steps=2))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_run_goes_on_with_other_actors(
     written: list[Event] = []
     with closing(run_passes(spec, before, checkpoints=keeper(tmp_path), on_event=written.append)) as run:
         assert same([next(run), next(run)], undisturbed[:2])
-    assert [event.passes for event in written if isinstance(event, CheckpointWritten)] == [2]
+    assert [event.steps for event in written if isinstance(event, CheckpointWritten)] == [2]
     events: list[Event] = []
     made = list(run_passes(spec, after, checkpoints=keeper(tmp_path), on_event=events.append))
     assert same(undisturbed, made)
@@ -80,7 +80,7 @@ def test_a_run_survives_the_death_of_an_actor(
     options = RunOptions(address=ray_cluster, nodes_per_actor=2)
     made = list(run_passes(spec, options, checkpoints=checkpoints, on_event=on_event))
     assert same(made, list(run_passes(spec, INLINE)))
-    assert [event.passes for event in restarted] == [2 if kept else 0]
+    assert [event.steps for event in restarted] == [2 if kept else 0]
 
 
 def test_too_many_deaths_end_the_run(ray_cluster: str) -> None:
@@ -89,7 +89,8 @@ def test_too_many_deaths_end_the_run(ray_cluster: str) -> None:
             os.kill(processes("NodeActor")[0], signal.SIGKILL)
 
     options = RunOptions(address=ray_cluster, nodes_per_actor=3, max_failures=1)
-    with pytest.raises(ActorLostError):
+    died = r"a node actor of nodes 0 to 2 on \S+ \(\S+\) died: its process was killed or crashed, in pass \d+"
+    with pytest.raises(LostError, match=rf"^{died}, as death 2 of this run \(--max-failures\)$"):
         list(run_passes(SPEC, options, on_event=on_event))
 
 

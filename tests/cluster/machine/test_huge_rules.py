@@ -102,3 +102,13 @@ def test_a_waiting_page_is_taken_away_that_holds_zeros_by_then(played: Play) -> 
     )
     # A x 0 counts as unshared until its next visit. A x 2 was split without a merge, A y 0 found nothing.
     assert counts(document) == (0, 0, 2, 2, 0)
+
+
+def test_a_huge_page_comes_back_under_an_item_of_the_unstable_tree(played: Play) -> None:
+    """The second page of zeros meets the first one, which is in the new huge page now, and splits that."""
+    document = played(
+        "proc A\nhugemap A x 512\nfill A x 0 512 zero\nmergeable A x\nscan 1\nbatch 1\n"
+        "dontneed A x 0 512\nfill A x 0 512 zero\nbatch 1\nrecord end",
+        ScriptTopology(1),
+    )
+    assert document["records"][-1]["vmstat"]["thp_split_page"] == 1

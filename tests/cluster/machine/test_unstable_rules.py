@@ -28,6 +28,16 @@ CASES = {
         "mergeable A x\nscan 1\nbatch 1\nfill A x 0 1 zero\nbatch 2\nfill A x 0 1 const 1\nscan 1",
         (1, 1, 2, 0),
     ),
+    "one write: a page holds the same again, another changes": (
+        "set merge_across_nodes 0\nmap A x 5 node 0\nfill A x 0 5 const 1\nfill A x 1 2 const 2\n"
+        "mergeable A x\nscan 1\nbatch 2\nfill A x 0 1 zero\nfill A x 0 2 const 1\nscan 1",
+        (1, 2, 2, 0),
+    ),
+    "the same, the contents exchanged": (
+        "set merge_across_nodes 0\nmap A x 5 node 0\nfill A x 0 5 const 2\nfill A x 1 2 const 1\n"
+        "mergeable A x\nscan 1\nbatch 2\nfill A x 0 1 zero\nfill A x 0 2 const 2\nscan 1",
+        (1, 2, 2, 0),
+    ),
     "one tree for all nodes becomes that of node 0": (
         "map A x 3 node 0\nfill A x 0 3 seq 1\nfill A x 2 1 const 1\nmap A y 1 node 1\nfill A y 0 1 const 1\n"
         "mergeable A x\nmergeable A y\nscan 1\nbatch 1\nset merge_across_nodes 0\nscan 1",

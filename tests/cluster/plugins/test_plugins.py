@@ -311,7 +311,10 @@ def test_policies_are_told_of_regions_processes_and_free_frames() -> None:
 
 def test_a_state_that_cannot_be_kept() -> None:
     fabric, _ = simulated(replace(spec(region("Unwritable")), passes=1))
-    with pytest.raises(EncodeError, match="the state of a builtins:generator cannot be encoded"):
+    with pytest.raises(
+        EncodeError,
+        match="Unwritable, attribute generator: no checkpoint can hold the state of a builtins:generator",
+    ):
         fabric.host.state(0)
 
 

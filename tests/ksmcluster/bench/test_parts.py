@@ -18,10 +18,11 @@ from ksmcluster.bench.scaling import Point, Scaling
 from ksmcluster.bench.scaling_outcome import outcome
 from ksmcluster.bench.startup import measures_of
 from ksmcluster.bench.tools.calibration import calibrated
-from ksmcluster.bench.tools.footprint import family, resident
+from ksmcluster.bench.tools.footprint import resident
 from ksmcluster.bench.tools.programs import own_ray, run_program
 from ksmcluster.bench.tools.shapes import grouped, spread_out
 from ksmcluster.bench.tools.sizes import parse_numbers
+from ksmcluster.system.descendants import family
 from ksmcluster.system.errors import UserError
 
 

@@ -58,6 +58,14 @@ def test_points_at_one_place_have_one_label() -> None:
     assert [text.get_text() for text in axes.texts] == ["0, 5", "1"]
 
 
+def test_seeds_with_the_same_figure_are_at_its_place() -> None:
+    """The mean of three numbers 0.1 is more than 0.1, as numpy rounds."""
+    columns = {"point": [1] * 3, "seed": [1, 2, 3], "saved_bytes": [MIB] * 3, "ksmd_cpu_seconds": [0.1] * 3}
+    (axes,) = pareto(varied(pa.table(columns)), OBJECTIVES).axes
+    (front,) = (line for line in axes.lines if line.get_label() == "Pareto front")
+    assert front.get_xydata().tolist() == [[1.0, 0.1]]
+
+
 def test_the_recommended_point_is_pointed_out() -> None:
     (axes,) = pareto(sweep(), OBJECTIVES, recommended=1).axes
     (ring,) = (line for line in axes.lines if line.get_label() == "recommended")

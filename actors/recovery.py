@@ -1,0 +1,54 @@
+"""Runs that go on after the death of an actor, and from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from actors.answers import ActorLostError
+from actors.checkpoint.directory import Checkpoint
+from actors.checkpoint.keeper import CheckpointKeeper
+from actors.checkpoint.state_files import DamagedError
+from cluster.machine.pass_result import Event, RunRestarting
+from cluster.spec.errors import LostError
+
+T = TypeVar("T")
+
+
+def recovered(
+    attempt: Callable[[Checkpoint | None], Iterator[T]],
+    checkpoints: CheckpointKeeper | None,
+    max_failures: int,
+    on_event: Callable[[Event], None],
+    step: str = "",
+) -> Iterator[T]:
+    """Yield what a run yields, begun from the last checkpoint or, without one, from its start.
+
+    If an actor dies, the run begins so once more, and yields the same again. If a checkpoint is damaged, the
+    one before it is the last. `step` is the name of what is yielded, which a line about a death counts.
+
+    Raises LostError, in a line that says what died and in which step, after more than `max_failures` deaths
+    and if Ray does not start or loses its head; DamagedError if all checkpoints are damaged.
+    """
+    failures = 0
+    while True:
+        checkpoint = checkpoints.latest(on_event) if checkpoints else None
+        done = 0
+        try:
+            for result in attempt(checkpoint):
+                done += 1
+                yield result
+            return
+        except DamagedError as error:
+            if checkpoints is None or checkpoint is None:
+                raise
+            checkpoints.pass_over(checkpoint, error)
+        except LostError as error:
+            what = f"{error}, in {step} {done + 1}" if step else str(error)
+            if not isinstance(error, ActorLostError):
+                raise LostError(what) from error
+            failures += 1
+            if failures > max_failures:
+                raise LostError(f"{what}, as death {failures} of this run (--max-failures)") from error
+            last = checkpoints.latest(on_event) if checkpoints else None
+            on_event(RunRestarting(what, last.steps if last else 0))

@@ -1,0 +1,132 @@
+"""What happens to a run: deaths, frozen processes, and a command that is killed and goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from tests.chaos.commands import ACTORS, Command, differences
+from tests.chaos.three_machines import ThreeMachines
+
+#: Of the frozen processes; longer than Ray's actors do nothing on a busy machine.
+STALL_SECONDS = 15
+
+
+class Trial(NamedTuple):
+    """A run to disturb: its scenario, how long it takes, the undisturbed output, and a folder for it."""
+
+    scenario: list[str]
+    seconds: float
+    expected: Path
+    folder: Path
+    rng: Random
+    cluster: ThreeMachines | None = None
+
+
+class Outcome(NamedTuple):
+    """What happened how often, and what was wrong in the end, if anything."""
+
+    disturbed: int
+    wrong: str
+
+
+def _options(trial: Trial) -> list[str]:
+    rng = trial.rng
+    options = ["--nodes-per-actor", str(rng.choice([1, 2, 3])), "--migration-actors", "2"]
+    if rng.random() < 0.75:
+        options += ["--checkpoint", str(trial.folder / "checkpoint")]
+        options += ["--checkpoint-every", rng.choice(["1p", "5p", "1s"])]
+    return options
+
+
+def _start(trial: Trial, *options: str) -> Command:
+    trial.folder.mkdir()
+    output = ["--output", str(trial.folder / "output")]
+    return Command(
+        ["simulate", *trial.scenario, *output, *_options(trial), *options], trial.folder, trial.cluster
+    )
+
+
+def _ended(trial: Trial, command: Command, disturbed: int) -> Outcome:
+    code = command.end()
+    if code != 0:
+        return Outcome(disturbed, f"exit code {code}")
+    return Outcome(disturbed, ", ".join(differences(trial.folder / "output", trial.expected)))
+
+
+def _sleep(trial: Trial, command: Command, parts: int) -> None:
+    """Wait for a random moment of the run, the `parts`th part of it at most."""
+    end = time.monotonic() + trial.rng.uniform(0, trial.seconds / parts)
+    command.wait(lambda: time.monotonic() >= end)
+
+
+def deaths(trial: Trial, kind: str) -> Outcome:
+    """Kill processes of this kind, up to three, at random moments."""
+    command = _start(trial, "--max-failures", "10")
+    times = trial.rng.choice([1, 2, 3])
+    killed = 0
+    for _ in range(times):
+        _sleep(trial, command, times)
+        killed += command.send(trial.rng, ACTORS[kind], signal.SIGKILL)
+    return _ended(trial, command, killed)
+
+
+def machine(trial: Trial) -> Outcome:
+    """Kill one of the two machines of the cluster that are not the head."""
+    assert trial.cluster is not None
+    trial.cluster.revive()
+    command = _start(trial)
+    _sleep(trial, command, 1)
+    trial.rng.choice(trial.cluster.machines[1:]).kill()
+    return _ended(trial, command, int(command.runs))
+
+
+def frozen(trial: Trial) -> Outcome:
+    """Stop an actor, or our own raylet."""
+    command = _start(trial, "--stall-timeout", str(STALL_SECONDS))
+    _sleep(trial, command, 1)
+    names = [*ACTORS.values(), *([] if trial.cluster else ["raylet/raylet"])]
+    stopped = command.send(trial.rng, trial.rng.choice(names), signal.SIGSTOP)
+    return _ended(trial, command, int(stopped))
+
+
+def command(trial: Trial) -> Outcome:
+    """Kill the command with all of its Ray, twice, and go on with other engines and numbers of actors."""
+    checkpoint = ["--checkpoint", str(trial.folder / "checkpoint"), "--checkpoint-every", "1p"]
+    run = _start(trial, *checkpoint)
+    killed = 0
+    for _ in range(2):
+        _sleep(trial, run, 1)
+        if not run.runs:
+            break
+        run.kill()
+        killed += 1
+        if not any((trial.folder / "checkpoint").glob("pass-*")):
+            run = _again(trial, ["simulate", *trial.scenario, *checkpoint])
+        else:
+            run = _again(trial, ["resume", checkpoint[1], "--checkpoint-every", "1p"])
+    return _ended(trial, run, killed)
+
+
+def _again(trial: Trial, arguments: list[str]) -> Command:
+    engine = trial.rng.choice(
+        [["--engine", "inline"], *(["--nodes-per-actor", str(packed)] for packed in (1, 3, 8))]
+    )
+    cluster = trial.cluster if engine[0] != "--engine" else None
+    return Command([*arguments, *engine, "--output", str(trial.folder / "output")], trial.folder, cluster)
+
+
+KINDS: dict[str, Callable[[Trial], Outcome]] = {
+    "node": lambda trial: deaths(trial, "node"),
+    "migration": lambda trial: deaths(trial, "migration"),
+    "coordinator": lambda trial: deaths(trial, "coordinator"),
+    "machine": machine,
+    "frozen": frozen,
+    "command": command,
+}
+#: Kinds that need a cluster.
+ON_CLUSTER = {"machine"}
