@@ -153,6 +153,13 @@ def _say(line: str) -> None:
         typer.echo(message(line), err=True)
 
 
+def _say_mistakes(lines: list[str]) -> None:
+    for line in lines[:_MOST_LINES]:
+        _say(f"error: {line}")
+    if more := len(lines[_MOST_LINES:]):
+        _say(f"error: and {more} more")
+
+
 def main() -> None:
     """Entry point: ends the program, also while Ray cannot be left."""
     open_missing()
@@ -190,11 +197,7 @@ def _run() -> None:
             _say(f"error: {_in_our_words(error)}")
         sys.exit(2)
     except UserError as error:
-        lines = str(error).split("\n")
-        for line in lines[:_MOST_LINES]:
-            _say(f"error: {line}")
-        if more := len(lines[_MOST_LINES:]):
-            _say(f"error: and {more} more")
+        _say_mistakes(str(error).split("\n"))
         sys.exit(2)
     except RunFailedError as error:
         _say(f"error: {error}")
