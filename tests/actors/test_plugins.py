@@ -64,7 +64,7 @@ def test_a_run_goes_on_with_other_actors(ray_cluster: str, tmp_path: Path, first
         RunOptions(address=ray_cluster, nodes_per_actor=packed) if packed else INLINE
         for packed in (first, then)
     )
-    keeper = CheckpointKeeper(tmp_path, {}, Interval(passes=2))
+    keeper = CheckpointKeeper(tmp_path, {}, Interval(steps=2))
     undisturbed = list(run_passes(SPEC, INLINE))
     with closing(run_passes(SPEC, before, checkpoints=keeper)) as run:
         assert same([next(run), next(run)], undisturbed[:2])
