@@ -10,6 +10,9 @@
 from ksmcluster.system import signals
 
 if signals.IS_COMMAND:  # before all other imports: a signal may come at any moment
+    from ksmcluster.system.streams import open_missing
+
+    open_missing()
     signals.install()
 
 from importlib import import_module

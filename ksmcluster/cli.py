@@ -20,7 +20,6 @@ from ksmcluster.commands.examples import EXAMPLES, epilog
 from ksmcluster.system import signals
 from ksmcluster.system.descendants import adopt_orphans
 from ksmcluster.system.errors import RunFailedError, UserError
-from ksmcluster.system.streams import open_missing
 from ksmcluster.system.version import __version__
 
 
@@ -162,7 +161,6 @@ def _say_mistakes(lines: list[str]) -> None:
 
 def main() -> None:
     """Entry point: ends the program, also while Ray cannot be left."""
-    open_missing()
     try:
         _run()
     except SystemExit as end:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
-from actors.checkpoint.state_files import SavedFile, write_state
+from actors.checkpoint.state_files import DamagedError, SavedFile, write_state
 from actors.recovery import recovered
 from actors.run_options import ON_RAY, RunOptions
 from actors.simulation.actor_pool import ActorPool
@@ -62,7 +62,7 @@ def _run(
     checkpoints: CheckpointKeeper | None,
     checkpoint: Checkpoint | None,
 ) -> Iterator[PassResult]:
-    done: list[PassResult] = decode(checkpoint.read(_PASSES), {"spec": spec}) if checkpoint else []
+    done = _passes_before(checkpoint, spec) if checkpoint else []
     yield from done
     with started(spec, options, on_event, snapshots, pool, checkpoint) as run:
         yield from _passes(run, spec, done, on_event, checkpoints)
@@ -92,3 +92,12 @@ def _passes(
 
 def _save(run: Run, spec: SimulationSpec, done: list[PassResult], folder: Path) -> list[SavedFile]:
     return write_state(folder, _PASSES, encode(done, {"spec": spec})) + run.save(folder)
+
+
+def _passes_before(checkpoint: Checkpoint, spec: SimulationSpec) -> list[PassResult]:
+    """Return the results of the passes before a checkpoint. Raises DamagedError or DecodeError."""
+    done = decode(checkpoint.read(_PASSES), {"spec": spec})
+    numbers = [of.number for of in done if isinstance(of, PassResult)] if isinstance(done, list) else []
+    if numbers != list(range(1, checkpoint.steps + 1)):
+        raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
+    return list(done)

@@ -532,7 +532,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].region[0].model=uniq"], '"uniq" is not one of "zero", "unique"'),
         (["process[0].region[0].size=3"], 'region[0].size: a size is text with a unit: "3 pages" or "3MiB"'),
         (["process[0].region[0].write[0].rate=-1"], "write[0].rate: must be at least 0.0, not -1"),
-        (["process[0].region[0].write[0].rate=inf"], "write[0].rate: must be finite"),
+        (["process[0].region[0].write[0].rate=inf"], "write[0].rate: must be at most 1000000000.0, not inf"),
         (["process[0].region[0].write[0].rate=nan"], "write[0].rate: must be "),
         (["process[0].region[0].write[0].hot_fraction=0.2"], "write[0].rate: is missing"),
         (["process[0].region[0].write=[{rate=1, start=5, stop=4}]"], "stop: must be after start = 5.0"),
