@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -66,6 +67,11 @@ def check_directory(directory: Path, table: str) -> Path:
 
 
 def _what_is_wrong(directory: Path, table: str) -> str:
+    try:
+        directory.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
     if os.path.lexists(directory) and (wrong := _why_it_must_stay(directory, table)):
         return wrong
     place = next(parent for parent in directory.parents if os.path.lexists(parent))

@@ -124,7 +124,7 @@ def test_a_working_directory_that_is_gone(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(UserError, match="No such file or directory; choose another directory"):
+    with pytest.raises(UserError, match="the working directory is gone; choose another directory"):
         result.save("out")
 
 
