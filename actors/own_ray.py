@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.spec.errors import SimulationError
+from cluster.spec.errors import LostError
 
 #: Ray names sockets below its folder, and a socket's path has at most 107 bytes.
 _LONGEST_PARENT = 28
@@ -59,7 +59,7 @@ def private_folder() -> Iterator[str]:
     Ray lets all users write to its folder and all that is in it, so this is a folder in one of ours. It is
     removed at the end, except after an error: Ray's logs are in it.
 
-    Raises SimulationError if it cannot be made.
+    Raises LostError if it cannot be made.
     """
     outer = _made()
     keep = False
@@ -78,7 +78,7 @@ def _made() -> Path:
     parent = Path(told or os.environ.get("TMPDIR") or "/tmp").expanduser().absolute()
     if len(os.fsencode(parent)) > _LONGEST_PARENT:
         if told:
-            raise SimulationError(
+            raise LostError(
                 f"RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose one of at most "
                 f"{_LONGEST_PARENT} bytes"
             )
@@ -88,4 +88,4 @@ def _made() -> Path:
         return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise SimulationError(f"no folder for Ray in {parent}: {reason}; set RAY_TMPDIR") from error
+        raise LostError(f"no folder for Ray in {parent}: {reason}; set RAY_TMPDIR") from error

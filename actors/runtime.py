@@ -163,12 +163,15 @@ def _sigterm_kept() -> Iterator[None]:
     from ray._private import utils
 
     installing = utils.set_sigterm_handler
-    if callable(signal.getsignal(signal.SIGTERM)):
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
         utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
     finally:
         utils.set_sigterm_handler = installing
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _object_store(frames: int) -> int:
