@@ -79,8 +79,8 @@ def _made() -> Path:
     if len(os.fsencode(parent)) > _LONGEST_PARENT:
         if told:
             raise LostError(
-                f"RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose one of at most "
-                f"{_LONGEST_PARENT} bytes"
+                f"Ray did not start: RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose one of "
+                f"at most {_LONGEST_PARENT} bytes"
             )
         parent = Path("/tmp")
     try:
@@ -88,4 +88,6 @@ def _made() -> Path:
         return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise LostError(f"no folder for Ray in {parent}: {reason}; set RAY_TMPDIR") from error
+        raise LostError(
+            f"Ray did not start: no folder for it in {parent}: {reason}; set RAY_TMPDIR"
+        ) from error

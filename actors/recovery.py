@@ -9,6 +9,7 @@ from actors.answers import ActorLostError
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.state_files import DamagedError
+from actors.watching.head import HeadLostError
 from cluster.machine.pass_result import Event, RunRestarting
 from cluster.spec.errors import LostError
 
@@ -45,8 +46,10 @@ def recovered(
             checkpoints.pass_over(checkpoint, error)
         except LostError as error:
             what = f"{error}, in {step} {done + 1}" if step else str(error)
-            if not isinstance(error, ActorLostError):
+            if isinstance(error, HeadLostError):
                 raise LostError(what) from error
+            if not isinstance(error, ActorLostError):
+                raise  # Ray did not start
             failures += 1
             if failures > max_failures:
                 raise LostError(f"{what}, as death {failures} of this run (--max-failures)") from error

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from actors.watching.processes import LinuxProcess, descendants
 from ksmcluster import load_result
 from tests.chaos.commands import differences
@@ -106,25 +104,6 @@ def test_a_frozen_actor_is_replaced_after_the_stall_time() -> None:
     code, said = ended(*arguments, kill="ray::NodeActor", by=signal.SIGSTOP)
     assert code == 0
     assert any(" died: its process was killed or crashed, in pass " in line for line in said)
-
-
-@pytest.mark.parametrize(
-    ("place", "says"),
-    [("file", "Not a directory"), ("long" * 40, "too long for the paths")],
-)
-def test_a_bad_directory_of_ray_is_one_line(tmp_path: Path, place: str, says: str) -> None:
-    (tmp_path / "file").write_text("")
-    folder = str(tmp_path / place)
-    done = subprocess.run(
-        [*COMMAND, "simulate", "tiny", "--quiet"],
-        env=environment(RAY_TMPDIR=folder),
-        capture_output=True,
-        text=True,
-    )
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == 1
-    assert line.startswith("error: Ray did not start: ") and says in line
-    assert line.endswith("; check RAY_TMPDIR and its disk")
 
 
 def test_leaving_takes_no_longer_than_its_limit() -> None:

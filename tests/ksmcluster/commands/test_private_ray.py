@@ -128,7 +128,7 @@ def test_the_token_of_a_new_cluster(variables: dict[str, str], mode: str, has_to
 @pytest.mark.parametrize(
     ("folder", "says"),
     [
-        ("/dev/null/ray", "no folder for Ray in /dev/null/ray: Not a directory; set RAY_TMPDIR"),
+        ("/dev/null/ray", "no folder for it in /dev/null/ray: Not a directory; set RAY_TMPDIR"),
         ("/tmp/" + "x" * 60, "is too long for the paths of Ray's sockets"),
     ],
 )
