@@ -79,8 +79,8 @@ def _made() -> Path:
     if len(os.fsencode(parent)) > _LONGEST_PARENT:
         if told:
             raise LostError(
-                f"Ray did not start: RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose one "
-                f"of at most {_LONGEST_PARENT} bytes"
+                f"Ray did not start: RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose "
+                f"one of at most {_LONGEST_PARENT} bytes"
             )
         parent = Path("/tmp")
     try:
