@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from actors.placement import node_blocks
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.run_passes import run_passes
+from actors.watching.processes import descendants
 from cluster.compaction.internode.node_commands import StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.compaction.scenario.rounds import drive
@@ -63,23 +63,9 @@ def migration_actors() -> list[int]:
 
 
 def processes(kind: str) -> list[int]:
-    """Return the processes of actors of this class that descend from this process."""
-    parents, found = {}, []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        if line.startswith(f"ray::{kind}".encode()):
-            found.append(int(entry.name))
-    return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
-
-
-def ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid in parents:
-        pid = parents[pid]
-        yield pid
+    """Return the processes of actors of this class that descend from this process, ascending."""
+    ours = descendants([os.getpid()])
+    return sorted(one.pid for one in ours if one.command().startswith(f"ray::{kind}"))
 
 
 def kill(pids: Sequence[int]) -> int:

@@ -23,8 +23,9 @@ from cluster.compaction.pages.movable_operations import IsolateMode
 from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Event, RunRestarting
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.errors import LostError
-from tests.actors.checkpoint.test_resumed import keeper, processes
+from tests.actors.checkpoint.test_resumed import keeper
 from tests.actors.test_compaction import MOVING, SPEC
+from tests.actors.test_killed import processes
 
 FAULTY = DriverSpec(
     "faulty",

@@ -17,7 +17,7 @@ from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Eve
 from cluster.spec.errors import LostError
 from cluster.spec.scenario import SimulationSpec
 from tests.actors.test_engine import COMPACTED, SPEC, same
-from tests.actors.test_killed import ancestors
+from tests.actors.test_killed import processes
 
 STEADY = replace(SPEC, ksm=replace(SPEC.ksm, history="steady", merge_across_nodes=0))
 
@@ -92,17 +92,3 @@ def test_too_many_deaths_end_the_run(ray_cluster: str) -> None:
     died = r"a node actor of nodes (0 to 2|3 to 4) on \S+ \(\S+\) died: its process was killed or crashed"
     with pytest.raises(LostError, match=rf"^{died}, in pass \d+, as death 2 of this run \(--max-failures\)$"):
         list(run_passes(SPEC, options, on_event=on_event))
-
-
-def processes(name: str) -> list[int]:
-    """Return the processes of actors of this class that descend from this process."""
-    parents, found = {}, []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        if line.startswith(f"ray::{name}".encode()):
-            found.append(int(entry.name))
-    return sorted(pid for pid in found if os.getpid() in ancestors(pid, parents))

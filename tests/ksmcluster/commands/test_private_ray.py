@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.watching.processes import descendants
 from tests.ksmcluster.commands.test_ray import COMMAND, environment, found
 
 __all__ = ["environment"]
@@ -40,14 +41,7 @@ def running(environment: dict[str, str], *options: str) -> Iterator[int]:
 
 def family_of(pid: int) -> set[int]:
     """A process and its descendants."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
+    return {pid, *(one.pid for one in descendants([pid]))}
 
 
 def open_files(pid: int) -> Iterator[tuple[Path, str]]:
