@@ -31,6 +31,12 @@ class ActorPool:
 
     def actors(self, count: int) -> list[Any]:
         """Return the handles of `count` actors; new ones may still be starting."""
+        if count > len(self._actors):
+            self._start(count)
+        return self._actors[:count]
+
+    def _start(self, count: int) -> None:
+        """Start actors, so that there are `count` of them."""
         import ray
 
         from actors.simulation.node_actor import NodeActor
@@ -43,7 +49,6 @@ class ActorPool:
         for placement in placements(count, known, self._shift)[len(self._actors) :]:
             self._actors.append(actor.options(scheduling_strategy=placement).remote())
             self._machines.append(placement.node_id)
-        return self._actors[:count]
 
     def coordinator(self) -> Any:
         """Return the handle of the coordinator; it may still be starting."""
