@@ -83,8 +83,8 @@ def run_compaction(
     more. If a memory actor dies, the run goes on from the last checkpoint, or else starts again; migration
     actors are replaced.
 
-    Raises SimulationError if the scenario cannot be carried out, ActorLostError after more than
-    `options.max_failures` deaths.
+    Raises SimulationError if the scenario cannot be carried out; LostError after more than
+    `options.max_failures` deaths, and if Ray does not start or loses its head.
     """
     run = partial(_run, spec, options, on_event, checkpoints)
     return list(recovered(run, checkpoints, options.max_failures, on_event))
@@ -121,7 +121,7 @@ def _started(
         yield InlineCompaction(spec)
         return
     with (
-        connected(options.cluster, timeout=options.connect_timeout),
+        connected(options.cluster, timeout=options.connect_timeout, stall=options.stall_timeout),
         compactor_pool_on_ray(spec, options, on_event) as compactor_pool,
     ):
         yield compactor_pool

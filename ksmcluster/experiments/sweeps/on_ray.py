@@ -24,7 +24,9 @@ def run_on_ray(tasks: Sequence[Task], jobs: int | None) -> Iterator[RunRecord]:
     from actors.runtime import cluster_address, connected
 
     options = tasks[0].options
-    with one_line(), connected(options.cluster, max(map(_frames, tasks)), options.connect_timeout):
+    frames = max(map(_frames, tasks))
+    ray = connected(options.cluster, frames, options.connect_timeout, options.stall_timeout)
+    with one_line(), ray:
         at_a_time = min(jobs or fitting(tasks), len(tasks))
         if at_a_time > 1:
             yield from run_side_by_side(tasks, at_a_time, Cluster(cluster_address(), options.connect_timeout))
