@@ -17,6 +17,10 @@ from cluster.spec.errors import LostError
 _LONGEST_PARENT = 28
 
 
+class RayStartError(LostError):
+    """A Ray of our own did not start."""
+
+
 def own_token() -> None:
     """Set a token for the Ray cluster that this process starts, unless the user has set one.
 
@@ -59,7 +63,7 @@ def private_folder() -> Iterator[str]:
     Ray lets all users write to its folder and all that is in it, so this is a folder in one of ours. It is
     removed at the end, except after an error: Ray's logs are in it.
 
-    Raises LostError if it cannot be made.
+    Raises RayStartError if it cannot be made.
     """
     outer = _made()
     keep = False
@@ -78,7 +82,7 @@ def _made() -> Path:
     parent = Path(told or os.environ.get("TMPDIR") or "/tmp").expanduser().absolute()
     if len(os.fsencode(parent)) > _LONGEST_PARENT:
         if told:
-            raise LostError(
+            raise RayStartError(
                 f"Ray did not start: RAY_TMPDIR={told} is too long for the paths of Ray's sockets: choose "
                 f"one of at most {_LONGEST_PARENT} bytes"
             )
@@ -88,6 +92,6 @@ def _made() -> Path:
         return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise LostError(
+        raise RayStartError(
             f"Ray did not start: no folder for it in {parent}: {reason}; set RAY_TMPDIR"
         ) from error

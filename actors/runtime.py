@@ -9,19 +9,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from threading import Thread
+from types import FrameType
+from typing import Any
 
-from actors.own_ray import on_loopback, own_token, private_folder
+from actors.own_ray import RayStartError, on_loopback, own_token, private_folder
 from actors.run_options import STALL_TIMEOUT
 from actors.watching.head import check_answers, first_line
 from actors.watching.own_processes import OwnProcesses
 from actors.watching.watchdog import Watchdog
-from cluster.spec.errors import LostError, SimulationError
+from cluster.spec.errors import SimulationError
 
 #: Ray and its processes read these when it is imported or started: it starts less, and reports nothing.
 _ENVIRONMENT = {
@@ -58,9 +60,8 @@ _LEAVE_SECONDS = 5.0
 #: How often it looks meanwhile.
 _LOOK_SECONDS = 0.02
 
-
-class RayStartError(LostError):
-    """A Ray of our own did not start."""
+#: What signal.getsignal() returns; None for a handler that Python has not installed.
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 def environment() -> None:
@@ -114,7 +115,7 @@ def connected(
                 own = _start(frames, folder)
             else:
                 join(address, timeout)
-        watchdog = Watchdog(own, partial(check_answers, ray.get_runtime_context().gcs_address), stall)
+        watchdog = Watchdog(own, partial(check_answers, cluster_address()), stall)
         try:
             yield
         finally:
@@ -139,8 +140,7 @@ def _leave(own: OwnProcesses | None) -> None:
     end = time.monotonic() + _LEAVE_SECONDS
     while leaving.is_alive() and time.monotonic() < end:
         leaving.join(_LOOK_SECONDS)
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        _put_back(handler)
     if own is not None:
         own.kill()
     if leaving.is_alive():
@@ -170,8 +170,14 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = installing
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        if callable(handler):
+            _put_back(handler)
+
+
+def _put_back(handler: _Handler) -> None:
+    """Install a handler of SIGTERM again; only the main thread can."""
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _object_store(frames: int) -> int:
