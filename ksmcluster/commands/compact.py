@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ksmcluster.commands.options import (
     Address,
+    AsJson,
     CheckpointDirectory,
     CheckpointEvery,
     Config,
@@ -20,12 +20,13 @@ from ksmcluster.commands.options import (
     Nodes,
     NodesPerActor,
     NoMemoryCheck,
+    Output,
     Quiet,
     Seed,
     Unset,
     run_options,
 )
-from ksmcluster.commands.output import emit, save
+from ksmcluster.commands.output import show
 
 
 def compact(
@@ -50,20 +51,15 @@ def compact(
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Compact memory full of drivers' pages, and report which large blocks can be had, and at what cost."""
-    from rich.console import Console
-
     from ksmcluster.api import compact as run
     from ksmcluster.config import Overrides, load_compaction
-    from ksmcluster.report.console import error_console, printed
+    from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
-    from ksmcluster.results.compaction.compaction_result import report
     from ksmcluster.results.directory import NODES, check_directory
 
     options = run_options(
@@ -85,6 +81,4 @@ def compact(
     config = load_compaction(scenario, overrides)
     with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)
-    if output is not None:
-        save(result, output)
-    emit(result.summary_json() if as_json else printed(report(result), Console()))
+    show(result, output, as_json=as_json)

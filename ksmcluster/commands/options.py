@@ -141,6 +141,10 @@ Limits = Annotated[
         "--limit", metavar="FIGURE<=NUMBER", help="Recommend only points within it; may be repeated."
     ),
 ]
+Output = Annotated[
+    Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from ksmcluster.commands.options import (
     Address,
+    AsJson,
     CheckpointEvery,
     ConnectTimeout,
     Engine,
@@ -17,6 +18,7 @@ from ksmcluster.commands.options import (
     MigrationActors,
     NodesPerActor,
     NoMemoryCheck,
+    Output,
     Quiet,
     StallTimeout,
     run_options,
@@ -35,17 +37,14 @@ def resume(
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
     stall_timeout: StallTimeout = 60.0,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run from its last checkpoint; the result is that of an undisturbed run.
 
     The engine and the number of actors may differ from those of the run before.
     """
-
     from ksmcluster.api import resume as run
     from ksmcluster.api.checkpoints import checkpointed
     from ksmcluster.config import Scenario

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from ksmcluster.commands.options import (
     Address,
     Advice,
+    AsJson,
     CheckpointDirectory,
     CheckpointEvery,
     ConfigOrSnapshot,
@@ -23,6 +19,7 @@ from ksmcluster.commands.options import (
     Nodes,
     NodesPerActor,
     NoMemoryCheck,
+    Output,
     PagesPerNode,
     Passes,
     Quiet,
@@ -60,14 +57,11 @@ def simulate(
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
     stall_timeout: StallTimeout = 60.0,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
-
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
     from ksmcluster.report.console import error_console
