@@ -88,7 +88,7 @@ class CheckpointKeeper:
         self._damaged[checkpoint.folder] = error
 
     def is_due(self, steps: int) -> bool:
-        """Return whether a checkpoint is due after so many steps."""
+        """Return whether a checkpoint is due after this number of steps."""
         if self._is_ending():
             return True
         if self._interval.steps is not None:
@@ -98,7 +98,7 @@ class CheckpointKeeper:
     def write(
         self, steps: int, save: Callable[[Path], list[SavedFile]], on_event: Callable[[Event], None]
     ) -> None:
-        """Write a checkpoint after so many steps. `save` writes the run's state into a folder.
+        """Write a checkpoint after this number of steps. `save` writes the run's state into a folder.
 
         If it cannot be written, that is told, and the run goes on; the earlier ones stay.
         """

@@ -112,7 +112,7 @@ def _array(data: Array, dtype: str, shape: list[int], offset: int) -> Array:
 
 
 def read_file(folder: Path, saved: SavedFile) -> bytes:
-    """Return the bytes of a file; raise DamagedError if they are not those that were written."""
+    """Return the bytes of a file; raise DamagedError if it has changed since it was written."""
     path = folder / saved.name
     try:
         data = read_input(path, saved.size)

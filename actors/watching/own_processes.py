@@ -17,7 +17,7 @@ class OwnProcesses:
         self.refresh()
 
     def refresh(self) -> list[LinuxProcess]:
-        """Look at them again; return those that must not freeze."""
+        """Look at the processes again; return those of which a frozen one must be killed."""
         roots = [one for one in children().get(os.getpid(), []) if self._session in one.command()]
         found = [*roots, *descendants(one.pid for one in roots)]
         self._known |= {(one.pid, one.start): one for one in found}

@@ -34,7 +34,7 @@ class Watchdog:
     def __init__(self, own: OwnProcesses | None, answers: Callable[[float], None], stall: float) -> None:
         """Take the processes of our own Ray, or None if another was joined, and the stall time in seconds.
 
-        answers: raises OSError if the head does not answer within so many seconds.
+        answers: takes a time limit in seconds; raises OSError if the head does not answer within it.
         """
         self._own = own
         self._answers = answers

@@ -20,7 +20,7 @@ class WatcherActor:
         self._frozen = FrozenProcesses(looks)
 
     def look(self) -> int:
-        """Kill those that have been frozen for as many looks; return how many there were."""
+        """Kill the frozen processes; return how many there were."""
         job = f"{_JOB}={os.environ[_JOB]}".encode()
         ours = [
             one

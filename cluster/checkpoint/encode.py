@@ -87,7 +87,7 @@ def encode(root: object, inputs: Mapping[str, object], packages: Collection[str]
 
 
 def attributes(value: object) -> Iterator[str]:
-    """Yield the names of an object's attributes, without those that are computed from others and cached."""
+    """Yield the names of an object's attributes. Leaves out cached properties."""
     seen: dict[str, None] = {}
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())

@@ -1,4 +1,8 @@
-"""The processes that this one has started, and those that these have started."""
+"""The processes that this one has started, and those that these have started.
+
+`actors.watching.processes` has a list of processes, too. A signal may come while `actors` is being imported,
+so what ends a command does not need it.
+"""
 
 from __future__ import annotations
 
