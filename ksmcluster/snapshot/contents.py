@@ -37,7 +37,7 @@ class CheckedNames:
         sums += halves[:, 1] * self._factors[1]
         sums[zero] = 0
         for kept, found in ((self._names, names), (self._sums, sums)):
-            kept.append(distinct(np.sort(found)))
+            kept.append(distinct(found))
         return names
 
     def clash(self) -> bool:
@@ -49,7 +49,6 @@ class CheckedNames:
 def _count(parts: list[NDArray[np.uint64]]) -> int:
     joined = np.concatenate([np.zeros(1, np.uint64), *parts])
     parts.clear()
-    joined.sort()
     return len(distinct(joined))
 
 

@@ -45,7 +45,7 @@ class HugePageFinder:
     @property
     def in_parts(self) -> int:
         """How many huge pages are not placed; complete after `settle` of all processes."""
-        known = distinct(np.sort(np.concatenate([empty(), *(of.number_of for of in self._of.values())])))
+        known = distinct(np.concatenate([empty(), *(of.number_of for of in self._of.values())]))
         return len(np.setdiff1d(known, np.concatenate(self._placed)))
 
     def bases(self, process: int) -> I64:
