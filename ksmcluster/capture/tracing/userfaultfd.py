@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,11 @@ class Userfaultfd:
 
     def __init__(self, descriptor: int) -> None:
         """Take over the descriptor; raises OSError (EINVAL) before Linux 6.7 (on arm64 6.10)."""
-        self._descriptor = descriptor
+        # A file closes its descriptor even if an exception (Ctrl-C) loses it on its way to an owner.
+        # A destructor in Python could itself be interrupted.
+        self._file = FileIO(descriptor)
         try:
-            fcntl.ioctl(descriptor, _API, struct.pack("=3Q", _API_VERSION, _WP_ASYNC | _WP_UNPOPULATED, 0))
+            fcntl.ioctl(self._file, _API, struct.pack("=3Q", _API_VERSION, _WP_ASYNC | _WP_UNPOPULATED, 0))
         except OSError:
             self.close()
             raise
@@ -75,7 +78,7 @@ class Userfaultfd:
         """
         request = struct.pack("=4Q", start, end - start, _REGISTER_MODE_WP, 0)
         try:
-            fcntl.ioctl(self._descriptor, _REGISTER, request)
+            fcntl.ioctl(self._file, _REGISTER, request)
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 self._check_memory(start)
@@ -84,17 +87,11 @@ class Userfaultfd:
     def _check_memory(self, start: int) -> None:
         """Raise ProcessLookupError if the memory is no more, which registering does not tell."""
         with suppress(FileNotFoundError):  # that page is not registered
-            fcntl.ioctl(self._descriptor, _WRITEPROTECT, struct.pack("=3Q", start, PAGE_SIZE, _PROTECT))
+            fcntl.ioctl(self._file, _WRITEPROTECT, struct.pack("=3Q", start, PAGE_SIZE, _PROTECT))
 
     def close(self) -> None:
         """Unregister everything."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        """Close what an exception (Ctrl-C) lost on its way to an owner."""
-        self.close()
+        self._file.close()
 
 
 def open_here(machine: Architecture) -> Userfaultfd:
@@ -132,9 +129,10 @@ def _signals_wait() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             stack.callback(_raise_signals, came)
             for number in _SIGNALS:
-                if signal.getsignal(number) not in (None, signal.SIG_IGN):
-                    handler = signal.signal(number, lambda number, _: came.append(number))
-                    stack.callback(signal.signal, number, handler)
+                handler = signal.getsignal(number)
+                if handler not in (None, signal.SIG_IGN):
+                    stack.callback(signal.signal, number, handler)  # first: another signal may come in between
+                    signal.signal(number, lambda number, _: came.append(number))
         yield
 
 
