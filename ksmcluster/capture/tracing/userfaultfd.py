@@ -131,7 +131,7 @@ def _signals_wait() -> Iterator[None]:
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 if handler not in (None, signal.SIG_IGN):
-                    stack.callback(signal.signal, number, handler)  # first: another signal may come in between
+                    stack.callback(signal.signal, number, handler)  # first: a signal may come in between
                     signal.signal(number, lambda number, _: came.append(number))
         yield
 
