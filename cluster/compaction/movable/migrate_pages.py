@@ -10,30 +10,20 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.arrays.words import I64, Bool, Pfns
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.isolation import Putback
 from cluster.compaction.movable.page_owners import first_run
 from cluster.compaction.movable.predict_retries import carry_out, plan_migration, predict_retries
-from cluster.compaction.movable.retry_passes import WAIT_AFTER_PASS, RetryPasses
+from cluster.compaction.movable.retry_passes import MAX_BATCH, WAIT_AFTER_PASS, RetryPasses
 from cluster.compaction.movable.targets import Targets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode, MovableOperations, PageStateError
 
 _NO_PAGES: Pfns = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class MigrateRules:
-    """How releases differ."""
-
-    #: a page with an error other than -EAGAIN is put back at once, not after the whole list
-    putback_at_once: bool = False
-    #: pages of a batch: its retries come before the next batch begins
-    batch: int | None = 512
 
 
 class PageMigration:
@@ -51,7 +41,7 @@ class PageMigration:
         pfns: Pfns,
         targets: Targets,
         mode: MigrateMode,
-        rules: MigrateRules,
+        rules: CompactionRules,
         grain: int | None = None,
         free: Callable[[Pfns], None] | None = None,
     ) -> None:
@@ -61,7 +51,7 @@ class PageMigration:
         self._mode = mode
         self._rules = rules
         self.grain = grain
-        self._passes = RetryPasses(pfns, rules.batch)
+        self._passes = RetryPasses(pfns, MAX_BATCH if rules.in_batches else None)
         self._given_up: list[int] = []
         #: operations, sources and targets of the driver call that the next step makes
         self._in_flight: tuple[MovableOperations, Pfns, Pfns] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cluster.compaction.movable.migrate_pages import MigrateRules
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
@@ -26,25 +26,6 @@ class Status(Enum):
     SUCCESS = "success"  #: the block that was asked for is there
     SKIPPED = "skipped"  #: not enough free memory, or not fragmented
     DEFERRED = "deferred"  #: failed too often lately
-
-
-@dataclass(frozen=True, slots=True)
-class CompactionRules:
-    """How releases differ."""
-
-    migrate: MigrateRules
-    #: the rest of a pageblock goes in one batch of any size
-    rest_of_pageblock: bool
-    #: largest step of the free scanner
-    free_stride: int
-    #: searches of the free lists that spare the scanners work for large orders
-    fast_search: bool
-
-
-RULES = {
-    "4.8": CompactionRules(MigrateRules(putback_at_once=True, batch=None), False, 1, False),
-    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True),
-}
 
 
 @dataclass(frozen=True, slots=True)

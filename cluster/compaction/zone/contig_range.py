@@ -7,6 +7,7 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.migrate_pages import PageMigration
@@ -15,7 +16,7 @@ from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
-from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, RULES, CompactionRules
+from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX
 
 MAX_ROUNDS = 5  #: migrate_pages() calls for a batch of which some pages stay
 _NO_PAGES: Pfns = np.zeros(0, np.int64)
@@ -34,7 +35,7 @@ class IsolatedRange:
         start: int,
         end: int,
         *,
-        rules: CompactionRules = RULES["6.1"],
+        rules: CompactionRules = DEFAULT_RULES,
         grain: int | None = None,
     ) -> None:
         if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
@@ -52,7 +53,7 @@ class IsolatedRange:
 
     def _migration_of(self, pfns: Pfns) -> PageMigration:
         targets = AllocatedTargets(self.memory)
-        return PageMigration(self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain)
+        return PageMigration(self.memory, pfns, targets, MigrateMode.SYNC, self._rules, self._grain)
 
     def _all_free(self) -> bool:
         return bool((self.memory.pages.order[self.start : self.end] != USED).all())

@@ -7,6 +7,7 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.migrate_pages import PageMigration
@@ -15,7 +16,6 @@ from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import USED
-from cluster.compaction.zone.compact_control import RULES, CompactionRules
 from cluster.compaction.zone.contig_range import IsolatedRange
 
 _NO_PAGES: Pfns = np.zeros(0, np.int64)
@@ -113,7 +113,7 @@ def take_offline(memory: Memory, start: int, end: int) -> None:
     memory.pages.mark_hole(start, end)
 
 
-def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULES["6.1"]) -> int:
+def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = DEFAULT_RULES) -> int:
     """Move one page away for good; return 0, or -EBUSY if it does not move (soft_offline_page)."""
     pages = memory.pages
     page = np.array([pfn], np.int64)
@@ -122,7 +122,7 @@ def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULE
     isolation.finish()
     if len(isolation.granted) == 0:
         return -errno.EBUSY
-    migration = PageMigration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)
+    migration = PageMigration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules)
     migration.run()
     Putback(memory, migration.left).run()
     if migration.error:
