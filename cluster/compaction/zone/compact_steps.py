@@ -9,7 +9,8 @@ import numpy as np
 from cluster.arrays.words import Pfns
 from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolation import Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
@@ -151,7 +152,7 @@ class CompactionSteps:
     def _migrate(self) -> None:
         """Begin to migrate what is isolated."""
         rules, mode = self._rules, self.request.mode
-        self._migration = PageMigration(
+        self._migration = migrate_pages(
             self.memory, self._isolated, self._targets, mode, rules, self.grain, self.zone.free
         )
 

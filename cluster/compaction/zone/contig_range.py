@@ -10,7 +10,8 @@ from cluster.arrays.words import Pfns
 from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
@@ -53,7 +54,7 @@ class IsolatedRange:
 
     def _migration_of(self, pfns: Pfns) -> PageMigration:
         targets = AllocatedTargets(self.memory)
-        return PageMigration(self.memory, pfns, targets, MigrateMode.SYNC, self._rules, self._grain)
+        return migrate_pages(self.memory, pfns, targets, MigrateMode.SYNC, self._rules, self._grain)
 
     def _all_free(self) -> bool:
         return bool((self.memory.pages.order[self.start : self.end] != USED).all())

@@ -10,7 +10,8 @@ from cluster.arrays.words import Pfns
 from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
@@ -122,7 +123,7 @@ def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = DEFA
     isolation.finish()
     if len(isolation.granted) == 0:
         return -errno.EBUSY
-    migration = PageMigration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules)
+    migration = migrate_pages(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules)
     migration.run()
     Putback(memory, migration.left).run()
     if migration.error:

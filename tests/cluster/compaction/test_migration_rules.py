@@ -10,7 +10,7 @@ import pytest
 from cluster.compaction.drivers.scripted import ALWAYS, ScriptedDriver
 from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
@@ -180,7 +180,7 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     assert (memory.pages.flags[both] == PG_ISOLATED).all()
     memory.pages.lock(both[:1])
     rules, targets = COMPACTION_RULES["6.1"], AllocatedTargets(memory)
-    migration = PageMigration(memory, both, targets, MigrateMode.SYNC, rules)
+    migration = migrate_pages(memory, both, targets, MigrateMode.SYNC, rules)
     for _ in range(20):
         migration.step()
     assert not migration.done
@@ -197,7 +197,7 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     isolation.begin()
     isolation.finish()
     memory.pages.lock(both[:1])
-    migration = PageMigration(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
+    migration = migrate_pages(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
     migration.run()
     assert (migration.succeeded, migration.failed, migration.left.tolist()) == (1, 1, both[:1].tolist())
     putback = Putback(memory, migration.left)
