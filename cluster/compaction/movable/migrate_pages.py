@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cluster.arrays.words import Pfns
 from cluster.compaction.kernel_rules import CompactionRules
+from cluster.compaction.movable.migrate_batches import BatchMigration
 from cluster.compaction.movable.migrate_one_by_one import OneByOneMigration
 from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.movable.targets import Targets
@@ -23,4 +24,5 @@ def migrate_pages(
     free: Callable[[Pfns], None] | None = None,
 ) -> PageMigration:
     """Begin to migrate isolated pages, in this order, as the kernel of the rules does. int64[n]."""
-    return OneByOneMigration(memory, pfns, targets, mode, rules, grain, free)
+    migration = BatchMigration if rules.targets_first else OneByOneMigration
+    return migration(memory, pfns, targets, mode, rules, grain, free)

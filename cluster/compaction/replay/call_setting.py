@@ -14,9 +14,11 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, PageKind, PageMap
+from cluster.compaction.replay.migration_record import rules_of
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
@@ -51,6 +53,7 @@ class CallSetting:
     driver: ScriptedDriver
     ids: I64
     scripts: dict[str, I64]
+    rules: CompactionRules
 
     def calls(self) -> list[tuple[int, str, int]]:
         """Return all calls of the driver so far: (page id, operation, answer)."""
@@ -91,7 +94,7 @@ def build_setting(record: Json, before: list[list[int]], scripts: dict[str, I64]
     for key, name in SCRIPT_FIELDS.items():
         setattr(driver.scripts, name, scripts[key][ids])
     driver.scripts.peer = np.searchsorted(ids, driver.scripts.peer)
-    return CallSetting(memory, driver, ids, scripts)
+    return CallSetting(memory, driver, ids, scripts, rules_of(record))
 
 
 def _free_pages(end: int, run: Json) -> I64:
@@ -117,16 +120,16 @@ def _memory_block(run: Json) -> tuple[int, int] | None:
 
 def pull_trigger(trigger: str, setting: CallSetting, run: Json) -> None:
     """Do what the record's trigger did. Raises RecordError if it is unknown."""
-    memory = setting.memory
+    memory, rules = setting.memory, setting.rules
     if trigger == "compact":
         for zone in memory.zones:
-            Compaction(memory, zone, grain=1).run()
+            Compaction(memory, zone, rules=rules, grain=1).run()
     elif trigger.startswith("soft"):
         number = int(np.searchsorted(setting.ids, int(trigger.removeprefix("soft"))))
-        soft_offline_page(memory, int(setting.driver.frame_of[number]))
+        soft_offline_page(memory, int(setting.driver.frame_of[number]), rules=rules)
     elif trigger == "contig" and (wanted := contig_range(run)):
-        ContigRange(memory, *wanted, grain=1).run()
+        ContigRange(memory, *wanted, rules=rules, grain=1).run()
     elif trigger == "offline" and (wanted := _memory_block(run)):
-        Offline(memory, *wanted, grain=1).run(_MAX_ROUNDS)
+        Offline(memory, *wanted, rules=rules, grain=1).run(_MAX_ROUNDS)
     else:
         raise RecordError(f"unknown trigger {trigger!r}")

@@ -58,7 +58,7 @@ def _run_two(setting: CallSetting, delay: int, slow: dict[str, I64]) -> None:
         turn = 1 - who
         compaction = current[who]
         if compaction is None:
-            compaction = current[who] = Compaction(memory, waiting[who].pop(0), grain=1)
+            compaction = current[who] = Compaction(memory, waiting[who].pop(0), rules=setting.rules, grain=1)
         met = memory.vmstat.lock_waits + memory.vmstat.migrate_locked
         compaction.step()
         for key, held in (("slmig", compaction.migrating), ("sliso", compaction.isolating)):
