@@ -58,6 +58,23 @@ RULES = (
         "mode, then page by page 7 more in the mode of the run. -ENOMEM of a driver is an error like others.",
         "6.12",
     ),
+    KernelRule(
+        "offline_highest_first",
+        "Memory that goes offline is emptied from its highest page down, not upwards.",
+        "6.12",
+    ),
+    KernelRule(
+        "movable_until_freed",
+        "A page is movable by its type until it is freed: the VM asks the driver to move a page that it has "
+        "given up meanwhile. A driver cannot make a page unmovable and keep it.",
+        "6.18",
+        read="6.17",
+    ),
+    KernelRule(
+        "isolation_keeps_type",
+        "A pageblock that is emptied has its own type afterwards. Before, it becomes MOVABLE.",
+        "6.18",
+    ),
 )
 
 
@@ -71,6 +88,9 @@ class CompactionRules(NamedTuple):
     growing_stride: bool
     fast_search: bool
     targets_first: bool
+    offline_highest_first: bool
+    movable_until_freed: bool
+    isolation_keeps_type: bool
 
     @property
     def largest_stride(self) -> int:

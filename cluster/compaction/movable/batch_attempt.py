@@ -35,8 +35,11 @@ class BatchAttempt:
         mode: MigrateMode,
         passes: int,
         on_moved: Callable[[Pfns, Pfns], None],
+        *,
+        movable_until_freed: bool,
     ) -> None:
         self._memory = memory
+        self._movable_until_freed = movable_until_freed
         self._targets = targets
         self._mode = mode
         self._passes = passes
@@ -101,6 +104,8 @@ class BatchAttempt:
         """Lock the next of these pages, and their targets."""
         pages = self._memory.pages
         freed = pages.freed(chunk)
+        if self._movable_until_freed:
+            freed &= ~pages.page_movable_peek(chunk)
         if freed[0]:
             self._drop_freed(chunk[: leading(freed)])
             return
@@ -163,6 +168,8 @@ class BatchAttempt:
 
     def _drop_cleared(self, chunk: Pfns, new: Pfns) -> None:
         """Let go of pages that their driver keeps but made unmovable; their targets are freed."""
+        if self._movable_until_freed and self._memory.on_given_up is not None:
+            self._memory.on_given_up(chunk, new, self._mode)
         self._pop(len(chunk))
         self.dropped += len(chunk)
         self._memory.pages.putback_and_unlock(chunk)

@@ -64,7 +64,15 @@ class BatchMigration(PageMigration):
         return self._attempt_at(batch, MigrateMode.ASYNC, passes)
 
     def _attempt_at(self, pfns: Pfns, mode: MigrateMode, passes: int) -> BatchAttempt:
-        return BatchAttempt(self._memory, pfns, self._targets, mode, passes, self._complete)
+        return BatchAttempt(
+            self._memory,
+            pfns,
+            self._targets,
+            mode,
+            passes,
+            self._complete,
+            movable_until_freed=self._rules.movable_until_freed,
+        )
 
     def _end_attempt(self, attempt: BatchAttempt) -> None:
         self.succeeded += attempt.dropped

@@ -147,7 +147,7 @@ class ContigRange(IsolatedRange):
     def _finish(self) -> None:
         """Take the pages, if all of the range is free now."""
         self.done = True
-        undo_isolate_pageblocks(self.memory, self.start, self._types)
+        undo_isolate_pageblocks(self.memory, self.start, self._types, self._rules)
         if self.error == 0 and not self._all_free():
             self.error = -errno.EBUSY
         if self.error == 0:

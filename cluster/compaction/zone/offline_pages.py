@@ -89,6 +89,8 @@ class Offline(IsolatedRange):
     def _migrate(self) -> None:
         pfns, self._isolated = self._isolated, _NO_PAGES
         self._low = self.start
+        if self._rules.offline_highest_first:
+            pfns = pfns[::-1]
         if len(pfns):
             self._work = self._migration_of(pfns)
 
@@ -105,7 +107,7 @@ class Offline(IsolatedRange):
             take_offline(self.memory, self.start, self.end)
             return
         self.error = -errno.EINTR if self._canceled else -errno.EBUSY
-        undo_isolate_pageblocks(self.memory, self.start, self._types)
+        undo_isolate_pageblocks(self.memory, self.start, self._types, self._rules)
 
 
 def take_offline(memory: Memory, start: int, end: int) -> None:
