@@ -59,6 +59,13 @@ RULES = (
         "6.12",
     ),
     KernelRule(
+        "targets_by_order",
+        "Targets of a compaction are kept by order: small blocks before large ones, else the first one "
+        "fetched. As many are fetched as pages of the batch still need one.",
+        "6.12",
+        read="6.9",
+    ),
+    KernelRule(
         "offline_highest_first",
         "Memory that goes offline is emptied from its highest page down, not upwards.",
         "6.12",
@@ -88,6 +95,7 @@ class CompactionRules(NamedTuple):
     growing_stride: bool
     fast_search: bool
     targets_first: bool
+    targets_by_order: bool
     offline_highest_first: bool
     movable_until_freed: bool
     isolation_keeps_type: bool
