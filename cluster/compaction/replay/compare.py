@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.compaction.replay.blocks import compare_compact, compare_zram
 from cluster.compaction.replay.calls import compare_calls
 from cluster.compaction.replay.direct import compare_direct
+from cluster.compaction.replay.lru import compare_lru
 from cluster.compaction.replay.migration_record import load
 from cluster.script.record import Difference, Json, RecordError
 
@@ -28,6 +29,8 @@ def _comparison(record: Json) -> Callable[[Json], Difference | None]:
         return compare_calls
     if record["kind"] == "zram":
         return compare_zram
+    if "anon" in record:
+        return compare_lru
     return compare_compact if record["trigger"] == "compact" else compare_direct
 
 
