@@ -1,7 +1,8 @@
 """Records of what a real kernel did with movable pages: reading them, and building their first memory.
 
 Kinds of records: `callbacks` (calls of a driver, page by page; also two compactors at once, offlining and
-alloc_contig_range), `blocks` (whole memories before and after compaction, with every move) and `zram`.
+alloc_contig_range), `blocks` (whole memories before and after compaction, with every move), `zram`, and
+`zram_contend` (zram with another CPU that reads).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cluster.script.record import Json, RecordError, read_documents
 from cluster.spec.limits import MOST_JSON
 
 _LOWMEM_RESERVE_RATIO = 256
-KINDS = ("callbacks", "blocks", "zram")
+KINDS = ("callbacks", "blocks", "zram", "zram_contend")
 _USED_PAGES = np.frombuffer(b"MULXSKCRZH123456789", np.uint8)
 
 
