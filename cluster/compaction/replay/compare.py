@@ -86,13 +86,14 @@ def compare(record: Json) -> Difference | None:
 
 def comparison_of(record: Json) -> Comparison:
     """Return how this record is compared."""
+    trigger = str(record.get("trigger", ""))
     if record["kind"] == "callbacks":
-        return TWO_COMPACTORS if record["trigger"].startswith("par") else CALLS
+        return TWO_COMPACTORS if trigger.startswith("par") else CALLS
     if record["kind"] != "blocks":
         return ZRAM if record["kind"] == "zram" else CONTEND
     if "anon" in record:
         return LRU
-    return BLOCKS if record["trigger"] == "compact" else DIRECT
+    return BLOCKS if trigger == "compact" else DIRECT
 
 
 def compare_file(
