@@ -73,6 +73,14 @@ DIRECT = MigrationComparison(
 )
 
 
+KILLED = MigrationComparison(
+    "compaction that was killed",
+    compare_direct,
+    "that it does not end by itself, and what moved until then",
+    "how many attempts were made until the signal came",
+)
+
+
 def compare(record: Json) -> Difference | None:
     """Do what the record's trigger did, from the recorded start; return the first difference, if any.
 
@@ -93,7 +101,9 @@ def comparison_of(record: Json) -> MigrationComparison:
         return ZRAM if record["kind"] == "zram" else CONTEND
     if "anon" in record:
         return LRU
-    return BLOCKS if trigger == "compact" else DIRECT
+    if trigger == "compact":
+        return BLOCKS
+    return KILLED if trigger.startswith("killed") else DIRECT
 
 
 def compare_file(
