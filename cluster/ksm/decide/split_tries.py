@@ -14,7 +14,7 @@ import numpy as np
 
 from cluster.arrays.columns import changes
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, empty, is_huge_word
-from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes
+from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes, positions_of
 from cluster.spec.profile import Profile
 from cluster.wire.window import END
 
@@ -70,12 +70,12 @@ class SplitTries:
             return False
         self.one_by_one = True
         block = block_of(frame)
-        time = self._times.times.get(block) or self._assumed.get(block)
+        time = self._times.get(block) or self._assumed.get(block)
         return time is None or (position, self._nth(block, position)) <= time
 
     def split_position(self, block: int) -> int:
         """Return the scan position at which a huge page is split, as far as that is known."""
-        return (self._times.times.get(block) or self._assumed.get(block) or NEVER)[0]
+        return (self._times.get(block) or self._assumed.get(block) or NEVER)[0]
 
     def _nth(self, block: int, position: int) -> int:
         last = self._last.get(block)
@@ -87,7 +87,7 @@ class SplitTries:
         time = (position, self._nth(block, position))
         self._last[block] = time
         self._single.append((block, key, *time))
-        known = self._times.times.get(block)
+        known = self._times.get(block)
         if known is None:
             self._assumed[block] = min(time, self._assumed.get(block, time))
             return True
@@ -109,9 +109,13 @@ class SplitTries:
 
     def split_before(self, blocks: I64, positions: I64) -> Bool:
         """Return which huge pages are split before these scan positions. int64[n], int64[n] -> bool[n]."""
-        names, which = np.unique(blocks, return_inverse=True)
-        times = [self.split_position(block) for block in names.tolist()]
-        before: Bool = np.array(times, np.int64)[which] < positions
+        self.one_by_one = True
+        runs = np.flatnonzero(changes(blocks))
+        splits = self._times.positions(blocks[runs])
+        if self._assumed:
+            assumed = np.array([(block, time[0]) for block, time in sorted(self._assumed.items())], np.int64)
+            splits = np.minimum(splits, positions_of(blocks[runs], *assumed.T))
+        before: Bool = np.repeat(splits, np.diff(runs, append=len(blocks))) < positions
         return before
 
     # Plans.
