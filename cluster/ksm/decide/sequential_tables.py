@@ -18,9 +18,6 @@ from cluster.ksm.table_changes import Columns, TableChanges
 from cluster.ksm.tree_shape import Shape
 from cluster.ksm.visit import VisitKind
 
-#: After so many visits to pages of zeros it is looked whether anything can come of others.
-_LOOK_AGAIN = 16
-
 
 class OneByOne:
     """Decides contents of a batch one by one, and adds what follows to the changes and the messages."""
@@ -75,14 +72,13 @@ class OneByOne:
         thinned = self._thin_out(visits, rows)
         left = np.delete(rows, thinned - rows[0]) if len(rows) else rows
         plain = (visits.kind[left] == VisitKind.CANDIDATE) & (visits.row[left] < 0)
-        size = _LOOK_AGAIN if self._rules.tries is not None and plain.all() else max(len(left), 1)
+        may_end = self._rules.tries is not None and bool(plain.all())
         decided: list[Visit] = []
-        for low in range(0, len(left), size):
-            if size == _LOOK_AGAIN and content.ends_searches:
-                thinned = np.concatenate([thinned, left[low:]])
-                break
-            decided += self._run(content, visits.of(left[low : low + size]))
-        self._remove_thinned(visits.of(thinned))
+        low, high = 0, 2 if may_end else len(left)
+        while low < len(left) and not (may_end and content.ends_searches):
+            decided += self._run(content, visits.of(left[low:high]))
+            low, high = high, 2 * high
+        self._remove_thinned(visits.of(np.concatenate([thinned, left[low:]])))
         return decided
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
