@@ -8,6 +8,7 @@ repeated until nothing changes. A visit depends on earlier ones alone: what is f
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -113,8 +114,10 @@ class SplitTries:
         runs = np.flatnonzero(changes(blocks))
         splits = self._times.positions(blocks[runs])
         if self._assumed:
-            assumed = np.array([(block, time[0]) for block, time in sorted(self._assumed.items())], np.int64)
-            splits = np.minimum(splits, positions_of(blocks[runs], *assumed.T))
+            named = np.fromiter(self._assumed, np.int64)
+            at = np.fromiter((position for position, _ in self._assumed.values()), np.int64)
+            order = np.argsort(named)
+            splits = np.minimum(splits, positions_of(blocks[runs], named[order], at[order]))
         before: Bool = np.repeat(splits, np.diff(runs, append=len(blocks))) < positions
         return before
 
@@ -145,11 +148,11 @@ class SplitTries:
         for tries, _, pair in self._planned:
             rows = np.flatnonzero(~pair & ~self._times.known(tries.block))
             rows = rows[_firsts(tries.block[rows], tries.position[rows])] if len(rows) else rows
-            for block, position in zip(
-                tries.block[rows].tolist(), tries.position[rows].tolist(), strict=True
-            ):
-                time = (position, 0)
-                self._assumed[block] = min(time, self._assumed.get(block, time))
+            positions = zip(tries.position[rows].tolist(), repeat(0))
+            assumed = dict(zip(tries.block[rows].tolist(), positions, strict=False))
+            for block in assumed.keys() & self._assumed.keys():
+                assumed[block] = min(assumed[block], self._assumed[block])
+            self._assumed |= assumed
 
     def not_as_planned(self) -> Digests:
         """Return the contents, ascending, whose plans do not hold.
