@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test fuzz signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test fuzz fuzz-engines signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -20,6 +20,10 @@ notebook: $(STAMP)
 FUZZ_EXAMPLES ?= 4000
 fuzz: $(STAMP)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/fuzz
+
+# Half an hour. Of a run that was interrupted, `make fuzz-engines FUZZ="--seed N --count N"` does the rest.
+fuzz-engines: $(STAMP)
+	$(BIN)/python -m tests.fuzz.engines $(FUZZ)
 
 # All commands, each ended by signals at random moments.
 signals: $(STAMP)

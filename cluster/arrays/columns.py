@@ -83,6 +83,12 @@ def is_in(values: Array, ascending: Array) -> Bool:
     return found
 
 
+def is_in_runs(values: Array, ascending: Array) -> Bool:
+    """Do as `is_in`, quicker where equal values follow each other."""
+    starts = np.flatnonzero(changes(values))
+    return np.repeat(is_in(values[starts], ascending), np.diff(starts, append=len(values)))
+
+
 def find_unsorted(keys: Array, wanted: Array) -> I64:
     """Return the index in `keys` of each wanted value, -1 where it is missing: [k], [n] -> int64[n].
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.arrays.columns import changes, find_unsorted, is_in, rows_with
+from cluster.arrays.columns import changes, find_unsorted, is_in, is_in_runs, rows_with
 from cluster.arrays.words import (
     HUGE_FRAME,
     HUGE_ORDER,
@@ -29,7 +29,7 @@ from cluster.arrays.words import (
 from cluster.ksm.trees import Trees
 from cluster.mm.faults import Faults
 from cluster.mm.huge.mappings import HugeMappings
-from cluster.mm.huge.split_times import NEVER, SplitTime
+from cluster.mm.huge.split_times import NEVER, SplitTimes
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_state import HUGE, INITIAL_FRAME, ITEM, PTE_ZERO, SHARED
 from cluster.mm.vma import Mm, Vma
@@ -52,7 +52,7 @@ class HugeSplitter:
         #: Tries of the round: block, scan position, nth.
         self._tries: list[tuple[I64, I64, I64]] = []
         #: Of the huge pages of this node's processes: the times told last, and how many tries fail before.
-        self._told: dict[int, SplitTime] = {}
+        self._told = SplitTimes()
         self._failing: dict[int, int] = {}
         #: Slots of the huge pages that were split last.
         self._slots: Slots = empty()
@@ -86,20 +86,14 @@ class HugeSplitter:
         failing = np.minimum(self._to_fail(tried), count)
         at = np.minimum(start + failing, max(len(blocks) - 1, 0))
         splits = failing < count
-        times = {
-            block: (position, nth) if split else NEVER
-            for block, position, nth, split in zip(
-                tried.tolist(), positions[at].tolist(), nths[at].tolist(), splits.tolist(), strict=True
-            )
-        }
-        self._failing = {block: f for block, f in zip(tried.tolist(), failing.tolist(), strict=True) if f}
-        changed = [(block, *time) for block, time in times.items() if self._told.get(block) != time]
-        changed += [(block, -1, 0) for block in self._told if block not in times]
-        self._told = times
-        rows = np.array(changed, np.int64).reshape(-1, 3)
-        to = np.repeat(np.arange(n.nodes), len(rows))
-        n.out.send(Kind.SPLIT_AT, to, *(np.tile(column, n.nodes) for column in rows.T))
-        return bool(changed)
+        positions = np.where(splits, positions[at], NEVER[0])
+        nths = np.where(splits, nths[at], NEVER[1])
+        fails = np.flatnonzero(failing)
+        self._failing = dict(zip(tried[fails].tolist(), failing[fails].tolist(), strict=True))
+        changed = self._told.change_to(tried, positions, nths)
+        to = np.repeat(np.arange(n.nodes), len(changed[0]))
+        n.out.send(Kind.SPLIT_AT, to, *(np.tile(column, n.nodes) for column in changed))
+        return len(to) > 0
 
     def _to_fail(self, blocks: I64) -> I64:
         """Return how many tries to split these huge pages fail: int64[n] -> int64[n].
@@ -125,7 +119,7 @@ class HugeSplitter:
         """Return the slots that map frames of these huge pages; blocks ascend."""
         table = self._n.table
         slots = rows_with(table.state[: table.size], HUGE)
-        return slots[is_in(block_of(table.pte[slots]), blocks)]
+        return slots[is_in_runs(block_of(table.pte[slots]), blocks)]
 
     # Splits otherwise than by ksmd.
 
@@ -205,7 +199,7 @@ class HugeSplitter:
             return
         of = block_of(table.pte[slots])
         # One slot of each run of pages that a process maps of a huge page.
-        keys = n.keys_of(slots)
+        keys, _ = n.spaces.index.along(slots)
         runs = np.flatnonzero(changes(of) | changes(mm_of_key(keys)))
         of, keys, bases = of[runs], keys[runs], n.bases_of(slots[runs])
         split = np.unique(of)
@@ -229,9 +223,10 @@ class HugeSplitter:
         rows = np.flatnonzero(node_of_frame(blocks << HUGE_ORDER) == n.id)
         frames = frames_of_blocks(blocks[rows]) & ~HUGE_FRAME
         pfns = pfn_of(frames)
-        zero = np.flatnonzero((n.frames.content[pfns] == 0) & (n.frames.mapcount[pfns] > 0))
+        zero = np.flatnonzero(n.frames.content[pfns] == 0)
+        zero = zero[n.frames.mapcount[pfns[zero]] > 0]
         owners = node_of_mm((n.frames.mapping[pfns[zero]] >> np.uint32(2)).astype(np.int64))
-        n.out.send(Kind.ZEROED, owners, frames[zero], np.repeat(positions[rows], HUGE_SIZE)[zero])
+        n.out.send(Kind.ZEROED, owners, frames[zero], positions[rows][zero >> HUGE_ORDER])
 
     def on_zeroed(self, frames: FrameWords, positions: I64) -> None:
         """Map the shared zero page in place of frames of zeros, in every process that maps them.
@@ -242,8 +237,9 @@ class HugeSplitter:
         at = find_unsorted(frames, table.pte[self._slots])
         slots, when = self._slots[at >= 0], positions[at[at >= 0]]
         n.counters["thp_zero_pages"] += len(slots)
-        pos, index = n.position(n.keys_of(slots)), n.spaces.index
-        late = (pos > when) & (pos < n.window.high) & index.mergeable[index.vma_of(slots)]
+        keys, mergeable = n.spaces.index.along(slots)
+        pos = n.position(keys)
+        late = (pos > when) & (pos < n.window.high) & mergeable
         self._undo_visits(slots[late])
         self._faults.tell_gone(slots)
         self._faults.touched(slots[~late])

@@ -19,7 +19,7 @@ class Window:
     seq: int = 0
     #: A new pass starts here.
     first: bool = True
-    #: Searches prune chains.
+    #: All searches prune chains, which is due every `stable_node_chains_prune_millisecs`.
     prune: bool = False
     #: Searches of the stable tree in the window before this one, for each stable node; 0 in the first window.
     searches: float = 0.0

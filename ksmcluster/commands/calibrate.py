@@ -21,6 +21,8 @@ _HEAD = "# ksmcluster calibrate: "
 #: Why a term stays at its default.
 _NOT_MEASURED = {
     "remote": "not measured",
+    "huge_saves": "not measured: default",
+    "split_zero": "not measured: default",
     "cpu_wait": "not measured: as the load",
 }
 _NOT_SEPARATED = "not separated: default"

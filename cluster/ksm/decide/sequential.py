@@ -146,6 +146,13 @@ class Content:
             case _:
                 self._lookup(visit, leave)
 
+    @property
+    def ends_searches(self) -> bool:
+        """Return whether nothing comes of visits to pages that are in no tree, as a page is gone."""
+        page, nodes = self.unstable_page, self.nodes
+        gone = page is not None and page.blocked
+        return gone and not (nodes.in_tree or nodes.migrating or nodes.chain)
+
     # What a walk through trees with shapes does otherwise.
 
     def _find_stable(self, *, prune: bool) -> NodeOfContent | None:

@@ -45,10 +45,10 @@ class OneByOne:
             page = page or self._lost_page(int(batch.lost_row[group]))
             content = Content(digest, self._load(digest), page, self._rules, self._messages)
             rows = np.arange(low, high)
-            thinned = self._thin_out(visits, rows) if digest == 0 else rows[:0]
-            of_content = _as_objects(visits.of(np.delete(rows, thinned - low)))
-            run([(content, visit) for visit in of_content], self._rules.profile)
-            self._remove_thinned(visits.of(thinned))
+            if digest == 0:
+                of_content = self._decide_zeros(content, visits, rows)
+            else:
+                of_content = self._run(content, visits.of(rows))
             if digest == 0 and content.unstable_page is not None and batch.tries is not None:
                 inserted = int(self._trees.node.position(np.array([content.unstable_page.key]))[0])
                 batch.tries.zeros = ZerosGone(inserted, content.unstable_page.gone_at(batch.tries))
@@ -57,6 +57,29 @@ class OneByOne:
             page = content.unstable_page
             self._keep_unstable(before, [(page, digest)] if page and not page.lost else [])
         self._messages.add_to(self._updates)
+
+    def _run(self, content: Content, visits: SortedVisits) -> list[Visit]:
+        """Decide visits one by one, and return them."""
+        of_content = _as_objects(visits)
+        run([(content, visit) for visit in of_content], self._rules.profile)
+        return of_content
+
+    def _decide_zeros(self, content: Content, visits: SortedVisits, rows: I64) -> list[Visit]:
+        """Decide the visits to pages of zeros; return those that are decided one by one.
+
+        These are all but a few for each huge page, until a page that is gone ends all other searches.
+        """
+        thinned = self._thin_out(visits, rows)
+        left = np.delete(rows, thinned - rows[0]) if len(rows) else rows
+        plain = (visits.kind[left] == VisitKind.CANDIDATE) & (visits.row[left] < 0)
+        may_end = self._rules.tries is not None and bool(plain.all())
+        decided: list[Visit] = []
+        low, high = 0, 2 if may_end else len(left)
+        while low < len(left) and not (may_end and content.ends_searches):
+            decided += self._run(content, visits.of(left[low:high]))
+            low, high = high, 2 * high
+        self._remove_thinned(visits.of(np.concatenate([thinned, left[low:]])))
+        return decided
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
         """Return visits to pages of zeros of huge pages that need not be decided.

@@ -8,13 +8,14 @@ repeated until nothing changes. A visit depends on earlier ones alone: what is f
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
 from cluster.arrays.columns import changes
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, empty, is_huge_word
-from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes
+from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes, positions_of
 from cluster.spec.profile import Profile
 from cluster.wire.window import END
 
@@ -70,12 +71,12 @@ class SplitTries:
             return False
         self.one_by_one = True
         block = block_of(frame)
-        time = self._times.times.get(block) or self._assumed.get(block)
+        time = self._times.get(block) or self._assumed.get(block)
         return time is None or (position, self._nth(block, position)) <= time
 
     def split_position(self, block: int) -> int:
         """Return the scan position at which a huge page is split, as far as that is known."""
-        return (self._times.times.get(block) or self._assumed.get(block) or NEVER)[0]
+        return (self._times.get(block) or self._assumed.get(block) or NEVER)[0]
 
     def _nth(self, block: int, position: int) -> int:
         last = self._last.get(block)
@@ -87,7 +88,7 @@ class SplitTries:
         time = (position, self._nth(block, position))
         self._last[block] = time
         self._single.append((block, key, *time))
-        known = self._times.times.get(block)
+        known = self._times.get(block)
         if known is None:
             self._assumed[block] = min(time, self._assumed.get(block, time))
             return True
@@ -109,9 +110,15 @@ class SplitTries:
 
     def split_before(self, blocks: I64, positions: I64) -> Bool:
         """Return which huge pages are split before these scan positions. int64[n], int64[n] -> bool[n]."""
-        names, which = np.unique(blocks, return_inverse=True)
-        times = [self.split_position(block) for block in names.tolist()]
-        before: Bool = np.array(times, np.int64)[which] < positions
+        self.one_by_one = True
+        runs = np.flatnonzero(changes(blocks))
+        splits = self._times.positions(blocks[runs])
+        if self._assumed:
+            named = np.fromiter(self._assumed, np.int64)
+            at = np.fromiter((position for position, _ in self._assumed.values()), np.int64)
+            order = np.argsort(named)
+            splits = np.minimum(splits, positions_of(blocks[runs], named[order], at[order]))
+        before: Bool = np.repeat(splits, np.diff(runs, append=len(blocks))) < positions
         return before
 
     # Plans.
@@ -141,11 +148,11 @@ class SplitTries:
         for tries, _, pair in self._planned:
             rows = np.flatnonzero(~pair & ~self._times.known(tries.block))
             rows = rows[_firsts(tries.block[rows], tries.position[rows])] if len(rows) else rows
-            for block, position in zip(
-                tries.block[rows].tolist(), tries.position[rows].tolist(), strict=True
-            ):
-                time = (position, 0)
-                self._assumed[block] = min(time, self._assumed.get(block, time))
+            positions = zip(tries.position[rows].tolist(), repeat(0))
+            assumed = dict(zip(tries.block[rows].tolist(), positions, strict=False))
+            for block in assumed.keys() & self._assumed.keys():
+                assumed[block] = min(assumed[block], self._assumed[block])
+            self._assumed |= assumed
 
     def not_as_planned(self) -> Digests:
         """Return the contents, ascending, whose plans do not hold.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cluster.arrays.columns import (
     distinct_below,
     find_unsorted,
+    is_in_runs,
     order_by,
     rows_where,
     rows_with,
@@ -67,3 +68,9 @@ def test_search_in_unsorted_keys(keys: list[int], wanted: list[int]) -> None:
     found = find_unsorted(np.array(keys, np.uint64), np.array(wanted, np.uint64)).tolist()
     assert [row >= 0 for row in found] == [value in keys for value in wanted]
     assert all(keys[row] == value for row, value in zip(found, wanted, strict=True) if row >= 0)
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.sets(st.integers(0, 5)))
+def test_which_values_of_runs_are_known(values: list[int], known: set[int]) -> None:
+    found = is_in_runs(np.array(values, np.int64), np.array(sorted(known), np.int64))
+    assert found.tolist() == [value in known for value in values]

@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from cluster.script.runner import ScriptTopology
+from cluster.spec.profile import PROFILES
 from tests.cluster.machine.scripts import Script
 
-KERNELS = ("6.12", "6.18.15", "6.18", "7.3")
+KERNELS = tuple(PROFILES)
 KNOBS = {
-    "max_page_sharing": (2, 3, 256),
+    "max_page_sharing": (2, 3, 4, 256),
     "merge_across_nodes": (0, 1),
     "use_zero_pages": (0, 1),
     "smart_scan": (0, 1),
+    "stable_node_chains_prune_millisecs": (0, 2000),
 }
 ACTIONS = ["fill"] * 5 + ["scan"] * 5 + ["fork", "fork", "collapse", "collapse", "dontneed", "unmap", "move"]
-ACTIONS += ["read", "pageout", "mergeable", "unmergeable", "unmerge_all", "exit", "knob"]
+ACTIONS += ["read", "pageout", "mergeable", "unmergeable", "unmerge_all", "exit", "knob", "merge_any", "huge"]
 
 
 @dataclass
@@ -65,7 +67,10 @@ class _Writer:
         for r in ("x", "y"):
             huge = self.number(0, 3) > 0
             pages = int(str(self.one_of(512, 600, 1024))) if huge else self.number(1, 40)
-            self.write("hugemap" if huge else "map", p, r, pages, "node", self.number(0, self.nodes - 1))
+            lazy = ["lazy"] if huge and self.number(0, 3) == 0 else []
+            self.write(
+                "hugemap" if huge else "map", p, r, pages, *lazy, "node", self.number(0, self.nodes - 1)
+            )
             self.regions[p][r] = pages
             start = int(str(self.one_of(0, 0, self.number(0, pages - 1))))
             self.write("fill", p, r, start, pages - start, self.pattern())
@@ -92,6 +97,8 @@ class _Writer:
         elif action == "exit":
             self.write("exit", p)
             del self.regions[p]
+        elif action == "merge_any":
+            self.write("merge_any", p)
         else:
             self.touch_range(action, p, str(self.one_of(*self.regions[p])))
 

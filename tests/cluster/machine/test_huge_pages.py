@@ -27,6 +27,13 @@ BATCH_OVER_A_SPLIT = Script(
     "set use_zero_pages 1\nproc A\nhugemap A x 512\nfill A x 8 504 seq 1\nmap A y 9\nfill A y 0 9 seq 900\n"
     "mergeable A x\nmergeable A y\nscan 1\nbatch 5\nbatch 500\nscan 2",
 )
+#: The second page splits the first huge page for nothing; nothing comes of searches for zeros after that.
+ZEROS_STOP_SEARCHES = Script(
+    "6.18",
+    ScriptTopology(1),
+    "proc A\nhugemap A x 5120\nfill A x 0 5120 zero\nmap A y 9\nfill A y 0 9 zero\nhugemap A z 512\n"
+    "fill A z 0 512 mod 0 2\nmergeable A x\nmergeable A y\nmergeable A z\nscan 3",
+)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -44,6 +51,7 @@ def test_record_is_reproduced(name: str) -> None:
 @given(huge_scripts())
 @example(BROKEN_OUT_FOR_TWO)
 @example(BATCH_OVER_A_SPLIT)
+@example(ZEROS_STOP_SEARCHES)
 def test_with_the_shapes_of_trees(script: Script) -> None:
     assert difference(script) is None
 
@@ -52,5 +60,6 @@ def test_with_the_shapes_of_trees(script: Script) -> None:
 @given(huge_scripts(quiet=True))
 @example(BROKEN_OUT_FOR_TWO)
 @example(BATCH_OVER_A_SPLIT)
+@example(ZEROS_STOP_SEARCHES)
 def test_without(script: Script) -> None:
     assert difference(script, tree_shape=False) is None
