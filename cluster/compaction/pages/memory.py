@@ -56,6 +56,7 @@ class Memory:
     #: called after every attempt to isolate, with the pages asked for and those granted
     on_isolate: Callable[[Pfns, Pfns], None] | None = None
     proxies: ProxyPages | None = None
+    kswapd_failures: int = 0  #: times that kswapd found nothing to reclaim
 
     def register(self, operations: MovableOperations) -> int:
         """Add an owner; return its number, for the mapping words of its pages."""
@@ -103,11 +104,17 @@ class Memory:
         for zone in self.zones:
             lo, hi = max(start, zone.start), min(end, zone.end)
             if lo < hi:
+                zone.forget_lists()
                 self.pages.merge(lo, hi)
                 zone.take(lo, hi)
                 # free blocks that reached into the range are cut at its ends
                 self.pages.mark_stale(lo)
                 self.pages.mark_stale(hi - 1)
+
+    def forget_lists(self) -> None:
+        """Forget the order of all free lists, before pages or pageblocks change without them."""
+        for zone in self.zones:
+            zone.forget_lists()
 
     def poison(self, pfn: int) -> None:
         """Take this free page for good."""

@@ -14,7 +14,7 @@ from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import MigrateType
 from cluster.compaction.replay.blocks import first_difference
 from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of
-from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
+from cluster.compaction.zone.direct_compact import Allocation
 from cluster.compaction.zone.kcompactd import Proactive
 from cluster.script.record import Difference, Json, RecordError
 
@@ -58,7 +58,6 @@ def obtained(record: Json, *, hints: bool) -> int:
     for done in range(int(count)):
         if Allocation(memory, int(order), migratetype, modes).run() is None:
             return done
-        kswapd_sleeps(memory)
     return int(count)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from cluster.compaction.movable.migrate_pages import MigrateRules
@@ -37,13 +37,42 @@ class CompactionRules:
     rest_of_pageblock: bool
     #: largest step of the free scanner
     free_stride: int
-    #: searches of the free lists that spare the scanners work for large orders
+    #: searches of the free lists that spare the scanners work for large orders; with them came the starts
+    #: that are remembered one pageblock too far
     fast_search: bool
+    #: a pageblock that a search found gets a hint at once, so that it is not scanned
+    hints_found_block: bool = False
+    #: async and sync-light: after a page failed, the rest of its pageblock goes in one batch; otherwise async
+    #: direct compaction leaves the aligned block
+    rest_after_failure: bool = False
+    #: targets are kept by order, the smallest blocks are used first, and upwards
+    targets_by_order: bool = False
+    #: the free scanner's remembered start is the pageblock below the one that it went through
+    starts_below: bool = False
+    #: a per-cpu list that is full often grows
+    pcp_grows: bool = False
+    #: async direct compaction for whole pageblocks takes sources from pageblocks of any type
+    any_source: bool = False
+    #: proactiveness 100 stops at fragmentation score 0, not 5
+    proactive_to_zero: bool = False
 
 
+_FROM_6_12 = CompactionRules(
+    MigrateRules(),
+    True,
+    COMPACT_CLUSTER_MAX,
+    True,
+    rest_after_failure=True,
+    targets_by_order=True,
+    starts_below=True,
+    pcp_grows=True,
+)
 RULES = {
     "4.8": CompactionRules(MigrateRules(putback_at_once=True, batch=None), False, 1, False),
-    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True),
+    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True, hints_found_block=True),
+    "6.12": _FROM_6_12,
+    "6.18": _FROM_6_12,
+    "7.2": replace(_FROM_6_12, any_source=True, proactive_to_zero=True),
 }
 
 
@@ -90,6 +119,7 @@ class Control:
     free_pfn: int = 0
     whole_zone: bool = True
     wanted: int = 0  #: pages of the batch that needs targets
+    needed: int = 0  #: those of them that have none yet
     owed: int = 0  #: pages of the batch that are free as soon as their targets are in use
     migrate_scanned: int = 0
     free_scanned: int = 0
@@ -109,6 +139,8 @@ class Control:
     def start(self) -> None:
         """Set both scanners to their first pageblocks: the outermost ones, or where the last run ended."""
         zone, cache = self.zone, self.zone.cache
+        if self.rules.fast_search and (self.request.order > 0 or self.request.good_enough is not None):
+            zone.keep_lists(grows=self.rules.pcp_grows)
         zone.merge()
         last = pageblock_start(zone.end - 1)
         self.migrate_pfn, self.free_pfn, self.whole_zone = zone.start, last, True
@@ -120,7 +152,7 @@ class Control:
         if not zone.start <= self.migrate_pfn < zone.end:
             self.migrate_pfn = zone.start
             cache.migrate_pfn = [zone.start, zone.start]
-        self.whole_zone = self.migrate_pfn <= cache.init_migrate_pfn
+        self.whole_zone = self.migrate_pfn <= (cache.init_migrate_pfn if self.rules.fast_search else zone.start)
 
     def finished(self, *, canceled: bool) -> Status:
         """Return CONTINUE, or why the run ends (compact_finished)."""
@@ -140,9 +172,9 @@ class Control:
 
     def _pass_over(self) -> Status:
         """Let the next run begin at the outermost pageblocks again."""
-        cache = self.zone.cache
-        cache.migrate_pfn = [cache.init_migrate_pfn] * 2
-        cache.free_pfn = cache.init_free_pfn
+        zone, cache = self.zone, self.zone.cache
+        cache.migrate_pfn = [zone.start, zone.start]
+        cache.free_pfn = pageblock_start(zone.end - 1)
         cache.blockskip_flush |= self.request.direct
         return Status.COMPLETE if self.whole_zone else Status.PARTIAL_SKIPPED
 

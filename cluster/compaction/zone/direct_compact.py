@@ -21,6 +21,7 @@ from cluster.compaction.zone.compact_control import COSTLY_ORDER, RULES, Compact
 from cluster.compaction.zone.compact_zone import Compaction
 
 MAX_DEFER_SHIFT = 6
+MAX_RECLAIM_RETRIES = 16  #: times that kswapd runs in vain before it gives up
 EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: up to it, reclaim would help more than compaction
 _SAMPLE = 1 << COSTLY_ORDER  #: one page in this many is looked at to reset a hint
 
@@ -50,6 +51,8 @@ class Allocation:
     def __post_init__(self) -> None:
         self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
         self._try_alloc()
+        if not self.done:
+            wake_kswapd(self.memory)
 
     def run(self) -> int | None:
         """Do all of it, without other compactors in between; return the first page, or None."""
@@ -89,6 +92,7 @@ class Allocation:
 
     def _after(self, compaction: Compaction) -> None:
         self.running = None
+        self.pfn = self.pfn if compaction.captured is None else compaction.captured
         self.moves += compaction.moves
         self.scanned += compaction.scanned
         zone, mode = compaction.zone, compaction.request.mode
@@ -105,7 +109,9 @@ class Allocation:
             return
         self._stalled = False
         self.memory.vmstat.compact_stall += 1
-        self._try_alloc()
+        if self.pfn is None:
+            self._try_alloc()
+        self.done = self.pfn is not None
         if self.pfn is None:
             self.memory.vmstat.compact_fail += 1
         else:
@@ -177,29 +183,56 @@ def fragmentation_index(zone: Zone, order: int) -> int:
     return 1000 - (1000 + free * 1000 // (1 << order)) // blocks
 
 
-def kswapd_sleeps(memory: Memory) -> None:
-    """Forget hints, as kswapd does before it sleeps, in zones that a direct compaction scanned to the end."""
+def wake_kswapd(memory: Memory) -> None:
+    """Wake kswapd for a request that has to compact (wakeup_kswapd).
+
+    There is nothing to reclaim, so it goes to sleep again, and forgets hints in zones that a direct compaction
+    scanned to the end. After MAX_RECLAIM_RETRIES times in vain it is not woken any more.
+    """
+    if memory.kswapd_failures == MAX_RECLAIM_RETRIES:
+        return
+    memory.kswapd_failures += 1
     for zone in memory.zones:
         if zone.cache.blockskip_flush:
             reset_isolation_suitable(zone)
 
 
 def reset_isolation_suitable(zone: Zone) -> None:
-    """Forget hints of pageblocks with free or LRU pages in a sample; restart scanners at the outermost."""
+    """Forget hints, pageblock by pageblock from both ends to the middle; restart the scanners.
+
+    A pageblock at the lower end needs an LRU page in a sample, one at the upper end a free page; once there
+    is a start at both ends, either will do (__reset_isolation_suitable).
+    """
     zone.cache.blockskip_flush = False
     zone.merge()
-    pages, cache = zone.pages, zone.cache
-    sampled = np.arange(zone.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES, zone.end, _SAMPLE)
-    sampled = sampled[sampled >= zone.start]
-    block = sampled >> PAGEBLOCK_ORDER
-    free = np.unique(block[pages.order[sampled] >= 0])
-    lru = np.unique(block[(pages.flags[sampled] & PG_LRU != 0) | pages.huge[block]])
-    pages.clear_skip(free)
-    pages.clear_skip(lru)
-    targets = free[pages.pageblock_type[free] == MigrateType.MOVABLE]
-    if len(free) == 0 or len(targets) == 0:
-        return
-    first = max(int(min([*lru[:1], *free[:1]])) << PAGEBLOCK_ORDER, zone.start)
-    last = int(targets[-1]) << PAGEBLOCK_ORDER
-    cache.init_migrate_pfn, cache.migrate_pfn = first, [first, first]
-    cache.init_free_pfn = cache.free_pfn = last
+    cache, low, high = zone.cache, zone.start, zone.end - 1
+    reset_migrate, reset_free = high, low
+    source_set = free_set = False
+    while low < high:
+        if _reset_block(zone, low, source=True, target=source_set) and low < reset_migrate:
+            source_set, reset_migrate = True, low
+            cache.init_migrate_pfn, cache.migrate_pfn = low, [low, low]
+        if _reset_block(zone, high, source=free_set, target=True) and high > reset_free:
+            free_set, reset_free = True, high
+            cache.init_free_pfn = cache.free_pfn = high
+        low, high = low + PAGEBLOCK_PAGES, high - PAGEBLOCK_PAGES
+    if reset_migrate >= reset_free:
+        cache.migrate_pfn, cache.free_pfn = [low, low], high
+
+
+def _reset_block(zone: Zone, pfn: int, *, source: bool, target: bool) -> bool:
+    """Forget the hint of a pageblock with a fitting page in a sample (__reset_isolation_pfn)."""
+    pages, block = zone.pages, pfn >> PAGEBLOCK_ORDER
+    if pages.huge[block]:
+        return False
+    if source and target and not pages.skip[block]:
+        return True
+    if target and not source and pages.pageblock_type[block] != MigrateType.MOVABLE:
+        return False
+    start = max(block << PAGEBLOCK_ORDER, zone.start)
+    sampled = slice(start, min((block + 1) << PAGEBLOCK_ORDER, zone.end), _SAMPLE)
+    found = source and bool(np.count_nonzero(pages.flags[sampled] & PG_LRU))
+    found |= target and bool(np.count_nonzero(pages.order[sampled] >= 0))
+    if found:
+        pages.clear_skip(np.array([block]))
+    return found

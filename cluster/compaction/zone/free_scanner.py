@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.arrays.words import I64
+from cluster.arrays.words import I64, Array
 from cluster.compaction.pages.buddy import pages_of
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
@@ -39,6 +39,8 @@ class FreeScanner:
         self._stack = _NO_PAGES
         self._top = 0
         self._missing = 0  #: pages still to be fetched, in the middle of a fetch
+        #: orders of the pages fetched, as in `PageMap.order`; None if they do not matter
+        self._orders: list[Array] | None = None
         self._free: FreePages | None = None
         self._alone = False
         self._unmarked: list[I64] = []
@@ -56,6 +58,7 @@ class FreeScanner:
         first = max(self._top - count, 0)
         taken = self._stack[first : self._top][::-1]
         self._top = first
+        self._control.needed -= len(taken)
         return taken
 
     @property
@@ -67,6 +70,7 @@ class FreeScanner:
         """Take back unused pages; they are the next ones again (compaction_free)."""
         self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
         self._top = len(self._stack)
+        self._control.needed += len(pfns)
 
     def drain(self) -> I64:
         """Return the targets that are left at the end of the run."""
@@ -104,16 +108,21 @@ class FreeScanner:
         """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages)."""
         c = self._control
         fetched: list[I64] = []
-        self._missing = c.wanted
-        if c.rules.fast_search:
+        by_order = c.rules.targets_by_order
+        self._missing = c.needed if by_order else c.wanted
+        self._orders = [] if by_order else None
+        if c.rules.fast_search and c.request.order > 0:
             got = fast_search.isolate_freepages(c)
-            if got is not None:
-                self._add(fetched, got.pages, got.extra)
-                if got.around is not None and self._missing > 0 and not c.request.optimistic:
-                    self._around(fetched, got.around)
+            if self._orders is not None and got.order is not None:
+                self._orders.append(np.full(1 << got.order, got.order, np.int8))
+            self._add(fetched, got.pages, got.scanned)
+            if got.around is not None and self._missing > 0 and not c.request.optimistic:
+                self._around(fetched, got.around)
         if not fetched:
             self._scan_down(fetched)
         self._stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
+        if self._orders:
+            self._stack = self._stack[_by_order(self._orders)[::-1]]
         self._top = len(self._stack)
 
     def _add(self, fetched: list[I64], pages: I64, scanned: int) -> None:
@@ -127,7 +136,7 @@ class FreeScanner:
         """Fetch the rest of the pageblock of a page found by a search (fast_isolate_around)."""
         start = max(pageblock_start(pfn), self._zone.start)
         end = min(pageblock_start(pfn) + PAGEBLOCK_PAGES, self._zone.end)
-        if self._block(fetched, start, end, 1) == end and self._missing > 0:
+        if self._block(fetched, start, end, 1) == end:
             self._zone.pages.set_skip(pfn >> PAGEBLOCK_ORDER)
 
     def _scan_down(self, fetched: list[I64]) -> None:
@@ -227,6 +236,7 @@ class FreeScanner:
 
     def _update_skip(self, low: int, high: int) -> None:
         self._zone.pages.set_skip(slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER))
+        low -= PAGEBLOCK_PAGES if self._control.rules.starts_below else 0
         self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:
@@ -250,6 +260,8 @@ class FreeScanner:
 
     def _use(self, taken: I64) -> None:
         """Take these pages, which are whole free blocks."""
+        if self._orders is not None:
+            self._orders.append(self._zone.pages.order[taken])
         if self._alone:
             self._zone.unlist(taken)
             self._unmarked.append(taken)
@@ -305,5 +317,15 @@ class FreeScanner:
                 stop = head + size
                 break
         taken = pages_of(*np.array(met, np.int64).reshape(-1, 2).T)
-        self._zone.use(taken)
+        self._use(taken)
         return stop, scanned + max(-(-(stop - position) // stride), 0), taken
+
+
+def _by_order(orders: list[Array]) -> I64:
+    """Return in which order the pages of free blocks are used, small blocks first. int8[n] -> int64[n]."""
+    order = orders[0] if len(orders) == 1 else np.concatenate(orders)
+    heads = order >= 0
+    if heads.all():
+        return order.argsort(kind="stable")
+    of_block: I64 = order[heads][heads.cumsum() - 1].argsort(kind="stable")
+    return of_block

@@ -32,7 +32,9 @@ class Proactive:
         self._scanned = 0
         self._rules = rules
         self._grain = grain
-        self._low = max(100 - proactiveness, 5)
+        # the kernel's 10 more than the lower score, which ends a zone's compaction
+        self._low = 100 - proactiveness if rules.proactive_to_zero else max(100 - proactiveness, 5)
+        self._high = 100 if self._low > 90 else self._low + (10 if not rules.proactive_to_zero else 10)
         self._zones: list[Zone] = []
         self._before: int | None = None
 
