@@ -37,6 +37,14 @@ class VmStat:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class Kswapd:
+    """The thread that reclaims memory, where there is nothing to reclaim."""
+
+    awake: bool = False
+    failures: int = 0  #: times that it ran in vain
+
+
 class ProxyPages(Protocol):
     """Page frame numbers above the zones, for pages on other nodes."""
 
@@ -56,7 +64,7 @@ class Memory:
     #: called after every attempt to isolate, with the pages asked for and those granted
     on_isolate: Callable[[Pfns, Pfns], None] | None = None
     proxies: ProxyPages | None = None
-    kswapd_failures: int = 0  #: times that kswapd found nothing to reclaim
+    kswapd: Kswapd = field(default_factory=Kswapd)
 
     def register(self, operations: MovableOperations) -> int:
         """Add an owner; return its number, for the mapping words of its pages."""

@@ -45,6 +45,11 @@ class CompactionRules:
     #: async and sync-light: after a page failed, the rest of its pageblock goes in one batch; otherwise async
     #: direct compaction leaves the aligned block
     rest_after_failure: bool = False
+    #: it looks for a block that was captured before it drains the per-cpu list, and in the next iteration
+    #: again; otherwise afterwards
+    captured_before_drain: bool = False
+    #: kswapd runs as soon as it is woken; otherwise once a batch of pages is moved
+    kswapd_at_once: bool = False
     #: targets are kept by order, the smallest blocks are used first, and upwards
     targets_by_order: bool = False
     #: the free scanner's remembered start is the pageblock below the one that it went through
@@ -63,13 +68,14 @@ _FROM_6_12 = CompactionRules(
     COMPACT_CLUSTER_MAX,
     True,
     rest_after_failure=True,
+    captured_before_drain=True,
     targets_by_order=True,
     starts_below=True,
     pcp_grows=True,
 )
 RULES = {
     "4.8": CompactionRules(MigrateRules(putback_at_once=True, batch=None), False, 1, False),
-    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True, hints_found_block=True),
+    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True, hints_found_block=True, kswapd_at_once=True),
     "6.12": _FROM_6_12,
     "6.18": _FROM_6_12,
     "7.2": replace(_FROM_6_12, any_source=True, proactive_to_zero=True),

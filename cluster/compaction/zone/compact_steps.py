@@ -156,10 +156,13 @@ class CompactionSteps:
     def _end_iteration(self) -> Status:
         """Return whether to go on, after a look at what the last iteration has freed."""
         migrated, self._migrated = self._migrated, False
-        if migrated and self.captured is not None:
+        before_drain = self._rules.captured_before_drain
+        if before_drain and migrated and self.captured is not None:
             return Status.SUCCESS
         self._sources.drain()
         self._note_captured()
+        if not before_drain and self.captured is not None:
+            return Status.SUCCESS
         return self.control.finished(canceled=self._canceled)
 
     def _step_scan(self, scan: BlockScan) -> None:

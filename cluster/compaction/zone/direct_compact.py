@@ -52,7 +52,7 @@ class Allocation:
         self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
         self._try_alloc()
         if not self.done:
-            wake_kswapd(self.memory)
+            self._wake_kswapd()
 
     def run(self) -> int | None:
         """Do all of it, without other compactors in between; return the first page, or None."""
@@ -65,6 +65,9 @@ class Allocation:
         if self.running is not None:
             if not self.running.done:
                 self.running.step()
+                if self.memory.kswapd.awake and self.running.succeeded + self.running.failed:
+                    # moving pages takes so long that kswapd has its turn
+                    run_kswapd(self.memory)
             if self.running.done:
                 self._after(self.running)
         elif not self._left:
@@ -72,8 +75,15 @@ class Allocation:
         elif not self._left[0][1]:
             self._left.pop(0)
             self._attempted()
+            if self._left and not self.done:
+                self._wake_kswapd()
         else:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
+
+    def _wake_kswapd(self) -> None:
+        wake_kswapd(self.memory)
+        if self.rules.kswapd_at_once and self.memory.kswapd.awake:
+            run_kswapd(self.memory)
 
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
         if defer_request(zone, self.order):
@@ -184,14 +194,18 @@ def fragmentation_index(zone: Zone, order: int) -> int:
 
 
 def wake_kswapd(memory: Memory) -> None:
-    """Wake kswapd for a request that has to compact (wakeup_kswapd).
+    """Wake kswapd for a request that has to compact, unless it ran in vain too often (wakeup_kswapd)."""
+    if memory.kswapd.failures < MAX_RECLAIM_RETRIES:
+        memory.kswapd.awake = True
 
-    There is nothing to reclaim, so it goes to sleep again, and forgets hints in zones that a direct compaction
-    scanned to the end. After MAX_RECLAIM_RETRIES times in vain it is not woken any more.
+
+def run_kswapd(memory: Memory) -> None:
+    """Let kswapd find nothing to reclaim and go to sleep.
+
+    Then it forgets hints in zones that a direct compaction scanned to the end.
     """
-    if memory.kswapd_failures == MAX_RECLAIM_RETRIES:
-        return
-    memory.kswapd_failures += 1
+    memory.kswapd.awake = False
+    memory.kswapd.failures += 1
     for zone in memory.zones:
         if zone.cache.blockskip_flush:
             reset_isolation_suitable(zone)
