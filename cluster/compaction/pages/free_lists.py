@@ -60,15 +60,21 @@ class FreeLists:
         return -1 - (order * _TYPES + migratetype)
 
     def fill(self) -> None:
-        """List all free blocks, the highest ones first, as where lower pages were freed later."""
-        order = self._pages.order[self.start : self.end]
-        heads = (order >= 0).nonzero()[0][::-1] + self.start
-        orders, types = self._pages.order[heads], self._pages.pageblock_type[heads >> PAGEBLOCK_ORDER]
-        self.set_lists(
-            (k, kind, heads[(orders == k) & (types == kind)].tolist())
-            for k in range(MAX_ORDER + 1)
-            for kind in range(_TYPES)
-        )
+        """List all free blocks as if their pages had been freed from the lowest to the highest."""
+        first, behind = self.start >> MAX_ORDER, -(-self.end // MAX_BLOCK_PAGES)
+        order = self._pages.order.reshape(-1, MAX_BLOCK_PAGES)[first:behind]
+        pfns = np.arange(first << MAX_ORDER, behind << MAX_ORDER, dtype=np.int32).reshape(order.shape)
+        free = (order != USED) & (pfns >= self.start) & (pfns < self.end)
+        bases = np.arange(first, behind) << MAX_ORDER
+        _order, made = _merged(_levels(np.where(free, pfns, _NEVER)), bases)
+        types = self._pages.pageblock_type[made.pfns >> PAGEBLOCK_ORDER]
+        lists = []
+        for k in range(MAX_ORDER + 1):
+            for kind in range(_TYPES):
+                these = (made.orders == k) & (types == kind)
+                at_head, at_tail = made.pfns[these & ~made.at_tail], made.pfns[these & made.at_tail]
+                lists.append((k, kind, [*at_head[::-1].tolist(), *at_tail.tolist()]))
+        self.set_lists(lists)
 
     def set_lists(self, lists: Iterable[tuple[int, int, list[int]]]) -> None:
         """Begin with these lists: order, type, and the blocks from the head of the list."""
