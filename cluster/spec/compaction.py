@@ -78,7 +78,7 @@ class CompactionSpec:
     trigger: str = "compact_memory"
     #: vm.compaction_proactiveness, 0..100; used by "proactive" alone.
     proactiveness: int = 20
-    #: A name in `cluster.compaction.zone.compact_control.RULES`.
+    #: A name in `cluster.compaction.kernel_rules.COMPACTION_RULES`.
     kernel: str = "6.1"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"

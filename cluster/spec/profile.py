@@ -2,7 +2,7 @@
 
 There is one simulator. `RULES` says of each rule that changed over the years in which of the known kernels it
 holds; a `Profile` is what holds in one of them. (The rules of page migration and compaction have their own
-table: `cluster.compaction.zone.compact_control.RULES`.)
+table, of the same form: `cluster.compaction.kernel_rules`.)
 
 Sources: records of the releases that `KERNELS` names, and `mm/ksm.c`, `mm/vma.c` and `fs/proc/base.c`.
 """
@@ -29,6 +29,11 @@ class Kernel(NamedTuple):
     #: What is known of it.
     source: str
 
+    @property
+    def recorded(self) -> bool:
+        """Return whether a real kernel was observed."""
+        return self.source.startswith("records")
+
 
 #: Oldest first. A release is taken as the newest of these that is not newer, a series such as "6.18" as its
 #: newest known release. Which release between 6.18.15 and 6.18.44 repaired the split of shared huge pages is
@@ -53,6 +58,14 @@ class KernelRule(NamedTuple):
     meaning: str
     begins: str
     ends: str | None = None
+    #: The kernel between two known ones with which it begins, as read from source.
+    read: str = ""
+
+    def observed(self, kernels: tuple[Kernel, ...]) -> bool:
+        """Return whether records show it begin and end: there are some of the kernels on both sides."""
+        names = [kernel.name for kernel in kernels]
+        changes = [names.index(kernel) for kernel in (self.begins, self.ends) if kernel is not None]
+        return all(kernels[i].recorded for change in changes for i in (change - 1, change) if i >= 0)
 
 
 #: A rule that ended and came back has two rows. Its name is a field of `Profile`.
@@ -184,13 +197,18 @@ class Profile:
     vmstat: tuple[str, ...]
 
 
+def switches(kernel: str, rules: tuple[KernelRule, ...], kernels: tuple[Kernel, ...]) -> dict[str, bool]:
+    """Return which rules hold in a known kernel."""
+    order = {known.name: number for number, known in enumerate(kernels)}
+    now = order[kernel]
+    holds: dict[str, bool] = {}
+    for rule in rules:
+        ended = rule.ends is not None and now >= order[rule.ends]
+        holds[rule.name] = holds.get(rule.name, False) or (now >= order[rule.begins] and not ended)
+    return holds
+
+
 _ORDER = {kernel.name: number for number, kernel in enumerate(KERNELS)}
-
-
-def _holds(rule: KernelRule, kernel: str) -> bool:
-    """Return whether the rule holds in a known kernel."""
-    ended = rule.ends is not None and _ORDER[kernel] >= _ORDER[rule.ends]
-    return _ORDER[kernel] >= _ORDER[rule.begins] and not ended
 
 
 def _files(since: Mapping[str, tuple[str, ...]], kernel: str) -> tuple[str, ...]:
@@ -199,12 +217,9 @@ def _files(since: Mapping[str, tuple[str, ...]], kernel: str) -> tuple[str, ...]
 
 
 def _profile(kernel: str) -> Profile:
-    switches = {rule.name: False for rule in RULES}
-    for rule in RULES:
-        switches[rule.name] |= _holds(rule, kernel)
     return Profile(
         name=kernel,
-        **switches,
+        **switches(kernel, RULES, KERNELS),
         counters=_files(_COUNTERS, kernel),
         knobs=_files(_KNOBS, kernel),
         process_stats=_files(_PROCESS_STATS, kernel),
@@ -217,22 +232,23 @@ PROFILES: dict[str, Profile] = {kernel.name: _profile(kernel.name) for kernel in
 
 
 @cache
-def kernel_of_release(release: str) -> str:
+def kernel_of_release(release: str, kernels: tuple[Kernel, ...] = KERNELS) -> str:
     """Return the known kernel as which a release is taken.
 
     A release is a series such as `6.18`, or a `uname -r` such as `6.18.15+deb13-cloud-amd64`. Raises
     UnknownKernelError.
     """
+    names = [kernel.name for kernel in kernels]
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\d)", release)
     if match is None:
         raise UnknownKernelError(f"not a kernel release: {release!r}")
     major, minor, patch = match.groups()
-    if patch is None and f"{major}.{minor}" in PROFILES:
+    if patch is None and f"{major}.{minor}" in names:
         return f"{major}.{minor}"
     wanted = int(major), int(minor), int(patch or 0)
-    fitting = [kernel for kernel in KERNELS if kernel.since <= wanted]
+    fitting = [kernel for kernel in kernels if kernel.since <= wanted]
     if not fitting:
-        raise UnknownKernelError(f"kernel {release} is older than every profile ({', '.join(PROFILES)})")
+        raise UnknownKernelError(f"kernel {release} is older than every profile ({', '.join(names)})")
     return fitting[-1].name
 
 
@@ -241,12 +257,12 @@ def profile_of_release(release: str) -> Profile:
     return PROFILES[kernel_of_release(release)]
 
 
-def note_of_release(release: str) -> str | None:
+def note_of_release(release: str, kernels: tuple[Kernel, ...] = KERNELS) -> str | None:
     """Return what to say of a release of a series that is not known; None for others."""
-    kernel = kernel_of_release(release)
+    kernel = kernel_of_release(release, kernels)
     if _series(release) == _series(kernel):
         return None
-    which = "the newest known one" if kernel == KERNELS[-1].name else "the last known one before it"
+    which = "the newest known one" if kernel == kernels[-1].name else "the last known one before it"
     return f"kernel {release} is not known; it is taken as {kernel}, {which}"
 
 

@@ -25,6 +25,8 @@ GIVE_UP_IN_PUTBACK = 7
 class ScriptedEvent:
     """A call, a page given up (`R`: its reference put, `k`: kept), or the end of an attempt to isolate (`T`).
 
+    r: a page could not be given up, as it is locked; m: a call for a page that was given up.
+
     flags: 1 locked, 2 tagged movable, 4 operations set, 8 isolated, 16 LRU.
     """
 
@@ -65,8 +67,10 @@ class ScriptedDriver(PageDriver):
         none = np.zeros(0, np.int64)
         self.scripts = Scripts(none, none, none, none, none, none)
         self._log = log
+        self._given_up: dict[int, int] = {}  #: numbers of pages given up, by their frames
         if log:
             memory.on_isolate = self._log_attempts
+            memory.on_given_up = self._log_given_up
 
     def adopt(self, pfns: I64) -> I64:
         more = np.zeros(len(pfns), np.int64)
@@ -129,6 +133,7 @@ class ScriptedDriver(PageDriver):
         page = np.array([pfn])
         clear_page_movable(self.memory, page)
         if not keep:
+            self._given_up[pfn] = int(self.page_at[pfn])
             self._forget(page)
             self.memory.put(page)
 
@@ -142,7 +147,10 @@ class ScriptedDriver(PageDriver):
         page = self.frame_of[peer : peer + 1].copy()
         keep = rel == when[1]
         before = self._flags(int(page[0]))
-        self.memory.pages.lock(page)
+        if len(self.memory.pages.trylock(page)) == 0:
+            self._note("r", int(page[0]), answer=-errno.EAGAIN, number=peer)
+            return
+        self._given_up[int(page[0])] = peer
         if keep:
             release(self.memory, page, keep=True)
             self.memory.pages.unlock(page)
@@ -180,6 +188,11 @@ class ScriptedDriver(PageDriver):
         self.scripts.events.append(
             ScriptedEvent(op, page, pfn, newpfn, mode, answer, before[0], now[0], count, before[1], now[1])
         )
+
+    def _log_given_up(self, pages: I64, new: I64, mode: int) -> None:
+        """Log that the VM asks for pages that were given up; the driver answers 0."""
+        for pfn, newpfn in zip(pages.tolist(), new.tolist(), strict=True):
+            self._note("m", pfn, newpfn, mode, number=self._given_up[pfn])
 
     def _log_attempts(self, asked: I64, granted: I64) -> None:
         mine = asked[self.page_at[asked] != NO_PAGE]

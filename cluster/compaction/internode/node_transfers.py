@@ -31,8 +31,8 @@ from cluster.compaction.internode.transfer import (
     TransferSource,
     TransferTarget,
 )
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.counting import Counted
-from cluster.compaction.movable.migrate_pages import MigrateRules
 from cluster.compaction.movable.page_movable import isolatable
 
 
@@ -57,7 +57,7 @@ class NodeTransfers:
         shape: tuple[int, int],
         owners: NodeOwners,
         counted: Mapping[str, Counted],
-        rules: MigrateRules,
+        rules: CompactionRules,
     ) -> None:
         self._sent: I64 = np.zeros(shape, np.int64)
         self._attempts: I64 = np.zeros(shape, np.int64)

@@ -15,9 +15,10 @@ import numpy as np
 
 from cluster.arrays.words import I64, U8, U64, Pfns
 from cluster.compaction.internode.foreign_pages import NO_NAME, ForeignPages, Proxies, ProxyTargets
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.lru_pages import LruPages
-from cluster.compaction.movable.migrate_pages import MigrateRules, PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
 from cluster.compaction.movable.page_movable import isolatable, isolated
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, PageStateError
@@ -124,7 +125,7 @@ class TransferSource(TransferSide):
     moved: pages sent so far; by_owner int64[owners]: the same by owner.
     """
 
-    def __init__(self, owners: NodeOwners, transfer: Transfer, rules: MigrateRules) -> None:
+    def __init__(self, owners: NodeOwners, transfer: Transfer, rules: CompactionRules) -> None:
         super().__init__()
         self.transfer = transfer
         self.moved = 0
@@ -189,7 +190,7 @@ class TransferSource(TransferSide):
         """Let the drivers move at most `frames` pages of the batch to proxies, and put the others back."""
         self._full = frames < len(self._isolated)
         targets = ProxyTargets(self._memory, self._owners.proxies, frames)
-        migration = PageMigration(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
+        migration = migrate_pages(self._memory, self._isolated, targets, MigrateMode.SYNC, self._rules)
         migration.run()
         self._isolated = _NO_PAGES
         Putback(self._memory, migration.left).run()

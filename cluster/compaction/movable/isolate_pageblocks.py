@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.page_movable import unmovable
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, MigrateType
@@ -24,8 +25,9 @@ def isolate_pageblocks(memory: Memory, start: int, end: int) -> list[int] | None
     return types
 
 
-def undo_isolate_pageblocks(memory: Memory, start: int, types: list[int]) -> None:
-    """Give the pageblocks from `start` on their types back (undo_isolate_page_range)."""
+def undo_isolate_pageblocks(memory: Memory, start: int, types: list[int], rules: CompactionRules) -> None:
+    """Give the pageblocks from `start` on their types back or make them MOVABLE (undo_isolate_page_range)."""
     first = start >> PAGEBLOCK_ORDER
     memory.forget_lists()
-    memory.pages.set_pageblock_type(slice(first, first + len(types)), types)
+    after = types if rules.isolation_keeps_type else MigrateType.MOVABLE
+    memory.pages.set_pageblock_type(slice(first, first + len(types)), after)

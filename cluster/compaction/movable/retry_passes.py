@@ -6,6 +6,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, Pfns
 
+MAX_BATCH = 512  #: pages of a batch: its retries come before the next batch begins
 MAX_PASSES = 10  #: migrate calls for a page that answers -EAGAIN
 WAIT_AFTER_PASS = 2  #: later passes wait for a locked page, unless the mode is async
 

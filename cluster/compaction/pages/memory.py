@@ -63,6 +63,9 @@ class Memory:
     operations: list[MovableOperations | None] = field(default_factory=lambda: [None])
     #: called after every attempt to isolate, with the pages asked for and those granted
     on_isolate: Callable[[Pfns, Pfns], None] | None = None
+    #: called before the VM moves on from pages that their driver has given up, with these, their targets and
+    #: the mode: from 6.18 on, it first asks the driver to move them
+    on_given_up: Callable[[Pfns, Pfns, int], None] | None = None
     proxies: ProxyPages | None = None
     kswapd: Kswapd = field(default_factory=Kswapd)
 

@@ -6,9 +6,10 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER
-from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, unpack
+from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, rules_of, unpack
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.script.record import Difference, Json
@@ -17,14 +18,14 @@ from cluster.script.record import Difference, Json
 COUNTERS = ("pgmigrate_success", "pgmigrate_fail", "compact_free_scanned", "compact_isolated")
 
 
-def compact_all(memory: Memory, request: Request | None = None) -> I64:
+def compact_all(memory: Memory, rules: CompactionRules, request: Request | None = None) -> I64:
     """Compact every zone, from the lowest up, as compact_memory does; return (source, target) of each move.
 
     int64[moves, 2].
     """
     moves = []
     for zone in memory.zones:
-        compaction = Compaction(memory, zone, request)
+        compaction = Compaction(memory, zone, request, rules=rules)
         compaction.run()
         moves += compaction.moves
     return np.concatenate([np.column_stack(pair) for pair in moves]) if moves else np.zeros((0, 2), np.int64)
@@ -46,7 +47,7 @@ def compare_compact(record: Json) -> Difference | None:
             _continue_scripts(before, driver)
         before = driver
         step = f"run {number}"
-        moves = compact_all(memory)
+        moves = compact_all(memory, rules_of(record))
         ours, theirs = moves[driver.page_at[moves[:, 1]] >= 0], moves_of(run)
         alone = not run["summary"]["other_migrated"] and not lru.isolated
         difference = (
@@ -65,7 +66,7 @@ def compare_zram(record: Json) -> Difference | None:
     states = record["states"]
     for number, (before, after) in enumerate((("punched", "compacted"), ("zs_compacted", "compacted_again"))):
         memory, driver, _lru = memory_of(record, states[before])
-        compact_all(memory)
+        compact_all(memory, rules_of(record))
         kinds = np.frombuffer(unpack(states[after]["map_zb64"]), np.uint8)
         theirs = np.flatnonzero(kinds == driver.kind)
         difference = (

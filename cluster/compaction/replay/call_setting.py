@@ -14,9 +14,11 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, PageKind, PageMap
+from cluster.compaction.replay.migration_record import rules_of
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
@@ -51,6 +53,7 @@ class CallSetting:
     driver: ScriptedDriver
     ids: I64
     scripts: dict[str, I64]
+    rules: CompactionRules
 
     def calls(self) -> list[tuple[int, str, int]]:
         """Return all calls of the driver so far: (page id, operation, answer)."""
@@ -85,13 +88,15 @@ def build_setting(record: Json, before: list[list[int]], scripts: dict[str, I64]
     free[_free_pages(end, run)] = True
     free[pfns] = False
     pages.set_free(free)
+    if (wanted := contig_range(run)) and (types := contig_types(run)):
+        pages.set_pageblock_type(wanted[0] // PAGEBLOCK_PAGES, types[0])
     memory = Memory(pages, [Zone(pages, 1, _DMA_END, "DMA"), Zone(pages, _DMA_END, end, "DMA32")])
     driver = ScriptedDriver(memory, log=True)
     driver.adopt(pfns)
     for key, name in SCRIPT_FIELDS.items():
         setattr(driver.scripts, name, scripts[key][ids])
     driver.scripts.peer = np.searchsorted(ids, driver.scripts.peer)
-    return CallSetting(memory, driver, ids, scripts)
+    return CallSetting(memory, driver, ids, scripts, rules_of(record))
 
 
 def _free_pages(end: int, run: Json) -> I64:
@@ -110,23 +115,37 @@ def contig_range(run: Json) -> tuple[int, int] | None:
     return (int(match[1]), int(match[1]) + int(match[2])) if match else None
 
 
+def contig_types(run: Json) -> tuple[int, int] | None:
+    """Return the types of the range's pageblock before and after the run; None if they are not recorded."""
+    match = re.search(r" mt (\d) (\d)", run["answer"])
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def _memory_block(run: Json) -> tuple[int, int] | None:
     match = re.match(r"/sys/devices/system/memory/memory(\d+)/", run["answer"])
     return (int(match[1]) * _MEMORY_BLOCK, (int(match[1]) + 1) * _MEMORY_BLOCK) if match else None
 
 
-def pull_trigger(trigger: str, setting: CallSetting, run: Json) -> None:
-    """Do what the record's trigger did. Raises RecordError if it is unknown."""
-    memory = setting.memory
+def pull_trigger(trigger: str, setting: CallSetting, run: Json) -> str:
+    """Do what the record's trigger did; return what is compared of its answer.
+
+    Raises RecordError if the trigger is unknown.
+    """
+    memory, rules = setting.memory, setting.rules
     if trigger == "compact":
         for zone in memory.zones:
-            Compaction(memory, zone, grain=1).run()
+            Compaction(memory, zone, rules=rules, grain=1).run()
     elif trigger.startswith("soft"):
         number = int(np.searchsorted(setting.ids, int(trigger.removeprefix("soft"))))
-        soft_offline_page(memory, int(setting.driver.frame_of[number]))
+        soft_offline_page(memory, int(setting.driver.frame_of[number]), rules=rules)
     elif trigger == "contig" and (wanted := contig_range(run)):
-        ContigRange(memory, *wanted, grain=1).run()
+        error = ContigRange(memory, *wanted, rules=rules, grain=1).run()
+        answer = f"contig {error} pfn {wanted[0]} nr {wanted[1] - wanted[0]}"
+        types = contig_types(run)
+        type_after = memory.pages.pageblock_type[wanted[0] // PAGEBLOCK_PAGES]
+        return answer if types is None else f"{answer} mt {types[0]} {type_after}"
     elif trigger == "offline" and (wanted := _memory_block(run)):
-        Offline(memory, *wanted, grain=1).run(_MAX_ROUNDS)
+        Offline(memory, *wanted, rules=rules, grain=1).run(_MAX_ROUNDS)
     else:
         raise RecordError(f"unknown trigger {trigger!r}")
+    return ""

@@ -13,7 +13,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import MigrateType
 from cluster.compaction.replay.blocks import first_difference
-from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of
+from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, rules_of
 from cluster.compaction.zone.direct_compact import Allocation
 from cluster.compaction.zone.kcompactd import Proactive
 from cluster.script.record import Difference, Json, RecordError
@@ -56,7 +56,7 @@ def obtained(record: Json, *, hints: bool) -> int:
     memory.pages.skip[:] = hints
     migratetype, modes = _REQUESTS[how]
     for done in range(int(count)):
-        if Allocation(memory, int(order), migratetype, modes).run() is None:
+        if Allocation(memory, int(order), migratetype, modes, rules_of(record)).run() is None:
             return done
     return int(count)
 
@@ -70,7 +70,7 @@ def _start(record: Json) -> Memory:
 
 def _compare_proactive(record: Json) -> Difference | None:
     memory = _start(record)
-    proactive = Proactive(memory, 100)
+    proactive = Proactive(memory, 100, rules_of(record))
     proactive.run()
     run = record["runs"][0]
     pairs = [np.column_stack(pair) for pair in proactive.moves]

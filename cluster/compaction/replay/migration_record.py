@@ -15,6 +15,7 @@ import numpy as np
 from cluster.arrays.words import I64, U64, Bool
 from cluster.compaction.drivers.chance import splitmix64
 from cluster.compaction.drivers.scripted import ScriptedDriver
+from cluster.compaction.kernel_rules import CompactionRules, rules_of_release
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
@@ -39,6 +40,11 @@ def load(path: Path) -> list[Json]:
 
 def _is_record(document: object) -> bool:
     return isinstance(document, dict) and document.get("kind") in KINDS and "name" in document
+
+
+def rules_of(record: Json) -> CompactionRules:
+    """Return the rules of the kernel that the record is of. Raises UnknownKernelError."""
+    return rules_of_release(record["guest"]["kernel"])
 
 
 def unpack(text: str) -> bytes:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.compaction.internode.node_transfers import NodeTransfers
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.movable.counting import Counted, MoveCounts
 from cluster.compaction.pages.memory import VmStat
 from cluster.compaction.scenario.fill import FilledMemory
 from cluster.compaction.scenario.node_report import NodeReport, blocks_of
 from cluster.compaction.scenario.random_streams import Purpose, random_stream
 from cluster.compaction.scenario.triggers import CompactorRun, Requests, make_run
-from cluster.compaction.zone.compact_control import RULES
 from cluster.spec.compaction import CompactionSpec
 
 #: Single steps at the end of a turn, at most.
@@ -67,7 +67,7 @@ class NodeMemory:
         spec, owners = self.spec, self.filled.node_owners
         if owners is None:
             return None
-        shape, rules = (len(spec.relocations), spec.nodes), RULES[spec.kernel].migrate
+        shape, rules = (len(spec.relocations), spec.nodes), COMPACTION_RULES[spec.kernel]
         return NodeTransfers(self.node, shape, owners, self._counted, rules)
 
     @property

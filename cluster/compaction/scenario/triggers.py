@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
-from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.direct_compact import Allocation
 from cluster.compaction.zone.kcompactd import Proactive, advance
@@ -78,7 +79,7 @@ class DirectCompactor:
 
     def _begin(self) -> Allocation:
         second = MigrateMode.ASYNC if self._spec.mode == "async" else MigrateMode.SYNC_LIGHT
-        modes, rules = (MigrateMode.ASYNC, second), RULES[self._spec.kernel]
+        modes, rules = (MigrateMode.ASYNC, second), COMPACTION_RULES[self._spec.kernel]
         return Allocation(self._memory, self._spec.order, modes=modes, rules=rules, grain=self._spec.batch)
 
     def _end(self, allocation: Allocation) -> None:
@@ -96,7 +97,9 @@ def make_run(memory: Memory, requests: Requests, spec: CompactionSpec) -> Compac
         case "direct":
             return DirectCompactor(memory, requests, spec)
         case "proactive":
-            return Proactive(memory, spec.proactiveness, RULES[spec.kernel], spec.batch)
+            return Proactive(memory, spec.proactiveness, COMPACTION_RULES[spec.kernel], spec.batch)
         case _:
             request = Request(MODES[spec.mode])
-            return Compaction(memory, memory.zones[0], request, rules=RULES[spec.kernel], grain=spec.batch)
+            return Compaction(
+                memory, memory.zones[0], request, rules=COMPACTION_RULES[spec.kernel], grain=spec.batch
+            )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
-from cluster.compaction.movable.migrate_pages import MigrateRules
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
@@ -26,60 +26,6 @@ class Status(Enum):
     SUCCESS = "success"  #: the block that was asked for is there
     SKIPPED = "skipped"  #: not enough free memory, or not fragmented
     DEFERRED = "deferred"  #: failed too often lately
-
-
-@dataclass(frozen=True, slots=True)
-class CompactionRules:
-    """How releases differ."""
-
-    migrate: MigrateRules
-    #: the rest of a pageblock goes in one batch of any size
-    rest_of_pageblock: bool
-    #: largest step of the free scanner
-    free_stride: int
-    #: searches of the free lists that spare the scanners work for large orders; with them came the starts
-    #: that are remembered one pageblock too far
-    fast_search: bool
-    #: a pageblock that a search found gets a hint at once, so that it is not scanned
-    hints_found_block: bool = False
-    #: async and sync-light: after a page failed, the rest of its pageblock goes in one batch; otherwise async
-    #: direct compaction leaves the aligned block
-    rest_after_failure: bool = False
-    #: it looks for a block that was captured before it drains the per-cpu list, and in the next iteration
-    #: again; otherwise afterwards
-    captured_before_drain: bool = False
-    #: kswapd runs as soon as it is woken; otherwise once a batch of pages is moved
-    kswapd_at_once: bool = False
-    #: targets are kept by order, the smallest blocks are used first, and upwards
-    targets_by_order: bool = False
-    #: the free scanner's remembered start is the pageblock below the one that it went through
-    starts_below: bool = False
-    #: a per-cpu list that is full often grows
-    pcp_grows: bool = False
-    #: async direct compaction for whole pageblocks takes sources from pageblocks of any type
-    any_source: bool = False
-    #: proactiveness 100 stops at fragmentation score 0, not 5
-    proactive_to_zero: bool = False
-
-
-_FROM_6_12 = CompactionRules(
-    MigrateRules(),
-    True,
-    COMPACT_CLUSTER_MAX,
-    True,
-    rest_after_failure=True,
-    captured_before_drain=True,
-    targets_by_order=True,
-    starts_below=True,
-    pcp_grows=True,
-)
-RULES = {
-    "4.8": CompactionRules(MigrateRules(putback_at_once=True, batch=None), False, 1, False),
-    "6.1": CompactionRules(MigrateRules(), True, COMPACT_CLUSTER_MAX, True, hints_found_block=True, kswapd_at_once=True),
-    "6.12": _FROM_6_12,
-    "6.18": _FROM_6_12,
-    "7.2": replace(_FROM_6_12, any_source=True, proactive_to_zero=True),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,16 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolation import Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.compaction.zone.block_scan import BlockScan
 from cluster.compaction.zone.compact_control import (
-    RULES,
-    CompactionRules,
     Control,
     Request,
     Status,
@@ -43,7 +43,7 @@ class CompactionSteps:
         zone: Zone,
         request: Request | None = None,
         *,
-        rules: CompactionRules = RULES["6.1"],
+        rules: CompactionRules = DEFAULT_RULES,
         grain: int | None = None,
         trace: Trace | None = None,
     ) -> None:
@@ -195,8 +195,8 @@ class CompactionSteps:
 
     def _migrate(self) -> None:
         """Begin to migrate what is isolated."""
-        rules, mode = self._rules.migrate, self.request.mode
-        self._migration = PageMigration(
+        rules, mode = self._rules, self.request.mode
+        self._migration = migrate_pages(
             self.memory, self._isolated, self._targets, mode, rules, self.grain, self.zone.free
         )
 

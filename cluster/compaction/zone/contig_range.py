@@ -7,15 +7,17 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import isolate_pageblocks, undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES, USED
-from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, RULES, CompactionRules
+from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX
 
 MAX_ROUNDS = 5  #: migrate_pages() calls for a batch of which some pages stay
 _NO_PAGES: Pfns = np.zeros(0, np.int64)
@@ -34,7 +36,7 @@ class IsolatedRange:
         start: int,
         end: int,
         *,
-        rules: CompactionRules = RULES["6.1"],
+        rules: CompactionRules = DEFAULT_RULES,
         grain: int | None = None,
     ) -> None:
         if start % PAGEBLOCK_PAGES or end % PAGEBLOCK_PAGES:
@@ -52,7 +54,7 @@ class IsolatedRange:
 
     def _migration_of(self, pfns: Pfns) -> PageMigration:
         targets = AllocatedTargets(self.memory)
-        return PageMigration(self.memory, pfns, targets, MigrateMode.SYNC, self._rules.migrate, self._grain)
+        return migrate_pages(self.memory, pfns, targets, MigrateMode.SYNC, self._rules, self._grain)
 
     def _all_free(self) -> bool:
         return bool((self.memory.pages.order[self.start : self.end] != USED).all())
@@ -145,7 +147,7 @@ class ContigRange(IsolatedRange):
     def _finish(self) -> None:
         """Take the pages, if all of the range is free now."""
         self.done = True
-        undo_isolate_pageblocks(self.memory, self.start, self._types)
+        undo_isolate_pageblocks(self.memory, self.start, self._types, self._rules)
         if self.error == 0 and not self._all_free():
             self.error = -errno.EBUSY
         if self.error == 0:

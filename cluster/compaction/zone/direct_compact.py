@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.arrays.words import I64
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
@@ -17,7 +18,7 @@ from cluster.compaction.pages.page_map import (
     PG_LRU,
     MigrateType,
 )
-from cluster.compaction.zone.compact_control import COSTLY_ORDER, RULES, CompactionRules, Request, Status
+from cluster.compaction.zone.compact_control import COSTLY_ORDER, Request, Status
 from cluster.compaction.zone.compact_zone import Compaction
 
 MAX_DEFER_SHIFT = 6
@@ -38,7 +39,7 @@ class Allocation:
     order: int
     migratetype: MigrateType = MigrateType.MOVABLE
     modes: tuple[MigrateMode, ...] = (MigrateMode.ASYNC, MigrateMode.SYNC_LIGHT)
-    rules: CompactionRules = field(default_factory=lambda: RULES["6.1"])
+    rules: CompactionRules = DEFAULT_RULES
     grain: int | None = None
     pfn: int | None = field(init=False, default=None)
     done: bool = field(init=False, default=False)

@@ -145,7 +145,7 @@ class FreeScanner:
         start = c.free_pfn
         block = pageblock_start(start)
         lowest = pageblock_start(c.migrate_pfn) + PAGEBLOCK_PAGES
-        largest = c.rules.free_stride
+        largest = c.rules.largest_stride
         stride = largest if c.request.mode == MigrateMode.ASYNC else 1
         while block >= lowest:
             if block <= self._watched:
@@ -187,7 +187,7 @@ class FreeScanner:
         pages = block + PAGEBLOCK_PAGES - start
         for number in range(count):
             self._control.free_scanned += self._barren_count(block - number * PAGEBLOCK_PAGES, pages, stride)
-            stride = min(self._control.rules.free_stride, stride << 1)
+            stride = min(self._control.rules.largest_stride, stride << 1)
             pages = PAGEBLOCK_PAGES
         self._update_skip(block - (count - 1) * PAGEBLOCK_PAGES, block + PAGEBLOCK_PAGES)
         return stride

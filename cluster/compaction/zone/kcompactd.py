@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
-from cluster.compaction.zone.compact_control import RULES, CompactionRules, Request
+from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 
 
@@ -22,7 +23,7 @@ class Proactive:
         self,
         memory: Memory,
         proactiveness: int,
-        rules: CompactionRules = RULES["6.1"],
+        rules: CompactionRules = DEFAULT_RULES,
         grain: int | None = None,
     ) -> None:
         self.memory = memory

@@ -7,15 +7,16 @@ import errno
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import DEFAULT_RULES, CompactionRules
 from cluster.compaction.movable.isolate_pageblocks import undo_isolate_pageblocks
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
+from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.movable.page_movable import isolatable
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import USED
-from cluster.compaction.zone.compact_control import RULES, CompactionRules
 from cluster.compaction.zone.contig_range import IsolatedRange
 
 _NO_PAGES: Pfns = np.zeros(0, np.int64)
@@ -88,6 +89,8 @@ class Offline(IsolatedRange):
     def _migrate(self) -> None:
         pfns, self._isolated = self._isolated, _NO_PAGES
         self._low = self.start
+        if self._rules.offline_highest_first:
+            pfns = pfns[::-1]
         if len(pfns):
             self._work = self._migration_of(pfns)
 
@@ -104,7 +107,7 @@ class Offline(IsolatedRange):
             take_offline(self.memory, self.start, self.end)
             return
         self.error = -errno.EINTR if self._canceled else -errno.EBUSY
-        undo_isolate_pageblocks(self.memory, self.start, self._types)
+        undo_isolate_pageblocks(self.memory, self.start, self._types, self._rules)
 
 
 def take_offline(memory: Memory, start: int, end: int) -> None:
@@ -113,7 +116,7 @@ def take_offline(memory: Memory, start: int, end: int) -> None:
     memory.pages.mark_hole(start, end)
 
 
-def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULES["6.1"]) -> int:
+def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = DEFAULT_RULES) -> int:
     """Move one page away for good; return 0, or -EBUSY if it does not move (soft_offline_page)."""
     pages = memory.pages
     page = np.array([pfn], np.int64)
@@ -122,7 +125,7 @@ def soft_offline_page(memory: Memory, pfn: int, *, rules: CompactionRules = RULE
     isolation.finish()
     if len(isolation.granted) == 0:
         return -errno.EBUSY
-    migration = PageMigration(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules.migrate)
+    migration = migrate_pages(memory, page, AllocatedTargets(memory), MigrateMode.SYNC, rules)
     migration.run()
     Putback(memory, migration.left).run()
     if migration.error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, Pfns
 from cluster.compaction.movable.isolation import Putback
-from cluster.compaction.movable.migrate_pages import finish_moves
+from cluster.compaction.movable.page_migration import finish_moves
 from cluster.compaction.movable.page_owners import by_owner
 from cluster.compaction.movable.predict_retries import (
     MigrationPlan,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE
 from cluster.compaction.drivers.faulty import Faulty
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
@@ -29,7 +30,7 @@ from cluster.compaction.pages.page_map import (
     PageMap,
 )
 from cluster.compaction.pages.validate import validate
-from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.direct_compact import Allocation
@@ -167,7 +168,7 @@ def begun(memory: Memory, name: str, grain: int | None) -> Worker:
     if name in OTHERS:
         return OTHERS[name](memory, grain)
     zone, mode, kernel = COMPACTIONS[name]
-    return Compaction(memory, memory.zones[zone], Request(mode), rules=RULES[kernel], grain=grain)
+    return Compaction(memory, memory.zones[zone], Request(mode), rules=COMPACTION_RULES[kernel], grain=grain)
 
 
 def take_turn(active: Worker, chance: Random) -> None:

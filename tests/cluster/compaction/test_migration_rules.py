@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from cluster.compaction.drivers.scripted import ALWAYS, ScriptedDriver
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.movable.isolation import Isolation, Putback
-from cluster.compaction.movable.migrate_pages import PageMigration
+from cluster.compaction.movable.migrate_pages import migrate_pages
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PG_ISOLATED, MigrateType, PageKind, PageMap
-from cluster.compaction.zone.compact_control import RULES, Request, Status, Trace
+from cluster.compaction.zone.compact_control import Request, Status, Trace
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
 from cluster.compaction.zone.direct_compact import (
@@ -61,7 +62,7 @@ def test_putback_comes_after_the_batch_since_6_0_and_at_once_before() -> None:
     for release, expected in after.items():
         memory, driver = setting([3, 4, 5])
         fail(driver, 1, errno.EBUSY)
-        Compaction(memory, memory.zones[0], rules=RULES[release]).run()
+        Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[release]).run()
         assert calls(driver) == expected
         assert (memory.vmstat.pgmigrate_success, memory.vmstat.pgmigrate_fail) == (2, 1)
 
@@ -70,7 +71,7 @@ def test_contig_attempts_by_release() -> None:
     for release, attempts in {"4.8": 1, "6.1": 5}.items():
         memory, driver = setting([512, 1023])
         fail(driver, 0, errno.EBUSY)
-        contig = ContigRange(memory, 512, 1024, rules=RULES[release])
+        contig = ContigRange(memory, 512, 1024, rules=COMPACTION_RULES[release])
         assert contig.run() == -errno.EBUSY
         assert calls(driver).count("M0") == attempts
         assert calls(driver).count("P0") == 1
@@ -80,7 +81,7 @@ def test_batches_by_release() -> None:
     for release, sizes in {"4.8": [32, 32, 32, 4], "6.1": [32, 68]}.items():
         memory, _driver = setting(list(range(513, 712, 2)))
         trace = Trace()
-        Compaction(memory, memory.zones[0], rules=RULES[release], trace=trace).run()
+        Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[release], trace=trace).run()
         assert [event[4] for event in trace.events if event[0] == "iso_m" and event[4]] == sizes
 
 
@@ -178,8 +179,8 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     isolation.finish()
     assert (memory.pages.flags[both] == PG_ISOLATED).all()
     memory.pages.lock(both[:1])
-    rules, targets = RULES["6.1"].migrate, AllocatedTargets(memory)
-    migration = PageMigration(memory, both, targets, MigrateMode.SYNC, rules)
+    rules, targets = COMPACTION_RULES["6.1"], AllocatedTargets(memory)
+    migration = migrate_pages(memory, both, targets, MigrateMode.SYNC, rules)
     for _ in range(20):
         migration.step()
     assert not migration.done
@@ -196,7 +197,7 @@ def test_a_locked_page_is_tried_again_and_then_waited_for() -> None:
     isolation.begin()
     isolation.finish()
     memory.pages.lock(both[:1])
-    migration = PageMigration(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
+    migration = migrate_pages(memory, both, AllocatedTargets(memory), MigrateMode.ASYNC, rules)
     migration.run()
     assert (migration.succeeded, migration.failed, migration.left.tolist()) == (1, 1, both[:1].tolist())
     putback = Putback(memory, migration.left)

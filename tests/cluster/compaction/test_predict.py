@@ -14,6 +14,7 @@ from cluster.compaction.drivers.balloon import Balloon
 from cluster.compaction.drivers.base import PageDriver
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.zsmalloc import Zram
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.movable.counting import Counted
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
@@ -21,7 +22,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode, predicted_retries
 from cluster.compaction.pages.page_map import MigrateType, PageMap
 from cluster.compaction.pages.validate import validate
-from cluster.compaction.zone.compact_control import RULES, Request
+from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.mm.frames import PAGE_MAPPING_ANON
 
@@ -108,7 +109,7 @@ def test_predicted_or_tried_is_the_same(
             memory.pages.pageblock_type[7::2] = MigrateType.UNMOVABLE
         if not predicts:
             blind(memory)
-        compaction = Compaction(memory, zone, Request(mode), rules=RULES[kernel], grain=size)
+        compaction = Compaction(memory, zone, Request(mode), rules=COMPACTION_RULES[kernel], grain=size)
         compaction.run()
         validate(memory)
         found.append(outcome(memory, gpu, compaction))
