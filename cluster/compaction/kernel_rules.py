@@ -113,8 +113,13 @@ RULES = (
         read="6.6",
     ),
     KernelRule(
-        "any_source",
-        "Async direct compaction for a block of a pageblock or more moves pages of pageblocks of any type.",
+        "movable_sources",
+        "Async direct compaction for a whole pageblock moves pages of MOVABLE ones, of whatever type the request is.",
+        "7.2",
+    ),
+    KernelRule(
+        "uses_reserve",
+        "Direct compaction takes place in a zone whose free pages are kept for requests of lower zones.",
         "7.2",
     ),
     KernelRule("proactive_to_zero", "Proactiveness 100 stops at fragmentation score 0, not 5.", "7.2"),
@@ -149,7 +154,8 @@ class CompactionRules(NamedTuple):
     pcp_grows: bool
     kswapd_at_once: bool
     counts_free_pages: bool
-    any_source: bool
+    movable_sources: bool
+    uses_reserve: bool
     proactive_to_zero: bool
     targets_by_order: bool
 

@@ -91,7 +91,7 @@ class Allocation:
             self._stalled = True
             self.memory.vmstat.compact_deferred += 1
             return
-        if suitable(zone, self.order) != Status.CONTINUE:
+        if suitable(zone, self.order, self.rules) != Status.CONTINUE:
             return
         self._stalled = True
         if restarting(zone, self.order):
@@ -169,11 +169,12 @@ def restarting(zone: Zone, order: int) -> bool:
     return order >= cache.order_failed and full
 
 
-def suitable(zone: Zone, order: int) -> Status:
+def suitable(zone: Zone, order: int, rules: CompactionRules) -> Status:
     """Return CONTINUE, or SKIPPED if memory is too full or not fragmented (compaction_suitable)."""
     gap = 2 << order
     low = zone.watermark_low if order > COSTLY_ORDER else zone.watermark_min
-    if zone.free_pages <= low + zone.lowmem_reserve + gap:
+    reserve = 0 if rules.uses_reserve else zone.lowmem_reserve
+    if zone.free_pages <= low + reserve + gap:
         return Status.SKIPPED
     index = fragmentation_index(zone, order)
     return Status.SKIPPED if order > COSTLY_ORDER and 0 <= index <= EXTFRAG_THRESHOLD else Status.CONTINUE

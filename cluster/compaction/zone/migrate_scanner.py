@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.compaction.pages.movable_operations import MigrateMode
-from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.compaction.zone import fast_search
 from cluster.compaction.zone.compact_control import Control, block_end, pageblock_start
 
@@ -62,11 +62,13 @@ class MigrateScanner:
         return self._control.hinted(pfn) and (pfn % PAGEBLOCK_PAGES == 0 or pfn == self._zone.start)
 
     def _suitable(self, pfn: int) -> bool:
-        """Keep async direct compaction to pageblocks of the type asked for (suitable_migration_source)."""
+        """Keep async direct compaction to pageblocks of one type (suitable_migration_source)."""
         request = self._control.request
-        if not request.optimistic or (self._rules.any_source and request.order >= PAGEBLOCK_ORDER):
+        if not request.optimistic:
             return True
-        return bool(self._zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == request.migratetype)
+        movable = self._rules.movable_sources and request.order >= PAGEBLOCK_ORDER
+        wanted = MigrateType.MOVABLE if movable else request.migratetype
+        return bool(self._zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == wanted)
 
     def isolated_some(self, count: int) -> None:
         """End the scan of an iteration that isolated `count` pages, which need as many targets."""
