@@ -88,6 +88,12 @@ class Control:
         """Free pages of the zone, for comparisons with its watermark."""
         return self.zone.free_pages + self.owed
 
+    @property
+    def source_type(self) -> MigrateType:
+        """Return the type of the pageblocks that an async direct compaction takes pages from."""
+        whole = self.request.order >= PAGEBLOCK_ORDER
+        return MigrateType.MOVABLE if whole and self.rules.movable_sources else self.request.migratetype
+
     def start(self) -> None:
         """Set both scanners to their first pageblocks: the outermost ones, or where the last run ended."""
         zone, cache = self.zone, self.zone.cache

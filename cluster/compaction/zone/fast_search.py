@@ -14,7 +14,7 @@ def find_migrateblock(c: Control) -> int:
     """Return a pageblock low in the zone that already has free blocks (fast_find_migrateblock)."""
     pfn, request = c.migrate_pfn, c.request
     at_start = pfn == c.zone.start or pfn % PAGEBLOCK_PAGES == 0
-    asked = not request.direct or request.migratetype == MigrateType.MOVABLE
+    asked = not request.direct or c.source_type == MigrateType.MOVABLE
     if request.ignore_skip_hint or not at_start or request.order <= COSTLY_ORDER or not asked:
         return pfn
     distance = (c.free_pfn - pfn) >> (1 if pfn == c.zone.start else 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.compaction.pages.movable_operations import MigrateMode
-from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES
 from cluster.compaction.zone import fast_search
 from cluster.compaction.zone.compact_control import Control, block_end, pageblock_start
 
@@ -66,9 +66,7 @@ class MigrateScanner:
         request = self._control.request
         if not request.optimistic:
             return True
-        movable = self._rules.movable_sources and request.order >= PAGEBLOCK_ORDER
-        wanted = MigrateType.MOVABLE if movable else request.migratetype
-        return bool(self._zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == wanted)
+        return bool(self._zone.pages.pageblock_type[pfn >> PAGEBLOCK_ORDER] == self._control.source_type)
 
     def isolated_some(self, count: int) -> None:
         """End the scan of an iteration that isolated `count` pages, which need as many targets."""
