@@ -59,6 +59,13 @@ RULES = (
         "6.12",
     ),
     KernelRule(
+        "targets_by_order",
+        "Targets of a compaction are kept by order: small blocks before large ones, else the first one "
+        "fetched. As many are fetched as pages of the batch still need one.",
+        "6.12",
+        read="6.9",
+    ),
+    KernelRule(
         "offline_highest_first",
         "Memory that goes offline is emptied from its highest page down, not upwards.",
         "6.12",
@@ -84,13 +91,13 @@ RULES = (
     ),
     KernelRule(
         "rest_after_failure",
-        "After a page failed in async or sync-light mode, the rest of its pageblock goes in one batch. Before, "
-        "async direct compaction leaves the aligned block.",
+        "After a page failed in async or sync-light mode, the rest of its pageblock goes in one batch. "
+        "Before, async direct compaction leaves the aligned block.",
         "6.12",
     ),
     KernelRule(
         "captured_before_drain",
-        "A run ends for a block that became free when the per-cpu list was drained after its next batch only.",
+        "A block that became free when the per-cpu list was drained ends a run after the next batch only.",
         "6.12",
     ),
     KernelRule(
@@ -114,7 +121,7 @@ RULES = (
     ),
     KernelRule(
         "movable_sources",
-        "Async direct compaction for a whole pageblock moves pages of MOVABLE ones, of whatever type the request is.",
+        "Async direct compaction for a whole pageblock empties MOVABLE ones, whatever type is asked for.",
         "7.2",
     ),
     KernelRule(
@@ -123,13 +130,6 @@ RULES = (
         "7.2",
     ),
     KernelRule("proactive_to_zero", "Proactiveness 100 stops at fragmentation score 0, not 5.", "7.2"),
-    KernelRule(
-        "targets_by_order",
-        "Targets of a compaction are kept by order: small blocks before large ones, else the first one "
-        "fetched. As many are fetched as pages of the batch still need one.",
-        "6.12",
-        read="6.9",
-    ),
 )
 
 
@@ -143,6 +143,7 @@ class CompactionRules(NamedTuple):
     growing_stride: bool
     fast_search: bool
     targets_first: bool
+    targets_by_order: bool
     offline_highest_first: bool
     movable_until_freed: bool
     isolation_keeps_type: bool
@@ -157,7 +158,6 @@ class CompactionRules(NamedTuple):
     movable_sources: bool
     uses_reserve: bool
     proactive_to_zero: bool
-    targets_by_order: bool
 
     @property
     def largest_stride(self) -> int:

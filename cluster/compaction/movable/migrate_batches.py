@@ -15,12 +15,18 @@ from cluster.arrays.words import Pfns
 from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.batch_attempt import BatchAttempt
 from cluster.compaction.movable.page_migration import NO_PAGES, PageMigration
-from cluster.compaction.movable.retry_passes import MAX_BATCH, MAX_PASSES
-from cluster.compaction.movable.targets import Targets
+from cluster.compaction.movable.predict_retries import (
+    MigrationPlan,
+    carry_out,
+    first_attempts,
+    first_mode,
+    keep_targets,
+    predict_retries,
+)
+from cluster.compaction.movable.retry_passes import ASYNC_PASSES, MAX_BATCH, MAX_PASSES
+from cluster.compaction.movable.targets import Targets, take_targets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
-
-ASYNC_PASSES = 3  #: attempts in async mode that come before those in another mode
 
 
 class BatchMigration(PageMigration):
@@ -41,27 +47,47 @@ class BatchMigration(PageMigration):
         #: pages of the batch that are tried one by one next; None while all of them are tried in async mode
         self._single: Pfns | None = None
         self._given_up: list[Pfns] = []
-        self._attempt = self._begin_batch()
+        #: under way; None before the first attempt at a batch
+        self._attempt: BatchAttempt | None = None
+        self._batch = NO_PAGES
+        self._targets_of_predicted = NO_PAGES
+        self._begin_batch()
 
     @property
     def locked(self) -> Pfns:
-        return self._attempt.asking
+        return self._predicted if self._attempt is None else self._attempt.asking
 
     def step(self) -> None:
-        attempt = self._attempt
+        if len(self._predicted):
+            self._move_predicted(self._predicted, self._targets_of_predicted)
+        elif self._attempt is not None:
+            self._step_attempt(self._attempt)
+        elif not self._begin_predicted(self._batch):
+            self._attempt = self._first_attempt()
+
+    def withdraw(self) -> bool:
+        if self.done or self._single is not None or self._given_up or self.succeeded:
+            return False
+        if len(self._predicted):
+            self._undo(self._predicted, self._targets_of_predicted)
+        return self._attempt is None or self._attempt.withdraw()
+
+    def _begin_batch(self) -> None:
+        self._batch, self._later = self._later[:MAX_BATCH], self._later[MAX_BATCH:]
+        self._single = None
+        self._attempt = None
+        self._prediction_failed = False
+
+    # page by page
+
+    def _first_attempt(self) -> BatchAttempt:
+        return self._attempt_at(self._batch, MigrateMode.ASYNC, first_attempts(self._mode, self._rules))
+
+    def _step_attempt(self, attempt: BatchAttempt) -> None:
         attempt.step(self.grain)
         self.waiting = attempt.waiting
         if attempt.done:
             self._end_attempt(attempt)
-
-    def withdraw(self) -> bool:
-        first = not self.done and self._single is None and not self._given_up and not self.succeeded
-        return first and self._attempt.withdraw()
-
-    def _begin_batch(self) -> BatchAttempt:
-        batch, self._later = self._later[:MAX_BATCH], self._later[MAX_BATCH:]
-        passes = MAX_PASSES if self._mode == MigrateMode.ASYNC else ASYNC_PASSES
-        return self._attempt_at(batch, MigrateMode.ASYNC, passes)
 
     def _attempt_at(self, pfns: Pfns, mode: MigrateMode, passes: int) -> BatchAttempt:
         return BatchAttempt(
@@ -95,8 +121,7 @@ class BatchMigration(PageMigration):
             self._single = pages[1:]
             self._attempt = self._attempt_at(pages[:1], self._mode, MAX_PASSES - ASYNC_PASSES)
         elif len(self._later):
-            self._single = None
-            self._attempt = self._begin_batch()
+            self._begin_batch()
         else:
             self._finish(np.concatenate([NO_PAGES, *self._given_up]))
 
@@ -106,3 +131,47 @@ class BatchMigration(PageMigration):
         self.error = -errno.ENOMEM
         rest = NO_PAGES if self._single is None else self._single
         self._finish(np.concatenate([*self._given_up, rest, self._later]))
+
+    # with predicted answers
+
+    def _begin_predicted(self, batch: Pfns) -> bool:
+        """Lock the batch and its targets, if its owners can predict their answers."""
+        pages = self._memory.pages
+        if self._prediction_failed or (self.grain is not None and len(batch) > self.grain):
+            return False
+        if pages.any_locked(batch) or np.count_nonzero(pages.freed(batch)):
+            return False
+        if predict_retries(self._memory, batch, self._mode, self._rules) is None:
+            return False
+        new = take_targets(self._targets, len(batch), all_first=True)
+        if len(new) < len(batch):
+            self._targets.give_back(new)
+            return False
+        pages.lock(batch)
+        pages.lock_targets(new)
+        self._predicted, self._targets_of_predicted = batch, new
+        if self.grain is None:
+            self._move_predicted(batch, new)
+        return True
+
+    def _move_predicted(self, batch: Pfns, new: Pfns) -> None:
+        """Make all attempts."""
+        self._predicted = NO_PAGES
+        eagain_counts = predict_retries(self._memory, batch, self._mode, self._rules)
+        if eagain_counts is None:
+            # a driver has learnt something since the pages were locked
+            self._undo(batch, new)
+            self._prediction_failed = True
+            return
+        counts = np.minimum(eagain_counts, MAX_PASSES)
+        order, used, unused = keep_targets(counts, new, first_attempts(self._mode, self._rules))
+        fails = batch[counts == MAX_PASSES]
+        plan = MigrationPlan(batch, counts, batch[order], used, fails, NO_PAGES)
+        carry_out(self._memory, plan, first_mode(self._mode, self._rules))
+        self._undo(fails, unused)
+        if len(used):
+            self._complete(plan.old, plan.new)
+        self.failed += len(fails)
+        self.error += len(fails)
+        self._given_up.append(fails)
+        self._next_single(NO_PAGES)

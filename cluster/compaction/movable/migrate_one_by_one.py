@@ -170,7 +170,7 @@ class OneByOneMigration(PageMigration):
             return False
         if pages.any_locked(batch) or np.count_nonzero(pages.freed(batch)):
             return False
-        if predict_retries(self._memory, batch, self._mode) is None:
+        if predict_retries(self._memory, batch, self._mode, self._rules) is None:
             return False
         self.waiting = False
         pages.lock(batch)
@@ -183,7 +183,7 @@ class OneByOneMigration(PageMigration):
         """Make all attempts that are left."""
         pages = self._memory.pages
         self._predicted = NO_PAGES
-        eagain_counts = predict_retries(self._memory, batch, self._mode)
+        eagain_counts = predict_retries(self._memory, batch, self._mode, self._rules)
         if eagain_counts is None:
             # a driver has learnt something since the pages were locked
             pages.unlock(batch)

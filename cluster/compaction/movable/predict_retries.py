@@ -12,8 +12,9 @@ from typing import cast
 import numpy as np
 
 from cluster.arrays.words import I64, Pfns
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.page_owners import by_owner
-from cluster.compaction.movable.retry_passes import MAX_PASSES
+from cluster.compaction.movable.retry_passes import ASYNC_PASSES, MAX_PASSES
 from cluster.compaction.movable.targets import Targets, take_targets
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import (
@@ -42,8 +43,20 @@ class MigrationPlan:
     untried: Pfns
 
 
-def predict_retries(memory: Memory, batch: Pfns, mode: MigrateMode) -> I64 | None:
-    """Return how often each page will answer -EAGAIN; None if an owner cannot tell. int64[n] -> int64[n]."""
+def predict_retries(memory: Memory, batch: Pfns, mode: MigrateMode, rules: CompactionRules) -> I64 | None:
+    """Return how often each page will answer -EAGAIN; None if an owner cannot tell. int64[n] -> int64[n].
+
+    None also if the first attempts are made in async mode, and the mode matters to a page that needs more.
+    """
+    first = first_mode(mode, rules)
+    eagain_counts = _predicted(memory, batch, first)
+    if first == mode or eagain_counts is None or not np.count_nonzero(late := eagain_counts >= ASYNC_PASSES):
+        return eagain_counts
+    in_mode = _predicted(memory, batch[late], mode)
+    return eagain_counts if in_mode is not None and (in_mode == eagain_counts[late]).all() else None
+
+
+def _predicted(memory: Memory, batch: Pfns, mode: MigrateMode) -> I64 | None:
     eagain_counts = np.empty(len(batch), np.int64)
     for operations, which in by_owner(memory, batch):
         known = predicted_retries(operations, batch[which], mode)
@@ -51,6 +64,30 @@ def predict_retries(memory: Memory, batch: Pfns, mode: MigrateMode) -> I64 | Non
             return None
         eagain_counts[which] = known
     return eagain_counts
+
+
+def first_mode(mode: MigrateMode, rules: CompactionRules) -> MigrateMode:
+    """Return the mode of the first attempts; those with predicted answers are all made in it."""
+    return MigrateMode.ASYNC if rules.targets_first else mode
+
+
+def first_attempts(mode: MigrateMode, rules: CompactionRules) -> int:
+    """Return how many attempts are made pass by pass; further ones are made page by page."""
+    return ASYNC_PASSES if rules.targets_first and mode != MigrateMode.ASYNC else MAX_PASSES
+
+
+def keep_targets(eagain_counts: I64, new: Pfns, first: int) -> tuple[I64, Pfns, Pfns]:
+    """Return the pages of a batch that move, as indices in this order, their targets, and unused targets.
+
+    Each page has got a target, and keeps it for its `first` attempts. The targets of pages that need more go
+    back one by one, and are taken again from the last to the first. int64[n], int64[n] -> three int64[0..n].
+    """
+    early = eagain_counts < first
+    order = np.argsort(eagain_counts, kind="stable")[: np.count_nonzero(early)]
+    late, back = (~early).nonzero()[0], new[~early][::-1]
+    later = late[eagain_counts[late] < MAX_PASSES]
+    used = len(later)
+    return np.concatenate([order, later]), np.concatenate([new[order], back[:used]]), back[used:]
 
 
 def plan_migration(

@@ -7,6 +7,7 @@ import numpy as np
 from cluster.arrays.words import I64, Pfns
 
 MAX_BATCH = 512  #: pages of a batch: its retries come before the next batch begins
+ASYNC_PASSES = 3  #: attempts in async mode that come before those in another mode
 MAX_PASSES = 10  #: migrate calls for a page that answers -EAGAIN
 WAIT_AFTER_PASS = 2  #: later passes wait for a locked page, unless the mode is async
 

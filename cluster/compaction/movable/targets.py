@@ -37,9 +37,15 @@ class AllocatedTargets:
         self._memory.free(pfns)
 
 
-def take_targets(targets: Targets, count: int) -> Pfns:
-    """Take `count` targets, or as many as there are."""
+def take_targets(targets: Targets, count: int, *, all_first: bool = False) -> Pfns:
+    """Take `count` targets, or as many as there are.
+
+    all_first: all are taken before the first is in use; else each page is freed before the next target.
+    """
     taken = targets.take(count)
-    while len(taken) < count and len(more := targets.take(count - len(taken), len(taken))):
+    while len(taken) < count:
+        more = targets.take(count - len(taken), 0 if all_first else len(taken))
+        if len(more) == 0:
+            break
         taken = np.concatenate([taken, more])
     return taken

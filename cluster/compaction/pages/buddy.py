@@ -39,6 +39,19 @@ def pages_of(heads: Pfns, sizes: I64) -> Pfns:
     return pfns
 
 
+def by_order(pfns: Pfns, orders: I64) -> Pfns:
+    """Return the pages of whole free blocks, small blocks first, equal ones in their order. int64[n].
+
+    orders int64[n]: order of the block that starts at each page; below 0 inside a block.
+    """
+    heads = (orders >= 0).nonzero()[0]
+    head_orders = orders[heads]
+    if (head_orders[1:] >= head_orders[:-1]).all():
+        return pfns
+    first = np.argsort(head_orders, kind="stable")
+    return pages_of(pfns[heads[first]], np.int64(1) << head_orders[first].astype(np.int64))
+
+
 @dataclass(slots=True)
 class CompactionCache:
     """What a zone remembers from one compaction to the next (struct zone)."""
@@ -93,7 +106,7 @@ class Zone:
         self.free_pages += len(pfns)
 
     def keep_lists(self, *, grows: bool) -> FreeLists:
-        """Keep the free lists in their order from now on. grows: the per-cpu list does if it is full often."""
+        """Keep the free lists in their order from now on. grows: the per-cpu list may grow."""
         if self.lists is None:
             self.merge()
             self.lists = FreeLists(self.pages, self.start, self.end)

@@ -2,12 +2,13 @@
 
 Which blocks are free follows from the pages that are. In which order the lists hold them does not: it depends
 on the history of every page. It matters to the searches of direct compaction alone, so a zone has `FreeLists`
-from its first direct compaction on, or its first by kcompactd, which sees what is on the per-cpu list missing.
+from its first direct compaction on, or its first by kcompactd, which misses what is on the per-cpu list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class NewBlocks(NamedTuple):
 
 
 class FreeLists:
-    """Doubly linked lists of the free blocks of a zone, by order and type; `pages.order` says which those are.
+    """Doubly linked lists of the free blocks of a zone, by order and type; `PageMap.order` says which.
 
     A list begins and ends at its `anchor`. `counts`: blocks by order.
     """
@@ -86,7 +87,7 @@ class FreeLists:
         for order, kind, blocks in lists:
             anchor = self.anchor(order, kind)
             ring = [self.before[anchor], *blocks, anchor]
-            self.after.update(zip(ring, ring[1:], strict=False))
+            self.after.update(pairwise(ring))
             self.before.update(zip(ring[1:], ring, strict=False))
             self.counts[order] += len(blocks)
 

@@ -27,6 +27,7 @@ class VmStat:
     compact_fail: int = 0
     compact_success: int = 0
     compact_deferred: int = 0  #: zones not compacted for a request, as that failed lately
+    compact_endless: int = 0  #: requests whose compaction would not end on this kernel
     # contention
     skipped_isolated: int = 0  #: pages passed by because another compactor has them
     skipped_locked: int = 0  #: isolations that failed at the page lock

@@ -346,6 +346,12 @@ def pages_of_blocks(blocks: Pfns) -> Pfns:
     return pfns
 
 
+def free_blocks_of(free: Bool, order: int) -> int:
+    """Return how many aligned blocks of `order` are free as a whole. bool[n]"""
+    whole = len(free) >> order << order
+    return int(np.count_nonzero(free[:whole].reshape(-1, 1 << order).all(axis=1)))
+
+
 def merged_order(free: Bool) -> Array:
     """Return `PageMap.order` of whole blocks with these pages free. bool[n, 1024] -> int8[n, 1024]."""
     order = np.where(free, np.int8(TAIL), np.int8(USED))

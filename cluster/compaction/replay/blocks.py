@@ -8,7 +8,7 @@ from cluster.arrays.words import I64
 from cluster.compaction.drivers.scripted import ScriptedDriver
 from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, USED, PageKind, free_blocks_of
 from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, rules_of, unpack
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
@@ -55,7 +55,8 @@ def compare_compact(record: Json) -> Difference | None:
             if alone
             else first_difference(step, "sources", np.unique(ours[:, 0]), np.unique(theirs[:, 0]))
         )
-        difference = difference or _free_blocks(step, memory, record["states"][number + 1])
+        states = record["states"][number : number + 2]
+        difference = difference or _free_blocks(step, memory, driver.kind, *states)
         if difference:
             return difference
     return None
@@ -72,7 +73,7 @@ def compare_zram(record: Json) -> Difference | None:
         difference = (
             first_difference(after, "pages", np.sort(driver.frame_of), theirs)
             or _counters(after, memory, record["runs"][number])
-            or _free_blocks(after, memory, states[after])
+            or _free_blocks(after, memory, driver.kind, states[before], states[after])
         )
         if difference:
             return difference
@@ -94,8 +95,20 @@ def _counters(step: str, memory: Memory, run: Json) -> Difference | None:
     return None if name is None else Difference(step, name, ours[name], theirs[name])
 
 
-def _free_blocks(step: str, memory: Memory, after: Json) -> Difference | None:
-    ours, theirs = memory.free_blocks(PAGEBLOCK_ORDER), after["order9_free_blocks"]
+def _free_blocks(step: str, memory: Memory, kind: int, before: Json, after: Json) -> Difference | None:
+    """Compare how many blocks of order 9 the free pages make up, `kind` being that of the driver's pages.
+
+    Pages that the recorded system itself took since are not free here either. Its free pages are those of the
+    buddy lists, and those on per-CPU lists, which /proc/buddyinfo leaves out. Without a map, that counts.
+    """
+    if "map_zb64" not in after:
+        ours, theirs = memory.free_blocks(PAGEBLOCK_ORDER), after["order9_free_blocks"]
+        return None if ours == theirs else Difference(step, "order9_free_blocks", ours, theirs)
+    was, now = (np.frombuffer(unpack(state["map_zb64"]), np.uint8) for state in (before, after))
+    theirs_free = (now == PageKind.FREE) | ((now == PageKind.LIMBO) & (was != PageKind.LIMBO))
+    taken = ~theirs_free & (now != kind) & ((was == PageKind.FREE) | (was == kind))
+    ours_free = memory.pages.order[: len(now)] != USED
+    ours, theirs = (free_blocks_of(free, PAGEBLOCK_ORDER) for free in (ours_free & ~taken, theirs_free))
     return None if ours == theirs else Difference(step, "order9_free_blocks", ours, theirs)
 
 

@@ -26,6 +26,7 @@ class Status(Enum):
     SUCCESS = "success"  #: the block that was asked for is there
     SKIPPED = "skipped"  #: not enough free memory, or not fragmented
     DEFERRED = "deferred"  #: failed too often lately
+    ENDLESS = "endless"  #: given up by the simulation: on this kernel, it would not end
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,6 @@ class Control:
     free_pfn: int = 0
     whole_zone: bool = True
     wanted: int = 0  #: pages of the batch that needs targets
-    needed: int = 0  #: those of them that have none yet
     owed: int = 0  #: pages of the batch that are free as soon as their targets are in use
     migrate_scanned: int = 0
     free_scanned: int = 0
@@ -87,6 +87,11 @@ class Control:
     def free_pages(self) -> int:
         """Free pages of the zone, for comparisons with its watermark."""
         return self.zone.free_pages + self.owed
+
+    @property
+    def searches(self) -> bool:
+        """Return whether the run looks for pageblocks in the free lists, and may find one again and again."""
+        return self.rules.rest_after_failure and self.request.direct
 
     @property
     def source_type(self) -> MigrateType:
@@ -110,7 +115,9 @@ class Control:
         if not zone.start <= self.migrate_pfn < zone.end:
             self.migrate_pfn = zone.start
             cache.migrate_pfn = [zone.start, zone.start]
-        self.whole_zone = self.migrate_pfn <= (cache.init_migrate_pfn if self.rules.fast_search else zone.start)
+        self.whole_zone = self.migrate_pfn <= (
+            cache.init_migrate_pfn if self.rules.fast_search else zone.start
+        )
 
     def finished(self, *, canceled: bool) -> Status:
         """Return CONTINUE, or why the run ends (compact_finished)."""

@@ -163,6 +163,8 @@ class CompactionSteps:
         self._note_captured()
         if not before_drain and self.captured is not None:
             return Status.SUCCESS
+        if self.failed > self.zone.end - self.zone.start and self.control.searches:
+            return Status.ENDLESS
         return self.control.finished(canceled=self._canceled)
 
     def _step_scan(self, scan: BlockScan) -> None:

@@ -70,7 +70,7 @@ class Compaction(CompactionSteps):
     def _step_batches(self) -> None:
         """Collect batch after batch, as long as their outcome can be predicted; carry them out."""
         until = self.zone.end if self._until is None else self._until
-        batches = self._batches = PredictedBatches(self.memory, self._targets, self.request)
+        batches = self._batches = PredictedBatches(self.memory, self._targets, self.request, self._rules)
         self._targets.begin_alone(lambda: self._carry_out(batches, 1))
         begun = self._scan
         if self._scan is None and len(self._isolated):
@@ -124,7 +124,7 @@ class Compaction(CompactionSteps):
         return True
 
     def _predict(self, start: int, stop: int) -> PredictedSources | None:
-        return predict_sources(self.memory, start, stop, self.request.isolate_mode, self.request.mode)
+        return predict_sources(self.memory, start, stop, self.request, self._rules)
 
     def _add_batch(
         self, batches: PredictedBatches, predicted: PredictedSources, first: int, start: int, low: int

@@ -107,6 +107,11 @@ class Allocation:
         self.moves += compaction.moves
         self.scanned += compaction.scanned
         zone, mode = compaction.zone, compaction.request.mode
+        if compaction.status == Status.ENDLESS:
+            self.memory.vmstat.compact_endless += 1
+            self._left = []
+            defer(zone, self.order)
+            return
         if compaction.status == Status.SUCCESS:
             defer_reset(zone, self.order, allocated=False)
             if self._left:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.arrays.words import I64, Array
-from cluster.compaction.pages.buddy import pages_of
+from cluster.arrays.words import I64
+from cluster.compaction.pages.buddy import by_order, pages_of
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import (
@@ -39,9 +39,9 @@ class FreeScanner:
         self._stack = _NO_PAGES
         self._top = 0
         self._missing = 0  #: pages still to be fetched, in the middle of a fetch
-        #: orders of the pages fetched, as in `PageMap.order`; None if they do not matter
-        self._orders: list[Array] | None = None
         self._free: FreePages | None = None
+        self._by_order = control.rules.targets_by_order
+        self._orders: list[I64] = []  #: of the blocks fetched, as `by_order` takes them
         self._alone = False
         self._unmarked: list[I64] = []
         self._watched = -1
@@ -58,7 +58,8 @@ class FreeScanner:
         first = max(self._top - count, 0)
         taken = self._stack[first : self._top][::-1]
         self._top = first
-        self._control.needed -= len(taken)
+        if self._by_order:
+            self._control.wanted -= len(taken)
         return taken
 
     @property
@@ -70,7 +71,8 @@ class FreeScanner:
         """Take back unused pages; they are the next ones again (compaction_free)."""
         self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
         self._top = len(self._stack)
-        self._control.needed += len(pfns)
+        if self._by_order:
+            self._control.wanted += len(pfns)
 
     def drain(self) -> I64:
         """Return the targets that are left at the end of the run."""
@@ -108,21 +110,20 @@ class FreeScanner:
         """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages)."""
         c = self._control
         fetched: list[I64] = []
-        by_order = c.rules.targets_by_order
-        self._missing = c.needed if by_order else c.wanted
-        self._orders = [] if by_order else None
+        self._missing = c.wanted
+        self._orders = []
         if c.rules.fast_search and c.request.order > 0:
             got = fast_search.isolate_freepages(c)
-            if self._orders is not None and got.order is not None:
-                self._orders.append(np.full(1 << got.order, got.order, np.int8))
+            if self._by_order and len(got.pages):
+                self._orders.append(_orders_of_block(got.pages))
             self._add(fetched, got.pages, got.scanned)
             if got.around is not None and self._missing > 0 and not c.request.optimistic:
                 self._around(fetched, got.around)
         if not fetched:
             self._scan_down(fetched)
         self._stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
-        if self._orders:
-            self._stack = self._stack[_by_order(self._orders)[::-1]]
+        if self._by_order and fetched:
+            self._stack = by_order(self._stack, np.concatenate(self._orders))[::-1]
         self._top = len(self._stack)
 
     def _add(self, fetched: list[I64], pages: I64, scanned: int) -> None:
@@ -260,13 +261,17 @@ class FreeScanner:
 
     def _use(self, taken: I64) -> None:
         """Take these pages, which are whole free blocks."""
-        if self._orders is not None:
-            self._orders.append(self._zone.pages.order[taken])
+        self._note_orders(taken)
         if self._alone:
             self._zone.unlist(taken)
             self._unmarked.append(taken)
         else:
             self._zone.use(taken)
+
+    def _note_orders(self, taken: I64) -> None:
+        """Remember of which blocks these free pages are."""
+        if self._by_order:
+            self._orders.append(self._zone.pages.order[taken].astype(np.int64))
 
     def _free_pages(self, start: int) -> FreePages:
         """Return the free pages of the pageblock of `start`, and of some below it."""
@@ -317,15 +322,13 @@ class FreeScanner:
                 stop = head + size
                 break
         taken = pages_of(*np.array(met, np.int64).reshape(-1, 2).T)
-        self._use(taken)
+        self._note_orders(taken)
+        self._zone.use(taken)
         return stop, scanned + max(-(-(stop - position) // stride), 0), taken
 
 
-def _by_order(orders: list[Array]) -> I64:
-    """Return in which order the pages of free blocks are used, small blocks first. int8[n] -> int64[n]."""
-    order = orders[0] if len(orders) == 1 else np.concatenate(orders)
-    heads = order >= 0
-    if heads.all():
-        return order.argsort(kind="stable")
-    of_block: I64 = order[heads][heads.cumsum() - 1].argsort(kind="stable")
-    return of_block
+def _orders_of_block(pages: I64) -> I64:
+    """Return the orders of the pages of one free block, as `by_order` takes them. int64[n] -> int64[n]."""
+    orders = np.full(len(pages), TAIL, np.int64)
+    orders[0] = len(pages).bit_length() - 1
+    return orders

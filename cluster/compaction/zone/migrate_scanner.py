@@ -74,7 +74,7 @@ class MigrateScanner:
         c = self._control
         last = pageblock_start(c.migrate_pfn - 1) if self._rules.rest_after_failure else self._iteration_start
         self._last_migrated_pfn = max(last, self._zone.start) if self._rules.rest_after_failure else last
-        c.wanted = c.needed = count
+        c.wanted = count
 
     def isolated_nothing(self) -> None:
         """End an iteration that isolated no page."""
@@ -115,11 +115,10 @@ class MigrateScanner:
 
     def drain(self) -> None:
         """Free what waits on the per-cpu list once the aligned block with the pages moved last is left."""
-        order = self._control.request.order
-        if order > 0 and self._last_migrated_pfn:
-            if self._last_migrated_pfn < self._control.migrate_pfn >> order << order:
-                self._zone.drain()
-                self._last_migrated_pfn = 0
+        order, last = self._control.request.order, self._last_migrated_pfn
+        if order > 0 and 0 < last < self._control.migrate_pfn >> order << order:
+            self._zone.drain()
+            self._last_migrated_pfn = 0
 
     def _update_cached_pfn(self, pfn: int) -> None:
         if self._rules.fast_search:

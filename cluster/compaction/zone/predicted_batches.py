@@ -9,12 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64, Pfns
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.isolation import Putback
 from cluster.compaction.movable.page_migration import finish_moves
 from cluster.compaction.movable.page_owners import by_owner
 from cluster.compaction.movable.predict_retries import (
     MigrationPlan,
     carry_out,
+    first_attempts,
+    first_mode,
+    keep_targets,
     next_attempt,
     predict_retries,
 )
@@ -35,10 +39,14 @@ _Batch = tuple[Pfns, I64 | None, Pfns]
 class PredictedBatches:
     """Batches of pages that are neither locked nor isolated. `pages`: how many wait to be carried out."""
 
-    def __init__(self, memory: Memory, targets: FreeScanner, request: Request) -> None:
+    def __init__(
+        self, memory: Memory, targets: FreeScanner, request: Request, rules: CompactionRules
+    ) -> None:
         self._memory = memory
         self._targets = targets
         self._request = request
+        self._rules = rules
+        self._first = first_attempts(request.mode, rules)
         self._batches: list[_Batch] = []
         self._isolated = 0  #: pages of the first batch that are isolated already
         self.pages = 0
@@ -52,6 +60,8 @@ class PredictedBatches:
 
         eagain_counts: as predicted, None if no attempt fails; some_stay: some pages may never move.
         """
+        if self._rules.targets_first:
+            return self._add_with_targets(batch, eagain_counts)
         moving = len(batch)
         if eagain_counts is not None and some_stay:
             moving -= int(np.count_nonzero(eagain_counts >= MAX_PASSES))
@@ -64,12 +74,26 @@ class PredictedBatches:
         self.pages += len(batch)
         return True
 
+    def _add_with_targets(self, batch: Pfns, eagain_counts: I64 | None) -> bool:
+        """Add a batch in which each page gets a target before the first attempt."""
+        new = take_targets(self._targets, len(batch), all_first=True)
+        if len(new) < len(batch):
+            self._targets.give_back(new)
+            return False
+        if eagain_counts is not None:
+            _order, new, unused = keep_targets(eagain_counts, new, self._first)
+            self._targets.give_back(unused)
+        self._batches.append((batch, eagain_counts, new))
+        self._targets.owed += len(new)
+        self.pages += len(batch)
+        return True
+
     def add_isolated(self, batch: Pfns) -> bool:
         """Add an isolated batch as the first one; False, and no change, if that is not possible."""
         pages = self._memory.pages
         if pages.any_locked(batch) or np.count_nonzero(pages.freed(batch)):
             return False
-        eagain_counts = predict_retries(self._memory, batch, self._request.mode)
+        eagain_counts = predict_retries(self._memory, batch, self._request.mode, self._rules)
         if eagain_counts is None or not self.add(batch, eagain_counts):
             return False
         self._isolated = len(batch)
@@ -103,7 +127,7 @@ class PredictedBatches:
         batches, self._batches = self._batches[:most], self._batches[len(self._batches[:most]) :]
         if not batches:
             return _NO_PAGES, _NO_PAGES, 0
-        plan = _merged_plan(batches)
+        plan = _merged_plan(batches, self._first)
         self.pages -= len(plan.batch)
         self._targets.owed -= len(plan.old)
         memory, vmstat = self._memory, self._memory.vmstat
@@ -111,7 +135,7 @@ class PredictedBatches:
         if len(fresh := plan.batch[self._isolated :]):
             self._isolate(fresh)
         self._isolated = 0
-        carry_out(memory, plan, self._request.mode)
+        carry_out(memory, plan, first_mode(self._request.mode, self._rules))
         if len(plan.old):
             finish_moves(memory, plan.old, plan.new, memory.free)
         memory.pages.unlock(plan.retry)
@@ -130,8 +154,11 @@ class PredictedBatches:
         pages.isolate(batch)
 
 
-def _merged_plan(batches: list[_Batch]) -> MigrationPlan:
-    """Return one plan for all batches; pages move batch after batch, and in each batch pass after pass."""
+def _merged_plan(batches: list[_Batch], first: int) -> MigrationPlan:
+    """Return one plan for all batches; pages move batch after batch, and in each batch pass after pass.
+
+    first: attempts that are made pass by pass; pages that need more follow page by page.
+    """
     batch = np.concatenate([pages for pages, _, _ in batches])
     new = np.concatenate([targets for _, _, targets in batches])
     if all(counts is None for _, counts, _ in batches):
@@ -141,6 +168,7 @@ def _merged_plan(batches: list[_Batch]) -> MigrationPlan:
     none = np.zeros(max(lengths), np.int64)
     known = [none[: len(pages)] if counts is None else counts for pages, counts, _ in batches]
     eagain_counts = np.minimum(np.concatenate(known), MAX_PASSES)
-    order = np.argsort(number * (MAX_PASSES + 1) + eagain_counts, kind="stable")
+    passes = np.minimum(eagain_counts, first)
+    order = np.argsort(number * (MAX_PASSES + 1) + passes, kind="stable")
     fails = eagain_counts == MAX_PASSES
     return MigrationPlan(batch, eagain_counts, batch[order[~fails[order]]], new, batch[fails], _NO_PAGES)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64, Pfns
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.page_movable import isolatable, isolated
 from cluster.compaction.movable.predict_retries import predict_retries
 from cluster.compaction.movable.retry_passes import MAX_PASSES
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import (
     MAX_BLOCK_PAGES,
     PAGEBLOCK_PAGES,
     TAIL,
     PageMap,
 )
+from cluster.compaction.zone.compact_control import Request
 
 
 class PredictedSources:
@@ -61,21 +62,21 @@ class PredictedSources:
 
 
 def predict_sources(
-    memory: Memory, start: int, stop: int, isolate_mode: IsolateMode, mode: MigrateMode
+    memory: Memory, start: int, stop: int, request: Request, rules: CompactionRules
 ) -> PredictedSources | None:
     """Predict from `start` up to `stop`, or to a pageblock before it; None: the first cannot be predicted."""
     pages = memory.pages
-    found = isolatable(pages, start, stop, isolate_mode)
+    found = isolatable(pages, start, stop, request.isolate_mode)
     if len(found) == 0:
         return PredictedSources(pages, start, stop, found, found)
     if pages.any_locked(found):
         first = int(found[pages.locked(found).argmax()]) // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
-        return predict_sources(memory, start, first, isolate_mode, mode) if first > start else None
-    eagain_counts = predict_retries(memory, found, mode)
+        return predict_sources(memory, start, first, request, rules) if first > start else None
+    eagain_counts = predict_retries(memory, found, request.mode, rules)
     if eagain_counts is not None:
         return PredictedSources(pages, start, stop, found, eagain_counts)
     end = (start // PAGEBLOCK_PAGES + 1) * PAGEBLOCK_PAGES
-    return predict_sources(memory, start, end, isolate_mode, mode) if end < stop else None
+    return predict_sources(memory, start, end, request, rules) if end < stop else None
 
 
 def scan_count(pages: PageMap, start: int, stop: int) -> int:

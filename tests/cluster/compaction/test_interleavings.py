@@ -155,12 +155,18 @@ COMPACTIONS = {
     "old": (1, MigrateMode.SYNC, "4.8"),
     "light": (1, MigrateMode.SYNC_LIGHT, "6.1"),
     "async": (1, MigrateMode.ASYNC, "6.1"),
+    "targets-first": (1, MigrateMode.SYNC, "6.12"),
+    "targets-first-light": (1, MigrateMode.SYNC_LIGHT, "6.18"),
+    "targets-first-async": (0, MigrateMode.ASYNC, "7.2"),
 }
+NEWEST = COMPACTION_RULES["7.2"]
 OTHERS: dict[str, Callable[[Memory, int | None], Worker]] = {
     "kcompactd": lambda memory, grain: Proactive(memory, 80, grain=grain),
     "alloc": lambda memory, grain: Allocation(memory, 5, grain=grain),
     "contig": lambda memory, grain: ContigRange(memory, 1536, 2048, grain=grain),
     "offline": lambda memory, grain: Offline(memory, 512, 1024, grain=grain),
+    "new-contig": lambda memory, grain: ContigRange(memory, 1536, 2048, rules=NEWEST, grain=grain),
+    "new-offline": lambda memory, grain: Offline(memory, 512, 1024, rules=NEWEST, grain=grain),
 }
 
 
@@ -225,13 +231,14 @@ def test_nothing_is_lost(
     assert w.lost() == -taken
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "7.2"])
 @pytest.mark.parametrize("grain", [1, 7])
-def test_grain_changes_nothing_for_one_alone(grain: int) -> None:
+def test_grain_changes_nothing_for_one_alone(grain: int, kernel: str) -> None:
     """Without anybody else, steps of any size give the same moves."""
     moves = []
     for size in (None, grain):
         w = world(5, {})
-        compaction = Compaction(w.memory, w.memory.zones[1], grain=size)
+        compaction = Compaction(w.memory, w.memory.zones[1], rules=COMPACTION_RULES[kernel], grain=size)
         compaction.run()
         moves.append(np.concatenate([np.column_stack(pair) for pair in compaction.moves]))
     assert len(moves[0]) > 100

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from cluster.compaction.drivers.scripted import ALWAYS, ScriptedDriver
-from cluster.compaction.kernel_rules import COMPACTION_RULES
+from cluster.compaction.kernel_rules import COMPACTION_RULES, DEFAULT_RULES
 from cluster.compaction.movable.isolation import Isolation, Putback
+from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.movable.migrate_pages import migrate_pages
 from cluster.compaction.movable.targets import AllocatedTargets
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
-from cluster.compaction.pages.page_map import PG_ISOLATED, MigrateType, PageKind, PageMap
+from cluster.compaction.pages.page_map import PG_ISOLATED, USED, MigrateType, PageKind, PageMap
 from cluster.compaction.zone.compact_control import Request, Status, Trace
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
@@ -25,11 +26,12 @@ from cluster.compaction.zone.direct_compact import (
     defer_request,
     defer_reset,
     fragmentation_index,
-    kswapd_sleeps,
     restarting,
+    run_kswapd,
     suitable,
 )
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
+from cluster.mm.frames import PAGE_MAPPING_ANON
 
 PAGES = 8 * 512
 
@@ -67,8 +69,81 @@ def test_putback_comes_after_the_batch_since_6_0_and_at_once_before() -> None:
         assert (memory.vmstat.pgmigrate_success, memory.vmstat.pgmigrate_fail) == (2, 1)
 
 
+def test_targets_first_from_6_12_on() -> None:
+    """All pages get targets; then 3 passes in async mode, and page by page 7 attempts in the run's mode."""
+    memory, driver = setting([3, 4, 5])
+    fail(driver, 2, errno.EAGAIN)
+    fail(driver, 1, errno.EBUSY, 1)
+    Compaction(memory, memory.zones[0], rules=COMPACTION_RULES["6.12"]).run()
+    assert calls(driver) == f"I0 I1 I2 M2 M1 M0 M2 M2 M1 {'M2 ' * 7}P2"
+    moves = [event for event in driver.scripts.events if event.op == "M"]
+    assert [event.mode for event in moves] == [0] * 5 + [2] * 8
+    first = moves[0].newpfn
+    # targets inside a block go upward; page 2 keeps its target, that of page 1 is free again
+    assert [event.newpfn - first for event in moves] == [0, 1, 2, 0, 0, 0, *[1] * 7]
+    assert (memory.vmstat.pgmigrate_success, memory.vmstat.pgmigrate_fail) == (2, 1)
+
+
+def test_a_driver_without_memory_stops_nothing_from_6_12_on() -> None:
+    for release, expected in {"6.1": "M2 M1 P1 P0", "6.12": "M2 M1 M0 M1 P1"}.items():
+        memory, driver = setting([3, 4, 5])
+        fail(driver, 1, errno.ENOMEM)
+        Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[release]).run()
+        assert calls(driver) == f"I0 I1 I2 {expected}"
+
+
+def test_a_page_without_target_does_not_stop_those_that_have_one_from_6_12_on() -> None:
+    memory, driver = setting([3, 4, 5])
+    pages = driver.frame_of.copy()
+    isolation = Isolation(memory, pages, IsolateMode.NONE)
+    isolation.begin()
+    isolation.finish()
+    memory.zones[0].watermark_min = memory.zones[0].free_pages - 2
+    rules, targets = COMPACTION_RULES["6.12"], AllocatedTargets(memory)
+    migration = migrate_pages(memory, pages, targets, MigrateMode.SYNC, rules, grain=1)
+    migration.run()
+    assert calls(driver) == "I0 I1 I2 M0 M1"
+    assert (migration.succeeded, migration.failed, migration.error) == (2, 1, -errno.ENOMEM)
+    assert migration.left.tolist() == [5]
+
+
+def test_the_driver_is_asked_for_a_page_that_it_gave_up_from_6_18_on() -> None:
+    for release, expected in {"6.12": "I0 I1 R0 M1", "6.18": "I0 I1 R0 M1 m0"}.items():
+        memory, driver = setting([3, 4])
+        driver.scripts.rel[1], driver.scripts.peer[1] = 3, 0
+        Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[release], grain=1).run()
+        assert calls(driver) == expected
+        assert memory.vmstat.pgmigrate_success == 2
+        assert memory.pages.order[3] != USED
+
+
+def test_a_page_of_a_batch_cannot_be_given_up_from_6_12_on() -> None:
+    """While the driver moves a page, the VM holds the locks of all others."""
+    for release, expected in {"6.1": "I0 I1 R0 M1", "6.12": "I0 I1 r0 M1 M0"}.items():
+        memory, driver = setting([3, 4])
+        driver.scripts.rel[1], driver.scripts.peer[1] = 5, 0
+        Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[release], grain=1).run()
+        assert calls(driver) == expected
+
+
+def test_an_emptied_pageblock_keeps_its_type_from_6_18_on() -> None:
+    for release, after in {"6.12": MigrateType.MOVABLE, "6.18": MigrateType.UNMOVABLE}.items():
+        memory, _driver = setting([512, 513])
+        memory.pages.order[1023], memory.pages.refcount[1023] = 0, 0
+        memory.pages.pageblock_type[1] = MigrateType.UNMOVABLE
+        ContigRange(memory, 512, 1024, rules=COMPACTION_RULES[release]).run()
+        assert memory.pages.pageblock_type[1] == after
+
+
+def test_memory_is_emptied_downwards_from_6_12_on() -> None:
+    for release, expected in {"6.1": "I0 I1 M0 M1", "6.12": "I0 I1 M1 M0"}.items():
+        memory, driver = setting([512, 1023])
+        assert Offline(memory, 512, 1024, rules=COMPACTION_RULES[release]).run(1) == 0
+        assert calls(driver) == expected
+
+
 def test_contig_attempts_by_release() -> None:
-    for release, attempts in {"4.8": 1, "6.1": 5}.items():
+    for release, attempts in {"4.8": 1, "6.1": 5, "6.12": 10}.items():
         memory, driver = setting([512, 1023])
         fail(driver, 0, errno.EBUSY)
         contig = ContigRange(memory, 512, 1024, rules=COMPACTION_RULES[release])
@@ -302,16 +377,21 @@ def test_when_compaction_is_of_use() -> None:
     # stuck pages leave blocks of order 8 and less
     assert fragmentation_index(zone, 8) == -1000
     assert fragmentation_index(zone, 9) > 500
-    assert suitable(zone, 9) == Status.CONTINUE
+    assert suitable(zone, 9, DEFAULT_RULES) == Status.CONTINUE
     zone.watermark_low = zone.free_pages
-    assert suitable(zone, 9) == Status.SKIPPED
+    assert suitable(zone, 9, DEFAULT_RULES) == Status.SKIPPED
 
 
 def test_hints_are_forgotten_when_kswapd_sleeps() -> None:
-    memory, _driver = setting([1, 2])
+    memory, _driver = setting([1, 2, 1024])
     memory.pages.skip[:8] = True
-    kswapd_sleeps(memory)
+    run_kswapd(memory)
     assert memory.pages.skip[:8].all()
     memory.zones[0].cache.blockskip_flush = True
-    kswapd_sleeps(memory)
-    assert not memory.pages.skip[:8].any()
+    run_kswapd(memory)
+    # the upper half has free pages; to be a source, a pageblock of the lower half needs a page on the LRU lists
+    assert memory.pages.skip[:8].tolist() == [True] * 4 + [False] * 4
+    memory.zones[0].cache.blockskip_flush = True
+    LruPages(memory).adopt(np.array([1024]), PAGE_MAPPING_ANON)
+    run_kswapd(memory)
+    assert memory.pages.skip[:8].tolist() == [True, True, False, False] + [False] * 4

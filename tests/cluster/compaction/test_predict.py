@@ -84,7 +84,7 @@ def outcome(memory: Memory, gpu: Gpu, compaction: Compaction) -> list[object]:
     used=st.sampled_from([0.5, 0.9, 0.98]),
     clumps=st.sampled_from([1, 16, 512]),
     mode=st.sampled_from(MigrateMode),
-    kernel=st.sampled_from(["4.8", "6.1"]),
+    kernel=st.sampled_from(sorted(COMPACTION_RULES)),
     watermark=st.sampled_from([0.0, 0.5, 0.95]),
     odd_blocks=st.booleans(),
     grain=st.sampled_from([1, 40, 512]),
