@@ -140,21 +140,25 @@ class _TargetSearch:
         """
         lists, low, least = self._lists, self._low, self._least
         anchor, before = lists.anchor(order, MigrateType.MOVABLE), lists.before
-        block, seen, best, top, last = before[anchor], 0, 0, 0, -1
+        limit, seen, best, top, last = self._limit, 0, 0, 0, -1
+        block = before[anchor]
         while block >= 0:
-            seen, last = seen + 1, block
-            top = max(top, block)
-            if block >= low:
-                self._c.fast_search_fail = 0
-                self._c.search_order = order
-                best = block
-                break
-            if block >= least and block > best:
-                best = block
-                self._limit >>= 1
-            if seen >= self._limit:
+            seen += 1
+            last = block
+            if block > top:
+                top = block
+                if block >= low:
+                    self._c.fast_search_fail = 0
+                    self._c.search_order = order
+                    best = block
+                    break
+                if block >= least:
+                    best = block
+                    limit >>= 1
+            if seen >= limit:
                 break
             block = before[block]
+        self._limit = limit
         self.scanned += seen
         self.highest = max(self.highest, pageblock_start(top), self._c.zone.start if seen else 0)
         if best or block >= 0:

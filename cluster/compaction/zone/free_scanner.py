@@ -114,9 +114,13 @@ class FreeScanner:
         self._orders = []
         if c.rules.fast_search and c.request.order > 0:
             got = fast_search.isolate_freepages(c)
-            if self._by_order and len(got.pages):
-                self._orders.append(_orders_of_block(got.pages))
             self._add(fetched, got.pages, got.scanned)
+            if fetched and (c.request.optimistic or self._missing <= 0):
+                self._stack = got.pages[::-1] if self._by_order else got.pages
+                self._top = len(self._stack)
+                return
+            if self._by_order and fetched:
+                self._orders.append(_orders_of_block(got.pages))
             if got.around is not None and self._missing > 0 and not c.request.optimistic:
                 self._around(fetched, got.around)
         if not fetched:

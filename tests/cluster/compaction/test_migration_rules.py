@@ -348,7 +348,8 @@ def test_async_direct_compaction_gives_up_a_block_that_cannot_become_free() -> N
     memory, driver = setting(used)
     driver.scripts.refusals[60] = ALWAYS
     request = Request(MigrateMode.ASYNC, 9, whole_zone=False, ignore_skip_hint=False, direct=True)
-    Compaction(memory, memory.zones[0], request).run()
+    # before there were searches, which lead to other pages of the pageblock first
+    Compaction(memory, memory.zones[0], request, rules=COMPACTION_RULES["4.8"]).run()
     # the page that nobody can move is the last of the pageblock; the refusal comes before
     words = calls(driver)
     assert "M" not in words[words.index("I60") :]
@@ -389,7 +390,7 @@ def test_hints_are_forgotten_when_kswapd_sleeps() -> None:
     assert memory.pages.skip[:8].all()
     memory.zones[0].cache.blockskip_flush = True
     run_kswapd(memory)
-    # the upper half has free pages; to be a source, a pageblock of the lower half needs a page on the LRU lists
+    # the upper half has free pages; in the lower half, the first one needs a page on the LRU lists
     assert memory.pages.skip[:8].tolist() == [True] * 4 + [False] * 4
     memory.zones[0].cache.blockskip_flush = True
     LruPages(memory).adopt(np.array([1024]), PAGE_MAPPING_ANON)
