@@ -78,6 +78,13 @@ RULES = (
         read="6.17",
     ),
     KernelRule(
+        "page_types",
+        "A driver registers for a page type, and there are only those of zsmalloc and of balloons: a driver "
+        "of one's own can take the place of zsmalloc.",
+        "6.18",
+        read="6.17",
+    ),
+    KernelRule(
         "isolation_keeps_type",
         "A pageblock that is emptied has its own type afterwards. Before, it becomes MOVABLE.",
         "6.18",
@@ -146,6 +153,7 @@ class CompactionRules(NamedTuple):
     targets_by_order: bool
     offline_highest_first: bool
     movable_until_freed: bool
+    page_types: bool
     isolation_keeps_type: bool
     # direct compaction and kcompactd
     hints_found_block: bool

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from cluster.compaction.drivers.registry import make_driver
+from cluster.compaction.kernel_rules import COMPACTION_RULES, KERNELS
 from cluster.compaction.movable.counting import GUESTS
 from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
@@ -35,14 +36,18 @@ from ksmcluster.config.tables import (
     Settings,
     Share,
     Title,
-    kernel_in_quotes,
+    as_known_kernel,
     key,
 )
 
+ZSMALLOC = "zram"  #: kind of the driver whose pages have the page type of zsmalloc
+#: Kinds of drivers that need no page type of zsmalloc, or have it.
+WITHOUT_OWN_TYPE = (ZSMALLOC, "balloon", "pinned")
 SPEC: dict[str, Any] = {field.name: field.default for field in fields(CompactionSpec)}
 DRIVER: dict[str, Any] = {field.name: field.default for field in fields(DriverSpec)}
 COST = MigrationCostSpec()
 
+CompactionKernel = Literal["4.8", "6.1", "6.12", "6.18", "7.2"]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
 Compactors = Annotated[int, Field(ge=1, le=64)]
 Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
@@ -91,7 +96,9 @@ def not_pageblocks(pages: int) -> str:
 class MigrationConfig(ConfigTable):
     """Compaction: by which rules, for what, and by how many."""
 
-    kernel: Literal["4.8", "6.1"] = key(SPEC["kernel"], "The kernel whose compaction is simulated.")
+    kernel: CompactionKernel = key(
+        SPEC["kernel"], "The kernel whose compaction is simulated; a full release is taken as one of these."
+    )
     proactiveness: Annotated[int, Field(ge=0, le=100)] = key(
         SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0: never."
     )
@@ -121,7 +128,10 @@ class MigrationConfig(ConfigTable):
         "size",
     )
 
-    in_quotes = field_validator("kernel", mode="before")(kernel_in_quotes)
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _known(cls, kernel: object) -> object:
+        return as_known_kernel(kernel, KERNELS)
 
 
 class TriggeredMigrationConfig(MigrationConfig):
@@ -207,6 +217,7 @@ class CompactionScenario(ConfigTable):
         machine = self.machine
         others = {"machine.lru": machine.lru, "machine.unmovable": machine.unmovable}
         yield from driver_problems(self.driver, others)
+        yield from page_type_problems(self.driver, self.migration.kernel)
         if 1 << self.migration.order > self.machine.memory_per_node:
             yield "migration.order", "such a block is larger than the memory of a node"
         yield from relocation_problems(self.migration.relocate, self.machine.nodes)
@@ -222,6 +233,25 @@ def driver_problems(
     if total > 1:
         names = " and ".join(", ".join(["shares", *others]).rsplit(", ", 1))
         yield "driver", f"{names} are {total:g} of the memory together; at most 1"
+
+
+def page_type_problems(
+    drivers: Sequence[DriverConfig], kernel: CompactionKernel
+) -> Iterator[tuple[str, str]]:
+    """Drivers that cannot register in this kernel, because others have the only page types that there are."""
+    if not COMPACTION_RULES[kernel].page_types:
+        return
+    taken: str | None = next((driver.name for driver in drivers if driver.kind == ZSMALLOC), None)
+    for i, driver in enumerate(drivers):
+        if driver.kind in WITHOUT_OWN_TYPE:
+            continue
+        if taken is not None:
+            yield (
+                f"driver[{i}].kind",
+                f'"{driver.kind}" cannot register: since 6.17 movable pages have a page type, and "{taken}" '
+                'has that of zsmalloc, the only one to be had; choose migration.kernel = "6.12"',
+            )
+        taken = driver.name
 
 
 def driver_specs(drivers: Sequence[DriverConfig]) -> tuple[DriverSpec, ...]:

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.spec.profile import PROFILES, UnknownKernelError, kernel_of_release
+from cluster.spec.profile import KERNELS, PROFILES
 from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.config.problems import refusal
-from ksmcluster.config.tables import UINT, ConfigTable, Costs, Knob, Switch, Switched, kernel_in_quotes, key
+from ksmcluster.config.tables import UINT, ConfigTable, Costs, Knob, Switch, Switched, as_known_kernel, key
 
 KSM = KsmSpec()
 COST = CostSpec()
@@ -99,11 +99,7 @@ class KsmConfig(ConfigTable):
     @field_validator("kernel", mode="before")
     @classmethod
     def _known(cls, kernel: object) -> object:
-        """Return the known kernel as which a release is taken; what is no release is refused later."""
-        try:
-            return kernel_of_release(kernel) if isinstance(kernel, str) else kernel_in_quotes(kernel)
-        except UnknownKernelError:
-            return kernel
+        return as_known_kernel(kernel, KERNELS)
 
     @model_validator(mode="after")
     def _settle(self) -> Self:

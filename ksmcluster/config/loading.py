@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
+from cluster.compaction.kernel_rules import note_of_compaction
 from cluster.spec.input_files import read_input
 from cluster.spec.limits import MOST_TEXT
 from cluster.spec.profile import note_of_release
@@ -95,7 +96,8 @@ def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario
         _refuse(document, "process", "simulate")
     if overrides.pages_per_node is not None:
         raise UserError("--pages-per-node: scales processes, and a scenario of `ksmcluster compact` has none")
-    return _checked(CompactionScenario, document, overrides.apply(document.data))
+    scenario = _checked(CompactionScenario, document, overrides.apply(document.data))
+    return scenario.with_notes(_of_kernel(document))
 
 
 def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) -> Scenario:
@@ -122,9 +124,11 @@ def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) 
 
 def _of_kernel(document: _Document) -> Iterator[str]:
     """Yield what to say of the kernel of a scenario, which is valid."""
-    kernel = document.data.get("ksm", {}).get("kernel")
-    if kernel is not None and (note := note_of_release(kernel)):
+    kernels = {name: document.data.get(name, {}).get("kernel") for name in ("ksm", "migration")}
+    if kernels["ksm"] is not None and (note := note_of_release(kernels["ksm"])):
         yield f"{document.label}: {note}"
+    if kernels["migration"] is not None and (note := note_of_compaction(kernels["migration"])):
+        yield f"{document.label}: migration.{note}"
 
 
 def _is_needless(problem: ConfigProblem, changed: Mapping[KeyPath, str]) -> bool:

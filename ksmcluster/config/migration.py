@@ -19,6 +19,7 @@ from ksmcluster.config.compaction import (
     driver_problems,
     driver_specs,
     not_pageblocks,
+    page_type_problems,
 )
 from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
@@ -66,6 +67,7 @@ def migration_problems(
         if driver.name in PROCESSES:
             yield f"driver[{i}].name", f'"{driver.name}" is what pages of processes are called'
     yield from driver_problems(drivers, {"migration.unmovable": migration.unmovable})
+    yield from page_type_problems(drivers, migration.kernel)
     if kept(migration, drivers) >= 1:
         yield "driver", "nothing is left for the processes"
     if 1 << migration.order > machine.memory_per_node:

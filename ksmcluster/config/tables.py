@@ -20,6 +20,7 @@ from cluster.spec.limits import (
     MOST_SECONDS,
     MOST_TITLE,
 )
+from cluster.spec.profile import Kernel, UnknownKernelError, kernel_of_release
 from ksmcluster.config.problems import PLUGIN, quoted, refusal
 from ksmcluster.config.sizes import MOST_PAGES
 
@@ -69,6 +70,15 @@ def kernel_in_quotes(kernel: object) -> object:
     if isinstance(kernel, float):
         raise ValueError(f'is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
     return kernel
+
+
+def as_known_kernel(kernel: object, kernels: tuple[Kernel, ...]) -> object:
+    """Return the known kernel as which a release is taken; what is no release as it is, refused later."""
+    try:
+        in_quotes = kernel_in_quotes(kernel)
+        return kernel_of_release(in_quotes, kernels) if isinstance(in_quotes, str) else in_quotes
+    except UnknownKernelError:
+        return kernel
 
 
 class ConfigTable(BaseModel):

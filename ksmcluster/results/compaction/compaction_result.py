@@ -88,6 +88,7 @@ class CompactionResult:
             **work(reports),
             "relocations": [relocations.summary(done) for done in relocated],
             "simulated_seconds": simulated_seconds(spec, reports),
+            **({"notes": list(config.notes)} if config.notes else {}),
         }
         return cls(config, nodes, summary, provenance(asdict(timing)), relocated)
 
@@ -180,7 +181,8 @@ def _heading(result: CompactionResult) -> Text:
         f"seed {summary['seed']}",
     )
     lines = [Text(summary["title"], style="bold")] if summary["title"] else []
-    return Text("\n").join([*lines, Text(", ".join(facts))])
+    notes = [Text(text.one_line(note), style="yellow") for note in summary.get("notes", ())]
+    return Text("\n").join([*lines, Text(", ".join(facts)), *notes])
 
 
 def _obtained(summary: Mapping[str, Any]) -> Table:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.scenario.memory_host import compact_inline
 from cluster.compaction.scenario.relocation_result import relocation_results
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml, to_spec
-from ksmcluster.config.compaction import to_compaction_spec
+from ksmcluster.config.compaction import CompactionKernel, to_compaction_spec
 from ksmcluster.system.errors import UserError
 
 SMALL: dict[str, Any] = {
@@ -33,6 +34,41 @@ def test_scenarios_that_come_along(name: str) -> None:
     scenario = load_compaction(name)
     assert scenario.simulation.title
     assert load_compaction(tomllib.loads(resolved_toml(scenario))) == scenario
+
+
+def test_kernels() -> None:
+    """A full release is taken as a known kernel; a note says if its series is not known."""
+    before, newest = "the last known one before it", "the newest known one"
+    assert get_args(CompactionKernel) == tuple(COMPACTION_RULES)
+    for release, kernel, notes in (
+        ("6.12.99", "6.12", ()),
+        ("6.18.44", "6.18", ()),
+        (
+            "6.16.12",
+            "6.12",
+            (f"kernel 6.16.12 is not known; it is taken as 6.12, {before}",),
+        ),
+        ("7.3", "7.2", (f"kernel 7.3 is not known; it is taken as 7.2, {newest}",)),
+    ):
+        scenario = load_compaction({**copy.deepcopy(SMALL), "migration": {"kernel": release}})
+        assert scenario.migration.kernel == kernel
+        assert scenario.notes == tuple(f"scenario: migration.{note}" for note in notes)
+    assert 'migration.kernel: "3.2" is not one of' in message("migration.kernel=3.2")
+
+
+def test_drivers_of_kernels_with_page_types() -> None:
+    """A driver of one's own takes the place of zsmalloc, if that is not there."""
+
+    def drivers(*kinds: str) -> dict[str, Any]:
+        return {**SMALL, "driver": [{"name": k, "kind": k, "share": 0.2} for k in kinds]}
+
+    for kinds in (("gpu", "balloon", "pinned"), ("zram", "balloon"), ("faulty",)):
+        load_compaction({**drivers(*kinds), "migration": {"kernel": "6.18"}})
+    for kinds in (("zram", "gpu"), ("gpu", "faulty"), ("gpu", "zram")):
+        load_compaction({**drivers(*kinds), "migration": {"kernel": "6.12"}})
+        said = message("migration.kernel=7.2", source=drivers(*kinds))
+        assert "since 6.17 movable pages have a page type" in said
+        assert "\n" not in said
 
 
 @pytest.mark.parametrize(("size", "pages"), [("4KiB", 1), ("64 pages", 64), ("1GiB", 1 << 18)])
@@ -85,7 +121,7 @@ def test_defaults_are_those_of_the_machine() -> None:
         ("machine.memory_per_node=5MiB", "must be a multiple of 2MiB, from 4MiB, not 5MiB"),
         ("machine.memory_per_node=64", 'a size is text with a unit: "64 pages" or "64MiB"'),
         ("machine.lru=1.5", "must be at most 1.0, not 1.5"),
-        ("migration.kernel=5.0", '"5.0" is not one of "4.8", "6.1"'),
+        ("migration.kernel=3.2", '"3.2" is not one of "4.8", "6.1"'),
         ("migration.mode=sink", '"sink" is not one of "async", "sync-light", "sync"'),
         ("migration.order=11", "must be at most 10, not 11"),
         ("migration.compactors=0", "must be at least 1, not 0"),

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cluster.spec import limits
-from cluster.spec.profile import KERNELS, RULES
+from cluster.compaction import kernel_rules
+from cluster.spec import limits, profile
 from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
@@ -37,17 +37,33 @@ def sections() -> dict[str, str]:
         "derived": statistics(DERIVED),
         "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),
-        "kernels": _table(
-            ("kernel", "releases from", "known from"),
-            ((f"`{k.name}`", ".".join(map(str, k.since)), k.source) for k in KERNELS),
-        ),
+        "kernels": _kernels(profile.KERNELS),
         "kernel_rules": _table(
             ("rule", "begins with", "ends with", "meaning"),
-            ((f"`{r.name}`", r.begins, r.ends or "", r.meaning) for r in RULES),
+            ((f"`{r.name}`", r.begins, r.ends or "", r.meaning) for r in profile.RULES),
+        ),
+        "compaction_kernels": _kernels(kernel_rules.KERNELS),
+        "compaction_rules": _table(
+            ("rule", "begins with", "ends with", "known from", "meaning"),
+            map(_compaction_rule, kernel_rules.RULES),
         ),
         "limits": _table(("limit", "value"), limits_of(Path(limits.__file__).read_text())),
         "commands": commands(),
     }
+
+
+def _kernels(kernels: Iterable[profile.Kernel]) -> str:
+    return _table(
+        ("kernel", "releases from", "known from"),
+        ((f"`{k.name}`", ".".join(map(str, k.since)), k.source) for k in kernels),
+    )
+
+
+def _compaction_rule(rule: profile.KernelRule) -> tuple[str, ...]:
+    known = ["records"] if rule.observed(kernel_rules.KERNELS) else []
+    if rule.read or not known:
+        known.append(f"source: {rule.read}" if rule.read else "source")
+    return f"`{rule.name}`", rule.begins, rule.ends or "", ", ".join(known), rule.meaning
 
 
 def limits_of(source: str) -> Rows:

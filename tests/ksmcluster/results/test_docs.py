@@ -39,7 +39,9 @@ def test_every_table_is_there() -> None:
     compact = [f"compact.{name}" for name in tables(CompactionScenario) if name]
     assert markers(COMPACTION.read_text()) == compact
     assert markers(LIMITS.read_text()) == ["limits"]
-    assert markers(KERNELS.read_text()) == ["kernels", "kernel_rules"]
+    assert markers(KERNELS.read_text()) == [
+        *("kernels", "kernel_rules", "compaction_kernels", "compaction_rules")
+    ]
     assert markers(RESULTS.read_text()) == [
         *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
     ]
