@@ -178,6 +178,8 @@ class CompactionSteps:
     def _end_scan(self, scan: BlockScan) -> None:
         self._leave_scan(scan)
         self.control.migrate_pfn = scan.low
+        if scan.met_lru:
+            self._sources.met_lru(scan.start)
         if scan.low == scan.end and (not scan.isolated or self._sources.rescan):
             self._sources.exhausted(scan.start, scan.end)
         self._emit("iso_m", scan.start, scan.low, scan.scanned, scan.isolated)

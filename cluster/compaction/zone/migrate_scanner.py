@@ -81,6 +81,11 @@ class MigrateScanner:
         if self._update_cached:
             self._zone.cache.migrate_pfn[1] = self._zone.cache.migrate_pfn[0]
 
+    def met_lru(self, start: int) -> None:
+        """Hint, before the pageblock is through, that a scan from `start` has met a page on the LRU lists."""
+        if self._rules.rest_after_failure and start % PAGEBLOCK_PAGES == 0:
+            self._zone.pages.set_skip(start >> PAGEBLOCK_ORDER)
+
     def gave_up(self, end: int) -> None:
         """Pass by a pageblock that ends there, and has got a hint since it was chosen."""
         self._control.migrate_scanned += 1
