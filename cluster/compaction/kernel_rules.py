@@ -66,6 +66,13 @@ RULES = (
         read="6.9",
     ),
     KernelRule(
+        "splits_from_the_end",
+        "A large folio without a target becomes single pages, which are tried from the last to the first. "
+        "Later: from the second to the last, then the first.",
+        "6.12",
+        "6.18",
+    ),
+    KernelRule(
         "offline_highest_first",
         "Memory that goes offline is emptied from its highest page down, not upwards.",
         "6.12",
@@ -151,6 +158,7 @@ class CompactionRules(NamedTuple):
     fast_search: bool
     targets_first: bool
     targets_by_order: bool
+    splits_from_the_end: bool
     offline_highest_first: bool
     movable_until_freed: bool
     page_types: bool

@@ -130,6 +130,8 @@ def _compare(paths: list[Path], on: ReplayTarget, profile: Profile | None, as_js
         records = [comparison.as_json() for comparison in done]
         typer.echo(json.dumps({"records": records, "equal": equal, "total": len(done)}))
     else:
+        for scope in dict.fromkeys(comparison.scope for comparison in done if comparison.scope):
+            typer.echo(scope)
         typer.echo(f"{equal} of {len(done)} equal")
     if equal < len(done):
         raise typer.Exit(1)

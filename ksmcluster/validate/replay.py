@@ -104,6 +104,8 @@ class RecordComparison:
     reasons: ShapeReasons = field(default_factory=dict)
     #: The reasons that came before the difference.
     causes: tuple[Reason, ...] = ()
+    #: Which part of a record of migration is compared, and which is chance. Of others, all is compared.
+    scope: str = ""
 
     def __str__(self) -> str:
         if self.difference is None:
@@ -117,6 +119,7 @@ class RecordComparison:
         if self.difference is not None:
             difference = {**self.difference.as_json(), "reasons": list(self.causes)}
         answer: Json = {"name": self.name, "equal": difference is None, "difference": difference}
+        answer |= {"scope": self.scope} if self.scope else {}
         return {**answer, "reasons": self.reasons} if self.reasons else answer
 
 
@@ -170,7 +173,7 @@ def compare_records(
     try:
         documents = load(path)
     except NoRecordsError as error:
-        if migration := _compare_migration(name, path):
+        if migration := _compare_migration(name, path, profile):
             yield from migration
             return
         raise NoRecordsHereError(f"{path}: {error}; give files or folders of records") from error
@@ -183,10 +186,15 @@ def compare_records(
         yield _compare_document(full_name, path, document, on, profile, explain_equal)
 
 
-def _compare_migration(name: str, path: Path) -> list[RecordComparison]:
+def _compare_migration(name: str, path: Path, profile: Profile | None) -> list[RecordComparison]:
     """Return the comparisons of records of page migration; empty if the file holds none."""
     try:
-        return [RecordComparison(f"{name}/{record}", difference) for record, difference in compare_file(path)]
+        return [
+            RecordComparison(f"{name}/{record}", difference, scope=str(comparison))
+            for record, comparison, difference in compare_file(
+                path, None if profile is None else profile.name
+            )
+        ]
     except RecordError as error:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
 

@@ -84,6 +84,9 @@ class ProxyTargets:
         self._used -= len(pfns)
         self._pages.put(pfns)
 
+    def take_block(self, order: int) -> None:
+        """Return None: large folios do not move between nodes."""
+
 
 class ForeignPages(PageDriver):
     """Pages of other nodes' drivers in frames of this node. names int64[pages]: by page number."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cluster.arrays.words import Pfns
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.page_migration import NO_PAGES, checked, leading
 from cluster.compaction.movable.page_owners import first_run
 from cluster.compaction.movable.targets import Targets
@@ -36,10 +37,11 @@ class BatchAttempt:
         passes: int,
         on_moved: Callable[[Pfns, Pfns], None],
         *,
-        movable_until_freed: bool,
+        rules: CompactionRules,
     ) -> None:
         self._memory = memory
-        self._movable_until_freed = movable_until_freed
+        self._movable_until_freed = rules.movable_until_freed
+        self._split_from_the_end = rules.splits_from_the_end
         self._targets = targets
         self._mode = mode
         self._passes = passes
@@ -60,6 +62,7 @@ class BatchAttempt:
         self.out_of_memory = False
         self.done = False
         self.waiting = False  #: for a page that another compactor has locked
+        self.split: list[Pfns] = []  #: pages of folios that were split, in the order of their attempts
         self.given_up = NO_PAGES
         self.untouched = NO_PAGES
 
@@ -110,6 +113,11 @@ class BatchAttempt:
             self._drop_freed(chunk[: leading(freed)])
             return
         chunk = chunk[: leading(~freed & ~pages.locked(chunk))]
+        if pages.folio_order is not None and len(chunk):
+            chunk = chunk[:1]
+            if order := int(pages.folio_order[chunk[0]]):
+                self._lock_folio(chunk, order)
+                return
         new = self._targets.take(max(len(chunk), 1))
         if len(new) == 0:
             self._end_without_target()
@@ -123,6 +131,20 @@ class BatchAttempt:
             self._locked_pages.append((chunk, new))
             self._pending = self._pending[len(chunk) :]
             self.waiting = False
+
+    def _lock_folio(self, head: Pfns, order: int) -> None:
+        """Lock a large folio and its target; without one it is split at once, if smaller ones are left."""
+        pages = self._memory.pages
+        self._pending = self._pending[1:]
+        target = self._targets.take_block(order)
+        if target is None:
+            split = pages.split_folio(int(head[0]))
+            self.split.append(split[::-1] if self._split_from_the_end else np.roll(split, -1))
+            return
+        new = np.array([target])
+        pages.lock(head)
+        pages.lock_targets(new)
+        self._locked_pages.append((head, new))
 
     def _drop_freed(self, chunk: Pfns) -> None:
         """Free pages of which only the VM's reference is left: there is nothing to move."""

@@ -33,6 +33,15 @@ class LruPages:
         """Add these used pages to the LRU lists; `tag`: PAGE_MAPPING_ANON or another. int64[n]."""
         self.memory.pages.add_to_lru(pfns, self.owner, tag)
 
+    def make_evictable(self, pfns: Pfns) -> None:
+        """Let those of these pages that are unevictable move like others. int64[n]."""
+        self.memory.pages.make_evictable(pfns)
+
+    def adopt_folios(self, heads: Pfns, order: int, tag: int) -> None:
+        """Add large folios of used pages, which start at these pages, to the LRU lists. int64[n]."""
+        if len(heads):
+            self.memory.pages.make_folios(heads, order, self.owner, tag)
+
     def isolate_page(self, pages: Pfns, mode: IsolateMode) -> Bool:
         self.memory.pages.isolate_lru(pages)
         self.isolated += len(pages)

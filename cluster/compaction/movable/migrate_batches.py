@@ -77,6 +77,8 @@ class BatchMigration(PageMigration):
         self._single = None
         self._attempt = None
         self._prediction_failed = False
+        self._split: list[Pfns] = []  #: pages of large folios that were split
+        self._trying_split = False
 
     # page by page
 
@@ -97,12 +99,17 @@ class BatchMigration(PageMigration):
             mode,
             passes,
             self._complete,
-            movable_until_freed=self._rules.movable_until_freed,
+            rules=self._rules,
         )
 
     def _end_attempt(self, attempt: BatchAttempt) -> None:
         self.succeeded += attempt.dropped
-        if attempt.out_of_memory:
+        self._split += attempt.split
+        if self._trying_split:
+            self.failed += attempt.failed
+            self._given_up += [attempt.given_up, attempt.untouched]
+            self._end_batch()
+        elif attempt.out_of_memory:
             self._end_without_target(attempt)
         elif self._single is None and self._mode != MigrateMode.ASYNC:
             self._next_single(np.concatenate([attempt.untouched, attempt.given_up]))
@@ -116,11 +123,18 @@ class BatchMigration(PageMigration):
         self._given_up += [attempt.given_up, attempt.untouched]
 
     def _next_single(self, pages: Pfns) -> None:
-        """Try the first of these pages in the mode of the call; without any, begin the next batch."""
+        """Try the first of these pages in the mode of the call; without any, those of split folios, once."""
         if len(pages):
             self._single = pages[1:]
             self._attempt = self._attempt_at(pages[:1], self._mode, MAX_PASSES - ASYNC_PASSES)
-        elif len(self._later):
+        elif self._split:
+            self._trying_split = True
+            self._attempt = self._attempt_at(np.concatenate(self._split), MigrateMode.ASYNC, 1)
+        else:
+            self._end_batch()
+
+    def _end_batch(self) -> None:
+        if len(self._later):
             self._begin_batch()
         else:
             self._finish(np.concatenate([NO_PAGES, *self._given_up]))
@@ -130,14 +144,15 @@ class BatchMigration(PageMigration):
         self._count_failures(attempt)
         self.error = -errno.ENOMEM
         rest = NO_PAGES if self._single is None else self._single
-        self._finish(np.concatenate([*self._given_up, rest, self._later]))
+        self._finish(np.concatenate([*self._given_up, rest, *self._split, self._later]))
 
     # with predicted answers
 
     def _begin_predicted(self, batch: Pfns) -> bool:
         """Lock the batch and its targets, if its owners can predict their answers."""
         pages = self._memory.pages
-        if self._prediction_failed or (self.grain is not None and len(batch) > self.grain):
+        too_many = self.grain is not None and len(batch) > self.grain
+        if self._prediction_failed or too_many or pages.folio_order is not None:
             return False
         if pages.any_locked(batch) or np.count_nonzero(pages.freed(batch)):
             return False

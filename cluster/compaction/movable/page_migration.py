@@ -9,6 +9,7 @@ import numpy as np
 from cluster.arrays.words import I64, Bool, Pfns
 from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.targets import Targets
+from cluster.compaction.pages.buddy import pages_of
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode, MovableOperations, PageStateError
 
@@ -103,19 +104,25 @@ class PageMigration:
         self._targets.give_back(new)
 
     def _complete(self, old: Pfns, new: Pfns) -> None:
-        finish_moves(self._memory, old, new, self._free)
+        self.succeeded += finish_moves(self._memory, old, new, self._free)
         self.moves.append((old, new))
-        self.succeeded += len(old)
 
 
-def finish_moves(memory: Memory, old: Pfns, new: Pfns, free: Callable[[Pfns], None]) -> None:
-    """Free the old pages after their driver moved them, and the new pages that it did not take. int64[n]."""
+def finish_moves(memory: Memory, old: Pfns, new: Pfns, free: Callable[[Pfns], None]) -> int:
+    """Free the old pages after their driver moved them, and the new pages that it did not take. int64[n].
+
+    Return the number of pages: more than n if there are large folios among them.
+    """
     pages = memory.pages
+    if pages.folio_order is not None:
+        sizes = pages.folio_sizes(new)
+        old, new = pages_of(old, sizes), pages_of(new, sizes)
     pages.finish_target(new, old)
     free(old)
     unused = pages.mapping[new] == 0
     if np.count_nonzero(unused):
         memory.free(new[unused])
+    return len(old)
 
 
 def leading(flags: Bool) -> int:

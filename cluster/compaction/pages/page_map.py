@@ -30,6 +30,7 @@ PG_LRU = 0x10
 PG_UNEVICTABLE = 0x20
 _UNLOCK = np.uint8(0xFF ^ PG_LOCKED)
 _UNLOCK_PUTBACK = np.uint8(0xFF ^ PG_LOCKED ^ PG_ISOLATED)
+_EVICTABLE = np.uint8(0xFF ^ PG_UNEVICTABLE)
 _OFF_LRU = np.uint8(0xFF ^ PG_LRU)
 
 OWNER_SHIFT = 2  #: the mapping word above its tag bits: number of the owner's operations, 0 for none
@@ -73,6 +74,9 @@ class PageMap:
     pages are one huge page on the LRU lists). One element for 1024 pages: stale bool (pages were freed among
     them and are not merged yet). `any_huge`: there may be huge pages.
 
+    folio_order int8[count]: order of the large folio of LRU pages that starts here, 0 elsewhere; None as long
+    as there are none. Only the first page of a folio is isolated, or on the LRU lists.
+
     No page of a huge page has PG_LRU or a movable tag: compaction passes over all of them.
 
     Legal transitions. A page is *free* (order is not USED), *used* (with a reference), or neither: a hole,
@@ -97,8 +101,11 @@ class PageMap:
     | `set_movable` | locked | owned by a driver, tagged movable |
     | `clear_movable` | locked, movable | no owner; the tag stays, so that the VM knows the page |
     | `add_to_lru` | used | owned, on the LRU lists |
+    | `make_evictable` | on the LRU lists | the same, not unevictable |
     | `isolate_lru`, `putback_lru` | locked, on the LRU lists; off them | off the LRU lists; on them |
     | `copy_lru` | locked target of a migration | owner, content, LRU flags of the page that moved |
+    | `make_folios` | aligned blocks of used pages without owners | large folios on the LRU lists |
+    | `split_folio` | a large folio, isolated | owned pages, each isolated and with the VM's reference |
     | `make_huge` | a pageblock of used pages without owners | a huge page, owned |
     | `unmake_huge` | a huge page | owned pages on no list, which the caller frees or adds to the LRU lists |
 
@@ -119,6 +126,7 @@ class PageMap:
         self.skip: Bool = np.zeros(2 * blocks, np.bool_)
         self.huge: Bool = np.zeros(2 * blocks, np.bool_)
         self.any_huge = False
+        self.folio_order: Array | None = None
         self.stale: Bool = np.zeros(blocks, np.bool_)
 
     def set_free(self, free: Bool) -> None:
@@ -300,6 +308,9 @@ class PageMap:
         self.flags[pfns] |= PG_LRU
         self.flags[pfns[self.kind[pfns] == PageKind.UNEVICTABLE]] |= PG_UNEVICTABLE
 
+    def make_evictable(self, pfns: Pfns) -> None:
+        self.flags[pfns] &= _EVICTABLE
+
     def isolate_lru(self, pfns: Pfns) -> None:
         self.flags[pfns] &= _OFF_LRU
 
@@ -307,9 +318,53 @@ class PageMap:
         self.flags[pfns] |= PG_LRU
 
     def copy_lru(self, new: Pfns, old: Pfns) -> None:
+        self.flags[new] |= (self.flags[old] & PG_UNEVICTABLE) | PG_LRU
+        if self.folio_order is not None:
+            heads = old
+            old = self.pages_of_folios(heads)
+            self.folio_order[new] = self.folio_order[heads]
+            self.folio_order[heads] = 0
+            new = self.pages_of_folios(new)
         self.mapping[new] = self.mapping[old]
         self.content[new] = self.content[old]
-        self.flags[new] |= (self.flags[old] & PG_UNEVICTABLE) | PG_LRU
+
+    # large folios
+
+    def make_folios(self, heads: Pfns, order: int, owner: int, tag: int) -> None:
+        """Make large folios on the LRU lists, which start at these pages. int64[n]."""
+        if self.folio_order is None:
+            self.folio_order = np.zeros(self.count, np.int8)
+        self.folio_order[heads] = order
+        self.set_mapping(self.pages_of_folios(heads), owner, tag)
+        self.flags[heads] |= PG_LRU
+
+    def folio_sizes(self, pfns: Pfns) -> Pfns:
+        """Return the numbers of pages of the folios that start at these pages. int64[n] -> int64[n]."""
+        if self.folio_order is None:
+            return np.ones(len(pfns), np.int64)
+        return np.int64(1) << self.folio_order[pfns].astype(np.int64)
+
+    def count_pages(self, heads: Pfns) -> int:
+        """Return the number of pages of the folios that start at these pages. int64[n]."""
+        return len(heads) if self.folio_order is None else int(self.folio_sizes(heads).sum())
+
+    def pages_of_folios(self, heads: Pfns) -> Pfns:
+        """Return all pages of the folios that start at these pages, one after the other. int64[n]."""
+        if self.folio_order is None:
+            return heads
+        sizes = self.folio_sizes(heads)
+        ends = np.cumsum(sizes)
+        pfns: Pfns = np.repeat(heads - ends + sizes, sizes) + np.arange(ends[-1] if len(ends) else 0)
+        return pfns
+
+    def split_folio(self, head: int) -> Pfns:
+        """Make single pages of an isolated folio; return them. int64[n]."""
+        pfns = self.pages_of_folios(np.array([head]))
+        if self.folio_order is not None:
+            self.folio_order[head] = 0
+        self.flags[pfns] = self.flags[head]
+        self.refcount[pfns] = self.refcount[head]
+        return pfns
 
     # huge pages
 

@@ -4,12 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cluster.compaction.replay.blocks import compare_compact, compare_zram
 from cluster.compaction.replay.calls import compare_calls
+from cluster.compaction.replay.contend import compare_contend
 from cluster.compaction.replay.direct import compare_direct
+from cluster.compaction.replay.lru import compare_lru
 from cluster.compaction.replay.migration_record import load
 from cluster.script.record import Difference, Json, RecordError
+
+
+class Comparison(NamedTuple):
+    """How records of a kind are compared: what must be equal, and what is chance."""
+
+    kind: str
+    compare: Callable[[Json], Difference | None]
+    compared: str
+    chance: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: compared: {self.compared}. Chance: {self.chance}."
+
+
+CALLS = Comparison(
+    "calls of a driver",
+    compare_calls,
+    "all calls in their order, with modes, answers, page flags and references; offers of a target; "
+    "pgmigrate_success and pgmigrate_fail; answers of alloc_contig_range",
+    "the rest of the memory, which is not recorded: places of targets, counters of scanned pages",
+)
+TWO_COMPACTORS = Comparison(
+    "two compactors",
+    compare_calls,
+    "calls of each page if a slow call decides who is first; that no page is isolated twice or left isolated",
+    "in a race, which compactor takes which page",
+)
+BLOCKS = Comparison(
+    "blocks",
+    compare_compact,
+    "all moves in order, counters of migrations, pages isolated and scanned for targets, free blocks of "
+    "order 9; if pages of the recorded system move, the moved pages and the free blocks",
+    "pages that the recorded system takes after the run",
+)
+LRU = Comparison(
+    "large folios",
+    compare_lru,
+    "all moves in order with their orders, pgmigrate_success and pgmigrate_fail",
+    "unevictable pages that moved after all, and free pages that the recorded system took: as recorded",
+)
+ZRAM = Comparison(
+    "zram",
+    compare_zram,
+    "places of all pages, counters, free blocks of order 9",
+    "which page moved to which place",
+)
+CONTEND = Comparison(
+    "zram with a reader",
+    compare_contend,
+    "slots discarded and left intact, pages that zsmalloc refused to move",
+    "the numbers of pages moved, as neither places nor times of reads are recorded",
+)
+DIRECT = Comparison(
+    "allocations that compact, and kcompactd",
+    compare_direct,
+    "the number of blocks obtained, within 15 % or 2; of kcompactd all moves",
+    "when kswapd runs, and with it the order of the moves",
+)
 
 
 def compare(record: Json) -> Difference | None:
@@ -18,23 +79,33 @@ def compare(record: Json) -> Difference | None:
     Raises RecordError if the record lacks something that is needed, or has a wrong value.
     """
     try:
-        return _comparison(record)(record)
+        return comparison_of(record).compare(record)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise RecordError(f"record {record['name']}: {type(error).__name__}: {error}") from error
 
 
-def _comparison(record: Json) -> Callable[[Json], Difference | None]:
+def comparison_of(record: Json) -> Comparison:
+    """Return how this record is compared."""
+    trigger = str(record.get("trigger", ""))
     if record["kind"] == "callbacks":
-        return compare_calls
-    if record["kind"] == "zram":
-        return compare_zram
-    return compare_compact if record["trigger"] == "compact" else compare_direct
+        return TWO_COMPACTORS if trigger.startswith("par") else CALLS
+    if record["kind"] != "blocks":
+        return ZRAM if record["kind"] == "zram" else CONTEND
+    if "anon" in record:
+        return LRU
+    return BLOCKS if trigger == "compact" else DIRECT
 
 
-def compare_file(path: Path) -> Iterator[tuple[str, Difference | None]]:
-    """Yield name and first difference of each migration record in a file; nothing if it holds none.
+def compare_file(
+    path: Path, kernel: str | None = None
+) -> Iterator[tuple[str, Comparison, Difference | None]]:
+    """Yield name, comparison and first difference of each migration record in a file; nothing without any.
+
+    kernel: whose rules hold, in place of those of the recorded one.
 
     Raises RecordError, or OSError if the file cannot be read.
     """
     for record in load(path):
-        yield record["name"], compare(record)
+        if kernel is not None and isinstance(record.get("guest"), dict):
+            record["guest"]["kernel"] = kernel
+        yield record["name"], comparison_of(record), compare(record)

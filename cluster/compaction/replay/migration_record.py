@@ -1,7 +1,8 @@
 """Records of what a real kernel did with movable pages: reading them, and building their first memory.
 
 Kinds of records: `callbacks` (calls of a driver, page by page; also two compactors at once, offlining and
-alloc_contig_range), `blocks` (whole memories before and after compaction, with every move) and `zram`.
+alloc_contig_range), `blocks` (whole memories before and after compaction, with every move), `zram`, and
+`zram_contend` (zram with another CPU that reads).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from cluster.compaction.kernel_rules import CompactionRules, rules_of_release
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PageKind, PageMap
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PageKind, PageMap
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.script.record import Json, RecordError, read_documents
 from cluster.spec.limits import MOST_JSON
 
 _LOWMEM_RESERVE_RATIO = 256
-KINDS = ("callbacks", "blocks", "zram")
-_USED_PAGES = np.frombuffer(b"MULXSKCRZH", np.uint8)
+KINDS = ("callbacks", "blocks", "zram", "zram_contend")
+_USED_PAGES = np.frombuffer(b"MULXSKCRZH123456789", np.uint8)
 
 
 def load(path: Path) -> list[Json]:
@@ -99,6 +100,9 @@ def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPag
     lru = LruPages(memory)
     on_lists = (kinds == PageKind.LRU) | (kinds == PageKind.UNEVICTABLE)
     lru.adopt(np.flatnonzero(on_lists), PAGE_MAPPING_ANON)
+    for order in range(1, PAGEBLOCK_ORDER):
+        in_folios = np.flatnonzero(kinds == ord(str(order)))
+        lru.adopt_folios(in_folios[in_folios % (1 << order) == 0], order, PAGE_MAPPING_ANON)
     return memory, driver, lru
 
 

@@ -71,13 +71,20 @@ class BlockScan:
             end = min(block_end(self.low, self._request.order), end)
             self._fails_at = _first_failing(pages, self.low, end, isolatable(pages, self.low, end, mode))
         found = isolatable(pages, self.low, end if self._fails_at is None else self._fails_at, mode)
-        wanted = len(found) if self._whole else COMPACT_CLUSTER_MAX - len(self.list)
+        wanted = len(found) if self._whole else self._wanted(found)
         chunk = found[: wanted if grain is None else min(wanted, grain)]
         if len(chunk) == 0:
             return self._pass_over(end)
-        self._advance(int(chunk[-1]) + 1)
+        self._advance(int(chunk[-1]) + pages.count_pages(chunk[-1:]))
         self._peeked = chunk
         return self._take_granted(self._lock(chunk)) if grain is None else _NO_PAGES
+
+    def _wanted(self, found: I64) -> int:
+        """Return how many of these pages make the batch full; a large folio counts with all its pages."""
+        missing = COMPACT_CLUSTER_MAX - self.isolated
+        if self._pages.folio_order is None:
+            return missing
+        return int(np.searchsorted(np.cumsum(self._pages.folio_sizes(found)), missing)) + 1
 
     def _lock(self, chunk: I64) -> Isolation:
         """Lock the pages. Other compactors may have isolated, moved or freed some of them since the look."""
@@ -114,11 +121,11 @@ class BlockScan:
         isolation.finish()
         self._asking = None
         granted = isolation.granted
-        self.isolated += len(granted)
+        self.isolated += self._pages.count_pages(granted)
         self.list = np.concatenate([granted[::-1], self.list]) if len(self.list) else granted[::-1]
         if len(granted) < len(isolation.asked) and self._request.optimistic:
             return self._give_up_block()
-        self.finished = len(self.list) >= COMPACT_CLUSTER_MAX and not self._whole
+        self.finished = self.isolated >= COMPACT_CLUSTER_MAX and not self._whole
         return _NO_PAGES
 
 

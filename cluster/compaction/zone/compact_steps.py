@@ -186,7 +186,7 @@ class CompactionSteps:
         if len(self._isolated) == 0:
             self._sources.isolated_nothing()
             return
-        self._sources.isolated_some(len(self._isolated))
+        self._sources.isolated_some(scan.isolated)
         self._migrate()
 
     def _leave_scan(self, scan: BlockScan) -> None:

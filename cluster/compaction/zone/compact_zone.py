@@ -65,7 +65,8 @@ class Compaction(CompactionSteps):
         """Batches can go together: they are not observed one by one, and none of them ends the run."""
         request = self.request
         whole = request.order == WHOLE_ZONE_ORDER and request.good_enough is None and not request.optimistic
-        return self.grain is None and whole and self._trace is None and self.memory.on_isolate is None
+        observed = self._trace is not None or self.memory.on_isolate is not None
+        return self.grain is None and whole and not observed and self.memory.pages.folio_order is None
 
     def _step_batches(self) -> None:
         """Collect batch after batch, as long as their outcome can be predicted; carry them out."""

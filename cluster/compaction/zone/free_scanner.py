@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from cluster.arrays.words import I64
+from cluster.compaction.movable.targets import BlockLists
 from cluster.compaction.pages.buddy import by_order, pages_of
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
@@ -41,6 +42,8 @@ class FreeScanner:
         self._missing = 0  #: pages still to be fetched, in the middle of a fetch
         self._free: FreePages | None = None
         self._by_order = control.rules.targets_by_order
+        #: in place of the stack, where large folios need blocks
+        self._lists = BlockLists() if self._by_order and memory.pages.folio_order is not None else None
         self._orders: list[I64] = []  #: of the blocks fetched, as `by_order` takes them
         self._alone = False
         self._unmarked: list[I64] = []
@@ -51,10 +54,12 @@ class FreeScanner:
 
     def take(self, count: int, owed: int = 0) -> I64:
         """Take from the page fetched last to the first; fetch only if none is left (compaction_alloc)."""
-        if self._top == 0:
+        if self.empty:
             self._control.owed = self.owed + owed
             self._fetch()
             self._control.owed = 0
+        if self._lists is not None:
+            return self._take_one(self._lists)
         first = max(self._top - count, 0)
         taken = self._stack[first : self._top][::-1]
         self._top = first
@@ -62,22 +67,40 @@ class FreeScanner:
             self._control.wanted -= len(taken)
         return taken
 
+    def _take_one(self, lists: BlockLists) -> I64:
+        pfn = lists.take(0)
+        self._control.wanted -= pfn is not None
+        return _NO_PAGES if pfn is None else np.array([pfn])
+
+    def take_block(self, order: int) -> int | None:
+        """Take a block of 2^order pages of those fetched; fetch only if there is none of any order."""
+        if self._lists is None:
+            return None
+        if self.empty:
+            self._fetch()
+        pfn = self._lists.take(order)
+        self._control.wanted -= 0 if pfn is None else 1 << order
+        return pfn
+
     @property
     def empty(self) -> bool:
         """Return whether the next target has to be fetched."""
-        return self._top == 0
+        return not self._lists if self._lists is not None else self._top == 0
 
     def give_back(self, pfns: I64) -> None:
         """Take back unused pages; they are the next ones again (compaction_free)."""
-        self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
-        self._top = len(self._stack)
+        if self._lists is not None:
+            self._lists.give_back(pfns)
+        else:
+            self._stack = np.concatenate([self._stack[: self._top], pfns[::-1]])
+            self._top = len(self._stack)
         if self._by_order:
             self._control.wanted += len(pfns)
 
     def drain(self) -> I64:
         """Return the targets that are left at the end of the run."""
         self.mark()
-        rest = self._stack[: self._top]
+        rest = self._stack[: self._top] if self._lists is None else self._lists.pages()
         self._stack, self._top = _NO_PAGES, 0
         return rest
 
@@ -125,6 +148,10 @@ class FreeScanner:
                 self._around(fetched, got.around)
         if not fetched:
             self._scan_down(fetched)
+        if self._lists is not None:
+            for pages, orders in zip(fetched, self._orders, strict=True):
+                self._lists.add(pages[orders >= 0], orders[orders >= 0])
+            return
         self._stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
         if self._by_order and fetched:
             self._stack = by_order(self._stack, np.concatenate(self._orders))[::-1]
@@ -272,9 +299,19 @@ class FreeScanner:
         else:
             self._zone.use(taken)
 
+    def _met_heads(self, free: I64, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield first page and order of free blocks and large folios, ascending; orders of folios below 0."""
+        pages = self._zone.pages
+        found = zip(free.tolist(), pages.order[free].tolist(), strict=True)
+        if pages.folio_order is None:
+            yield from found
+            return
+        folios = pages.folio_order[start:end].nonzero()[0] + start
+        yield from sorted([*found, *zip(folios.tolist(), (-pages.folio_order[folios]).tolist(), strict=True)])
+
     def _note_orders(self, taken: I64) -> None:
         """Remember of which blocks these free pages are."""
-        if self._by_order:
+        if self._by_order and len(taken):
             self._orders.append(self._zone.pages.order[taken].astype(np.int64))
 
     def _free_pages(self, start: int) -> FreePages:
@@ -311,10 +348,14 @@ class FreeScanner:
         spare = self._control.free_pages - self._zone.watermark_min
         stop, position, scanned, total = end, start, 0, 0
         met: list[tuple[int, int]] = []
-        for head, order in zip(heads.tolist(), self._zone.pages.order[heads].tolist(), strict=True):
+        for head, order in self._met_heads(heads, start, end):
             if head < position or (head - position) % stride:
                 continue
-            size = 1 << order
+            size = 1 << abs(order)
+            if order < 0:
+                scanned += (head - position) // stride + size
+                position = head + size - 1 + stride
+                continue
             if spare - total <= size:
                 stop = head
                 break

@@ -14,12 +14,16 @@ import pytest
 from cluster.compaction.replay.compare import compare
 from cluster.compaction.replay.migration_record import chosen, hashed, load, moves_of
 from cluster.script.record import RecordError
+from cluster.spec.profile import profile_of_release
 from ksmcluster.validate.replay import ReplayError, compare_records
 from tests.paths import DATA
 
+ORACLE = DATA / "oracle_migrate"
+#: By kind and name those of 6.1; by kernel, kind and name the others.
 RECORDS: dict[str, dict[str, Any]] = {
-    f"{path.name.removesuffix('.json.xz')}/{record['name']}": record
-    for path in sorted((DATA / "oracle_migrate").glob("*.json.xz"))
+    f"{path.relative_to(ORACLE).as_posix().removesuffix('.json.xz')}/{record['name']}": record
+    for path in sorted([*ORACLE.glob("*.json.xz"), *ORACLE.glob("*/*.json.xz")])
+    if path.parent == ORACLE or not path.name.startswith("direct")
     for record in load(path)
 }
 
@@ -30,14 +34,16 @@ def test_record(name: str) -> None:
 
 
 def test_there_are_records_of_every_kind() -> None:
-    kinds = [name.partition("/")[0] for name in RECORDS]
+    kinds = [name.rpartition("/")[0] for name in RECORDS]
+    of_6_1 = {"blocks": 23, "callbacks": 51, "concurrent": 4, "direct": 7, "offline": 5, "zram": 6}
+    others = {"blocks": 4, "callbacks": 53, "concurrent": 4, "contend": 2, "lru": 2, "offline": 5}
+    of_newer = {f"{kernel}/{kind}": n for kernel in ("6.12", "6.18", "7.2") for kind, n in others.items()}
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "blocks": 23,
-        "callbacks": 51,
-        "concurrent": 4,
-        "direct": 7,
-        "offline": 5,
-        "zram": 6,
+        **of_6_1,
+        **of_newer,
+        "6.12/callbacks": 57,
+        "6.12/zram": 2,
+        "6.18/lru": 1,
     }
 
 
@@ -93,6 +99,34 @@ def test_wrong_numbers_of_blocks_are_named() -> None:
     assert str(compare(record)) == "compacted order9_free_blocks 29 30"
 
 
+def test_a_wrong_move_of_a_large_folio_is_named() -> None:
+    record = _copy("7.2/lru/lru_o2_rand50")
+    run = record["runs"][0]
+    moves = (
+        np.frombuffer(zlib.decompress(base64.b64decode(run["all_moves_zb64"])), "<u4").reshape(-1, 4).copy()
+    )
+    large = int(np.flatnonzero(moves[:, 2])[5])
+    moves[large, 2] = 3
+    run["all_moves_zb64"] = base64.b64encode(zlib.compress(moves.tobytes())).decode()
+    source, target = moves[large, :2].tolist()
+    assert str(compare(record)) == f"run 0 moves[{large}] [{source},{target},2] [{source},{target},3]"
+
+
+def test_wrong_numbers_of_zram_with_a_reader_are_named() -> None:
+    record = _copy("6.18/contend/zram_contend_2000")
+    record["runs"][1]["zs_page_migrate"] = "ok 7000 again 3 busy 1 other 0 last_other 0"
+    assert str(compare(record)) == "run 1 zs_page_migrate refused 0 4"
+    record["data_check"] = "good 29852 bad 1"
+    assert str(compare(record)) == 'run 0 data_check "good 29853 bad 0" "good 29852 bad 1"'
+
+
+def test_a_wrong_type_of_a_pageblock_is_named() -> None:
+    record = _copy("6.12/callbacks/contig_success_kernel_block")
+    record["runs"][0]["answer"] = record["runs"][0]["answer"].replace("mt 0 1", "mt 0 0")
+    assert "mt 0 1" in str(compare(record))
+    assert compare(RECORDS["6.18/callbacks/contig_success_kernel_block"]) is None
+
+
 def test_a_page_isolated_twice_is_named() -> None:
     record = _copy("concurrent/two_compactors_race_1500")
     run = record["runs"][0]
@@ -117,8 +151,12 @@ def test_damaged_records(tmp_path: Path) -> None:
 def test_through_replay(tmp_path: Path) -> None:
     path = tmp_path / "offline.json"
     path.write_text(json.dumps([RECORDS["offline/offline_eagain_k25"], RECORDS["callbacks/contig_enomem"]]))
-    lines = [str(comparison) for comparison in compare_records("some", path, "exact")]
-    assert lines == ["some/offline_eagain_k25 ok", "some/contig_enomem ok"]
+    comparisons = list(compare_records("some", path, "exact"))
+    assert list(map(str, comparisons)) == ["some/offline_eagain_k25 ok", "some/contig_enomem ok"]
+    # which part is compared is said with them
+    assert "compared: all calls in their order" in comparisons[0].scope
+    newer = profile_of_release("6.18")
+    assert [c.difference is None for c in compare_records("some", path, "exact", newer)] == [False, False]
 
 
 def test_the_hash_of_random_rules() -> None:

@@ -28,7 +28,7 @@ KSM = [
 ]
 MIGRATION = [
     record
-    for path in sorted((DATA / "oracle_migrate").glob("*.json.xz"))
+    for path in sorted((DATA / "oracle_migrate").rglob("*.json.xz"))
     for record in cluster.compaction.replay.migration_record.load(path)
     if len(json.dumps(record)) < 20_000
 ]
