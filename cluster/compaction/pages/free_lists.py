@@ -7,8 +7,7 @@ from its first direct compaction on, or its first by kcompactd, which misses wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,14 +49,15 @@ class FreeLists:
         self._pages = pages
         self.start = start
         self.end = end
-        self.after: dict[int, int] = {}
-        self.before: dict[int, int] = {}
+        #: by page frame number, the next block in its list and the one before; the last places are anchors
+        self.after: list[int] = []
+        self.before: list[int] = []
         self.counts = [0] * (MAX_ORDER + 1)
         self.fill()
 
     @staticmethod
     def anchor(order: int, migratetype: int) -> int:
-        """Return what stands for the head and the tail of a list."""
+        """Return what stands for the head and the tail of a list: an index from the end, below 0."""
         return -1 - (order * _TYPES + migratetype)
 
     def fill(self) -> None:
@@ -69,35 +69,27 @@ class FreeLists:
         bases = np.arange(first, behind) << MAX_ORDER
         _order, made = _merged(_levels(np.where(free, pfns, _NEVER)), bases)
         types = self._pages.pageblock_type[made.pfns >> PAGEBLOCK_ORDER]
-        lists = []
+        lists: list[tuple[int, int, I64]] = []
         for k in range(MAX_ORDER + 1):
             for kind in range(_TYPES):
                 these = (made.orders == k) & (types == kind)
                 at_head, at_tail = made.pfns[these & ~made.at_tail], made.pfns[these & made.at_tail]
-                lists.append((k, kind, [*at_head[::-1].tolist(), *at_tail.tolist()]))
+                lists.append((k, kind, np.concatenate([at_head[::-1], at_tail])))
         self.set_lists(lists)
 
-    def set_lists(self, lists: Iterable[tuple[int, int, list[int]]]) -> None:
-        """Begin with these lists: order, type, and the blocks from the head of the list."""
-        self.after, self.before, self.counts = {}, {}, [0] * (MAX_ORDER + 1)
-        for order in range(MAX_ORDER + 1):
-            for kind in range(_TYPES):
-                anchor = self.anchor(order, kind)
-                self.after[anchor] = self.before[anchor] = anchor
+    def set_lists(self, lists: Iterable[tuple[int, int, I64]]) -> None:
+        """Begin with these lists: order, type, and the blocks from the head of the list. int64[n]."""
+        anchors = -1 - np.arange((MAX_ORDER + 1) * _TYPES)
+        after = np.zeros(self.end + len(anchors), np.int64)
+        after[anchors] = anchors
+        before = after.copy()
+        self.counts = [0] * (MAX_ORDER + 1)
         for order, kind, blocks in lists:
-            anchor = self.anchor(order, kind)
-            ring = [self.before[anchor], *blocks, anchor]
-            self.after.update(pairwise(ring))
-            self.before.update(zip(ring[1:], ring, strict=False))
+            anchor = np.array([self.anchor(order, kind)])
+            after[np.concatenate([anchor, blocks])] = np.concatenate([blocks, anchor])
+            before[np.concatenate([blocks, anchor])] = np.concatenate([anchor, blocks])
             self.counts[order] += len(blocks)
-
-    def blocks(self, order: int, migratetype: int) -> Iterator[int]:
-        """Yield the blocks of a list from its head."""
-        anchor = self.anchor(order, migratetype)
-        pfn = self.after[anchor]
-        while pfn != anchor:
-            yield pfn
-            pfn = self.after[pfn]
+        self.after, self.before = after.tolist(), before.tolist()
 
     def first(self, order: int, migratetype: int) -> int | None:
         """Return the block at the head of a list, if it has any."""
@@ -115,7 +107,7 @@ class FreeLists:
 
     def remove(self, pfn: int, order: int) -> None:
         """Take a block from its list."""
-        ahead, behind = self.after.pop(pfn), self.before.pop(pfn)
+        ahead, behind = self.after[pfn], self.before[pfn]
         self.after[behind], self.before[ahead] = ahead, behind
         self.counts[order] -= 1
 
