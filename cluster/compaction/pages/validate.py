@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.arrays.words import Bool
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import PageStateError
 from cluster.compaction.pages.page_map import (
@@ -46,6 +47,17 @@ def _validate_pages(pages: PageMap) -> None:
     huge = pages_of_blocks(np.flatnonzero(pages.huge))
     if (free[huge] | lru[huge] | (pages.mapping[huge] >> OWNER_SHIFT == 0)).any():
         raise PageStateError("a huge page has pages that are free, on the LRU lists or without an owner")
+    _validate_folios(pages, free, isolated | lru)
     merged = pages.order.reshape(-1, MAX_BLOCK_PAGES)[~pages.stale]
     if not np.array_equal(merged, merged_order(merged != USED)):
         raise PageStateError("free pages are not merged, though their block is not stale")
+
+
+def _validate_folios(pages: PageMap, free: Bool, listed: Bool) -> None:
+    """Check large folios. bool[count]: which pages are free, and which are isolated or on the LRU lists."""
+    if pages.folio_order is None:
+        return
+    heads = np.flatnonzero(pages.folio_order)
+    inside = np.setdiff1d(pages.pages_of_folios(heads), heads)
+    if free[heads].any() or free[inside].any() or listed[inside].any() or not listed[heads].all():
+        raise PageStateError("a large folio has free pages, or not its first page alone is on the LRU lists")

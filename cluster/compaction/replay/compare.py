@@ -15,7 +15,7 @@ from cluster.compaction.replay.migration_record import load
 from cluster.script.record import Difference, Json, RecordError
 
 
-class Comparison(NamedTuple):
+class MigrationComparison(NamedTuple):
     """How records of a kind are compared: what must be equal, and what is chance."""
 
     kind: str
@@ -27,49 +27,57 @@ class Comparison(NamedTuple):
         return f"{self.kind}: compared: {self.compared}. Chance: {self.chance}."
 
 
-CALLS = Comparison(
+CALLS = MigrationComparison(
     "calls of a driver",
     compare_calls,
     "all calls in their order, with modes, answers, page flags and references; offers of a target; "
     "pgmigrate_success and pgmigrate_fail; answers of alloc_contig_range",
     "the rest of the memory, which is not recorded: places of targets, counters of scanned pages",
 )
-TWO_COMPACTORS = Comparison(
+TWO_COMPACTORS = MigrationComparison(
     "two compactors",
     compare_calls,
     "calls of each page if a slow call decides who is first; that no page is isolated twice or left isolated",
     "in a race, which compactor takes which page",
 )
-BLOCKS = Comparison(
+BLOCKS = MigrationComparison(
     "blocks",
     compare_compact,
     "all moves in order, counters of migrations, pages isolated and scanned for targets, free blocks of "
     "order 9; if pages of the recorded system move, the moved pages and the free blocks",
     "pages that the recorded system takes after the run",
 )
-LRU = Comparison(
+LRU = MigrationComparison(
     "large folios",
     compare_lru,
     "all moves in order with their orders, pgmigrate_success and pgmigrate_fail",
     "unevictable pages that moved after all, and free pages that the recorded system took: as recorded",
 )
-ZRAM = Comparison(
+ZRAM = MigrationComparison(
     "zram",
     compare_zram,
     "places of all pages, counters, free blocks of order 9",
     "which page moved to which place",
 )
-CONTEND = Comparison(
+CONTEND = MigrationComparison(
     "zram with a reader",
     compare_contend,
     "slots discarded and left intact, pages that zsmalloc refused to move",
     "the numbers of pages moved, as neither places nor times of reads are recorded",
 )
-DIRECT = Comparison(
+DIRECT = MigrationComparison(
     "allocations that compact, and kcompactd",
     compare_direct,
     "the number of blocks obtained, within 15 % or 2, or that it does not end; of kcompactd all moves",
     "when kswapd runs, and with it the moves after that",
+)
+
+
+KILLED = MigrationComparison(
+    "compaction that was killed",
+    compare_direct,
+    "that it does not end by itself, and what moved until then",
+    "how many attempts were made until the signal came",
 )
 
 
@@ -84,7 +92,7 @@ def compare(record: Json) -> Difference | None:
         raise RecordError(f"record {record['name']}: {type(error).__name__}: {error}") from error
 
 
-def comparison_of(record: Json) -> Comparison:
+def comparison_of(record: Json) -> MigrationComparison:
     """Return how this record is compared."""
     trigger = str(record.get("trigger", ""))
     if record["kind"] == "callbacks":
@@ -93,12 +101,14 @@ def comparison_of(record: Json) -> Comparison:
         return ZRAM if record["kind"] == "zram" else CONTEND
     if "anon" in record:
         return LRU
-    return BLOCKS if trigger == "compact" else DIRECT
+    if trigger == "compact":
+        return BLOCKS
+    return KILLED if trigger.startswith("killed") else DIRECT
 
 
 def compare_file(
     path: Path, kernel: str | None = None
-) -> Iterator[tuple[str, Comparison, Difference | None]]:
+) -> Iterator[tuple[str, MigrationComparison, Difference | None]]:
     """Yield name, comparison and first difference of each migration record in a file; nothing without any.
 
     kernel: whose rules hold, in place of those of the recorded one.

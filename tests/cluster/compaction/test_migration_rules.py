@@ -17,6 +17,7 @@ from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PG_ISOLATED, USED, MigrateType, PageKind, PageMap
+from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import Request, Status, Trace
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.contig_range import ContigRange
@@ -105,6 +106,49 @@ def test_a_page_without_target_does_not_stop_those_that_have_one_from_6_12_on() 
     assert calls(driver) == "I0 I1 I2 M0 M1"
     assert (migration.succeeded, migration.failed, migration.error) == (2, 1, -errno.ENOMEM)
     assert migration.left.tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "free", "moves"),
+    [
+        ("6.12", [1536, 1540, 1541, 1542, 1543], [(8, 1540), (4, 1536)]),
+        (
+            "6.12",
+            [1536, 1538, 1540, 1542, 1544, 1546],
+            [(4, 1536), (11, 1538), (10, 1540), (9, 1542), (8, 1544)],
+        ),
+        (
+            "6.18",
+            [1536, 1538, 1540, 1542, 1544, 1546],
+            [(4, 1536), (9, 1538), (10, 1540), (11, 1542), (8, 1544)],
+        ),
+    ],
+)
+def test_a_large_folio_moves_whole_or_is_split(
+    kernel: str, free: list[int], moves: list[tuple[int, int]]
+) -> None:
+    """A folio of 4 pages at 8, a page at 4; the free pages above hold a block of 4 pages, or do not."""
+    pages = PageMap(2048)
+    is_free = np.zeros(2048, np.bool_)
+    is_free[[*free, *range(300, 340)]] = True
+    pages.set_free(is_free)
+    memory = Memory(pages, [Zone(pages, 0, 2048)])
+    lru = LruPages(memory)
+    lru.adopt_folios(np.array([8]), 2, PAGE_MAPPING_ANON)
+    lru.adopt(np.array([4]), PAGE_MAPPING_ANON)
+    pages.content[8:12] = [1, 2, 3, 4]
+    validate(memory)
+    compaction = Compaction(memory, memory.zones[0], rules=COMPACTION_RULES[kernel])
+    compaction.run()
+    validate(memory)
+    assert [
+        pair for old, new in compaction.moves for pair in zip(old.tolist(), new.tolist(), strict=True)
+    ] == moves
+    assert memory.vmstat.pgmigrate_success == 5
+    assert (pages.order[[4, 8, 9, 10, 11]] != USED).all()
+    where = dict(moves)
+    places = [where[8] + k if 9 not in where else where[8 + k] for k in range(4)]
+    assert pages.content[places].tolist() == [1, 2, 3, 4]
 
 
 def test_the_driver_is_asked_for_a_page_that_it_gave_up_from_6_18_on() -> None:
