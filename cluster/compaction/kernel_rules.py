@@ -96,6 +96,54 @@ RULES = (
         "A pageblock that is emptied has its own type afterwards. Before, it becomes MOVABLE.",
         "6.18",
     ),
+    # direct compaction and kcompactd
+    KernelRule(
+        "hints_found_block",
+        "A pageblock that a search of the free lists finds gets a hint at once, so it is not scanned.",
+        "6.1",
+        "6.12",
+    ),
+    KernelRule(
+        "rest_after_failure",
+        "After a page failed in async or sync-light mode, the rest of its pageblock goes in one batch. "
+        "Before, async direct compaction leaves the aligned block.",
+        "6.12",
+    ),
+    KernelRule(
+        "captured_before_drain",
+        "A block that became free when the per-cpu list was drained ends a run after the next batch only.",
+        "6.12",
+    ),
+    KernelRule(
+        "starts_below",
+        "The free scanner remembers as its start the pageblock below the one that it went through.",
+        "6.12",
+        read="6.6",
+    ),
+    KernelRule("pcp_grows", "A per-cpu list that is full often grows.", "6.12", read="6.7"),
+    KernelRule(
+        "kswapd_at_once",
+        "kswapd runs as soon as it is woken. Later it runs once a batch of pages has moved.",
+        "4.8",
+        "6.12",
+    ),
+    KernelRule(
+        "counts_free_pages",
+        "Scanners of pages to move count all pages of a free block, not one.",
+        "6.12",
+        read="6.6",
+    ),
+    KernelRule(
+        "movable_sources",
+        "Async direct compaction for a whole pageblock empties MOVABLE ones, whatever type is asked for.",
+        "7.2",
+    ),
+    KernelRule(
+        "uses_reserve",
+        "Direct compaction takes place in a zone whose free pages are kept for requests of lower zones.",
+        "7.2",
+    ),
+    KernelRule("proactive_to_zero", "Proactiveness 100 stops at fragmentation score 0, not 5.", "7.2"),
 )
 
 
@@ -115,6 +163,17 @@ class CompactionRules(NamedTuple):
     movable_until_freed: bool
     page_types: bool
     isolation_keeps_type: bool
+    # direct compaction and kcompactd
+    hints_found_block: bool
+    rest_after_failure: bool
+    captured_before_drain: bool
+    starts_below: bool
+    pcp_grows: bool
+    kswapd_at_once: bool
+    counts_free_pages: bool
+    movable_sources: bool
+    uses_reserve: bool
+    proactive_to_zero: bool
 
     @property
     def largest_stride(self) -> int:

@@ -73,6 +73,7 @@ class NodeDrain:
     def begin(self) -> None:
         """Set all pageblocks to ISOLATE, so that nothing is allocated from them."""
         pages = self._memory.pages
+        self._memory.forget_lists()
         self._types = pages.pageblock_type[self._blocks].copy()
         pages.set_pageblock_type(self._blocks, MigrateType.ISOLATE)
         self._fixed = sum(held.pages for held in self._in_use() if held.owner not in (LRU, GUESTS))
@@ -80,6 +81,7 @@ class NodeDrain:
     def finish(self, relocation: int, why: str) -> None:
         """Take free pageblocks offline, and give the others their types back. `why`: why pages stay."""
         pages, zone = self._memory.pages, self._memory.zones[0]
+        self._memory.forget_lists()
         zone.merge()
         free = (pages.order[zone.start : zone.end] != USED).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)
         gone = (pages.kind[zone.start : zone.end] == PageKind.HOLE).reshape(-1, PAGEBLOCK_PAGES).all(axis=1)

@@ -20,6 +20,7 @@ def isolate_pageblocks(memory: Memory, start: int, end: int) -> list[int] | None
     types: list[int] = memory.pages.pageblock_type[blocks].tolist()
     if MigrateType.ISOLATE in types:
         return None
+    memory.forget_lists()
     memory.pages.set_pageblock_type(blocks, MigrateType.ISOLATE)
     return types
 
@@ -27,5 +28,6 @@ def isolate_pageblocks(memory: Memory, start: int, end: int) -> list[int] | None
 def undo_isolate_pageblocks(memory: Memory, start: int, types: list[int], rules: CompactionRules) -> None:
     """Give the pageblocks from `start` on their types back or make them MOVABLE (undo_isolate_page_range)."""
     first = start >> PAGEBLOCK_ORDER
+    memory.forget_lists()
     after = types if rules.isolation_keeps_type else MigrateType.MOVABLE
     memory.pages.set_pageblock_type(slice(first, first + len(types)), after)

@@ -88,9 +88,13 @@ def take_targets(targets: Targets, count: int, *, all_first: bool = False) -> Pf
     all_first: all are taken before the first is in use; else each page is freed before the next target.
     """
     taken = targets.take(count)
-    while len(taken) < count:
-        more = targets.take(count - len(taken), 0 if all_first else len(taken))
+    if len(taken) == count:
+        return taken
+    parts, got = [taken], len(taken)
+    while got < count:
+        more = targets.take(count - got, 0 if all_first else got)
         if len(more) == 0:
             break
-        taken = np.concatenate([taken, more])
-    return taken
+        parts.append(more)
+        got += len(more)
+    return np.concatenate(parts)

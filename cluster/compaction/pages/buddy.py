@@ -1,7 +1,7 @@
 """The free memory of a zone (mm/page_alloc.c): blocks of 2^0 to 2^10 pages, pageblocks with a migrate type.
 
 Free pages are always merged as far as alignment allows. In the kernel, the history of the free lists decides
-which of several equal blocks an allocation gets; here it is the lowest one.
+which of several equal blocks an allocation gets; here it is the lowest one, unless the zone has `FreeLists`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.arrays.words import I64, Pfns
+from cluster.compaction.pages.free_lists import FreeLists, PcpRules, PerCpuList
 from cluster.compaction.pages.page_map import (
     MAX_ORDER,
     PAGEBLOCK_ORDER,
@@ -57,8 +58,9 @@ class CompactionCache:
 
     migrate_pfn: list[int]  #: next start of the migrate scanner: in async mode, in the other modes
     free_pfn: int
-    init_migrate_pfn: int
-    init_free_pfn: int
+    #: outermost starts: 0 until the hints are cleared for the first time
+    init_migrate_pfn: int = 0
+    init_free_pfn: int = 0
     blockskip_flush: bool = False
     considered: int = 0
     defer_shift: int = 0
@@ -67,7 +69,12 @@ class CompactionCache:
 
 @dataclass(slots=True)
 class Zone:
-    """Pages start..end-1 of a page map, some of them free. `watermark_min` and `free_pages` in pages."""
+    """Pages start..end-1 of a page map, some of them free. `watermark_min` and `free_pages` in pages.
+
+    lists: the order of the free lists, and `pcp`, the pages that are to be freed, which `free_pages` does not
+    count; None unless that matters. capture: the order of a block that a compaction waits for; the first
+    that comes into being is `captured`, not freed.
+    """
 
     pages: PageMap
     start: int
@@ -78,16 +85,61 @@ class Zone:
     lowmem_reserve: int = 0  #: kept from requests that could use a higher zone
     free_pages: int = 0
     cache: CompactionCache = field(init=False)
+    lists: FreeLists | None = field(init=False, default=None)
+    pcp: PerCpuList | None = field(init=False, default=None)
+    capture: int | None = field(init=False, default=None)
+    captured: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         last = (self.end - 1) // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
-        self.cache = CompactionCache([self.start, self.start], last, self.start, last)
+        self.cache = CompactionCache([self.start, self.start], last)
         self.free_pages = int(np.count_nonzero(self.pages.order[self.start : self.end] != USED))
 
     def free(self, pfns: Pfns) -> None:
         """Free pages that have no user left. int64[n], each once."""
+        if self.pcp is not None:
+            self.pages.let_go(pfns)
+            for group in self.pcp.put(pfns):
+                self._release(group)
+            return
         self.pages.add_free(pfns)
         self.free_pages += len(pfns)
+
+    def keep_lists(self, *, grows: bool) -> FreeLists:
+        """Keep the free lists in their order from now on. grows: the per-cpu list may grow."""
+        if self.lists is None:
+            self.merge()
+            self.lists = FreeLists(self.pages, self.start, self.end)
+            self.pcp = PerCpuList(self._pcp_rules(grows))
+        return self.lists
+
+    def _pcp_rules(self, grows: bool) -> PcpRules:
+        """Return the size of the per-cpu list on one CPU (zone_batchsize, zone_highsize)."""
+        pages = self.end - self.start
+        part = min(max(pages >> 12, 1), 64)
+        batch = max((1 << ((part + part // 2).bit_length() - 1)) - 1, 1)
+        high = max(self.watermark_low, 4 * batch)
+        return PcpRules(high, batch, max(pages // 8, high) if grows else None)
+
+    def forget_lists(self) -> None:
+        """Forget the order of the free lists; what waits on the per-cpu list is free."""
+        if self.pcp is not None:
+            waiting, self.lists, self.pcp = self.pcp.take_all(), None, None
+            self.free(waiting)
+
+    def drain(self) -> None:
+        """Free what waits on the per-cpu list (drain_pages)."""
+        if self.pcp is not None and self.pcp.count:
+            self._release(self.pcp.take_all())
+
+    def _release(self, pfns: Pfns) -> None:
+        assert self.lists is not None
+        block = self.lists.release(pfns, self.capture)
+        self.free_pages += len(pfns)
+        if block is not None and self.capture is not None:
+            self.free_pages -= 1 << self.capture
+            self.pages.mark_used(slice(block, block + (1 << self.capture)))
+            self.captured, self.capture = block, None
 
     def take(self, start: int, stop: int) -> Pfns:
         """Take every free page of start..stop-1, which is whole free blocks and used pages. int64[n]."""
@@ -102,8 +154,20 @@ class Zone:
 
     def unlist(self, pfns: Pfns) -> None:
         """Do the first half of `use`; `PageMap.mark_used` is the other one."""
+        if self.lists is not None:
+            self.lists.remove_all(pfns[self.pages.order[pfns] >= 0])
         self.pages.remove_free(pfns)
         self.free_pages -= len(pfns)
+
+    def take_block(self, pfn: int, order: int) -> Pfns:
+        """Take a whole free block. int64[2^order]."""
+        span = slice(pfn, pfn + (1 << order))
+        if self.lists is not None:
+            self.lists.remove(pfn, order)
+        self.pages.remove_free(span)
+        self.pages.mark_used(span)
+        self.free_pages -= 1 << order
+        return np.arange(span.start, span.stop)
 
     def heads(self, start: int, stop: int) -> Pfns:
         """Return the first pages of the free blocks that start in start..stop-1, ascending. int64[n]."""
@@ -117,6 +181,8 @@ class Zone:
 
     def buddyinfo(self) -> I64:
         """Return the number of free blocks of each order, as in /proc/buddyinfo. int64[11]."""
+        if self.lists is not None:
+            return np.array(self.lists.counts, np.int64)
         self.merge()
         order = self.pages.order[self.start : self.end]
         return np.bincount(order[order >= 0], minlength=MAX_ORDER + 1).astype(np.int64)
@@ -137,6 +203,9 @@ class Zone:
 
     def has_block(self, order: int, types: tuple[MigrateType, ...]) -> bool:
         """Return whether a pageblock of one of these types has a free block of at least `order`."""
+        if (lists := self.lists) is not None:
+            orders = range(order, MAX_ORDER + 1)
+            return any(lists.first(k, kind) is not None for k in orders for kind in types)
         return len(self._blocks(order, types)) > 0
 
     def alloc(self, order: int, migratetype: MigrateType = MigrateType.MOVABLE) -> int | None:
@@ -147,7 +216,10 @@ class Zone:
         pfn = self._find(order, migratetype)
         if pfn is None:
             return None
+        whole = int(self.pages.order[pfn])
         self.pages.split(pfn, order)
+        if self.lists is not None:
+            self.lists.cut(pfn, whole, order)
         self.pages.remove_free(slice(pfn, pfn + size))
         self.pages.mark_used(slice(pfn, pfn + size))
         self.free_pages -= size
@@ -158,6 +230,7 @@ class Zone:
 
         They are single pages, or for an `order` above 0 whole blocks of 2^order pages, one after the other.
         """
+        self.forget_lists()
         left = min(count, self.free_pages - self.watermark_min) >> order << order
         taken: list[Pfns] = []
         while left > 0:
@@ -198,6 +271,8 @@ class Zone:
 
     def _find(self, order: int, migratetype: MigrateType) -> int | None:
         """Return the block to cut: the smallest of the type, else the largest of another one (__rmqueue)."""
+        if self.lists is not None:
+            return self._find_listed(self.lists, order, migratetype)
         heads = self._blocks(order, (migratetype,))
         if len(heads):
             return int(heads[np.argmin(self.pages.order[heads])])
@@ -206,6 +281,20 @@ class Zone:
             if len(heads):
                 pfn = int(heads[np.argmax(self.pages.order[heads])])
                 self._steal(pfn, migratetype, other)
+                return pfn
+        return None
+
+    def _find_listed(self, lists: FreeLists, order: int, migratetype: MigrateType) -> int | None:
+        """Do the same as `_find`, where the free lists say which of several blocks it is."""
+        orders = range(order, MAX_ORDER + 1)
+        own = (lists.first(k, migratetype) for k in orders)
+        if (pfn := next((block for block in own if block is not None), None)) is not None:
+            return pfn
+        for other in _FALLBACKS.get(migratetype, ()):
+            those = (lists.first(k, other) for k in reversed(orders))
+            if (pfn := next((block for block in those if block is not None), None)) is not None:
+                self._steal(pfn, migratetype, other)
+                lists.relist(pfn >> PAGEBLOCK_ORDER << PAGEBLOCK_ORDER)
                 return pfn
         return None
 

@@ -27,6 +27,7 @@ class VmStat:
     compact_fail: int = 0
     compact_success: int = 0
     compact_deferred: int = 0  #: zones not compacted for a request, as that failed lately
+    compact_endless: int = 0  #: requests whose compaction would not end on this kernel
     # contention
     skipped_isolated: int = 0  #: pages passed by because another compactor has them
     skipped_locked: int = 0  #: isolations that failed at the page lock
@@ -35,6 +36,14 @@ class VmStat:
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
+
+
+@dataclass(slots=True)
+class Kswapd:
+    """The thread that reclaims memory, where there is nothing to reclaim."""
+
+    awake: bool = False
+    failures: int = 0  #: times that it ran in vain
 
 
 class ProxyPages(Protocol):
@@ -59,6 +68,7 @@ class Memory:
     #: the mode: from 6.18 on, it first asks the driver to move them
     on_given_up: Callable[[Pfns, Pfns, int], None] | None = None
     proxies: ProxyPages | None = None
+    kswapd: Kswapd = field(default_factory=Kswapd)
 
     def register(self, operations: MovableOperations) -> int:
         """Add an owner; return its number, for the mapping words of its pages."""
@@ -106,11 +116,17 @@ class Memory:
         for zone in self.zones:
             lo, hi = max(start, zone.start), min(end, zone.end)
             if lo < hi:
+                zone.forget_lists()
                 self.pages.merge(lo, hi)
                 zone.take(lo, hi)
                 # free blocks that reached into the range are cut at its ends
                 self.pages.mark_stale(lo)
                 self.pages.mark_stale(hi - 1)
+
+    def forget_lists(self) -> None:
+        """Forget the order of all free lists, before pages or pageblocks change without them."""
+        for zone in self.zones:
+            zone.forget_lists()
 
     def poison(self, pfn: int) -> None:
         """Take this free page for good."""

@@ -80,11 +80,13 @@ class PageMap:
     No page of a huge page has PG_LRU or a movable tag: compaction passes over all of them.
 
     Legal transitions. A page is *free* (order is not USED), *used* (with a reference), or neither: a hole,
-    an unused proxy, or a page between `remove_free` and `mark_used`.
+    an unused proxy, on a
+    per-cpu list, or a page between `remove_free` and `mark_used`.
 
     | method | before | after |
     | --- | --- | --- |
     | `add_free` | used, or its last reference dropped | free; no owner, flags, references |
+    | `let_go` | used, or its last reference dropped | neither; no owner, flags, references |
     | `remove_free` | free, and the whole free block with it | not free, no reference |
     | `mark_used` | not free | one reference |
     | `mark_hole` | used by the caller alone | not free, no reference, never allocated again |
@@ -195,6 +197,11 @@ class PageMap:
     def mark_hole(self, start: int, end: int) -> None:
         self.refcount[start:end] = 0
         self.kind[start:end] = PageKind.HOLE
+
+    def let_go(self, pfns: Pfns) -> None:
+        """Take used pages from their owners without freeing them: they wait on a per-cpu list."""
+        self.kind[pfns] = PageKind.FREE
+        self.reset(pfns)
 
     def reset(self, pfns: Pfns) -> None:
         self.mapping[pfns] = 0

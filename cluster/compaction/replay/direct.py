@@ -1,20 +1,31 @@
 """Replaying records of compaction for allocations, and of kcompactd.
 
-What direct compaction does depends on the order of the kernel's free lists and on when kswapd goes to sleep.
-A record shows neither, so the number of blocks obtained is compared, within a spread. kcompactd does not
-search the lists; its moves are compared one by one.
+What direct compaction does depends on the order of the kernel's free lists, which newer records have, and on
+when kswapd gets to run, which is chance. So the number of blocks obtained is compared, within a spread. A
+compaction that did not end on the recorded kernel, but was killed, must be one that the simulation gives up.
+kcompactd does not search the lists; its moves are compared one by one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from cluster.arrays.words import I64
+from cluster.compaction.drivers.scripted import ScriptedDriver
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import MigrateType
 from cluster.compaction.replay.blocks import first_difference
-from cluster.compaction.replay.migration_record import apply_behaviour, memory_of, moves_of, rules_of
-from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
+from cluster.compaction.replay.migration_record import (
+    apply_behaviour,
+    free_lists_of,
+    memory_of,
+    moves_of,
+    rules_of,
+)
+from cluster.compaction.zone.direct_compact import MAX_RECLAIM_RETRIES, Allocation
 from cluster.compaction.zone.kcompactd import Proactive
 from cluster.script.record import Difference, Json, RecordError
 
@@ -32,12 +43,15 @@ _REQUESTS = {
 
 
 def compare_direct(record: Json) -> Difference | None:
-    """Replay N allocations of order O, until one fails (`order O GFP N`), or kcompactd (`proactive`)."""
+    """Replay N allocations of order O, until one fails (`order O GFP N`), or kcompactd (`proactive`).
+
+    `killed COMMAND S`: the command was ended by a signal after S seconds; in the command, `_` is a space.
+    """
     trigger = record["trigger"].split()
     if trigger[0] == "proactive":
         return _compare_proactive(record)
-    if trigger[0] != "order" or trigger[2] not in _REQUESTS:
-        raise RecordError(f"unknown trigger {record['trigger']!r}")
+    if trigger[0] == "killed":
+        return _compare_killed(record, trigger[1].replace("_", " "))
     theirs = len(record["runs"][0]["o9_at"])
     ours = [obtained(record, hints=False)]
     if record["warmed_up"]:
@@ -50,33 +64,61 @@ def compare_direct(record: Json) -> Difference | None:
 
 
 def obtained(record: Json, *, hints: bool) -> int:
-    """Return how many allocations succeed; with `hints`, every pageblock was found useless before."""
-    _order, order, how, count = record["trigger"].split()
-    memory = _start(record)
+    """Return how many allocations succeed.
+
+    hints: every pageblock was found useless before, and kswapd does not come to forget that.
+    """
+    memory, _driver = start(record)
     memory.pages.skip[:] = hints
+    memory.kswapd.failures = MAX_RECLAIM_RETRIES if hints else 0
+    return sum(made.pfn is not None for made in requests(record, memory, record["trigger"]))
+
+
+def requests(record: Json, memory: Memory, command: str) -> Iterator[Allocation]:
+    """Make the requests of a command `order O GFP N` until one fails; yield each."""
+    word, order, how, count = command.split()
+    if word != "order" or how not in _REQUESTS:
+        raise RecordError(f"unknown trigger {record['trigger']!r}")
     migratetype, modes = _REQUESTS[how]
-    for done in range(int(count)):
-        if Allocation(memory, int(order), migratetype, modes, rules_of(record)).run() is None:
-            return done
-        kswapd_sleeps(memory)
-    return int(count)
+    for _ in range(int(count)):
+        allocation = Allocation(memory, int(order), migratetype, modes, rules_of(record))
+        allocation.run()
+        yield allocation
+        if allocation.pfn is None:
+            return
 
 
-def _start(record: Json) -> Memory:
+def start(record: Json) -> tuple[Memory, ScriptedDriver]:
     memory, driver, _lru = memory_of(record, record["states"][0])
     for behaviour in record["behaviour"]:
         apply_behaviour(driver, behaviour["rule"])
-    return memory
+    for zone, lists in zip(memory.zones, free_lists_of(record["states"][0], len(memory.zones)), strict=False):
+        zone.keep_lists(grows=rules_of(record).pcp_grows).set_lists(lists)
+    return memory, driver
+
+
+def _compare_killed(record: Json, command: str) -> Difference | None:
+    """Compare that the command does not end, and what moved until it was killed."""
+    memory, _driver = start(record)
+    moves = [pair for allocation in requests(record, memory, command) for pair in allocation.moves]
+    if not memory.vmstat.compact_endless:
+        return Difference("run 0", "ends", "yes", "killed")
+    return first_difference("run 0", "moves", rows(moves), moves_of(record["runs"][0]))
 
 
 def _compare_proactive(record: Json) -> Difference | None:
-    memory = _start(record)
+    memory, driver = start(record)
     proactive = Proactive(memory, 100, rules_of(record))
     proactive.run()
-    run = record["runs"][0]
-    pairs = [np.column_stack(pair) for pair in proactive.moves]
-    moves = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
-    if run["summary"]["other_migrated"]:
-        ours, theirs = memory.free_blocks(9), record["states"][1]["order9_free_blocks"]
-        return None if ours == theirs else Difference("run 0", "order9_free_blocks", ours, theirs)
-    return first_difference("run 0", "moves", moves, moves_of(run))
+    ours, theirs = rows(proactive.moves), moves_of(record["runs"][0])
+    ours = ours[driver.page_at[ours[:, 1]] >= 0]
+    if record["runs"][0]["summary"]["other_migrated"]:
+        # the recorded system's own pages moved too, not all of which a map shows
+        return first_difference("run 0", "sources", np.unique(ours[:, 0]), np.unique(theirs[:, 0]))
+    return first_difference("run 0", "moves", ours, theirs)
+
+
+def rows(moves: list[tuple[I64, I64]]) -> I64:
+    """Return (source, target) of each move. int64[moves, 2]."""
+    pairs = [np.column_stack(pair) for pair in moves]
+    return np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)

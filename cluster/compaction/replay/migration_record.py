@@ -65,6 +65,20 @@ def moves_of(run: Json) -> I64:
     return np.frombuffer(unpack(run["moves_zb64"]), "<u4").astype(np.int64).reshape(-1, 2)
 
 
+def free_lists_of(state: Json, zones: int) -> list[list[tuple[int, int, I64]]]:
+    """Return the free lists of each zone as (order, type, blocks from the head); none if not recorded."""
+    if "free_lists_zb64" not in state:
+        return []
+    words = np.frombuffer(unpack(state["free_lists_zb64"]), "<u4").astype(np.int64)
+    lists: list[list[tuple[int, int, I64]]] = [[] for _ in range(zones)]
+    at = 0
+    while at < len(words):
+        zone, order, migratetype, count = words[at : at + 4].tolist()
+        lists[zone].append((order, migratetype, words[at + 4 : at + 4 + count]))
+        at += 4 + count
+    return lists
+
+
 def memory_of(record: Json, state: Json) -> tuple[Memory, ScriptedDriver, LruPages]:
     """Build the memory that a state of the record shows; return it with the owners of its movable pages."""
     kinds = np.frombuffer(unpack(state["map_zb64"]), np.uint8)

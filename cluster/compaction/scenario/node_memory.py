@@ -51,6 +51,7 @@ class NodeMemory:
 
     def begin(self) -> None:
         """Begin a compaction of the memory as it is now, with all counters at 0."""
+        self.memory.zones[0].drain()
         self.before = self.memory.zones[0].buddyinfo()
         self.after = self.before
         self.obtained = 0
@@ -110,6 +111,7 @@ class NodeMemory:
         Compactors of the trigger "direct" have made them already. Otherwise blocks are allocated and freed
         again.
         """
+        self.memory.zones[0].drain()
         self.after = self.memory.zones[0].buddyinfo()
         self.obtained = self.requests.obtained if self.spec.trigger == "direct" else self._try_requests()
 

@@ -10,7 +10,7 @@ from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
-from cluster.compaction.zone.direct_compact import Allocation, kswapd_sleeps
+from cluster.compaction.zone.direct_compact import Allocation
 from cluster.compaction.zone.kcompactd import Proactive, advance
 from cluster.spec.compaction import CompactionSpec
 
@@ -86,7 +86,6 @@ class DirectCompactor:
         self._requests.obtained += allocation.pfn is not None
         self.scanned += allocation.scanned
         self._current = None
-        kswapd_sleeps(self._memory)
 
     def advance(self, pages: int) -> None:
         advance(self, pages)

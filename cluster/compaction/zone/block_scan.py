@@ -8,7 +8,7 @@ from cluster.arrays.words import I64
 from cluster.compaction.movable.isolation import Isolation
 from cluster.compaction.movable.page_movable import isolatable, isolated, still_movable
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, USED, PageMap
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PG_LRU, USED, PageMap
 from cluster.compaction.zone.compact_control import COMPACT_CLUSTER_MAX, Request, block_end
 from cluster.compaction.zone.predicted_sources import scan_count
 
@@ -31,6 +31,7 @@ class BlockScan:
         self.scanned = 0
         self.isolated = 0
         self.finished = False
+        self.met_lru = False  #: whether there was a page on the LRU lists; noted where hints matter
         #: pages isolated; the last one added is migrated first
         self.list = _NO_PAGES
         #: pages that looked movable in the last step
@@ -88,6 +89,8 @@ class BlockScan:
     def _lock(self, chunk: I64) -> Isolation:
         """Lock the pages. Other compactors may have isolated, moved or freed some of them since the look."""
         self._peeked = None
+        if not self._request.ignore_skip_hint and np.count_nonzero(self._pages.flags[chunk] & PG_LRU):
+            self.met_lru = True
         pfns = still_movable(self._pages, chunk)
         isolation = self._asking = Isolation(self._memory, pfns, self._request.isolate_mode)
         isolation.begin()

@@ -26,6 +26,7 @@ class Status(Enum):
     SUCCESS = "success"  #: the block that was asked for is there
     SKIPPED = "skipped"  #: not enough free memory, or not fragmented
     DEFERRED = "deferred"  #: failed too often lately
+    ENDLESS = "endless"  #: given up by the simulation: on this kernel, it would not end
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,22 @@ class Control:
         """Free pages of the zone, for comparisons with its watermark."""
         return self.zone.free_pages + self.owed
 
+    @property
+    def searches(self) -> bool:
+        """Return whether the run looks for pageblocks in the free lists, and may find one again and again."""
+        return self.rules.rest_after_failure and self.request.direct
+
+    @property
+    def source_type(self) -> MigrateType:
+        """Return the type of the pageblocks that an async direct compaction takes pages from."""
+        whole = self.request.order >= PAGEBLOCK_ORDER
+        return MigrateType.MOVABLE if whole and self.rules.movable_sources else self.request.migratetype
+
     def start(self) -> None:
         """Set both scanners to their first pageblocks: the outermost ones, or where the last run ended."""
         zone, cache = self.zone, self.zone.cache
+        if self.rules.fast_search and (self.request.order > 0 or self.request.good_enough is not None):
+            zone.keep_lists(grows=self.rules.pcp_grows)
         zone.merge()
         last = pageblock_start(zone.end - 1)
         self.migrate_pfn, self.free_pfn, self.whole_zone = zone.start, last, True
@@ -101,7 +115,9 @@ class Control:
         if not zone.start <= self.migrate_pfn < zone.end:
             self.migrate_pfn = zone.start
             cache.migrate_pfn = [zone.start, zone.start]
-        self.whole_zone = self.migrate_pfn <= cache.init_migrate_pfn
+        self.whole_zone = self.migrate_pfn <= (
+            cache.init_migrate_pfn if self.rules.fast_search else zone.start
+        )
 
     def finished(self, *, canceled: bool) -> Status:
         """Return CONTINUE, or why the run ends (compact_finished)."""
@@ -121,9 +137,9 @@ class Control:
 
     def _pass_over(self) -> Status:
         """Let the next run begin at the outermost pageblocks again."""
-        cache = self.zone.cache
-        cache.migrate_pfn = [cache.init_migrate_pfn] * 2
-        cache.free_pfn = cache.init_free_pfn
+        zone, cache = self.zone, self.zone.cache
+        cache.migrate_pfn = [zone.start, zone.start]
+        cache.free_pfn = pageblock_start(zone.end - 1)
         cache.blockskip_flush |= self.request.direct
         return Status.COMPLETE if self.whole_zone else Status.PARTIAL_SKIPPED
 

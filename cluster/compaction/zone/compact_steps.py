@@ -14,8 +14,16 @@ from cluster.compaction.movable.page_migration import PageMigration
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.compaction.zone.block_scan import BlockScan
-from cluster.compaction.zone.compact_control import Control, Request, Status, Trace, pageblock_start
+from cluster.compaction.zone.compact_control import (
+    Control,
+    Request,
+    Status,
+    Trace,
+    block_end,
+    pageblock_start,
+)
 from cluster.compaction.zone.free_scanner import FreeScanner
 from cluster.compaction.zone.migrate_scanner import MigrateScanner
 
@@ -59,6 +67,8 @@ class CompactionSteps:
         self._putback: Putback | None = None
         self._end_after_putback = False
         self._canceled = False
+        self._migrated = False  #: in this iteration
+        self.captured: int | None = None  #: the block that was asked for, taken as soon as it was free
         self._emit_state("begin")
 
     @property
@@ -98,6 +108,25 @@ class CompactionSteps:
 
     def step(self) -> None:
         """Do the next piece of work."""
+        if self._captures:
+            self.zone.capture, self.zone.captured = self.request.order, None
+        self._do_step()
+        if self._captures:
+            self._note_captured()
+            self.zone.capture = None
+
+    @property
+    def _captures(self) -> bool:
+        """Return whether the run takes the first block of its order that comes into being."""
+        request = self.request
+        fits = request.order >= PAGEBLOCK_ORDER or request.migratetype == MigrateType.MOVABLE
+        return request.direct and self.captured is None and self.zone.lists is not None and fits
+
+    def _note_captured(self) -> None:
+        if self.zone.captured is not None:
+            self.captured, self.zone.captured = self.zone.captured, None
+
+    def _do_step(self) -> None:
         if self._putback is not None:
             self._step_putback(self._putback)
         elif self._migration is not None:
@@ -111,15 +140,32 @@ class CompactionSteps:
 
     def _choose_block(self) -> None:
         """Look whether to go on, and find the next pageblock to take pages from."""
-        if (status := self.control.finished(canceled=self._canceled)) != Status.CONTINUE:
+        if not self._sources.rest_is_next and (status := self._end_iteration()) != Status.CONTINUE:
             self._finish(status)
             return
         self._sources.begin_iteration()
         low = self._sources.next_pfn()
+        if low is not None and low % PAGEBLOCK_PAGES == 0 and self.control.hinted(low):
+            self._sources.gave_up(block_end(low, PAGEBLOCK_ORDER))
+            low = None
         if low is None:
             self._sources.isolated_nothing()
         else:
             self._scan = BlockScan(self.memory, self.request, low, whole=self._sources.rescan)
+
+    def _end_iteration(self) -> Status:
+        """Return whether to go on, after a look at what the last iteration has freed."""
+        migrated, self._migrated = self._migrated, False
+        before_drain = self._rules.captured_before_drain
+        if before_drain and migrated and self.captured is not None:
+            return Status.SUCCESS
+        self._sources.drain()
+        self._note_captured()
+        if not before_drain and self.captured is not None:
+            return Status.SUCCESS
+        if self.failed > self.zone.end - self.zone.start and self.control.searches:
+            return Status.ENDLESS
+        return self.control.finished(canceled=self._canceled)
 
     def _step_scan(self, scan: BlockScan) -> None:
         """Isolate the next pages of the pageblock; at its end, or with a full batch, migrate them."""
@@ -132,6 +178,8 @@ class CompactionSteps:
     def _end_scan(self, scan: BlockScan) -> None:
         self._leave_scan(scan)
         self.control.migrate_pfn = scan.low
+        if scan.met_lru:
+            self._sources.met_lru(scan.start)
         if scan.low == scan.end and (not scan.isolated or self._sources.rescan):
             self._sources.exhausted(scan.start, scan.end)
         self._emit("iso_m", scan.start, scan.low, scan.scanned, scan.isolated)
@@ -161,6 +209,7 @@ class CompactionSteps:
         if not migration.done:
             return
         self._migration = None
+        self._migrated = True
         self._isolated = NO_PAGES
         self._end_migration(migration)
         if migration.error:
@@ -178,7 +227,7 @@ class CompactionSteps:
         self._putback = Putback(self.memory, migration.left, self.grain)
         if migration.error == -errno.ENOMEM and not self.control.scanners_met():
             self._end_after_putback = True
-        elif self.request.optimistic:
+        else:
             self._sources.leave_block(self.request.order)
 
     def _step_putback(self, putback: Putback) -> None:
@@ -194,10 +243,10 @@ class CompactionSteps:
     def _finish(self, status: Status) -> None:
         """Give back the targets that were not used, and count."""
         c, zone = self.control, self.zone
-        self.status = status
+        self.status = status if self.captured is None else Status.SUCCESS
         rest = self._targets.drain()
         if len(rest):
-            zone.free(rest)
+            zone.free(rest[::-1])
             zone.cache.free_pfn = max(zone.cache.free_pfn, pageblock_start(int(rest.max())))
         self.memory.vmstat.compact_migrate_scanned += c.migrate_scanned
         self.memory.vmstat.compact_free_scanned += c.free_scanned

@@ -22,6 +22,7 @@ from cluster.compaction.zone.compact_control import COSTLY_ORDER, Request, Statu
 from cluster.compaction.zone.compact_zone import Compaction
 
 MAX_DEFER_SHIFT = 6
+MAX_RECLAIM_RETRIES = 16  #: times that kswapd runs in vain before it gives up
 EXTFRAG_THRESHOLD = 500  #: sysctl_extfrag_threshold: up to it, reclaim would help more than compaction
 _SAMPLE = 1 << COSTLY_ORDER  #: one page in this many is looked at to reset a hint
 
@@ -51,6 +52,8 @@ class Allocation:
     def __post_init__(self) -> None:
         self._left = [(mode, self.memory.zones[::-1]) for mode in self.modes]
         self._try_alloc()
+        if not self.done:
+            self._wake_kswapd()
 
     def run(self) -> int | None:
         """Do all of it, without other compactors in between; return the first page, or None."""
@@ -63,6 +66,9 @@ class Allocation:
         if self.running is not None:
             if not self.running.done:
                 self.running.step()
+                if self.memory.kswapd.awake and self.running.succeeded + self.running.failed:
+                    # moving pages takes so long that kswapd has its turn
+                    run_kswapd(self.memory)
             if self.running.done:
                 self._after(self.running)
         elif not self._left:
@@ -70,15 +76,22 @@ class Allocation:
         elif not self._left[0][1]:
             self._left.pop(0)
             self._attempted()
+            if self._left and not self.done:
+                self._wake_kswapd()
         else:
             self._begin(self._left[0][0], self._left[0][1].pop(0))
+
+    def _wake_kswapd(self) -> None:
+        wake_kswapd(self.memory)
+        if self.rules.kswapd_at_once and self.memory.kswapd.awake:
+            run_kswapd(self.memory)
 
     def _begin(self, mode: MigrateMode, zone: Zone) -> None:
         if defer_request(zone, self.order):
             self._stalled = True
             self.memory.vmstat.compact_deferred += 1
             return
-        if suitable(zone, self.order) != Status.CONTINUE:
+        if suitable(zone, self.order, self.rules) != Status.CONTINUE:
             return
         self._stalled = True
         if restarting(zone, self.order):
@@ -90,9 +103,15 @@ class Allocation:
 
     def _after(self, compaction: Compaction) -> None:
         self.running = None
+        self.pfn = self.pfn if compaction.captured is None else compaction.captured
         self.moves += compaction.moves
         self.scanned += compaction.scanned
         zone, mode = compaction.zone, compaction.request.mode
+        if compaction.status == Status.ENDLESS:
+            self.memory.vmstat.compact_endless += 1
+            self._left = []
+            defer(zone, self.order)
+            return
         if compaction.status == Status.SUCCESS:
             defer_reset(zone, self.order, allocated=False)
             if self._left:
@@ -106,7 +125,9 @@ class Allocation:
             return
         self._stalled = False
         self.memory.vmstat.compact_stall += 1
-        self._try_alloc()
+        if self.pfn is None:
+            self._try_alloc()
+        self.done = self.pfn is not None
         if self.pfn is None:
             self.memory.vmstat.compact_fail += 1
         else:
@@ -153,11 +174,12 @@ def restarting(zone: Zone, order: int) -> bool:
     return order >= cache.order_failed and full
 
 
-def suitable(zone: Zone, order: int) -> Status:
+def suitable(zone: Zone, order: int, rules: CompactionRules) -> Status:
     """Return CONTINUE, or SKIPPED if memory is too full or not fragmented (compaction_suitable)."""
     gap = 2 << order
     low = zone.watermark_low if order > COSTLY_ORDER else zone.watermark_min
-    if zone.free_pages <= low + zone.lowmem_reserve + gap:
+    reserve = 0 if rules.uses_reserve else zone.lowmem_reserve
+    if zone.free_pages <= low + reserve + gap:
         return Status.SKIPPED
     index = fragmentation_index(zone, order)
     return Status.SKIPPED if order > COSTLY_ORDER and 0 <= index <= EXTFRAG_THRESHOLD else Status.CONTINUE
@@ -178,29 +200,60 @@ def fragmentation_index(zone: Zone, order: int) -> int:
     return 1000 - (1000 + free * 1000 // (1 << order)) // blocks
 
 
-def kswapd_sleeps(memory: Memory) -> None:
-    """Forget hints, as kswapd does before it sleeps, in zones that a direct compaction scanned to the end."""
+def wake_kswapd(memory: Memory) -> None:
+    """Wake kswapd for a request that has to compact, unless it ran in vain too often (wakeup_kswapd)."""
+    if memory.kswapd.failures < MAX_RECLAIM_RETRIES:
+        memory.kswapd.awake = True
+
+
+def run_kswapd(memory: Memory) -> None:
+    """Let kswapd find nothing to reclaim and go to sleep.
+
+    Then it forgets hints in zones that a direct compaction scanned to the end.
+    """
+    memory.kswapd.awake = False
+    memory.kswapd.failures += 1
     for zone in memory.zones:
         if zone.cache.blockskip_flush:
             reset_isolation_suitable(zone)
 
 
 def reset_isolation_suitable(zone: Zone) -> None:
-    """Forget hints of pageblocks with free or LRU pages in a sample; restart scanners at the outermost."""
+    """Forget hints, pageblock by pageblock from both ends to the middle; restart the scanners.
+
+    A pageblock at the lower end needs an LRU page in a sample, one at the upper end a free page; once there
+    is a start at both ends, either will do (__reset_isolation_suitable).
+    """
     zone.cache.blockskip_flush = False
     zone.merge()
-    pages, cache = zone.pages, zone.cache
-    sampled = np.arange(zone.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES, zone.end, _SAMPLE)
-    sampled = sampled[sampled >= zone.start]
-    block = sampled >> PAGEBLOCK_ORDER
-    free = np.unique(block[pages.order[sampled] >= 0])
-    lru = np.unique(block[(pages.flags[sampled] & PG_LRU != 0) | pages.huge[block]])
-    pages.clear_skip(free)
-    pages.clear_skip(lru)
-    targets = free[pages.pageblock_type[free] == MigrateType.MOVABLE]
-    if len(free) == 0 or len(targets) == 0:
-        return
-    first = max(int(min([*lru[:1], *free[:1]])) << PAGEBLOCK_ORDER, zone.start)
-    last = int(targets[-1]) << PAGEBLOCK_ORDER
-    cache.init_migrate_pfn, cache.migrate_pfn = first, [first, first]
-    cache.init_free_pfn = cache.free_pfn = last
+    cache, low, high = zone.cache, zone.start, zone.end - 1
+    reset_migrate, reset_free = high, low
+    source_set = free_set = False
+    while low < high:
+        if _reset_block(zone, low, source=True, target=source_set) and low < reset_migrate:
+            source_set, reset_migrate = True, low
+            cache.init_migrate_pfn, cache.migrate_pfn = low, [low, low]
+        if _reset_block(zone, high, source=free_set, target=True) and high > reset_free:
+            free_set, reset_free = True, high
+            cache.init_free_pfn = cache.free_pfn = high
+        low, high = low + PAGEBLOCK_PAGES, high - PAGEBLOCK_PAGES
+    if reset_migrate >= reset_free:
+        cache.migrate_pfn, cache.free_pfn = [low, low], high
+
+
+def _reset_block(zone: Zone, pfn: int, *, source: bool, target: bool) -> bool:
+    """Forget the hint of a pageblock with a fitting page in a sample (__reset_isolation_pfn)."""
+    pages, block = zone.pages, pfn >> PAGEBLOCK_ORDER
+    if pages.huge[block]:
+        return False
+    if source and target and not pages.skip[block]:
+        return True
+    if target and not source and pages.pageblock_type[block] != MigrateType.MOVABLE:
+        return False
+    start = max(block << PAGEBLOCK_ORDER, zone.start)
+    sampled = slice(start, min((block + 1) << PAGEBLOCK_ORDER, zone.end), _SAMPLE)
+    found = source and bool(np.count_nonzero(pages.flags[sampled] & PG_LRU))
+    found |= target and bool(np.count_nonzero(pages.order[sampled] >= 0))
+    if found:
+        pages.clear_skip(np.array([block]))
+    return found

@@ -1,46 +1,28 @@
-"""Searches of the free lists that spare a compaction for a large order most scanning (mm/compaction.c).
-
-The kernel looks through its free lists in their order, which depends on the history of every free page. Here
-a list runs from its highest block to its lowest. So a search finds a block of the right kind, but not always
-the one that the kernel finds.
-"""
+"""Searches of the free lists that spare a compaction for a large order most scanning (mm/compaction.c)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
-
-from cluster.arrays.words import I64
+from cluster.arrays.words import I64, empty
+from cluster.compaction.pages.free_lists import FreeLists
 from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, MigrateType
 from cluster.compaction.zone.compact_control import COSTLY_ORDER, Control, pageblock_start
-
-_NO_PAGES: I64 = np.zeros(0, np.int64)
-
-
-def _free_list(c: Control, order: int) -> I64:
-    """Return the MOVABLE free blocks of exactly this order, from the head of the list."""
-    zone = c.zone
-    heads = np.flatnonzero(zone.pages.order[zone.start : zone.end] == order) + zone.start
-    movable = zone.pages.pageblock_type[heads >> PAGEBLOCK_ORDER] == MigrateType.MOVABLE
-    blocks: I64 = heads[movable][::-1]
-    return blocks
 
 
 def find_migrateblock(c: Control) -> int:
     """Return a pageblock low in the zone that already has free blocks (fast_find_migrateblock)."""
     pfn, request = c.migrate_pfn, c.request
     at_start = pfn == c.zone.start or pfn % PAGEBLOCK_PAGES == 0
-    asked = not request.direct or request.migratetype == MigrateType.MOVABLE
+    asked = not request.direct or c.source_type == MigrateType.MOVABLE
     if request.ignore_skip_hint or not at_start or request.order <= COSTLY_ORDER or not asked:
         return pfn
     distance = (c.free_pfn - pfn) >> (1 if pfn == c.zone.start else 3)
-    found, scanned = _lowest_orders(c, pageblock_start(pfn + distance))
-    c.migrate_scanned += scanned
+    found = _source_below(c, pageblock_start(pfn + distance))
     if found is not None:
         c.fast_search_fail = 0
-        # a pageblock is found once in a run, whether or not a page of it moves
-        c.zone.pages.set_skip(found >> PAGEBLOCK_ORDER)
+        if c.rules.hints_found_block:
+            c.zone.pages.set_skip(found >> PAGEBLOCK_ORDER)
         if c.fast_start_pfn is not None:
             c.fast_start_pfn = min(c.fast_start_pfn or found, found)
         return max(pageblock_start(found), c.zone.start)
@@ -50,57 +32,62 @@ def find_migrateblock(c: Control) -> int:
     return c.migrate_pfn
 
 
-def _lowest_orders(c: Control, high_pfn: int) -> tuple[int | None, int]:
-    """Return a free block below high_pfn in a pageblock without a hint, and how many blocks were looked at.
+def _source_below(c: Control, high_pfn: int) -> int | None:
+    """Return a free block below high_pfn in a pageblock without a hint; the largest orders come first.
 
-    The largest orders come first.
+    Blocks that were looked at go to the ends of their lists.
     """
+    lists, skip = _lists(c), c.zone.pages.skip
     limit, scanned = c.scan_limit(), 0
-    c.zone.merge()
+    after = lists.after
     for order in range(c.request.order - 1, COSTLY_ORDER - 1, -1):
         if scanned >= limit:
             break
-        blocks = _free_list(c, order)[: limit - scanned]
-        fits = (blocks < high_pfn) & ~c.zone.pages.skip[blocks >> PAGEBLOCK_ORDER]
-        if fits.any():
-            first = int(np.argmax(fits))
-            return int(blocks[first]), scanned + first + 1
-        scanned += len(blocks)
-    return None, scanned
+        anchor = lists.anchor(order, MigrateType.MOVABLE)
+        block = after[anchor]
+        while block >= 0:
+            scanned += 1
+            fits = block < high_pfn and not skip[block >> PAGEBLOCK_ORDER]
+            if scanned > limit or fits:
+                lists.turn(anchor, after[block])
+                if scanned <= limit:
+                    c.migrate_scanned += scanned
+                    return block
+                break
+            block = after[block]
+    c.migrate_scanned += scanned
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class FastSearchResult:
-    """Pages of a block that was taken; around: pfn to look for more pages around; extra: pages looked at."""
+class Taken(NamedTuple):
+    """A block that was taken, and its order; around: pfn to look for more pages around; scanned: pages."""
 
     pages: I64
+    order: int | None
     around: int | None
-    extra: int
+    scanned: int
 
 
-def isolate_freepages(c: Control) -> FastSearchResult | None:
+def isolate_freepages(c: Control) -> Taken:
     """Take a free block of the upper part of the space between the scanners (fast_isolate_freepages)."""
-    if c.request.order <= 0:
-        return None
     zone = c.zone
-    zone.merge()
-    limit = max(1, c.scan_limit() >> 1)
     scan_start = c.free_pfn >= zone.cache.init_free_pfn
-    if scan_start:
-        limit = PAGEBLOCK_PAGES >> 1
     distance = c.free_pfn - c.migrate_pfn
     low = pageblock_start(c.free_pfn - (distance >> 2))
-    least = min(pageblock_start(c.free_pfn - (distance >> 1)), low)
-    search = _FreeListSearch(c, limit, low, least)
-    pages = search.run()
-    around = search.found
-    if around is None:
+    least = pageblock_start(c.free_pfn - (distance >> 1))
+    search = _TargetSearch(c, max(low, least), least)
+    taken = search.run(PAGEBLOCK_PAGES >> 1 if scan_start else max(1, c.scan_limit() >> 1))
+    around = taken
+    if taken is None:
         c.fast_search_fail += 1
         if scan_start:
             around = _restart(c, search.highest, least)
     if search.highest and search.highest >= zone.cache.free_pfn:
         zone.cache.free_pfn = search.highest - PAGEBLOCK_PAGES
-    return FastSearchResult(pages, around, search.scanned)
+    if taken is None:
+        return Taken(empty(), None, around, search.scanned)
+    pages = zone.take_block(taken, search.order)
+    return Taken(pages, search.order, around, search.scanned + len(pages) - 1)
 
 
 def _restart(c: Control, highest: int, least: int) -> int | None:
@@ -114,50 +101,72 @@ def _restart(c: Control, highest: int, least: int) -> int | None:
     return None
 
 
-class _FreeListSearch:
-    """One search over the orders, beginning with the one that was good last time."""
+class _TargetSearch:
+    """One search over the orders, beginning with the one that was good last time, from the tails of lists."""
 
-    def __init__(self, c: Control, limit: int, low: int, least: int) -> None:
-        self.c = c
-        self.limit = limit
-        self.low = low
-        self.least = least
-        self.highest = 0
+    def __init__(self, c: Control, low: int, least: int) -> None:
+        self._c = c
+        self._lists = _lists(c)
+        self._low = low
+        self._least = least
+        self._limit = 0
+        self.highest = 0  #: the highest pageblock with a block that was looked at
         self.scanned = 0
-        self.found: int | None = None
+        self.order = 0  #: of the block that was found
 
-    def run(self) -> I64:
-        """Take the first block that fits; return its pages."""
-        c = self.c
+    def run(self, limit: int) -> int | None:
+        """Return the first block that fits, of at most `limit` that are looked at in the first list."""
+        c = self._c
+        self._limit = limit
         c.search_order = min(c.request.order - 1, c.search_order)
         first = c.search_order
         for order in [*range(first, -1, -1), *range(c.request.order - 1, first, -1)]:
-            if (block := self._pick(order)) is None:
+            if not self._lists.counts[order]:
+                continue
+            block = self._pick(order)
+            if block is None:
                 continue
             if c.free_pages <= c.zone.watermark_min + (1 << order):
-                break
-            self.found = block
-            self.scanned += (1 << order) - 1
-            return c.zone.take(block, block + (1 << order))
-        if self.found is None and first > 0:
-            c.search_order = first - 1
-        return _NO_PAGES
+                return None
+            self.order = order
+            return block
+        c.search_order = first - 1 if first > 0 else c.request.order - 1
+        return None
 
     def _pick(self, order: int) -> int | None:
-        """Return the first block above `low` from the list's tail, else the best one above `least`."""
-        c = self.c
-        # the lowest block is at the tail
-        blocks = _free_list(c, order)[::-1][: self.limit]
-        if len(blocks) == 0:
-            return None
-        good = np.flatnonzero(blocks >= self.low)
-        seen = blocks[: int(good[0]) + 1] if len(good) else blocks
-        self.scanned += len(seen)
-        self.highest = max(self.highest, pageblock_start(int(seen.max())))
-        if len(good):
-            c.fast_search_fail = 0
-            c.search_order = order
-            return int(seen[-1])
-        if len(seen) >= self.limit:
-            self.limit = max(1, self.limit >> 1)
-        return int(seen.max()) if seen.max() >= self.least else None
+        """Return the first block above `low`, else the best one above `least`.
+
+        What was looked at is the last to be looked at next time.
+        """
+        lists, low, least = self._lists, self._low, self._least
+        anchor, before = lists.anchor(order, MigrateType.MOVABLE), lists.before
+        limit, seen, best, top, last = self._limit, 0, 0, 0, -1
+        block = before[anchor]
+        while block >= 0:
+            seen += 1
+            last = block
+            if block > top:
+                top = block
+                if block >= low:
+                    self._c.fast_search_fail = 0
+                    self._c.search_order = order
+                    best = block
+                    break
+                if block >= least:
+                    best = block
+                    limit >>= 1
+            if seen >= limit:
+                break
+            block = before[block]
+        self._limit = limit
+        self.scanned += seen
+        self.highest = max(self.highest, pageblock_start(top), self._c.zone.start if seen else 0)
+        if best or block >= 0:
+            lists.turn(anchor, best or last)
+        if seen >= self._limit and not best:
+            self._limit = max(1, self._limit >> 1)
+        return best or None
+
+
+def _lists(c: Control) -> FreeLists:
+    return c.zone.keep_lists(grows=c.rules.pcp_grows)

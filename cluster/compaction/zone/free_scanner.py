@@ -135,13 +135,17 @@ class FreeScanner:
         fetched: list[I64] = []
         self._missing = c.wanted
         self._orders = []
-        if c.rules.fast_search:
+        if c.rules.fast_search and c.request.order > 0:
             got = fast_search.isolate_freepages(c)
-            if got is not None:
-                self._orders += [_orders_of_block(got.pages)] if self._by_order and len(got.pages) else []
-                self._add(fetched, got.pages, got.extra)
-                if got.around is not None and self._missing > 0 and not c.request.optimistic:
-                    self._around(fetched, got.around)
+            self._add(fetched, got.pages, got.scanned)
+            if fetched and (c.request.optimistic or self._missing <= 0):
+                self._stack = got.pages[::-1] if self._by_order else got.pages
+                self._top = len(self._stack)
+                return
+            if self._by_order and fetched:
+                self._orders.append(_orders_of_block(got.pages))
+            if got.around is not None and self._missing > 0 and not c.request.optimistic:
+                self._around(fetched, got.around)
         if not fetched:
             self._scan_down(fetched)
         if self._lists is not None:
@@ -164,7 +168,7 @@ class FreeScanner:
         """Fetch the rest of the pageblock of a page found by a search (fast_isolate_around)."""
         start = max(pageblock_start(pfn), self._zone.start)
         end = min(pageblock_start(pfn) + PAGEBLOCK_PAGES, self._zone.end)
-        if self._block(fetched, start, end, 1) == end and self._missing > 0:
+        if self._block(fetched, start, end, 1) == end:
             self._zone.pages.set_skip(pfn >> PAGEBLOCK_ORDER)
 
     def _scan_down(self, fetched: list[I64]) -> None:
@@ -264,6 +268,7 @@ class FreeScanner:
 
     def _update_skip(self, low: int, high: int) -> None:
         self._zone.pages.set_skip(slice(low >> PAGEBLOCK_ORDER, high >> PAGEBLOCK_ORDER))
+        low -= PAGEBLOCK_PAGES if self._control.rules.starts_below else 0
         self._zone.cache.free_pfn = min(self._zone.cache.free_pfn, low)
 
     def _block(self, fetched: list[I64], start: int, end: int, stride: int) -> int:

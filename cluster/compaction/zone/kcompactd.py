@@ -33,7 +33,8 @@ class Proactive:
         self._scanned = 0
         self._rules = rules
         self._grain = grain
-        self._low = max(100 - proactiveness, 5)
+        self._low = max(100 - proactiveness, 0 if rules.proactive_to_zero else 5)
+        self._high = min(self._low + 10, 100) if self._low else 0
         self._zones: list[Zone] = []
         self._before: int | None = None
 
@@ -75,7 +76,7 @@ class Proactive:
         """Begin a round, if memory is fragmented enough and the round before was of use."""
         score = sum(self._weighted(zone) for zone in self.memory.zones)
         useless = self._before is not None and score >= self._before
-        if useless or score <= min(self._low + 10, 100):
+        if useless or score <= self._high:
             self.done = True
             return
         self._before = score

@@ -227,6 +227,7 @@ def _direct(vmstat: Mapping[str, int]) -> Table:
         "compact_success": "after which there was a block",
         "compact_fail": "after which there was none",
         "compact_deferred": "compactions put off, as they failed lately",
+        "compact_endless": "requests given up: their compaction would not end on this kernel",
     }
     return _worded(says, vmstat)
 

@@ -106,6 +106,8 @@ class World:
     def check(self) -> None:
         """After everything: what there was is there, and nobody holds anything."""
         pages = self.memory.pages
+        for zone in self.memory.zones:
+            zone.drain()
         assert not (pages.flags & (PG_LOCKED | PG_ISOLATED)).any()
         used = pages.order[:PAGES] == USED
         assert ((pages.refcount == 1) == used)[pages.kind != PageKind.HOLE].all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.compaction.drivers.scripted import ALWAYS, ScriptedDriver
-from cluster.compaction.kernel_rules import COMPACTION_RULES
+from cluster.compaction.kernel_rules import COMPACTION_RULES, DEFAULT_RULES
 from cluster.compaction.movable.isolation import Isolation, Putback
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.movable.migrate_pages import migrate_pages
@@ -27,8 +27,8 @@ from cluster.compaction.zone.direct_compact import (
     defer_request,
     defer_reset,
     fragmentation_index,
-    kswapd_sleeps,
     restarting,
+    run_kswapd,
     suitable,
 )
 from cluster.compaction.zone.offline_pages import Offline, soft_offline_page
@@ -392,7 +392,8 @@ def test_async_direct_compaction_gives_up_a_block_that_cannot_become_free() -> N
     memory, driver = setting(used)
     driver.scripts.refusals[60] = ALWAYS
     request = Request(MigrateMode.ASYNC, 9, whole_zone=False, ignore_skip_hint=False, direct=True)
-    Compaction(memory, memory.zones[0], request).run()
+    # before there were searches, which lead to other pages of the pageblock first
+    Compaction(memory, memory.zones[0], request, rules=COMPACTION_RULES["4.8"]).run()
     # the page that nobody can move is the last of the pageblock; the refusal comes before
     words = calls(driver)
     assert "M" not in words[words.index("I60") :]
@@ -421,16 +422,21 @@ def test_when_compaction_is_of_use() -> None:
     # stuck pages leave blocks of order 8 and less
     assert fragmentation_index(zone, 8) == -1000
     assert fragmentation_index(zone, 9) > 500
-    assert suitable(zone, 9) == Status.CONTINUE
+    assert suitable(zone, 9, DEFAULT_RULES) == Status.CONTINUE
     zone.watermark_low = zone.free_pages
-    assert suitable(zone, 9) == Status.SKIPPED
+    assert suitable(zone, 9, DEFAULT_RULES) == Status.SKIPPED
 
 
 def test_hints_are_forgotten_when_kswapd_sleeps() -> None:
-    memory, _driver = setting([1, 2])
+    memory, _driver = setting([1, 2, 1024])
     memory.pages.skip[:8] = True
-    kswapd_sleeps(memory)
+    run_kswapd(memory)
     assert memory.pages.skip[:8].all()
     memory.zones[0].cache.blockskip_flush = True
-    kswapd_sleeps(memory)
-    assert not memory.pages.skip[:8].any()
+    run_kswapd(memory)
+    # the upper half has free pages; in the lower half, the first one needs a page on the LRU lists
+    assert memory.pages.skip[:8].tolist() == [True] * 4 + [False] * 4
+    memory.zones[0].cache.blockskip_flush = True
+    LruPages(memory).adopt(np.array([1024]), PAGE_MAPPING_ANON)
+    run_kswapd(memory)
+    assert memory.pages.skip[:8].tolist() == [True, True, False, False] + [False] * 4

@@ -168,6 +168,7 @@ def test_nothing_is_lost_in_any_order_of_turns(
 def holdings(node: NodeMemory) -> list[object]:
     """Who has what, by page and content, wherever it is; nothing is held by the VM."""
     memory = node.memory
+    memory.zones[0].drain()
     pages = memory.pages
     used = pages.order[: pages.count] == USED
     assert not (pages.flags & (PG_LOCKED | PG_ISOLATED)).any()
