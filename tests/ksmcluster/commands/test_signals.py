@@ -55,6 +55,7 @@ def test_any_moment(target: Target) -> None:
         assert target.run(sent).faults == [], sent
 
 
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize(
     ("number", "line"),
     [
@@ -63,10 +64,10 @@ def test_any_moment(target: Target) -> None:
     ],
 )
 def test_sigterm_leaves_a_checkpoint_of_the_pass_under_way(
-    tmp_path: Path, number: signal.Signals, line: str
+    tmp_path: Path, number: signal.Signals, line: str, engine: str
 ) -> None:
     ckpt = tmp_path / "ckpt"
-    options = ["--engine", "inline", "--passes", "1000000", "--checkpoint", ckpt]
+    options = ["--engine", engine, "--passes", "1000000", "--checkpoint", ckpt]
     process = subprocess.Popen(
         [sys.executable, "-m", "ksmcluster", "simulate", "tiny", *options], stderr=subprocess.PIPE, text=True
     )
