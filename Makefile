@@ -24,7 +24,7 @@ fuzz: $(STAMP)
 signals: $(STAMP)
 	$(BIN)/python -m tests.ksmcluster.commands.signalled
 
-# Kills and freezes of running simulations: `make chaos CHAOS="--count 20 --kinds node,machine"`.
+# Kills and freezes of runs: `make chaos CHAOS="--count 20 --kinds node,machine"`.
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
