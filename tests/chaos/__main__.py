@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument(
         "--passes", type=int, default=20, help="passes of a run, and 4 MiB a node of `compact`"
     )
+    parser.add_argument("--most", type=int, default=3, help="disturbances of one run, at most")
     parser.add_argument(
         "--folder", type=Path, help="where runs that failed stay, and undisturbed ones for the next call"
     )
@@ -52,6 +53,7 @@ def main() -> int:
                     folder / f"{kind}-{command}-{rng.getrandbits(32):08x}",
                     rng,
                     cluster if kind in ON_CLUSTER else None,
+                    options.most,
                 )
                 start = time.monotonic()
                 outcome = KINDS[kind](trial)

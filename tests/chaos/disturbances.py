@@ -25,6 +25,12 @@ class Trial(NamedTuple):
     folder: Path
     rng: Random
     cluster: ThreeMachines | None = None
+    #: Disturbances of this run, at most.
+    most: int = 3
+
+    def times(self) -> int:
+        """Draw how often the run is disturbed."""
+        return self.rng.randint(1, self.most)
 
 
 class Outcome(NamedTuple):
@@ -63,9 +69,9 @@ def _sleep(trial: Trial, command: Command, parts: int) -> None:
 
 
 def deaths(trial: Trial, kind: str) -> Outcome:
-    """Kill processes of this kind, up to four, at random moments."""
-    command = _start(trial, "--max-failures", "10")
-    times = trial.rng.choice([1, 2, 3, 4])
+    """Kill processes of this kind at random moments."""
+    command = _start(trial, "--max-failures", "20")
+    times = trial.times()
     killed = 0
     for _ in range(times):
         _sleep(trial, command, times)
@@ -77,7 +83,7 @@ def machine(trial: Trial) -> Outcome:
     """Kill one of the two machines of the cluster that are not the head, or one after the other."""
     assert trial.cluster is not None
     trial.cluster.revive()
-    command = _start(trial, "--max-failures", "10")
+    command = _start(trial, "--max-failures", "20")
     others = trial.rng.sample(trial.cluster.machines[1:], trial.rng.choice([1, 2]))
     killed = 0
     for one in others:
@@ -88,20 +94,22 @@ def machine(trial: Trial) -> Outcome:
 
 
 def frozen(trial: Trial) -> Outcome:
-    """Stop an actor, or our own raylet."""
-    command = _start(trial, "--stall-timeout", str(STALL_SECONDS))
-    _sleep(trial, command, 1)
-    names = ["raylet/raylet"] if trial.rng.random() < 0.2 else list(ACTORS.values())
-    stopped = command.send(trial.rng, names, signal.SIGSTOP)
-    return _ended(trial, command, int(stopped))
+    """Stop actors, or our own raylet, at random moments."""
+    command = _start(trial, "--max-failures", "20", "--stall-timeout", str(STALL_SECONDS))
+    times, stopped = trial.times(), 0
+    for _ in range(times):
+        _sleep(trial, command, times)
+        names = ["raylet/raylet"] if trial.rng.random() < 0.2 else list(ACTORS.values())
+        stopped += command.send(trial.rng, names, signal.SIGSTOP)
+    return _ended(trial, command, stopped)
 
 
 def command(trial: Trial) -> Outcome:
-    """Kill the command with all of its Ray, twice, and go on with other engines and numbers of actors."""
+    """Kill the command with all of its Ray, and go on with other engines and numbers of actors."""
     checkpoint = ["--checkpoint", str(trial.folder / "checkpoint"), "--checkpoint-every", "1p"]
     run = _start(trial, *checkpoint)
-    killed = 0
-    for _ in range(2):
+    times, killed = trial.times(), 0
+    for _ in range(times):
         _sleep(trial, run, 1)
         if not run.runs:
             break

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from cluster.spec.input_files import read_input
-from cluster.spec.limits import MOST_INTEGER, MOST_JSON, MOST_POINTS
+from cluster.spec.input_files import open_input, read_input
+from cluster.spec.limits import MOST_INTEGER, MOST_JSON, MOST_PLAN, MOST_POINTS, MOST_TABLE
 from ksmcluster.config.problems import text_of
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
@@ -108,7 +109,7 @@ class _Provenance(_Stored):
 def read_plan(directory: Path) -> dict[str, Any]:
     """Return plan.json. Raises UserError if the directory is not that of a sweep."""
     try:
-        plan = _Plan.model_validate_json(read_input(directory / PLAN, MOST_JSON))
+        plan = _Plan.model_validate_json(read_input(directory / PLAN, MOST_PLAN))
         if len({tuple(point.settings) for point in plan.points}) > 1:
             raise ValueError("its points do not have the same keys")
         return plan.model_dump()
@@ -137,12 +138,18 @@ def read_records(directory: Path) -> dict[RunKey, RunRecord]:
 
     Raises UserError if runs.jsonl is not the file of a sweep.
     """
+    found: dict[RunKey, RunRecord] = {}
     try:
-        lines = read_input(directory / RUNS, MOST_JSON).splitlines(keepends=True)
+        with open_input(directory / RUNS, MOST_TABLE) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MOST_JSON + 1), b""), 1):
+                if line.endswith(b"\n"):
+                    record = _record(directory, number, line)
+                    found[record.key] = record
+                elif len(line) > MOST_JSON:
+                    raise OSError(errno.EFBIG, f"line {number} has more than {MOST_JSON:,} bytes")
     except OSError as error:
         raise UserError(f"{directory}: {_reason(RUNS, error)}; choose another --output") from None
-    found = [_record(directory, number, line) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
-    return {record.key: record for record in found}
+    return found
 
 
 def _record(directory: Path, number: int, line: bytes) -> RunRecord:

@@ -391,7 +391,16 @@ def test_too_large_files_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ksmcluster.sweep("tiny", PAGES, output=out, passes=1)
     os.truncate(out / "plan.json", 1 << 40)
-    with pytest.raises(UserError, match="1,099,511,627,776 bytes are too many; 268,435,456 at most"):
+    with pytest.raises(UserError, match="1,099,511,627,776 bytes are too many; 1,073,741,824 at most"):
+        ksmcluster.load_sweep(out)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    ksmcluster.sweep("tiny", PAGES, output=out, passes=1)
+    os.truncate(out / "runs.jsonl", 1 << 30)
+    monkeypatch.setattr(stored, "MOST_JSON", 1 << 20)
+    with pytest.raises(UserError, match=r"runs.jsonl: line 3 has more than 1,048,576 bytes; choose another"):
         ksmcluster.load_sweep(out)
 
 
