@@ -18,7 +18,7 @@ notebook: $(STAMP)
 # About an hour; FUZZ_EXAMPLES says how many inputs of each kind.
 FUZZ_EXAMPLES ?= 4000
 fuzz: $(STAMP)
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/fuzz
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 0 tests/fuzz
 
 # All commands, each ended by signals at random moments.
 signals: $(STAMP)

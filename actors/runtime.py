@@ -18,7 +18,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
-from actors.own_ray import RayStartError, on_loopback, own_token, private_folder
+from actors.own_ray import RayStartError, in_other_groups, on_loopback, own_token, private_folder
 from actors.run_options import STALL_TIMEOUT
 from actors.watching.head import check_answers, first_line
 from actors.watching.own_processes import OwnProcesses
@@ -192,7 +192,7 @@ def _start(frames: int, folder: str | None) -> OwnProcesses:
 
     _check_loopback()
     try:
-        with on_loopback():
+        with on_loopback(), in_other_groups():
             context = ray.init(
                 address="local",
                 include_dashboard=False,

@@ -202,23 +202,31 @@ def checkpoint(folder: Path) -> Path:
     return found.folder
 
 
-@FUZZ
-@given(st.data())
-def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    directory = tmp_path_factory.mktemp("fuzz")
-    folder = checkpoint(directory)
-    name = "manifest.json"
-    rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
-    with refused(UserError):
-        checkpointed(directory)
-        resume(directory, engine="inline")
-
-
 @cache
 def checkpoint_files() -> dict[str, bytes]:
     """The files of a checkpoint, by name."""
     with tempfile.TemporaryDirectory() as directory:
         return {path.name: path.read_bytes() for path in checkpoint(Path(directory)).iterdir()}
+
+
+def checkpointed_in(directory: Path) -> Path:
+    """Write a checkpoint into a directory; return its folder."""
+    folder = directory / "step-000002"
+    folder.mkdir()
+    for name, content in checkpoint_files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@FUZZ
+@given(st.data())
+def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    directory = tmp_path_factory.mktemp("fuzz")
+    folder, name = checkpointed_in(directory), "manifest.json"
+    rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
+    with refused(UserError):
+        checkpointed(directory)
+        resume(directory, engine="inline")
 
 
 class StartedError(Exception):
@@ -230,10 +238,7 @@ class StartedError(Exception):
 def test_forged_states(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Of checkpoints whose digests are right; what they hold may be anything that a run can begin with."""
     directory = tmp_path_factory.mktemp("fuzz")
-    folder = directory / "step-000002"
-    folder.mkdir()
-    for name, content in checkpoint_files().items():
-        (folder / name).write_bytes(content)
+    folder = checkpointed_in(directory)
     name = data.draw(st.sampled_from(["node-0.json", "simulation.json", "passes.json"]))
     rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
 
