@@ -87,7 +87,8 @@ def machine(trial: Trial) -> Outcome:
     others = trial.rng.sample(trial.cluster.machines[1:], trial.rng.choice([1, 2]))
     killed = 0
     for one in others:
-        _sleep(trial, command, len(others))
+        # The cluster is there already, so the run is shorter than one that starts its Ray.
+        _sleep(trial, command, 2 * len(others))
         one.kill()
         killed += command.runs
     return _ended(trial, command, killed)
