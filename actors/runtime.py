@@ -157,19 +157,21 @@ def is_leaving() -> bool:
 def _sigterm_kept() -> Iterator[None]:
     """Keep the handler of SIGTERM, if this process has one.
 
-    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
-    could be replaced again.
+    Ray installs handlers of its own as it starts: that of its Python exits with another code, and that of its
+    C++ writes a stack trace. A signal may come before they could be replaced again.
     """
-    from ray._private import utils
+    from ray._private import ray_constants, utils
 
-    installing = utils.set_sigterm_handler
+    installing, disabled = utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
         utils.set_sigterm_handler = lambda _handler: None
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
         utils.set_sigterm_handler = installing
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = disabled
         if callable(handler):
             _put_back(handler)
 
