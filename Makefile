@@ -19,7 +19,7 @@ notebook: $(STAMP)
 # About an hour; FUZZ_EXAMPLES says how many inputs of each kind.
 FUZZ_EXAMPLES ?= 4000
 fuzz: $(STAMP)
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/fuzz
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 0 tests/fuzz
 
 # Half an hour. Of a run that was interrupted, `make fuzz-engines FUZZ="--seed N --count N"` does the rest.
 fuzz-engines: $(STAMP)
@@ -29,7 +29,7 @@ fuzz-engines: $(STAMP)
 signals: $(STAMP)
 	$(BIN)/python -m tests.ksmcluster.commands.signalled
 
-# Kills and freezes of running simulations: `make chaos CHAOS="--count 20 --kinds node,machine"`.
+# Kills and freezes of runs: `make chaos CHAOS="--count 20 --kinds node,machine"`.
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 

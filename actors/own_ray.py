@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from cluster.spec.errors import LostError
@@ -54,6 +55,23 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = told
+
+
+@contextmanager
+def in_other_groups() -> Iterator[None]:
+    """Let the processes of a Ray that is started inside be in process groups of their own.
+
+    A signal to the group of this process, such as Ctrl-C or that of `timeout`, then ends this process alone,
+    which ends its Ray. Otherwise, Ray's C++ would end this process with an error if it is just connecting.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 @contextmanager

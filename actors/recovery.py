@@ -10,8 +10,9 @@ from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.state_files import DamagedError
 from actors.watching.head import HeadLostError
+from cluster.checkpoint.restore import DecodeError
 from cluster.machine.pass_result import Event, RunRestarting
-from cluster.spec.errors import LostError
+from cluster.spec.errors import LostError, SimulationError
 
 T = TypeVar("T")
 
@@ -29,14 +30,15 @@ def recovered(
     one before it is the last. `step` is the name of what is yielded, which a line about a death counts.
 
     Raises LostError, in a line that says what died and in which step, after more than `max_failures` deaths
-    and if Ray does not start or loses its head; DamagedError if all checkpoints are damaged.
+    and if Ray does not start or loses its head; DamagedError if all checkpoints are damaged; SimulationError
+    if one is as it was written, but not the state of such a run.
     """
     failures = 0
     while True:
         checkpoint = checkpoints.latest(on_event) if checkpoints else None
         done = 0
         try:
-            for result in attempt(checkpoint):
+            for result in _begun(attempt, checkpoint):
                 done += 1
                 yield result
             return
@@ -55,3 +57,16 @@ def recovered(
                 raise LostError(f"{what}, as death {failures} of this run (--max-failures)") from error
             last = checkpoints.latest(on_event) if checkpoints else None
             on_event(RunRestarting(what, last.steps if last else 0))
+
+
+def _begun(attempt: Callable[[Checkpoint | None], Iterator[T]], checkpoint: Checkpoint | None) -> Iterator[T]:
+    """Yield what a run yields. Raises SimulationError if the checkpoint holds no state of such a run."""
+    try:
+        yield from attempt(checkpoint)
+    except DecodeError as error:
+        if checkpoint is None:
+            raise
+        raise SimulationError(
+            f"{checkpoint.folder}: this checkpoint is not one that ksmcluster wrote ({error}); "
+            "choose another directory"
+        ) from error

@@ -18,7 +18,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
-from actors.own_ray import RayStartError, on_loopback, own_token, private_folder
+from actors.own_ray import RayStartError, in_other_groups, on_loopback, own_token, private_folder
 from actors.run_options import STALL_TIMEOUT
 from actors.watching.head import check_answers, first_line
 from actors.watching.own_processes import OwnProcesses
@@ -157,19 +157,21 @@ def is_leaving() -> bool:
 def _sigterm_kept() -> Iterator[None]:
     """Keep the handler of SIGTERM, if this process has one.
 
-    Ray installs handlers of its own as it starts, which exit with other codes. A signal may come before they
-    could be replaced again.
+    Ray installs handlers of its own as it starts: that of its Python exits with another code, and that of its
+    C++ writes a stack trace. A signal may come before they could be replaced again.
     """
-    from ray._private import utils
+    from ray._private import ray_constants, utils
 
-    installing = utils.set_sigterm_handler
+    installing, disabled = utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
         utils.set_sigterm_handler = lambda _handler: None
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
         utils.set_sigterm_handler = installing
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = disabled
         if callable(handler):
             _put_back(handler)
 
@@ -192,7 +194,7 @@ def _start(frames: int, folder: str | None) -> OwnProcesses:
 
     _check_loopback()
     try:
-        with on_loopback():
+        with on_loopback(), in_other_groups():
             context = ray.init(
                 address="local",
                 include_dashboard=False,

@@ -25,11 +25,14 @@ from cluster.spec.compaction import CompactionSpec
 class MemoryActor(SavedNodes[MemoryHost]):
     """Wraps a `cluster.compaction.scenario.memory_host.MemoryHost` of one node or several."""
 
-    def __init__(self, nodes: list[int], spec: CompactionSpec) -> None:
+    def __init__(self) -> None:
         end_at_once()
         keep_free_memory()
-        self._host = MemoryHost(nodes, spec)
         self._calls = NumberedCalls()
+
+    def fill(self, nodes: list[int], spec: CompactionSpec) -> None:
+        """Fill the memories of its nodes. What goes wrong in a constructor would be a death of the actor."""
+        self._host = MemoryHost(nodes, spec)
 
     def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
         """Let a compactor of each (node, compactor) pair take a turn; return which are done.

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from actors.answers import answers
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.node_states import read_nodes, write_nodes
@@ -140,12 +141,14 @@ def compactor_pool_on_ray(
 
     nodes_of = node_blocks(spec.nodes, options.nodes_per_actor)
     owners = [
-        MemoryActor.options(scheduling_strategy=placement).remote(nodes, spec)  # type: ignore[attr-defined]
-        for nodes, placement in zip(nodes_of, placements(len(nodes_of)), strict=True)
+        MemoryActor.options(scheduling_strategy=placement).remote()  # type: ignore[attr-defined]
+        for placement in placements(len(nodes_of))
     ]
+    filling = [owner.fill.remote(nodes, spec) for owner, nodes in zip(owners, nodes_of, strict=True)]
     compactor_pool = RayCompactorPool(nodes_of, owners, options.migration_actors)
     try:
         wait_until_ready(owners, on_event)
+        answers(filling)
         yield compactor_pool
     finally:
         compactor_pool.close()

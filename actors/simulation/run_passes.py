@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.state_files import DamagedError, SavedFile, write_state
@@ -15,10 +17,13 @@ from actors.run_options import ON_RAY, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.runs import Run, started
 from cluster.checkpoint.encode import encode
-from cluster.checkpoint.restore import decode
+from cluster.checkpoint.restore import decode, restoring
+from cluster.compaction.scenario.node_report import NodeReport
+from cluster.compaction.scenario.relocation_result import RelocationResult
 from cluster.machine.pass_result import Event, PassDone, PassResult, PassStarted
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
+from cluster.spec.statistics import NODE_NAMES
 
 #: The name of the results of the passes in a checkpoint.
 _PASSES = "passes"
@@ -97,7 +102,20 @@ def _save(run: Run, spec: SimulationSpec, done: list[PassResult], folder: Path) 
 def _passes_before(checkpoint: Checkpoint, spec: SimulationSpec) -> list[PassResult]:
     """Return the results of the passes before a checkpoint. Raises DamagedError or DecodeError."""
     done = decode(checkpoint.read(_PASSES), {"spec": spec})
-    numbers = [of.number for of in done if isinstance(of, PassResult)] if isinstance(done, list) else []
-    if numbers != list(range(1, checkpoint.steps + 1)):
-        raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
-    return list(done)
+    with restoring():
+        results = [of for of in done if _is_result(of, spec.machine.nodes)] if isinstance(done, list) else []
+        if [of.number for of in results] != list(range(1, checkpoint.steps + 1)):
+            raise DamagedError(f"{checkpoint.folder}: the results of its passes are not those of a run")
+    return results
+
+
+def _is_result(of: object, nodes: int) -> bool:
+    """Return whether this is the result of a pass of so many nodes, as far as reports need it."""
+    return (
+        isinstance(of, PassResult)
+        and all(of.nodes[name].shape == (nodes,) and of.nodes[name].dtype == np.int64 for name in NODE_NAMES)
+        and all(isinstance(number, int | float) for number in (of.simulated_seconds, of.wall_seconds))
+        and all(isinstance(number, int) for number in (of.full_scans, of.pages_to_scan, of.windows))
+        and all(isinstance(report, NodeReport) for report in of.compaction)
+        and all(isinstance(relocation, RelocationResult) for relocation in of.relocated)
+    )

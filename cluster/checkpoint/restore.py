@@ -8,7 +8,8 @@ classes of this package, and of those that the caller names, are made anew, with
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -29,10 +30,6 @@ from cluster.checkpoint.encode import (
 )
 from cluster.spec.errors import SimulationError
 
-#: What decoding raises for what `encode` did not write.
-_NOT_OURS = (
-    *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
-)
 _BIT_GENERATORS = ("Philox", "PCG64", "PCG64DXSM", "SFC64", "MT19937")
 _PLAIN_TYPES = {code_name(cls): cls for cls in (bool, int, float, str, list, dict, set)}
 _SEQUENCE_OF = {tag: cls for cls, tag in SEQUENCES.items()}
@@ -41,6 +38,21 @@ _MAPPING_OF = {tag: cls for cls, tag in MAPPINGS.items()}
 
 class DecodeError(SimulationError, ValueError):
     """An encoded state that does not fit the root."""
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Turn whatever is raised while a state is restored into a DecodeError: `encode` did not write the state.
+
+    Errors that are a line for the user already stay as they are, as does a want of memory.
+    """
+    try:
+        yield
+    except (MemoryError, SimulationError):
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DecodeError(f"the state does not fit: {text}") from error
 
 
 def restore(
@@ -64,12 +76,8 @@ def decode(encoded: Encoded, inputs: Mapping[str, object]) -> Any:
 
 
 def _decoded(encoded: Encoded, inputs: Mapping[str, object], packages: Collection[str], old: object) -> Any:
-    try:
+    with restoring():
         return _Decoder(encoded.arrays, inputs, packages).value(encoded.root, old)
-    except _NOT_OURS as error:
-        if isinstance(error, DecodeError):
-            raise
-        raise DecodeError(f"the state does not fit: {error}") from error
 
 
 class _Decoder:

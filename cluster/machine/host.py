@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.arrays.words import U64
 from cluster.checkpoint.encode import Encoded, encode
-from cluster.checkpoint.restore import restore
+from cluster.checkpoint.restore import restore, restoring
 from cluster.machine.node import Node, Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
@@ -79,7 +79,8 @@ class Host:
         """
         for node, state in states:
             restore(self.nodes[node], state, self._inputs, self._packages)
-        self._prepare()
+        with restoring():
+            self._prepare()
 
     def step(
         self, command: Command | None, mail: list[Mail], to: list[int]

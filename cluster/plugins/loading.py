@@ -8,14 +8,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from cluster.spec.errors import SimulationError
 from cluster.spec.plugin import PluginSpec
+
+#: Where the files of this package and of numpy are.
+_OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(np.__file__).parent))
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -99,11 +105,20 @@ def call(who: str, function: Callable[..., T], *arguments: object, **settings: o
 
 def failure(who: str, error: Exception) -> PluginError:
     """Return the error that says what went wrong in the user's code, and where."""
-    _ours, *called = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in called if "importlib" not in frame.filename]
-    of_user = [frame for frame in theirs if frame.filename == theirs[0].filename]
-    where = f" ({Path(of_user[-1].filename).name}, line {of_user[-1].lineno})" if of_user else ""
-    found = PluginError(f"{who}: {type(error).__name__}: {' '.join(str(error).split())}{where}")
+    found = PluginError(f"{who}: {type(error).__name__}: {' '.join(str(error).split())}{place(error)}")
     # Ray does not keep the causes of errors, but their notes.
     found.add_note("".join(traceback.format_exception(error)))
     return found
+
+
+def place(error: Exception) -> str:
+    """Return the file and line of the user's code where an error came up, for the end of a message.
+
+    Nothing if it came up in what this package called.
+    """
+    _caller, *called = traceback.extract_tb(error.__traceback__)
+    called = [frame for frame in called if "importlib" not in frame.filename]
+    # A base class of ours may have called the user's code; without any, it is where the user's answer failed.
+    theirs = [frame for frame in called if not frame.filename.startswith(_OURS)] or called
+    of_user = [frame for frame in theirs if frame.filename == theirs[0].filename]
+    return f" ({Path(of_user[-1].filename).name}, line {of_user[-1].lineno})" if of_user else ""

@@ -6,7 +6,7 @@ from typing import Final
 
 #: Bytes of a scenario, a topology, a table of costs, a script, or the points of a sweep.
 MOST_TEXT: Final = 16 << 20
-#: Bytes of a file of JSON: record, baseline, summary, manifest. Of a compressed one, also unpacked.
+#: Bytes of a file of JSON (record, baseline, summary, manifest), unpacked, too, and of a run of a sweep.
 MOST_JSON: Final = 256 << 20
 #: Tables and lists of a scenario in each other, and parts of a key.
 MOST_DEPTH: Final = 64
@@ -36,9 +36,11 @@ MOST_DISTANCE: Final = 1_000_000
 MOST_ATTEMPTS: Final = 1_000_000
 #: Pages that all processes of a script have at any time.
 MOST_SCRIPT_PAGES: Final = 1 << 20
+#: Bytes of the plan of a sweep, which has the scenario of each point.
+MOST_PLAN: Final = 1 << 30
 #: Points of a sweep.
 MOST_POINTS: Final = 100_000
-#: Bytes of a table of results, unpacked.
+#: Bytes of a table of results, unpacked, and of all runs of a sweep.
 MOST_TABLE: Final = 8 << 30
 #: Processes of a snapshot times its moments.
 MOST_CAPTURES: Final = 1 << 26

@@ -23,6 +23,7 @@ from ksmcluster.commands.options import (
     Output,
     Quiet,
     Seed,
+    StallTimeout,
     Unset,
     run_options,
 )
@@ -51,6 +52,7 @@ def compact(
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
+    stall_timeout: StallTimeout = 60.0,
     output: Output = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -72,6 +74,7 @@ def compact(
         checkpoint,
         checkpoint_every,
         max_failures,
+        stall_timeout,
     )
     if output is not None:
         output = check_directory(output, NODES)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cluster.compaction.drivers.registry import make_driver
+from cluster.compaction.drivers.registry import make_checked_driver
 from cluster.compaction.kernel_rules import COMPACTION_RULES, KERNELS
 from cluster.compaction.movable.counting import GUESTS
 from cluster.compaction.movable.lru_pages import LRU
@@ -183,11 +183,11 @@ class DriverConfig(ConfigTable):
 
 
 def try_driver(kind: str, settings: Mapping[str, object]) -> None:
-    """Make a driver and let it allocate. Raises PluginError, or what it raises when it allocates."""
+    """Make a driver and let it allocate. Raises PluginError, or what one of ours raises."""
     pages = PageMap(MAX_BLOCK_PAGES)
     pages.set_free(np.ones(pages.count, np.bool_))
     memory = Memory(pages, [Zone(pages, 0, pages.count)])
-    make_driver(kind, memory, settings).allocate(1)
+    make_checked_driver(kind, memory, settings).allocate(1)
 
 
 class CompactionScenario(ConfigTable):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ksmcluster.config import resolved_toml
 from ksmcluster.experiments.comparison import FigureDifference, Key, RunComparison, Side, flat_keys
 from ksmcluster.experiments.figures import Figure, figures
-from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.stored import PLAN
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
 from ksmcluster.report.text import counted
 from ksmcluster.results.columns import data_frame
@@ -97,7 +97,7 @@ def _sides(source: Compared, number: int) -> Iterator[tuple[str, Side]]:
     name, folder = _name(source, number), Path()
     if isinstance(source, str | Path):
         folder = Path(source)
-        source = load_sweep(folder) if (folder / journal.PLAN).exists() else load_result(folder)
+        source = load_sweep(folder) if (folder / PLAN).exists() else load_result(folder)
     if isinstance(source, SweepResult):
         for outcome in source.outcomes:
             if outcome.runs:

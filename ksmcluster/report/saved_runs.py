@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps.stored import PLAN, read_provenance
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, load_sweep
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.results.loading import load_result
@@ -39,7 +39,7 @@ def read_outputs(directories: Sequence[Path]) -> tuple[list[RunData], list[Saved
     sweeps: list[SavedSweep] = []
     for label, directory in zip(_labels(directories), directories, strict=True):
         if is_sweep(directory):
-            sweeps.append(SavedSweep(label, load_sweep(directory), journal.read_provenance(directory)))
+            sweeps.append(SavedSweep(label, load_sweep(directory), read_provenance(directory)))
         else:
             runs.append(of_result(load_result(directory), label))
     return runs, sweeps
@@ -47,7 +47,7 @@ def read_outputs(directories: Sequence[Path]) -> tuple[list[RunData], list[Saved
 
 def is_sweep(directory: Path) -> bool:
     """Return whether a directory holds a sweep."""
-    return (directory / journal.PLAN).exists()
+    return (directory / PLAN).exists()
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:

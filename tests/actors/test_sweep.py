@@ -19,7 +19,7 @@ from actors.simulation.actor_pool import ActorPool
 from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from ksmcluster.config import Overrides, load, to_spec
-from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps import stored
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points
 from ksmcluster.experiments.sweeps.on_ray import fitting
 from ksmcluster.experiments.sweeps.plan import make_plan
@@ -147,7 +147,7 @@ def test_side_by_side_on_the_second_of_two_heads(
     assert clients() == before
     with started(tmp_path / "inline", "--quiet") as process:
         assert process.wait() == 0
-    tables = {(tmp_path / name / journal.TABLE).read_bytes() for name in ("joined", "own", "inline")}
+    tables = {(tmp_path / name / stored.TABLE).read_bytes() for name in ("joined", "own", "inline")}
     assert len(tables) == 1
 
 
@@ -219,7 +219,7 @@ def test_what_was_done_before_a_kill_on_ray_is_kept(tmp_path: Path, number: sign
             os.killpg(process.pid, number)
         assert process.wait() == (-9 if number == signal.SIGKILL else 128 + number)
         rest = process.stderr.read() if process.stderr else ""
-    done = journal.read_records(out)
+    done = stored.read_records(out)
     assert 3 <= len(done) < 12
     if number != signal.SIGKILL:
         assert rest.splitlines()[-1].endswith("go on with --resume")
@@ -229,7 +229,7 @@ def test_what_was_done_before_a_kill_on_ray_is_kept(tmp_path: Path, number: sign
     assert gone(process.pid)
     with started(out, "--resume", "--quiet", *options) as process:
         assert process.wait() == 0
-    again = journal.read_records(out)
+    again = stored.read_records(out)
     assert {key: again[key].wall_seconds for key, record in done.items() if not record.error} == {
         key: record.wall_seconds for key, record in done.items() if not record.error
     }

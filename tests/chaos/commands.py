@@ -15,13 +15,21 @@ from random import Random
 from actors.watching.processes import LinuxProcess, descendants
 from tests.chaos.three_machines import ThreeMachines
 
-#: Has node actors, migration actors and a coordinator.
-SCENARIO = ["ksm-compaction", "--nodes", "8", "--set", "simulation.passes={passes}"]
+#: Runs by the command that they are of: `simulate` has node actors and a coordinator, `compact` has memory
+#: actors, and both have migration actors.
+SCENARIOS = {
+    "simulate": ["ksm-compaction", "--nodes", "8", "--set", "simulation.passes={passes}"],
+    "compact": [
+        *("compaction-drain", "--nodes", "8", "--set", "migration.turn=256"),
+        *("--set", "machine.memory_per_node={memory}MiB"),
+    ],
+}
 #: No run takes as long, in seconds.
 LIMIT = 600.0
 #: The names of the actors' processes.
 ACTORS = {
     "node": "ray::NodeActor",
+    "memory": "ray::MemoryActor",
     "migration": "ray::MigrationActor",
     "coordinator": "ray::CoordinatorActor",
 }
@@ -57,8 +65,8 @@ class Command:
         roots = [os.getpid()] if self._cluster else [self._process.pid]
         return descendants(roots)
 
-    def of_kind(self, name: str) -> list[LinuxProcess]:
-        return [one for one in self.processes() if name in one.command()]
+    def of_kind(self, names: Sequence[str]) -> list[LinuxProcess]:
+        return [one for one in self.processes() if any(name in one.command() for name in names)]
 
     def wait(self, until: Callable[[], bool]) -> bool:
         """Wait until something holds; return False if the command ends before."""
@@ -68,11 +76,11 @@ class Command:
             time.sleep(0.02)
         return True
 
-    def send(self, rng: Random, name: str, number: signal.Signals) -> bool:
-        """Send a signal to a process of this kind; return False if the command ends before there is one."""
-        while self.wait(lambda: bool(self.of_kind(name))):
+    def send(self, rng: Random, names: Sequence[str], number: signal.Signals) -> bool:
+        """Send a signal to a process of these kinds; return False if the command ends before there is one."""
+        while self.wait(lambda: bool(self.of_kind(names))):
             with suppress(IndexError, ProcessLookupError):  # it has ended meanwhile
-                os.kill(rng.choice(self.of_kind(name)).pid, number)
+                os.kill(rng.choice(self.of_kind(names)).pid, number)
                 return self.runs
         return False
 
@@ -95,19 +103,18 @@ class Command:
             self.kill()
 
 
-def scenario(passes: int) -> list[str]:
-    """Return the arguments of the runs' scenario."""
-    return [argument.format(passes=passes) for argument in SCENARIO]
+def scenario(command: str, passes: int) -> list[str]:
+    """Return the arguments of a run of so many passes; of `compact`, with 4 MiB a node for each of them."""
+    return [command, *(argument.format(passes=passes, memory=4 * passes) for argument in SCENARIOS[command])]
 
 
-def simulate(arguments: Sequence[str], directory: Path, cluster: ThreeMachines | None = None) -> float:
-    """Run a simulation without any disturbance, into `directory`/output; return its time in seconds."""
+def undisturbed(arguments: Sequence[str], directory: Path) -> None:
+    """Run a scenario without any disturbance, into `directory`/output."""
     directory.mkdir()
-    command = Command(["simulate", *arguments, "--output", str(directory / "output")], directory, cluster)
+    command = Command([*arguments, "--output", str(directory / "output")], directory)
     code = command.end()
     if code != 0:
         raise RuntimeError(f"exit code {code}: {(directory / 'stderr').read_text()[-500:]}")
-    return time.monotonic() - command.start
 
 
 def differences(made: Path, expected: Path) -> list[str]:

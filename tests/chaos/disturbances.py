@@ -25,6 +25,12 @@ class Trial(NamedTuple):
     folder: Path
     rng: Random
     cluster: ThreeMachines | None = None
+    #: Disturbances of this run, at most.
+    most: int = 3
+
+    def times(self) -> int:
+        """Draw how often the run is disturbed."""
+        return self.rng.randint(1, self.most)
 
 
 class Outcome(NamedTuple):
@@ -46,9 +52,7 @@ def _options(trial: Trial) -> list[str]:
 def _start(trial: Trial, *options: str) -> Command:
     trial.folder.mkdir()
     output = ["--output", str(trial.folder / "output")]
-    return Command(
-        ["simulate", *trial.scenario, *output, *_options(trial), *options], trial.folder, trial.cluster
-    )
+    return Command([*trial.scenario, *output, *_options(trial), *options], trial.folder, trial.cluster)
 
 
 def _ended(trial: Trial, command: Command, disturbed: int) -> Outcome:
@@ -65,48 +69,55 @@ def _sleep(trial: Trial, command: Command, parts: int) -> None:
 
 
 def deaths(trial: Trial, kind: str) -> Outcome:
-    """Kill processes of this kind, up to three, at random moments."""
-    command = _start(trial, "--max-failures", "10")
-    times = trial.rng.choice([1, 2, 3])
+    """Kill processes of this kind at random moments."""
+    command = _start(trial, "--max-failures", "20")
+    times = trial.times()
     killed = 0
     for _ in range(times):
         _sleep(trial, command, times)
-        killed += command.send(trial.rng, ACTORS[kind], signal.SIGKILL)
+        killed += command.send(trial.rng, [ACTORS[kind]], signal.SIGKILL)
     return _ended(trial, command, killed)
 
 
 def machine(trial: Trial) -> Outcome:
-    """Kill one of the two machines of the cluster that are not the head."""
+    """Kill one of the two machines of the cluster that are not the head, or one after the other."""
     assert trial.cluster is not None
     trial.cluster.revive()
-    command = _start(trial)
-    _sleep(trial, command, 1)
-    trial.rng.choice(trial.cluster.machines[1:]).kill()
-    return _ended(trial, command, int(command.runs))
+    command = _start(trial, "--max-failures", "20")
+    others = trial.rng.sample(trial.cluster.machines[1:], trial.rng.choice([1, 2]))
+    killed = 0
+    for one in others:
+        # The cluster is there already, so the run is shorter than one that starts its Ray.
+        _sleep(trial, command, 2 * len(others))
+        one.kill()
+        killed += command.runs
+    return _ended(trial, command, killed)
 
 
 def frozen(trial: Trial) -> Outcome:
-    """Stop an actor, or our own raylet."""
-    command = _start(trial, "--stall-timeout", str(STALL_SECONDS))
-    _sleep(trial, command, 1)
-    names = [*ACTORS.values(), *([] if trial.cluster else ["raylet/raylet"])]
-    stopped = command.send(trial.rng, trial.rng.choice(names), signal.SIGSTOP)
-    return _ended(trial, command, int(stopped))
+    """Stop actors, or our own raylet, at random moments."""
+    command = _start(trial, "--max-failures", "20", "--stall-timeout", str(STALL_SECONDS))
+    times, stopped = trial.times(), 0
+    for _ in range(times):
+        _sleep(trial, command, times)
+        names = ["raylet/raylet"] if trial.rng.random() < 0.2 else list(ACTORS.values())
+        stopped += command.send(trial.rng, names, signal.SIGSTOP)
+    return _ended(trial, command, stopped)
 
 
 def command(trial: Trial) -> Outcome:
-    """Kill the command with all of its Ray, twice, and go on with other engines and numbers of actors."""
+    """Kill the command with all of its Ray, and go on with other engines and numbers of actors."""
     checkpoint = ["--checkpoint", str(trial.folder / "checkpoint"), "--checkpoint-every", "1p"]
     run = _start(trial, *checkpoint)
-    killed = 0
-    for _ in range(2):
+    times, killed = trial.times(), 0
+    for _ in range(times):
         _sleep(trial, run, 1)
         if not run.runs:
             break
         run.kill()
         killed += 1
-        if not any((trial.folder / "checkpoint").glob("pass-*")):
-            run = _again(trial, ["simulate", *trial.scenario, *checkpoint])
+        if not any((trial.folder / "checkpoint").glob("step-*")):
+            run = _again(trial, [*trial.scenario, *checkpoint])
         else:
             run = _again(trial, ["resume", checkpoint[1], "--checkpoint-every", "1p"])
     return _ended(trial, run, killed)
@@ -122,6 +133,7 @@ def _again(trial: Trial, arguments: list[str]) -> Command:
 
 KINDS: dict[str, Callable[[Trial], Outcome]] = {
     "node": lambda trial: deaths(trial, "node"),
+    "memory": lambda trial: deaths(trial, "memory"),
     "migration": lambda trial: deaths(trial, "migration"),
     "coordinator": lambda trial: deaths(trial, "coordinator"),
     "machine": machine,
@@ -130,3 +142,10 @@ KINDS: dict[str, Callable[[Trial], Outcome]] = {
 }
 #: Kinds that need a cluster.
 ON_CLUSTER = {"machine"}
+#: The commands that a kind disturbs, in turn; by default `simulate`.
+COMMANDS = {
+    "memory": ["compact"],
+    "migration": ["simulate", "compact"],
+    "frozen": ["simulate", "compact"],
+    "command": ["simulate", "compact"],
+}

@@ -7,20 +7,28 @@ from random import Random
 
 import pytest
 
-from tests.chaos.commands import scenario, simulate
+from tests.chaos.commands import SCENARIOS, scenario, undisturbed
 from tests.chaos.disturbances import KINDS, Trial
 
 PASSES = 8
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chaos") / "undisturbed"
-    simulate([*scenario(PASSES), "--engine", "inline"], folder)
-    return folder / "output"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the undisturbed output of each command."""
+    folder = tmp_path_factory.mktemp("chaos")
+    for command in SCENARIOS:
+        undisturbed([*scenario(command, PASSES), "--engine", "inline"], folder / command)
+    return folder
 
 
-@pytest.mark.parametrize("kind", ["node", "coordinator", "command"])
-def test_a_disturbed_run_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path, kind: str) -> None:
-    trial = Trial(scenario(PASSES), 4.0, undisturbed, tmp_path / kind, Random(18))
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [("node", "simulate"), ("coordinator", "simulate"), ("memory", "compact"), ("command", "simulate")],
+)
+def test_a_disturbed_run_ends_with_the_same_bytes(
+    folder: Path, tmp_path: Path, kind: str, command: str
+) -> None:
+    expected = folder / command / "output"
+    trial = Trial(scenario(command, PASSES), 4.0, expected, tmp_path / kind, Random(18))
     assert KINDS[kind](trial).wrong == ""

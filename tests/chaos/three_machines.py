@@ -88,11 +88,11 @@ class ThreeMachines:
         return self._places[0][0]
 
     def revive(self) -> None:
-        """Replace the machines that are dead, and wait until there are three."""
+        """Replace the machines that are dead, one after the other, and wait until there are three."""
         for place, machine in enumerate(self.machines):
             if not machine.runs:
                 self.machines[place] = self._start(place)
-        self._wait(len(self.machines))
+                self._wait(sum(one.runs for one in self.machines))
 
     def _wait(self, count: int) -> None:
         """Wait until so many machines are alive."""

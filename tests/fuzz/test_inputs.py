@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from blake3 import blake3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.checkpoint.directory import latest
-from actors.checkpoint.state_files import SavedFile
+from actors.checkpoint.keeper import CheckpointKeeper, Interval
+from actors.run_options import INLINE
+from actors.simulation.run_passes import run_passes
+from cluster.machine.pass_result import Event, PassStarted
 from cluster.script.parser import ScriptError, parse
+from cluster.spec.errors import SimulationError
 from cluster.spec.profile import PROFILES
-from ksmcluster import Overrides, load, resume, simulate
+from ksmcluster import Overrides, compare, load, resume, simulate, sweep
 from ksmcluster.api.checkpoints import checkpointed
 from ksmcluster.bench.tools.tracker import read_baseline
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.config import load_compaction, resolved_toml, to_spec
 from ksmcluster.config.compaction import to_compaction_spec
 from ksmcluster.experiments.sweeps.axes import overrides_of, read_points
+from ksmcluster.report.html.sweep_page import sweep_sections
+from ksmcluster.report.saved_runs import read_outputs
 from ksmcluster.snapshot.load import load_pages
 from ksmcluster.snapshot.schema import METADATA_KEY
 from ksmcluster.system.errors import UserError
 from ksmcluster.validate.replay import ReplayError, ReplayTarget, compare_records, replay_script
+from tests.actors.checkpoint.forged import rewrite
 from tests.fuzz.hostile import ESCAPE, FUZZ, damaged, refused, spoilt
 from tests.ksmcluster.capture.test_core import PAGE, A, B, files, make_core, note, prpsinfo
 from tests.ksmcluster.snapshot.test_load import page, snapshot
@@ -36,6 +44,7 @@ SCENARIO = tomllib.loads(resolved_toml(load("tiny")))
 COMPACTION = tomllib.loads(resolved_toml(load_compaction("compaction-drain")))
 SCRIPT = "proc A\nmap A x 8\nfill A x 0 8 mod 1 2\nmergeable A x\nscan 2\nfork A B\nexit A\nrecord end\n"
 EXACT = ReplayTarget("exact")
+CHECKPOINTED = load("tiny", Overrides(passes=3, pages_per_node=64))
 
 
 @FUZZ
@@ -147,42 +156,99 @@ def test_snapshots(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
         load_pages([str(file)])
 
 
+@cache
+def swept() -> dict[str, bytes]:
+    """The files of a sweep, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        sweep("tiny", {"ksm.pages_to_scan": [100, 200]}, output=out, passes=1, pages_per_node=64)
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@FUZZ
+@given(st.data())
+def test_sweeps(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Files of a sweep that are damaged, or well-formed and of something else."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "out").mkdir()
+    files = dict(swept())
+    name = data.draw(st.sampled_from(["plan.json", "runs.jsonl", "provenance.json"]))
+    first, *rest = files[name].splitlines(keepends=True) if name == "runs.jsonl" else [files[name]]
+    if data.draw(st.booleans()):
+        first = data.draw(damaged(first))
+    else:
+        first = json.dumps(data.draw(spoilt(json.loads(first)))).encode() + b"\n"
+    files[name] = b"".join([first, *rest])
+    for name, content in files.items():
+        (folder / "out" / name).write_bytes(content)
+    with refused(UserError):
+        runs, (saved,) = read_outputs([folder / "out"])
+        assert not runs
+        saved.result.to_arrow()
+        assert str(saved.result)
+        assert sweep_sections(saved.result)
+    with refused(UserError):
+        compare(folder / "out", folder / "out")
+
+
 CELLS = ["ksm.run", "1", "2", "nodes", "x", "machine.nodes"]
 
 
 def checkpoint(folder: Path) -> Path:
     """The last checkpoint of a run of three passes."""
-    scenario = load("tiny", Overrides(passes=3, pages_per_node=64))
-    simulate(scenario, engine="inline", checkpoint=str(folder), checkpoint_every="1p")
+    simulate(CHECKPOINTED, engine="inline", checkpoint=str(folder), checkpoint_every="1p")
     found = latest(folder)
     assert found is not None
     return found.folder
 
 
-def rewrite(folder: Path, name: str, document: Any) -> None:
-    """Put a document in place of a file of a checkpoint, with the digests that belong to it."""
-    (folder / name).write_text(json.dumps(document))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    if name != "manifest.json":
-        data = (folder / name).read_bytes()
-        saved = SavedFile(name, len(data), blake3(data).hexdigest())
-        manifest["files"] = [saved if file[0] == name else file for file in manifest["files"]]
-    if isinstance(manifest, dict):
-        manifest.pop("digest", None)
-        digest = blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest}))
+@cache
+def checkpoint_files() -> dict[str, bytes]:
+    """The files of a checkpoint, by name."""
+    with tempfile.TemporaryDirectory() as directory:
+        return {path.name: path.read_bytes() for path in checkpoint(Path(directory)).iterdir()}
+
+
+def checkpointed_in(directory: Path) -> Path:
+    """Write a checkpoint into a directory; return its folder."""
+    folder = directory / "step-000002"
+    folder.mkdir()
+    for name, content in checkpoint_files().items():
+        (folder / name).write_bytes(content)
+    return folder
 
 
 @FUZZ
 @given(st.data())
 def test_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("fuzz")
-    folder = checkpoint(directory)
-    name = "manifest.json"
+    folder, name = checkpointed_in(directory), "manifest.json"
     rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
     with refused(UserError):
         checkpointed(directory)
         resume(directory, engine="inline")
+
+
+class StartedError(Exception):
+    """The state is restored, and the first pass begins."""
+
+
+@FUZZ
+@given(st.data())
+def test_forged_states(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Of checkpoints whose digests are right; what they hold may be anything that a run can begin with."""
+    directory = tmp_path_factory.mktemp("fuzz")
+    folder = checkpointed_in(directory)
+    name = data.draw(st.sampled_from(["node-0.json", "simulation.json", "passes.json"]))
+    rewrite(folder, name, data.draw(spoilt(json.loads((folder / name).read_text()))))
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PassStarted):
+            raise StartedError("started")
+
+    with refused(SimulationError, StartedError):
+        keeper = CheckpointKeeper(directory, {}, Interval())
+        list(run_passes(to_spec(CHECKPOINTED), INLINE, checkpoints=keeper, on_event=on_event))
 
 
 @FUZZ

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, cast
+from typing import cast
 
-from cluster.arrays.words import I64
 from cluster.compaction.drivers.balloon import Balloon
 from cluster.compaction.drivers.faulty import Faulty
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.pinned import Pinned
+from cluster.compaction.drivers.scenario_driver import ScenarioDriver
 from cluster.compaction.drivers.zsmalloc import Zram
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import MovableOperations
-from cluster.plugins.loading import PluginError, check_settings, failure, find
-
-
-class ScenarioDriver(MovableOperations, Protocol):
-    """A driver as scenarios use it. Its units are pages, or what it stores in pages."""
-
-    def allocate(self, count: int) -> I64:
-        """Take at most `count` new units; return their numbers. int64[0..count]."""
-
-    def discard(self, units: I64) -> None:
-        """Give up units. int64[n], each once."""
-
+from cluster.plugins.loading import PluginError, check_settings, failure, find, place
 
 _CALLS = ("isolate_page", "migrate_page", "putback_page", "allocate", "discard")
 
@@ -53,12 +41,25 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Sc
     try:
         driver = factory(memory, **settings)
     except (TypeError, ValueError) as error:
-        raise DriverError(f"{who} with settings {dict(settings)}: {error}") from error
+        raise DriverError(f"{who} with settings {dict(settings)}: {error}{place(error)}") from error
     except Exception as error:
         raise failure(who, error) from error
     if missing := [call for call in _CALLS if not hasattr(driver, call)]:
         raise DriverError(f"{who} has no {', '.join(missing)}; PageDriver has them all")
     return driver
+
+
+def make_checked_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> ScenarioDriver:
+    """Return a new driver as `make_driver` does; one of a user's package is checked whenever it is called."""
+    owners = len(memory.operations)
+    driver = make_driver(name, memory, settings)
+    if name in BUILT_IN:
+        return driver
+    from cluster.compaction.drivers.checked_driver import CheckedDriver
+
+    checked = CheckedDriver(f"driver {name!r}", driver)
+    memory.operations[owners:] = [checked if one is driver else one for one in memory.operations[owners:]]
+    return checked
 
 
 def _entry_point(name: str) -> Callable[..., ScenarioDriver]:

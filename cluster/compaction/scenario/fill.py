@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cluster.arrays.words import I64, empty
-from cluster.compaction.drivers.registry import DriverError, ScenarioDriver, make_driver
+from cluster.compaction.drivers.registry import DriverError, make_checked_driver
+from cluster.compaction.drivers.scenario_driver import ScenarioDriver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
 from cluster.compaction.internode.transfer import NodeOwners
 from cluster.compaction.movable.counting import GUESTS
@@ -116,7 +117,7 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
 def _make_driver(spec: DriverSpec, memory: Memory) -> tuple[ScenarioDriver, int]:
     """Make a driver; return it with the owner number under which it has registered."""
     owner = len(memory.operations)
-    driver = make_driver(spec.kind, memory, dict(spec.settings))
+    driver = make_checked_driver(spec.kind, memory, dict(spec.settings))
     if len(memory.operations) != owner + 1:
         raise DriverError(f"driver {spec.kind!r} must call Memory.register once when it is made")
     return driver, owner
@@ -163,6 +164,6 @@ def _largest_block(spec: DriverSpec) -> int:
         pages = PageMap(MAX_BLOCK_PAGES)
         pages.set_free((np.arange(MAX_BLOCK_PAGES) >> order & 1) == 0)
         memory = Memory(pages, [Zone(pages, 0, MAX_BLOCK_PAGES)])
-        if len(make_driver(spec.kind, memory, dict(spec.settings)).allocate(1)):
+        if len(make_checked_driver(spec.kind, memory, dict(spec.settings)).allocate(1)):
             return 1 << order
     return MAX_BLOCK_PAGES

@@ -26,7 +26,7 @@ def knobs(
 ) -> None:
     """Print shell lines that give the ksmd of a real machine the knobs of a run."""
     from ksmcluster.experiments.knobs import shell_lines
-    from ksmcluster.experiments.sweeps.journal import PLAN
+    from ksmcluster.experiments.sweeps.stored import PLAN
 
     if (directory / PLAN).exists():
         lines = _of_sweep(directory, point, objectives, limits or [])

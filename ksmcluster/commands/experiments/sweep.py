@@ -28,6 +28,7 @@ from ksmcluster.commands.options import (
     Seconds,
     Seed,
     Settings,
+    StallTimeout,
     Unset,
     Until,
     run_options,
@@ -38,8 +39,8 @@ from ksmcluster.system.signals import set_note
 
 if TYPE_CHECKING:
     from ksmcluster.experiments.sweeps.axes import SweepPoint
-    from ksmcluster.experiments.sweeps.journal import Preference
     from ksmcluster.experiments.sweeps.run_one import RunDone, RunRecord
+    from ksmcluster.experiments.sweeps.stored import Preference
 
 
 def sweep(
@@ -97,6 +98,7 @@ def sweep(
     nodes_per_actor: NodesPerActor = 1,
     migration_actors: MigrationActors = 4,
     no_memory_check: NoMemoryCheck = False,
+    stall_timeout: StallTimeout = 60.0,
     quiet: Quiet = False,
 ) -> None:
     """Run a scenario at many values of its keys, and say which are best.
@@ -106,15 +108,21 @@ def sweep(
     from rich.console import Console
 
     from ksmcluster.config import Overrides
-    from ksmcluster.experiments.sweeps.journal import Preference
     from ksmcluster.experiments.sweeps.plan import make_plan
+    from ksmcluster.experiments.sweeps.stored import Preference
     from ksmcluster.experiments.sweeps.sweep import carry_out
     from ksmcluster.experiments.sweeps.sweep_progress import shown
     from ksmcluster.experiments.sweeps.sweep_report import report
     from ksmcluster.report.console import error_console, printed
 
     options = run_options(
-        engine, address, nodes_per_actor, migration_actors, no_memory_check, connect_timeout
+        engine,
+        address,
+        nodes_per_actor,
+        migration_actors,
+        no_memory_check,
+        connect_timeout,
+        stall_timeout=stall_timeout,
     )
     base = Overrides(
         nodes,

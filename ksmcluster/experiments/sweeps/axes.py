@@ -129,7 +129,14 @@ def _add(axes: dict[str, list[str]], name: str, values: list[str]) -> None:
         raise UserError(f"--vary {key}: is there twice; give all its values at once")
     if not values:
         raise UserError(f"--vary {key}: has no values")
+    if wrong := [text for text in (key, *values) if not _is_unicode(text)]:
+        raise UserError(f"--vary {key}: {wrong[0]!r} is not UTF-8")
     axes[key] = values
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written; arguments may have bytes that are none."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The directory of a sweep: its plan, a line for each run that is done, and the table of all."""
+"""The directory of a sweep while it is written: its plan, and a line for each run that is done."""
 
 from __future__ import annotations
 
@@ -8,25 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
+from ksmcluster.experiments.sweeps.stored import PLAN, RUNS, read_plan
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path, sibling
-
-PLAN = "plan.json"
-#: A line of JSON for each run, appended when it is done. A line without its end was never written.
-RUNS = "runs.jsonl"
-TABLE = "sweep.parquet"
-PROVENANCE = "provenance.json"
-
-
-class Preference(NamedTuple):
-    """What makes a point good, as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
-
-    objectives: str | None = None
-    limits: tuple[str, ...] = ()
 
 
 class Journal:
@@ -67,39 +54,6 @@ def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[J
             yield Journal(real, file)
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}; choose another --output") from error
-
-
-def read_plan(directory: Path) -> dict[str, Any]:
-    """Return plan.json. Raises UserError if the directory is not that of a sweep."""
-    try:
-        plan: dict[str, Any] = json.loads((directory / PLAN).read_bytes())
-        return plan
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{directory}: not a sweep ({error}); name the --output of `ksmcluster sweep`"
-        ) from None
-
-
-def read_provenance(directory: Path) -> dict[str, Any]:
-    """Return how and where the sweep was run; nothing if it was killed before it could say so."""
-    try:
-        data: dict[str, Any] = json.loads((directory / PROVENANCE).read_bytes())
-        return data
-    except (OSError, ValueError):
-        return {}
-
-
-def read_wanted(directory: Path) -> Preference:
-    """Return what makes a point good, as it was said when the sweep was run last."""
-    data = read_provenance(directory).get("wanted")
-    return Preference(data["objectives"], tuple(data["limits"])) if data else Preference()
-
-
-def read_records(directory: Path) -> dict[RunKey, RunRecord]:
-    """Return what has come of the runs so far; the last word on each counts."""
-    lines = (directory / RUNS).read_bytes().splitlines(keepends=True)
-    found = [RunRecord.from_json(json.loads(line)) for line in lines if line.endswith(b"\n")]
-    return {record.key: record for record in found}
 
 
 def _check(real: Path, named: Path, plan: dict[str, Any], resume: bool) -> None:

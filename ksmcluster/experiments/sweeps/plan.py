@@ -129,7 +129,7 @@ def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOpt
         changes = {name: parse_value(point.settings[name]) for name in _RUN_OPTIONS if name in point.settings}
         own = _checked(replace(options, **changes))
         return PlannedPoint(point, load_either(source, overrides_of(point.settings, base)), own)
-    except (SimulationError, UserError) as error:
+    except (SimulationError, UserError, ValueError) as error:
         return PlannedPoint(point, None, options, str(error))
 
 

@@ -14,10 +14,11 @@ from ksmcluster.api.keywords import Keywords, taken
 from ksmcluster.config import DEFAULT, Overrides
 from ksmcluster.experiments.sweeps import journal
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points
-from ksmcluster.experiments.sweeps.journal import Journal, Preference
+from ksmcluster.experiments.sweeps.journal import Journal
 from ksmcluster.experiments.sweeps.on_ray import run_on_ray
 from ksmcluster.experiments.sweeps.plan import Plan, RunKey, Source, make_plan
 from ksmcluster.experiments.sweeps.run_one import Progress, RunDone, RunRecord, failed, run_one
+from ksmcluster.experiments.sweeps.stored import PROVENANCE, TABLE, Preference, read_records
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult, sweep_of
 from ksmcluster.experiments.sweeps.table import parquet
 from ksmcluster.experiments.sweeps.workers import run_side_by_side
@@ -113,16 +114,16 @@ def carry_out(
         _run_all(plan, jobs, done, None, progress)
         return sweep_of(described, done, wanted)
     with journal.opened(output, described, resume=resume) as kept:
-        done = journal.read_records(kept.directory)
+        done = read_records(kept.directory)
         start = time.perf_counter()
         try:
             _run_all(plan, jobs, done, kept, progress)
         finally:
             result = sweep_of(described, done, wanted)
-            kept.write(journal.TABLE, parquet(result.to_arrow()))
+            kept.write(TABLE, parquet(result.to_arrow()))
             spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
             data = provenance(spent) | {"wanted": wanted._asdict()}
-            kept.write(journal.PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
+            kept.write(PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
     return result
 
 

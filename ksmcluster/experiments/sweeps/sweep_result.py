@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ksmcluster.experiments.figures import full_name
-from ksmcluster.experiments.sweeps import journal, pareto
+from ksmcluster.experiments.sweeps import pareto
 from ksmcluster.experiments.sweeps.axes import SweepPoint
-from ksmcluster.experiments.sweeps.journal import Preference
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome, choose, outcome_of, two_to_draw
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunRecord
+from ksmcluster.experiments.sweeps.stored import Preference, config_of, read_plan, read_records, read_wanted
 from ksmcluster.experiments.sweeps.sweep_report import report
 from ksmcluster.experiments.sweeps.table import keys, sweep_table
 from ksmcluster.report.console import as_text
@@ -121,11 +120,11 @@ class SweepResult:
     def config(self, number: int) -> Mapping[str, Any]:
         """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
 
-        Raises UserError if there is no point with this number.
+        Raises UserError if there is no point with this number, or plan.json has no scenario for it.
         """
         if not 1 <= number <= len(self.points):
             raise UserError(f"--point {number}: the points are 1 to {len(self.points)}")
-        return tomllib.loads(self.plan["points"][number - 1]["config"])
+        return config_of(self.plan["points"][number - 1], number)
 
     def plot(
         self,
@@ -194,11 +193,14 @@ class SweepResult:
 def load_sweep(directory: str | Path) -> SweepResult:
     """Return the sweep that a directory holds, finished or not. Raises UserError if it holds none."""
     folder = Path(directory)
-    plan = journal.read_plan(folder)
-    return sweep_of(plan, journal.read_records(folder), journal.read_wanted(folder))
+    return sweep_of(read_plan(folder), read_records(folder), read_wanted(folder))
 
 
 def sweep_of(plan: Mapping[str, Any], records: Mapping[RunKey, RunRecord], wanted: Preference) -> SweepResult:
     """Return the result of the runs done so far, in the order of the plan."""
-    keys = [RunKey(point, seed) for point in range(1, len(plan["points"]) + 1) for seed in plan["seeds"]]
-    return SweepResult(plan, tuple(records[key] for key in keys if key in records), wanted)
+    points, place = range(1, len(plan["points"]) + 1), {seed: i for i, seed in enumerate(plan["seeds"])}
+    keys = sorted(
+        (key for key in records if key.point in points and key.seed in place),
+        key=lambda key: (key.point, place[key.seed]),
+    )
+    return SweepResult(plan, tuple(records[key] for key in keys), wanted)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: Columns that are neither keys nor figures, with their types in Arrow.
+FIXED = {"point": "int64", "seed": "int64", "pass": "int64", "error": "string"}
+
+
 def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.Table:
     """Return the table of these records; `points` are the settings by number, from 1 on.
 
@@ -24,10 +28,9 @@ def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.
 
     rows = [row for record in records for row in _rows(points[record.key.point - 1], record)]
     varied = list(dict.fromkeys(key for settings in points for key in settings))
-    fixed = {"point": pa.int64(), "seed": pa.int64(), "pass": pa.int64(), "error": pa.string()}
     heads = ["point", "seed", *(["pass"] if any("pass" in row for row in rows) else []), *varied, "error"]
     names = list(dict.fromkeys([*heads, *(name for row in rows for name in row)]))
-    columns = {name: _column([row.get(name) for row in rows], fixed.get(name)) for name in names}
+    columns = {name: _column([row.get(name) for row in rows], FIXED.get(name)) for name in names}
     units = {name: unit_of(name) for name in names if name not in heads}
     fields = [
         pa.field(name, column.type, metadata={"unit": units[name]} if units.get(name) else None)
@@ -38,7 +41,7 @@ def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.
 
 
 def _rows(settings: Settings, record: RunRecord) -> Iterator[dict[str, Any]]:
-    values = {key: parse_value(value) for key, value in settings.items()}
+    values = {key: _value(value) for key, value in settings.items()}
     whole = {"point": record.key.point, "seed": record.key.seed, **values, **record.figures}
     if not record.passes:
         yield whole | {"error": record.error or None}
@@ -46,7 +49,15 @@ def _rows(settings: Settings, record: RunRecord) -> Iterator[dict[str, Any]]:
         yield whole | {"pass": number, "error": None} | figures
 
 
-def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+def _value(text: str) -> Any:
+    """Return the value of a setting; the text of one beyond the limits, whose point has failed."""
+    try:
+        return parse_value(text)
+    except ValueError:
+        return text
+
+
+def _column(values: list[Any], kind: str | None) -> pa.Array:
     """Values of one simple type as that; numbers of both types as floats; anything else as text."""
     import pyarrow as pa
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.drivers.checked_driver import CheckedDriver
 from cluster.compaction.drivers.faulty import Faulty
 from cluster.compaction.internode.drain import Drained, Stayed
 from cluster.compaction.internode.flows import evened, flows
@@ -345,6 +346,7 @@ def holdings(host: MemoryHost) -> tuple[dict[tuple[int, int, int], int], list[in
         assert (pages_in_use(node.memory.pages.refcount[size:]) == np.flatnonzero(names >= 0)).all()
         frames: list[int] = []
         for i, driver in enumerate(node.filled.drivers):
+            driver = driver.driver if isinstance(driver, CheckedDriver) else driver
             assert isinstance(driver, PageDriver)
             for page in np.flatnonzero(driver.frame_of != NO_PAGE).tolist():
                 frame = int(driver.frame_of[page])

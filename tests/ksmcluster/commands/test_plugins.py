@@ -121,6 +121,44 @@ def test_a_run_of_drivers_tries_them_first(spoilt: Path) -> None:
         ksmcluster.compact(load_compaction(DRIVERS), engine="inline")
 
 
+FAILING = """
+from cluster.compaction.drivers.base import PageDriver
+
+class Card(PageDriver):
+    def {method}:
+        {body}
+"""
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize(
+    ("method", "body", "said"),
+    [
+        ("moved(self, newpages, pages)", "return 1 / 0", "ZeroDivisionError: division by zero ({place})"),
+        (
+            "discard(self, units)",
+            r"raise OSError('the\ncard is gone')",
+            "OSError: the card is gone ({place})",
+        ),
+        ("may_isolate(self, pages, mode)", "return [1]", "isolate_page() returned list, not an array bool["),
+        ("answers(self, pages, mode)", "return 'no'", "PageStateError: Card.answers: 2 answers for "),
+    ],
+)
+def test_an_error_of_a_driver_is_a_line_that_names_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, method: str, body: str, said: str
+) -> None:
+    name = f"failing_{method.partition('(')[0]}_{engine}"
+    (tmp_path / f"{name}.py").write_text(FAILING.format(method=method, body=body))
+    monkeypatch.chdir(tmp_path)
+    mine = {"name": "mine", "kind": f"{name}:Card", "share": 0.4, "discard": 0.5}
+    scenario = load_compaction(DRIVERS | {"driver": [mine]})
+    (tmp_path / "mine.toml").write_text(ksmcluster.config.resolved_toml(scenario))
+    ran = run("compact", "mine.toml", "--engine", engine, "--quiet")
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    place = f"{name}.py, line 6"
+    assert ran.err.startswith(f"error: driver '{name}:Card': {said.format(place=place)}")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ksmcluster import Overrides
 from ksmcluster.config import load_either
 from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
+from tests.actors.checkpoint.forged import rewrite
 from tests.ksmcluster.conftest import Run
 from tests.ksmcluster.snapshot.test_load import huge_snapshot, small, snapshot, whole
 
@@ -136,6 +138,22 @@ def test_a_damaged_checkpoint_is_passed_over(
         (folder / file).unlink()
     ran = run("resume", directory, *INLINE)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize(("name", "settings"), [("tiny", ()), ("compaction-zram", SMALL)])
+def test_a_forged_checkpoint_is_refused_in_one_line(
+    run: Run, tmp_path: Path, name: str, settings: tuple[str, ...], engine: str
+) -> None:
+    """Its digests are right, and a node has no attribute that it ought to have, but another one."""
+    interrupted(name, tmp_path, 3, *settings)
+    folder = tmp_path / "checkpoints" / "step-000003"
+    document = json.loads((folder / "node-0.json").read_text())
+    document["root"][3] = {"__class__": ["l", 9, []]}
+    rewrite(folder, "node-0.json", document)
+    ran = run("resume", str(tmp_path / "checkpoints"), "--engine", engine, "--quiet")
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert ran.err.startswith(f"error: {folder}: this checkpoint is not one that ksmcluster wrote (")
 
 
 def test_checkpoints_of_something_else_are_refused(run: Run, tmp_path: Path) -> None:

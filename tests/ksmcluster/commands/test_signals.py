@@ -5,6 +5,7 @@ The short form; `make signals` has many more moments, and all commands.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -55,6 +56,7 @@ def test_any_moment(target: Target) -> None:
         assert target.run(sent).faults == [], sent
 
 
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize(
     ("number", "line"),
     [
@@ -63,17 +65,21 @@ def test_any_moment(target: Target) -> None:
     ],
 )
 def test_sigterm_leaves_a_checkpoint_of_the_pass_under_way(
-    tmp_path: Path, number: signal.Signals, line: str
+    tmp_path: Path, number: signal.Signals, line: str, engine: str
 ) -> None:
     ckpt = tmp_path / "ckpt"
-    options = ["--engine", "inline", "--passes", "1000000", "--checkpoint", ckpt]
+    options = ["--engine", engine, "--passes", "1000000", "--checkpoint", ckpt]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ksmcluster", "simulate", "tiny", *options], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "ksmcluster", "simulate", "tiny", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr
     while not process.stderr.readline().startswith("pass 2 "):
         assert process.poll() is None
-    process.send_signal(number)
+    # As a terminal does; Ray's own processes have other groups.
+    os.killpg(process.pid, number)
     last = process.stderr.read().splitlines()[-1]
     assert process.wait() == 128 + number
     said = re.fullmatch(line, last)

@@ -17,7 +17,7 @@ import pytest
 import ksmcluster
 from ksmcluster.config import Overrides, load, load_compaction
 from ksmcluster.experiments.figures import figures
-from ksmcluster.experiments.sweeps import journal
+from ksmcluster.experiments.sweeps import journal, stored
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunDone
 from ksmcluster.system.errors import UserError
@@ -247,7 +247,7 @@ def test_what_was_done_before_a_kill_is_kept(
             os.killpg(process.pid, number)
         assert process.wait() == (-9 if number == signal.SIGKILL else 128 + number)
         rest = process.stderr.read() if process.stderr else ""
-    done = journal.read_records(out)
+    done = stored.read_records(out)
     assert 3 <= len(done) < 12
     if number != signal.SIGKILL:
         assert len(rows(out)) == len(done)
@@ -257,7 +257,7 @@ def test_what_was_done_before_a_kill_is_kept(
     with started(out, "--resume", "--quiet", "--jobs", str(jobs)) as process:
         assert process.wait() == 0
     assert (out / "sweep.parquet").read_bytes() == whole
-    again = journal.read_records(out)
+    again = stored.read_records(out)
     assert {key: again[key].wall_seconds for key in stamps} == stamps  # not run again
     assert gone(process.pid)
 
@@ -279,7 +279,7 @@ def test_a_half_written_line_is_done_again(tmp_path: Path) -> None:
     table = (out / "sweep.parquet").read_bytes()
     lines = (out / "runs.jsonl").read_bytes()
     (out / "runs.jsonl").write_bytes(lines[:-20])
-    assert list(journal.read_records(out)) == [RunKey(1, 1)]
+    assert list(stored.read_records(out)) == [RunKey(1, 1)]
     seen: list[RunDone] = []
     ksmcluster.sweep("tiny", PAGES, output=out, resume=True, progress=seen.append)
     assert [(done.done, done.total, done.record.key) for done in seen] == [(2, 2, RunKey(2, 1))]
@@ -342,7 +342,7 @@ def test_directories_that_are_refused(tmp_path: Path) -> None:
             ksmcluster.sweep("tiny", PAGES, output=tmp_path / "other", resume=resume)
     with pytest.raises(UserError, match="cannot write to"):
         ksmcluster.sweep("tiny", PAGES, output=tmp_path / "other" / "thesis.tex" / "x")
-    plan = journal.read_plan(out)
+    plan = stored.read_plan(out)
     with (
         journal.opened(out, plan, resume=True),
         pytest.raises(UserError, match="another process runs the sweep in"),
@@ -358,6 +358,57 @@ def test_a_sweep_read_again_is_the_same(tmp_path: Path) -> None:
     assert found.to_arrow().equals(pq.read_table(tmp_path / "out" / "sweep.parquet"))
     with pytest.raises(UserError, match="not a sweep"):
         ksmcluster.load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("plan.json", "[" * 100_000, "not a sweep (plan.json: Invalid JSON: recursion limit exceeded"),
+        ("plan.json", '{"points": []}', "not a sweep (plan.json: schema_version: is missing); name the"),
+        ("plan.json", "9" * 5000, "not a sweep (plan.json: "),
+        ("runs.jsonl", "[" * 100_000 + "\n", "runs.jsonl, line 1: Invalid JSON: recursion limit exceeded"),
+        ("runs.jsonl", '{"point": 1, "seed": "1"}\n', "runs.jsonl, line 1: seed: "),
+        ("runs.jsonl", None, "runs.jsonl: not a regular file"),
+        ("plan.json", None, "not a sweep (plan.json: not a regular file)"),
+    ],
+)
+def test_files_of_something_else_are_refused_in_one_line(
+    run: Run, tmp_path: Path, name: str, text: str | None, says: str
+) -> None:
+    out = tmp_path / "out"
+    ksmcluster.sweep("tiny", PAGES, output=out, passes=1)
+    (out / name).unlink()
+    if text is None:
+        os.mkfifo(out / name)
+    else:
+        (out / name).write_text(text)
+    ran = run("compare", str(out), str(out))
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert ran.err.startswith(f"error: {out}: {says}")
+
+
+def test_too_large_files_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ksmcluster.sweep("tiny", PAGES, output=out, passes=1)
+    os.truncate(out / "plan.json", 1 << 40)
+    with pytest.raises(UserError, match="1,099,511,627,776 bytes are too many; 1,073,741,824 at most"):
+        ksmcluster.load_sweep(out)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    ksmcluster.sweep("tiny", PAGES, output=out, passes=1)
+    os.truncate(out / "runs.jsonl", 1 << 30)
+    monkeypatch.setattr(stored, "MOST_JSON", 1 << 20)
+    with pytest.raises(UserError, match=r"runs.jsonl: line 3 has more than 1,048,576 bytes; choose another"):
+        ksmcluster.load_sweep(out)
+
+
+def test_values_beyond_the_limits_fail_alone(run: Run, tmp_path: Path) -> None:
+    vary = ["--vary", "ksm.pages_to_scan=100,99999999999999999999", "--passes", "1", "--quiet"]
+    ran = run("sweep", "tiny", *vary, "--output", str(tmp_path / "out"))
+    assert (ran.code, ran.err) == (1, "error: 1 of 2 runs failed\n")
+    assert [row["ksm.pages_to_scan"] for row in rows(tmp_path / "out")] == ["100", "99999999999999999999"]
 
 
 # What to make of it
@@ -405,7 +456,7 @@ def test_wrong_figures_are_named_after_the_first_run(run: Run, tmp_path: Path) -
     )
     assert (ran.code, ran.out) == (2, "")
     assert 'no figure ksmd_cpu_percentage; did you mean "ksmd_cpu_percent"?' in ran.err
-    assert len(journal.read_records(tmp_path / "out")) == 1
+    assert len(stored.read_records(tmp_path / "out")) == 1
 
 
 def test_seeds_give_means_and_noise() -> None:
@@ -428,6 +479,7 @@ def test_seeds_give_means_and_noise() -> None:
         (("--objectives", "a"), "--objectives a: not of the form"),
         (("--address", "auto"), "--address: the inline engine joins no Ray cluster"),
         (("--vary", "engine=steam"), "no engine 'steam'"),
+        (("--vary", "simulation.title=a,\udcff"), r"--vary simulation.title: '\udcff' is not UTF-8"),
         (("--vary", "engine=ray", "--vary", "nodes_per_actor=0"), "nodes_per_actor: must be a whole number"),
     ],
 )
