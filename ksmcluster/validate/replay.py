@@ -17,7 +17,7 @@ from cluster.exact import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.machine.script_engine import ScriptEngine, spec_for
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import ScriptError, parse
 from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load

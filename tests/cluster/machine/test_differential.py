@@ -11,7 +11,7 @@ from cluster.ksm import scan
 from cluster.ksm.decide import decide_window as decide
 from cluster.machine.host import Host
 from cluster.machine.node import Report
-from cluster.machine.script_engine import spec_for
+from cluster.machine.replay.script_engine import spec_for
 from cluster.script.parser import parse
 from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology
