@@ -124,7 +124,7 @@ RULES = (
         "6.16",
     ),
     KernelRule("frees_page_tables", "MADV_DONTNEED of an aligned 512 pages frees their page table.", "6.16"),
-    KernelRule("collapse_read_only", "MADV_COLLAPSE takes 512 pages none of which is writable.", "6.17"),
+    KernelRule("collapse_read_only", "MADV_COLLAPSE takes 512 pages none of which is writable.", "6.18.15"),
     KernelRule(
         "reuse_of_huge_page",
         "A write reuses a page of a huge page that only this process maps any more.",
