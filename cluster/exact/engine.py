@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from cluster.exact.huge_paging import HugePaging
 from cluster.exact.ksmd import ExactKsmd
-from cluster.exact.objects import FIRST_PAGE, REGION_PAGES, ExactMm, ExactRegion, Frame, Pte, SwapEntry
+from cluster.exact.memory_failure import MemoryFailure
+from cluster.exact.objects import (
+    FIRST_PAGE,
+    REGION_PAGES,
+    ExactMm,
+    ExactRegion,
+    Frame,
+    HwPoisonPte,
+    Pte,
+    SwapEntry,
+)
+from cluster.exact.paging import is_lost
 from cluster.exact.reason import Reason
 from cluster.script.engine import (
     ANON,
@@ -47,6 +58,7 @@ class ExactEngine:
         self._counters = Counters()
         knobs = KnobValues()
         self._paging = HugePaging(profile, self._counters, swap=swap)
+        self._memory_failure = MemoryFailure(profile, self._paging)
         self._ksmd = ExactKsmd(profile, knobs, self._counters, self._paging, nodes)
         self._sysfs = Sysfs(profile, knobs, self._ksmd.stable.remove_all)
         self._mms: dict[str, ExactMm] = {}
@@ -95,23 +107,38 @@ class ExactEngine:
             self._paging.share(region, copy)
 
     def exit(self, p: str) -> None:
-        mm = self._mms.pop(p)
+        self._end(self._mms.pop(p))
+
+    def _end(self, mm: ExactMm) -> None:
         mm.alive = False
         if mm.slot is not None:
             self._ksmd.exit(mm)
         for region in mm.regions:
             self._unmap(region, 0, len(region))
 
-    def merge_any(self, p: str) -> str:
+    def exec(self, p: str) -> None:
+        old, new = self._mms[p], ExactMm(p, next(self._numbers))
+        self._mms[p] = new
+        new.merge_any = old.merge_any
+        if new.merge_any:
+            self._register(new)
+        self._end(old)
+
+    def merge_any(self, p: str, *, on: bool) -> str:
         if not self._profile.merge_any:
             return "EINVAL"
         mm = self._mms[p]
-        if not mm.merge_any:
-            mm.merge_any = True
+        if on and not mm.merge_any:
             self._register(mm)
-            mm.anon_vmas.merge_any()
+            mm.anon_vmas.merge_any(on=True)
             for region in mm.regions:
                 region.mergeable[:] = region.mapped
+        elif mm.merge_any and not on:
+            self._ksmd.unmerge(mm)
+            mm.anon_vmas.merge_any(on=False)
+            for region in mm.regions:
+                region.mergeable[:] = bytes(len(region))
+        mm.merge_any = on
         return ""
 
     # Memory
@@ -128,24 +155,30 @@ class ExactEngine:
             region.mergeable[:] = region.mapped
         return "EINVAL" if bad_node else ""
 
-    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> None:
+    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> str:
         region = self._region(p, r)
         keys = page_key(contents)
         for index, content, key in zip(pages.tolist(), contents.tolist(), keys, strict=True):
-            _check_mapped(region, index)
+            if _is_lost(region, index):
+                return "EFAULT"
             self._paging.write(region, index, content, key)
+        return ""
 
-    def read(self, p: str, r: str, start: int, count: int) -> None:
+    def read(self, p: str, r: str, start: int, count: int) -> str:
+        return self._touch(p, r, start, count, self._paging.read)
+
+    def pin(self, p: str, r: str, start: int, count: int) -> str:
+        return self._touch(p, r, start, count, self._paging.pin)
+
+    def _touch(
+        self, p: str, r: str, start: int, count: int, touch: Callable[[ExactRegion, int], None]
+    ) -> str:
         region = self._region(p, r)
         for index in range(start, start + count):
-            _check_mapped(region, index)
-            self._paging.read(region, index)
-
-    def pin(self, p: str, r: str, start: int, count: int) -> None:
-        region = self._region(p, r)
-        for index in range(start, start + count):
-            _check_mapped(region, index)
-            self._paging.pin(region, index)
+            if _is_lost(region, index):
+                return "EFAULT"
+            touch(region, index)
+        return ""
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         def advise(region: ExactRegion, index: int) -> None:
@@ -200,6 +233,17 @@ class ExactEngine:
             if error := self._paging.collapse(region, first, pages):
                 return error
         return _error_of_holes(region, start, count)
+
+    def poison(self, p: str, r: str, start: int, count: int) -> str:
+        return self._fail(p, r, start, count, self._memory_failure.poison)
+
+    def soft_offline(self, p: str, r: str, start: int, count: int) -> str:
+        return self._fail(p, r, start, count, self._memory_failure.soft_offline)
+
+    def _fail(
+        self, p: str, r: str, start: int, count: int, fail: Callable[[ExactRegion, int, int], str]
+    ) -> str:
+        return fail(self._region(p, r), start, count) if self._profile.memory_failure else "EINVAL"
 
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
@@ -301,9 +345,11 @@ class ExactEngine:
         return _error_of_holes(region, start, count)
 
 
-def _check_mapped(region: ExactRegion, index: int) -> None:
+def _is_lost(region: ExactRegion, index: int) -> bool:
+    """Return whether the memory of a page has failed. Raises BadAddressError if it is not mapped."""
     if not region.mapped[index]:
         raise BadAddressError(f"page {index} of {region.mm.name} {region.name} is not mapped any more")
+    return is_lost(region.pte[index])
 
 
 def _error_of_holes(region: ExactRegion, start: int, count: int) -> str:
@@ -355,6 +401,6 @@ def _look(pte: Pte) -> tuple[int, int, int]:
         return pte.pfn, KSM if pte.ksm else ANON, pte.node
     if pte is None:
         return NO_FRAME, NO_FRAME, -1
-    if isinstance(pte, SwapEntry):
+    if isinstance(pte, SwapEntry | HwPoisonPte):
         return SWAPPED, SWAPPED, -1
     return 0, ZERO_PAGE, -1

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cluster.exact.objects import ExactMm, ExactRegion, Frame, HugePage, Pte, SwapEntry, ZeroPte
-from cluster.exact.paging import ZERO_KEY, Paging, is_alone, node_of
+from cluster.exact.paging import ZERO_KEY, Paging, is_alone, is_lost, node_of
 from cluster.script.engine import HUGE_PAGES
 from cluster.spec.knobs import Counters, ThpCounters
 from cluster.spec.profile import Profile
@@ -142,7 +142,7 @@ class HugePaging(Paging):
             return False
         for frame in huge.frames:
             frame.huge = None
-            if frame.content == 0 and self._profile.split_maps_zero_page:
+            if frame.content == 0 and not frame.poisoned and self._profile.split_maps_zero_page:
                 for region, index in frame.ptes:
                     region.pte[index] = ZeroPte.READ
                 frame.ptes.clear()
@@ -224,16 +224,24 @@ class HugePaging(Paging):
                 continue
             if not _has_page_table(region, block):
                 return "EINVAL"
-            error = self._collapse_block(region, block, lru_batch) or error
+            failed = self._collapse_block(region, block, lru_batch)
+            if failed == "EFAULT":
+                return "EINVAL"
+            error = failed or error
         return error
 
     def _collapse_block(self, region: ExactRegion, block: int, lru_batch: list[Frame]) -> str:
-        """Collapse 512 pages. `lru_batch` has the pages put back last, which have an extra reference."""
+        """Collapse 512 pages; return the name of the error, EFAULT if the memory of one of them has failed.
+
+        `lru_batch` has the pages put back last, which have an extra reference.
+        """
         first = block * HUGE_PAGES
         if error := self._scan_before_collapse(region, first, lru_batch):
             return error
         self.thp.thp_collapse_alloc += 1
         ptes = region.pte[first : first + HUGE_PAGES]
+        if any(is_lost(pte) for pte in ptes):
+            return "EFAULT"
         frames = [pte for pte in ptes if isinstance(pte, Frame)]
         isolated: dict[Frame, None] = {}
         for frame in frames:
@@ -251,7 +259,10 @@ class HugePaging(Paging):
         return ""
 
     def _scan_before_collapse(self, region: ExactRegion, first: int, lru_batch: list[Frame]) -> str:
-        """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in."""
+        """Return why 512 pages cannot be collapsed, before anything is allocated; swap them in.
+
+        This ends at a page whose memory has failed.
+        """
         indices = range(first, first + HUGE_PAGES)
         frames = [pte for pte in region.pte[first : first + HUGE_PAGES] if isinstance(pte, Frame)]
         if any(frame in lru_batch or _is_pinned(frame) for frame in frames):
@@ -259,6 +270,8 @@ class HugePaging(Paging):
         if not self._profile.collapse_read_only and not any(_is_writable(region, i) for i in indices):
             return "EINVAL"
         for index in indices:
+            if is_lost(region.pte[index]):
+                break
             if isinstance(region.pte[index], SwapEntry):
                 self.read(region, index)
         return ""
@@ -293,7 +306,7 @@ class HugePaging(Paging):
         huge = frame.huge
         if huge is None:
             return super().migrate(frame, node)
-        if huge.is_pinned():
+        if huge.is_pinned() or any(part.poisoned for part in huge.frames):
             return False
         if huge.partially_mapped:
             self.split(huge)

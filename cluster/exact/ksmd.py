@@ -66,7 +66,7 @@ class ExactKsmd:
         """Undo every merge and free all rmap_items, as run=2 does."""
         for slot in list(self._slots):
             if slot.mm.alive:
-                self._unmerge(slot.mm)
+                self.unmerge(slot.mm)
             self._free_items_after(slot)
             if not slot.mm.alive:
                 self._forget(slot)
@@ -74,7 +74,8 @@ class ExactKsmd:
         self.stable.remove_all()
         self.full_scans = 0
 
-    def _unmerge(self, mm: ExactMm) -> None:
+    def unmerge(self, mm: ExactMm) -> None:
+        """Give the merged pages of a process frames of their own; items stay."""
         for region in mm.regions:
             for index, mergeable in enumerate(region.mergeable):
                 if mergeable:

@@ -19,7 +19,19 @@ REGION_PAGES = 0x40000  #: distance of two regions, so also the most pages that 
 class Frame:
     """A physical page: an anonymous page or a KSM page."""
 
-    __slots__ = ("content", "huge", "key", "ksm", "node", "pfn", "pinned", "ptes", "stable_node", "swap")
+    __slots__ = (
+        "content",
+        "huge",
+        "key",
+        "ksm",
+        "node",
+        "pfn",
+        "pinned",
+        "poisoned",
+        "ptes",
+        "stable_node",
+        "swap",
+    )
 
     def __init__(self, pfn: int, node: int, content: int, key: int) -> None:
         self.pfn = pfn
@@ -31,6 +43,8 @@ class Frame:
         self.ksm = False
         #: has a reference that is neither a mapping nor the swap cache's
         self.pinned = False
+        #: its memory has failed (PG_hwpoison): it is in use for ever
+        self.poisoned = False
         #: what the mapping field of a KSM page points to
         self.stable_node: StableNode | None = None
         #: the page table entries that map this frame; their number is the map count
@@ -84,7 +98,13 @@ class ZeroPte(Enum):
     KSM = "ksmd, in place of a page of zeros"
 
 
-Pte = Frame | SwapEntry | ZeroPte | None
+class HwPoisonPte(Enum):
+    """A page table entry of a page whose memory has failed; its frame is lost."""
+
+    PTE = "hwpoison entry"
+
+
+Pte = Frame | SwapEntry | ZeroPte | HwPoisonPte | None
 
 
 class ExactRegion:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from cluster.exact.objects import ExactRegion, Frame, Pte, SwapEntry, ZeroPte
+from cluster.exact.objects import ExactRegion, Frame, HwPoisonPte, Pte, SwapEntry, ZeroPte
 from cluster.script.engine import HUGE_PAGES
 from cluster.spec.knobs import Counters
 from cluster.spec.profile import Profile
@@ -208,7 +208,7 @@ def is_alone(frame: Frame) -> bool:
 
 
 def _free_if_unused(frame: Frame) -> None:
-    if not frame.ptes and (frame.swap is None or not frame.swap.count):
+    if not frame.ptes and (frame.swap is None or not frame.swap.count) and not frame.poisoned:
         # freeing clears the mapping field: by that a stable node later knows that its frame is gone
         frame.ksm = False
         frame.stable_node = None
@@ -222,23 +222,32 @@ def _put_swap(entry: SwapEntry) -> None:
 
 def _may_leave(frame: Frame) -> bool:
     """Return whether a page can be moved, or written to swap."""
-    return not frame.pinned and _rmap_complete(frame)
+    return not frame.pinned and not frame.poisoned and len(rmap_walk(frame)) == len(frame.ptes)
 
 
-def _rmap_complete(frame: Frame) -> bool:
-    """Return whether reverse mapping finds every mapping of a frame.
+def is_lost(pte: Pte) -> bool:
+    """Return whether an access to the page fails, because its memory has failed."""
+    if isinstance(pte, SwapEntry):
+        return pte.frame is not None and pte.frame.poisoned
+    return isinstance(pte, HwPoisonPte)
 
-    It finds all mappings of an anonymous page. Of a KSM page it finds those of its stable node's items, and
+
+def rmap_walk(frame: Frame) -> list[tuple[ExactRegion, int]]:
+    """Return the mappings of a frame that reverse mapping finds.
+
+    These are all mappings of an anonymous page. Of a KSM page they are those of its stable node's items, and
     of forks of these.
     """
     if not frame.ksm:
-        return True
+        return list(frame.ptes)
     if frame.stable_node is None:
-        return False
-    found = {(item.region.mm.number, item.address) for item in frame.stable_node.items}
-    for region, index in frame.ptes:
-        address = region.start + index
-        mms = (region.mm.number, *region.mm.anon_vmas.lineage(address))
-        if not any((mm, address) in found for mm in mms):
-            return False
-    return True
+        return []
+    items = {(item.region.mm.number, item.address) for item in frame.stable_node.items}
+    return [(region, index) for region, index in frame.ptes if _is_of_items(region, index, items)]
+
+
+def _is_of_items(region: ExactRegion, index: int, items: set[tuple[int, int]]) -> bool:
+    """Return whether a page, or one that a fork made it of, is among items, given by mm and address."""
+    address = region.start + index
+    mms = (region.mm.number, *region.mm.anon_vmas.lineage(address))
+    return any((mm, address) in items for mm in mms)

@@ -198,6 +198,7 @@ class Merger:
 
     def on_make_ksm(self, frames: FrameWords) -> None:
         self._n.frames.make_ksm(frames)
+        self._n.failed.follow(frames)
 
     def on_dropped(self, frames: FrameWords) -> None:
         """Remove broken-out items from stable nodes that are gone (DROPPED)."""

@@ -133,7 +133,7 @@ class HugeSplitter:
         for low, high in mm.anon_vmas.parts(command.start, command.start + command.nr_pages):
             parts = [np.arange(v.slot0, v.slot0 + v.pages) for v in vmas if low <= v.start < high]
             slots = np.concatenate([empty(), *parts])
-            slots = slots[((table.state[slots] & HUGE) != 0) & ~n.fixed(slots)]
+            slots = slots[((table.state[slots] & HUGE) != 0) & ~n.stays(slots)]
             if command.to >= 0:
                 torn.append(self._deferred_elsewhere(slots, command.to))
                 continue
@@ -147,6 +147,18 @@ class HugeSplitter:
             self._asked = self._first_pages(np.concatenate([empty(), *moved]), blocks)
         to = np.repeat(np.arange(n.nodes), len(blocks))
         n.out.send(Kind.SPLIT, to, np.tile(blocks, n.nodes))
+
+    def try_split(self, slot: int) -> None:
+        """Try to split the huge page of a page, for memory failure or soft offline."""
+        n = self._n
+        block = block_of(int(n.table.pte[slot]))
+        stopping = self._stopping(block)[:1] if n.profile.split_stops_at_pmd else empty()
+        if len(stopping) == 0 and not n.fixed(np.array([slot])).any():
+            n.out.send(Kind.SPLIT, np.arange(n.nodes), np.full(n.nodes, block))
+            return
+        n.counters["thp_split_page_failed"] += 1
+        if not n.fixed(np.array([slot])).any():
+            n.counters["thp_split_pmd"] += n.huge_pages.unmap(stopping)
 
     def _first_pages(self, slots: Slots, blocks: I64) -> Slots:
         """Return the first of these slots, which ascend by address, that maps each of the huge pages."""
@@ -225,6 +237,8 @@ class HugeSplitter:
         pfns = pfn_of(frames)
         zero = np.flatnonzero(n.frames.content[pfns] == 0)
         zero = zero[n.frames.mapcount[pfns[zero]] > 0]
+        if len(n.failed):
+            zero = zero[~n.failed.among(frames[zero])]
         owners = node_of_mm((n.frames.mapping[pfns[zero]] >> np.uint32(2)).astype(np.int64))
         n.out.send(Kind.ZEROED, owners, frames[zero], positions[rows][zero >> HUGE_ORDER])
 

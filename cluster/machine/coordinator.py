@@ -19,8 +19,10 @@ from cluster.ksm.mm_slot import MmSlots
 from cluster.machine.census import Census, joined
 from cluster.machine.fabric import Exchange, Fabric
 from cluster.machine.relocation import MachineRelocation, MovedFrames
+from cluster.machine.replay.fail_memory import MachineMemoryFailure
 from cluster.mm.skip_ages import SKIP_FROM_AGE
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
+from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
 from cluster.spec.statistics import NODE_NAMES
 from cluster.spec.topology import Distances
@@ -75,6 +77,7 @@ class Machine:
         self._huge = False
         #: The processes among `_doubtful` that have ended.
         self._exited: set[int] = set()
+        self.memory_failure = MachineMemoryFailure(self._exchange, self._next_seq, PROFILES[knobs.kernel])
         self._relocation = MachineRelocation(self._exchange, fabric.nodes, self._next_seq)
 
     # Processes.
@@ -176,10 +179,14 @@ class Machine:
         self._exchange.run(c.Move(mm, start, count, to, self._next_seq()))
         return self._exchange.answer(c.CountOn(mm, start, count, to), c.PagesOn).nr_pages
 
-    def merge_any(self, mm: int) -> None:
-        """Make all memory of the process mergeable, now and later, and register the process."""
-        self._exchange.run(c.MergeAny(mm))
-        self.register(mm)
+    def merge_any(self, mm: int, *, on: bool) -> None:
+        """Make all memory of the process mergeable, now and later, and register the process.
+
+        Unless `on`, unmerge all of it, and make it not mergeable.
+        """
+        self._exchange.run(c.MergeAny(mm, on))
+        if on:
+            self.register(mm)
         self._doubtful.add(mm)
 
     def register(self, mm: int) -> None:

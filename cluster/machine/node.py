@@ -7,7 +7,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -161,6 +161,7 @@ class Node:
             c.Fork: own(processes.fork),
             c.Exit: own(processes.exit),
             c.Reap: own(processes.reap),
+            **dict.fromkeys(get_args(c.FailureCommand), self._fail_memory),
             c.Collect: lambda _: view.statistics(),
             c.CountProcesses: lambda _: count_node(self.state, self.workload.names),
             c.Dump: lambda _: view.dump(),
@@ -219,6 +220,11 @@ class Node:
         from cluster.mm.huge.collapse import Collapser
 
         return Collapser(self.state, self._faults, self._huge, self._huge_allocator)
+
+    def _fail_memory(self, command: c.FailureCommand) -> c.Answer | None:
+        from cluster.numa.memory_failure import NodeMemoryFailure
+
+        return NodeMemoryFailure(self.state, self._faults, self._splitter).run(command)
 
     def _swap_in(self, command: c.SwapIn) -> None:
         mm = self.state.spaces.mms[command.mm]

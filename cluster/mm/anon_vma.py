@@ -70,10 +70,10 @@ class AnonVmas:
                 at = self._merge(at, into_bare=into_bare)
             at += 1
 
-    def merge_any(self) -> None:
-        """Make every VMA mergeable, without joining any (prctl(PR_SET_MEMORY_MERGE))."""
+    def merge_any(self, *, on: bool) -> None:
+        """Make every VMA mergeable or not, without joining any (prctl(PR_SET_MEMORY_MERGE))."""
         for vma in self._vmas:
-            vma.mergeable = True
+            vma.mergeable = on
 
     def prepare(self, page: int) -> None:
         """Give a VMA an anon_vma at a write fault, or a neighbour's (anon_vma_prepare())."""

@@ -37,6 +37,7 @@ from cluster.mm.page_state import (
     KSM_ZERO,
     ORPHAN,
     PRESENT,
+    PTE_HWPOISON,
     PTE_NONE,
     PTE_SWAP,
     PTE_ZERO,
@@ -188,14 +189,27 @@ class Faults:
         self._huge.keep_tables(slots)
         n, released = self._n, slots[:0]
         if len(n.pinned):
-            unpinned = n.pinned.take(slots)
-            frames = n.table.pte[unpinned]
-            n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
-            released = np.setdiff1d(n.of_huge_pages(unpinned), slots)
+            released = np.setdiff1d(n.of_huge_pages(self._unpin(slots)), slots)
         self.tell_gone(slots)
         self.touched(slots)
         self.put(self.unmap(slots))
         self._allocator.tell_frames(released)
+
+    def lose(self, slots: Slots) -> None:
+        """Take the frames of small pages, or their swap entries, from processes: their memory has failed."""
+        self._unpin(slots)
+        self.tell_gone(slots)
+        self.touched(slots)
+        self.put(self.unmap(slots))
+        self._n.table.set_swap_entries(slots, np.full(len(slots), PTE_HWPOISON))
+
+    def _unpin(self, slots: Slots) -> Slots:
+        """End the pins of those of these pages that are pinned, and return them."""
+        n = self._n
+        unpinned = n.pinned.take(slots)
+        frames = n.table.pte[unpinned]
+        n.out.send(Kind.UNPIN, node_of_frame(frames), frames)
+        return unpinned
 
     def pin(self, slots: Slots) -> None:
         """Pin pages, which have frames of their own, until they are dropped (pin_user_pages())."""
@@ -379,9 +393,11 @@ class Faults:
         n.send_to_trees(Kind.STALE, n.home_of_frames(digests, words), words, digests, words)
 
     def tell_cached(self) -> None:
-        """Ask the nodes of KSM frames in the swap cache whether any process maps them."""
+        """Ask the nodes of KSM frames that are in use without mappings whether any process maps them."""
         cached = self._n.swap.cached
         frames = cached[(cached >= 0) & is_ksm_word(cached)]
+        failed = self._n.failed.ksm_frames()
+        frames = np.union1d(frames, failed[on_node(failed, self._n.id)])
         self._n.out.send(Kind.CACHED, node_of_frame(frames), frames)
 
     def on_cached(self, frames: FrameWords) -> None:
@@ -400,7 +416,7 @@ class Faults:
         """Write pages to swap that have one mapping, if reverse mapping finds it (MADV_PAGEOUT)."""
         n, table = self._n, self._n.table
         state = table.state[slots]
-        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.fixed(slots)]
+        slots = slots[((state & PRESENT) != 0) & ((state & ORPHAN) == 0) & ~n.stays(slots)]
         if n.huge_pages.used:
             slots = slots[self._huge.only_mapper(slots)]
         ksm = (table.state[slots] & KSM) != 0

@@ -167,6 +167,12 @@ class Frames:
         self._free(freed)
         return stale
 
+    def retire(self, pfn: int) -> None:
+        """Take a free frame out of use for good (page_handle_poison())."""
+        self._recycled = [part[part != pfn] for part in self._recycled]
+        self._recycled_count -= 1
+        self.pins[pfn] = 1
+
     def _free(self, pfns: Pfns) -> None:
         self.mapping[pfns] = 0
         self._ksm_frames = None

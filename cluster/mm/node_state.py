@@ -35,6 +35,7 @@ from cluster.mm.huge.pages import HugePages
 from cluster.mm.huge.split_times import SplitTimes
 from cluster.mm.page_state import HUGE, IN_UNSTABLE_TREE, KSM, PRESENT, PTE_SWAP, SHARED
 from cluster.mm.page_table import PageTable
+from cluster.mm.sparse.failed_frames import FailedFrames
 from cluster.mm.sparse.pinned_pages import PinnedPages
 from cluster.mm.sparse.stable_node_exceptions import MigratedStableNodes, OrphanFrames
 from cluster.mm.swap import Swap
@@ -91,6 +92,8 @@ class NodeState:
     orphans: OrphanFrames = field(default_factory=OrphanFrames)
     #: Pages that neither merge nor move: faults change it.
     pinned: PinnedPages = field(default_factory=PinnedPages)
+    #: Frames whose memory has failed: memory failure and merging change it.
+    failed: FailedFrames = field(default_factory=FailedFrames)
     #: Sequence number of the migration under way; it becomes the generation of the KSM frame words that the
     #: migration makes. The command that begins or ends a migration sets it.
     migration_seq: int = 0
@@ -162,6 +165,11 @@ class NodeState:
             huge = np.flatnonzero((self.table.state[slots] & HUGE) != 0)
             fixed[huge] = np.isin(block_of(self.table.pte[slots[huge]]), block_of(self.table.pte[pinned]))
         return fixed
+
+    def stays(self, slots: Slots) -> Bool:
+        """Return which pages are `fixed`, or cannot move because memory has failed: int64[n] -> bool[n]."""
+        fixed = self.fixed(slots)
+        return fixed | self.failed.hold(self.table.pte[slots]) if len(self.failed) else fixed
 
     def of_huge_pages(self, slots: Slots) -> Slots:
         """Return the pages that map the huge pages of which these pages are parts: int64[n] -> int64[m]."""

@@ -13,10 +13,12 @@ import numpy as np
 from cluster.arrays.words import U16, Bool, FrameWords, is_huge_word, is_ksm_word
 
 #: Page table entries that are no frame words. PTE_NONE: nothing is mapped. PTE_ZERO: the shared zero page.
+#: PTE_HWPOISON: the memory of the page has failed.
 #: Values <= PTE_SWAP are swap entries: PTE_SWAP - entry number.
 PTE_NONE = -1
 PTE_ZERO = -2
-PTE_SWAP = -3
+PTE_HWPOISON = -3
+PTE_SWAP = -4
 
 # The page table entry and its frame.
 #: The entry maps a frame.

@@ -19,7 +19,7 @@ Page faults and system calls
                                                -SPLIT_ZERO
                                                -INITIAL_FRAME, unless kept
                          KSM and STABLE        ... +BROKEN_OUT +VISIT_DUE
-    set_swap_entries     nothing mapped        swap entry                       try_to_unmap()
+    set_swap_entries     nothing mapped        swap entry, or PTE_HWPOISON      try_to_unmap()
     set_shared           PRESENT, not KSM      +SHARED                          do_swap_page(), not exclusive
     set_exclusive        PRESENT, not KSM      -SHARED -INITIAL_FRAME           wp_can_reuse_anon_folio()
     copy_entries         parent: not KSM       +SHARED                          copy_present_pte()
@@ -262,7 +262,7 @@ class PageTable:
         return pte
 
     def set_swap_entries(self, slots: Slots, entries: I64) -> None:
-        """Enter the swap entries of pages that have been unmapped."""
+        """Enter the swap entries, or PTE_HWPOISON, of pages that have been unmapped."""
         if self._changing(slots, none_of=OF_MAPPING):
             self._pte[slots] = entries
 

@@ -57,10 +57,10 @@ class Processes:
 
     def set_merge_any(self, command: c.MergeAny) -> None:
         mm = self._mm(command.mm)
-        mm.merge_any = True
-        mm.anon_vmas.merge_any()
+        mm.merge_any = command.on
+        mm.anon_vmas.merge_any(on=command.on)
         for vma in mm.vmas:
-            self._set_mergeable(vma, not vma.unmapped)
+            self._set_mergeable(vma, command.on and not vma.unmapped)
 
     def count_on(self, question: c.CountOn) -> int:
         """Return how many of these pages have their frame on node `question.to`."""

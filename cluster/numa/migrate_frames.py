@@ -77,7 +77,7 @@ class FrameMigration:
     def move_pages(self, slots: Slots, to: int) -> None:
         """Ask for the migration of the frames of these pages to node `to` (move_pages())."""
         n, table = self._n, self._n.table
-        slots = slots[((table.state[slots] & PRESENT) != 0) & ~n.fixed(slots)]
+        slots = slots[((table.state[slots] & PRESENT) != 0) & ~n.stays(slots)]
         frames = np.unique(table.pte[slots])
         if is_huge_word(frames).any():
             frames = self._with_whole_huge_pages(frames)

@@ -75,19 +75,19 @@ class Engine(Protocol):
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
         """Map a region, bound to `node` if given, without touching a page."""
 
-    def fill(self, p: str, r: str, pages: I64, contents: U64) -> None:
+    def fill(self, p: str, r: str, pages: I64, contents: U64) -> str:
         """Write whole pages: their numbers int64[n], their content ids uint64[n].
 
-        Raises BadAddressError at an unmapped page.
+        Stops at a page whose memory has failed, with `EFAULT`. Raises BadAddressError at an unmapped page.
         """
 
-    def read(self, p: str, r: str, start: int, count: int) -> None:
-        """Read pages. Raises BadAddressError at an unmapped page."""
+    def read(self, p: str, r: str, start: int, count: int) -> str:
+        """Read pages; else as `fill`."""
 
-    def pin(self, p: str, r: str, start: int, count: int) -> None:
+    def pin(self, p: str, r: str, start: int, count: int) -> str:
         """Write pages what they hold, and pin them until they are unmapped, as registered buffers are.
 
-        Raises BadAddressError at an unmapped page.
+        Else as `fill`.
         """
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
@@ -111,6 +111,12 @@ class Engine(Protocol):
     def collapse(self, p: str, r: str, start: int, count: int) -> str:
         """Advise MADV_COLLAPSE."""
 
+    def poison(self, p: str, r: str, start: int, count: int) -> str:
+        """Advise MADV_HWPOISON: the frames of these pages fail, and all processes lose them."""
+
+    def soft_offline(self, p: str, r: str, start: int, count: int) -> str:
+        """Advise MADV_SOFT_OFFLINE: move the pages to other frames, and take theirs out of use."""
+
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         """Move pages one by one (move_pages with MPOL_MF_MOVE_ALL); return how many are on the node now."""
 
@@ -120,8 +126,14 @@ class Engine(Protocol):
     def exit(self, p: str) -> None:
         """End a process."""
 
-    def merge_any(self, p: str) -> str:
-        """Make all memory of a process mergeable, now and later (PR_SET_MEMORY_MERGE)."""
+    def exec(self, p: str) -> None:
+        """Let a process execute a program anew: all of its memory ends, but not PR_SET_MEMORY_MERGE."""
+
+    def merge_any(self, p: str, *, on: bool) -> str:
+        """Make all memory of a process mergeable, now and later (PR_SET_MEMORY_MERGE).
+
+        Unless `on`, unmerge and withdraw all memory of a process with that setting, and end the setting.
+        """
 
     def unmerge_all(self) -> None:
         """Write 2 to `run`, then 0: undo all merges."""

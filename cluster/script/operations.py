@@ -9,7 +9,17 @@ from cluster.spec.content import Pattern
 
 #: what can be done to a range of pages, apart from fill and move
 RangeAction = Literal[
-    "read", "pin", "mergeable", "unmergeable", "unmap", "dontneed", "pageout", "huge", "collapse"
+    "read",
+    "pin",
+    "mergeable",
+    "unmergeable",
+    "unmap",
+    "dontneed",
+    "pageout",
+    "huge",
+    "collapse",
+    "poison",
+    "soft_offline",
 ]
 
 
@@ -118,10 +128,18 @@ class ExitOp(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class MergeAnyOp(Operation):
-    """Make all memory of a process mergeable, now and later."""
+class ExecOp(Operation):
+    """Let a process execute a program anew."""
 
     p: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeAnyOp(Operation):
+    """Make all memory of a process mergeable, now and later; unless `on`, unmerge and withdraw all of it."""
+
+    p: str
+    on: bool
 
 
 @dataclass(frozen=True, slots=True)

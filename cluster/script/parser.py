@@ -14,6 +14,7 @@ from typing import NoReturn, cast, get_args
 from cluster.script.operations import (
     BatchOp,
     DrainOp,
+    ExecOp,
     ExitOp,
     FillOp,
     ForkOp,
@@ -213,8 +214,17 @@ class _Parser:
         del self._regions[p]
         return ExitOp(words.line, words.code, p)
 
+    def exec(self, words: _Words) -> Operation:
+        p = self._process(words)
+        self._regions[p] = {}
+        return ExecOp(words.line, words.code, p)
+
     def merge_any(self, words: _Words) -> Operation:
-        return MergeAnyOp(words.line, words.code, self._process(words))
+        p = self._process(words)
+        if words.left():
+            words.choice("option of merge_any", ("off",))
+            return MergeAnyOp(words.line, words.code, p, False)
+        return MergeAnyOp(words.line, words.code, p, True)
 
     def unmerge_all(self, words: _Words) -> Operation:
         return UnmergeAllOp(words.line, words.code)
@@ -312,6 +322,7 @@ _METHODS: dict[str, Callable[[_Parser, _Words], Operation]] = {
     "move": _Parser.move,
     "fork": _Parser.fork,
     "exit": _Parser.exit,
+    "exec": _Parser.exec,
     "merge_any": _Parser.merge_any,
     "unmerge_all": _Parser.unmerge_all,
     "scan": _Parser.scan,

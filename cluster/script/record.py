@@ -41,7 +41,7 @@ class NoRecordsError(RecordError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first difference of two documents."""
+    """A difference of two documents."""
 
     step: str
     field: str
@@ -49,10 +49,14 @@ class Difference:
     theirs: object
 
     def __str__(self) -> str:
+        return f"{self.step} {self.field} {self.values()}"
+
+    def values(self) -> str:
+        """Return both values as text, long ones cut to where they begin to differ."""
         ours, theirs = _shown(self.ours), _shown(self.theirs)
         pairs = enumerate(zip(ours, theirs, strict=False))
         first = next((i for i, (mine, yours) in pairs if mine != yours), 0)
-        return f"{self.step} {self.field} {_cut(ours, first)} {_cut(theirs, first)}"
+        return f"{_cut(ours, first)} {_cut(theirs, first)}"
 
     def as_json(self) -> Json:
         """Return the difference as data; null stands for a missing value."""
@@ -122,26 +126,37 @@ def unfold(document: Json) -> Json:
 
 
 def compare(ours: Json, theirs: Json) -> Difference | None:
-    """Return the first difference of two documents: records in order, then events and knobs.
+    """Return the first of `differences`, if there is any."""
+    return next(differences(ours, theirs), None)
 
-    Ignores the keys that say when, where and how often the script was run.
+
+def differences(ours: Json, theirs: Json) -> Iterator[Difference]:
+    """Yield the differences of two documents: records in order, then events and knobs.
+
+    Ignores the keys that say when, where and how often the script was run, and what `chance_of` names.
     """
+    chance = chance_of(theirs)
     ours, theirs = unfold(ours), unfold(theirs)
-    for mine, yours in zip(ours["records"], theirs["records"], strict=False):
-        if difference := _first_difference(str(yours.get("label", "")), mine, yours):
-            return difference
+    for i, (mine, yours) in enumerate(zip(ours["records"], theirs["records"], strict=False)):
+        for path, mine_there, theirs_there in _differences(mine, yours):
+            if f"records[{i}].{path}" not in chance:
+                yield Difference(str(yours.get("label", "")), path, mine_there, theirs_there)
     if len(ours["records"]) != len(theirs["records"]):
-        return Difference("end", "records", len(ours["records"]), len(theirs["records"]))
+        yield Difference("end", "records", len(ours["records"]), len(theirs["records"]))
     skip = (*_ABOUT_THE_RUN, "records")
     mine = {key: value for key, value in ours.items() if key not in skip}
     yours = {key: value for key, value in theirs.items() if key not in skip}
-    return _first_difference("end", mine, yours)
+    for path, mine_there, theirs_there in _differences(mine, yours):
+        if path not in chance:
+            yield Difference("end", path, mine_there, theirs_there)
 
 
-def _first_difference(step: str, ours: Json, theirs: Json) -> Difference | None:
-    for path, mine, yours in _differences(ours, theirs):
-        return Difference(step, path, mine, yours)
-    return None
+def chance_of(document: Json) -> frozenset[str]:
+    """Return the paths of the values that differed between runs of the recording (`nondeterministic`)."""
+    paths = document.get("nondeterministic")
+    return (
+        frozenset(path for path in paths if isinstance(path, str)) if isinstance(paths, list) else frozenset()
+    )
 
 
 def _differences(ours: object, theirs: object, path: str = "") -> Iterator[tuple[str, object, object]]:

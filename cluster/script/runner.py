@@ -13,6 +13,7 @@ from cluster.script.engine import HUGE_PAGES, KSM, NO_FRAME, BadAddressError, En
 from cluster.script.operations import (
     BatchOp,
     DrainOp,
+    ExecOp,
     ExitOp,
     FillOp,
     ForkOp,
@@ -184,16 +185,15 @@ class _Runner:
         self._current = None
         chosen = selected(op.pattern, op.count)
         pages = np.flatnonzero(chosen) + op.start
-        self._engine.fill(op.p, op.r, pages, pattern_ids(op.pattern, op.count)[chosen])
+        contents = pattern_ids(op.pattern, op.count)[chosen]
+        self._event_of_failure(op, "fill", self._engine.fill(op.p, op.r, pages, contents))
 
     @do.register
     def _(self, op: RangeOp) -> None:
         self._current = None
-        if op.action in ("read", "pin"):
-            touch = self._engine.read if op.action == "read" else self._engine.pin
-            touch(op.p, op.r, op.start, op.count)
-            return
         calls: dict[str, Callable[[str, str, int, int], str]] = {
+            "read": self._engine.read,
+            "pin": self._engine.pin,
             "mergeable": self._engine.mergeable,
             "unmergeable": self._engine.unmergeable,
             "unmap": self._engine.unmap,
@@ -201,6 +201,8 @@ class _Runner:
             "pageout": self._engine.pageout,
             "huge": self._engine.huge,
             "collapse": self._engine.collapse,
+            "poison": self._engine.poison,
+            "soft_offline": self._engine.soft_offline,
         }
         self._event_of_failure(op, op.action, calls[op.action](op.p, op.r, op.start, op.count))
 
@@ -224,9 +226,15 @@ class _Runner:
         del self._slot0[op.p]
 
     @do.register
+    def _(self, op: ExecOp) -> None:
+        self._current = None
+        self._engine.exec(op.p)
+        self._slot0[op.p] = {}
+
+    @do.register
     def _(self, op: MergeAnyOp) -> None:
         self._current = None
-        error = self._engine.merge_any(op.p)
+        error = self._engine.merge_any(op.p, on=op.on)
         self._event(op, "merge_any", -1 if error else 0, error)
 
     @do.register

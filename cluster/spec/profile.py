@@ -109,6 +109,21 @@ RULES = (
         "6.18.15",
     ),
     KernelRule(
+        "memory_failure",
+        "MADV_HWPOISON and MADV_SOFT_OFFLINE exist; 6.1 was recorded without CONFIG_MEMORY_FAILURE.",
+        "6.12",
+    ),
+    KernelRule(
+        "refuses_huge_zero_page",
+        "MADV_HWPOISON of the huge zero page gives EBUSY, not EHWPOISON.",
+        "7.2",
+    ),
+    KernelRule(
+        "refuses_zero_page",
+        "MADV_SOFT_OFFLINE of the shared zero page gives ENOTRECOVERABLE, not EIO.",
+        "7.3",
+    ),
+    KernelRule(
         "into_bare", "A VMA that has an anon_vma and gets new flags joins a neighbour that has none.", "6.16"
     ),
     KernelRule(
@@ -122,7 +137,7 @@ RULES = (
         "6.16",
     ),
     KernelRule("frees_page_tables", "MADV_DONTNEED of an aligned 512 pages frees their page table.", "6.16"),
-    KernelRule("collapse_read_only", "MADV_COLLAPSE takes 512 pages none of which is writable.", "6.16"),
+    KernelRule("collapse_read_only", "MADV_COLLAPSE takes 512 pages none of which is writable.", "6.18.15"),
     KernelRule(
         "reuse_of_huge_page",
         "A write reuses a page of a huge page that only this process maps any more.",
@@ -131,7 +146,7 @@ RULES = (
     KernelRule(
         "split_stops_at_pmd",
         "Several PMDs that map a huge page keep it whole: each attempt splits one of them and fails.",
-        "6.18.15",
+        "6.16",
         "6.18",
     ),
     KernelRule(
@@ -183,6 +198,9 @@ class Profile:
     fork_misses_zero_pages: bool
     merge_any: bool
     idle_loses_merge_any: bool
+    memory_failure: bool
+    refuses_huge_zero_page: bool
+    refuses_zero_page: bool
     into_bare: bool
     split_maps_zero_page: bool
     huge_zero_page_cow: bool

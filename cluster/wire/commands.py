@@ -394,6 +394,7 @@ class MergeAny(NamedTuple):
     """prctl(PR_SET_MEMORY_MERGE)."""
 
     mm: int
+    on: bool
 
 
 class Fork(NamedTuple):
@@ -423,6 +424,86 @@ class Reaped(NamedTuple):
 
     unmergeable: bool
     incomplete: bool
+
+
+# Memory failure and soft offline; `cluster.numa.memory_failure` carries these out.
+
+
+class LookAtPage(NamedTuple):
+    """Find what a page maps. Only the node of the process `mm` answers."""
+
+    mm: int
+    vpn: int
+
+
+class PageSeen(NamedTuple):
+    """The page table entry, and whether the page is part of the huge zero page."""
+
+    pte: int
+    huge_zero: bool
+
+
+class LookAtFrame(NamedTuple):
+    """Find out about a frame. Only its node answers."""
+
+    frame: int
+
+
+class FrameSeen(NamedTuple):
+    """Whether the memory of the frame has failed, and how many page table entries map it."""
+
+    failed: bool
+    mapcount: int
+
+
+class FailFrame(NamedTuple):
+    """Note on all nodes that the memory of a frame has failed."""
+
+    frame: int
+
+
+class TrySplit(NamedTuple):
+    """Try to split the huge page that a page is part of."""
+
+    mm: int
+    vpn: int
+
+
+class LoseFrame(NamedTuple):
+    """Take a frame that is not part of a huge page from all pages that reverse mapping finds."""
+
+    frame: int
+
+
+class RenewFrame(NamedTuple):
+    """Move a page to another frame of the same node if that is possible. Every node notes `seq`."""
+
+    mm: int
+    vpn: int
+    seq: int
+
+
+class RetireFrame(NamedTuple):
+    """Take a frame that has become free out of use for good."""
+
+    frame: int
+
+
+class FindLost(NamedTuple):
+    """Find the pages of a range whose memory has failed. Only the node of the process `mm` answers."""
+
+    mm: int
+    start: int
+    nr_pages: int
+
+
+class PagesLost(NamedTuple):
+    vpns: I64
+
+
+FailureCommand = (
+    LookAtPage | LookAtFrame | FailFrame | TrySplit | LoseFrame | RenewFrame | RetireFrame | FindLost
+)
 
 
 # What nodes show of themselves; these commands change nothing.
@@ -554,6 +635,7 @@ Command = (
     | CountMoved
     | CountStayed
     | ProcessCommand
+    | FailureCommand
     | Collect
     | CountProcesses
     | Dump
@@ -573,6 +655,9 @@ Answer = (
     | PagesOn
     | Exited
     | Reaped
+    | PageSeen
+    | FrameSeen
+    | PagesLost
     | Statistics
     | ProcessCounts
     | NodeDump

@@ -29,6 +29,7 @@ from ksmcluster.validate.replay import (
     RECORD_SUFFIXES,
     SCRIPT_SUFFIX,
     NoRecordsHereError,
+    OnlyTimesError,
     RecordComparison,
     ReplayError,
     ReplayFile,
@@ -75,7 +76,7 @@ def replay(
     """Run scenario scripts and print what the machine looks like after each step.
 
     With --compare, replay records of real kernels: the exit code is 1 if any differs. With --kernel besides,
-    on another kernel: what differs is what that kernel does otherwise.
+    on another kernel: what differs is what that kernel does otherwise. All differences are listed then.
 
     Mistakes in scripts and paths give one line and exit code 2.
     """
@@ -124,7 +125,8 @@ def _compare(paths: list[Path], on: ReplayTarget, profile: Profile | None, as_js
         for comparison in _comparisons(found, on, profile, explain_equal=as_json):
             done.append(comparison)
             if not as_json:
-                typer.echo(one_line(str(comparison)))
+                for line in comparison.lines():
+                    typer.echo(one_line(line))
     equal = sum(comparison.difference is None for comparison in done)
     if as_json:
         records = [comparison.as_json() for comparison in done]
@@ -142,6 +144,8 @@ def _comparisons(
 ) -> Iterator[RecordComparison]:
     try:
         yield from compare_records(found.name, found.path, on, profile, explain_equal=explain_equal)
+    except OnlyTimesError as error:
+        typer.echo(one_line(str(error)), err=True)
     except NoRecordsHereError:
         if found.named:
             raise

@@ -59,22 +59,24 @@ class HostMachine:
         self._regions[p][r] = address, pages
         return self._children.tell(p, "map", address, pages)
 
-    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> None:
+    def fill(self, p: str, r: str, pages: NDArray[np.int64], contents: NDArray[np.uint64]) -> str:
         address, _ = self._regions[p][r]
         for start in range(0, len(pages), _PAGES_AT_ONCE):
             part = slice(start, start + _PAGES_AT_ONCE)
             self._children.tell(
                 p, "write", address, pages[part].tolist(), page_bytes(contents[part]).tobytes()
             )
+        return ""
 
-    def read(self, p: str, r: str, start: int, count: int) -> None:
-        self._on_range("read", p, r, start, count)
+    def read(self, p: str, r: str, start: int, count: int) -> str:
+        return self._on_range("read", p, r, start, count)
 
-    def pin(self, p: str, r: str, start: int, count: int) -> None:
+    def pin(self, p: str, r: str, start: int, count: int) -> str:
         if error := self._on_range("pin", p, r, start, count):
             raise UserError(
                 f"pages cannot be pinned on this host ({error} of io_uring): leave out pin, or use replay"
             )
+        return ""
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         return self._on_range("advise", p, r, start, count, _MERGEABLE)
@@ -97,6 +99,12 @@ class HostMachine:
     def collapse(self, p: str, r: str, start: int, count: int) -> str:
         _cannot("collapse pages")
 
+    def poison(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("let memory fail")
+
+    def soft_offline(self, p: str, r: str, start: int, count: int) -> str:
+        _cannot("take memory out of use")
+
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         _cannot("move pages")
 
@@ -108,7 +116,10 @@ class HostMachine:
         self._children.end(p)
         del self._regions[p]
 
-    def merge_any(self, p: str) -> str:
+    def exec(self, p: str) -> None:
+        _cannot("execute programs")
+
+    def merge_any(self, p: str, *, on: bool) -> str:
         _cannot("merge any memory")
 
     def unmerge_all(self) -> None:

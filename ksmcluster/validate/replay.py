@@ -17,10 +17,19 @@ from cluster.exact import ExactEngine
 from cluster.exact.reason import Reason
 from cluster.exact.shape_reasons import ShapeReasons, shape_reasons
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.machine.script_engine import ScriptEngine, spec_for
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import ScriptError, parse
-from cluster.script.record import Difference, Json, NoRecordsError, RecordError, compare, load
+from cluster.script.record import (
+    Difference,
+    Json,
+    NoRecordsError,
+    RecordError,
+    chance_of,
+    differences,
+    load,
+    read_documents,
+)
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.errors import SimulationError
 from cluster.spec.input_files import read_input
@@ -85,6 +94,10 @@ class NoRecordsHereError(ReplayError):
     """The file is JSON, but holds no records."""
 
 
+class OnlyTimesError(NoRecordsHereError):
+    """The file holds nothing but measured times, which are chance."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayFile:
     """A file to replay, with a short name; `named` if the user gave the file itself, not its folder."""
@@ -104,10 +117,29 @@ class RecordComparison:
     reasons: ShapeReasons = field(default_factory=dict)
     #: The reasons that came before the difference.
     causes: tuple[Reason, ...] = ()
+    #: On another kernel than the recorded one: all differences.
+    every: tuple[Difference, ...] = ()
+    #: Paths of values that are chance, which are not compared.
+    chance: tuple[str, ...] = ()
     #: Which part of a record of migration is compared, and which is chance. Of others, all is compared.
     scope: str = ""
 
     def __str__(self) -> str:
+        chance = f" (chance, not compared: {', '.join(self.chance)})" if self.chance else ""
+        return self._outcome() + chance
+
+    def lines(self) -> Iterator[str]:
+        """Yield the outcome, and on another kernel a line for each field that differs."""
+        yield str(self)
+        by_field: dict[str, list[Difference]] = {}
+        for difference in self.every:
+            by_field.setdefault(difference.field, []).append(difference)
+        for name, of_field in by_field.items():
+            first = of_field[0]
+            more = f" and {len(of_field) - 1} more" if len(of_field) > 1 else ""
+            yield f"  {name}: {first.values()} at {first.step}{more}"
+
+    def _outcome(self) -> str:
         if self.difference is None:
             return f"{self.name} ok"
         causes = ", ".join(f"{cause} since {self.reasons[cause][0]}" for cause in self.causes)
@@ -119,8 +151,13 @@ class RecordComparison:
         if self.difference is not None:
             difference = {**self.difference.as_json(), "reasons": list(self.causes)}
         answer: Json = {"name": self.name, "equal": difference is None, "difference": difference}
-        answer |= {"scope": self.scope} if self.scope else {}
-        return {**answer, "reasons": self.reasons} if self.reasons else answer
+        more = {
+            "scope": self.scope,
+            "differences": [difference.as_json() for difference in self.every],
+            "chance": list(self.chance),
+            "reasons": self.reasons,
+        }
+        return answer | {key: value for key, value in more.items() if value}
 
 
 def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
@@ -168,7 +205,7 @@ def compare_records(
     Without `profile`, each is replayed with the kernel that it was recorded on.
 
     Records that differ get their reasons; with `explain_equal` all do. Raises ReplayError if the file
-    holds no records.
+    holds no records, OnlyTimesError if it holds measured times.
     """
     try:
         documents = load(path)
@@ -176,6 +213,8 @@ def compare_records(
         if migration := _compare_migration(name, path, profile):
             yield from migration
             return
+        if all(_is_of_times(document) for document in read_documents(path)):
+            raise OnlyTimesError(f"{path}: measured times, which are chance: nothing is compared") from error
         raise NoRecordsHereError(f"{path}: {error}; give files or folders of records") from error
     except RecordError as error:
         raise ReplayError(f"{path}: {error}; give files or folders of records") from error
@@ -184,6 +223,11 @@ def compare_records(
     for document in documents:
         full_name = name if len(documents) == 1 else f"{name}/{document['scenario']}"
         yield _compare_document(full_name, path, document, on, profile, explain_equal)
+
+
+def _is_of_times(document: object) -> bool:
+    """Return whether a document is what a measurement of ksmd's speed found."""
+    return isinstance(document, dict) and {"kernel", "cpu", "results"} <= document.keys()
 
 
 def _compare_migration(name: str, path: Path, profile: Profile | None) -> list[RecordComparison]:
@@ -206,21 +250,26 @@ def _compare_document(
     try:
         if not 1 <= nodes <= MAX_SCENARIO_NODES:
             raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
+        another = profile is not None
         profile = profile or profile_of_release(document["kernel"])
         topology = ScriptTopology(nodes, swap=swap)
         script = parse(document["text"])
         with on.machine(profile, topology) as machine:
             ours = run(script, machine, topology, name=document["scenario"], kernel=document["kernel"])
-        difference = compare(ours, document)
+        found = differences(ours, document)
+        difference = next(found, None)
+        chance = tuple(sorted(chance_of(document)))
         if difference is None and not explain_equal:
-            return RecordComparison(name, None)
+            return RecordComparison(name, None, chance=chance)
         reasons = shape_reasons(script, profile, topology)
     except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
     except ScriptError as error:
         raise ReplayError(f"{path}: script of record {document['scenario']}:{error}") from error
     labels = [record["label"] for record in ours["records"]]
-    return RecordComparison(name, difference, reasons, _before(difference, reasons, labels))
+    causes = _before(difference, reasons, labels)
+    every = (difference, *found) if another and difference is not None else ()
+    return RecordComparison(name, difference, reasons, causes, every, chance)
 
 
 def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:

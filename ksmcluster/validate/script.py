@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.script.operations import (
     DrainOp,
+    ExecOp,
     HugeMapOp,
     MapOp,
     MergeAnyOp,
@@ -60,6 +61,8 @@ scan 2
 #: on a machine of several nodes, where pages lie is the kernel's choice, and with 0 here it matters
 _ONE_NODE_ONLY = "merge_across_nodes"
 _TIMED = "advisor_"
+#: they need swap or huge pages, or take memory of the host out of use
+_NOT_HERE = ("pageout", "huge", "collapse", "poison", "soft_offline")
 
 
 def load(path: Path | None) -> Script:
@@ -90,8 +93,8 @@ def _reason_against(op: Operation, knobs: Collection[str], nodes: int) -> str | 
         return "regions cannot be bound to nodes here"
     if isinstance(op, RequireOp) and op.what != "knob":
         return f"this host is not chosen by its {op.what}"
-    refused = isinstance(op, RangeOp) and op.action in ("pageout", "huge", "collapse")
-    if refused or isinstance(op, (HugeMapOp, MoveOp, MergeAnyOp, DrainOp)):
+    refused = isinstance(op, RangeOp) and op.action in _NOT_HERE
+    if refused or isinstance(op, (HugeMapOp, MoveOp, ExecOp, MergeAnyOp, DrainOp)):
         return f"{op.text.split()[0]} cannot be run on the host"
     return None
 

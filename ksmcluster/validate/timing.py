@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cluster.machine.clock import Clock
-from cluster.machine.script_engine import ScriptEngine, spec_for
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.script.record import Json
 from cluster.spec.profile import Profile
 from cluster.spec.scenario import CostSpec, KsmSpec

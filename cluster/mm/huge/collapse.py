@@ -17,7 +17,7 @@ from cluster.mm.faults import Faults
 from cluster.mm.huge.allocate import HugeAllocator, slots_of, words_of
 from cluster.mm.huge.mappings import HugeMappings
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_state import HUGE, KSM, PRESENT, PTE_SWAP, SHARED
+from cluster.mm.page_state import HUGE, KSM, PRESENT, PTE_HWPOISON, PTE_SWAP, SHARED
 from cluster.mm.vma import Mm
 from cluster.wire.messages import Kind
 
@@ -47,7 +47,11 @@ class Collapser:
             for base in self._bases(mm, low, high):
                 slots = np.arange(base, base + HUGE_SIZE)
                 if self._may_collapse(slots):
+                    lost = np.flatnonzero(self._n.table.pte[slots] == PTE_HWPOISON)
+                    slots = slots[: lost[0]] if len(lost) else slots
                     self._faults.swap_in(slots[self._n.table.pte[slots] <= PTE_SWAP])
+                    if len(lost):
+                        return
 
     def collapse(self, mm: Mm, start: int, end: int) -> str:
         """Collapse whole huge pages in virtual pages [start, end); return the name of the error, if any."""
@@ -76,7 +80,10 @@ class Collapser:
                 continue
             if not self._mappings.has_table(base):
                 return "EINVAL"
-            error = self._collapse_one(np.array([base]), lru_batch) or error
+            failed = self._collapse_one(np.array([base]), lru_batch)
+            if failed == "EFAULT":
+                return "EINVAL"
+            error = failed or error
         return error
 
     def _may_collapse(self, slots: Slots) -> bool:
@@ -104,6 +111,8 @@ class Collapser:
         if not self._may_collapse(slots_of(base)):
             return "EINVAL"
         n.counters["thp_collapse_alloc"] += 1
+        if (entries == PTE_HWPOISON).any():
+            return "EFAULT"
         frames = entries[entries >= 0]
         distinct, first = np.unique(frames, return_index=True)
         if len(distinct) < len(frames):

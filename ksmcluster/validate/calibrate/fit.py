@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.machine.cost import TERMS, ksmd_work
-from cluster.machine.script_engine import spec_for
+from cluster.machine.replay.script_engine import spec_for
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import CostSpec
 from ksmcluster.validate.calibrate.measure import Measurement

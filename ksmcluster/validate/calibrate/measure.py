@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.machine.cost import Columns
 from cluster.machine.fabric import InlineFabric
-from cluster.machine.script_engine import ScriptEngine, spec_for
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.spec.profile import Profile
 from ksmcluster.system.errors import UserError
 from ksmcluster.validate import procfs

@@ -17,6 +17,8 @@ RECORDS = DATA / "oracle"
 THP_RECORDS = DATA / "oracle_thp"
 #: Records of kernels that differ, without huge pages.
 KERNEL_RECORDS = DATA / "oracle_kernels"
+#: Records of exec, memory failure and soft offline.
+LIFE_RECORDS = DATA / "oracle_life"
 
 Json = dict[str, Any]
 

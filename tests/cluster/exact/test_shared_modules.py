@@ -20,9 +20,10 @@ from cluster.spec.content import mix
 from cluster.spec.profile import PROFILES
 from tests.paths import DOCS
 
-from .oracle import KERNEL_RECORDS, THP_RECORDS, documents, replay
+from .oracle import KERNEL_RECORDS, LIFE_RECORDS, RECORDS, THP_RECORDS, documents, replay
 
-DOCUMENTS = documents() | documents(THP_RECORDS) | documents(KERNEL_RECORDS)
+FOLDERS = (RECORDS, THP_RECORDS, KERNEL_RECORDS, LIFE_RECORDS)
+DOCUMENTS = {name: document for folder in FOLDERS for name, document in documents(folder).items()}
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -126,6 +127,16 @@ def _little_endian(patch: pytest.MonkeyPatch) -> None:
             _inverted("fork_misses_zero_pages"),
             "qemu-6.16.12-n4/fork_counts_zero",
             id="fork_misses_zero_pages",
+        ),
+        pytest.param(_inverted("memory_failure"), "qemu-6.1.0-56-n4/poison_ksm", id="memory_failure"),
+        pytest.param(
+            _inverted("refuses_huge_zero_page"), "qemu-7.2.12-n4/thp_poison_zero", id="refuses_huge_zero_page"
+        ),
+        pytest.param(
+            _inverted("refuses_zero_page"), "qemu-7.3.4-n4/soft_offline_zero", id="refuses_zero_page"
+        ),
+        pytest.param(
+            _inverted("split_stops_at_pmd"), "qemu-6.16.12-n4/thp_soft_offline_fork", id="splits before 6.18"
         ),
         pytest.param(
             _inverted("idle_loses_merge_any"), "qemu-6.17.13-n4/merge_any_idle", id="idle_loses_merge_any"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.machine.fabric import InlineFabric
-from cluster.machine.script_engine import spec_for
+from cluster.machine.replay.script_engine import spec_for
 from cluster.script.record import Json
 from cluster.script.runner import ScriptTopology
 from cluster.spec.content import page_key

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.exact import ExactEngine
 from cluster.machine.fabric import Fabric, InlineFabric
-from cluster.machine.script_engine import ScriptEngine, spec_for
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.parser import parse
 from cluster.script.record import compare, unfold

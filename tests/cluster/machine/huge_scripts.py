@@ -20,6 +20,8 @@ KNOBS = {
 }
 ACTIONS = ["fill"] * 5 + ["scan"] * 5 + ["fork", "fork", "collapse", "collapse", "dontneed", "unmap", "move"]
 ACTIONS += ["read", "pageout", "mergeable", "unmergeable", "unmerge_all", "exit", "knob", "merge_any", "huge"]
+#: The life of processes and frames.
+LIFE = ["exec", "soft_offline"] + ["poison"] * 3
 
 
 @dataclass
@@ -63,6 +65,9 @@ class _Writer:
     def new(self) -> None:
         p = self.name()
         self.write("proc", p)
+        self.map(p)
+
+    def map(self, p: str) -> None:
         self.regions[p] = {}
         for r in ("x", "y"):
             huge = self.number(0, 3) > 0
@@ -99,6 +104,9 @@ class _Writer:
             del self.regions[p]
         elif action == "merge_any":
             self.write("merge_any", p)
+        elif action == "exec":
+            self.write("exec", p)
+            self.map(p)
         else:
             self.touch_range(action, p, str(self.one_of(*self.regions[p])))
 
@@ -108,6 +116,8 @@ class _Writer:
             return
         start = int(str(self.one_of(0, 0, self.number(0, pages - 1))))
         count = int(str(self.one_of(min(512, pages - start), self.number(1, pages - start))))
+        if action in LIFE:
+            count = self.number(1, min(3, pages - start))
         if action == "unmap":
             # From the end, so that what is left has no hole.
             count, self.regions[p][r] = pages - start, start
@@ -116,8 +126,11 @@ class _Writer:
 
 
 @st.composite
-def huge_scripts(draw: st.DrawFn, *, quiet: bool = False) -> Script:
-    """With `quiet`, nothing happens between batches in the middle of a pass."""
+def huge_scripts(draw: st.DrawFn, *, quiet: bool = False, life: bool = False) -> Script:
+    """With `quiet`, nothing happens between batches in the middle of a pass.
+
+    With `life`, there are exec, memory failure and soft offline.
+    """
     topology = ScriptTopology(draw(st.integers(1, 3)), swap=draw(st.booleans()))
     writer = _Writer(draw, topology.nodes)
     for _ in range(draw(st.integers(0, 3))):
@@ -125,6 +138,7 @@ def huge_scripts(draw: st.DrawFn, *, quiet: bool = False) -> Script:
     for _ in range(draw(st.integers(1, 2))):
         writer.new()
     actions = ACTIONS if quiet else ACTIONS + ["batch"] * 6
+    actions = actions + LIFE if life else actions
     for action in draw(st.lists(st.sampled_from(actions), min_size=3, max_size=12)):
         writer.act(action)
     writer.write("scan 2")

@@ -19,6 +19,8 @@ KNOBS = {
 ACTIONS = ["fill"] * 6 + ["batch"] * 6 + ["scan"] * 5 + ["move"] * 3 + ["read"] * 2 + ["new", "fork", "exit"]
 PINNING = ["pin"] * 3
 ACTIONS += ["dontneed", "unmap", "mergeable", "unmergeable", "pageout", "knob", "unmerge_all", "merge_any"]
+#: The life of processes and frames.
+LIFE = ["exec"] * 3 + ["poison"] * 4 + ["soft_offline"] * 2 + ["merge_any"] * 2 + ["merge_any_off"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class _Writer:
             return
         p = self.name()
         self.write("proc", p)
+        self.map(p)
+
+    def map(self, p: str) -> None:
         self.mapped[p] = {}
         for k in range(self.number(1, 2)):
             pages = self.number(1, self.pages)
@@ -105,11 +110,18 @@ class _Writer:
             case "exit":
                 self.write("exit", p)
                 del self.mapped[p]
+            case "exec":
+                self.write("exec", p)
+                self.mapped[p] = {}
+                if self.number(0, 3):
+                    self.map(p)
             case "merge_any":
                 self.write("merge_any", p)
+            case "merge_any_off":
+                self.write("merge_any", p, "off")
             case "fork":
                 pass
-            case _:
+            case _ if self.mapped[p]:
                 self.touch_range(action, p, self.draw(st.sampled_from(sorted(self.mapped[p]))))
 
     def touch_range(self, action: str, p: str, r: str) -> None:
@@ -142,6 +154,11 @@ def scripts(draw: st.DrawFn, actions: tuple[str, ...] = tuple(ACTIONS)) -> Scrip
         writer.act(action)
     writer.write("scan 2")
     return Script(draw(st.sampled_from(KERNELS)), topology, "\n".join(writer.lines))
+
+
+def life_scripts() -> st.SearchStrategy[Script]:
+    """With exec, memory failure and soft offline."""
+    return scripts((*ACTIONS, *LIFE))
 
 
 @st.composite

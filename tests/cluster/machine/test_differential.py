@@ -11,7 +11,7 @@ from cluster.ksm import scan
 from cluster.ksm.decide import decide_window as decide
 from cluster.machine.host import Host
 from cluster.machine.node import Report
-from cluster.machine.script_engine import spec_for
+from cluster.machine.replay.script_engine import spec_for
 from cluster.script.parser import parse
 from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology
@@ -20,7 +20,7 @@ from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
 from cluster.wire.mailbox import Mail
 from tests.cluster.machine.engines import difference, exact, play, vector
-from tests.cluster.machine.scripts import Script, mid_pass_scripts, scripts
+from tests.cluster.machine.scripts import Script, life_scripts, mid_pass_scripts, scripts
 
 #: A page leaves a stable node that is in no tree, its frame having just moved to another node.
 LEAVES_A_MIGRATED_NODE = Script(
@@ -50,6 +50,13 @@ def test_with_the_shapes_of_trees(script: Script) -> None:
 @example(LEAVES_A_MIGRATED_NODE)
 @example(KEPT_BY_THE_SWAP_CACHE)
 def test_without(script: Script) -> None:
+    assert difference(script, tree_shape=False) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(life_scripts())
+def test_exec_and_memory_failure(script: Script) -> None:
+    assert difference(script) is None
     assert difference(script, tree_shape=False) is None
 
 

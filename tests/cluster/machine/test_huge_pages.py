@@ -56,6 +56,12 @@ def test_with_the_shapes_of_trees(script: Script) -> None:
     assert difference(script) is None
 
 
+@settings(max_examples=20, deadline=None)
+@given(huge_scripts(life=True))
+def test_exec_and_memory_failure(script: Script) -> None:
+    assert difference(script) is None
+
+
 @settings(max_examples=30, deadline=None)
 @given(huge_scripts(quiet=True))
 @example(BROKEN_OUT_FOR_TWO)

@@ -1,14 +1,14 @@
-"""Records of kernels that differ, on the exact and on the vectorised machine."""
+"""Records of kernels that differ, and of exec and memory failure, on the exact and the vectorised machine."""
 
 from __future__ import annotations
 
 import pytest
 
 from cluster.script.record import compare
-from tests.cluster.exact.oracle import KERNEL_RECORDS, documents, replay
+from tests.cluster.exact.oracle import KERNEL_RECORDS, LIFE_RECORDS, documents, replay
 from tests.cluster.machine.engines import again, kernel_of, topology_of, vector
 
-DOCUMENTS = documents(KERNEL_RECORDS)
+DOCUMENTS = documents(KERNEL_RECORDS) | documents(LIFE_RECORDS)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from cluster.arrays.words import I64, U64
 from cluster.exact import ExactEngine
 from cluster.machine.fabric import InlineFabric
-from cluster.machine.script_engine import ScriptEngine
+from cluster.machine.replay.script_engine import ScriptEngine
 from cluster.machine.simulation import Simulation
 from cluster.script.record import compare
 from cluster.script.runner import ScriptTopology

@@ -86,7 +86,7 @@ def test_the_prctl_joins_nothing_but_neighbours_share_from_then_on() -> None:
     of = vmas(9, mergeable=(0, 3))
     advise(of, 6, 9)
     of.prepare(8)
-    of.merge_any()
+    of.merge_any(on=True)
     assert copied(of, 9) == "......xxx"
     of.prepare(4)
     assert copied(of, 9) == "...xxxxxx"

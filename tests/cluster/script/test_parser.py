@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cluster.script.operations import (
     BatchOp,
     DrainOp,
+    ExecOp,
     ExitOp,
     FillOp,
     ForkOp,
@@ -55,6 +56,11 @@ hugemap A h 1024 lazy node 2
 hugemap A g 512
 huge A x 4 2
 collapse A h 512
+poison A x 3 1
+soft_offline A x
+merge_any A off
+exec A
+map A x 2
 """
 
 
@@ -76,7 +82,7 @@ def test_every_operation() -> None:
         MoveOp(14, "move A x 0 1 2", "A", "x", 0, 1, 2),
         ForkOp(15, "fork A B", "A", "B"),
         ExitOp(16, "exit B", "B"),
-        MergeAnyOp(17, "merge_any A", "A"),
+        MergeAnyOp(17, "merge_any A", "A", True),
         UnmergeAllOp(18, "unmerge_all"),
         ScanOp(19, "scan", 1),
         ScanOp(20, "scan 3", 3),
@@ -87,6 +93,11 @@ def test_every_operation() -> None:
         HugeMapOp(25, "hugemap A g 512", "A", "g", 512, None, False),
         RangeOp(26, "huge A x 4 2", "huge", "A", "x", 4, 2),
         RangeOp(27, "collapse A h 512", "collapse", "A", "h", 512, 512),
+        RangeOp(28, "poison A x 3 1", "poison", "A", "x", 3, 1),
+        RangeOp(29, "soft_offline A x", "soft_offline", "A", "x", 0, 16),
+        MergeAnyOp(30, "merge_any A off", "A", False),
+        ExecOp(31, "exec A", "A"),
+        MapOp(32, "map A x 2", "A", "x", 2, None),
     )
     assert script.nodes() == 4
     assert script.swap()
@@ -120,6 +131,8 @@ def test_an_empty_script_has_no_operations() -> None:
         ("proc A\nmap A x 4\nfill A x 0 1 hues 1", "3:14", "is not a known pattern"),
         ("proc A\nmap A x 4\nfill A x 0 1 const 99999999999999999999", "3:20", "cannot be"),
         ("proc A\nexit A\nexit A", "3:6", "no process A"),
+        ("proc A\nmap A x 4\nexec A\nread A x", "4:8", "no region x"),
+        ("proc A\nmerge_any A on", "2:13", "one of off"),
         ("set run 1", "1:5", "run by scan and batch"),
         ("require hope", "1:9", "is not a known requirement"),
         ("scan -1", "1:6", "is not a number"),

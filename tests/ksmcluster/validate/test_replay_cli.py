@@ -174,9 +174,49 @@ def test_a_record_on_another_kernel() -> None:
     other = run("--compare", records, "--kernel", "7.3.4")
     assert other.exit_code == 1
     assert "leave_ways differs: scan@" in other.output
+    assert "  sysfs.pages_sharing: " in other.output
     newer = run("--compare", records, "--kernel", "9.0")
     assert newer.stderr == "kernel 9.0 is not known; it is taken as 7.3, the newest known one\n"
     assert newer.stdout == other.stdout
+
+
+def test_on_another_kernel_every_difference_is_listed(script: Path) -> None:
+    """6.12 lacks two fields of ksm_stat; else these kernels do the same."""
+    text = "proc A\nmap A x 4\nfill A x 0 2 const 5\nmergeable A x\nscan 2\nfill A x 2 2 const 5\nscan 2"
+    script.write_text(text)
+    record = script.with_name("small.json")
+    record.write_text(run(script, "--json", "--kernel", "6.18").stdout)
+    arguments = ("--compare", record, "--kernel", "6.17")
+    assert run(*arguments).output == "small ok\n1 of 1 equal\n"
+    arguments = ("--compare", record, "--kernel", "6.12")
+    lines = run(*arguments).stdout.splitlines()
+    assert lines[0].startswith("small differs: scan@5.1 procs.A.ksm_merge")
+    missing = [line for line in lines if line.startswith("  ")]
+    assert missing == [
+        '  procs.A.ksm_merge_any: - "no" at scan@5.1 and 3 more',
+        '  procs.A.ksm_mergeable: - "yes" at scan@5.1 and 3 more',
+    ]
+    [found] = json.loads(run(*arguments, "--json").stdout)["records"]
+    assert len(found["differences"]) == 8
+    assert found["differences"][0].items() <= found["difference"].items()
+
+
+def test_what_is_chance_is_not_compared(script: Path) -> None:
+    document = json.loads(run(script, "--json").stdout)
+    document["records"][1]["sysfs"]["pages_shared"] = 7
+    record = script.with_name("small.json")
+    record.write_text(json.dumps(document | {"nondeterministic": ["records[1].sysfs.pages_shared"]}))
+    result = run("--compare", record)
+    chance = "(chance, not compared: records[1].sysfs.pages_shared)"
+    assert (result.exit_code, result.output) == (0, f"small ok {chance}\n1 of 1 equal\n")
+
+
+def test_measured_times_are_not_compared(tmp_path: Path) -> None:
+    times = tmp_path / "bench.json"
+    times.write_text(json.dumps({"kernel": "6.18.44", "cpu": "AMD EPYC", "results": []}))
+    result = run("--compare", times)
+    assert result.exit_code == 0
+    assert result.stderr == f"{times}: measured times, which are chance: nothing is compared\n"
 
 
 @pytest.mark.parametrize(
@@ -237,6 +277,10 @@ LINES = st.sampled_from(
         "read A x",
         "move A x 0 4 1",
         "merge_any A",
+        "merge_any A off",
+        "exec A",
+        "poison A x 0 4",
+        "soft_offline A x",
         "unmerge_all",
         "batch 3",
         "record here",

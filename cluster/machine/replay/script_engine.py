@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.arrays.words import FRAME_BITS, I64, U64, VPN_BITS, node_of_frame, private_word
+from cluster.arrays.words import FRAME_BITS, I64, U64, VPN_BITS, node_of_frame, node_of_mm, private_word
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import Fabric, InlineFabric
 from cluster.machine.workload import FIRST_VPN, REGION_STRIDE
-from cluster.mm.page_state import HUGE, PTE_NONE, PTE_SWAP, PTE_ZERO
+from cluster.mm.page_state import HUGE, PTE_HWPOISON, PTE_NONE, PTE_ZERO
 from cluster.mm.page_state import KSM as MAPS_KSM
 from cluster.script.engine import (
     ANON,
@@ -126,13 +126,21 @@ class ScriptEngine:
     def exit(self, p: str) -> None:
         self._machine.exit(self._processes.pop(p).mm)
 
-    def merge_any(self, p: str) -> str:
+    def exec(self, p: str) -> None:
+        old = self._processes[p]
+        new = _NamedProcess(p, self._machine.new_process(node_of_mm(old.mm)), self._has_merge_any(old))
+        self._processes[p] = new
+        if new.merge_any:
+            self._machine.merge_any(new.mm, on=True)
+        self._machine.exit(old.mm)
+
+    def merge_any(self, p: str, *, on: bool) -> str:
         if not self._profile.merge_any:
             return "EINVAL"
         process = self._processes[p]
-        if not self._has_merge_any(process):
-            process.merge_any = True
-            self._machine.merge_any(process.mm)
+        if self._has_merge_any(process) != on:
+            process.merge_any = on
+            self._machine.merge_any(process.mm, on=on)
         return ""
 
     def _has_merge_any(self, process: _NamedProcess) -> bool:
@@ -156,17 +164,20 @@ class ScriptEngine:
             self._machine.register(process.mm)
         return "EINVAL" if bad_node else ""
 
-    def fill(self, p: str, r: str, pages: I64, contents: U64) -> None:
-        region = self._checked(p, r, pages)
-        self._machine.write(self._processes[p].mm, region.start + pages, contents)
+    def fill(self, p: str, r: str, pages: I64, contents: U64) -> str:
+        region, usable = self._checked(p, r, pages)
+        self._machine.write(self._processes[p].mm, region.start + pages[:usable], contents[:usable])
+        return "" if usable == len(pages) else "EFAULT"
 
-    def read(self, p: str, r: str, start: int, count: int) -> None:
-        region = self._checked(p, r, np.arange(start, start + count))
-        self._machine.read(self._processes[p].mm, region.start + start, count)
+    def read(self, p: str, r: str, start: int, count: int) -> str:
+        region, usable = self._checked(p, r, np.arange(start, start + count))
+        self._machine.read(self._processes[p].mm, region.start + start, usable)
+        return "" if usable == count else "EFAULT"
 
-    def pin(self, p: str, r: str, start: int, count: int) -> None:
-        region = self._checked(p, r, np.arange(start, start + count))
-        self._machine.pin(self._processes[p].mm, region.start + start, count)
+    def pin(self, p: str, r: str, start: int, count: int) -> str:
+        region, usable = self._checked(p, r, np.arange(start, start + count))
+        self._machine.pin(self._processes[p].mm, region.start + start, usable)
+        return "" if usable == count else "EFAULT"
 
     def mergeable(self, p: str, r: str, start: int, count: int) -> str:
         mm, first, error = self._range(p, r, start, count)
@@ -207,6 +218,21 @@ class ScriptEngine:
         mm, first, error = self._range(p, r, start, count)
         return self._machine.collapse(mm, first, count) or error
 
+    def poison(self, p: str, r: str, start: int, count: int) -> str:
+        return self._fail(p, r, start, count, self._machine.memory_failure.poison)
+
+    def soft_offline(self, p: str, r: str, start: int, count: int) -> str:
+        return self._fail(p, r, start, count, self._machine.memory_failure.soft_offline)
+
+    def _fail(
+        self, p: str, r: str, start: int, count: int, fail: Callable[[int, int, NDArray[np.bool_]], str]
+    ) -> str:
+        if not self._profile.memory_failure:
+            return "EINVAL"
+        process = self._processes[p]
+        region = process.region(r)
+        return fail(process.mm, region.start + start, region.mapped[start : start + count])
+
     def move(self, p: str, r: str, start: int, count: int, node: int) -> int:
         if not 0 <= node < self._nodes:
             return 0
@@ -223,12 +249,16 @@ class ScriptEngine:
     def _any_mapped(self, p: str, r: str, start: int, count: int) -> bool:
         return bool(self._processes[p].region(r).mapped[start : start + count].any())
 
-    def _checked(self, p: str, r: str, pages: I64) -> _NamedRegion:
-        region = self._processes[p].region(r)
+    def _checked(self, p: str, r: str, pages: I64) -> tuple[_NamedRegion, int]:
+        """Return the region, and how many of these pages come before one whose memory has failed."""
+        process = self._processes[p]
+        region = process.region(r)
         bad = pages[~region.mapped[pages]]
         if len(bad):
             raise BadAddressError(f"page {int(bad[0])} of {p} {r} is not mapped any more")
-        return region
+        lost = self._machine.memory_failure.lost(process.mm, region.start, len(region.mapped))
+        unusable = np.flatnonzero(np.isin(region.start + pages, lost))
+        return region, int(unusable[0]) if len(unusable) else len(pages)
 
     # ksmd
 
@@ -319,7 +349,7 @@ def _view(p: str, r: str, pte: I64, ksm: NDArray[np.bool_]) -> RegionView:
     for value, number, what in (
         (pte == PTE_NONE, NO_FRAME, NO_FRAME),
         (pte == PTE_ZERO, 0, ZERO_PAGE),
-        (pte <= PTE_SWAP, SWAPPED, SWAPPED),
+        (pte <= PTE_HWPOISON, SWAPPED, SWAPPED),
     ):
         frame[value] = number
         kind[value] = what
