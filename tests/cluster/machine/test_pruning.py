@@ -7,7 +7,7 @@ import pytest
 
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
-from cluster.machine.script_engine import spec_for
+from cluster.machine.replay.script_engine import spec_for
 from cluster.machine.workload import FIRST_VPN
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import PolicySpec
