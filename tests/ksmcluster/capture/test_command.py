@@ -151,7 +151,7 @@ def test_weak_keys(image: Path, tmp_path: Path, key: bytes, mode: int, warnings:
         ("", "nothing to capture"),
         ("--pid 1 --pid 1", "given twice"),
         ("--image IMAGE --stop", "--stop needs a process"),
-        (f"--pid {os.getpid()} --stop", "cannot stop itself"),
+        ("--pid SELF --stop", "cannot stop itself"),
         ("--image IMAGE --key-file k --unkeyed", "exclude each other"),
         ("--pid 1 --interval 1", "belong together"),
         ("--pid 1 --count 2", "belong together"),
@@ -163,7 +163,8 @@ def test_weak_keys(image: Path, tmp_path: Path, key: bytes, mode: int, warnings:
     ],
 )
 def test_mistakes(options: str, message: str, image: Path, fails: Any, tmp_path: Path) -> None:
-    words = [str(image) if word == "IMAGE" else word for word in options.split()]
+    meant = {"IMAGE": str(image), "SELF": str(os.getpid())}
+    words = [meant.get(word, word) for word in options.split()]
     assert message in fails(*words, "--output", tmp_path / "s")
     assert names(tmp_path) == ["image"]
 
