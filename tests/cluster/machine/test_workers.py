@@ -181,14 +181,17 @@ class WritesSame(ScriptEngine):
         super().__init__(PROFILES[kernel], topology.nodes, swap=topology.swap)
         self._held: dict[tuple[str, str, int], int] = {}
 
-    def fill(self, p: str, r: str, pages: I64, contents: U64) -> None:
-        region = self._checked(p, r, pages)
+    def fill(self, p: str, r: str, pages: I64, contents: U64) -> str:
+        region, usable = self._checked(p, r, pages)
+        error = "" if usable == len(pages) else "EFAULT"
+        pages, contents = pages[:usable], contents[:usable]
         names = [(p, r, page) for page in pages.tolist()]
         same = np.array([self._held.get(name, 0) for name in names], np.uint64) == contents
         mm = self._processes[p].mm
         self._machine.write(mm, region.start + pages[same], None)
         self._machine.write(mm, region.start + pages[~same], contents[~same])
         self._held.update(zip(names, contents.tolist(), strict=True))
+        return error
 
     def fork(self, p: str, q: str) -> None:
         super().fork(p, q)
