@@ -1,4 +1,4 @@
-"""The directory of a sweep: its plan, a line for each run that is done, and the table of all."""
+"""The directory of a sweep: its plan, a line for each finished run, and the table of all runs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from ksmcluster.system.errors import UserError
 from ksmcluster.system.replacing import real_path, sibling
 
 PLAN = "plan.json"
-#: A line of JSON for each run, appended when it is done. A line without its end was never written.
+#: A line of JSON per run, appended when the run is finished. An incomplete last line is ignored.
 RUNS = "runs.jsonl"
 TABLE = "sweep.parquet"
 PROVENANCE = "provenance.json"
 
 
 class Preference(NamedTuple):
-    """What makes a point good, as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
+    """Objectives and limits as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
 
     objectives: str | None = None
     limits: tuple[str, ...] = ()
 
 
 class Journal:
-    """The directory of a sweep, while runs are added to it. Made by `opened`."""
+    """The directory of a sweep, while runs are added to it. Created by `opened`."""
 
     def __init__(self, directory: Path, file: BinaryIO) -> None:
         self.directory = directory
         self._file = file
 
     def add(self, record: RunRecord) -> None:
-        """Keep the record of a run: on the disk when this returns."""
+        """Add the record of a run; it is on the disk when this returns."""
         self._file.write(json.dumps(record.as_json()).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file of the directory, all of it or nothing."""
+        """Write a file of the directory atomically."""
         beside = self.directory / f".{name}.new"
         beside.write_bytes(data)
         beside.replace(self.directory / name)
@@ -51,9 +51,9 @@ class Journal:
 
 @contextmanager
 def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[Journal]:
-    """Make the directory of a sweep, or with `resume` go on in the one that is there.
+    """Create the directory of a sweep, or with `resume` continue in an existing one.
 
-    Raises UserError if it holds anything else, another sweep, or one that is under way.
+    Raises UserError if the directory has other files or another sweep, or if the sweep is still running.
     """
     try:
         real = real_path(directory)
@@ -76,12 +76,12 @@ def read_plan(directory: Path) -> dict[str, Any]:
         return plan
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{directory}: not a sweep ({error}); name the --output of `ksmcluster sweep`"
+            f"{directory}: not a sweep ({error}); give the --output of a `ksmcluster sweep`"
         ) from None
 
 
 def read_provenance(directory: Path) -> dict[str, Any]:
-    """Return how and where the sweep was run; nothing if it was killed before it could say so."""
+    """Return how and where the sweep ran; empty if it was killed before it wrote that."""
     try:
         data: dict[str, Any] = json.loads((directory / PROVENANCE).read_bytes())
         return data
@@ -90,13 +90,13 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 
 def read_wanted(directory: Path) -> Preference:
-    """Return what makes a point good, as it was said when the sweep was run last."""
+    """Return the objectives and limits of the sweep's last run."""
     data = read_provenance(directory).get("wanted")
     return Preference(data["objectives"], tuple(data["limits"])) if data else Preference()
 
 
 def read_records(directory: Path) -> dict[RunKey, RunRecord]:
-    """Return what has come of the runs so far; the last word on each counts."""
+    """Return the records of the runs so far; the last record of each run counts."""
     lines = (directory / RUNS).read_bytes().splitlines(keepends=True)
     found = [RunRecord.from_json(json.loads(line)) for line in lines if line.endswith(b"\n")]
     return {record.key: record for record in found}
@@ -104,12 +104,12 @@ def read_records(directory: Path) -> dict[RunKey, RunRecord]:
 
 def _check(real: Path, named: Path, plan: dict[str, Any], resume: bool) -> None:
     if not (real / PLAN).is_file() or not (real / RUNS).is_file():
-        raise UserError(f"cannot write to {named}: it is not empty, and not a sweep; choose another --output")
+        raise UserError(f"cannot write to {named}: it is not empty and not a sweep; choose another --output")
     if not resume:
-        raise UserError(f"{named} holds a sweep: go on with --resume, or choose another --output")
+        raise UserError(f"{named} contains a sweep: continue with --resume, or choose another --output")
     if (wrong := _difference(read_plan(real), plan)) is not None:
         raise UserError(
-            f"--resume: {named} holds another sweep ({wrong}); repeat its command, or choose another --output"
+            f"--resume: {named} has another sweep ({wrong}); repeat its command, or choose another --output"
         )
 
 
@@ -141,11 +141,11 @@ def _lock(file: BinaryIO, named: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another process runs the sweep in {named}: wait for it, or end it") from None
+        raise UserError(f"another process is running the sweep in {named}: wait for it, or end it") from None
 
 
 def _cut(file: BinaryIO) -> None:
-    """Go to the end of the last whole line, and remove what is behind it."""
+    """Seek to the end of the last complete line, and truncate the file there."""
     end = file.read().rfind(b"\n") + 1
     file.seek(end)
     file.truncate()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.Table:
-    """Return the table of these records; `points` are the settings by number, from 1 on.
+    """Return the table of the records; `points` has the settings by number, from 1.
 
     Metadata of the schema: `keys`, the columns that vary, and `units` by column, both as JSON.
     """
@@ -47,7 +47,7 @@ def _rows(settings: Settings, record: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    """Values of one simple type as that; numbers of both types as floats; anything else as text."""
+    """Return values as a column: of their type if it is the same, mixed numbers as floats, others as text."""
     import pyarrow as pa
 
     types = {type(value) for value in values if value is not None}
