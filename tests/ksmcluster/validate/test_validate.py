@@ -75,8 +75,8 @@ def test_unknown_engine() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("require nodes 2", "2:1: this host is not chosen by its nodes; leave it out, or use replay"),
-        ("require swap", "2:1: this host is not chosen by its swap"),
+        ("require nodes 2", "2:1: the host's nodes cannot be chosen; leave it out, or use replay"),
+        ("require swap", "2:1: the host's swap cannot be chosen"),
         ("map A y 3 node 0", "2:1: regions cannot be bound to nodes here"),
         ("merge_any A", "2:1: merge_any cannot"),
         ("drain off", "2:1: drain cannot"),
@@ -144,7 +144,7 @@ def test_a_knob_that_cannot_be_put_back_is_named(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(
         knobs, "set", lambda name, value: "EBUSY" if name == "max_page_sharing" else wanted(name, value)
     )
-    with pytest.raises(UserError, match="could not put back max_page_sharing=256; do it by hand"):
+    with pytest.raises(UserError, match="could not restore max_page_sharing=256; set them manually"):
         knobs.put_back(saved)
     assert knobs.get("pages_to_scan") == "100"
     assert knobs.get("run") == "1"
@@ -248,7 +248,7 @@ def test_times_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_costs_are_for_times(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--cost: is for --time"):
+    with pytest.raises(UserError, match="--cost needs --time"):
         command.validate(engine="exact", time=False, cost=tmp_path / "cost.toml")
 
 
