@@ -8,8 +8,9 @@ STAMP := $(VENV)/.installed
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
+# Two processes, each with a Ray cluster of its own: many tests wait for processes to start or to end.
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'

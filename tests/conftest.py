@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from hypothesis import settings
 
 from cluster.mm.page_table import PageTable
@@ -18,3 +19,10 @@ settings.load_profile("no-deadline")
 PageTable.validating = True
 # Every message that a test sends is checked against its schema.
 Outbox.check = True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process, since they share actors, and so do all that use the host's ksmd."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -95,7 +95,7 @@ def install() -> None:
     for number in numbers:
         _earlier[number] = signal.signal(number, _handle)
     sys.unraisablehook = _show_unraisable
-    _thread.start_new_thread(_watch, (reader, frozenset(numbers)))
+    _thread.start_new_thread(_Watcher(reader, frozenset(numbers)).run, ())
 
 
 @contextmanager
@@ -181,37 +181,61 @@ def _show_unraisable(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
-def _watch(reader: int, numbers: frozenset[int]) -> None:
-    """End the process in time after a signal."""
-    first = last = deadline = 0.0
-    while True:
-        ready = select.select([reader], [], [], _LOOK if deadline else None)[0]
-        now = time.monotonic()
-        found = os.read(reader, 64) if ready else b""
-        if ready and not found:  # closed because the command is over
-            os.close(reader)
-            return
-        for number in numbers.intersection(found):
-            if not deadline:
-                first, deadline = now, now + _LIMIT
-                _command.number = _command.number or number
-            elif number != _command.number or now > last + _ECHO:
-                deadline = min(deadline, now + _IMPATIENT_LIMIT)
-                _command.defers = False
-            last = now
-        if deadline and now >= deadline:
+class _Watcher:
+    """Ends the process in time after a signal."""
+
+    def __init__(self, reader: int, numbers: frozenset[int]) -> None:
+        self.reader = reader
+        self.numbers = numbers
+        #: Times of the first and the last signal, and of the forced end.
+        self.first = self.last = self.deadline = 0.0
+        #: Time of the last reminder of the main thread, and number of our own signals that will be read back.
+        self.reminded = 0.0
+        self.echoes = 0
+
+    def run(self) -> None:
+        """Read signals until the command is over, and act on them."""
+        while True:
+            ready = select.select([self.reader], [], [], _LOOK if self.deadline else None)[0]
+            found = os.read(self.reader, 64) if ready else b""
+            if ready and not found:  # closed because the command is over
+                os.close(self.reader)
+                return
+            now = time.monotonic()
+            for number in self.numbers.intersection(self._without_echoes(found)):
+                self._note(number, now)
+            if self.deadline:
+                self._act(now)
+
+    def _without_echoes(self, found: bytes) -> bytes:
+        echoes, self.echoes = self.echoes, 0
+        return found.replace(bytes([_command.number]), b"", echoes)
+
+    def _note(self, number: int, now: float) -> None:
+        if not self.deadline:
+            self.first = self.reminded = now
+            self.deadline = now + _LIMIT
+            _command.number = _command.number or number
+        elif number != _command.number or now > self.last + _ECHO:
+            self.deadline = min(self.deadline, now + _IMPATIENT_LIMIT)
+            _command.defers = False
+        self.last = now
+
+    def _act(self, now: float) -> None:
+        """End the process if it is time; otherwise remind the main thread if it has not reacted."""
+        if now >= self.deadline:
             end(_command.number)
-        if deadline and now >= first + _LOOK:
-            _remind(now >= first + _PASS_LIMIT)
-
-
-def _remind(is_late: bool) -> None:
-    """Raise in the main thread again if the exception was deferred for too long or got lost."""
-    if is_late:
-        _command.defers = False
-    if not _command.defers and not _is_unwinding():
-        _command.raised = False
-        _thread.interrupt_main(signal.Signals(_command.number))
+        if now < self.reminded + _LOOK:
+            return
+        self.reminded = now
+        if now >= self.first + _PASS_LIMIT:
+            _command.defers = False
+        if not _command.defers and not _is_unwinding():
+            _command.raised = False
+            self.echoes += 1
+            # Unlike `interrupt_main`, a signal wakes the thread from a system call. It may sleep there,
+            # because the kernel can deliver the first signal to another thread.
+            signal.pthread_kill(_MAIN_THREAD, _command.number)
 
 
 def _is_unwinding() -> bool:

@@ -182,7 +182,7 @@ def test_other_files_are_not_replaced(image: Path, fails: Any, tmp_path: Path) -
     pq.write_table(pa.table({"years": [1]}), table)
     (tmp_path / "link").symlink_to(thesis)
     for name in ("thesis.tex", "link", "nosuch/../thesis.tex", "table.parquet"):
-        assert "did not write the existing file; choose another name" in fails("--image", image, "--output", tmp_path / name)
+        assert "did not write the existing file" in fails("--image", image, "--output", tmp_path / name)
     assert thesis.read_bytes() == b"years"
     assert pq.read_table(table).to_pydict() == {"years": [1]}
     assert names(tmp_path) == ["image", "link", "table.parquet", "thesis.tex"]

@@ -73,13 +73,12 @@ def coordinator_of(environment: dict[str, str]) -> int:
     return number
 
 
-@pytest.mark.parametrize("waiting", [False, True])
 @pytest.mark.parametrize(
-    ("number", "code", "says"),
+    ("number", "code", "says", "waiting"),
     [
-        (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGTERM, 143, "terminated"),
-        (signal.SIGHUP, 129, "hung up"),
+        (signal.SIGINT, 130, "interrupted", True),
+        (signal.SIGTERM, 143, "terminated", False),
+        (signal.SIGHUP, 129, "hung up", True),
     ],
 )
 def test_a_signal_leaves_no_ray_behind(

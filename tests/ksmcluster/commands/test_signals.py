@@ -158,3 +158,18 @@ def test_what_others_depend_on_is_undone_first() -> None:
         """
     code, errors = ended(program, signal.SIGINT, signal.SIGTERM)
     assert (code, errors) in [(130, "undone\ninterrupted\n"), (143, "undone\nterminated\n")]
+
+
+def test_the_main_thread_is_woken_if_another_thread_took_the_signal() -> None:
+    program = """
+        import signal, threading
+        with signals.undisturbed():
+            try:
+                ready()
+                take = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                threading.Timer(0.5, take).start()
+                time.sleep(60)
+            finally:
+                print("undone", file=sys.stderr)
+        """
+    assert ended(program) == (143, "undone\nterminated\n")

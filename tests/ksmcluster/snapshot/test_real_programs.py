@@ -18,6 +18,8 @@ from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 from tests.ksmcluster.validate.conftest import knobs
 
+pytestmark = pytest.mark.xdist_group("ksmd of the host")
+
 __all__ = ["knobs"]
 
 PASSES = 6

@@ -24,6 +24,8 @@ from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.session import validate
 from ksmcluster.validate.timing import PassTime, TimeComparison, TimedEngine
 
+pytestmark = pytest.mark.xdist_group("ksmd of the host")
+
 KNOBS = PROFILES["6.18"].knobs
 
 
