@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ksmcluster.report.progress import Tell
 
 app = typer.Typer(
-    help="Measure the simulator's speed and memory, relative to a reference that runs at the same time.",
+    help="Measure the simulator's speed and memory. A reference runs at the same time.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
