@@ -28,7 +28,7 @@ class RelocateConfig(ConfigTable):
     )
     when: Literal["before", "during", "after"] = key(SPEC["when"], "When it runs, relative to compaction.")
     most_pages: Count | None = key(
-        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+        SPEC["most_pages"], "The most pages to move; by default there is no limit.", "pages"
     )
 
     def to_spec(self) -> RelocationSpec:
@@ -57,7 +57,7 @@ class RelocateFramesConfig(ConfigTable):
         "SLIT units",
     )
     most_pages: Count | None = key(
-        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+        SPEC["most_pages"], "The most pages to move; by default there is no limit.", "pages"
     )
 
     KEYS: ClassVar[Switched] = {"min_gain": (("nearer",), SPEC["min_gain"])}
