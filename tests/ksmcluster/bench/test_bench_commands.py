@@ -151,7 +151,7 @@ def test_compared_with_a_baseline(run: Run, tmp_path: Path, factor: float, code:
         ("pass --pages 33", "error: --pages 33: give a multiple of 32"),
         ("pass --compare gone.json", "error: --compare gone.json: No such file"),
         ("pass --max-regression much", "error: --max-regression much: give a share"),
-        ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; make it"),
+        ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; create it"),
         ("scaling --nodes 1,none", "error: --nodes 1,none: give numbers above 0"),
         ("scaling --pages-per-node 9", "error: --pages-per-node 9: give a multiple of 8"),
         ("scaling --plot plot.txt", "error: --plot plot.txt: give a name that ends in .png, .svg or .pdf"),

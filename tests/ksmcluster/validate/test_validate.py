@@ -98,7 +98,7 @@ def test_what_cannot_be_run(text: str, reason: str) -> None:
 def test_what_depends_on_the_node() -> None:
     scenario = parse("set merge_across_nodes 0")
     script.check(scenario, KNOBS, nodes=1)
-    with pytest.raises(ScriptError, match="cannot be set on a host of 2 nodes"):
+    with pytest.raises(ScriptError, match="cannot be set on a host with 2 nodes"):
         script.check(scenario, KNOBS, nodes=2)
 
 
@@ -154,7 +154,7 @@ def test_a_knob_that_cannot_be_put_back_is_named(folder: Path, monkeypatch: pyte
 
 def test_a_knob_that_is_not_there(folder: Path) -> None:
     assert Knobs(folder).set("banana", 1) == "ENOENT"
-    with pytest.raises(UserError, match="banana does not take 1: ENOENT"):
+    with pytest.raises(UserError, match=r"the kernel refuses 1 for .*banana \(ENOENT\)"):
         Knobs(folder).must_set("banana", 1)
 
 
@@ -212,7 +212,7 @@ def test_differences_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         "calls line 3: simulated ok, real EBUSY",
         "scan@5 pages_shared: simulated 1, real 0",
         "scan@5 A.x.frames: simulated 0*2, real 0+2",
-        "steps: 1, values compared: 5, of which 3 differ",
+        "steps: 1, values compared: 5, 3 of them differ",
     ]
     code, output = run(comparison, monkeypatch, "--json")
     assert code == 1
