@@ -172,7 +172,7 @@ def test_bad_outputs(image: Path, fails: Any, tmp_path: Path) -> None:
     assert "is a folder" in fails("--image", image, "--output", tmp_path)
     assert "no directory" in fails("--image", image, "--output", tmp_path / "none" / "s")
     assert "no directory" in fails("--image", image, "--output", image / "s")
-    assert "read and written" in fails("--image", image, "--output", image)
+    assert "both input and output" in fails("--image", image, "--output", image)
     assert names(tmp_path) == ["image"]
 
 
