@@ -1,4 +1,4 @@
-"""`python -m ksmcluster`: the command, where its script is not on the path."""
+"""`python -m ksmcluster`: runs the command where its script is not on the path."""
 
 from ksmcluster.cli import main
 

@@ -1,7 +1,7 @@
 """The command `ksmcluster`.
 
-Exit codes: 0 fine, 1 our fault or the system's, 2 the user's mistake, and 128 + the number of the signal that
-ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+Exit codes: 0 success, 1 failure of the program or the system, 2 a mistake of the user. If a signal ends the
+program, 128 + its number: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ from ksmcluster.system.version import __version__
 
 
 class Command(NamedTuple):
-    """Where a sub-command is: a function, or a typer app with sub-commands of its own."""
+    """Where a sub-command is defined: a function, or a typer app with its own sub-commands."""
 
     module: str
     name: str
-    #: For the list of sub-commands; with `--help` of its own, one says more.
+    #: One line for the list of sub-commands; the command's own `--help` says more.
     help: str
 
 
-#: Imported when they are asked for, so that each starts with no more than it needs.
+#: Each is imported only when it is called, so that every command starts fast.
 COMMANDS = {
     "simulate": Command(
-        "ksmcluster.commands.simulate", "simulate", "Simulate ksmd, and report what it saved."
+        "ksmcluster.commands.simulate", "simulate", "Simulate ksmd and report what it saves."
     ),
-    "resume": Command("ksmcluster.commands.resume", "resume", "Go on with a run from its last checkpoint."),
-    "compact": Command(
-        "ksmcluster.commands.compact", "compact", "Compact memory full of drivers' pages that can move."
-    ),
+    "resume": Command("ksmcluster.commands.resume", "resume", "Continue a run from its last checkpoint."),
+    "compact": Command("ksmcluster.commands.compact", "compact", "Compact memory full of driver pages."),
     "sweep": Command(
         "ksmcluster.commands.experiments.sweep",
         "sweep",
-        "Run a scenario at many values of its keys, and find the best.",
+        "Run a scenario with many parameter values and find the best.",
     ),
-    "compare": Command("ksmcluster.commands.experiments.compare", "compare", "What differs between runs."),
+    "compare": Command(
+        "ksmcluster.commands.experiments.compare", "compare", "Show what differs between runs."
+    ),
     "knobs": Command(
-        "ksmcluster.commands.experiments.knobs", "knobs", "Print the knobs of a run for a real machine."
+        "ksmcluster.commands.experiments.knobs", "knobs", "Print a run's KSM settings for a real machine."
     ),
     "plot": Command("ksmcluster.commands.pictures.plot", "plot", "Draw a picture of results."),
-    "report": Command("ksmcluster.commands.pictures.report", "report", "Write a report of results (HTML)."),
-    "capture": Command("ksmcluster.commands.capture", "capture", "Make a snapshot of real memory."),
-    "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts, or records of real kernels."),
-    "validate": Command("ksmcluster.commands.validate", "validate", "Compare with the KSM of this host."),
-    "calibrate": Command(
-        "ksmcluster.commands.calibrate", "calibrate", "Measure what ksmd's work costs on this host."
+    "report": Command("ksmcluster.commands.pictures.report", "report", "Write an HTML report of results."),
+    "capture": Command("ksmcluster.commands.capture", "capture", "Take a snapshot of real memory."),
+    "replay": Command("ksmcluster.commands.replay", "replay", "Run scripts or records of real kernels."),
+    "validate": Command(
+        "ksmcluster.commands.validate", "validate", "Compare the simulator with this host's KSM."
     ),
-    "bench": Command("ksmcluster.commands.bench", "app", "Measure how fast and how large it is."),
-    "config": Command("ksmcluster.commands.config", "config", "Look at scenarios."),
+    "calibrate": Command(
+        "ksmcluster.commands.calibrate", "calibrate", "Measure the cost of ksmd's work on this host."
+    ),
+    "bench": Command("ksmcluster.commands.bench", "app", "Measure the simulator's speed and memory."),
+    "config": Command("ksmcluster.commands.config", "config", "Show scenarios without running them."),
 }
 
 
@@ -90,7 +92,7 @@ class Commands(TyperGroup):
 
 
 def _add_examples(command: Any, name: str) -> None:
-    """Let the help of a command, and of its own sub-commands, end with examples."""
+    """Add examples to the end of the help of a command and of its sub-commands."""
     command.epilog = epilog(name) if name in EXAMPLES else None
     for own, inner in getattr(command, "commands", {}).items():
         _add_examples(inner, f"{name} {own}")
@@ -123,12 +125,12 @@ def ksmcluster(
         adopt_orphans()
 
 
-#: typer has a click of its own, or not, by its version.
+#: Some versions of typer bundle their own click.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def _in_our_words(error: Any) -> str:
-    """What is wrong with an option or argument, in one line."""
+    """Return what is wrong with an option or argument, in one line."""
     option, found = getattr(error, "param", None), error.__context__
     if option is None or not hasattr(found, "errors"):
         return str(error.format_message())
@@ -136,16 +138,16 @@ def _in_our_words(error: Any) -> str:
 
     details = found.errors()[0]
     if details["input"] == "" and option.name == "pid":
-        return "--pid: no process was given; is it running?"
+        return "--pid: no process ID given; is the process running?"
     return f"{option.opts[-1]}: {text_of(details)}"
 
 
-#: Mistakes that are told of one by one.
+#: Mistakes that are listed one by one; the rest are counted.
 _MOST_LINES = 20
 
 
 def _say(line: str) -> None:
-    """Write a line to stderr, if there is one that takes it."""
+    """Write a line to stderr; do nothing if stderr is closed or full."""
     from ksmcluster.report.text import message
 
     with suppress(OSError, ValueError):
@@ -160,7 +162,7 @@ def _say_mistakes(lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Entry point: ends the program, also while Ray cannot be left."""
+    """Run the command and end the program, even if Ray's shutdown hangs."""
     try:
         _run()
     except SystemExit as end:
@@ -174,22 +176,22 @@ def main() -> None:
 
 
 def _end_with(error: OSError) -> NoReturn:
-    """End with what the system could not do, in a line."""
-    with suppress(OSError):  # What is still in the buffer would fail once more when Python exits.
+    """Print a system error in one line and exit."""
+    with suppress(OSError):  # Python would flush the buffer at exit and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     where = f"{error.filename}: " if error.filename else ""
     _say(f"error: {where}{error.strerror or error}")
-    # A name that no file can have is the user's mistake.
+    # An impossible file name is the user's mistake.
     sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
 
 
 def _run() -> None:
-    """Run a command: mistakes of the user and signals end in a line, not in a traceback."""
+    """Run a command. User mistakes and signals end in one line, not in a traceback."""
     try:
         with signals.unwound_by_signals():
             sys.exit(app(prog_name="ksmcluster", standalone_mode=False))
     except _UsageError as error:
-        if "\n" in error.format_message():  # help, as nothing was given
+        if "\n" in error.format_message():  # help is shown when no arguments are given
             error.show()
         else:
             _say(f"error: {_in_our_words(error)}")
@@ -203,10 +205,10 @@ def _run() -> None:
     except OSError as error:
         _end_with(error)
     except MemoryError:
-        _say("error: memory ran out: give less at once")
+        _say("error: out of memory: use fewer or smaller inputs")
         sys.exit(1)
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code in signals.ENDED:  # a signal that came as the command ended
+        if isinstance(end.code, int) and end.code in signals.ENDED:  # a signal arrived as the command ended
             signals.end(end.code - 128)
         raise
 

@@ -105,7 +105,7 @@ def test_another_package_is_named_in_one_line(
     assert callable(make)
     path = make(tmp_path, name)
     message = installed.imports(tmp_path)
-    assert message.startswith(f"{path} is in the way of ")
+    assert message.startswith(f"{path} hides ")
     assert "rename it" in message
     assert "\n" not in message
 
@@ -129,7 +129,7 @@ def test_the_command_says_so_without_a_traceback(installed: Installed, tmp_path:
     by_name = installed.run(installed.command, "--version", cwd=tmp_path, environment=environment)
     by_module = installed.run("-m", "ksmcluster.cli", "--version", cwd=tmp_path, environment=environment)
     for ran in (by_name, by_module):
-        assert ran.stderr.startswith(f"error: {path} is in the way of ")
+        assert ran.stderr.startswith(f"error: {path} hides ")
         assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
 
 

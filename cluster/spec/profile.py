@@ -83,7 +83,7 @@ RULES = (
     ),
     KernelRule(
         "track_zero_pages",
-        "Zero pages that KSM mapped are told from those that a read mapped: they are counted and unmerged.",
+        "KSM's zero pages are distinguished from those mapped by a read: they are counted and unmerged.",
         "6.12",
     ),
     KernelRule(

@@ -88,7 +88,7 @@ OF_PROCESS = (
     Statistic(
         "ksm_process_profit",
         "bytes",
-        "ksm_merging_pages + ksm_zero_pages, less 64 bytes for each of ksm_rmap_items, as the kernel has it",
+        "ksm_merging_pages + ksm_zero_pages, minus 64 bytes for each of ksm_rmap_items, as in the kernel",
     ),
     Statistic("huge_pages_before", "huge pages", "huge pages that a PMD mapped at the start"),
     Statistic("huge_pages", "huge pages", "huge pages that a PMD maps"),

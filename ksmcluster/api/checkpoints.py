@@ -1,4 +1,4 @@
-"""The directory of a run's checkpoints, and the scenario that they are of."""
+"""The checkpoint directory of a run, and the scenario stored in it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def keeper(scenario: Scenario | CompactionScenario, options: RunOptions) -> CheckpointKeeper | None:
-    """Return what writes the checkpoints of a scenario to the directory of the options; None without one.
+    """Return the keeper that writes checkpoints to `options.checkpoint`, or None if no directory is given.
 
-    Makes the directory. Raises UserError if it cannot be used, or has checkpoints of another version, command
-    or scenario.
+    Creates the directory. Raises UserError if the directory cannot be used, or if it contains checkpoints of
+    another version, command or scenario.
     """
     if options.checkpoint is None:
         return None
@@ -64,18 +64,18 @@ def _check(directory: str, earlier: dict[str, Any], run: dict[str, Any]) -> None
     _check_version(directory, earlier)
     if earlier["command"] != run["command"]:
         raise UserError(
-            f"{directory}: its checkpoints are of `ksmcluster {earlier['command']}`; choose another directory"
+            f"{directory}: it has checkpoints of `ksmcluster {earlier['command']}`; choose another directory"
         )
     if earlier["digest"] != run["digest"]:
-        raise UserError(f"{directory}: its checkpoints are of another scenario; choose another directory")
+        raise UserError(f"{directory}: it has checkpoints of another scenario; choose another directory")
 
 
 @contextmanager
 def checkpoint_before_the_end(directory: str | None, on_event: Progress) -> Iterator[Progress]:
-    """Let SIGTERM wait for the pass or round under way, and its checkpoint in the directory, if there is one.
+    """Let SIGTERM wait until the current pass or round has ended and its checkpoint is written.
 
-    Yields what to call with each event. The line that a signal's end is told in says what the last checkpoint
-    is.
+    Yields the function to call with each event. The message about the signal names the last checkpoint.
+    Without a directory, signals end the run at once.
     """
     if directory is None:
         yield on_event
@@ -87,7 +87,7 @@ def checkpoint_before_the_end(directory: str | None, on_event: Progress) -> Iter
             if (last := latest(path)) is not None:
                 step = "pass" if last.run["command"] == "simulate" else "round"
                 resume = f"ksmcluster resume {shlex.quote(directory)}"
-                return f"checkpoint after {step} {last.steps}; go on with {resume}"
+                return f"checkpoint after {step} {last.steps}; continue with {resume}"
         return "no checkpoint yet"
 
     def listen(event: Event) -> None:
@@ -105,21 +105,21 @@ def checkpoint_before_the_end(directory: str | None, on_event: Progress) -> Iter
 def _check_version(directory: str, run: dict[str, Any]) -> None:
     if run["version"] != __version__:
         raise UserError(
-            f"{directory}: its checkpoints are of ksmcluster {run['version']}, and this is {__version__}; "
-            "run that version, or choose another directory"
+            f"{directory}: its checkpoints are from ksmcluster {run['version']}, but this is {__version__}; "
+            "use that version or choose another directory"
         )
 
 
 def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScenario:
     """Return the scenario of the checkpoints in a directory.
 
-    Raises UserError if there are none, or they are of another version.
+    Raises UserError if there are none, or if another version wrote them.
     """
     with one_line():
         found = latest(real_path(Path(directory)))
     if found is None:
         raise UserError(
-            f"{os.fspath(directory)}: there is no checkpoint; name the directory of a --checkpoint"
+            f"{os.fspath(directory)}: no checkpoint found; give the directory that was given to --checkpoint"
         )
     run = _run(os.fspath(directory), found.run)
     _check_version(os.fspath(directory), run)
@@ -130,13 +130,15 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScen
         return load(config).with_notes(run["notes"])
     except (UserError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{os.fspath(directory)}: the scenario of its checkpoints: {reason}") from error
+        raise UserError(
+            f"{os.fspath(directory)}: the scenario in its checkpoints is invalid: {reason}"
+        ) from error
 
 
 def _run(directory: str, run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says of the run. Raises UserError if something is missing or of another type."""
+    """Return the run's entry of a manifest. Raises UserError if a field is missing or has the wrong type."""
     texts = [run.get(name) for name in ("version", "command", "digest", "config")]
     notes = run.get("notes")
     if not isinstance(notes, list) or not all(isinstance(text, str) for text in (*texts, *notes)):
-        raise UserError(f"{directory}: its checkpoints do not say of which run they are; choose another one")
+        raise UserError(f"{directory}: its checkpoints do not describe their run; choose another directory")
     return run

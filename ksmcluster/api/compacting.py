@@ -27,10 +27,10 @@ def compact(
     progress: Progress | bool | None = None,
     **changes: Unpack[Keywords],
 ) -> CompactionResult:
-    """Compact the memory of every node of a scenario, with pages that can move and without.
+    """Compact the memory of every node of a scenario, with movable and with unmovable driver pages.
 
     `config` is what `load_compaction` takes or returns; `options`, keyword arguments and `progress` are those
-    of `simulate`. With the engine `ray`, an actor has the memories of each `nodes_per_actor` nodes. Raises
+    of `simulate`. With the engine `ray`, one actor holds the memory of `nodes_per_actor` nodes. Raises
     UserError as `simulate` does.
     """
     from actors.compaction.run_compaction import run_compaction

@@ -1,4 +1,4 @@
-"""What functions that run scenarios take as keyword arguments, checked."""
+"""The keyword arguments of the functions that run scenarios, and their checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ksmcluster.system.errors import UserError
 
 
 class Keywords(RunKeywords, ScenarioKeywords, total=False):
-    """What `simulate`, `compact` and `sweep` take as keyword arguments besides their own."""
+    """Keyword arguments that `simulate`, `compact` and `sweep` share."""
 
 
 def taken(
     call: Callable[..., Any], options: RunOptions, changes: Mapping[str, Any]
 ) -> tuple[RunOptions, Overrides]:
-    """Return the options of a run and the changes of its scenario, with those given as keyword arguments.
+    """Split keyword arguments into run options and changes of the scenario.
 
     Raises UserError for an argument that the call does not have.
     """
@@ -34,16 +34,16 @@ def taken(
 
 
 def check_unchanged(call: str, overrides: Overrides) -> None:
-    """Raise UserError for changes of a scenario that has been checked already."""
+    """Raise UserError if there are changes of a scenario that is already loaded."""
     if overrides != Overrides():
         raise UserError(
-            f"{call}: the scenario is loaded already; give its changes to `load`, as Overrides(...)"
+            f"{call}: the scenario is already loaded; give the changes to `load`, as Overrides(...)"
         )
 
 
 @contextmanager
 def listening(progress: Progress | bool | None, step: str = "pass") -> Iterator[Progress | None]:
-    """Provide what to call with each event: nothing, what was given, or what shows it to a person.
+    """Yield the function to call with each event: None, the one given, or, for True, a progress display.
 
     `step` is what checkpoints count: "pass", or "round".
     """

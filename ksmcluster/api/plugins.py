@@ -1,4 +1,4 @@
-"""The classes of users' packages that a scenario names, tried before a run starts."""
+"""Checks of the plug-in classes that a scenario names, before a run starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def try_plugins(scenario: Scenario | CompactionScenario) -> None:
-    """Make an object of each class that a scenario names. Raises UserError if one cannot be made."""
+    """Create an object of each plug-in class of a scenario. Raises UserError if one cannot be created."""
     if isinstance(scenario, Scenario):
         with_plugins(to_spec(scenario))
         return
@@ -27,9 +27,9 @@ def try_plugins(scenario: Scenario | CompactionScenario) -> None:
 
 
 def with_plugins(spec: SimulationSpec) -> SimulationSpec:
-    """Make an object of each class that the scenario names; return the spec with what these say.
+    """Create an object of each plug-in class; return the spec with the merging rates of the models.
 
-    Raises UserError if one cannot be made.
+    Raises UserError if an object cannot be created.
     """
     try_drivers(spec.migration.drivers if spec.migration else ())
     with one_line():
@@ -41,7 +41,7 @@ def with_plugins(spec: SimulationSpec) -> SimulationSpec:
 
 
 def try_drivers(drivers: Iterable[DriverSpec]) -> None:
-    """Make an object of each driver of a user's package. Raises UserError if one cannot be made."""
+    """Create an object of each plug-in driver. Raises UserError if one cannot be created."""
     for driver in drivers:
         if ":" in driver.kind:
             from ksmcluster.config.compaction import try_driver
@@ -61,7 +61,7 @@ def _try_policies(spec: SimulationSpec) -> None:
 
 
 def _regions(spec: SimulationSpec, kind: ProcessSpec) -> tuple[RegionSpec, ...]:
-    """Return the regions of a kind of processes, with the rates of their models."""
+    """Return the regions of a process kind, with the merging rates of their models."""
     from cluster.plugins.workload_model import CheckedModel, model_region
 
     def known(region: RegionSpec) -> RegionSpec:

@@ -1,4 +1,4 @@
-"""Going on with a run from its last checkpoint."""
+"""Continuing a run from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def resume(
     progress: Progress | None = None,
     **changes: Unpack[RunKeywords],
 ) -> Result | CompactionResult:
-    """Go on with a run of `simulate` or `compact` from its last checkpoint, and return its result.
+    """Continue a run of `simulate` or `compact` from its last checkpoint, and return its result.
 
     Args:
         directory: the directory of the run's checkpoints.
         options: how the run is carried out. The engine and the number of actors may differ from those of the
-            run before.
+            first run.
         progress: called with each event of the run.
         changes: fields of `options`: `resume("run.ckpt", engine="inline")`.
 

@@ -1,4 +1,4 @@
-"""What all runs have in common: their time, the memory of this host, and errors in one line."""
+"""Shared by all runs: timing, the memory check of this host, and errors in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[Event], None]
 
 
 class RunClock:
-    """Measures a run from now on, and its start until the first event that `is_started` accepts."""
+    """Measures a run from now on; its start-up ends at the first event that `is_started` accepts."""
 
     def __init__(self, progress: Progress | None, is_started: Callable[[Event], bool]) -> None:
         self._progress = progress
@@ -36,7 +36,7 @@ class RunClock:
 
 
 def check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: str) -> None:
-    """Raise UserError if pages of `size` bytes in all cannot fit into this host, unless that is not asked."""
+    """Raise UserError if `size` bytes of pages do not fit into this host; skipped without `memory_check`."""
     if options.memory_check and options.cluster is None:
         actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
         host_memory.check(pages, size, actors, less)
@@ -44,7 +44,7 @@ def check_memory(options: RunOptions, nodes: int, pages: int, size: int, less: s
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn what a simulation cannot do, also for want of memory, into a UserError, and deaths into others."""
+    """Turn simulation errors and MemoryError into UserError, and LostError into RunFailedError."""
     try:
         yield
     except LostError as error:
@@ -52,4 +52,4 @@ def one_line() -> Iterator[None]:
     except SimulationError as error:
         raise UserError(str(error)) from error
     except MemoryError as error:
-        raise UserError("memory ran out: give fewer pages, or a Ray cluster with --address") from error
+        raise UserError("out of memory: use fewer pages, or a Ray cluster with --address") from error

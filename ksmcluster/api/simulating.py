@@ -1,4 +1,4 @@
-"""Simulating from Python."""
+"""Running a simulation from Python."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def simulate(
             `simulate("tiny", engine="inline", nodes=4, settings={"ksm.pages_to_scan": 400})`.
 
     Raises:
-        UserError: for what the user can mend. If the memory of this host cannot suffice, it is raised before
+        UserError: for errors that the user can fix. If this host has too little memory, it is raised before
             anything starts.
-        RunFailedError: if something died more often than `max_failures`, or did not start. Its `result` has
-            the finished passes.
+        RunFailedError: if more than `max_failures` actors or machines died, or Ray did not start. Its
+            `result` has the finished passes.
     """
     options, overrides = taken(simulate, options, changes)
     if isinstance(config, Scenario):
@@ -94,7 +94,7 @@ def run(
 
     try:
         with one_line(), checkpoint_before_the_end(options.checkpoint, clock.on_event) as on_event:
-            # What it takes from the iterator before an error stays.
+            # The passes taken before an error stay in the list.
             passes.extend(
                 run_passes(
                     spec,
@@ -107,8 +107,8 @@ def run(
             )
     except RunFailedError as error:
         again = checkpoints is not None and checkpoints.latest(on_event) is not None
-        how = f"; go on with `ksmcluster resume {options.checkpoint}`" if again else ""
-        incomplete = f"the run is not complete, it ended after {text.counted(len(passes), 'pass')}: {error}"
+        how = f"; continue with `ksmcluster resume {options.checkpoint}`" if again else ""
+        incomplete = f"the run is incomplete; it ended after {text.counted(len(passes), 'pass')}: {error}"
         raise RunFailedError(f"{error}{how}", result(incomplete) if passes else None) from error
     return result()
 
@@ -120,9 +120,9 @@ def _check_host(
     rows: int,
     options: RunOptions,
 ) -> None:
-    """Raise UserError if a run cannot fit into this host, or Ray's workers would not find our packages.
+    """Raise UserError if a run does not fit into this host, or if Ray's workers would not find our packages.
 
-    `rows` are those of all snapshots.
+    `rows` is the number of rows of all snapshots.
     """
     from actors.runtime import check_working_directory
 

@@ -1,5 +1,5 @@
-"""Benchmarks of the simulator's speed and memory, each beside a reference that runs at the same time.
+"""Benchmarks of the simulator's speed and memory, each with a reference that runs at the same time.
 
-For `ksmcluster bench`. Imports everything below but the commands. Changes only what it simulates, and with
-`--ksmd` this host's ksmd, whose knobs it puts back.
+For `ksmcluster bench`. Imports everything except the commands. With `--ksmd` it changes the KSM settings of
+this host and restores them; otherwise it changes nothing.
 """

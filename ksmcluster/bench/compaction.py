@@ -1,4 +1,4 @@
-"""Pages that compaction moves in a second of CPU time, in this process."""
+"""Benchmark of the pages that compaction moves per second of CPU time, in this process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ksmcluster.system.errors import UserError
 
 
 def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, tell: Tell) -> BenchOutcome:
-    """The compactors of `nodes` nodes of a scenario, with so much memory; filling it is not measured.
+    """Time the compactors of `nodes` nodes of a scenario, without the time to fill the memory.
 
-    Raises UserError if the scenario is none, the size cannot be, or nothing can be moved in it.
+    Raises UserError if the scenario does not exist, the size is invalid, or no page can be moved.
     """
     if problem := not_pageblocks(pages_per_node):
         raise UserError(f"--pages-per-node: {problem}")
@@ -41,7 +41,7 @@ def bench_compaction(config: str, nodes: int, pages_per_node: int, repeat: int, 
         loops.append(loop)
         moved = sum(memory.memory.vmstat.as_dict()["pgmigrate_success"] for memory in memories)
     if not moved:
-        raise UserError(f"{config}: nothing is moved in it; give a scenario whose drivers can move pages")
+        raise UserError(f"{config}: no pages were moved; give a scenario whose drivers can move pages")
     rates = tuple(moved / taken for taken in seconds)
     calibrated_rates = tuple(rate * loop for rate, loop in zip(rates, loops, strict=True))
     name = f"compaction, {config}, {text.counted(nodes, 'node')} of {size}"

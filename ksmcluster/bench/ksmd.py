@@ -1,4 +1,4 @@
-"""The host's own ksmd on real memory: its CPU time for each pass."""
+"""Benchmark of the host's ksmd on real memory: its CPU time for each pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 from ksmcluster.validate.session import left_as_found
 
-#: As in the scenario that is simulated.
+#: Equal to that of the simulated scenario.
 _KNOBS = {"advisor_mode": "none", "smart_scan": 0, "use_zero_pages": 0, "max_page_sharing": 256}
 _PAGES_AT_ONCE = 4096
 
@@ -35,9 +35,9 @@ class KsmdPasses:
 
 
 def ksmd_passes(pages: int, steady: int, folder: Path = KSM) -> KsmdPasses:
-    """Two passes and `steady` more over the memory that `shapes.grouped` describes; knobs are put back.
+    """Time two passes and `steady` more over the memory that `shapes.grouped` describes; restore settings.
 
-    Raises UserError if KSM cannot be had, or somebody else uses it meanwhile.
+    Raises UserError if KSM is not available, or if another program uses it meanwhile.
     """
     knobs = Knobs(folder)
     check_permission(folder)
@@ -60,13 +60,13 @@ def _one_pass(ksmd: Ksmd, knobs: Knobs, pages: int) -> float:
     ksmd.step(WHOLE_PASS)
     after = ksmd.cpu_seconds()
     if (visited := knobs.number("pages_scanned") - scanned) != pages:
-        raise UserError(f"ksmd visited {visited} pages, not {pages}: others use KSM by now; try again")
+        raise UserError(f"ksmd visited {visited} pages, not {pages}: another program uses KSM; try again")
     return after - before
 
 
 @contextmanager
 def _memory(pages: int) -> Iterator[mmap.mmap]:
-    """Real memory without huge pages: 16 times one page of each group, then as many unique ones."""
+    """Yield 16 mappings without huge pages: each has one page of each group, then as many unique pages."""
     memory = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     ids = _contents(pages)

@@ -1,4 +1,4 @@
-"""Resident memory of simulations of several sizes, bytes a page, and what larger ones would take."""
+"""Resident memory of simulations of several sizes: bytes per page, and an estimate for larger ones."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Line:
 
     @classmethod
     def fitted(cls, pages: Sequence[int], sizes: Sequence[int]) -> Line:
-        """Through two points at least."""
+        """Fit a line through at least two points."""
         slope, base = np.polyfit(np.array(pages, float), np.array(sizes, float), 1)
         return cls(float(base), float(slope))
 
     def at(self, pages: int) -> float:
-        """Bytes for so many pages."""
+        """Return the bytes for a number of pages."""
         return self.base + self.slope * pages
 
 
@@ -50,9 +50,9 @@ def bench_memory(
     options: RunOptions,
     tell: Tell,
 ) -> BenchOutcome:
-    """Each size in a process of its own, ascending; those that would not fit are left out.
+    """Measure each size in its own process, in ascending order; skip sizes that would not fit into memory.
 
-    Raises UserError if a simulation fails, or fewer than two sizes are left.
+    Raises UserError if a simulation fails, or if fewer than two sizes are left.
     """
     if wrong := [pages for pages in pages_per_node if pages < PAGES_MULTIPLE or pages % PAGES_MULTIPLE]:
         raise UserError(f"--pages-per-node {wrong[0]}: give multiples of {PAGES_MULTIPLE}")
@@ -68,45 +68,45 @@ def bench_memory(
         ran = run_program("ksmcluster.bench.tools.footprint", *arguments, environment=own_ray())
         found.append(Footprint(**json.loads(ran)))
     if len(found) < 2:
-        raise UserError("--pages-per-node: give two sizes at least that fit into memory")
+        raise UserError("--pages-per-node: give at least two sizes that fit into memory")
     if min(line.slope for line in lines(found)) <= 0:
-        raise UserError("--pages-per-node: too small to tell what a page takes; give larger sizes")
+        raise UserError("--pages-per-node: too small to measure the bytes per page; give larger sizes")
     where = f"{text.counted(nodes, 'node')}, engine {options.engine}"
     tables = [(f"Resident memory, {where}", _table(found)), ("Fitted", _fitted(found))]
     if left_out:
-        tables.append(("Not run, as memory does not suffice", _left_out(left_out)))
+        tables.append(("Not run: too little memory", _left_out(left_out)))
     return BenchOutcome(tuple(_measures(nodes, options.engine, found)), tuple(tables))
 
 
 def lines(found: Sequence[Footprint]) -> tuple[Line, Line]:
-    """Of peaks, and of what is held at the end."""
+    """Fit the peaks, and the memory held at the end."""
     pages = [f.pages for f in found]
     return Line.fitted(pages, [f.peak for f in found]), Line.fitted(pages, [f.steady for f in found])
 
 
 def _expected(found: Sequence[Footprint], pages: int) -> float:
-    """The peak for so many pages as the sizes so far have it; nothing before there are two."""
+    """Return the peak expected from the sizes so far; 0 before there are two."""
     return lines(found)[0].at(pages) if len(found) > 1 else 0.0
 
 
 def _measures(nodes: int, engine: str, found: Sequence[Footprint]) -> list[Measure]:
-    """Pages for each MiB, as more is to be better: of each size, and as fitted for more."""
+    """Return pages per MiB (larger is better) of each size, and of the fitted line."""
     name = f"memory, {engine}, {text.counted(nodes, 'node')}"
     measures = []
     for f in found:
         took = f"{text.seconds(f.pass_seconds)} after a start of {text.seconds(f.start_seconds)}"
         for what, size in (("peak", f.peak), ("steady", f.steady)):
-            extra = f"{text.size(size)}, {size / f.pages:.0f} bytes a page; {took}"
+            extra = f"{text.size(size)}, {size / f.pages:.0f} bytes per page; {took}"
             each = f"{name} of {f.pages // nodes} pages: {what}"
             measures.append(Measure(each, _UNIT, (f.pages * _MIB / size,), extra))
     for what, line in zip(("peak", "steady"), lines(found), strict=True):
-        extra = f"{line.slope:.0f} bytes a page, and {text.size(line.base)}"
+        extra = f"{line.slope:.0f} bytes per page, plus {text.size(line.base)}"
         measures.append(Measure(f"{name}: {what}, fitted", _UNIT, (_MIB / line.slope,), extra))
     return measures
 
 
 def _table(found: Sequence[Footprint]) -> Table:
-    shown = plain_table("pages", "peak", "steady", "peak a page", "steady a page", "start", "passes")
+    shown = plain_table("pages", "peak", "steady", "peak/page", "steady/page", "start", "passes")
     for f in found:
         shown.add_row(
             f"  {f.pages:,}",
@@ -128,7 +128,7 @@ def _left_out(expected: dict[int, float]) -> Table:
 
 
 def _fitted(found: Sequence[Footprint]) -> Table:
-    shown = plain_table("", "bytes a page", "and", *_LARGE)
+    shown = plain_table("", "bytes/page", "plus", *_LARGE)
     for name, line in zip(("peak", "steady"), lines(found), strict=True):
         sizes = [text.size(line.at(pages)) for pages in _LARGE.values()]
         shown.add_row(f"  {name}", f"{line.slope:.1f}", text.size(line.base), *sizes)

@@ -1,4 +1,4 @@
-"""Passes of ksmd over memory that stands still, in this process: CPU time of each, beside ksmd's own."""
+"""Benchmark of ksmd's passes over memory that does not change, in this process, beside the real ksmd."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ksmcluster.bench.tools.shapes import GROUP, grouped
 from ksmcluster.report.progress import Tell
 from ksmcluster.system.errors import UserError
 
-#: Half of the pages for each of the 16 processes, and half of those in groups.
+#: 16 processes have equally many pages, and half of these are in groups.
 PAGES_MULTIPLE = 2 * GROUP
 CONTENTS = ("symbolic", "bytes")
 PHASES = ("first", "merging", "steady")
-#: Passes in which nothing changes that are measured, simulated and real; their mean counts.
+#: Number of steady passes, simulated and real; their mean counts.
 _STEADY, _KSMD_STEADY = 20, 3
 _PAGES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """One run: CPU seconds of the start and of each phase, and the simulated ones of ksmd."""
+    """One run: CPU seconds of the start and of each phase, and the modelled CPU seconds of ksmd."""
 
     fill: float
     seconds: dict[str, float]
@@ -45,17 +45,17 @@ class PassRuns:
 
     pages: int
     simulated: dict[str, list[Passes]] = field(default_factory=lambda: {name: [] for name in CONTENTS})
-    #: Seconds of a calibration loop beside each of them.
+    #: Seconds of a calibration loop, one per run.
     calibrations: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CONTENTS})
-    #: CPU seconds to hash as many contents, apart: in a run it happens when memory is filled with them.
+    #: CPU seconds to hash the contents, measured separately: a run hashes them when it fills memory.
     hashing: list[float] = field(default_factory=list)
     real: list[KsmdPasses] = field(default_factory=list)
 
 
 def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> PassRuns:
-    """`pages` pages on one node; with the host's ksmd on as many real ones, if that is wanted.
+    """Time passes over `pages` pages on one node; `with_ksmd` also times the host's ksmd on real pages.
 
-    Raises UserError if the number is no multiple of PAGES_MULTIPLE, or the host's ksmd cannot be had.
+    Raises UserError if `pages` is not a multiple of PAGES_MULTIPLE, or if the host's ksmd is not available.
     """
     if pages < PAGES_MULTIPLE or pages % PAGES_MULTIPLE:
         raise UserError(f"--pages {pages}: give a multiple of {PAGES_MULTIPLE}")
@@ -75,7 +75,7 @@ def measure_passes(pages: int, repeat: int, *, with_ksmd: bool, tell: Tell) -> P
 
 
 def simulated(pages: int, content: str) -> Passes:
-    """Run it once."""
+    """Run the simulation once."""
     run = clocked(grouped(pages, content, passes=2 + _STEADY), time.process_time)
     last = run.results[-1].nodes
     return Passes(
@@ -87,7 +87,7 @@ def simulated(pages: int, content: str) -> Passes:
 
 
 def _hashing(pages: int) -> float:
-    """CPU seconds to hash each content once: half of the pages, and one page of each group."""
+    """Return the CPU seconds to hash each content once: half of the pages, and one page of each group."""
     ids = np.arange(1, pages // 2 + pages // PAGES_MULTIPLE + 1, dtype=np.uint64)
     seconds = 0.0
     for at in range(0, len(ids), _PAGES_AT_ONCE):
@@ -108,8 +108,8 @@ def _by_phase(passes: list[float]) -> dict[str, float]:
 
 
 def _check_equal(runs: PassRuns) -> None:
-    """Raises UserError if ksmd did other work than was simulated: then rates cannot be compared."""
+    """Raise UserError if ksmd's work differs from the simulation, so that rates cannot be compared."""
     found = {passes.merged for of_content in runs.simulated.values() for passes in of_content}
     found |= {real.merged for real in runs.real}
     if len(found) > 1:
-        raise UserError(f"pages_shared and pages_sharing differ: {sorted(found)}; is KSM used by others?")
+        raise UserError(f"pages_shared and pages_sharing differ: {sorted(found)}; do others use KSM?")

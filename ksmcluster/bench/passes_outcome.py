@@ -1,4 +1,4 @@
-"""What came of the passes: numbers and a table."""
+"""Results of the benchmark of passes: numbers and a table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ksmcluster.report.console import plain_table
 
 
 def outcome(runs: PassRuns) -> BenchOutcome:
-    """Rates; and, if the host's ksmd was measured, its CPU time against ours."""
+    """Return the rates and, if the host's ksmd was measured, its CPU time relative to the simulator's."""
     layout = f"{runs.pages:,} pages, half unique, half in groups of {GROUP}"
-    title = f"{layout}; medians of {len(runs.hashing)}, `times` from least to most"
+    title = f"{layout}; medians of {len(runs.hashing)}, `times` from smallest to largest"
     return BenchOutcome((*_rates(runs), *_against_ksmd(runs)), ((title, _table(runs)),))
 
 
@@ -29,7 +29,7 @@ def _rates(runs: PassRuns) -> list[Measure]:
                 runs.pages / passes.seconds[phase] * loop
                 for passes, loop in zip(runs.simulated[content], runs.calibrations[content], strict=True)
             ),
-            f"{runs.pages / _median(runs.simulated[content], phase):,.0f} pages a second of CPU",
+            f"{runs.pages / _median(runs.simulated[content], phase):,.0f} pages per CPU second",
         )
         for content in CONTENTS
         for phase in PHASES
@@ -37,7 +37,7 @@ def _rates(runs: PassRuns) -> list[Measure]:
 
 
 def _against_ksmd(runs: PassRuns) -> list[Measure]:
-    """CPU time of the host's ksmd in the same repetition, divided by ours."""
+    """Return the CPU time of the host's ksmd divided by the simulator's, repetition by repetition."""
     if not runs.real:
         return []
     measures = []
@@ -59,7 +59,7 @@ def _against_ksmd(runs: PassRuns) -> list[Measure]:
 
 
 def _with_hashing(runs: PassRuns) -> Measure:
-    """Pages are hashed when memory is filled; ksmd has it to do in its passes, so it counts."""
+    """Return the ratio including the time to hash pages, which ksmd spends in its passes."""
     values = tuple(
         sum(real.seconds.values()) / (sum(passes.seconds.values()) + hashing)
         for real, passes, hashing in zip(runs.real, runs.simulated["bytes"], runs.hashing, strict=True)

@@ -1,4 +1,4 @@
-"""Pages a second against nodes, as a picture."""
+"""A plot of pages per second against nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ksmcluster.bench.scaling import Scaling
 
-#: In the metadata of the picture, by which it is known again.
+#: Title in the picture's metadata; it marks files that `bench` may replace.
 TITLE = "ksmcluster bench scaling"
 
 
@@ -23,12 +23,12 @@ def is_plot(path: Path) -> bool:
 
 
 def draw(scaling: Scaling, path: Path) -> None:
-    """Write the picture; raises OSError if it cannot be written."""
+    """Write the picture. Raises OSError if it cannot be written."""
     write_picture(figure_of(scaling), path, TITLE)
 
 
 def figure_of(scaling: Scaling) -> Figure:
-    """The picture."""
+    """Return the picture as a matplotlib figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -41,7 +41,7 @@ def figure_of(scaling: Scaling) -> Figure:
     axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color=BLUE, alpha=0.2, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(nodes, labels=[str(n) for n in nodes], minor=False)
-    # The margin by default is a part of what the data span, which may be next to nothing.
+    # The default margin is a fraction of the data's range, which may be almost zero.
     axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel("NUMA nodes")
@@ -58,4 +58,4 @@ def _title(scaling: Scaling) -> str:
     processes = max(point.processes for point in scaling.weak)
     where = "in one process" if processes == 1 else f"in up to {processes} processes on {scaling.cores} cores"
     # Two lines: in one it would be wider than the picture.
-    return f"{per_node:,} pages a node, {where}\nideal: each core as fast as at its best"
+    return f"{per_node:,} pages per node, {where}\nideal: every core at its best speed"

@@ -1,4 +1,4 @@
-"""Pages a second on more and more nodes, each with as many pages; and on one and several processes."""
+"""Benchmark of pages per second for a growing number of nodes, and for one and several processes."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ from ksmcluster.report import text
 from ksmcluster.report.progress import Tell
 from ksmcluster.system.errors import UserError
 
-#: Pages of a node: half of each of its four processes' memory is in groups.
+#: Pages of a node are a multiple of this: it has four processes, each with half of its memory in groups.
 PAGES_MULTIPLE = 8
-#: The first pass, the one that merges, and one in which nothing changes; the first two are timed.
+#: The first, the merging and a steady pass; the first two are timed.
 _PASSES, _TIMED = 3, 2
-#: Machines of such a part of the largest one's nodes are measured so many times in each repetition: their
-#: passes take less time than a shared host stays as fast as it is.
+#: Small machines, up to this fraction of the largest one, are measured several times per repetition: their
+#: passes are so short that changes in the speed of a shared host would matter.
 _SMALL, _SMALL_TIMES = 16, 3
 
 
 @dataclass(slots=True)
 class Point:
-    """A number of nodes and the processes that they run in, measured so many times."""
+    """Measurements of one number of nodes in a number of processes."""
 
     nodes: int
     processes: int
     pages: int
-    #: Of the timed passes together.
+    #: Seconds of the timed passes together.
     seconds: list[float] = field(default_factory=list)
-    #: Of the first pass, in which nothing is sent: what processes do side by side that need not meet.
+    #: Seconds of the first pass, in which nothing is sent: parallel work without synchronization.
     first: list[float] = field(default_factory=list)
-    #: Of a calibration loop beside each.
+    #: Seconds of a calibration loop beside each.
     loops: list[float] = field(default_factory=list)
-    #: Sent to other nodes in each pass.
+    #: Bytes sent to other nodes in each pass.
     bytes_sent: list[int] = field(default_factory=list)
 
     def rates(self) -> tuple[float, ...]:
-        """Pages a second in each repetition."""
+        """Return the pages per second of each repetition."""
         return tuple(_TIMED * self.pages / seconds for seconds in self.seconds)
 
     def rate(self) -> float:
-        """Their median."""
+        """Return the median of the rates."""
         return median(self.rates())
 
     def core_ns(self, cores: int) -> float:
-        """Nanoseconds a page, of all cores that are at work."""
+        """Return core nanoseconds per page, over all cores in use."""
         return min(self.processes, cores) / self.rate() * 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """All points by the number of nodes; on several processes also the largest machine in one."""
+    """All points by the number of nodes; with several processes, also the largest machine in a single one."""
 
     engine: str
     cores: int
@@ -69,11 +69,11 @@ class Scaling:
     alone: Point | None
 
     def ideal(self, point: Point) -> float:
-        """Pages a second if each core were as fast as at its best."""
+        """Return the pages per second if every core ran at its best speed."""
         return min(point.processes, self.cores) / self.best() * 1e9
 
     def best(self) -> float:
-        """The least core nanoseconds a page."""
+        """Return the lowest core nanoseconds per page."""
         return min(point.core_ns(self.cores) for point in self.weak)
 
 
@@ -86,9 +86,9 @@ def measure_scaling(
     processes: int | None,
     tell: Tell,
 ) -> Scaling:
-    """With the engine `ray` on at most `processes` actors, by default one a core; `inline` on one.
+    """Measure the engine `ray` on at most `processes` actors (default: one per core), or `inline` on one.
 
-    Raises UserError for what the user can mend.
+    Raises UserError for errors that the user can fix.
     """
     if pages_per_node < PAGES_MULTIPLE or pages_per_node % PAGES_MULTIPLE:
         raise UserError(f"--pages-per-node {pages_per_node}: give a multiple of {PAGES_MULTIPLE}")
@@ -111,14 +111,14 @@ def measure_scaling(
 
 
 def _processes(nodes: int, most: int) -> int:
-    """Actors that so many nodes are spread over, as evenly as they can be."""
+    """Return the number of actors over which `nodes` nodes are spread as evenly as possible."""
     return len(node_blocks(nodes, -(-nodes // most)))
 
 
 def _measure(point: Point, engine: str) -> None:
     spec = spread_out(point.nodes, point.pages // point.nodes, _PASSES)
     options = RunOptions(engine, nodes_per_actor=-(-point.nodes // point.processes))
-    # In this process, what others do on the host need not count.
+    # In this process, CPU time leaves out the work of other programs.
     clock = time.process_time if engine == "inline" else time.perf_counter
     run, loop = calibrated(partial(clocked, spec, clock, options), clock)
     point.seconds.append(sum(run.seconds[:_TIMED]))

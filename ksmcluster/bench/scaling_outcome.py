@@ -1,4 +1,4 @@
-"""What came of scaling: numbers and tables."""
+"""Results of the scaling benchmark: numbers and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksmcluster.report.console import plain_table
 
 
 def outcome(scaling: Scaling) -> BenchOutcome:
-    """The numbers, and the tables."""
+    """Return the numbers and the tables."""
     repeat = len(scaling.weak[-1].seconds)
     measures = [m for point in scaling.weak for m in _weak(scaling, point)]
     time = "CPU" if scaling.engine == "inline" else "wall"
@@ -27,7 +27,7 @@ def outcome(scaling: Scaling) -> BenchOutcome:
 
 
 def _weak(scaling: Scaling, point: Point) -> list[Measure]:
-    """The calibrated rate, and the best time a page against this one's, repetition by repetition."""
+    """Return the calibrated rate, and the best time per page relative to this one, per repetition."""
     per_node = point.pages // point.nodes
     name = f"scaling, {scaling.engine}, {per_node} pages a node: {text.counted(point.nodes, 'node')}"
     calibrated_rates = tuple(r * loop for r, loop in zip(point.rates(), point.loops, strict=True))
@@ -35,13 +35,13 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
     sent = sum(point.bytes_sent) / point.pages
     return [
-        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes a page sent"),
+        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes per page sent"),
         Measure(f"{name}, time a page against the best", "x", against),
     ]
 
 
 def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:
-    """Of both passes, and of the first one, repetition by repetition."""
+    """Return the speed-up of both passes and of the first one, per repetition."""
     nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
     name, processes = f"scaling, {nodes} of {per_node} pages", text.counted(together.processes, "process")
     return (
@@ -75,7 +75,7 @@ def _millions(rate: float) -> str:
 
 
 def _traffic(scaling: Scaling) -> Table:
-    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes a page")
+    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes/page")
     for point in scaling.weak:
         sizes = [text.size(sent) for sent in point.bytes_sent]
         shown.add_row(f"  {point.nodes}", *sizes, f"{sum(point.bytes_sent) / point.pages:.1f}")

@@ -1,4 +1,4 @@
-"""The command `simulate` on the default scenario, against Ray alone starting as many empty actors."""
+"""Benchmark of `simulate` with the default scenario, compared with Ray alone and as many empty actors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ksmcluster.report.progress import Tell
 
 
 def bench_startup(nodes: int, nodes_per_actor: Sequence[int], repeat: int, tell: Tell) -> BenchOutcome:
-    """Whole commands in turns, from the start of the process to its end. Raises UserError if one fails."""
+    """Time whole commands alternately, from process start to end. Raises UserError if one fails."""
     alone: list[float] = []
     ours: dict[int, list[float]] = {packed: [] for packed in nodes_per_actor}
     for number in range(1, repeat + 1):
@@ -37,7 +37,7 @@ def _seconds(module: str, *arguments: str) -> float:
 
 
 def measures_of(nodes: int, alone: list[float], ours: dict[int, list[float]]) -> list[Measure]:
-    """Ratios of each repetition: to Ray alone, and to the first of ours. Seconds by nodes of an actor."""
+    """Return ratios to Ray alone and to the first packing, per repetition; `ours` is by nodes per actor."""
     measures = []
     first = next(iter(ours))
     for packed, seconds in ours.items():

@@ -30,14 +30,14 @@ _DAMAGES = (
     *(ELFError, ConstructError, struct.error, ArithmeticError, AssertionError, AttributeError),
     *(LookupError, TypeError, ValueError, RecursionError),
 )
-"""What reading the headers of something else than a core raises."""
+"""Exceptions raised by reading the headers of a file that is not a core."""
 _USER_END = 1 << 63
 """Addresses from here on are the kernel's, such as [vsyscall]."""
 
 
 @dataclass(slots=True)
 class _Notes:
-    """What the notes of a core tell about its process."""
+    """Facts about the process from the notes of a core."""
 
     pid: int | None = None
     name: str | None = None
@@ -50,7 +50,7 @@ class _Notes:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Memory of a PT_LOAD header; `stored` of its bytes are in the file from `offset` on."""
+    """Memory of a PT_LOAD header; the file has its first `stored` bytes, from `offset` on."""
 
     mapping: Mapping
     offset: int
@@ -65,10 +65,10 @@ class _Segment:
 class CoreSource:
     """A core file.
 
-    Whether a page of a file mapping was copied on write is not told by a core, so those pages are
-    only taken with `all_pages`. The kernel leaves holes in the file for pages that were not there;
-    gcore, and a copy without the holes, do not tell them from zero pages. Raises UserError when the
-    file is absent, unreadable, no 64-bit ELF core, or truncated.
+    A core does not tell whether a page of a file mapping was copied on write, so these pages are
+    captured only with `all_pages`. The kernel leaves holes in the file for absent pages; in cores of
+    gcore, and in copies without holes, they look like zero pages. Raises UserError if the file is
+    absent, unreadable, not a 64-bit ELF core, or truncated.
     """
 
     kind: Literal["core"] = "core"
@@ -114,7 +114,7 @@ class CoreSource:
     def _check_headers(self, elf: Any) -> None:
         count, size = elf.num_segments(), elf.header["e_phentsize"]
         if size != _HEADER_SIZE or count > MOST_SEGMENTS:
-            raise self._damaged(f"{count} headers of {size} bytes are not those of a core")
+            raise self._damaged(f"it has {count} headers of {size} bytes, unlike a core")
         end = elf.header["e_phoff"] + count * size
         if end > os.fstat(self._file).st_size:
             raise self._damaged("its headers are cut off")
@@ -127,7 +127,7 @@ class CoreSource:
         needed = max((segment["p_offset"] + segment["p_filesz"] for segment in segments), default=0)
         if needed > size:
             raise UserError(
-                f"core file {self._path} is truncated, {size} of {needed} bytes are there: "
+                f"core file {self._path} is truncated to {size} of {needed} bytes: "
                 "write it again with enough disk space and `ulimit -c unlimited`"
             )
 
@@ -140,7 +140,7 @@ class CoreSource:
                 raise self._damaged(f"the segment at {load['p_vaddr']:#x} is not a range of whole pages")
             end = load["p_vaddr"] + -(-load["p_memsz"] // PAGE_SIZE) * PAGE_SIZE
             if end > 1 << 64:
-                raise self._damaged(f"the segment at {load['p_vaddr']:#x} ends behind all addresses")
+                raise self._damaged(f"the segment at {load['p_vaddr']:#x} ends beyond the address space")
         if not loads:
             raise self._damaged("it holds no memory")
         return loads
@@ -149,11 +149,11 @@ class CoreSource:
         return UserError(f"core file {self._path} is damaged, {why}: write it again")
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Pages that the file can hold, holes included."""
+        """Return the number of pages that the file can hold, holes included."""
         return sum(segment.stored_pages for segment in self._wanted(all_pages))
 
     def scan(self, all_pages: bool) -> SourceScan:
-        """All segments, and the pages of them that the file holds."""
+        """Return all segments and their pages in the file."""
         return SourceScan(tuple(segment.mapping for segment in self._segments), None, self._chunks(all_pages))
 
     def _wanted(self, all_pages: bool) -> list[_Segment]:
@@ -167,7 +167,7 @@ class CoreSource:
                     yield self._read(segment, first, min(first + CHUNK_PAGES, end), buffer)
 
     def _present(self, segment: _Segment) -> Iterator[tuple[int, int]]:
-        """Ranges of a segment's pages that the process had in memory, as far as the file tells."""
+        """Yield ranges of a segment's pages that the process had in memory, as far as the file tells."""
         if not self._holes_absent:
             yield 0, segment.stored_pages
             return
@@ -178,7 +178,7 @@ class CoreSource:
         size = min(last * PAGE_SIZE, segment.stored) - offset
         data = buffer[: (last - first) * PAGE_SIZE]
         if os.preadv(self._file, [data[:size]], segment.offset + offset) < size:
-            raise UserError(f"core file {self._path} became shorter while it was read: capture it again")
+            raise UserError(f"core file {self._path} shrank while it was read: capture it again")
         data[size:] = bytes(len(data) - size)
         vpn = segment.mapping.start_vpn + np.arange(first, last, dtype=np.uint64)
         return Chunk(vpn, data, np.full(last - first, segment.flags, np.uint16))
@@ -209,13 +209,13 @@ def _segment(header: Any, notes: _Notes) -> _Segment:
 
 
 def _file_at(files: list[tuple[int, int, str]], start: int, end: int) -> str | None:
-    """Return the file that is mapped between two addresses; `files` ascend."""
+    """Return the file that is mapped between two addresses; `files` is in ascending order."""
     at = bisect_right(files, start, key=lambda file: file[1])
     return files[at][2] if at < len(files) and files[at][0] < end else None
 
 
 def _special_name(start: int, end: int, notes: _Notes) -> str:
-    """Name of a segment without a file, as /proc/PID/maps would have it."""
+    """Return the name of a segment without a file, as in /proc/PID/maps."""
     if start >= _USER_END:
         return "[vsyscall]"
     if notes.auxiliary.get(_AT_SYSINFO_EHDR) == start:

@@ -1,4 +1,4 @@
-"""Which pages of a moment share frames, with whom, on which node: numbers in place of the PFNs."""
+"""Which pages of a moment share frames, and on which nodes. Numbers replace the PFNs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameColumns:
-    """What is known of the frames of one process's listing; all arrays int64[n], UNKNOWN where nothing is."""
+    """The frames of one process's listing; all arrays are int64[n], UNKNOWN where nothing is known."""
 
     frame: NDArray[np.int64]
     """Equal for pages of the moment that map the same frame; numbered from 0 by first appearance."""
@@ -72,14 +72,14 @@ def identify(
 
 
 def _ranked(first: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return the rank of each of some distinct numbers."""
+    """Return the rank of each of the distinct numbers."""
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank
 
 
 def _numbered(heads: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return numbers from 0 on for heads, by first appearance; UNKNOWN stays."""
+    """Number the heads from 0 in order of first appearance; UNKNOWN stays."""
     there = np.flatnonzero(heads != UNKNOWN)
     numbers = np.full(len(heads), UNKNOWN)
     _, first, which = np.unique(heads[there], return_index=True, return_inverse=True)

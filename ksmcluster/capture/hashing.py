@@ -1,4 +1,4 @@
-"""Page digests and the keys that hide what the pages hold."""
+"""Page digests, and keys that hide the contents of pages."""
 
 import os
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ KEY_SIZE = 32
 """Bytes of a key."""
 
 LEAST_DIFFERENT_BYTES = 16
-"""Of random keys one in 10^16 has fewer."""
+"""Only one random key in 10^16 has fewer different bytes."""
 
 
 class PageHasher:
-    """Digests of pages, keyed with 32 bytes or, with None, comparable with anybody's."""
+    """Digests of pages, keyed with 32 bytes. With None, anybody can compare the digests."""
 
     def __init__(self, key: bytes | None) -> None:
         self._blake3 = blake3() if key is None else blake3(key=key)
 
     def __call__(self, pages: memoryview) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Digests uint8[n, 16] of n * 4096 bytes and which pages are all zero, bool[n].
+        """Return the digests of n * 4096 bytes, uint8[n, 16], and which pages are all zero, bool[n].
 
         The digests of zero pages are zero.
         """
@@ -40,8 +40,8 @@ class PageHasher:
         return digests, zero
 
     def _digests(self, pages: memoryview, wanted: list[int]) -> NDArray[np.uint8]:
-        # One thread: handing the interpreter lock over at every page costs more than a second one
-        # gains. One hasher started afresh is quicker than a new one for every page.
+        # One thread: passing the interpreter lock on at every page costs more than a second thread
+        # gains. Resetting one hasher is faster than creating one per page.
         update, digest, reset = self._blake3.update, self._blake3.digest, self._blake3.reset
         parts = []
         for index in wanted:
@@ -52,10 +52,10 @@ class PageHasher:
 
 
 def load_key(key_file: Path | None, unkeyed: bool) -> tuple[bytes | None, KeyInfo]:
-    """The key to hash with and what the snapshot tells about it.
+    """Return the key to hash with, and what the snapshot says about it.
 
-    A fresh random key unless a key file or no key is asked for; an absent key file is created,
-    readable by its owner alone. Raises UserError for a file that is no key, OSError when a new one
+    The key is random unless a key file or no key is asked for. An absent key file is created,
+    readable by its owner alone. Raises UserError if the file is not a key, OSError if a new one
     cannot be written.
     """
     if unkeyed:
@@ -68,9 +68,9 @@ def load_key(key_file: Path | None, unkeyed: bool) -> tuple[bytes | None, KeyInf
 
 
 def key_warnings(key_file: Path) -> Iterator[str]:
-    """What makes it likely that others have the key, or guess it; a line each."""
+    """Yield a line for each reason why others may have the key or guess it."""
     if key_file.stat().st_mode & 0o044:
-        yield f"others can read key file {key_file}, and so guess contents of pages: chmod 600 it"
+        yield f"others can read key file {key_file} and could then guess contents of pages: chmod 600 it"
     key = key_file.read_bytes()
     new = "name a new file to create a random one"
     if len(set(key)) < LEAST_DIFFERENT_BYTES:
@@ -87,7 +87,7 @@ def _is_text(key: bytes) -> bool:
 
 
 def fingerprint(key: bytes) -> str:
-    """32 hex digits that are equal for equal keys and reveal nothing else about them."""
+    """Return 32 hex digits that are equal for equal keys and reveal nothing else about the key."""
     derived = blake3(key, derive_key_context="ksmcluster snapshot key fingerprint, version 1")
     return derived.hexdigest(length=16)
 

@@ -16,7 +16,7 @@ _NODES = Path("/sys/devices/system/node")
 
 
 def host_info() -> HostInfo:
-    """Return what there is to know; everything is readable without root."""
+    """Return the facts about the host; all are readable without root."""
     release = os.uname().release
     thp = {name: _read(_THP / name) for name in _THP_FILES if (_THP / name).is_file()}
     khugepaged = _THP / "khugepaged"

@@ -12,7 +12,7 @@ from ksmcluster.capture.source import CHUNK_PAGES, Chunk, SourceScan, open_file,
 from ksmcluster.snapshot import MERGEABLE, Mapping
 from ksmcluster.system.errors import UserError
 
-#: Pages of a hole that are handed over at once.
+#: Pages of a hole per chunk.
 _HOLE_PAGES = 1 << 16
 
 
@@ -24,7 +24,7 @@ def _chunk(first: int, last: int, data: memoryview | None) -> Chunk:
 class ImageSource:
     """A raw image as one pseudo-process whose page number n is the n-th page of the file.
 
-    Raises UserError when the file is absent, unreadable, empty or not whole pages.
+    Raises UserError if the file is absent, unreadable, empty, or does not consist of whole pages.
     """
 
     pid = None
@@ -45,11 +45,11 @@ class ImageSource:
             )
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Pages in the file."""
+        """Return the number of pages in the file."""
         return self._pages
 
     def scan(self, all_pages: bool) -> SourceScan:
-        """All pages of the file in one mapping."""
+        """Return all pages of the file, in one mapping."""
         return SourceScan((Mapping(0, self._pages, "rw-p", self.name, True),), None, self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
@@ -71,7 +71,7 @@ class ImageSource:
             last = min(first + CHUNK_PAGES, end)
             data = buffer[: (last - first) * PAGE_SIZE]
             if os.preadv(self._file, [data], first * PAGE_SIZE) < len(data):
-                raise UserError(f"image {self._path} became shorter while it was read: capture it again")
+                raise UserError(f"image {self._path} shrank while it was read: capture it again")
             yield _chunk(first, last, data)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the kernel says of page frames, to root alone: /proc/kpagecount and /proc/kpageflags."""
+"""Page frames as the kernel shows them to root: /proc/kpagecount and /proc/kpageflags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK = 512
 
 
 class FrameKinds(NamedTuple):
-    """What some frames are; one element a frame."""
+    """Kinds of frames; one element per frame."""
 
     ksm: NDArray[np.bool_]
     zero: NDArray[np.bool_]
@@ -28,14 +28,14 @@ class FrameKinds(NamedTuple):
 
 
 class KernelPages:
-    """The two files, opened; a context manager."""
+    """The two open files; a context manager."""
 
     def __init__(self, count: int, flags: int) -> None:
         self._count, self._flags = count, flags
 
     @classmethod
     def open(cls) -> Self | None:
-        """Open the files; None where that is not permitted or they are not there."""
+        """Open the files; return None if they do not exist or may not be read."""
         opened: list[int] = []
         for name in ("/proc/kpagecount", "/proc/kpageflags"):
             try:
@@ -58,7 +58,7 @@ class KernelPages:
         return _words(self._count, pfns).astype(np.int64)
 
     def kinds(self, pfns: NDArray[np.int64]) -> FrameKinds:
-        """Return what the frames are; pfns ascending, int64[n]."""
+        """Return the kinds of frames; pfns ascending, int64[n]."""
         flags = _words(self._flags, pfns)
         return FrameKinds(flags & _KSM != 0, flags & _ZERO_PAGE != 0, self._heads(pfns, flags))
 

@@ -1,4 +1,4 @@
-"""What limits the answer that a capture can give: notes that travel in its snapshot."""
+"""Notes on the limits of a capture. They are stored in its snapshot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ksmcluster.capture.tracing.writes import Pauses
 from ksmcluster.snapshot import HostInfo, Note, SnapshotProcess
 
 _MOSTLY = 0.5
-"""Part of the pages from which on they are called most of them."""
+"""Share of the pages from which a note speaks of most pages."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Pages of the first moment that notes tell of."""
+    """Counts of the first moment's pages, for the notes."""
 
     pages: int = 0
     shared: int = 0
@@ -36,14 +36,14 @@ def notes(
     asked_interval: float,
     tracking: str | None,
 ) -> Iterator[Note]:
-    """Yield what the reader of an answer has to know, each with what it means for the answer."""
+    """Yield notes on the limits of the capture, each with its effect on the result."""
     if host is not None:
         yield from _of_the_host(host, processes)
     if not counts.frames_known and counts.shared:
         size = _mib(counts.shared)
         yield Note(
             "frames",
-            f"without root it is not known which of {counts.shared:,} pages share frames since a fork: "
+            f"only root can see which of {counts.shared:,} pages share frames since a fork: "
             f"savings may be up to {size} too high; capture as root",
         )
     elif counts.pages and counts.shared > _MOSTLY * counts.pages:
@@ -56,7 +56,7 @@ def notes(
     if counts.outside:
         yield Note(
             "outside",
-            f"{counts.outside:,} pages are mapped by processes that were not captured, too: their frames "
+            f"{counts.outside:,} pages are also mapped by processes that were not captured: their frames "
             "stay in use whatever ksmd does; capture all processes of the job (--pid-tree)",
         )
     pinned = sum(process.pinned_pages or 0 for process in processes)
@@ -88,7 +88,7 @@ def _of_the_host(host: HostInfo, processes: Sequence[SnapshotProcess]) -> Iterat
     if any(mapping.thp_eligible for process in processes for mapping in process.mappings):
         yield Note(
             "khugepaged",
-            "khugepaged may make new huge pages of this memory, which the simulation does not",
+            "khugepaged may collapse this memory into new huge pages, which the simulation does not model",
         )
 
 
@@ -96,7 +96,7 @@ def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | N
     if len(moments) == 1:
         yield Note(
             "one-moment",
-            "one moment only: memory stands still, so fewer pages are volatile than in the running program",
+            "one moment only: memory never changes, so fewer pages are volatile than in the running program",
         )
         return
     longest = max(later - earlier for earlier, later in pairwise(moments))
@@ -108,25 +108,25 @@ def _of_the_moments(moments: Sequence[float], interval: float, tracking: str | N
             )
         yield Note(
             "interval",
-            f"the interval of {interval:g} s could not be kept: up to {longest:.2f} s lie between two "
+            f"the interval of {interval:g} s could not be kept: up to {longest:.2f} s passed between two "
             f"moments; {meaning}",
         )
     if tracking is None:
         yield Note(
             "writes",
-            "writes that leave a page's bytes as they were are not known, so sharing that they break seems "
-            "to last; track them (--track-writes) or give `write` rates in a scenario",
+            "writes that do not change a page's bytes are unknown, so sharing that they break seems to "
+            "last; track them (--track-writes) or give `write` rates in a scenario",
         )
 
 
 def tracking_notes(pauses: Pauses, skipped: Sequence[Skipped]) -> Iterator[Note]:
-    """Yield what tracking writes did to the processes, and which memory it could not track."""
+    """Yield notes on how tracking disturbed the processes, and on memory that it could not track."""
     if pauses.stops:
         yield Note(
             "pauses",
-            f"to track writes, threads were stopped, {pauses.longest_ms:.1f} ms at most and "
-            f"{pauses.total_ms:.1f} ms in all; the first write to a page after each moment took a page "
-            "fault more",
+            f"to track writes, threads were stopped for up to {pauses.longest_ms:.1f} ms at a time and "
+            f"{pauses.total_ms:.1f} ms in total; the first write to a page after each moment took an extra "
+            "page fault",
         )
     for of_reason in sorted({skip.reason for skip in skipped}):
         count = sum(skip.reason == of_reason for skip in skipped)

@@ -1,4 +1,4 @@
-"""Which pages of a process are there: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst)."""
+"""The pages that a process has: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ksmcluster.snapshot import FILE, SHARED, SHARED_ZERO, SWAPPED, WRITTEN
 WINDOW = 1 << 16
 """Entries read at once: 512 KiB of pagemap for 256 MiB of address space."""
 _JOIN = 512
-"""Ranges of pages that are so near to each other are read together."""
+"""Ranges of pages that are at most this far apart are read together."""
 
 _PRESENT = np.uint64(1 << 63)
 _SWAP = np.uint64(1 << 62)
@@ -47,11 +47,11 @@ class Listing:
 
     vpn: NDArray[np.int64]
     flags: NDArray[np.uint16]
-    """Of FILE, SWAPPED, SHARED_ZERO, SHARED; WRITTEN stands for the soft-dirty bit."""
+    """Flags FILE, SWAPPED, SHARED_ZERO, SHARED; WRITTEN is the soft-dirty bit."""
     pfn: NDArray[np.int64]
-    """Page frame number; 0 for swapped pages, and for all without CAP_SYS_ADMIN."""
+    """Page frame number; 0 for swapped pages, and for all pages without CAP_SYS_ADMIN."""
     huge: NDArray[np.bool_]
-    """Whether the page is mapped as part of a huge page; never before Linux 6.7."""
+    """Whether the page is mapped as part of a huge page; always False before Linux 6.7."""
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -65,7 +65,7 @@ class Listing:
 
 
 def joined(parts: list[Listing]) -> Listing:
-    """Return listings one behind the other."""
+    """Return the concatenated listings."""
     none = (np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.bool_))
     parts = [Listing(*none), *parts]
     return Listing(*(np.concatenate([getattr(part, name) for part in parts]) for name in Listing.__slots__))
@@ -74,12 +74,12 @@ def joined(parts: list[Listing]) -> Listing:
 def windows(pagemap: int, start: int, end: int) -> Iterator[Listing]:
     """Yield the pages in memory or swap between two page numbers, window by window, ascending.
 
-    Nothing is faulted in. The cost follows the pages that are there, on Linux 6.7 and later.
+    Nothing is faulted in. On Linux 6.7 and later, the cost is proportional to the pages in memory.
     """
     for low, high in _held_ranges(pagemap, start, end):
         for first in range(low, high, WINDOW):
             last = min(first + WINDOW, high)
-            # Short at the end of user space and when the process has ended: those pages are absent.
+            # A read is short at the end of user space and if the process has ended: no pages are there.
             raw = os.pread(pagemap, (last - first) * 8, first * 8)
             entries = np.frombuffer(raw, np.uint64)
             held = np.flatnonzero((entries & (_PRESENT | _SWAP) != 0) & (entries & _GUARD == 0))
@@ -108,7 +108,7 @@ def _listing(
 
 
 def _held_ranges(pagemap: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges that hold all pages in memory or swap; everything where the kernel cannot tell."""
+    """Yield ranges that contain all pages in memory or swap; the whole range if the kernel cannot tell."""
     if end - start <= WINDOW or not has_scan(pagemap):
         yield start, end
         return
@@ -139,16 +139,16 @@ def ranges(pagemap: int, start: int, end: int, categories: int) -> Iterator[tupl
         for found in scan(pagemap, start, end, any_of=categories):
             yield from ((low, high) for low, high in found.tolist())
     except OSError as error:
-        if error.errno not in (errno.ENOTTY, errno.ESRCH):  # an older kernel; the process has ended
+        if error.errno not in (errno.ENOTTY, errno.ESRCH):  # an older kernel, or an ended process
             raise
 
 
 def scan(
     pagemap: int, start: int, end: int, *, any_of: int, all_of: int = 0, flags: int = 0
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield ranges of the page numbers [start, end) by their categories (PAGEMAP_SCAN), ascending.
+    """Yield ranges of the page numbers [start, end) in some categories (PAGEMAP_SCAN), ascending.
 
-    Each array is int64[n, 2]: the first page of each range and the one after its last. Raises OSError.
+    Each array is int64[n, 2]: the first page of each range, and the page after its last. Raises OSError.
     """
     buffer = np.empty((_SCAN_RANGES, 3), np.uint64)
     position, stop = start * PAGE_SIZE, end * PAGE_SIZE

@@ -25,14 +25,14 @@ _STOP_SECONDS = 5.0
 
 
 class ProcessGoneError(UserError):
-    """The process has ended, or never was."""
+    """The process has ended or never existed."""
 
 
 class ProcessSource:
     """A running process.
 
-    Raises UserError, at once or when scanned, when there is no such process, it has no memory of its
-    own, or reading it is not permitted; ProcessGoneError when it has ended.
+    Raises UserError, here or when scanned, if the process does not exist, has no memory of its own, or
+    may not be read; ProcessGoneError if it has ended.
     """
 
     kind: Literal["process"] = "process"
@@ -41,7 +41,7 @@ class ProcessSource:
         self.pid = pid
         self.vanished = 0
         try:
-            # Stays with this process even if its PID is given to another one.
+            # Refers to this process even if its PID is reused.
             self._folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
             raise ProcessGoneError(f"there is no process {pid}: check the PID with ps") from error
@@ -54,7 +54,7 @@ class ProcessSource:
             raise
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Pages in memory and swap; 0 if the process has ended."""
+        """Return the number of pages in memory and swap; 0 if the process has ended."""
         try:
             status = self._text("status")
         except ProcessGoneError:
@@ -64,7 +64,7 @@ class ProcessSource:
         return sum(int(found[1]) * 1024 for found in kib if found) // PAGE_SIZE
 
     def scan(self, all_pages: bool) -> SourceScan:
-        """List the pages of this moment; they are read as the chunks are taken."""
+        """List the pages of this moment. Iterating over the chunks reads them."""
         areas = self._areas()
         wanted = [area for area in areas if area.wanted(all_pages)]
         listing = self._listing(wanted, all_pages)
@@ -83,13 +83,13 @@ class ProcessSource:
 
     @property
     def pinned_pages(self) -> int | None:
-        """Pages that are pinned and so cannot merge (`VmPin`)."""
+        """Return the number of pinned pages, which cannot merge (`VmPin`)."""
         found = re.search(r"^VmPin:\s+(\d+) kB", self._text("status"), re.MULTILINE)
         return int(found[1]) * 1024 // PAGE_SIZE if found else None
 
     @property
     def ksm_stat(self) -> dict[str, int] | None:
-        """/proc/PID/ksm_stat, yes and no as 1 and 0; None before Linux 6.1."""
+        """Return /proc/PID/ksm_stat, with yes and no as 1 and 0; None before Linux 6.1."""
         try:
             stat = self._text("ksm_stat")
         except ProcessGoneError:
@@ -101,7 +101,7 @@ class ProcessSource:
         return {name: value if isinstance(value, int) else words[value] for name, value in fields}
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Close the files of the process."""
         os.close(self._folder)
 
     def _open(self, name: str) -> int:
@@ -133,7 +133,7 @@ class ProcessSource:
         raise UserError(f"process {self.pid} has no memory of its own: it is a kernel thread")
 
     def _state(self, task: str = "") -> str:
-        """State letter of the process or of one task, as in proc_pid_stat(5)."""
+        """Return the state letter of the process or of one task (proc_pid_stat(5))."""
         stat = self._text(f"task/{task}/stat" if task else "stat")
         return stat[stat.rindex(")") + 2]
 
@@ -145,7 +145,7 @@ class ProcessSource:
                 for found in pagemap.windows(map_file, area.mapping.start_vpn, area.mapping.end_vpn):
                     if area.mergeable:
                         found.flags[found.flags & (FILE | SHARED_ZERO) == 0] |= MERGEABLE
-                    # What ksmd mapped to the shared zero page is among the pages mapped there.
+                    # Pages that ksmd mapped to the shared zero page are included in this count.
                     wanted = found.flags & (MERGEABLE | SHARED_ZERO) != 0
                     parts.append(found if all_pages else found.where(wanted))
         finally:
@@ -169,33 +169,33 @@ class ProcessSource:
             os.close(memory)
 
     def has_ended(self) -> bool:
-        """Whether the process has ended, though it may still be waited for."""
+        """Return whether the process has ended, even if its parent has not waited for it yet."""
         try:
             return self._state() in "ZX"
         except ProcessGoneError:
             return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; raises UserError when that is not permitted or the process has ended."""
+        """Send a signal. Raises UserError if that is not permitted or the process has ended."""
         try:
             signal.pidfd_send_signal(self._folder, number)
         except ProcessLookupError as error:
             raise self._gone() from error
         except PermissionError as error:
             raise UserError(
-                f"no permission to stop process {self.pid}: run as root or leave --stop"
+                f"no permission to stop process {self.pid}: run as root or leave out --stop"
             ) from error
 
     def is_stopped(self) -> bool:
-        """Whether the process is stopped as a whole."""
+        """Return whether all threads of the process are stopped."""
         return self._state() == "T"
 
     def wait_stopped(self) -> None:
-        """Wait until no thread runs; raises UserError when that takes more than 5 s."""
+        """Wait until no thread runs. Raises UserError after 5 s."""
         deadline = time.monotonic() + _STOP_SECONDS
         while not self._is_still():
             if time.monotonic() > deadline:
-                raise UserError(f"process {self.pid} did not stop within {_STOP_SECONDS:g} s: leave --stop")
+                raise UserError(f"process {self.pid} did not stop in {_STOP_SECONDS:g} s: leave out --stop")
             time.sleep(0.001)
 
     def _is_still(self) -> bool:
@@ -219,9 +219,9 @@ class ProcessSource:
 
 @contextmanager
 def stopped(sources: Sequence[ProcessSource]) -> Iterator[None]:
-    """Stop all processes for the block; those stopped by it go on afterwards, whatever happens.
+    """Stop all processes during the block. The processes stopped here always continue afterwards.
 
-    A process that has ended is passed over: scanning it tells.
+    A process that has ended is skipped: scanning it reports that.
     """
     with ExitStack() as stack:
         for source in sources:
@@ -241,7 +241,7 @@ def _resume(source: ProcessSource) -> None:
 
 
 def _read_pages(memory: int, vpn: NDArray[np.uint64], buffer: memoryview) -> NDArray[np.bool_]:
-    """Read pages one after another into the buffer; which of them were still there, bool[n]."""
+    """Read pages into the buffer; return which of them were still there, bool[n]."""
     there = np.ones(len(vpn), np.bool_)
     edges = np.flatnonzero(np.diff(vpn) != 1) + 1
     filled = 0
@@ -259,7 +259,7 @@ def _read_pages(memory: int, vpn: NDArray[np.uint64], buffer: memoryview) -> NDA
 
 
 def _read_some(memory: int, target: memoryview, address: int) -> int:
-    """Bytes that could be read; 0 when the first page has gone."""
+    """Return the number of bytes read; 0 if the first page is gone."""
     try:
         return os.preadv(memory, [target], address)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which processes to capture: a process and its descendants, a control group, a name, all users of KSM."""
+"""Selects processes to capture: by PID, with descendants, by control group or name, or all users of KSM."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Wanted:
 
     @property
     def anything(self) -> bool:
-        """Whether any live process is wanted."""
+        """Return whether any live process is wanted."""
         return bool(self.single or self.follows)
 
     @property
     def follows(self) -> bool:
-        """Whether processes may come that were not there at first."""
+        """Return whether more processes may appear later."""
         return bool(self.trees or self.cgroups or self.names or self.ksm_users)
 
     def pids(self) -> list[int]:
-        """Return the PIDs there are now: those given, in that order, then the others, ascending.
+        """Return the current PIDs: first those given, in that order, then the others, ascending.
 
-        Raises UserError if a process or control group that was named is not there, or nothing is found.
+        Raises UserError if a named process or control group does not exist, or if nothing is found.
         """
         others = [
             *(pid for root in self.trees for pid in tree(root)),
@@ -53,13 +53,13 @@ class Wanted:
         found = [*self.single, *sorted({*others} - own - {*self.single})]
         found = [pid for pid in found if pid in self.single or not _is_kernel_thread(pid)]
         if not found and self.follows:
-            raise UserError("no process matches: check the name, the control group, or who uses KSM")
+            raise UserError("no process matches: check the name, the control group, or the use of KSM")
         return found
 
 
 @contextmanager
 def running_command(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command; it is ended with the block if it still runs then, its children by itself.
+    """Start a command, and end it after the block if it still runs; its children are left to it.
 
     Raises UserError if it cannot be started.
     """

@@ -1,4 +1,4 @@
-"""A capture from its sources to the finished snapshot."""
+"""A capture, from its sources to the finished snapshot."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,12 +74,12 @@ class MomentSummary:
     zero_pages: int
     distinct_contents: int
     duplicate_pages: int
-    """What KSM could save at best: mergeable pages less distinct contents."""
+    """The most pages that KSM could save: mergeable pages minus distinct contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a capture took."""
+    """Summary of a capture."""
 
     processes: int
     moments: tuple[MomentSummary, ...]
@@ -87,16 +87,16 @@ class Summary:
     ended: tuple[int, ...]
     """PIDs of processes that ended during the capture; their last moments may lack pages."""
     memory_bytes: int
-    """Bytes of the captured pages of one moment, the one that has most."""
+    """Bytes of the captured pages at the largest moment."""
     file_bytes: int
     seconds: float
     notes: tuple[Note, ...] = ()
-    """What limits the answer; they travel in the snapshot, too."""
+    """Limits of the result; also stored in the snapshot."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts of one moment as it goes; 8 bytes for every mergeable page."""
+    """Running counts of one moment; takes 8 bytes per mergeable page."""
 
     seconds: float
     pages: int = 0
@@ -135,7 +135,7 @@ class Session:
         tracker: WriteTracker | None = None,
         wanted: Wanted | None = None,
     ) -> None:
-        """`advance` is told the pages after each chunk; `wanted` finds processes that come later."""
+        """`advance` is called with the pages of each chunk; `wanted` finds processes that start later."""
         self._sources = list(sources)
         self._wanted = wanted
         self._newcomers = ExitStack()
@@ -161,8 +161,8 @@ class Session:
     def run(self) -> Summary:
         """Capture everything into the snapshot.
 
-        Raises UserError for what the user can mend, among it a process that has ended before the
-        first moment, and OSError, such as for a full disk; then there is no new file.
+        Raises UserError for errors that the user can fix, such as a process that ended before the first
+        moment, and OSError, for example if the disk is full. In both cases no new file is left.
         """
         started = datetime.now(UTC)
         begin = time.monotonic()
@@ -186,7 +186,7 @@ class Session:
         )
 
     def _take_moments(self, writer: SnapshotWriter, kernel: KernelPages | None) -> list[MomentSummary]:
-        """Take moments until there are enough or no process is left."""
+        """Capture moments until there are enough or no process is left."""
         moments: list[MomentSummary] = []
         begin = time.monotonic()
         for moment in range(self._options.count):
@@ -201,7 +201,7 @@ class Session:
         return moments
 
     def _find_newcomers(self) -> None:
-        """Begin to capture processes that were not there at the moment before."""
+        """Start to capture processes that have appeared since the previous moment."""
         if self._wanted is None or not self._wanted.follows:
             return
         known = {source.pid for source in self._sources}
@@ -217,7 +217,7 @@ class Session:
     def _take(
         self, writer: SnapshotWriter, moment: int, seconds: float, kernel: KernelPages | None
     ) -> MomentSummary:
-        """Take one moment: list the pages of all processes, then read them process by process."""
+        """Capture one moment: list the pages of all processes, then read them process by process."""
         tally = _Tally(seconds)
         live = [source for source in self._alive.values() if isinstance(source, ProcessSource)]
         with stopped(live) if self._options.stop else nullcontext():
@@ -237,7 +237,7 @@ class Session:
 
     @contextmanager
     def _may_end(self, process: int, moment: int) -> Iterator[None]:
-        """Pass over a process that ends; but not at the first moment if it is the last or given by PID."""
+        """Skip a process that ends; but raise at the first moment if it is the last or was given by PID."""
         try:
             yield
         except ProcessGoneError:
@@ -256,7 +256,7 @@ class Session:
         return scans
 
     def _track(self, source: Source, scan: SourceScan, moment: int) -> None:
-        """Mark the pages that were written since the moment before."""
+        """Mark the pages written since the previous moment."""
         assert isinstance(source, ProcessSource) and scan.listing is not None
         written = self._tracker.written(source, scan.listing) if self._tracker else None
         scan.listing.flags[:] &= ~np.uint16(WRITTEN)
@@ -270,7 +270,7 @@ class Session:
         return dict(zip(listed, identify(pids, list(listed.values()), kernel, nodes), strict=True))
 
     def _count(self, scans: dict[int, SourceScan], frames: dict[int, FrameColumns]) -> None:
-        """Count what notes tell of, among the mergeable pages of the first moment."""
+        """Count mergeable pages of the first moment, for the notes."""
         for process, columns in frames.items():
             listing = scans[process].listing
             assert listing is not None
@@ -355,7 +355,7 @@ class Session:
 
 
 def _forget_merges(scans: dict[int, SourceScan]) -> None:
-    """Take pages that ksmd merged out of the written ones: write protection cannot tell them apart."""
+    """Unmark pages that ksmd merged: to write protection, a merge looks like a write."""
     for scan in scans.values():
         if scan.listing is not None:
             merged = scan.listing.flags & KSM != 0
@@ -363,7 +363,7 @@ def _forget_merges(scans: dict[int, SourceScan]) -> None:
 
 
 def _still_there(wanted: Wanted) -> list[int]:
-    """Return the PIDs that are wanted; none if all have ended."""
+    """Return the wanted PIDs; empty if all have ended."""
     try:
         return wanted.pids()
     except UserError:
@@ -371,6 +371,6 @@ def _still_there(wanted: Wanted) -> list[int]:
 
 
 def _place(pids: Sequence[int | None], source: ProcessSource) -> int | None:
-    """Return the place of a process's parent among the captured ones."""
+    """Return the index of a process's parent among the captured processes."""
     parent = parent_of(source.pid)
     return pids.index(parent) if parent in pids else None

@@ -9,33 +9,33 @@ from cluster.spec.content import PAGE_SIZE
 from ksmcluster.snapshot import Mapping
 
 _NEVER_MERGED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
-"""VmFlags of mappings that KSM leaves alone: shared, device, special, huge TLB and droppable ones."""
+"""VmFlags of mappings that KSM does not scan: shared, device, special, huge TLB and droppable ones."""
 _UNREADABLE = frozenset({"io", "pf"})
 """VmFlags of mappings without pages of memory behind them."""
 _ADVISED = "mg"
 """VmFlag of VM_MERGEABLE: madvise or prctl asked for KSM."""
 _SPECIAL = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"})
-"""Mappings that the kernel makes for itself in every process."""
+"""Mappings that the kernel creates in every process."""
 
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A mapping with what decides which of its pages are read."""
+    """A mapping, and the facts that decide which of its pages are read."""
 
     mapping: Mapping
     resident: bool
-    """Whether it has any page in memory or swap, shared zero pages aside."""
+    """Whether it has any page in memory or swap, not counting shared zero pages."""
     vm_flags: frozenset[str]
 
     @property
     def mergeable(self) -> bool:
-        """Whether KSM could merge its pages, given madvise or prctl (vma_ksm_compatible())."""
+        """Return whether KSM could merge its pages after madvise or prctl (vma_ksm_compatible())."""
         return not self.vm_flags & _NEVER_MERGED
 
     def wanted(self, all_pages: bool) -> bool:
-        """Return whether it can have pages to capture."""
+        """Return whether it may have pages to capture."""
         if all_pages:
             return not self.vm_flags & _UNREADABLE
         return self.mergeable

@@ -1,4 +1,4 @@
-"""What every source of memory offers to the capture."""
+"""The interface of all sources of memory."""
 
 import errno
 import os
@@ -17,30 +17,30 @@ from ksmcluster.snapshot import Mapping
 from ksmcluster.system.errors import UserError
 
 CHUNK_PAGES = 256
-"""Pages read at once; 1 MiB stays in the processor's cache until it is hashed."""
+"""Pages per chunk: 1 MiB stays in the processor's cache until it is hashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Pages in ascending order: vpn uint64[n], data of n * 4096 bytes, flags uint16[n] without ZERO.
 
-    The data is a view of a buffer that the next chunk overwrites; None: all pages are zeros.
+    The data is a view of a buffer that the next chunk overwrites; None means that all pages are zero.
     """
 
     vpn: NDArray[np.uint64]
     data: memoryview | None
     flags: NDArray[np.uint16]
     at: NDArray[np.intp] | None = None
-    """Places of the pages in the scan's listing, if it has one."""
+    """Indices of the pages in the scan's listing, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceScan:
-    """One moment of a source: its mappings, ascending and disjoint, and its pages, read when iterated."""
+    """One moment of a source: mappings, ascending and disjoint, and pages, which iterating reads."""
 
     mappings: tuple[Mapping, ...]
     listing: Listing | None
-    """What is known of the pages before they are read; None for files."""
+    """Facts about the pages before they are read; None for files."""
     chunks: Iterator[Chunk]
 
 
@@ -57,36 +57,36 @@ class Source(Protocol):
 
     @property
     def kind(self) -> Literal["process", "core", "image"]:
-        """Where the memory comes from."""
+        """Kind of the source."""
 
     @property
     def vanished(self) -> int:
-        """Pages so far that went away before they could be read."""
+        """Number of pages so far that disappeared before they could be read."""
 
     def expected_pages(self, all_pages: bool) -> int:
-        """Roughly how many pages a scan will give, for the progress bar."""
+        """Return about how many pages a scan will yield, for the progress bar."""
 
     def scan(self, all_pages: bool) -> SourceScan:
-        """The source as it is now; pages that KSM could not merge only with `all_pages`."""
+        """Scan the source as it is now. `all_pages` includes pages that KSM could not merge."""
 
     def close(self) -> None:
         """Release files."""
 
 
 def page_buffer() -> memoryview:
-    """A buffer for one chunk."""
+    """Return a buffer for one chunk."""
     return memoryview(bytearray(CHUNK_PAGES * PAGE_SIZE))
 
 
 def stored_pages(file: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield ascending ranges of pages, from an offset of a file on, that are not all in its holes."""
+    """Yield ascending ranges of pages, from an offset of a file on, without the file's holes."""
     position, end = offset, offset + size
     done = 0
     while position < end:
         try:
             data = os.lseek(file, position, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
+            if error.errno == errno.ENXIO:  # only a hole up to the end of the file
                 return
             raise
         if data >= end:
@@ -99,9 +99,9 @@ def stored_pages(file: int, offset: int, size: int) -> Iterator[tuple[int, int]]
 
 
 def open_file(path: Path, what: str) -> int:
-    """Descriptor of a regular file; raises UserError when there is none or it may not be read."""
+    """Return a descriptor of a regular file. Raises UserError if it does not exist or may not be read."""
     try:
-        # Procfs has files that are regular by their mode, and wait.
+        # Some files of procfs count as regular but block when read.
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError as error:
         raise UserError(f"{what} {path} does not exist: check the name") from error

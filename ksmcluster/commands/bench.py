@@ -1,4 +1,4 @@
-"""`ksmcluster bench`: how fast the simulator is, how large, and whether it got slower."""
+"""`ksmcluster bench`: measure the simulator's speed and memory, and detect regressions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ksmcluster.report.progress import Tell
 
 app = typer.Typer(
-    help="Measure how fast and how large it is, against something that runs at the same time.",
+    help="Measure the simulator's speed and memory. A reference runs at the same time.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-REPEAT = "Repetitions; what counts is their median."
+REPEAT = "Repetitions; the median counts."
 
 
 def _option(what: str, default: object, **more: Any) -> Any:
@@ -35,22 +35,24 @@ def _option(what: str, default: object, **more: Any) -> Any:
     return typer.Option(help=f"{what} [default: {shown}]", **more)
 
 
-Short = Annotated[bool, typer.Option("--short", help="Small sizes by default, for CI.")]
+Short = Annotated[bool, typer.Option("--short", help="Use small default sizes, for CI.")]
 Repeat = Annotated[int | None, _option(REPEAT, FULL.repeat, min=1)]
 StartupRepeat = Annotated[int | None, _option(REPEAT, FULL.startup_repeat, min=1)]
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Write the measures for github-action-benchmark (bigger is better)."),
 ]
-Compare = Annotated[Path | None, typer.Option(help="A file of --json: exit 1 if a ratio has become worse.")]
-Most = Annotated[str, typer.Option("--max-regression", metavar="SHARE", help="How much worse it may be.")]
+Compare = Annotated[Path | None, typer.Option(help="Earlier --json file; exit with 1 if a ratio got worse.")]
+Most = Annotated[
+    str, typer.Option("--max-regression", metavar="SHARE", help="Tolerance of --compare, as in 0.1.")
+]
 
 
-@app.command("pass", short_help="Passes on one core, against ksmd's CPU time.")
+@app.command("pass", short_help="Passes on one core, compared with ksmd's CPU time.")
 def passes(
-    pages: Annotated[int | None, _option("Pages on the one node.", FULL.pass_pages)] = None,
+    pages: Annotated[int | None, _option("Pages on the node.", FULL.pass_pages)] = None,
     ksmd: Annotated[
-        bool, typer.Option("--ksmd", help="Beside it this host's own ksmd, on real memory; needs root.")
+        bool, typer.Option("--ksmd", help="Also run this host's ksmd on real memory; needs root.")
     ] = False,
     short: Short = False,
     repeat: Repeat = None,
@@ -59,10 +61,11 @@ def passes(
     max_regression: Most = "20%",
     quiet: Quiet = False,
 ) -> None:
-    """Passes over memory that stands still, on one core: the first, the merging and a steady one.
+    """Time passes over memory that does not change, on one core: the first, the merging and a steady pass.
 
-    Half of the pages are unique, half come in groups of 16; contents are symbolic, or bytes that are hashed
-    and compared. CPU time is held against that of ksmd: of this host's with --ksmd, otherwise of the model's.
+    Half of the pages are unique; the other half form groups of 16 equal pages. Contents are symbolic, or
+    bytes that are hashed and compared. The reference is ksmd's CPU time: measured on this host with --ksmd,
+    otherwise modelled.
     """
     sizes = SHORT if short else FULL
 
@@ -77,18 +80,18 @@ def passes(
     _bench(measure, as_json, compare, max_regression, quiet)
 
 
-@app.command(short_help="Pages/s on more and more nodes; one process and several.")
+@app.command(short_help="Pages/s for a growing number of nodes, in one and in several processes.")
 def scaling(
     nodes: Annotated[
         str | None, _option("Numbers of NUMA nodes.", FULL.scaling_nodes, metavar="N,N,...")
     ] = None,
     pages_per_node: Annotated[int | None, _option("Pages on each node.", FULL.scaling_pages)] = None,
-    engine: Annotated[EngineName, typer.Option(help="Ray actors, or all in this process.")] = EngineName.RAY,
-    processes: Annotated[
-        int | None, _option("Actors that the nodes are spread over.", "one a core", min=1)
-    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Ray actors, or everything in this process.")
+    ] = EngineName.RAY,
+    processes: Annotated[int | None, _option("Actors that share the nodes.", "one per core", min=1)] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png|.svg|.pdf", help="Draw pages/s against nodes.")
+        Path | None, typer.Option(metavar="FILE.png|.svg|.pdf", help="Plot pages/s against nodes.")
     ] = None,
     short: Short = False,
     repeat: Repeat = None,
@@ -97,10 +100,10 @@ def scaling(
     max_regression: Most = "20%",
     quiet: Quiet = False,
 ) -> None:
-    """More and more nodes with as many pages each, and what they send each other.
+    """Time a growing number of nodes with equally many pages each, and measure their messages.
 
-    The first pass and the merging one are timed, without the start. With Ray, the largest machine is also run
-    in a single process, to see what several bring.
+    The first and the merging pass are timed, without the start-up. With Ray, the largest machine also runs in
+    a single process, which shows the speed-up of several processes.
     """
     sizes = SHORT if short else FULL
     counts = parse_numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
@@ -130,7 +133,7 @@ def scaling(
     _bench(measure, as_json, compare, max_regression, quiet)
 
 
-@app.command(short_help="The command simulate, against Ray alone.")
+@app.command(short_help="The command simulate, compared with Ray alone.")
 def startup(
     nodes: Annotated[int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1)] = None,
     nodes_per_actor: Annotated[
@@ -144,7 +147,7 @@ def startup(
     max_regression: Most = "20%",
     quiet: Quiet = False,
 ) -> None:
-    """The command `simulate` on the default scenario, in turns with Ray alone starting empty actors."""
+    """Time `simulate` with the default scenario, alternating with Ray alone, which starts empty actors."""
     sizes = SHORT if short else FULL
     packed = parse_numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
 
@@ -156,7 +159,7 @@ def startup(
     _bench(measure, as_json, compare, max_regression, quiet)
 
 
-@app.command(short_help="Pages that compaction moves in a second.")
+@app.command(short_help="Pages that compaction moves per second.")
 def compaction(
     scenario: Annotated[
         str, typer.Argument(metavar="CONFIG", help="Scenario of `compact`.")
@@ -172,7 +175,7 @@ def compaction(
     max_regression: Most = "20%",
     quiet: Quiet = False,
 ) -> None:
-    """Pages that compaction moves in a second, on one core."""
+    """Measure how many pages compaction moves per second, on one core."""
     sizes = SHORT if short else FULL
 
     def measure(tell: Tell) -> BenchOutcome:
@@ -189,15 +192,15 @@ def compaction(
     _bench(measure, as_json, compare, max_regression, quiet)
 
 
-@app.command(short_help="Bytes a page, and what larger machines take.")
+@app.command(short_help="Bytes per page, and the estimate for larger machines.")
 def memory(
     nodes: Annotated[int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1)] = None,
     pages_per_node: Annotated[
         str | None,
-        _option("Pages on each node, two sizes at least.", FULL.memory_pages, metavar="N,N,..."),
+        _option("Pages on each node; at least two sizes.", FULL.memory_pages, metavar="N,N,..."),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="Ray actors, or all in one process.")
+        EngineName, typer.Option(help="Ray actors, or everything in one process.")
     ] = EngineName.INLINE,
     nodes_per_actor: NodesPerActor = 1,
     short: Short = False,
@@ -206,9 +209,9 @@ def memory(
     max_regression: Most = "20%",
     quiet: Quiet = False,
 ) -> None:
-    """Resident memory over all processes: bytes a page, and what 1 TiB and 16 TiB would take.
+    """Measure resident memory over all processes: bytes per page, and an estimate for 1 TiB and 16 TiB.
 
-    Sizes for which memory does not suffice, as those before them have it, are left out.
+    A size is skipped if, judging by the smaller ones, it would not fit into memory.
     """
     sizes = SHORT if short else FULL
     pages = parse_numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
@@ -234,7 +237,7 @@ def _bench(
     most: str,
     quiet: bool,
 ) -> None:
-    """Measure, show, write, compare: exit 1 if something is worse than it may be."""
+    """Measure, print, write and compare; exit with 1 if a ratio is worse than allowed."""
     from rich.console import Console
 
     from ksmcluster.bench.tools.show import shown_changes, shown_outcome

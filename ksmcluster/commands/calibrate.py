@@ -1,4 +1,4 @@
-"""`ksmcluster calibrate`: what ksmd's work costs on this host."""
+"""`ksmcluster calibrate`: measure the cost of ksmd's work on this host."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ if TYPE_CHECKING:
     from ksmcluster.validate.calibrate.fit import FittedTerm
     from ksmcluster.validate.calibrate.session import Calibration
 
-#: How a file that this command wrote begins.
+#: First line of a file that this command wrote.
 _HEAD = "# ksmcluster calibrate: "
-#: Why a term stays at its default.
+#: Why a term keeps its default.
 _NOT_MEASURED = {
     "remote": "not measured",
     "huge_saves": "not measured: default",
     "split_zero": "not measured: default",
-    "cpu_wait": "not measured: as the load",
+    "cpu_wait": "not measured: depends on the load",
 }
 _NOT_SEPARATED = "not separated: default"
 _NO_NODES = "not measured: needs two nodes"
 
 
 def calibrate(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write [cost].")] = Path("cost.toml"),
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write [cost] to.")] = Path(
+        "cost.toml"
+    ),
     quiet: Quiet = False,
 ) -> None:
-    """Measure what ksmd's work costs on this host, and write it for `simulate --cost`.
+    """Measure the cost of ksmd's work on this host, and write it for `simulate --cost`.
 
-    Runs small programs for about a minute. Needs root, and a host where nobody else uses KSM; a quiet one
-    gives better numbers. All knobs are put back as they were.
+    Runs small programs for about a minute. Needs root, and a host on which nothing else uses KSM. The numbers
+    are better on an idle host. All KSM settings are restored at the end.
     """
     from rich.console import Console
 
@@ -55,7 +57,7 @@ def calibrate(
 
 
 def to_toml(found: Calibration) -> str:
-    """Return the table [cost], all keys, with a line that says where the numbers come from.
+    """Return the table [cost] with all keys, below a comment that says where the numbers come from.
 
     The table [migration.cost] follows if it was measured.
     """
@@ -102,6 +104,6 @@ def _summary(found: Calibration) -> str:
     ratios = sorted(found.fit.ratios)
     low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
     return (
-        f"\n  steps of ksmd: {len(ratios)}, repetitions: {found.repetitions}\n"
-        f"  modelled over measured CPU time of four steps in five: {low:.2f} to {high:.2f}\n"
+        f"\n  ksmd steps: {len(ratios)}, repetitions: {found.repetitions}\n"
+        f"  modelled / measured CPU time, 10th to 90th percentile: {low:.2f} to {high:.2f}\n"
     )

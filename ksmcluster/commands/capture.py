@@ -1,4 +1,4 @@
-"""`ksmcluster capture`: real memory into a snapshot."""
+"""`ksmcluster capture`: take a snapshot of real memory."""
 
 import errno
 import json
@@ -33,24 +33,27 @@ from ksmcluster.system.errors import UserError
 
 
 def capture(
-    output: Annotated[Path, typer.Option(help="Snapshot to write, a Parquet file.")],
+    output: Annotated[Path, typer.Option(help="Snapshot file to write (Parquet).")],
     command: Annotated[
         list[str] | None,
-        typer.Argument(help="Command to start and follow, with its children, after --.", show_default=False),
+        typer.Argument(
+            help="After --: a command to start and capture, with its children.", show_default=False
+        ),
     ] = None,
     pid: Annotated[list[int] | None, typer.Option(help="Process to capture; may be repeated.")] = None,
     pid_tree: Annotated[
-        list[int] | None, typer.Option(help="Process to capture with its descendants; may be repeated.")
+        list[int] | None,
+        typer.Option(help="Process to capture together with its descendants; may be repeated."),
     ] = None,
     cgroup: Annotated[
-        list[str] | None, typer.Option(help="Control group whose processes to capture; may be repeated.")
+        list[str] | None, typer.Option(help="Control group whose processes are captured; may be repeated.")
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(help="Pattern of command names to capture, such as 'qemu*'; may be repeated."),
+        typer.Option(help="Capture processes whose command name matches, such as 'qemu*'; may be repeated."),
     ] = None,
     ksm_users: Annotated[
-        bool, typer.Option("--ksm-users", help="Every process that has memory that ksmd scans.")
+        bool, typer.Option("--ksm-users", help="Capture every process with memory that ksmd scans.")
     ] = False,
     core: Annotated[list[Path] | None, typer.Option(help="ELF core file; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="Raw memory image; may be repeated.")] = None,
@@ -59,18 +62,21 @@ def capture(
     count: Annotated[int | None, typer.Option(help="Number of moments to capture.")] = None,
     track_writes: Annotated[
         TrackWrites,
-        typer.Option(help="How to find pages that were written between moments, also with the same bytes."),
+        typer.Option(help="How to detect pages written between moments, even with the same bytes."),
     ] = TrackWrites.AUTO,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="Key for comparable snapshots; created if absent. Default: a random key."),
+        typer.Option(help="Key that makes snapshots comparable; created if absent. Default: a random key."),
     ] = None,
-    unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Digests that anybody can compare.")] = False,
+    unkeyed: Annotated[
+        bool, typer.Option("--unkeyed", help="Use no key: anybody can compare the digests.")
+    ] = False,
     minimal: Annotated[
         bool, typer.Option("--minimal", help="Leave out PIDs, names, paths and the host's topology.")
     ] = False,
     all_pages: Annotated[
-        bool, typer.Option("--all-pages", help="Also file, shared and other pages that KSM leaves alone.")
+        bool,
+        typer.Option("--all-pages", help="Also capture file, shared and other pages that KSM does not scan."),
     ] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the processes while they are read.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
@@ -85,9 +91,9 @@ def capture(
         _check(wanted, command or [], files, output, stop)
         moments = _moments(interval, count, bool(files))
         if not 0 <= after < math.inf:
-            raise UserError("--after must be a number of seconds, not negative")
+            raise UserError("--after must be a number of seconds, at least 0")
         if key_file is not None and unkeyed:
-            raise UserError("--key-file and --unkeyed exclude each other: give one of them")
+            raise UserError("--key-file and --unkeyed exclude each other: give only one")
         started = stack.enter_context(running_command(command)) if command else None
         if started is not None:
             wanted = replace(wanted, trees=(*wanted.trees, started.pid))
@@ -124,28 +130,28 @@ def _check(wanted: Wanted, command: list[str], files: list[Path], output: Path, 
     if len(set(wanted.single)) < len(wanted.single):
         raise UserError("a process was given twice: give each --pid once")
     if stop and not live:
-        raise UserError("--stop needs a process: give --pid or leave --stop")
+        raise UserError("--stop needs a process: give --pid or leave out --stop")
     if stop and os.getpid() in wanted.single:
-        raise UserError("ksmcluster cannot stop itself: leave --stop or its own PID")
+        raise UserError("ksmcluster cannot stop itself: leave out --stop or its own PID")
     if any(file.exists() and output.exists() and file.samefile(output) for file in files):
-        raise UserError(f"{output} is to be read and written: choose another --output")
+        raise UserError(f"{output} is both input and output: choose another --output")
 
 
 def _moments(interval: float | None, count: int | None, files: bool) -> int:
-    """Number of moments that the options ask for."""
+    """Return the number of moments that the options ask for."""
     if interval is None and count is None:
         return 1
     if interval is None or count is None:
         raise UserError("--interval and --count belong together: give both")
     if files:
-        raise UserError("--interval is for live processes: leave --core and --image")
+        raise UserError("--interval is for live processes: leave out --core and --image")
     if not (0 <= interval < math.inf and 1 <= count <= MAX_MOMENTS):
-        raise UserError(f"--interval must not be negative and --count be from 1 to {MAX_MOMENTS}")
+        raise UserError(f"--interval must be at least 0, and --count from 1 to {MAX_MOMENTS}")
     return count
 
 
 def _open_live(stack: ExitStack, wanted: Wanted) -> Iterator[ProcessSource]:
-    """Open live processes; those that end meanwhile are passed over, unless they were given by PID."""
+    """Open live processes. Skip those that have ended meanwhile, unless they were given by PID."""
     for pid in wanted.pids():
         try:
             yield stack.enter_context(closing(ProcessSource(pid)))
@@ -166,7 +172,7 @@ def _open_sources(
 
 @contextmanager
 def _one_line_errors(output: Path) -> Iterator[None]:
-    """One line on stderr for what goes wrong: exit code 2 for the user's mistakes, 1 for the system's."""
+    """Print errors in one line on stderr; exit with 2 for the user's mistakes, 1 for the system's."""
     try:
         yield
     except UserError as error:

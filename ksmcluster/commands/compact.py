@@ -1,4 +1,4 @@
-"""`ksmcluster compact`: compact memory full of drivers' pages, with and without pages that can move."""
+"""`ksmcluster compact`: compact memory full of driver pages, movable and unmovable."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compact(
     no_memory_check: NoMemoryCheck = False,
     drain: Annotated[
         list[int] | None,
-        typer.Option(metavar="NODE", help="A node to drain before the compaction, besides others."),
+        typer.Option(metavar="NODE", help="Node to drain before the compaction; may be repeated."),
     ] = None,
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
@@ -57,7 +57,7 @@ def compact(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compact memory full of drivers' pages, and report which large blocks can be had, and at what cost."""
+    """Compact memory full of driver pages, and report the large free blocks gained and their cost."""
     from ksmcluster.api import compact as run
     from ksmcluster.config import Overrides, load_compaction
     from ksmcluster.report.console import error_console

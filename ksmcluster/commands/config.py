@@ -1,4 +1,4 @@
-"""`ksmcluster config`: look at scenarios without running them."""
+"""`ksmcluster config`: show scenarios without running them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ksmcluster.commands.options import (
 from ksmcluster.commands.output import emit
 
 config = typer.Typer(
-    help="Look at scenarios without running them.",
+    help="Show scenarios without running them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -43,12 +43,12 @@ def show(
     settings: Settings = None,
     unset: Unset = None,
     plugins: Annotated[
-        bool, typer.Option("--plugins", help="Import the classes of yours that it names, and try them.")
+        bool, typer.Option("--plugins", help="Import and try the plug-in classes that it names.")
     ] = False,
 ) -> None:
-    """Print a scenario as TOML, defaults and changes included.
+    """Print a scenario as TOML, with all defaults and changes.
 
-    It may be one of `simulate` or one of `compact`, or the one that a snapshot stands for.
+    SCENARIO is a scenario of `simulate` or `compact`, or a snapshot.
     """
     from ksmcluster.config import Overrides, load_either, resolved_toml
 
@@ -75,7 +75,7 @@ def show(
 
 @config.command("list")
 def list_scenarios() -> None:
-    """Print the scenarios that come along, and which command takes them."""
+    """Print the bundled scenarios and the command that runs each."""
     from ksmcluster.config import bundled, bundled_compactions, load, load_compaction
 
     for name in bundled():

@@ -1,4 +1,4 @@
-"""What `--help` ends with: an example or two of each command, and where to read on."""
+"""The end of `--help`: an example or two of each command, and the page that says more."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ EXAMPLES = {
 
 
 def epilog(command: str) -> str:
-    """Return the end of the help of a command, such as "bench pass"; `\\b` keeps its lines apart."""
+    """Return the end of a command's help, for example of "bench pass"; `\\b` keeps the line breaks."""
     examples = EXAMPLES[command]
     heading = "Examples:" if len(examples.lines) > 1 else "Example:"
     lines = "\n".join(f"  ksmcluster {line}" for line in examples.lines)
-    return f"\b\n{heading}\n{lines}\n\nRead on: {examples.page}"
+    return f"\b\n{heading}\n{lines}\n\nSee also: {examples.page}"

@@ -1,4 +1,4 @@
-"""Options that several sub-commands share: which scenario, and what to change in it."""
+"""Options that several sub-commands share: the scenario, changes of it, and how to run it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class EngineName(StrEnum):
-    """What runs the simulation."""
+    """The engine that runs the simulation."""
 
     RAY = "ray"
     INLINE = "inline"
 
 
 def _simulations(incomplete: str) -> list[str]:
-    """Return the scenarios of `simulate` that a shell may complete a word to."""
+    """Return the scenarios of `simulate` for shell completion."""
     from ksmcluster.config import bundled
 
     return [name for name in bundled() if name.startswith(incomplete)]
@@ -38,12 +38,12 @@ def _scenarios(incomplete: str) -> list[str]:
     return _simulations(incomplete) + _compactions(incomplete)
 
 
-_SNAPSHOT = "Name of a scenario that comes along, a TOML file or a snapshot."
+_SNAPSHOT = "Name of a bundled scenario, a TOML file or a snapshot."
 Config = Annotated[
     str,
     typer.Argument(
         metavar="CONFIG",
-        help="Name of a scenario that comes along, or a TOML file.",
+        help="Name of a bundled scenario, or a TOML file.",
         autocompletion=_compactions,
     ),
 ]
@@ -52,62 +52,68 @@ ConfigOrSnapshot = Annotated[
 ]
 #: Of `simulate` or of `compact`.
 AnyConfig = Annotated[str, typer.Argument(metavar="CONFIG", help=_SNAPSHOT, autocompletion=_scenarios)]
-Count = Annotated[int | None, typer.Option(min=1, help="Of a snapshot: processes in all.")]
+Count = Annotated[int | None, typer.Option(min=1, help="For a snapshot: number of processes.")]
 Advice = Annotated[
     str | None,
     typer.Option(
         metavar="as-captured|all",
-        help="Of a snapshot: which memory ksmd scans.",
+        help="For a snapshot: the memory that ksmd scans.",
     ),
 ]
 Nodes = Annotated[int | None, typer.Option(help="NUMA nodes.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
 Passes = Annotated[int | None, typer.Option(help="Full passes of ksmd.")]
 Seconds = Annotated[
     float | None,
-    typer.Option(help="Simulated time at which the run ends, with the pass under way; not with --passes."),
+    typer.Option(
+        help="Simulated time after which the run ends, once the pass is complete; not with --passes."
+    ),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="converged", help="The run ends once its figures stand still; not with --passes."),
+    typer.Option(metavar="converged", help="End the run once its figures stop changing; not with --passes."),
 ]
 PagesPerNode = Annotated[
-    int | None, typer.Option(help="Scale the memory of the processes to about so many pages a node.")
+    int | None, typer.Option(help="Scale the processes' memory to about this many pages per node.")
 ]
 Cost = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Take [cost] from a TOML file, such as `ksmcluster calibrate` writes."),
+    typer.Option(
+        metavar="FILE", help="Read [cost] from a TOML file, such as one written by `ksmcluster calibrate`."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in process[0].per_node=2; may be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set any key, as in process[0].per_node=2; may be repeated."
+    ),
 ]
 Unset = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY", help="Any key that the scenario sets: its default again; may be repeated."),
+    typer.Option(metavar="KEY", help="Reset a key of the scenario to its default; may be repeated."),
 ]
 Engine = Annotated[
-    EngineName, typer.Option(help="Ray actors, or all in this process; the result is the same.")
+    EngineName, typer.Option(help="Ray actors, or everything in this process; the result is the same.")
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to join; by default that of the Ray job, or one that ends with the run."),
+    typer.Option(help="Ray cluster to join. Default: the Ray job's, or a new one that ends with the run."),
 ]
 ConnectTimeout = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="Time that the Ray cluster has to answer.")
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Time limit for the Ray cluster to answer.")
 ]
 NodesPerActor = Annotated[int, typer.Option(min=1, help="NUMA nodes that share an actor.")]
 MigrationActors = Annotated[
-    int, typer.Option(min=1, help="Actors that drive the compactors; the result is the same.")
+    int, typer.Option(min=1, help="Actors that run the compactors; the result is the same.")
 ]
 NoMemoryCheck = Annotated[
-    bool, typer.Option("--no-memory-check", help="Run even if the memory of this host cannot suffice.")
+    bool, typer.Option("--no-memory-check", help="Run even if this host has too little memory.")
 ]
 CheckpointDirectory = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Write checkpoints there. The same command goes on from the last one, and so does "
+        help="Write checkpoints to DIR. The same command continues from the last one, and so does "
         "`ksmcluster resume DIR`.",
     ),
 ]
@@ -115,36 +121,39 @@ CheckpointEvery = Annotated[
     str,
     typer.Option(
         metavar="TIME|PASSES",
-        help="Time between checkpoints (10m, 90s, 2h), or passes (5p); in `compact`, rounds.",
+        help="Interval of checkpoints: a time (10m, 90s, 2h) or passes (5p); in `compact`, rounds.",
     ),
 ]
-MaxFailures = Annotated[int, typer.Option(min=0, help="Deaths of actors or machines that the run survives.")]
+MaxFailures = Annotated[
+    int, typer.Option(min=0, help="How many actors or machines may die before the run fails.")
+]
 StallTimeout = Annotated[
     float,
     typer.Option(
         min=10.0,
         metavar="SECONDS",
-        help="Time after which a process of Ray that does nothing at all is taken for dead.",
+        help="A Ray process that does nothing for this long counts as dead.",
     ),
 ]
 Objectives = Annotated[
     str | None,
     typer.Option(
         metavar="FIGURE:max|min,...",
-        help="What makes a point of a sweep good, most important first; by default, much saved, in little "
-        "simulated time, with little of a CPU for ksmd and few remote mappings.",
+        help="What to optimize, most important first. Default: many saved bytes, little simulated time, "
+        "little CPU time of ksmd and few remote mappings.",
     ),
 ]
 Limits = Annotated[
     list[str] | None,
     typer.Option(
-        "--limit", metavar="FIGURE<=NUMBER", help="Recommend only points within it; may be repeated."
+        "--limit", metavar="FIGURE<=NUMBER", help="Recommend only points within this limit; may be repeated."
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option(help="Directory for summary.json, config.toml, provenance.json and tables.")
+    Path | None,
+    typer.Option(help="Directory to write summary.json, config.toml, provenance.json and tables to."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json, not the report.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]
 
 
@@ -160,11 +169,13 @@ def run_options(
     max_failures: int = 3,
     stall_timeout: float = 60.0,
 ) -> RunOptions:
-    """Return what these options say. Raises UserError for an address that no engine would use."""
+    """Return the options of the run. Raises UserError for an address with the inline engine."""
     from actors.run_options import RunOptions
 
     if address is not None and engine is not EngineName.RAY:
-        raise UserError("--address: the inline engine joins no Ray cluster; leave one of the two out")
+        raise UserError(
+            "--address: the inline engine does not use Ray; leave out --address, or give --engine ray"
+        )
     memory_check = not no_memory_check
     return RunOptions(
         engine.value,

@@ -1,4 +1,4 @@
-"""Writing for the user: on stdout, and the one line when something cannot be written."""
+"""Output for the user: on stdout and to files, with one line if something cannot be written."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 
 def emit(shown: str) -> None:
-    """Write to stdout, all of it, or end the program with a line that says why not."""
+    """Write text to stdout, or end the program with a line that says why this failed."""
     try:
         sys.stdout.write(shown)
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # Whoever reads has seen enough; typer ends quietly then.
+        raise  # The reader has closed the pipe; typer then exits quietly.
     except OSError as error:
-        # What is still in the buffer would fail once more when Python exits.
+        # Python would flush the buffer at exit and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         fail(f"cannot write to standard output: {reason(error)}")
 
 
 class Target(NamedTuple):
-    """A file that an option names, to be written."""
+    """A file that an option names and that the command writes."""
 
     option: str
     path: Path
-    #: Whether this command wrote the file that is there, which may be replaced then.
+    #: Returns whether the existing file is one that this command wrote, and may replace.
     is_ours: Callable[[Path], bool]
 
     def check(self) -> Path:
-        """Return where to write it; UserError if that cannot be, to be asked before all else is done."""
+        """Return the path to write to. Raises UserError if it cannot be written; call it before the work."""
         if self.is_device():
             return self.path
         return check_file(self.path, f"{self.option} {self.path}", self.is_ours)
 
     def is_device(self) -> bool:
-        """Whether it is a device or a pipe, which is written to and stays."""
+        """Whether it is a device or a pipe, which is written to and not replaced."""
         try:
             mode = self.path.stat().st_mode
         except OSError:
@@ -59,7 +59,7 @@ class Target(NamedTuple):
 
 @contextmanager
 def replacing(target: Target) -> Iterator[Path]:
-    """A file to be written, which takes this name when it is complete; or the program ends with a line."""
+    """Yield a temporary file that takes the target's name when it is complete; end with a line on failure."""
     try:
         path = target.check()
         if target.is_device():
@@ -75,7 +75,7 @@ def replacing(target: Target) -> Iterator[Path]:
 
 
 def save(result: Result | CompactionResult, directory: Path) -> None:
-    """Write the files of a result, or end the program with a line that says why not."""
+    """Write the files of a result, or end the program with a line that says why this failed."""
     try:
         result.save(directory)
     except OSError as error:
@@ -83,7 +83,7 @@ def save(result: Result | CompactionResult, directory: Path) -> None:
 
 
 def show(result: Result | CompactionResult, output: Path | None, *, as_json: bool) -> None:
-    """Write the files of a result, if that is asked for, and print its summary or its report."""
+    """Write the files of a result if `output` is given, and print its summary or its report."""
     if output is not None:
         save(result, output)
     emit(result.summary_json() if as_json else _report(result))
@@ -106,7 +106,7 @@ def _report(result: Result | CompactionResult) -> str:
 
 @contextmanager
 def partly_shown(output: Path | None, *, as_json: bool) -> Iterator[None]:
-    """Show the finished passes of a run that ends in the block before its last pass."""
+    """If the run in the block fails, show the passes that it finished."""
     try:
         yield
     except RunFailedError as error:
@@ -116,14 +116,14 @@ def partly_shown(output: Path | None, *, as_json: bool) -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """End with exit code 1: not the user's mistake."""
+    """Print an error and exit with 1: the failure is not the user's mistake."""
     with suppress(OSError, ValueError):  # stderr may be closed or full
         typer.echo(text.message(f"error: {message}"), err=True)
     raise typer.Exit(1)
 
 
 def reason(error: OSError) -> str:
-    """What went wrong, without numbers and names of files."""
+    """Return what went wrong, without error numbers and file names."""
     if error.errno:
         return os.strerror(error.errno)
     return str(error).splitlines()[0]

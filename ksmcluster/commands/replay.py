@@ -40,21 +40,21 @@ from ksmcluster.validate.replay import (
 )
 
 _DEFAULT = KsmSpec().kernel
-_NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
+_NO_WIDTH = 10_000  # columns: tables keep their width in narrow terminals
 
 
 def replay(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Scripts (*.scn), or records, or folders of them.")
+        list[Path], typer.Argument(metavar="PATH...", help="Scripts (*.scn), records, or folders of them.")
     ],
     compare: Annotated[
-        bool, typer.Option("--compare", help="The paths are records: replay each, and name what differs.")
+        bool, typer.Option("--compare", help="The paths are records: replay each and list the differences.")
     ] = False,
     kernel: Annotated[
         str | None,
         typer.Option(
             help=f"Kernel to simulate: {', '.join(PROFILES)}, or a full release. [default: {_DEFAULT}, and "
-            "with --compare that of the record]"
+            "with --compare the recorded one]"
         ),
     ] = None,
     nodes: Annotated[
@@ -62,23 +62,23 @@ def replay(
     ] = None,
     engine: Annotated[str, typer.Option(help=f"Engine to run on: {', '.join(ENGINES)}.")] = "exact",
     nodes_per_actor: Annotated[
-        int, typer.Option(help="Of the ray engine: NUMA nodes that one actor has.", min=1)
+        int, typer.Option(help="For the ray engine: NUMA nodes per actor.", min=1)
     ] = 1,
     tree_shape: Annotated[
         bool,
         typer.Option(
             "--tree-shape/--no-tree-shape",
-            help="Of the inline and ray engines: keep the shapes of the kernel's trees; simulate does not.",
+            help="For the inline and ray engines: model the shapes of the kernel's trees; simulate does not.",
         ),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one line a script.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per script.")] = False,
 ) -> None:
     """Run scenario scripts and print what the machine looks like after each step.
 
-    With --compare, replay records of real kernels: the exit code is 1 if any differs. With --kernel besides,
-    on another kernel: what differs is what that kernel does otherwise. All differences are listed then.
+    With --compare, replay records of real kernels; the exit code is 1 if any differs. Add --kernel to replay
+    them on another kernel: all differences are then listed, which are those between the two kernels.
 
-    Mistakes in scripts and paths give one line and exit code 2.
+    Mistakes in scripts and paths end with one line and exit code 2.
     """
     if engine not in ENGINES:
         _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
@@ -86,9 +86,9 @@ def replay(
     if nodes is not None and not 1 <= nodes <= MAX_SCENARIO_NODES:
         _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_SCENARIO_NODES}")
     if compare and nodes is not None:
-        _fail("--compare: the records say how many nodes; leave out --nodes")
+        _fail("--compare: the records fix the number of nodes; leave out --nodes")
     if engine == "exact" and not tree_shape:
-        _fail("--no-tree-shape: the exact engine always keeps shapes; choose --engine inline or ray")
+        _fail("--no-tree-shape: the exact engine always models tree shapes; choose --engine inline or ray")
     on = ReplayTarget(engine, nodes_per_actor, tree_shape)
     try:
         with on.started() as on:
@@ -149,7 +149,7 @@ def _comparisons(
     except NoRecordsHereError:
         if found.named:
             raise
-        typer.echo(one_line(f"{found.path}: no records, left out"), err=True)
+        typer.echo(one_line(f"{found.path}: no records, skipped"), err=True)
 
 
 def _print_tables(document: Json) -> None:
@@ -168,7 +168,7 @@ def _print_tables(document: Json) -> None:
 
 
 def _table(records: list[Json]) -> Table:
-    """Counters, one row a step; those that stay 0 all the time are left out."""
+    """Return a table of counters with one row per step, without those that are always 0."""
     counters = [_counters(record) for record in records]
     names = [name for name in counters[0] if any(values[name] for values in counters)]
     table = Table("step", box=None, pad_edge=False)
@@ -181,7 +181,7 @@ def _table(records: list[Json]) -> Table:
 
 
 def _counters(record: Json) -> dict[str, int]:
-    """Counters of KSM, and of huge pages if the script has any."""
+    """Return the counters of KSM, and of huge pages if the script has any."""
     thp = {name: value for name, value in record["vmstat"].items() if name.startswith("thp_")}
     return {**record["sysfs"], **thp}
 

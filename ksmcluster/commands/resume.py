@@ -1,4 +1,4 @@
-"""`ksmcluster resume`: go on with a run from its last checkpoint."""
+"""`ksmcluster resume`: continue a run from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from ksmcluster.commands.output import partly_shown, show
 
 
 def resume(
-    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a --checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory that was given to --checkpoint.")
+    ],
     engine: Engine = EngineName.RAY,
     address: Address = None,
     connect_timeout: ConnectTimeout = 30.0,
@@ -41,9 +43,9 @@ def resume(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a run from its last checkpoint; the result is that of an undisturbed run.
+    """Continue a run from its last checkpoint. The result equals that of an uninterrupted run.
 
-    The engine and the number of actors may differ from those of the run before.
+    The engine and the number of actors may differ from those of the first run.
     """
     from ksmcluster.api import resume as run
     from ksmcluster.api.checkpoints import checkpointed

@@ -1,4 +1,4 @@
-"""`ksmcluster simulate`: run a scenario, show what came of it, write it to files."""
+"""`ksmcluster simulate`: run a scenario, show its result, write it to files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def simulate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate ksmd on a machine of many NUMA nodes, and report what it saved."""
+    """Simulate ksmd on a machine with many NUMA nodes, and report what it saves."""
     from ksmcluster.api import simulate as run
     from ksmcluster.config import Overrides, load
     from ksmcluster.report.console import error_console

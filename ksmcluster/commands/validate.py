@@ -1,4 +1,4 @@
-"""`ksmcluster validate`: the simulator against the KSM of this host."""
+"""`ksmcluster validate`: compare the simulator with the KSM of this host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ksmcluster.validate.replay import ENGINES
 from ksmcluster.validate.session import validate as run_both
 from ksmcluster.validate.timing import TimeComparison
 
-_NO_WIDTH = 10_000  # columns: tables are not squeezed into narrow terminals
+_NO_WIDTH = 10_000  # columns: tables keep their width in narrow terminals
 _PREFIXES = ("pages_", "stable_node_", "ksm_")
 
 
@@ -29,23 +29,24 @@ def validate(
     engine: Annotated[str, typer.Option(help=f"Engine to simulate on: {', '.join(ENGINES)}.")] = "exact",
     time: Annotated[
         bool,
-        typer.Option("--time", help="Compare the times of passes, too; ksmd sleeps as it does by default."),
+        typer.Option("--time", help="Also compare the times of passes; ksmd sleeps as it does by default."),
     ] = False,
     cost: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --time: what `ksmcluster calibrate` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --time: costs written by `ksmcluster calibrate`."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a script on the simulator and on this host's KSM, and compare all counters after each step.
 
-    Needs root, and a host where nobody else uses KSM. All knobs are put back as they were.
+    Needs root, and a host on which nothing else uses KSM. All KSM settings are restored at the end.
 
     The exit code is 1 if anything differs.
     """
     if engine not in ENGINES:
         raise UserError(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
     if cost and not time:
-        raise UserError("--cost: is for --time; add that")
+        raise UserError("--cost needs --time; add --time")
     comparison = run_both(script, engine, cost=load_cost(cost) if time else None)
     if as_json:
         typer.echo(json.dumps(comparison.as_json()))
@@ -72,7 +73,7 @@ def _print(comparison: Comparison) -> None:
 
 
 def _times(times: list[TimeComparison]) -> Table:
-    """CPU and wall time of each pass and of all, in ms, and predicted over real."""
+    """Return a table of CPU and wall time in ms per pass and in total, and of the ratio predicted / real."""
     table = Table("pass", box=None, pad_edge=False)
     for head in ("pages", "CPU ms", "real", "ratio", "wall ms", "real", "ratio"):
         table.add_column(head, justify="right")
@@ -93,11 +94,11 @@ def _time_cells(times: list[TimeComparison]) -> list[str]:
 
 def _verdict(comparison: Comparison) -> str:
     differing = comparison.differing()
-    return f"of which {differing} differ" if differing else "all equal"
+    return f"{differing} of them differ" if differing else "all equal"
 
 
 def _table(records: list[Step]) -> Table:
-    """Counters of the whole machine, simulated above real; those that stay 0 all the time are left out."""
+    """Return the counters of the whole machine, simulated above real, without those that are always 0."""
     names = [name for name in records[0].simulated if any(_moved(name, record) for record in records)]
     table = Table("step", "", box=None, pad_edge=False)
     for name in names:

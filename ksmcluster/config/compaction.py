@@ -1,4 +1,4 @@
-"""The scenarios of `ksmcluster compact`: memory full of drivers' pages, and who compacts it."""
+"""The scenarios of `ksmcluster compact`: memory full of driver pages, and its compaction."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
 class CompactionRunConfig(ConfigTable):
     """The run."""
 
-    title: Title = key("", "What the report is headed with.")
-    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
+    title: Title = key("", "Heading of the report.")
+    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, byte for byte.")
 
 
 class CompactionMachineConfig(ConfigTable):
@@ -65,9 +65,9 @@ class CompactionMachineConfig(ConfigTable):
 
     nodes: int = Field(ge=1, le=MAX_SCENARIO_NODES, description="NUMA nodes.")
     memory_per_node: Pages = key(..., "Physical memory of each node, whole pageblocks of 2MiB.", "size")
-    lru: Part = key(SPEC["lru"], "Part of it in LRU pages (anonymous memory of processes), which move.")
-    lru_discard: Part = key(SPEC["lru_discard"], "Part of those that is freed before the compaction.")
-    unmovable: Part = key(SPEC["unmovable"], "Part of it in pages of the kernel, which never move.")
+    lru: Part = key(SPEC["lru"], "Share of it in LRU pages (anonymous memory of processes), which can move.")
+    lru_discard: Part = key(SPEC["lru_discard"], "Share of the LRU pages that is freed before compaction.")
+    unmovable: Part = key(SPEC["unmovable"], "Share of it in kernel pages, which never move.")
     topology: TopologyConfig = Field(
         default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
     )
@@ -86,7 +86,7 @@ class CompactionMachineConfig(ConfigTable):
 
 
 def not_pageblocks(pages: int) -> str:
-    """What is wrong with the memory of a node, for compaction; nothing if it is whole pageblocks."""
+    """Return why compaction cannot use this memory of a node; empty if it consists of whole pageblocks."""
     if pages % PAGEBLOCK_PAGES == 0 and pages >= 2 * PAGEBLOCK_PAGES:
         return ""
     least = format_size(2 * PAGEBLOCK_PAGES)
@@ -94,37 +94,37 @@ def not_pageblocks(pages: int) -> str:
 
 
 class MigrationConfig(ConfigTable):
-    """Compaction: by which rules, for what, and by how many."""
+    """Compaction: its rules, its goal and its compactors."""
 
     kernel: CompactionKernel = key(
         SPEC["kernel"], "The kernel whose compaction is simulated; a full release is taken as one of these."
     )
     proactiveness: Annotated[int, Field(ge=0, le=100)] = key(
-        SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0: never."
+        SPEC["proactiveness"], "`vm.compaction_proactiveness`, for kcompactd; 0 turns it off."
     )
     mode: Literal["async", "sync-light", "sync"] = key(
         SPEC["mode"],
-        "Mode of migration, with `compact_memory`. Allocations stay async, or go on to sync-light.",
+        "Migration mode of `compact_memory`. Allocations stay async or switch to sync-light.",
     )
-    order: Order = key(SPEC["order"], "Order of the blocks that are asked for; 9: huge pages of 2 MiB.")
-    attempts: Attempts = key(SPEC["attempts"], "Such blocks that are asked for on each node.")
+    order: Order = key(SPEC["order"], "Order of the blocks to allocate; 9: huge pages of 2 MiB.")
+    attempts: Attempts = key(SPEC["attempts"], "Number of such blocks to allocate on each node.")
     compactors: Compactors = key(
-        SPEC["compactors"], "Compactors at work on each node at once; kcompactd is alone."
+        SPEC["compactors"], "Compactors that work on each node at the same time; kcompactd is always alone."
     )
     batch: Attempts = key(
-        SPEC["batch"], "Most pages that a compactor has locked when it is interrupted.", "pages"
+        SPEC["batch"], "The most pages that a compactor has locked when it is interrupted.", "pages"
     )
     turn: Count | None = key(
         SPEC["turn"],
-        "Memory that a compactor goes through before it is another one's turn; by default, the larger of "
-        "2048 and an eighth of a node's.",
+        "Memory that a compactor scans before the next compactor's turn; by default 2048 pages or an eighth "
+        "of a node, whichever is larger.",
         "pages",
     )
     grain: Pages | None = key(
         SPEC["grain"],
-        "How finely owners' pages are mixed: memory that an owner fills before it is another one's turn, at "
-        "least a driver's largest block. By default 64KiB, or less where an owner's share is small, so that "
-        "every pageblock has pages of several owners.",
+        "How finely the pages of different owners are mixed: memory that one owner fills before the next "
+        "owner's turn; at least a driver's largest block. By default 64KiB, or less if an owner's share is "
+        "small, so that every pageblock has pages of several owners.",
         "size",
     )
 
@@ -135,12 +135,12 @@ class MigrationConfig(ConfigTable):
 
 
 class TriggeredMigrationConfig(MigrationConfig):
-    """Compaction that somebody asks for."""
+    """Compaction with a trigger."""
 
     trigger: Literal["compact_memory", "direct", "proactive"] = key(
-        SPEC["trigger"], "Who compacts: writers to `compact_memory`, allocations that fail, or kcompactd."
+        SPEC["trigger"], "What starts compaction: `compact_memory`, failing allocations, or kcompactd."
     )
-    relocate: Relocations = key((), "What moves between nodes.")
+    relocate: Relocations = key((), "Moves of pages between nodes.")
 
 
 class MigrationCostConfig(ConfigTable):
@@ -149,26 +149,26 @@ class MigrationCostConfig(ConfigTable):
     scan_ns: Costs = key(COST.scan, "For each page that a scanner looks at.", "ns")
     attempt_ns: Costs = key(COST.attempt, "For each attempt to move a page.", "ns")
     copy_ns: Costs = key(
-        COST.copy, "For each page moved within a node; between nodes, times their distance / 10.", "ns"
+        COST.copy, "For each page moved within a node; between nodes, multiplied by distance / 10.", "ns"
     )
 
 
 class DriverConfig(ConfigTable):
     """A driver that fills memory of every node."""
 
-    name: Name = key(..., "Name, once in a scenario.")
-    kind: Name = key(..., "A driver that comes along (docs/howto/drivers.md), or PACKAGE.MODULE:CLASS.")
-    share: Share = key(..., "Part of the memory that it fills.")
+    name: Name = key(..., "Name, unique in the scenario.")
+    kind: Name = key(..., "A bundled driver (docs/howto/drivers.md), or PACKAGE.MODULE:CLASS.")
+    share: Share = key(..., "Share of the memory that it fills.")
     discard: Part = key(
-        DRIVER["discard"], "Part of its units, drawn at random, that it gives up before the compaction."
+        DRIVER["discard"], "Share of its units, chosen at random, that it frees before the compaction."
     )
-    settings: Settings = Field({}, description="What this kind of driver takes.")
+    settings: Settings = Field({}, description="Settings of this kind of driver.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.name in (LRU, GUESTS):
             what = {LRU: "LRU pages", GUESTS: "pages of other nodes' drivers"}[self.name]
-            raise refusal([("name", f'"{self.name}" is what {what} are called')])
+            raise refusal([("name", f'"{self.name}" is reserved for {what}')])
         if ":" in self.kind:
             if wrong := not_a_class(self.kind):
                 raise refusal([("kind", wrong)])
@@ -183,7 +183,7 @@ class DriverConfig(ConfigTable):
 
 
 def try_driver(kind: str, settings: Mapping[str, object]) -> None:
-    """Make a driver and let it allocate. Raises PluginError, or what one of ours raises."""
+    """Create a driver and let it allocate. Raises PluginError, or what a built-in driver raises."""
     pages = PageMap(MAX_BLOCK_PAGES)
     pages.set_free(np.ones(pages.count, np.bool_))
     memory = Memory(pages, [Zone(pages, 0, pages.count)])
@@ -191,7 +191,7 @@ def try_driver(kind: str, settings: Mapping[str, object]) -> None:
 
 
 class CompactionScenario(ConfigTable):
-    """A whole scenario of `ksmcluster compact`. Made by `ksmcluster.config.load_compaction`."""
+    """A scenario of `ksmcluster compact`. Returned by `ksmcluster.config.load_compaction`."""
 
     simulation: CompactionRunConfig = Field(
         default_factory=lambda: CompactionRunConfig(), description="The run."
@@ -201,9 +201,9 @@ class CompactionScenario(ConfigTable):
         default_factory=lambda: TriggeredMigrationConfig(), description="Compaction."
     )
     cost: MigrationCostConfig = Field(
-        default_factory=lambda: MigrationCostConfig(), description="What it costs."
+        default_factory=lambda: MigrationCostConfig(), description="Simulated costs."
     )
-    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key(..., "What fills the memory.")
+    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key(..., "Drivers that fill memory.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -213,26 +213,26 @@ class CompactionScenario(ConfigTable):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         if not self.driver:
-            yield "driver", "is empty; nothing would fill the memory"
+            yield "driver", "is empty; add a [[driver]] that fills the memory"
         machine = self.machine
         others = {"machine.lru": machine.lru, "machine.unmovable": machine.unmovable}
         yield from driver_problems(self.driver, others)
         yield from page_type_problems(self.driver, self.migration.kernel)
         if 1 << self.migration.order > self.machine.memory_per_node:
-            yield "migration.order", "such a block is larger than the memory of a node"
+            yield "migration.order", "a block of this order is larger than the memory of a node"
         yield from relocation_problems(self.migration.relocate, self.machine.nodes)
 
 
 def driver_problems(
     drivers: Sequence[DriverConfig], others: Mapping[str, float]
 ) -> Iterator[tuple[str, str]]:
-    """Names that are there twice; more memory than there is, with the shares that `others` have."""
+    """Yield problems: repeated names, and shares that add up to more than 1 with those of `others`."""
     for i, text in repeated([driver.name for driver in drivers]):
         yield f"driver[{i}].name", text
     total = math.fsum([*(driver.share for driver in drivers), *others.values()])
     if total > 1:
         names = " and ".join(", ".join(["shares", *others]).rsplit(", ", 1))
-        yield "driver", f"{names} are {total:g} of the memory together; at most 1"
+        yield "driver", f"{names} add up to {total:g} of the memory; the most is 1"
 
 
 def page_type_problems(
@@ -255,17 +255,17 @@ def page_type_problems(
 
 
 def driver_specs(drivers: Sequence[DriverConfig]) -> tuple[DriverSpec, ...]:
-    """Drivers as compaction knows them."""
+    """Return the specs of the drivers."""
     return tuple(DriverSpec(d.name, d.kind, d.share, d.discard, tuple(d.settings.items())) for d in drivers)
 
 
 def cost_spec(cost: MigrationCostConfig) -> MigrationCostSpec:
-    """Costs as compaction knows them."""
+    """Return the spec of the costs."""
     return MigrationCostSpec(**{name.removesuffix("_ns"): ns for name, ns in cost.model_dump().items()})
 
 
 def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
-    """What to simulate."""
+    """Return the spec of a scenario, which the simulation takes."""
     machine = scenario.machine
     return CompactionSpec(
         nodes=machine.nodes,

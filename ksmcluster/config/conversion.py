@@ -1,4 +1,4 @@
-"""From a checked scenario to what the simulated machine reads."""
+"""Converts a checked scenario to the spec of the simulated machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksmcluster.config.tables import Settings
 
 
 def to_spec(scenario: Scenario) -> spec.SimulationSpec:
-    """What to simulate."""
+    """Return the spec of a scenario, which the simulation takes."""
     simulation = scenario.simulation
     return spec.SimulationSpec(
         machine=_machine(scenario.machine),
@@ -49,7 +49,7 @@ def _machine(machine: MachineConfig) -> spec.MachineSpec:
 
 def _ksm(ksm: KsmConfig) -> spec.KsmSpec:
     knobs = ksm.model_dump(exclude_none=True)
-    # A kernel without these knobs behaves as one that has them off.
+    # A kernel without these knobs behaves like one in which they are off.
     return spec.KsmSpec(**{"use_zero_pages": 0, "smart_scan": 0, **knobs})
 
 
@@ -78,7 +78,7 @@ def _policy(policy: PolicyConfig, nodes: int) -> spec.PolicySpec:
 
 
 def _plugin(name: str, settings: Settings | None) -> PluginSpec | None:
-    """Return the class of the user's that a key names; None if it names something else."""
+    """Return the plug-in class that a key names; None if it names something else."""
     return PluginSpec(name, tuple((settings or {}).items())) if ":" in name else None
 
 

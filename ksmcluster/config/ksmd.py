@@ -17,7 +17,7 @@ COST = CostSpec()
 
 Kernel = Literal["4.8", "6.1", "6.12", "6.16", "6.17", "6.18.15", "6.18", "7.2", "7.3"]
 AboveZero = Annotated[int, Field(ge=1, le=UINT)]
-#: The kernel takes no max_page_sharing below 2.
+#: The kernel refuses a max_page_sharing below 2.
 SharingLimit = Annotated[int, Field(ge=2, le=UINT // 2)]
 
 
@@ -27,58 +27,58 @@ def _kernels_with(knob: str) -> tuple[str, ...]:
 
 
 class KsmConfig(ConfigTable):
-    """The knobs of /sys/kernel/mm/ksm under their names, the kernel whose rules apply, and `threads`."""
+    """The knobs of /sys/kernel/mm/ksm under their own names, the kernel to simulate, and `threads`."""
 
     kernel: Kernel = key(
-        KSM.kernel, "The kernel whose ksmd is simulated; a full release is taken as one of these."
+        KSM.kernel, "The kernel whose ksmd is simulated; a full release stands for one of these."
     )
-    run: Switch = key(KSM.run, "1: ksmd runs. 0: it does not, and nothing is merged.")
+    run: Switch = key(KSM.run, "1: ksmd runs. 0: ksmd does not run, and nothing is merged.")
     pages_to_scan: AboveZero = key(
         KSM.pages_to_scan,
-        "Pages that ksmd visits before it sleeps; not with an advisor, which sets its own.",
+        "Pages that ksmd visits before it sleeps; not with an advisor, which sets it itself.",
         "pages",
     )
-    sleep_millisecs: Knob = key(KSM.sleep_millisecs, "Time that ksmd sleeps then.", "ms")
+    sleep_millisecs: Knob = key(KSM.sleep_millisecs, "Time that ksmd sleeps after that.", "ms")
     merge_across_nodes: Switch = key(
         KSM.merge_across_nodes, "1: pages of all nodes are merged. 0: only pages of the same node."
     )
     max_page_sharing: SharingLimit | None = key(None, "Page table entries that may share one frame.", "pages")
-    use_zero_pages: Switch | None = key(None, "1: pages of zeros become the shared zero page.")
+    use_zero_pages: Switch | None = key(None, "1: zero pages are mapped to the shared zero page.")
     smart_scan: Switch | None = key(
-        None, "1: pages that failed to merge for several passes are skipped in some."
+        None, "1: pages that have failed to merge for several passes are skipped in some passes."
     )
     stable_node_chains_prune_millisecs: Knob | None = key(
-        None, "How often chains are rid of their stale stable nodes.", "ms"
+        None, "Interval at which stale stable nodes are removed from chains.", "ms"
     )
     advisor_mode: Literal["none", "scan-time"] | None = key(
-        None, "`scan-time`: after each pass ksmd sets `pages_to_scan` anew, to come near the target."
+        None, "`scan-time`: after each pass, ksmd adjusts `pages_to_scan` to approach the target."
     )
     advisor_target_scan_time: AboveZero | None = key(
-        None, "How long a pass is to take.", "s of simulated time"
+        None, "Target duration of a pass.", "s of simulated time"
     )
-    advisor_max_cpu: Knob | None = key(None, "CPU time that ksmd may use for it.", "percent of a CPU")
+    advisor_max_cpu: Knob | None = key(None, "The most CPU time that ksmd may use.", "percent of a CPU")
     advisor_min_pages_to_scan: AboveZero | None = key(
-        None, "What the advisor begins with; later it may go below.", "pages"
+        None, "Initial value of the advisor; later it may choose less.", "pages"
     )
     advisor_max_pages_to_scan: AboveZero | None = key(None, "The most that the advisor sets.", "pages")
     hz: Annotated[int, Field(ge=1, le=UINT)] = key(
-        KSM.hz, "Jiffies in a second (CONFIG_HZ of the kernel): ksmd sleeps in jiffies.", "1/s"
+        KSM.hz, "Jiffies per second (CONFIG_HZ of the kernel): ksmd sleeps whole jiffies.", "1/s"
     )
     history: Literal["fresh", "steady"] = key(
         KSM.history,
-        "`fresh`: ksmd is switched on at the start. `steady`: long before; all that can merge has, and pages "
-        "have mixed ages.",
+        "`fresh`: ksmd is switched on at the start. `steady`: it has run for a long time; everything that "
+        "can merge has merged, and pages have mixed ages.",
     )
     history_passes: AboveZero | None = key(
         None,
-        "`steady`: passes of ksmd before the start, over which its pages came evenly, such as the "
-        "`full_scans` of a host; without it, so many that no page is young.",
+        "For `steady`: passes of ksmd before the start, such as the `full_scans` of a host; pages appeared "
+        "evenly over these passes. By default so many that no page is young.",
         "passes",
     )
     threads: Literal["one", "per-node"] = key(
         KSM.threads,
-        "`per-node`: a ksmd for each node, all at work at the same time; "
-        "with `merge_across_nodes = 0` and without an advisor only.",
+        "`per-node`: one ksmd per node, all at the same time; "
+        "only with `merge_across_nodes = 0` and without an advisor.",
     )
 
     KEYS: ClassVar[Switched] = {
@@ -107,16 +107,16 @@ class KsmConfig(ConfigTable):
         self._check_history()
         needs = []
         if self.merge_across_nodes:
-            needs.append("merge_across_nodes = 0: with 1, all nodes have their trees in common")
+            needs.append("merge_across_nodes = 0: with 1, all nodes share their trees")
         if self.advisor_mode == "scan-time":
-            needs.append('advisor_mode = "none": the advisor knows of one ksmd only')
+            needs.append('advisor_mode = "none": the advisor supports only one ksmd')
         if self.threads == "per-node" and needs:
             raise refusal(("threads", f'"per-node" needs {need}') for need in needs)
         return self
 
     def _check_history(self) -> None:
         if self.history == "steady" and not self.run:
-            raise refusal([("history", '"steady" needs run = 1: ksmd merges before the start')])
+            raise refusal([("history", '"steady" needs run = 1, as ksmd merges before the start')])
         if self.history == "fresh" and self.history_passes is not None:
             raise refusal([("history_passes", 'needs history = "steady"')])
 
@@ -125,12 +125,12 @@ class CostConfig(ConfigTable):
     """Simulated time of ksmd's work, and of programs that write to KSM pages."""
 
     visit_ns: Costs = key(COST.visit, "For each page visited.", "ns")
-    first_visit_ns: Costs = key(COST.first_visit, "More for each page visited for the first time.", "ns")
+    first_visit_ns: Costs = key(COST.first_visit, "Additional time for the first visit of a page.", "ns")
     skip_ns: Costs = key(COST.skip, "For each page that smart_scan skips.", "ns")
     checksum_ns: Costs = key(COST.checksum, "For each checksum.", "ns")
     huge_saves_ns: Costs = key(
         COST.huge_saves,
-        "Less for each checksum of a page in a huge page: the next page lies beside it in memory.",
+        "Subtracted for each checksum of a page in a huge page: its neighbour is next to it in memory.",
         "ns",
     )
     stable_level_ns: Costs = key(COST.stable_level, "For each level of the stable tree descended.", "ns")
@@ -138,27 +138,29 @@ class CostConfig(ConfigTable):
         COST.unstable_level, "For each level of the unstable tree descended.", "ns"
     )
     uncached_level_ns: Costs = key(
-        COST.uncached_level, "More for each level of either tree that the cache does not hold.", "ns"
+        COST.uncached_level, "Additional time for each level of either tree that is not in the cache.", "ns"
     )
-    cached_tree: Costs = key(COST.cached_tree, "How large a tree the cache holds.", "pages")
+    cached_tree: Costs = key(COST.cached_tree, "Size of the tree that fits into the cache.", "pages")
     merge_ns: Costs = key(COST.merge, "For each merge.", "ns")
-    stable_node_ns: Costs = key(COST.stable_node, "More for each new KSM frame.", "ns")
-    split_ns: Costs = key(COST.split, "For each huge page split.", "ns")
-    split_zero_ns: Costs = key(COST.split_zero, "More for each page of zeros in a huge page split.", "ns")
-    wakeup_ns: Costs = key(COST.wakeup, "For each time that ksmd wakes up.", "ns")
+    stable_node_ns: Costs = key(COST.stable_node, "Additional time for each new KSM frame.", "ns")
+    split_ns: Costs = key(COST.split, "For each huge page that is split.", "ns")
+    split_zero_ns: Costs = key(
+        COST.split_zero, "Additional time for each zero page in a split huge page.", "ns"
+    )
+    wakeup_ns: Costs = key(COST.wakeup, "For each wake-up of ksmd.", "ns")
     cold_visit_ns: Costs = key(
         COST.cold_visit,
-        "More for each of n pages visited between two sleeps, log2(1 + 1024 / n) times: the caches are cold.",
+        "For cold caches: added for each of n pages visited between two sleeps, times log2(1 + 1024 / n).",
         "ns",
     )
     cold_level_ns: Costs = key(
         COST.cold_level,
-        "More for each level that is the first look at its page since ksmd woke up: the caches are cold.",
+        "For cold caches: added for each level whose page ksmd reads for the first time since it woke up.",
         "ns",
     )
     remote_ns: Costs = key(
         COST.remote,
-        "More for each checksum of a page in another node's memory, for each 10 units of distance above 10.",
+        "Added to each checksum of a page on another node, for each 10 units of distance above 10.",
         "ns",
     )
     cow_fault_ns: Costs = key(
@@ -166,18 +168,18 @@ class CostConfig(ConfigTable):
     )
     cpu_wait_ns: Costs = key(
         COST.cpu_wait,
-        "Wait of ksmd for a CPU at each wake-up; some 1,000,000 to 5,000,000 on a busy machine.",
+        "Time that ksmd waits for a CPU at each wake-up; about 1,000,000 to 5,000,000 on a busy machine.",
         "ns",
     )
 
 
 def to_cost(cost: CostConfig) -> CostSpec:
-    """Return what the simulated machine reads of it."""
+    """Return the costs as the simulation takes them."""
     return CostSpec(**{name.removesuffix("_ns"): value for name, value in cost.model_dump().items()})
 
 
 def from_cost(cost: CostSpec) -> CostConfig:
-    """Return the table that gives this cost."""
+    """Return the table [cost] with these costs."""
     return CostConfig(**{key_of_cost(field.name): getattr(cost, field.name) for field in fields(cost)})
 
 

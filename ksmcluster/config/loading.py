@@ -1,4 +1,4 @@
-"""From a TOML file to a checked scenario, and back."""
+"""Converts a TOML file to a checked scenario, and back."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from ksmcluster.config.compaction import CompactionScenario
 
 _PACKAGE = Path(__file__).parents[1]
-#: The scenarios that ksmcluster ships: in the package if it is installed, beside it in the repository.
+#: The bundled scenarios: in the installed package, or next to it in the repository.
 _SHIPPED = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
 DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
-#: How the names of scenarios of `ksmcluster compact` begin, of those that come along.
+#: Prefix of the bundled scenarios of `ksmcluster compact`.
 _COMPACTION = "compaction-"
 T = TypeVar("T", bound=ConfigTable)
 
@@ -42,10 +42,10 @@ T = TypeVar("T", bound=ConfigTable)
 def load(
     source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT, overrides: Overrides | None = None
 ) -> Scenario:
-    """Read a scenario, change what the overrides say, and check all of it.
+    """Read a scenario, apply the overrides, and check the result.
 
-    `source` is the name of a scenario that comes with ksmcluster (`bundled`), the path of a TOML file or of a
-    snapshot, or the data of a scenario. Raises UserError with a line for each mistake.
+    `source` is the name of a bundled scenario (`bundled`), the path of a TOML file or of a snapshot, or the
+    data of a scenario. Raises UserError with one line per mistake.
     """
     overrides = overrides or Overrides()
     return _simulation(_read(source, overrides), overrides)
@@ -55,7 +55,7 @@ def load_compaction(
     source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
     overrides: Overrides | None = None,
 ) -> CompactionScenario:
-    """The same for a scenario of `ksmcluster compact`."""
+    """Read a scenario of `ksmcluster compact`, as `load` does."""
     overrides = overrides or Overrides()
     return _compaction(_read(source, overrides), overrides)
 
@@ -63,14 +63,14 @@ def load_compaction(
 def load_either(
     source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrides | None = None
 ) -> Scenario | CompactionScenario:
-    """The same for a scenario of either command."""
+    """Read a scenario of either command, as `load` does."""
     document = _read(source, overrides or Overrides())
     kind = _compaction if _is_compaction(document) else _simulation
     return kind(document, overrides or Overrides())
 
 
 def _is_compaction(document: _Document) -> bool:
-    """Whether it has drivers alone. With processes, they are those of `simulate`."""
+    """Return whether a document is a scenario of `compact`: it has drivers but no processes."""
     return "driver" in document.data and "process" not in document.data
 
 
@@ -89,21 +89,21 @@ def _simulation(document: _Document, overrides: Overrides) -> Scenario:
 
 
 def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario:
-    # numpy and the drivers, which scenarios of `simulate` can do without
+    # Imports numpy and the drivers, which scenarios of `simulate` do not need.
     from ksmcluster.config.compaction import CompactionScenario
 
     if "process" in document.data:
         _refuse(document, "process", "simulate")
     if overrides.pages_per_node is not None:
-        raise UserError("--pages-per-node: scales processes, and a scenario of `ksmcluster compact` has none")
+        raise UserError("--pages-per-node scales processes; a scenario of `ksmcluster compact` has none")
     scenario = _checked(CompactionScenario, document, overrides.apply(document.data))
     return scenario.with_notes(_of_kernel(document))
 
 
 def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) -> Scenario:
-    """Check a scenario; leave out keys of the file that have no meaning with what the command line chooses.
+    """Check a scenario; drop keys of the file that have no meaning with the choices of the command line.
 
-    `--set ksm.kernel=4.8` works with a file that sets knobs of later kernels: each is a note of the scenario.
+    So `--set ksm.kernel=4.8` works with a file that sets knobs of later kernels. Each dropped key is a note.
     """
     notes: list[str] = []
     while True:
@@ -117,13 +117,13 @@ def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) 
             for problem in needless:
                 path = dotted(problem.path)
                 value = shown(remove(document.data, problem.path, path))
-                notes.append(f"{document.label}: {path} = {value} is left out: it {problem.text}")
+                notes.append(f"{document.label}: {path} = {value} is ignored: it {problem.text}")
         else:
             return scenario.with_notes([*notes, *_of_kernel(document)])
 
 
 def _of_kernel(document: _Document) -> Iterator[str]:
-    """Yield what to say of the kernel of a scenario, which is valid."""
+    """Yield notes about the kernels of a valid scenario."""
     kernels = {name: document.data.get(name, {}).get("kernel") for name in ("ksm", "migration")}
     if kernels["ksm"] is not None and (note := note_of_release(kernels["ksm"])):
         yield f"{document.label}: {note}"
@@ -132,7 +132,7 @@ def _of_kernel(document: _Document) -> Iterator[str]:
 
 
 def _is_needless(problem: ConfigProblem, changed: Mapping[KeyPath, str]) -> bool:
-    """Return whether the command line has made a key of the file meaningless, and did not set it."""
+    """Return whether the command line makes a key of the file meaningless and does not set it itself."""
     chosen = problem.switch and (*problem.path[:-1], problem.switch) in changed
     return bool(chosen) and not any(problem.path[:n] in changed for n in range(1, len(problem.path) + 1))
 
@@ -145,14 +145,14 @@ def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]
 
 
 def _refuse(document: _Document, table: str, command: str) -> NoReturn:
-    """UserError for a scenario of the other command, as a table tells."""
+    """Raise UserError: a table shows that the scenario belongs to the other command."""
     raise UserError(
-        f"{document.label}: [[{table}]] makes it a scenario of `ksmcluster {command}`, which takes it"
+        f"{document.label}: it has [[{table}]], so it is a scenario of `ksmcluster {command}`; use that"
     )
 
 
 def load_cost(file: Path | None) -> CostSpec:
-    """Read the table [cost] of a file; None: the defaults. Raises UserError with a line for each mistake."""
+    """Read the table [cost] of a file; None: the defaults. Raises UserError with one line per mistake."""
     if file is None:
         return CostSpec()
     try:
@@ -162,9 +162,9 @@ def load_cost(file: Path | None) -> CostSpec:
 
 
 def resolved_toml(scenario: ConfigTable, of_snapshot: Callable[[str], str] = str) -> str:
-    """The scenario as TOML, all defaults written out; `load` makes an equal one of it.
+    """Return the scenario as TOML with all defaults written out. `load` reads it as an equal scenario.
 
-    `of_snapshot` says what is written for the absolute path of a snapshot.
+    `of_snapshot` returns the text to write for the absolute path of a snapshot.
     """
     data = scenario.model_dump(exclude_none=True)
     for process in data.get("process", ()):
@@ -174,12 +174,12 @@ def resolved_toml(scenario: ConfigTable, of_snapshot: Callable[[str], str] = str
 
 
 def bundled() -> list[str]:
-    """Names of the scenarios of `ksmcluster simulate` that come along."""
+    """Return the names of the bundled scenarios of `ksmcluster simulate`."""
     return [name for name in _files() if not name.startswith(_COMPACTION)]
 
 
 def bundled_compactions() -> list[str]:
-    """Names of the scenarios of `ksmcluster compact` that come along."""
+    """Return the names of the bundled scenarios of `ksmcluster compact`."""
     return [name for name in _files() if name.startswith(_COMPACTION)]
 
 
@@ -189,7 +189,7 @@ def _files() -> list[str]:
 
 class _Document(NamedTuple):
     data: dict[str, Any]
-    #: What to call it in an error.
+    #: Name of the document in errors.
     label: str
     #: Where relative paths start.
     base: Path
@@ -197,7 +197,7 @@ class _Document(NamedTuple):
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrides) -> _Document:
     if not isinstance(source, Mapping) and source not in _files():
-        # pyarrow, which other scenarios can do without
+        # Imports pyarrow, which other scenarios do not need.
         from ksmcluster.snapshot.as_scenario import is_parquet, scenario_of
 
         path = Path(source)
@@ -206,7 +206,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Overrid
             return _Document(data, str(path), path.parent)
     if overrides.count is not None or overrides.advice is not None:
         option = "--count" if overrides.count is not None else "--advice"
-        raise UserError(f"{option}: is for snapshots; use --set process[0].{option[2:]}=...")
+        raise UserError(f"{option} is for snapshots; use --set process[0].{option[2:]}=...")
     if isinstance(source, Mapping):
         data = dict(source)
         try:
@@ -227,7 +227,7 @@ def _content(path: Path) -> bytes:
         return read_input(path, MOST_TEXT)
     except FileNotFoundError:
         names = _files()
-        hint = did_you_mean(str(path), names) or f"; the scenarios that come along are {', '.join(names)}"
+        hint = did_you_mean(str(path), names) or f"; the bundled scenarios are {', '.join(names)}"
         raise UserError(f"there is no scenario {path}{hint}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
@@ -237,7 +237,7 @@ def _parse(content: bytes, label: str) -> dict[str, Any]:
     try:
         return parse_toml(content.decode())
     except UnicodeDecodeError as error:
-        raise UserError(f"{label}: not a text in UTF-8 (byte {error.start})") from None
+        raise UserError(f"{label}: not UTF-8 text (byte {error.start})") from None
     except ValueError as error:
         raise UserError(f"{label}: not TOML: {error}") from None
 
@@ -247,7 +247,7 @@ def _lines(problems: list[ConfigProblem], label: str, changed: Mapping[KeyPath, 
 
 
 def _line(problem: ConfigProblem, label: str, changed: Mapping[KeyPath, str]) -> str:
-    """The mistake and where it was made: on the command line or in the file."""
+    """Return the mistake, and where it was made: on the command line or in the file."""
     if option := changed.get(problem.path):
         return f"{option}: {problem.text}"
     return f"{label}: {dotted(problem.path)}: {problem.text}" if problem.path else f"{label}: {problem.text}"

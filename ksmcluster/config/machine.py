@@ -16,7 +16,7 @@ from ksmcluster.config.sizes import Pages
 from ksmcluster.config.tables import ConfigTable, Numbers, Switched, base_directory, key
 
 TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "matrix", "host", "file"]
-#: Of groups of nodes in each other.
+#: Nested groups of nodes.
 _MOST_LEVELS = 16
 Distance = Annotated[int, Field(ge=1, le=MOST_DISTANCE)]
 TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
@@ -26,26 +26,26 @@ Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
 
 
 class TopologyConfig(ConfigTable):
-    """Where the distances between nodes come from; a text alone is the kind, or the name of a file."""
+    """The source of the distances between nodes. A text alone is the kind, or the name of a file."""
 
     kind: TopologyKind = key(
         "fully-connected",
         "Shape of the machine. `host` takes the distances of this machine from sysfs, `file` those of a text "
         "file (rows of numbers, or the output of `numactl --hardware`); both become a `matrix`.",
     )
-    remote: Distance | None = key(None, "Distance of any two nodes.", "SLIT units")
-    hop: Distance | None = key(None, "What each link on the way adds to the distance.", "SLIT units")
-    rows: Side | None = key(None, "Rows of the grid; by default it is as square as can be.")
+    remote: Distance | None = key(None, "Distance between any two nodes.", "SLIT units")
+    hop: Distance | None = key(None, "Distance that each link on the way adds.", "SLIT units")
+    rows: Side | None = key(None, "Rows of the grid; by default it is as square as possible.")
     columns: Side | None = key(None, "Columns of the grid.")
     groups: Groups | None = key(
         None,
-        "Nodes in a socket, sockets in a board, and so on outwards. Each group is full, but for one that has "
-        "all nodes.",
+        "Nodes per socket, sockets per board, and so on. Each group must be full, except one that has all "
+        "nodes.",
     )
     distances: Numbers | None = key(
         None,
-        "Distances in a socket, in a board, and so on; the last of nodes that share nothing. Those above a "
-        "group of all nodes may be missing.",
+        "Distances within a socket, within a board, and so on; the last one between nodes that share no "
+        "group. Distances above a group of all nodes may be left out.",
         "SLIT units",
     )
     matrix: Matrix | None = key(None, 'Distances, a text for each node: `["10 21", "21 10"]`.', "SLIT units")
@@ -92,12 +92,12 @@ class TopologyConfig(ConfigTable):
         return self
 
     def incomplete_group(self, nodes: int) -> int | None:
-        """Return the size of groups of which one would not be full; None if all nodes are in one group."""
+        """Return the size of the first groups that are not all full; None if there are none."""
         sizes = (math.prod((self.groups or ())[:level]) for level in range(1, len(self.groups or ()) + 1))
         return next((size for size in sizes if size < nodes and nodes % size), None)
 
     def shape(self, nodes: int) -> None:
-        """Fill in the missing sides of a grid of so many nodes."""
+        """Fill in the missing sides of a grid of `nodes` nodes."""
         if self.kind not in ("mesh", "torus"):
             return
         if self.rows is None and self.columns is None:
@@ -106,7 +106,7 @@ class TopologyConfig(ConfigTable):
         self.columns = self.columns or max(1, nodes // self.rows)
 
     def build(self, nodes: int) -> topology.Distances:
-        """The distance matrix; ValueError when the numbers do not make one."""
+        """Return the distance matrix. Raises ValueError if the numbers are inconsistent."""
         sides = (self.rows or 0) * (self.columns or 0)
         if self.kind in ("mesh", "torus") and sides != nodes:
             raise ValueError(f"has {sides} nodes, but machine.nodes is {nodes}")
@@ -129,10 +129,10 @@ class TopologyConfig(ConfigTable):
 
 
 def fit(topology: TopologyConfig, nodes: int) -> None:
-    """Settle the shape of a machine with so many nodes; a refusal if that does not fit."""
+    """Fill in the shape of a machine with `nodes` nodes. Raises a refusal if the numbers do not fit."""
     if size := topology.incomplete_group(nodes):
         groups = ", ".join(map(str, topology.groups or ()))
-        text = f"{nodes} nodes do not make up groups of {size}, as topology.groups = [{groups}] has them"
+        text = f"{nodes} nodes cannot form groups of {size}, which topology.groups = [{groups}] requires"
         raise refusal([("nodes", text)])
     topology.shape(nodes)
     try:
@@ -152,9 +152,9 @@ def _read_matrix(data: Mapping[str, object], info: ValidationInfo) -> list[list[
         text = read_input(file, MOST_TEXT).decode()
     except FileNotFoundError:
         hint = did_you_mean(path, TOPOLOGIES)
-        raise ValueError(f'"{path}" is no topology, and there is no such file{hint}') from None
+        raise ValueError(f'"{path}" is neither a topology nor an existing file{hint}') from None
     except OSError as error:
-        raise ValueError(f'"{path}" is no topology, and no file to read: {error.strerror}') from None
+        raise ValueError(f'"{path}" is not a topology, and not a readable file: {error.strerror}') from None
     try:
         return _rows(topology.parse(text))
     except ValueError as error:
@@ -172,7 +172,7 @@ class MachineConfig(ConfigTable):
     memory_per_node: Pages = key(..., "Physical memory of each node.", "size")
     content: Literal["symbolic", "bytes"] = key(
         "symbolic",
-        "What a page holds: a 64-bit name of its content (scales), or real bytes, hashed and compared.",
+        "What a page holds: a 64-bit name of its content (scales well), or real bytes, hashed and compared.",
     )
     topology: TopologyConfig = Field(
         default_factory=lambda: TopologyConfig(), description="Distances between the nodes."

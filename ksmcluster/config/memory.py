@@ -1,4 +1,4 @@
-"""How much memory the processes of a scenario map, and scaling it."""
+"""The memory that the processes of a scenario map, and how to scale it."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ from ksmcluster.system.errors import UserError
 
 
 def memory_problems(scenario: Scenario) -> Iterator[ConfigProblem]:
-    """Nodes that could not hold what is mapped on them if nothing were merged.
+    """Yield a problem for each set of nodes that could not hold its mapped memory without merging.
 
-    Snapshots are left out: how much they hold is known only when they are read.
+    Snapshots are not counted: their size is known only when they are read.
     """
     machine = scenario.machine
     for nodes, pages in _demands(scenario).items():
         room = int(len(nodes) * machine.memory_per_node * (1 - _kept(scenario)))
         if pages > room:
-            where = "the machine" if len(nodes) == machine.nodes else f"what is bound to {_named(nodes)}"
+            where = "the machine" if len(nodes) == machine.nodes else f"the memory bound to {_named(nodes)}"
             need = format_size(_memory_for(scenario, -(-pages // len(nodes))))
             yield ConfigProblem(
                 ("machine", "memory_per_node"),
-                f"too little for {where}: {pages} pages are mapped before any merging, and there is room for "
-                f"{room}; it takes at least {need}",
+                f"too little for {where}: {pages} pages are mapped before any merging, but only {room} fit; "
+                f"at least {need} is needed",
             )
 
 
 def pages_mapped(scenario: Scenario) -> int:
-    """The most page table entries of regions at once; not of snapshots."""
+    """Return the most page table entries of regions at any time, without snapshots."""
     return sum(count * region.pages_touched() for count, region in _mapped(scenario))
 
 
 def frames_needed(scenario: Scenario) -> int:
-    """The most pages of regions that can be in memory at once, without merging; not of snapshots."""
+    """Return the most pages of regions in memory at any time without merging, without snapshots."""
     return sum(frames for _, frames in _placed(scenario))
 
 
 def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
-    """The scenario with all regions, and the pools they draw from, scaled alike.
+    """Return the scenario with all regions and their pools scaled by the same factor.
 
-    Afterwards the processes of a node map about `pages_per_node` pages, on the average of the nodes. A region
-    keeps at least one page. When the memory of the nodes does not suffice, it becomes what is mapped and an
-    eighth.
+    Afterwards the processes of a node map about `pages_per_node` pages, averaged over the nodes. A region
+    keeps at least one page. If the memory of the nodes is too small, it grows to 9/8 of the mapped memory.
     """
     mapped = sum(count * region.size for count, region in _mapped(scenario))
     if not mapped:
@@ -69,7 +68,7 @@ def _kept(scenario: Scenario) -> float:
 
 
 def _memory_for(scenario: Scenario, pages: int) -> int:
-    """Memory of a node in which there is room for so many pages of processes."""
+    """Return the memory that a node needs for `pages` pages of processes."""
     if scenario.migration is None:
         return pages
     blocks = math.ceil(pages / (1 - _kept(scenario)) / PAGEBLOCK_PAGES)
@@ -89,14 +88,14 @@ def _scaled_region(region: RegionConfig, factor: float) -> RegionConfig:
 
 
 def _mapped(scenario: Scenario) -> Iterator[tuple[int, RegionConfig]]:
-    """Each region, and how many processes and workers map it."""
+    """Yield how many processes and workers map each region, and the region."""
     for process in scenario.process:
         count = process.total(scenario.machine.nodes) * (1 + process.workers)
         yield from ((count, region) for region in process.region)
 
 
 def _placed(scenario: Scenario) -> Iterator[tuple[PolicyConfig, int]]:
-    """Policy and the most frames of each region in all processes; a worker has those of what it writes."""
+    """Yield the policy and the most frames of each region; a worker has frames for the pages it writes."""
     for process in scenario.process:
         count = process.total(scenario.machine.nodes)
         for region in process.region:
@@ -105,7 +104,7 @@ def _placed(scenario: Scenario) -> Iterator[tuple[PolicyConfig, int]]:
 
 
 def _demands(scenario: Scenario) -> dict[frozenset[int], int]:
-    """Pages that must fit into the whole machine, and into each set of nodes that something is bound to."""
+    """Return the pages that must fit into the whole machine, and into each set of nodes with bound memory."""
     everywhere = frozenset(range(scenario.machine.nodes))
     placed: Counter[frozenset[int]] = Counter({everywhere: 0})
     for policy, pages in _placed(scenario):

@@ -25,38 +25,36 @@ from ksmcluster.config.machine import MachineConfig
 from ksmcluster.config.relocation import FrameRelocations, relocation_problems
 from ksmcluster.config.tables import Costs, Part, key
 
-#: How pages of processes are called among the drivers.
+#: Name of the owner "processes" among the drivers.
 PROCESSES = (ANON_PAGES, KSM_PAGES)
 
 
 class KsmMigrationCostConfig(MigrationCostConfig):
-    """Simulated time of compactors and transfers among which there are KSM frames."""
+    """Simulated time of compactors and transfers, with KSM frames."""
 
-    mapping_ns: Costs = key(COST.mapping, "For each mapping of a KSM frame that is to move.", "ns")
+    mapping_ns: Costs = key(COST.mapping, "For each mapping of a KSM frame that moves.", "ns")
 
 
 class KsmMigrationConfig(MigrationConfig):
-    """Compaction of the memory in which ksmd works."""
+    """Compaction of the memory that ksmd scans."""
 
     trigger: Literal["compact_memory", "proactive", "none"] = key(
         SPEC["trigger"],
         "When compactors work. `compact_memory`: after each full pass of ksmd, as if 1 were written to "
-        "/proc/sys/vm/compact_memory. `proactive`: kcompactd, after each full pass. `none`: never; memory "
-        "comes from the buddy allocator all the same.",
+        "/proc/sys/vm/compact_memory. `proactive`: kcompactd, after each full pass. `none`: never; the buddy "
+        "allocator is still simulated.",
     )
-    unmovable: Part = key(
-        SPEC["unmovable"], "Part of each node's memory in pages of the kernel, which never move."
-    )
-    relocate: FrameRelocations = key((), "What moves between nodes.")
+    unmovable: Part = key(SPEC["unmovable"], "Share of each node's memory in kernel pages, which never move.")
+    relocate: FrameRelocations = key((), "Moves of frames between nodes.")
     cost: KsmMigrationCostConfig = Field(
-        default_factory=lambda: KsmMigrationCostConfig(), description="What it costs."
+        default_factory=lambda: KsmMigrationCostConfig(), description="Simulated costs."
     )
 
 
 def migration_problems(
     machine: MachineConfig, migration: KsmMigrationConfig | None, drivers: Sequence[DriverConfig]
 ) -> Iterator[tuple[str, str]]:
-    """What does not fit together."""
+    """Yield settings that do not fit together."""
     if migration is None:
         if drivers:
             yield "driver", "has no meaning without a table [migration]"
@@ -65,18 +63,18 @@ def migration_problems(
         yield "machine.memory_per_node", f"{wrong}: there is a table [migration]"
     for i, driver in enumerate(drivers):
         if driver.name in PROCESSES:
-            yield f"driver[{i}].name", f'"{driver.name}" is what pages of processes are called'
+            yield f"driver[{i}].name", f'"{driver.name}" is reserved for pages of processes'
     yield from driver_problems(drivers, {"migration.unmovable": migration.unmovable})
     yield from page_type_problems(drivers, migration.kernel)
     if kept(migration, drivers) >= 1:
-        yield "driver", "nothing is left for the processes"
+        yield "driver", "no memory is left for the processes"
     if 1 << migration.order > machine.memory_per_node:
-        yield "migration.order", "such a block is larger than the memory of a node"
+        yield "migration.order", "a block of this order is larger than the memory of a node"
     yield from relocation_problems(migration.relocate, machine.nodes)
 
 
 def kept(migration: KsmMigrationConfig | None, drivers: Sequence[DriverConfig]) -> float:
-    """The least part of each node's memory that is not for processes."""
+    """Return the smallest share of each node's memory that processes cannot use."""
     if migration is None:
         return 0.0
     return migration.unmovable + sum(driver.share * (1 - driver.discard) for driver in drivers)
@@ -85,7 +83,7 @@ def kept(migration: KsmMigrationConfig | None, drivers: Sequence[DriverConfig]) 
 def to_migration_spec(
     machine: MachineConfig, migration: KsmMigrationConfig, drivers: Sequence[DriverConfig], seed: int
 ) -> CompactionSpec:
-    """What to simulate."""
+    """Return the spec of the compaction, which the simulation takes."""
     return CompactionSpec(
         nodes=machine.nodes,
         pages_per_node=machine.memory_per_node,

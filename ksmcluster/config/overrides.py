@@ -16,11 +16,11 @@ from ksmcluster.config.problems import Path, did_you_mean, dotted, parse_path
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.toml import parse_toml
 
-#: Tables that may be written as a text, which then is this key of them.
+#: Tables that may be written as a text, which is then the value of this key.
 SHORT_FORMS = {"topology": "kind", "policy": "kind"}
-#: The keys of [simulation] that say when a run ends; one of them does.
+#: The keys of [simulation] that say when a run ends; a scenario has one of them.
 ENDS = ("passes", "seconds", "until")
-#: Keys of [simulation] with `until = "converged"` only, and their defaults.
+#: Keys of [simulation] that only `until = "converged"` allows, and their defaults.
 UNTIL_CONVERGED = {"tolerance": 0.001, "most_passes": 100}
 
 
@@ -41,19 +41,19 @@ class Overrides:
     settings: Settings = ()
     #: Nodes to drain, besides what the scenario moves.
     drain: tuple[int, ...] = ()
-    #: Of a scenario that is a snapshot: how many processes, and which memory ksmd scans.
+    #: For a snapshot: how many processes, and which memory ksmd scans.
     count: int | None = None
     advice: str | None = None
-    #: A TOML file of which the table [cost] is taken, such as `ksmcluster calibrate` writes.
+    #: A TOML file with a table [cost] to use, such as `ksmcluster calibrate` writes.
     cost: File | None = None
-    #: When the run ends, in place of `passes`: a simulated time, or "converged".
+    #: When the run ends, instead of `passes`: a simulated time, or "converged".
     seconds: float | None = None
     until: str | None = None
-    #: Keys, written as in `settings`, that get their defaults again; or elements of lists, which go.
+    #: Keys, written as in `settings`, to reset to their defaults; or list elements to remove.
     unset: tuple[str, ...] = ()
 
     def __new__(cls, *arguments: object, **keywords: object) -> Self:
-        """Refuse keywords that are no field, with the nearest names."""
+        """Refuse keywords that are not fields, and suggest similar names."""
         check_keywords("Overrides", keywords, cls.__annotations__)
         return object.__new__(cls)
 
@@ -63,11 +63,11 @@ class Overrides:
         if isinstance(self.settings, Mapping):
             return tuple(_assignments("", self.settings))
         if isinstance(self.settings, str):
-            raise UserError(f'settings: give a dict or several texts, as in settings=("{self.settings}",)')
+            raise UserError(f'settings: give a dict or a list of texts, as in settings=("{self.settings}",)')
         return tuple(self.settings)
 
     def apply(self, data: dict[str, Any]) -> dict[Path, str]:
-        """Change the TOML data in place; returns for each key changed what to call it in an error."""
+        """Change the TOML data in place. Return the name of each changed key in errors."""
         changed: dict[Path, str] = {}
         for name in self.unset:
             path = _path(name.strip(), option := f"--unset {name}")
@@ -114,29 +114,29 @@ class ScenarioKeywords(TypedDict, total=False):
 
 
 def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise UserError for a keyword argument that there is not, with the nearest names."""
+    """Raise UserError for an unknown keyword argument, and suggest similar names."""
     names = list(known)
     for name in given:
         if name not in names:
-            hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+            hint = did_you_mean(name, names) or f"; the arguments are {', '.join(names)}"
             key = f'; keys of scenarios go into settings={{"{name}": ...}}' if "." in name else hint
             raise UserError(f"{call}: no argument {name}{key}")
 
 
 def _assignments(path: str, settings: Mapping[str, object]) -> Iterator[str]:
-    """Yield `key=value` for each value, those of tables by dotted path."""
+    """Yield `key=value` for each value, with dotted paths for values of tables."""
     for name, value in settings.items():
         key = f"{path}{name}"
         if isinstance(value, Mapping):
             yield from _assignments(f"{key}.", value)
         elif key.endswith("kernel") and isinstance(value, float):
-            raise UserError(f'{key}: {value} may be another kernel than meant; give a text, as in "6.10"')
+            raise UserError(f'{key}: the number {value} may mean another kernel; give a text, as in "6.10"')
         else:
             yield f"{key}={toml_value(key, value)}"
 
 
 def toml_value(name: str, value: object) -> str:
-    """Return a value of Python as TOML has it. Raises UserError, which names it, if TOML has none."""
+    """Return a Python value as TOML. Raises UserError with its name if TOML has no such value."""
     if isinstance(value, File):
         value = str(value)
     if isinstance(value, bool | int | float | str):
@@ -146,14 +146,14 @@ def toml_value(name: str, value: object) -> str:
     if isinstance(value, Mapping):
         parts = (f"{json.dumps(key)} = {toml_value(name, part)}" for key, part in value.items())
         return f"{{{', '.join(parts)}}}"
-    item = getattr(value, "item", None)  # a number of numpy's
+    item = getattr(value, "item", None)  # a numpy number
     if callable(item):
         return toml_value(name, item())
     raise UserError(f"{name}: a value is a number, a text, a truth value, a list or a table, not {value!r}")
 
 
 def _replace_end(data: dict[str, Any], changed: Mapping[Path, str]) -> None:
-    """Remove what the scenario says of its end if the command line says something else."""
+    """Remove the scenario's end condition if the command line has another one."""
     ends: set[Path] = {("simulation", name) for name in ENDS}
     if given := ends & changed.keys():
         for *_, name in ends - given:
@@ -165,7 +165,7 @@ def _replace_end(data: dict[str, Any], changed: Mapping[Path, str]) -> None:
 
 
 def _put_cost(data: dict[str, Any], file: File) -> dict[Path, str]:
-    """Take the costs of a file; returns for each key what to call it in an error."""
+    """Apply the costs of a file. Return the name of each key in errors."""
     changed = {}
     for name, value in read_cost(file).items():
         path: Path = ("cost", name)
@@ -188,7 +188,7 @@ def read_cost(file: File) -> dict[str, Any]:
 
 
 def _drain(data: dict[str, Any], nodes: tuple[int, ...]) -> Path:
-    """One relocation more, at the end; the path of the nodes' key."""
+    """Append a relocation that drains the nodes; return the path of its key `nodes`."""
     migration = data.get("migration")
     others = migration.get("relocate") if isinstance(migration, dict) else None
     number = len(others) if isinstance(others, list) else 0
@@ -207,12 +207,12 @@ def _parse(setting: str) -> tuple[Path, Any]:
     except ValueError as error:
         raise UserError(f"--set {dotted(path)}: {error}") from None
     if path[-1] == "kernel" and isinstance(value, float):
-        return path, text  # 6.10 is another kernel than 6.1
+        return path, text  # 6.10 and 6.1 are different kernels
     return path, _from_here(path, value)
 
 
 def _path(name: str, option: str) -> Path:
-    """Return a dotted path. Raises UserError, which names the option, if it is none."""
+    """Parse a dotted path. Raises UserError, which names the option, if it is invalid."""
     try:
         if path := parse_path(name):
             return path
@@ -239,7 +239,7 @@ def _has(here: Any, step: str | int) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """Return the TOML value, or the text itself when it is none, as in `--set process[0].name=rank`.
+    """Return the TOML value, or the text itself if it is not TOML, as in `--set process[0].name=rank`.
 
     Raises ValueError for a value beyond the limits.
     """
@@ -251,7 +251,7 @@ def parse_value(text: str) -> Any:
 
 
 def _from_here(path: Path, value: Any) -> Any:
-    """Files named on the command line start at the working directory, not at the scenario's."""
+    """Make files named on the command line relative to the working directory, not to the scenario's."""
     if not isinstance(value, str) or path[-1] not in ("snapshot", "path", "topology"):
         return value
     if path[-1] == "topology" and not os.path.exists(value):  # noqa: PTH110 (long names)
@@ -262,7 +262,7 @@ def _from_here(path: Path, value: Any) -> Any:
 def _put(here: Any, path: Path, value: Any, depth: int = 0) -> None:
     """Set the key of a path whose first `depth` steps led to `here`.
 
-    Tables on the way are made if absent, also one behind the last of a list.
+    Missing tables on the way are created; so is a new last element of a list.
     """
     step = path[depth]
     _check_step(here, path, depth)
@@ -286,7 +286,7 @@ def _check_step(here: Any, path: Path, depth: int) -> None:
     elif not isinstance(here, list):
         wrong = f"{place} is not a list"
     elif step > len(here):
-        have = f"they end at {place}[{len(here) - 1}]" if here else "there are none"
-        wrong = f"there is no {place}[{step}], {have}"
+        have = f"the last is {place}[{len(here) - 1}]" if here else "the list is empty"
+        wrong = f"there is no {place}[{step}]; {have}"
     if wrong:
         raise UserError(f"--set {dotted(path)}: {wrong}")

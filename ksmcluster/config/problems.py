@@ -1,4 +1,4 @@
-"""What is wrong with a scenario, one line per mistake."""
+"""Messages about mistakes in a scenario, one line each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cluster.spec.limits import MOST_DEPTH
 from ksmcluster.report.text import shortened
 
 Path = tuple[str | int, ...]
-#: Words that are longer are like no other: comparing takes the square of the length.
+#: Longer words get no suggestions: the time to compare grows with the square of the length.
 _LONGEST_WORD = 100
-#: Mistakes of a scenario that are looked at.
+#: The most mistakes of a scenario that are reported.
 _MOST_PROBLEMS = 1000
-#: Characters of a value in a message.
+#: The most characters of a value in a message.
 _SHOWN = 200
 
 #: How a scenario names a class of a user's package.
@@ -30,14 +30,14 @@ class ConfigProblem(NamedTuple):
 
     path: Path
     text: str
-    #: The key beside it whose choice leaves it without a meaning; empty for all other mistakes.
+    #: The key whose value makes this one meaningless; empty for all other mistakes.
     switch: str = ""
 
 
 def refusal(problems: Iterable[tuple[str, str] | tuple[str, str, str]]) -> PydanticCustomError:
-    """Return an error for a validator of a whole table: each key and what is wrong with it.
+    """Return an error for a validator of a whole table, from pairs of a key and what is wrong with it.
 
-    Third comes the `ConfigProblem.switch`, if there is one.
+    An optional third item is the `ConfigProblem.switch`.
     """
     return PydanticCustomError("problems", "inconsistent", {"problems": list(problems)})
 
@@ -49,7 +49,7 @@ def dotted(path: Path) -> str:
 
 
 def parse_path(text: str) -> Path:
-    """The reverse of `dotted`; ValueError when it is no path. No text is the path of the whole."""
+    """Parse a dotted path, the reverse of `dotted`; an empty text is the root. Raises ValueError."""
     if not text:
         return ()
     if not re.fullmatch(r"[\w-]+(\[\d{1,9}\])*(\.[\w-]+(\[\d{1,9}\])*)*", text, re.ASCII):
@@ -61,25 +61,25 @@ def parse_path(text: str) -> Path:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """`; did you mean "size"?`, or nothing when no word is near."""
+    """Return `; did you mean "size"?`, or an empty text if no word is similar."""
     near = difflib.get_close_matches(word, list(words), n=1) if len(word) <= _LONGEST_WORD else []
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def table_of(annotation: object) -> type[BaseModel] | None:
-    """The model inside an annotation such as `tuple[Region, ...]` or `Policy | None`."""
+    """Return the model in an annotation such as `tuple[Region, ...]` or `Policy | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((table for arg in get_args(annotation) if (table := table_of(arg))), None)
 
 
 def several_tables(annotation: object) -> bool:
-    """Whether an annotation with a model inside is one of a list of tables."""
+    """Return whether an annotation with a model stands for a list of tables."""
     return get_origin(annotation) is tuple or any(map(several_tables, get_args(annotation)))
 
 
 def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
-    """Every table of a scenario by its dotted name, lists with [] behind the name."""
+    """Return every table of a scenario by its dotted name; names of lists end with []."""
     found = {path: root}
     for name, field in root.model_fields.items():
         if table := table_of(field.annotation):
@@ -89,7 +89,7 @@ def tables(root: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
 
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
-    """Pydantic's findings in our words."""
+    """Return pydantic's errors as our messages."""
     found = error.errors(include_url=False)[:_MOST_PROBLEMS]
     return [problem for details in found for problem in _problems(details, root)]
 
@@ -117,7 +117,7 @@ def _unknown_key(path: Path, root: type[BaseModel]) -> str:
     return f"unknown key{hint or '; the keys here are ' + ', '.join(table.model_fields)}"
 
 
-#: The rest of "must be ..." for the kinds of error that need no more than their limit.
+#: The rest of "must be ..." for errors that need only their limit.
 MUST_BE = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -137,7 +137,7 @@ MUST_BE = {
 
 
 def text_of(details: ErrorDetails) -> str:
-    """One finding of pydantic in our words."""
+    """Return one of pydantic's errors as our message."""
     kind, value, context = details["type"], details["input"], _context(details)
     if kind == "missing":
         return "is missing"
@@ -159,14 +159,14 @@ def _context(details: ErrorDetails) -> dict[str, Any]:
 
 
 def not_a_class(name: str) -> str:
-    """What is wrong with the name of a class; nothing if it is like PACKAGE.MODULE:CLASS."""
+    """Return what is wrong with the name of a class; empty if it has the form PACKAGE.MODULE:CLASS."""
     module, _, cls = name.partition(":")
     right = cls.isidentifier() and all(step.isidentifier() for step in module.split("."))
-    return "" if right else f"{shown(name)} is not like {PLUGIN}"
+    return "" if right else f"{shown(name)} does not have the form {PLUGIN}"
 
 
 def choice_or_plugin(choices: Sequence[str]) -> Callable[[str], str]:
-    """Return a validator of a key that takes one of these words, or the name of a class."""
+    """Return a validator of a key whose value is one of these words or the name of a class."""
 
     def check(value: str) -> str:
         if ":" in value:
@@ -192,7 +192,7 @@ def quoted(words: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as TOML has it, short."""
+    """Return a value as short TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

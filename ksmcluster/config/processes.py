@@ -37,12 +37,12 @@ Exponent = Annotated[float, Field(gt=0, le=MOST_EXPONENT)]
 
 
 class PolicyConfig(ConfigTable):
-    """Placement of new frames; a text alone is the kind."""
+    """Placement of new frames. A text alone is the kind."""
 
     kind: Annotated[str, AfterValidator(choice_or_plugin(POLICIES))] = key(
         ...,
         "`local`: the node of the process. `bind`: only the named nodes. `preferred`: the named node while "
-        "it has room. `interleave`: the named nodes in turn. Or a class of yours (docs/howto/plugins.md), as "
+        "it has room. `interleave`: the named nodes in turn. Or your own class (docs/howto/plugins.md), as "
         "`PACKAGE.MODULE:CLASS`.",
     )
     nodes: Numbers | None = key(None, "The nodes named; for `interleave`, none means all.")
@@ -71,7 +71,7 @@ class PolicyConfig(ConfigTable):
         return self
 
     def absent(self, nodes: int) -> list[int]:
-        """The nodes named that a machine of so many has not."""
+        """Return the named nodes that a machine with `nodes` nodes does not have."""
         return [node for node in self.nodes or () if not 0 <= node < nodes]
 
 
@@ -79,18 +79,18 @@ class WriteConfig(ConfigTable):
     """Writes to a region: at random times, the same rate for every page of its hot part."""
 
     rate: Rate = key(..., "Expected writes to each hot page.", "1/s of simulated time")
-    hot_fraction: Share = key(WRITE.hot_fraction, "Part of the region that is written, from its start.")
+    hot_fraction: Share = key(WRITE.hot_fraction, "Share of the region that is written, from its start.")
     start: Time = key(WRITE.start, "When the writes begin.", "s of simulated time")
     stop: Annotated[float, Field(ge=LEAST_PERIOD)] = key(WRITE.stop, "When they end.", "s of simulated time")
     period: Time = key(
-        WRITE.period, "Length of a cycle of writing and pausing; 0: no pauses.", "s of simulated time"
+        WRITE.period, "Length of a cycle of writes and a pause; 0: no pauses.", "s of simulated time"
     )
-    duty: Share = key(WRITE.duty, "Part of each cycle, from its start, in which writes happen.")
+    duty: Share = key(WRITE.duty, "Share of each cycle, from its start, in which writes happen.")
     content: Literal["unique", "original", "redraw", "same"] = key(
         str(WRITE.content),
-        "What a write leaves. `unique`: content found nowhere else. `original`: what the page held at the "
-        "start. `redraw`: another draw from the pool. `same`: what the page holds, or zeros if it was never "
-        "touched; sharing breaks all the same.",
+        "Content after a write. `unique`: content found nowhere else. `original`: the page's content at the "
+        "start. `redraw`: another draw from the pool. `same`: the current content, or zeros if the page was "
+        "never touched; the write still breaks sharing.",
     )
 
     @model_validator(mode="after")
@@ -105,30 +105,30 @@ class WriteConfig(ConfigTable):
 class RegionConfig(ConfigTable):
     """A range of memory that each process of the kind has."""
 
-    name: Name = key(..., "Name, once in a process.")
+    name: Name = key(..., "Name, unique in the process.")
     size: Pages = key(..., "Memory.", "size")
     model: Annotated[str, AfterValidator(choice_or_plugin(MODELS))] = key(
         ...,
-        "What the pages hold at the start. `zero`: zeros. `unique`: content found nowhere else. "
+        "Content of the pages at the start. `zero`: zeros. `unique`: content found nowhere else. "
         "`replicated`: page i is the same in every process of the kind. `pool`: drawn from a number of "
-        "contents. `untouched`: nothing, there is no page until the first write. Or a class of yours "
+        "contents. `untouched`: no page exists until the first write. Or your own class "
         "(docs/howto/plugins.md), as `PACKAGE.MODULE:CLASS`.",
     )
     mergeable: bool = key(REGION.mergeable, "Whether ksmd may merge it (MADV_MERGEABLE).")
     pinned: bool | None = key(
         None,
-        "Whether its frames are pinned, as buffers are that are registered with io_uring, RDMA or VFIO: they "
-        "neither merge nor move. Workers have frames of their own for it.",
+        "Whether its frames are pinned, like buffers registered with io_uring, RDMA or VFIO. Pinned frames "
+        "neither merge nor move. Workers have their own frames for it.",
     )
     huge_pages: Part | None = key(
         None,
-        "Share of its aligned 2 MiB that are huge pages at the start; which ones is drawn. ksmd splits them, "
-        "unless they are pinned.",
+        "Share of its aligned 2 MiB ranges that are huge pages at the start, chosen at random. ksmd splits "
+        "them unless they are pinned.",
     )
-    policy: PolicyConfig | None = key(None, "Placement, when not that of the process.")
-    copies: Count | None = key(None, "Pages of the region that hold each content.", "pages")
+    policy: PolicyConfig | None = key(None, "Placement, if it differs from that of the process.")
+    copies: Count | None = key(None, "Pages of the region that have the same content.", "pages")
     scope: Literal["machine", "node"] | None = key(
-        None, "Whether they are the same on the whole machine, or only on each node."
+        None, "Whether contents are the same on the whole machine or only within each node."
     )
     pool: Name | None = key(
         None,
@@ -136,10 +136,10 @@ class RegionConfig(ConfigTable):
     )
     distinct: Count | None = key(None, "Contents in the pool.")
     law: Literal["uniform", "zipf"] | None = key(
-        None, "How contents are drawn: all alike, or some far more often."
+        None, "How contents are drawn: all equally often, or some far more often."
     )
     exponent: Exponent | None = key(
-        None, "Zipf's law: the k-th content has weight k to the power of minus this."
+        None, "For Zipf's law: the k-th content has the weight k to the power of minus this."
     )
     settings: Settings | None = key(None, "Keyword arguments of your class.")
     write: Annotated[tuple[WriteConfig, ...], Field(strict=False)] = key((), "Writes to the region.")
@@ -165,17 +165,17 @@ class RegionConfig(ConfigTable):
         return self
 
     def pages_touched(self) -> int:
-        """The most pages of the region that can be in memory."""
+        """Return the most pages of the region that can be in memory."""
         if self.model != "untouched":
             return self.size
         return self.pages_written()
 
     def pages_of_worker(self) -> int:
-        """The most pages of the region for which a worker has frames of its own."""
+        """Return the most pages of the region for which a worker has its own frames."""
         return self.size if self.pinned else self.pages_written()
 
     def pages_written(self) -> int:
-        """The most pages of the region that can be written."""
+        """Return the most pages of the region that can be written."""
         if ":" in self.model:
             return self.size
         return math.ceil(self.size * max((write.hot_fraction for write in self.write), default=0))
@@ -184,12 +184,12 @@ class RegionConfig(ConfigTable):
 class ProcessConfig(ConfigTable):
     """A kind of process."""
 
-    name: Name = key(..., "Name, once in a scenario.")
-    count: Count | None = key(None, "Processes of the kind in all, spread over the nodes in blocks.")
-    per_node: Count | None = key(None, "Processes of the kind on each node; instead of `count`.")
+    name: Name = key(..., "Name, unique in the scenario.")
+    count: Count | None = key(None, "Number of processes of the kind, spread over the nodes in blocks.")
+    per_node: Count | None = key(None, "Number of processes of the kind on each node, instead of `count`.")
     workers: Annotated[int, Field(ge=0)] = key(
         0,
-        "Children that each of them forks at the start, on its node. They share its memory until they write. "
+        "Children that each process forks at the start, on its node. They share its memory until they write. "
         "`count` and `per_node` do not count them.",
     )
     policy: PolicyConfig = Field(
@@ -198,7 +198,7 @@ class ProcessConfig(ConfigTable):
     )
     snapshot: str | None = key(
         None,
-        "Snapshot file (`ksmcluster capture`) that has the memory of these processes, in place of regions. "
+        "Snapshot file (`ksmcluster capture`) with the memory of these processes, instead of regions. "
         "A relative path starts at the scenario's directory.",
     )
     replay_interval: TimeSpan | None = key(
@@ -208,19 +208,19 @@ class ProcessConfig(ConfigTable):
     )
     clones: Literal["distinct", "identical"] | None = key(
         None,
-        "Processes beyond those captured. `distinct`, the default: they share zeros and what was found in "
-        "two or more captured processes, and have contents of their own for all else. `identical`: exact "
+        "Processes beyond the captured ones. `distinct`, the default: they share zeros and contents found in "
+        "two or more captured processes; everything else is private to each. `identical`: exact "
         "copies.",
     )
     huge_pages: Literal["as-captured", "none"] | None = key(
         None,
-        "Captured huge pages. `as-captured`, the default: they are huge pages, which ksmd splits. `none`: "
-        "they are small pages.",
+        "Captured huge pages. `as-captured`, the default: huge pages, which ksmd splits. `none`: "
+        "small pages.",
     )
     advice: Literal["as-captured", "all"] | None = key(
         None,
-        "Which captured memory ksmd scans. `as-captured`: what it scans on the captured host (madvise, "
-        "prctl). `all`: all that KSM can merge. By default as captured if ksmd scans any of it there, else "
+        "Which captured memory ksmd scans. `as-captured`: the memory that it scans on the captured host "
+        "(madvise, prctl). `all`: all that KSM can merge. By default as captured if ksmd scans any, else "
         "all.",
     )
     region: Annotated[tuple[RegionConfig, ...], Field(strict=False)] = key((), "Memory of each process.")
@@ -234,14 +234,14 @@ class ProcessConfig(ConfigTable):
         if not os.path.isfile(path):  # noqa: PTH113 (that of Path raises for long names)
             raise ValueError(f"there is no file {path}")
         if not str(path).isprintable():
-            raise ValueError("the name of the file has characters that cannot be shown; rename it")
+            raise ValueError("the file name has characters that cannot be printed; rename the file")
         return str(path)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
         if self.count is None and self.per_node is None:
-            problems.append(("", "has neither count nor per_node; give one"))
+            problems.append(("", "has neither count nor per_node; give one of them"))
         if self.count is not None and self.per_node is not None:
             problems.append(("per_node", "cannot be given together with count"))
         if self.snapshot is None and not self.region:
@@ -269,14 +269,14 @@ class ProcessConfig(ConfigTable):
         return self
 
     def total(self, nodes: int) -> int:
-        """Processes of the kind on a machine of `nodes` nodes, without their workers."""
+        """Return the number of processes of the kind on a machine with `nodes` nodes, without workers."""
         return self.count if self.count is not None else (self.per_node or 0) * nodes
 
 
 def repeated(names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Index of each name that was there before, and what to say of it."""
+    """Yield the index of each repeated name, and the message about it."""
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            yield index, f'"{name}" is the name of an earlier one'
+            yield index, f'"{name}" is already in use'
         seen.add(name)

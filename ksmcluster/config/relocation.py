@@ -1,4 +1,4 @@
-"""The tables [[migration.relocate]]: what moves between nodes."""
+"""The tables [[migration.relocate]]: moves between nodes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class RelocateConfig(ConfigTable):
 
     kind: Literal["drain", "even-out"] = key(
         ...,
-        "`drain` moves all that can move off some nodes, to the nearest ones with room, and takes their "
-        "memory offline; `even-out` moves as few pages as it takes for nodes to have as many as each other.",
+        "`drain` moves everything movable off some nodes, to the nearest nodes with room, and takes their "
+        "memory offline; `even-out` moves as few pages as possible so that nodes have equally many.",
     )
     nodes: Numbers = key(
         SPEC["nodes"],
         "The nodes to drain, or those among which memory is evened out: by default, all of them.",
     )
-    when: Literal["before", "during", "after"] = key(SPEC["when"], "In relation to the compaction.")
+    when: Literal["before", "during", "after"] = key(SPEC["when"], "When it runs, relative to compaction.")
     most_pages: Count | None = key(
-        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+        SPEC["most_pages"], "The most pages to move; by default there is no limit.", "pages"
     )
 
     def to_spec(self) -> RelocationSpec:
@@ -41,23 +41,23 @@ class RelocateFramesConfig(ConfigTable):
 
     kind: Literal["nearer", "drain", "even-out"] = key(
         ...,
-        "`nearer`: each frame goes to the node from which those who map it are least far, all together; "
-        "`drain`: all go off some nodes, KSM pages with any `merge_across_nodes`, to the nearest ones with "
-        "room; `even-out`: as few as it takes for nodes to have as many as each other.",
+        "`nearer`: each frame moves to the node with the smallest total distance to its mappings; "
+        "`drain`: all frames leave some nodes for the nearest nodes with room (KSM pages with any "
+        "`merge_across_nodes`); `even-out`: as few frames as possible move so that nodes have equally many.",
     )
     after_pass: Passes = key(..., "The pass of ksmd after which it is done, before any compaction.")
     nodes: Numbers = key(
         SPEC["nodes"],
-        "The nodes to drain, those among which memory is evened out, or those that frames may leave to be "
-        "nearer: by default, all of them.",
+        "The nodes to drain, to even out, or, for `nearer`, those that frames may leave. By default all "
+        "nodes.",
     )
     min_gain: Count | None = key(
         None,
-        "By how much the distances of a frame's mappings must become less, added up.",
+        "By how much the sum of the distances to a frame's mappings must decrease.",
         "SLIT units",
     )
     most_pages: Count | None = key(
-        SPEC["most_pages"], "At most so many; by default, as many as it takes.", "pages"
+        SPEC["most_pages"], "The most pages to move; by default there is no limit.", "pages"
     )
 
     KEYS: ClassVar[Switched] = {"min_gain": (("nearer",), SPEC["min_gain"])}
@@ -82,7 +82,7 @@ FrameRelocations = Annotated[tuple[RelocateFramesConfig, ...], Field(strict=Fals
 def relocation_problems(
     relocations: Sequence[RelocateConfig | RelocateFramesConfig], nodes: int
 ) -> Iterator[tuple[str, str]]:
-    """Nodes that are not there, or that would be the last one."""
+    """Yield relocations whose nodes do not exist, or that would drain every node."""
     for i, relocation in enumerate(relocations):
         path = f"migration.relocate[{i}].nodes"
         if absent := [node for node in relocation.nodes if not 0 <= node < nodes]:
@@ -91,4 +91,4 @@ def relocation_problems(
         elif relocation.kind == "drain" and not relocation.nodes:
             yield path, 'is empty; kind = "drain" needs it'
         elif relocation.kind == "drain" and len(set(relocation.nodes)) == nodes:
-            yield path, "are all there are; no node is left to take their pages"
+            yield path, "are all nodes; no node is left to take their pages"

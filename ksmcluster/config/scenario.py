@@ -24,37 +24,35 @@ SPEC: dict[str, Any] = {field.name: field.default for field in fields(Simulation
 class SimulationConfig(ConfigTable):
     """The run."""
 
-    title: Title = key("", "What the report is headed with.")
-    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, to the byte.")
+    title: Title = key("", "Heading of the report.")
+    seed: Seed = key(SPEC["seed"], "The same seed and scenario give the same result, byte for byte.")
     passes: Passes | None = key(
         SPEC["passes"], "Full passes of ksmd over all memory; not with `seconds` or `until`."
     )
     seconds: TimeSpan | None = key(
         None,
-        "The run ends at this simulated time: the pass under way then is the last. In place of `passes`.",
+        "Simulated time at which the run ends; the current pass is completed. Instead of `passes`.",
         "s of simulated time",
     )
     until: Literal["converged"] | None = key(
         None,
-        "The run ends once its figures stand still: see docs/explanation/model.md. In place of `passes`.",
+        "The run ends once its figures stop changing: see docs/explanation/model.md. Instead of `passes`.",
     )
     tolerance: Share | None = key(
-        None, "How far figures may differ and stand still, as a part of the mapped pages; by default 0.001."
+        None, "The largest change that counts as none, as a share of the mapped pages; by default 0.001."
     )
-    most_passes: Passes | None = key(
-        None, "The most passes of a run that goes on until it has converged; by default 100."
-    )
+    most_passes: Passes | None = key(None, "The most passes of a run until it has converged; by default 100.")
     windows_per_pass: Passes | None = key(
         None,
-        "Parts of a pass between which the processes write to their memory. By default as many as the "
-        "writes need: see docs/explanation/model.md.",
+        "Number of parts of a pass; the processes write to their memory between them. By default as many "
+        "as the writes need: see docs/explanation/model.md.",
     )
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
         ends = [name for name in ENDS if name in self.model_fields_set]
         if len(ends) > 1:
-            text = f"says when the run ends, as {ends[0]} does; give one of them"
+            text = f"says when the run ends, and so does {ends[0]}; give only one"
             raise refusal([(ends[1], text)])
         for name, default in UNTIL_CONVERGED.items():
             if self.until and getattr(self, name) is None:
@@ -67,22 +65,22 @@ class SimulationConfig(ConfigTable):
 
     @property
     def last_pass(self) -> int | None:
-        """The most passes that there can be; None if there is no limit."""
+        """Return the most passes of the run; None if there is no limit."""
         return self.passes or self.most_passes
 
 
 class Scenario(ConfigTable):
-    """A whole scenario: what to simulate. Made by `ksmcluster.config.load`."""
+    """A scenario of `ksmcluster simulate`. Returned by `ksmcluster.config.load`."""
 
     simulation: SimulationConfig = Field(default_factory=lambda: SimulationConfig(), description="The run.")
     machine: MachineConfig = Field(description="The NUMA machine.")
     ksm: KsmConfig = Field(default_factory=lambda: KsmConfig(), description="ksmd.")
-    cost: CostConfig = Field(default_factory=lambda: CostConfig(), description="What ksmd's work costs.")
+    cost: CostConfig = Field(default_factory=lambda: CostConfig(), description="Cost of ksmd's work.")
     migration: KsmMigrationConfig | None = Field(None, description="Compaction; none by default.")
     driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] | None = key(
-        None, "Who else fills memory; with a table [migration] only."
+        None, "Drivers that also fill memory; only with a table [migration]."
     )
-    process: Annotated[tuple[ProcessConfig, ...], Field(strict=False)] = key(..., "What runs.")
+    process: Annotated[tuple[ProcessConfig, ...], Field(strict=False)] = key(..., "Kinds of processes.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -90,11 +88,11 @@ class Scenario(ConfigTable):
             (f"process[{i}].name", text) for i, text in repeated([process.name for process in self.process])
         ]
         if not self.process:
-            problems.append(("process", "is empty; nothing would run"))
+            problems.append(("process", "is empty; add a [[process]]"))
         problems += self._absent_nodes()
         problems += self._absent_passes()
         problems += [
-            (f"process[{i}].snapshot", 'has digests, no bytes; it needs machine.content = "symbolic"')
+            (f"process[{i}].snapshot", 'has digests but no bytes; it needs machine.content = "symbolic"')
             for i, process in enumerate(self.process)
             if process.snapshot and self.machine.content == "bytes"
         ]

@@ -1,4 +1,4 @@
-"""Sizes of memory, as people write them: "64MiB", "512 pages"."""
+"""Sizes of memory as text, such as "64MiB" and "512 pages"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNITS = {
     "TiB": 1 << 40,
     "pages": PAGE_SIZE,
 }
-#: 4 PiB, what x86-64 can address.
+#: 4 PiB, the most that x86-64 can address.
 MOST_PAGES = 1 << 40
 
-#: What people write when they mean one of ours.
+#: Other spellings of our units.
 NEAR_UNITS = {
     "page": "pages",
     "k": "KiB",
@@ -41,7 +41,7 @@ NEAR_UNITS = {
 
 
 def parse_size(value: object) -> int:
-    """Pages in a size; ValueError says what is wrong with it."""
+    """Return the pages of a size. Raises ValueError, which says what is wrong with it."""
     if not isinstance(value, str):
         example = f'"{value} pages" or "{value}MiB"' if isinstance(value, int) else '"64MiB" or "512 pages"'
         raise ValueError(f"a size is text with a unit: {example}")
@@ -60,7 +60,7 @@ def parse_size(value: object) -> int:
 
 
 def format_size(pages: int) -> str:
-    """The shortest exact way to write so many pages."""
+    """Return the shortest exact text for a number of pages."""
     size = pages * PAGE_SIZE
     unit = next(u for u in ("TiB", "GiB", "MiB", "KiB") if size % UNITS[u] == 0)
     return f"{size // UNITS[unit]}{unit}"

@@ -1,6 +1,6 @@
-"""What the tables of a scenario have in common.
+"""Shared parts of the tables of a scenario.
 
-docs/reference/configuration.md is made from the descriptions of the keys.
+docs/reference/configuration.md is generated from the descriptions of the keys.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ from cluster.spec.profile import Kernel, UnknownKernelError, kernel_of_release
 from ksmcluster.config.problems import PLUGIN, quoted, refusal
 from ksmcluster.config.sizes import MOST_PAGES
 
-#: Largest value of a knob that the kernel keeps in an unsigned int.
+#: Largest value of a knob that the kernel stores in an unsigned int.
 UINT = 2**32 - 1
 
-#: What a terminal shows as it is: neither controls, nor what turns the direction of a text or ends a line.
+#: Safe text on a terminal: no control characters, line ends, or characters that change the text direction.
 _SHOWN = r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 Title = Annotated[str, Field(pattern=rf"^{_SHOWN}*$", max_length=MOST_TITLE)]
 Seed = Annotated[int, Field(ge=0, le=MOST_INTEGER)]
 Name = Annotated[str, Field(pattern=rf"^{_SHOWN}+$", max_length=MOST_NAME)]
-#: Pages, processes or contents, of which a machine has fewer.
+#: A number of pages, processes or contents, below what any machine has.
 Count = Annotated[int, Field(ge=1, le=MOST_PAGES)]
 Passes = Annotated[int, Field(ge=1, le=MOST_PASSES)]
-#: What a thing costs, in ns or pages.
+#: A cost, in ns or pages.
 Costs = Annotated[float, Field(ge=0, le=MOST_COST)]
 #: Simulated time.
 Time = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 TimeSpan = Annotated[float, Field(ge=LEAST_PERIOD, le=MOST_SECONDS)]
 Share = Annotated[float, Field(gt=0, le=1)]
-#: A share that may be nothing.
+#: A share that may be 0.
 Part = Annotated[float, Field(ge=0, le=1)]
-#: A knob that is on or off, as sysfs has it.
+#: A knob that is on (1) or off (0), as in sysfs.
 Switch = Annotated[int, Field(ge=0, le=1)]
 Knob = Annotated[int, Field(ge=0, le=UINT)]
 #: Keyword arguments of a class.
 Settings = dict[str, bool | int | float | str]
 Numbers = Annotated[tuple[int, ...], Field(strict=False)]
 
-#: A key that only some choices of another key have: those choices, and its default (`...`: it must be given).
+#: A key that needs some choices of another key: these choices, and its default (`...`: it must be given).
 Switched = dict[str, tuple[tuple[str, ...], Any]]
 
 
 def key(default: Any, meaning: str, unit: str = "") -> Any:
-    """A key of the scenario; `...` as the default: it must be given."""
+    """Return a key of the scenario; with the default `...` it must be given."""
     return Field(default, description=meaning, json_schema_extra={"unit": unit})
 
 
 def base_directory(info: ValidationInfo) -> Path:
-    """The directory at which relative paths start."""
+    """Return the directory to which relative paths refer."""
     return Path((info.context or {}).get("base", "."))
 
 
 def kernel_in_quotes(kernel: object) -> object:
-    """Return the name of a kernel as it is. Raises ValueError if it is a number: 6.10 would read as 6.1."""
+    """Return the name of a kernel unchanged. Raises ValueError if it is a number: 6.10 would become 6.1."""
     if isinstance(kernel, float):
-        raise ValueError(f'is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
+        raise ValueError(f'is a number, but TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
     return kernel
 
 
@@ -89,16 +89,16 @@ class ConfigTable(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of a whole scenario: what was left out to fit the command line's choices, a line each."""
+        """Notes of a whole scenario: keys ignored because of the command line's choices, a line each."""
         return self._notes
 
     def with_notes(self, notes: Iterable[str]) -> Self:
-        """Note what was left out; return the same scenario."""
+        """Add notes; return the same scenario."""
         self._notes = tuple(notes)
         return self
 
     def settle(self, switch: str, keys: Switched) -> None:
-        """Fill in the keys that the choice made by `switch` has, and refuse those that it has not."""
+        """Fill in the keys that the value of `switch` allows, and refuse the others."""
         choice = getattr(self, switch)
         among = PLUGIN if choice and ":" in choice else choice
         problems: list[tuple[str, str] | tuple[str, str, str]] = []

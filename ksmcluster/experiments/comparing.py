@@ -1,4 +1,4 @@
-"""Compare runs, and sweeps point by point, with the first of them."""
+"""Compares runs with the first of them, and sweeps point by point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Comparisons(tuple[RunComparison, ...]):
-    """What differs between runs; for sweeps, point by point.
+    """The differences between runs; for sweeps, point by point.
 
     >>> difference = ksmcluster.compare("before", "after")
     >>> print(difference)
@@ -43,7 +43,7 @@ class Comparisons(tuple[RunComparison, ...]):
         return pa.Table.from_pylist([row for comparison in self for row in comparison.rows()])
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the same as a data frame. Raises UserError if pandas is not installed."""
+        """Return `to_arrow` as a data frame. Raises UserError if pandas is not installed."""
         return data_frame(self.to_arrow())
 
     def __str__(self) -> str:
@@ -70,30 +70,30 @@ Compared = str | Path | Result | CompactionResult | SweepResult
 def compare(*sources: Compared) -> Comparisons:
     """Compare outputs of simulate or compact, or sweeps, with the first of them.
 
-    Each is a directory or a result. Runs give one comparison; sweeps one for each point that all of them
-    have. Raises UserError if there are fewer than two, if a directory is neither, or if they have nothing in
-    common.
+    Each source is a directory or a result. Runs give one comparison; sweeps give one for each common point.
+    Raises UserError if there are fewer than two sources, if a directory has no results, or if the sources
+    have nothing in common.
     """
     if len(sources) < 2:
-        raise UserError("compare: name at least two directories")
+        raise UserError("compare: give at least two directories")
     sides = [dict(_sides(source, number)) for number, source in enumerate(sources, 1)]
     common = [label for label in sides[0] if all(label in others for others in sides[1:])]
     if not common:
         first, second = (_name(source, number) for number, source in enumerate(sources[:2], 1))
         raise UserError(
-            f"{first} and {second}: they have no point in common; compare runs with runs, "
+            f"{first} and {second} have no point in common; compare runs with runs, "
             "and sweeps with sweeps over the same keys"
         )
     return Comparisons(_comparison(label, [of_source[label] for of_source in sides]) for label in common)
 
 
 def _name(source: Compared, number: int) -> str:
-    """Return what to call the `number`-th thing compared."""
+    """Return the name of the `number`-th source."""
     return f"{source}" if isinstance(source, str | Path) else f"result {number}"
 
 
 def _sides(source: Compared, number: int) -> Iterator[tuple[str, Side]]:
-    """Yield the points of a sweep under their labels, and a run as a point at which nothing varies."""
+    """Yield the points of a sweep with their labels, or a run as a single point without a label."""
     name, folder = _name(source, number), Path()
     if isinstance(source, str | Path):
         folder = Path(source)
@@ -109,7 +109,7 @@ def _sides(source: Compared, number: int) -> Iterator[tuple[str, Side]]:
 
 
 def _keys(config: Mapping[str, Any], folder: Path) -> dict[str, Key]:
-    """Return the keys of a scenario by dotted path; `folder`: where its paths start."""
+    """Return the keys of a scenario by dotted path; its relative paths refer to `folder`."""
     found = flat_keys(config)
     snapshots = {name: value for name, value in found.items() if name.endswith("].snapshot")}
     return found | {name: os.path.realpath(folder / str(path)) for name, path in snapshots.items()}

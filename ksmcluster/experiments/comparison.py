@@ -1,4 +1,4 @@
-"""What differs between runs: keys of their scenarios, and every figure."""
+"""The differences between runs: keys of their scenarios, and every figure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ Key = str | int | float | bool | None
 
 
 class Side(NamedTuple):
-    """One of the things compared: a run, or a point of a sweep with all its seeds."""
+    """One side of a comparison: a run, or a point of a sweep with all its seeds."""
 
     name: str
     keys: Mapping[str, Key]
     means: Figures
-    #: Standard deviations over seeds, where there are several.
+    #: Standard deviations over seeds, if there are several.
     noise: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class FigureDifference:
-    """A figure that differs: its values by side, and by how much they differ from the first one."""
+    """A figure that differs: its values by side, and their differences from the first one."""
 
     name: str
     values: tuple[Figure, ...]
-    #: Of each side, in relation to the first one; None if there is no number.
+    #: Relative difference of each side from the first one; None if it is undefined.
     relative: tuple[float | None, ...]
     #: The largest standard deviation over seeds of any side; None without several seeds.
     noise: float | None
 
     def is_beyond(self, tolerance: float) -> bool:
-        """Return whether any side differs from the first one by more than this part of it, and than noise."""
+        """Return whether a side differs from the first one by more than both the tolerance and the noise."""
         first, *others = self.values
         if first is None:
             return any(value is not None for value in others)
@@ -46,14 +46,14 @@ class FigureDifference:
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """What differs between the sides of one comparison; `label`: what all of them are."""
+    """The differences between the sides of one comparison; `label` names the common point."""
 
     label: str
     sides: tuple[Side, ...]
-    #: Values by side of the keys that differ; None where a scenario lacks the key.
+    #: Values, by side, of the keys that differ; None if a scenario lacks the key.
     keys: Mapping[str, tuple[Key, ...]]
     figures: tuple[FigureDifference, ...]
-    #: How many figures are equal.
+    #: Number of equal figures.
     equal: int
 
     @property
@@ -62,7 +62,7 @@ class RunComparison:
         return {difference.name: difference for difference in self.figures}
 
     def beyond(self, tolerance: float) -> list[FigureDifference]:
-        """Return the figures that differ by more than this part of their first value, and than noise."""
+        """Return the figures that differ by more than both the tolerance and the noise."""
         return [difference for difference in self.figures if difference.is_beyond(tolerance)]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def flat_keys(config: Mapping[str, Any]) -> dict[str, Key]:
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Key]]:
-    """Yield the keys of a scenario by dotted path; lists of plain values in one."""
+    """Yield the keys of a scenario by dotted path; a list of plain values is one key."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _flat(f"{path}.{name}".removeprefix("."), part)

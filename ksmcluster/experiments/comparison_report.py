@@ -1,4 +1,4 @@
-"""A comparison for a person: the keys that differ, then the figures."""
+"""The text report of a comparison: the keys that differ, then the figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from ksmcluster.experiments.sweeps.sweep_report import shown
 from ksmcluster.report import text
 from ksmcluster.results.result import DERIVED
 
+#: The most characters of a name in one line: the table then fits 80 columns.
+_NAME_WIDTH = 26
 _DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
 
 
 def report(found: Sequence[RunComparison], tolerance: float | None) -> RenderableType:
-    """All comparisons; with a tolerance, figures beyond it are marked."""
+    """Return the report of all comparisons; with a tolerance, figures beyond it are marked."""
     parts: list[RenderableType] = []
     for comparison in found:
         parts += [*_one(comparison, tolerance, several=len(found) > 1), Text()]
@@ -45,24 +47,24 @@ def _notes(comparison: RunComparison) -> list[Text]:
 
 
 def notes(comparison: RunComparison) -> list[str]:
-    """Return what to know when comparing the figures."""
+    """Return notes for comparing the figures."""
     times = [side.means.get("simulated_seconds") for side in comparison.sides]
     found = [text.seconds(value) for value in times if value is not None]
     if "ksmd_cpu_seconds" not in comparison.sides[0].means or len(set(found)) < 2:
         return []
-    note = f"Simulated time differs ({', '.join(found)}): what adds up over time cannot be compared as it is."
+    note = f"Simulated time differs ({', '.join(found)}): figures that add up over time are not comparable."
     return [note]
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the names without the folders that all have in common."""
+    """Return the names without their common folders."""
     common = os.path.commonpath(map(os.path.realpath, names))
     short = [os.path.relpath(os.path.realpath(name), common) for name in names]
     return list(names) if "." in short else short
 
 
 def in_order(figures: Sequence[FigureDifference]) -> list[FigureDifference]:
-    """Return the figures, those put together of counters first."""
+    """Return the figures in order: those computed from counters first."""
     return sorted(figures, key=lambda difference: difference.name not in _DERIVED)
 
 
@@ -105,7 +107,13 @@ def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float |
 
 def _cells(difference: FigureDifference) -> list[str | Text]:
     values = (shown(difference.name, value) for value in difference.values)
-    return [Text(f"  {difference.name}"), *values, *map(change_text, difference.relative[1:])]
+    return [_in_lines(difference.name), *values, *map(change_text, difference.relative[1:])]
+
+
+def _in_lines(name: str) -> Text:
+    """Return an indented name; a name that would be too wide is broken after an underscore."""
+    end = name.rfind("_", 0, _NAME_WIDTH) + 1 if len(name) > _NAME_WIDTH else 0
+    return Text(f"  {name[:end]}\n  {name[end:]}" if end else f"  {name}")
 
 
 def change_text(relative: float | None) -> str:

@@ -14,9 +14,9 @@ from ksmcluster.system.errors import UserError
 Figure = int | float | None
 Figures = dict[str, Figure]
 
-#: Parts of a summary whose figures go by their own names.
+#: Parts of a summary whose figures keep their own names.
 _UNNAMED = ("gauges", "counters", "derived")
-#: What says what was run, not what came of it; and lists by pass.
+#: Keys that describe the run and not its result, and lists by pass.
 _LEFT_OUT = ("schema_version", "seed", "nodes", "order", "requested", "by_pass")
 _UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS, *DERIVED)}
 _UNITS_BY_ENDING = {
@@ -36,7 +36,7 @@ def figures(result: Result | CompactionResult) -> Figures:
 
 
 def figures_of(summary: Mapping[str, Any]) -> Figures:
-    """Return the figures of a summary.json, and ksmd's part of a CPU."""
+    """Return the figures of a summary.json, and ksmd's share of a CPU."""
     found = dict(_flat("", summary))
     cpu, simulated = found.get("ksmd_cpu_seconds"), found.get("simulated_seconds")
     if cpu is not None and simulated is not None:
@@ -45,7 +45,7 @@ def figures_of(summary: Mapping[str, Any]) -> Figures:
 
 
 def figures_by_pass(result: Result) -> list[Figures]:
-    """Return the figures of each pass: the statistics of all nodes together, and `by_pass` of the summary."""
+    """Return the figures of each pass: statistics over all nodes, and `by_pass` of the summary."""
     passes = int(result.summary["passes"])
     by_pass = dict(_lists("", result.summary["by_pass"], passes))
     by_pass |= _lists("migration.", result.summary.get("migration", {}).get("by_pass", {}), passes)
@@ -63,7 +63,7 @@ def figures_by_pass(result: Result) -> list[Figures]:
 
 
 def unit_of(name: str) -> str:
-    """Return the unit of a figure; empty for a ratio, and where none is known."""
+    """Return the unit of a figure; empty for a ratio or an unknown unit."""
     name = name.removeprefix(BY_PASS)
     if name in _UNITS:
         return _UNITS[name]
@@ -80,8 +80,8 @@ def full_name(name: str, names: Sequence[str], option: str) -> str:
     if len(ending) == 1:
         return ending[0]
     if ending:
-        raise UserError(f"{option}: {name} may be {' or '.join(ending[:4])}; give the whole name")
-    hint = did_you_mean(name, names) or "; the columns of sweep.parquet have all names"
+        raise UserError(f"{option}: {name} could be {' or '.join(ending[:4])}; give the full name")
+    hint = did_you_mean(name, names) or "; see the columns of sweep.parquet"
     raise UserError(f"{option}: there is no figure {name}{hint}")
 
 

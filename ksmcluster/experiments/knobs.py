@@ -1,4 +1,4 @@
-"""The shell lines that give a real machine the knobs of a scenario."""
+"""Shell commands that apply the KSM settings of a scenario to a real machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ksmcluster.system.kernel_files import KSM
 
-#: The kernel takes these only while nothing is merged.
+#: The kernel accepts these only while nothing is merged.
 _WHILE_EMPTY = ("merge_across_nodes", "max_page_sharing")
 _FREE = ("use_zero_pages", "smart_scan", "stable_node_chains_prune_millisecs", "sleep_millisecs")
 _ADVISOR = (
@@ -19,25 +19,25 @@ _ADVISOR = (
 
 
 def shell_lines(ksm: Mapping[str, Any]) -> list[str]:
-    """Return the lines for the keys of [ksm]; a knob that its kernel does not have is not there."""
+    """Return the commands for the keys of [ksm], without knobs that its kernel does not have."""
     return list(_lines(ksm))
 
 
 def _lines(ksm: Mapping[str, Any]) -> Iterator[str]:
     yield f"# ksmd of Linux {ksm['kernel']}; run as root"
     yield f"cd {KSM}"
-    yield "echo 2 > run  # gives up all that is merged, and needs the memory for it; else the kernel is busy"
+    yield "echo 2 > run  # unmerges all pages, which needs free memory; without it, the next settings fail"
     for name in (*_WHILE_EMPTY, *_FREE):
         if name in ksm:
             yield f"echo {ksm[name]} > {name}"
     yield from _speed(ksm)
     if ksm["threads"] == "per-node":
-        yield "# ksm.threads = per-node: no kernel has one ksmd for each node; this is one for all"
+        yield "# ksm.threads = per-node: no kernel has one ksmd per node; this sets the single ksmd"
     yield f"echo {ksm['run']} > run"
 
 
 def _speed(ksm: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how fast ksmd scans: by the advisor, or by pages_to_scan, which the advisor would overwrite."""
+    """Yield the scan speed: of the advisor, or pages_to_scan, which an advisor would overwrite."""
     advisor = ksm.get("advisor_mode")
     if advisor == "scan-time":
         for name in _ADVISOR:

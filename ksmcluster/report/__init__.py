@@ -1,4 +1,4 @@
-"""Reports that a person reads: tables, bars and progress of a run.
+"""Reports for people: tables, bars and the progress of a run.
 
-Imports `rich`, and what it prints from `cluster` and `ksmcluster.results`; changes nothing but the terminal.
+Imports `rich`, and from `cluster` and `ksmcluster.results` what it prints. Changes only the terminal.
 """

@@ -1,11 +1,11 @@
-"""How reports, pages and pictures call what compaction did."""
+"""The words for compaction in reports, pages and pictures."""
 
 from __future__ import annotations
 
 from ksmcluster.config.compaction import TriggeredMigrationConfig
 from ksmcluster.report import text
 
-#: What is reported of each driver, and its heading.
+#: The counts reported for each driver, and their headings.
 COUNTS = {
     "moved": "moved",
     "retried": "retried",
@@ -16,18 +16,19 @@ COUNTS = {
 #: The states of memory of `node_reports.STATES`, for pictures and pages.
 STATE_WORDS = {
     "before": "before",
-    "movable_off": "after, pages cannot move",
-    "movable_on": "after, pages can move",
+    "movable_off": "after, pages unmovable",
+    "movable_on": "after, pages movable",
 }
 
 
 def who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:
-    """Say who compacts, and how: the parts of a list."""
+    """Return what compacts, and how, as parts of a list."""
     match migration.trigger:
         case "proactive":
             return (f"kcompactd, proactiveness {migration.proactiveness}",)
         case "direct":
             modes = "async" if migration.mode == "async" else "async, then sync-light"
-            return f"direct compaction, {modes}", f"{text.counted(migration.compactors, 'allocator')} a node"
+            allocators = text.counted(migration.compactors, "allocator")
+            return f"direct compaction, {modes}", f"{allocators} per node"
         case _:
-            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} a node"
+            return f"mode {migration.mode}", f"{text.counted(migration.compactors, 'compactor')} per node"

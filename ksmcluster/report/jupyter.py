@@ -1,4 +1,4 @@
-"""Progress in a cell of a notebook: one line of its output, which changes in place."""
+"""Progress in a notebook cell: one line of output, updated in place."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 
 
 class JupyterBar:
-    """A bar with a note beside it."""
+    """A progress bar with a note."""
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._shown: Any = None
 
     def show(self, done: int, total: int | None, note: str) -> None:
-        """Show how much is done; without a total, the bar only moves."""
+        """Show the progress; without a total, the bar only moves."""
         from IPython.display import display
 
         of = f" of {total}" if total else ""
@@ -31,8 +31,8 @@ class JupyterBar:
 
 
 def is_live(console: Console) -> bool:
-    """Return whether lines can be drawn again: on a terminal, but not in what a cell of a notebook runs.
+    """Return whether lines can be redrawn: on a terminal, but not in a command that a notebook cell runs.
 
-    A notebook gives its commands a terminal that shows no more than colours.
+    The terminal that a notebook gives to its commands only supports colours.
     """
     return console.is_terminal and "JPY_PARENT_PID" not in os.environ

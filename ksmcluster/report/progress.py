@@ -1,4 +1,4 @@
-"""Telling how a simulation gets on: a live display on a terminal, lines elsewhere."""
+"""The progress of a simulation: a live display on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from ksmcluster.report.jupyter import JupyterBar, is_live
 from ksmcluster.results.result import saved_bytes
 
 Listener = Callable[[Event], None]
-#: Told in a few words what begins now.
+#: Called with a few words about what begins now.
 Tell = Callable[[str], None]
 
 
 @contextmanager
 def shown(console: Console, *, quiet: bool = False, plan: str = "", step: str = "pass") -> Iterator[Listener]:
-    """A listener that shows on the console what it is told, and `plan` when the run starts.
+    """Yield a listener that shows events on the console, and `plan` when the run starts.
 
     `step` is what checkpoints count: "pass", or "round".
     """
@@ -49,7 +49,7 @@ def shown(console: Console, *, quiet: bool = False, plan: str = "", step: str = 
 
 @contextmanager
 def telling(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
-    """Shows what it is told: on a terminal in one line, elsewhere a line for each."""
+    """Yield a function that shows messages: on one line of a terminal, elsewhere a line each."""
     if quiet:
         yield lambda _what: None
     elif is_live(console):
@@ -72,21 +72,21 @@ def _bars(console: Console) -> Progress:
 
 
 def _line(event: Event, step: str) -> str:
-    """Return the line that tells of a checkpoint, or of a run that starts again; "" for other events."""
+    """Return a line about a checkpoint or a restarted run; "" for other events."""
     match event:
         case CheckpointWritten(steps, size, seconds):
             return f"checkpoint after {step} {steps}: {text.size(size)} in {text.seconds(seconds)}"
         case CheckpointFailed(reason):
-            return f"no checkpoint: {reason}; the run goes on"
+            return f"no checkpoint: {reason}; the run continues"
         case CheckpointDamaged(reason):
-            return f"{reason}; going on from the checkpoint before it"
+            return f"{reason}; continuing from the previous checkpoint"
         case RunRestarting(reason, steps):
-            return f"{reason}; going on after {step} {steps}" if steps else f"{reason}; starting again"
+            return f"{reason}; continuing after {step} {steps}" if steps else f"{reason}; starting again"
     return ""
 
 
 def _did(result: PassResult, total: int | None) -> str:
-    """What a pass has done, and how fast; without a number of passes, also how far simulated time is."""
+    """Return what a pass did and how fast; without a total, also the simulated time so far."""
     pages = int(result.nodes["pages_scanned"].sum())
     saved = int(saved_bytes(result.nodes).sum())
     rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
@@ -133,7 +133,7 @@ class _Live:
         if any(task.total for task in self.progress.tasks):
             self.progress.stop_task(self.task)
         else:
-            # There were no actors to start.
+            # No actors had to be started.
             self.progress.remove_task(self.task)
 
 
@@ -155,7 +155,7 @@ class _InJupyter:
 
 
 class _Lines:
-    """A line for each thing that happens; of the actors, for each quarter of them."""
+    """A line for each event; for actors, one per quarter of them."""
 
     def __init__(self, console: Console, plan: str, step: str) -> None:
         self.console = console

@@ -1,4 +1,4 @@
-"""A finished run as pictures and reports read it, from a `Result` or a `CompactionResult`."""
+"""A finished run for pictures and reports, from a `Result` or a `CompactionResult`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class Summarised(Writable, Protocol):
 
 
 class RunData(NamedTuple):
-    """What a run left behind."""
+    """The data of a finished run."""
 
-    #: How to call it where several runs are shown.
+    #: Name of the run where several runs are shown.
     label: str
-    #: The scenario as it was run.
+    #: The scenario of the run.
     config: ConfigTable
     #: The contents of summary.json.
     summary: Mapping[str, Any]
     #: The contents of provenance.json.
     provenance: Mapping[str, Any]
-    #: By the names of their files.
+    #: Tables by file name.
     tables: Mapping[str, pa.Table]
 
     @property
     def command(self) -> str:
-        """The command that made it: `simulate` or `compact`."""
+        """The command of the run: `simulate` or `compact`."""
         return "simulate" if PASSES in self.tables else "compact"
 
     def by_node(self, name: str) -> NDArray[np.int64]:
@@ -49,6 +49,6 @@ class RunData(NamedTuple):
 
 
 def of_result(result: Summarised, label: str = "") -> RunData:
-    """Return the run of a result; its title is the label by default."""
+    """Return the data of a result; the default label is its title."""
     name = label or result.summary["title"]
     return RunData(name, result.config, result.summary, result.provenance, result.tables())

@@ -1,4 +1,4 @@
-"""How long a run takes on this host, about: said before it, and after it how it would have been faster."""
+"""Estimates the time of a run on this host before it starts; afterwards suggests faster ways to run it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ksmcluster.config import Scenario
 from ksmcluster.config.memory import pages_mapped
 from ksmcluster.report import text
 
-#: Measured on two cores of a server (docs/explanation/performance.md): seconds until Ray is there, CPU time
-#: of an actor's start and of its part in a pass, what a run takes without any, and pages that a core scans in
-#: a second.
+#: Measured on two cores of a server (docs/explanation/performance.md): seconds until Ray is ready, CPU time
+#: of an actor's start and of its part in a pass, seconds of a run without actors, and pages that a core scans
+#: per second.
 _RAY = 4.0
 _ACTOR = 0.85
 _ACTOR_PASS = 0.02
 _INLINE = 0.5
 _PAGES = 1.4e6
-#: A way that is not this much faster is not worth telling.
+#: Ways that are not faster by this factor are not suggested.
 _WORTH = 1.5
 
 
 def estimated(pages: int, passes: int, actors: int, cores: int) -> float:
-    """Return about how many seconds a run takes: passes over so many pages each, by so many actors.
+    """Return an estimate of the seconds of a run: `passes` passes over `pages` pages each.
 
-    No actors: all in one process.
+    0 actors means that everything runs in one process.
     """
     if not actors:
         return _INLINE + (passes + 1) * pages / _PAGES
@@ -36,13 +36,13 @@ def estimated(pages: int, passes: int, actors: int, cores: int) -> float:
 
 
 def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
-    """Return a line that says what will happen, and about how long it takes, if that can be known."""
+    """Return a line that says what will run and, if it can be estimated, for how long."""
     nodes, passes = scenario.machine.nodes, scenario.simulation.passes
     actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
     pages = pages_mapped(scenario)
     captured = any(process.snapshot for process in scenario.process)
     what = [text.counted(nodes, "node")] + ([] if captured else [f"{pages:,} pages"])
-    what.append(text.counted(passes, "pass") if passes else "as many passes as it takes")
+    what.append(text.counted(passes, "pass") if passes else "passes until the end condition")
     where = f"on {text.counted(actors, 'Ray actor')}" if actors else "in this process"
     line = f"{', '.join(what)}, {where}"
     if not passes or captured or scenario.migration is not None or options.cluster is not None:
@@ -56,12 +56,12 @@ def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
 
 
 class DoneRun(NamedTuple):
-    """A run on actors that was carried out: its size, and the time that it took."""
+    """A finished run on actors: its size and its time."""
 
     nodes: int
     actors: int
     cores: int
-    #: Mapped pages, of all nodes.
+    #: Mapped pages of all nodes.
     pages: int
     passes: int
     start_seconds: float
@@ -69,10 +69,10 @@ class DoneRun(NamedTuple):
 
 
 def faster(run: DoneRun) -> Iterator[str]:
-    """Yield options that give the same result in less time, and about how many times as fast.
+    """Yield options that give the same result faster, with the estimated speed-up.
 
-    The passes' own work is what they took without the part of the actors, or the estimate if that is more:
-    the part of the actors is an estimate, too. There is nothing to say if each actor has a core.
+    The work of the passes is their time minus the estimated overhead of the actors, but at least the
+    estimated work. Nothing is suggested if each actor has its own core.
     """
     if run.actors <= run.cores:
         return

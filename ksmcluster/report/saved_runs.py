@@ -1,4 +1,4 @@
-"""Runs and sweeps that `--output` wrote, for pictures and reports."""
+"""Reads runs and sweeps written by `--output`, for pictures and reports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ksmcluster.system.replacing import real_path
 
 
 class SavedSweep(NamedTuple):
-    """A sweep that a directory holds."""
+    """A sweep in a directory."""
 
-    #: How to call it where there are others.
+    #: Name of the sweep where several are shown.
     label: str
     result: SweepResult
     #: The contents of provenance.json; empty if the sweep was killed.
@@ -25,15 +25,15 @@ class SavedSweep(NamedTuple):
 
 
 def read_runs(directories: Sequence[Path]) -> list[RunData]:
-    """Return the runs of these directories, without sweeps, as `read_outputs` does."""
+    """Return only the runs of `read_outputs`."""
     return read_outputs(directories)[0]
 
 
 def read_outputs(directories: Sequence[Path]) -> tuple[list[RunData], list[SavedSweep]]:
     """Return the runs and the sweeps of these directories.
 
-    They are called by their names; by their paths, if two have the same name. Raises UserError if a directory
-    holds no output of `simulate`, `compact` or `sweep`.
+    Their labels are the names of the directories, or the paths if two names are equal. Raises UserError if a
+    directory has no output of `simulate`, `compact` or `sweep`.
     """
     runs: list[RunData] = []
     sweeps: list[SavedSweep] = []
@@ -46,7 +46,7 @@ def read_outputs(directories: Sequence[Path]) -> tuple[list[RunData], list[Saved
 
 
 def is_sweep(directory: Path) -> bool:
-    """Return whether a directory holds a sweep."""
+    """Return whether a directory has a sweep."""
     return (directory / PLAN).exists()
 
 

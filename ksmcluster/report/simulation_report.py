@@ -1,4 +1,4 @@
-"""The summary that a person reads at the end of a simulation, in 80 columns."""
+"""The text report at the end of a simulation, in 80 columns."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ksmcluster.results.compaction.compaction_result import contention, drivers
 from ksmcluster.results.compaction.node_reports import STATES
 from ksmcluster.results.processes import CensusTable
 
-#: Nodes in a line of a picture.
+#: Nodes per line of a picture.
 NODES_IN_LINE = 64
-#: Counters as the kernel has them, in two columns.
+#: The kernel's counters, in two columns.
 LEFT = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "cow_ksm")
 RIGHT = (
     "full_scans",
@@ -44,7 +44,7 @@ class Reported(Protocol):
 
     @property
     def config(self) -> Scenario:
-        """What was simulated."""
+        """The scenario."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -56,15 +56,15 @@ class Reported(Protocol):
 
     @property
     def processes(self) -> CensusTable:
-        """What ksmd has made of each process."""
+        """KSM statistics of each process."""
 
     @property
     def mappings(self) -> CensusTable:
-        """What ksmd has made of the mappings of each name."""
+        """KSM statistics of the mappings of each name."""
 
     @property
     def relocated(self) -> tuple[RelocationResult, ...]:
-        """What was moved between nodes."""
+        """The moves between nodes."""
 
     @property
     def distance(self) -> Distances:
@@ -75,12 +75,12 @@ class Reported(Protocol):
 
 
 def rendered(result: Reported, console: Console) -> str:
-    """The summary for the console, always as wide: in a narrow one, lines wrap rather than lose numbers."""
+    """Return the report for the console, with a fixed width: in a narrow console, lines wrap."""
     return printed(report(result, plain=not console.encoding.lower().startswith("utf")), console)
 
 
 def report(result: Reported, *, plain: bool = False) -> RenderableType:
-    """The summary; `plain` draws with ASCII."""
+    """Return the report; `plain` draws with ASCII characters."""
     frames = result.summary["ksm_frame_mappings"]
     sections = {
         "Memory": _memory(result, plain),
@@ -129,13 +129,13 @@ def _memory(result: Reported, plain: bool) -> Table:
     low, high = (text.size(derived[f"saved_bytes_{end}"]) for end in ("min", "max"))
     for line in ("mean over the last half of the time,", f"from {low} to {high}"):
         grid.add_row("", "", "", Text(line, "dim"))
-    sizes = {name: derived[f"memory_{name}_bytes"] for name in ("before", "after")}
+    sizes = {"without KSM": before, "with KSM": derived["memory_after_bytes"]}
     for name, count in (*sizes.items(), ("saved", derived["saved_bytes"])):
         share = count / before if before else 0
         bar = _bar(share, "green" if name == "saved" else "blue", plain)
-        grid.add_row(f"  at the end, {name}", text.size(count), text.percent(share), bar)
+        grid.add_row(f"  end: {name}", text.size(count), text.percent(share), bar)
     if (profit := derived["general_profit_bytes"]) < 0:
-        # What ksmd keeps of each page takes more than is saved.
+        # The metadata of ksmd takes more memory than KSM saves.
         grid.add_row("  general_profit", text.size(profit), "", Text("KSM costs memory here", "yellow"))
     return grid
 
@@ -145,7 +145,7 @@ def _bar(share: float, style: str, plain: bool) -> Text:
 
 
 def _notes(result: Reported) -> dict[str, RenderableType]:
-    """What to know when reading the numbers, if there is anything."""
+    """Return the notes, if there are any."""
     notes = [
         Padding(Text(text.one_line(note), style="yellow"), (0, 0, 0, 2)) for note in result.summary["notes"]
     ]
@@ -153,7 +153,7 @@ def _notes(result: Reported) -> dict[str, RenderableType]:
 
 
 def _huge_pages(result: Reported) -> dict[str, RenderableType]:
-    """What KSM cost in huge pages, if there were any."""
+    """Return the cost in huge pages, if there were any."""
     found = result.summary.get("huge_pages")
     return {} if found is None else {"Huge pages": huge_pages.report(found)}
 
@@ -190,7 +190,7 @@ def _nodes(result: Reported, plain: bool) -> RenderableType:
     grid = _grid()
     grid.add_column()
     merged, across = counters["pages_merged"], counters["pages_merged_remote"]
-    grid.add_row("  merges", f"{merged:,}, of which {across:,} with a page of another node")
+    grid.add_row("  merges", f"{merged:,}, {across:,} of them with a page of another node")
     if derived["ksm_mappings_mean_distance"] is not None:
         share = text.percent(derived["ksm_mappings_remote_fraction"])
         distance = derived["ksm_mappings_mean_distance"]
@@ -204,7 +204,7 @@ def _nodes(result: Reported, plain: bool) -> RenderableType:
         for title, pages, style in (
             ("memory in use", result.by_node("frames_used"), "blue"),
             ("KSM pages held", result.by_node("pages_shared"), "green"),
-            ("KSM pages mapped from afar", result.by_node("ksm_mappings_remote"), "magenta"),
+            ("KSM pages mapped remotely", result.by_node("ksm_mappings_remote"), "magenta"),
         )
         if pages[-1].any()
     )
@@ -212,7 +212,7 @@ def _nodes(result: Reported, plain: bool) -> RenderableType:
 
 
 def _picture(title: str, pages: NDArray[np.int64], style: str, plain: bool) -> Text:
-    """A heading, and a character for each node."""
+    """Return a heading, and a character per node."""
     low, high = text.size(int(pages.min()) * PAGE_SIZE), text.size(int(pages.max()) * PAGE_SIZE)
     picture = Text(f"  {title}, node by node: {low} to {high}\n")
     heights = text.strip(pages.tolist(), plain=plain)
@@ -221,14 +221,14 @@ def _picture(title: str, pages: NDArray[np.int64], style: str, plain: bool) -> T
 
 
 def _compaction(result: Reported) -> dict[str, RenderableType]:
-    """What compaction did after each pass, if there was any."""
+    """Return the compaction after each pass, if there was any."""
     if (migration := result.summary.get("migration")) is None:
         return {}
     order, requested = migration["order"], migration["requested"]
     size = text.size(PAGE_SIZE << order)
     by_pass = migration["by_pass"]
     moved = {"pages moved": by_pass["pages_moved"], "of them KSM": by_pass["ksm_pages_moved"]}
-    asked = f"Compaction after each pass, blocks of order {order} ({size} each): {requested:,} asked for"
+    asked = f"Compaction after each pass, blocks of order {order} ({size} each): {requested:,} requested"
     return {
         asked: _by_pass(_by_state(by_pass["obtained"]) | moved),
         "Such blocks in all free memory": _by_pass(_by_state(by_pass["available"])),
@@ -239,19 +239,19 @@ def _compaction(result: Reported) -> dict[str, RenderableType]:
 
 
 def _relocations(result: Reported) -> dict[str, RenderableType]:
-    """What was moved between nodes, if anything was."""
+    """Return the moves between nodes, if there were any."""
     if not result.relocated:
         return {}
     return {"Moved between nodes": relocations.report(result.relocated, result.distance)}
 
 
 def _by_state(counts: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    """By the heading of the state."""
+    """Return the counts by the heading of the state."""
     return {head: counts[name] for name, (head, _, _) in STATES.items()}
 
 
 def _by_pass(columns: Mapping[str, Sequence[int]]) -> Table:
-    """A line for each pass."""
+    """Return a table with a line per pass."""
     table = plain_table("pass", *columns)
     for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
         table.add_row(f"  {number:>4}", *(f"{cell:,}" for cell in cells))
@@ -259,7 +259,7 @@ def _by_pass(columns: Mapping[str, Sequence[int]]) -> Table:
 
 
 def _full_scan(result: Reported) -> tuple[str, ...]:
-    """How long the last pass took, with which knobs, and how busy ksmd was; nothing if it did not run."""
+    """Return the time of the last pass, its settings, and ksmd's load; empty if ksmd did not run."""
     by_pass = result.summary["by_pass"]
     took, cpu, pages = (by_pass[name][-1] for name in ("scan_seconds", "ksmd_cpu_seconds", "pages_to_scan"))
     if not by_pass["windows"][-1]:
@@ -271,11 +271,11 @@ def _full_scan(result: Reported) -> tuple[str, ...]:
     if result.config.ksm.threads == "one":
         return lines
     threads = text.counted(result.config.machine.nodes, "thread")
-    return *lines, f"(all of its {threads} together, one for each node)"
+    return *lines, f"(sum of its {threads}, one per node)"
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What merged pages cost others than ksmd: walks over their mappings, and writes to them."""
+    """Yield the costs of merged pages outside ksmd: rmap walks, and copies on write."""
     walks = summary.get("migration", {}).get("rmap_walks", {})
     if walks.get("number"):
         longest, mean = (f"{walks[name + '_seconds'] * 1e6:,.1f} us" for name in ("longest", "mean"))
@@ -286,7 +286,7 @@ def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     derived = summary["derived"]
     if rate := derived["cow_ksm_per_second"]:
         took = derived["cow_ksm_seconds"] / derived["simulated_seconds"] * 1e6
-        yield "  copy-on-write", f"{rate:,.1f} faults/s on KSM pages: {took:,.0f} us of each second"
+        yield "  copy-on-write", f"{rate:,.1f} faults/s on KSM pages, {took:,.0f} us per second"
 
 
 def _time(result: Reported) -> Table:
@@ -303,7 +303,7 @@ def _time(result: Reported) -> Table:
     if max(windows) > 1:
         low, high = min(windows), max(windows)
         each = f"{high}" if low == high else f"{low} to {high}"
-        grid.add_row("  windows", f"{each} in a pass, between which the processes write")
+        grid.add_row("  windows", f"{each} per pass; the processes write between them")
     if migration := result.summary.get("migration"):
         milliseconds, moved = migration["simulated_seconds"] * 1e3, text.size(migration["bytes_moved_within"])
         grid.add_row("  compaction", f"{milliseconds:.2f} ms on the slowest nodes; {moved} moved on all")
@@ -317,7 +317,7 @@ def _time(result: Reported) -> Table:
     start = text.seconds(timing["start_seconds"])
     engine = timing["engine"]
     grid.add_row(
-        "  on this host", f"{text.seconds(timing['wall_seconds'])}, of which {start} to start ({engine})"
+        "  on this host", f"{text.seconds(timing['wall_seconds'])}, including {start} to start ({engine})"
     )
     if timing["pages_per_second"]:
         grid.add_row("  speed", f"{timing['pages_per_second']:,.0f} pages/s")
@@ -327,7 +327,7 @@ def _time(result: Reported) -> Table:
 
 
 def _faster(result: Reported) -> Iterator[str]:
-    """Yield options with which this run would have been faster on this host."""
+    """Yield options that would have made this run faster on this host."""
     timing, nodes = result.provenance["timing"], result.summary["nodes"]
     if timing["nodes_per_actor"] and timing["cores"]:
         yield from faster(

@@ -1,4 +1,4 @@
-"""Whether ksmd's advisor has met its target."""
+"""Checks whether ksmd's advisor met its target."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ksmcluster.config.ksmd import KsmConfig
 from ksmcluster.report import text
 from ksmcluster.results.headline import last_half
 
-#: A mean time of passes as near as this to the target meets it.
+#: A mean pass time within this relative distance of the target meets it.
 _NEAR = 0.2
 
 
 def notes(ksm: KsmConfig, seconds: Sequence[float], windows: Sequence[int]) -> Iterator[str]:
-    """Yield a note if passes of the last half of the time miss the advisor's target.
+    """Yield a note if passes in the last half of the time miss the advisor's target.
 
     `seconds` are the simulated times at the ends of the passes; `windows` are 0 where ksmd did not run.
     """
@@ -29,11 +29,11 @@ def notes(ksm: KsmConfig, seconds: Sequence[float], windows: Sequence[int]) -> I
     why = (
         "its rule gives ksmd at least 10 % of a CPU"
         if mean < target
-        else f"its rule sets at most {ksm.advisor_max_pages_to_scan:,} pages, and what takes "
+        else f"its rule allows at most {ksm.advisor_max_pages_to_scan:,} pages and "
         f"{ksm.advisor_max_cpu} % of a CPU"
     )
     low, high = text.seconds(float(took.min())), text.seconds(float(took.max()))
     yield (
-        f"The advisor's target of {text.seconds(target)} a pass is out of reach, or not reached yet: in the "
-        f"last half of the time passes take {text.seconds(mean)} on average ({low} to {high}); {why}."
+        f"The advisor's target of {text.seconds(target)} per pass is out of reach or not reached yet: in the "
+        f"last half of the time, passes take {text.seconds(mean)} on average ({low} to {high}); {why}."
     )

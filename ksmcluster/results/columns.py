@@ -1,4 +1,4 @@
-"""Tables of results: columns by name, all of one length."""
+"""Tables of results: columns by name, all of the same length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ColumnTable(dict[str, NDArray[Any]]):
-    """Columns of a table, as numpy arrays; texts, and columns with missing values, are arrays of objects."""
+    """A table of numpy arrays; columns of texts or with missing values are object arrays."""
 
     @classmethod
     def of_arrow(cls, table: pa.Table) -> Self:
@@ -24,18 +24,18 @@ class ColumnTable(dict[str, NDArray[Any]]):
         return cls({name: _array(table[name]) for name in table.column_names})
 
     def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
+        """Return the table as a pyarrow table."""
         import pyarrow as pa
 
         return pa.table(dict(self))
 
     def to_pandas(self) -> pd.DataFrame:
-        """The same as a data frame. Raises UserError if pandas is not installed."""
+        """Return the table as a data frame. Raises UserError if pandas is not installed."""
         return data_frame(self.to_arrow())
 
     @property
     def num_rows(self) -> int:
-        """Rows of the table."""
+        """Number of rows."""
         return len(next(iter(self.values()), ()))
 
     def __repr__(self) -> str:

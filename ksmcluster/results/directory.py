@@ -1,4 +1,4 @@
-"""The directory that `--output` writes: all of it or nothing."""
+"""Writes the directory of `--output` atomically."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ RELOCATIONS = "relocations.parquet"
 PROCESSES = "processes.parquet"
 MAPPINGS = "mappings.parquet"
 CONFIG = "config.toml"
-#: By the table that every output of a command has: those that it may have, too.
+#: Optional tables of an output, by the table that identifies its command.
 TABLES = {PASSES: {PROCESSES, MAPPINGS, RELOCATIONS}, NODES: {RELOCATIONS}}
 
 
 class Writable(Protocol):
-    """A result, of whatever command."""
+    """A result of any command."""
 
     @property
     def config(self) -> ConfigTable:
-        """What was simulated."""
+        """The scenario."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -48,11 +48,11 @@ class Writable(Protocol):
         """The text of summary.json."""
 
     def tables(self) -> dict[str, pa.Table]:
-        """Tables by the names of their files, as in TABLES."""
+        """Return the tables by file name, as in TABLES."""
 
 
 def check_directory(directory: Path, table: str) -> Path:
-    """Return the real path of the directory, for a simulation to write to when it is done.
+    """Return the real path of the directory to which a simulation will write.
 
     Raises UserError if no output with this table, PASSES or NODES, can be written there.
     """
@@ -81,7 +81,7 @@ def _what_is_wrong(directory: Path, table: str) -> str:
         with sibling(place / directory.name):
             return ""
     except OSError as error:
-        return f"nothing can be written in {place}: {os.strerror(error.errno or 0)}"
+        return f"{place} is not writable: {os.strerror(error.errno or 0)}"
 
 
 def _why_it_must_stay(directory: Path, table: str) -> str:
@@ -89,9 +89,9 @@ def _why_it_must_stay(directory: Path, table: str) -> str:
     if not directory.is_dir():
         return "it is not a directory; choose another name"
     if os.path.ismount(directory):
-        return "it is a mount point; name a directory in it"
+        return "it is a mount point; choose a directory in it"
     if directory.samefile(os.curdir):
-        return "it is the working directory; name a directory in it"
+        return "it is the working directory; choose a directory in it"
     return _what_is_foreign(directory, table)
 
 
@@ -99,15 +99,15 @@ def _what_is_foreign(directory: Path, table: str) -> str:
     """Say what is in the directory, if it is not an earlier output with this table."""
     names = {path.name for path in directory.iterdir()}
     if names and not _is_output(directory, names):
-        return "it is not empty, and what is in it is not an earlier output; choose another directory"
+        return "it is not empty and not an earlier output; choose another directory"
     other = {PASSES: NODES, NODES: PASSES}[table]
     if other in names:
-        return f"it holds {other}, an output of another command; choose another directory"
+        return f"it has {other}, an output of another command; choose another directory"
     return ""
 
 
 def _is_output(directory: Path, names: set[str]) -> bool:
-    """Whether these files are all of an output of ours, as it was written, and nothing else."""
+    """Return whether the files are exactly those of an earlier output, unchanged."""
     if not any({SUMMARY, PROVENANCE, CONFIG, table} == names - more for table, more in TABLES.items()):
         return False
     if not all(stat.S_ISREG((directory / name).lstat().st_mode) for name in names):
@@ -116,13 +116,13 @@ def _is_output(directory: Path, names: set[str]) -> bool:
         provenance = json.loads(read_input(directory / PROVENANCE, MOST_JSON))
     except (ValueError, RecursionError):
         return False
-    # A file of text that was edited is the user's work.
+    # An edited text file is the user's work.
     texts = {name: text_digest((directory / name).read_bytes()) for name in (SUMMARY, CONFIG)}
     return isinstance(provenance, dict) and provenance.get("files") == texts
 
 
 def write_directory(directory: Path, result: Writable) -> None:
-    """Write the files of a result into the directory, in place of an earlier output."""
+    """Write the files of a result to the directory, and replace an earlier output."""
     tables = result.tables()
     table = PASSES if PASSES in tables else NODES
     real = check_directory(directory, table)
@@ -136,9 +136,9 @@ def write_directory(directory: Path, result: Writable) -> None:
 
 
 def _replace(directory: Path, new: Path, table: str) -> None:
-    """Move an earlier output aside, look at it once more there, and remove it when the new one is in place.
+    """Move an earlier output aside, check it again, and remove it when the new one is in place.
 
-    Whatever interrupts this, a signal included, the earlier output stays, or the new one is complete.
+    If this is interrupted, even by a signal, either the earlier output stays or the new one is complete.
     """
     earlier = new.with_name(f"{new.name}.earlier")
     try:
@@ -154,7 +154,7 @@ def _replace(directory: Path, new: Path, table: str) -> None:
 
 
 def _remove(earlier: Path) -> None:
-    """Remove our files, and the directory unless something else has come into it meanwhile."""
+    """Remove our files, and the directory unless other files have appeared in it meanwhile."""
     with suppress(OSError):
         for name in {SUMMARY, PROVENANCE, CONFIG}.union(TABLES, *TABLES.values()):
             (earlier / name).unlink(missing_ok=True)
@@ -176,6 +176,6 @@ def _write_files(new: Path, directory: Path, result: Writable, tables: dict[str,
 
 
 def relative_path(path: str, directory: Path) -> str:
-    """Return the path as it is from a directory; absolute if they have no folder in common but the root."""
+    """Return the path relative to a directory; absolute if only the root is common."""
     real, base = os.path.realpath(path), os.path.realpath(directory)
     return path if os.path.commonpath([real, base]) == os.sep else os.path.relpath(real, base)

@@ -13,11 +13,11 @@ HEADLINE = (
     Statistic(
         "saved_bytes_mean",
         "bytes",
-        "the headline: mean of `by_pass.saved_bytes` over the last half of the simulated time, each pass "
-        "weighted by its part of that time",
+        "the headline: mean of `by_pass.saved_bytes` over the last half of the simulated time; each pass is "
+        "weighted by its share of that time",
     ),
-    Statistic("saved_bytes_min", "bytes", "... the least of these passes"),
-    Statistic("saved_bytes_max", "bytes", "... the most"),
+    Statistic("saved_bytes_min", "bytes", "... the lowest value in these passes"),
+    Statistic("saved_bytes_max", "bytes", "... the highest value"),
     Statistic(
         "saved_fraction_mean", "", "saved_bytes_mean / mean of saved + memory in use over the same time"
     ),
@@ -29,7 +29,7 @@ def headline(
 ) -> dict[str, float | int]:
     """Return the values of HEADLINE.
 
-    `seconds` are the simulated times at the ends of the passes; `saved` and `after` int64[passes] are the
+    `seconds` are the simulated times at the ends of the passes; `saved` and `after`, int64[passes], are the
     bytes saved and in use then.
     """
     weights = last_half(np.array(seconds))
@@ -47,7 +47,7 @@ def headline(
 def last_half(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the seconds of each pass that are in the last half of the time. float64[n] -> float64[n].
 
-    If no time passes at all, the last pass counts alone.
+    If no time passes at all, only the last pass counts.
     """
     begin = np.concatenate([[0.0], seconds[:-1]])
     weights: NDArray[np.float64] = np.maximum(seconds - np.maximum(begin, seconds[-1] / 2), 0.0)

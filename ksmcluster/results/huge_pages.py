@@ -1,4 +1,4 @@
-"""What KSM costs in huge pages: for summary.json, the notes and the report."""
+"""The cost of KSM in huge pages: for summary.json, the notes and the report."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cluster.spec.content import PAGE_SIZE
 from cluster.spec.statistics import Statistic
 from ksmcluster.report import text
 
-#: Of `huge_pages` in summary.json.
+#: The keys of `huge_pages` in summary.json.
 HUGE_PAGES = (
-    Statistic("before", "huge pages", "at the start, each once, however many processes map it"),
-    Statistic("after", "huge pages", "that a process still maps whole after the last pass"),
-    Statistic("split", "huge pages", "that ksmd split: thp_split_page without split_to_move"),
+    Statistic("before", "huge pages", "at the start; each counts once, even if several processes map it"),
+    Statistic("after", "huge pages", "still mapped whole by a process after the last pass"),
+    Statistic("split", "huge pages", "split by ksmd: thp_split_page minus split_to_move"),
     Statistic(
         "split_to_move",
         "huge pages",
-        "that relocations split, as no node had memory for them as a whole; only with [migration]",
+        "split by relocations because no node had room for them as a whole; only with [migration]",
     ),
-    Statistic("fallback", "huge pages", "that are small pages from the start, as no node had one free"),
-    Statistic("saved_bytes_per_split", "bytes", "saved_bytes / split; null without any"),
+    Statistic("fallback", "huge pages", "replaced by small pages at the start, as no node had a free one"),
+    Statistic("saved_bytes_per_split", "bytes", "saved_bytes / split; null if none was split"),
 )
 
 
 def summary(
     counters: Mapping[str, int], census: Census, saved_bytes: int
 ) -> dict[str, dict[str, int | None]]:
-    """The part `huge_pages` of summary.json; nothing if there was no huge page, nor should have been."""
+    """Return the part `huge_pages` of summary.json; empty if the scenario has no huge pages."""
     before, fallback = counters["thp_fault_alloc"], census.huge_fallback
     if not before and not fallback:
         return {}
@@ -41,22 +41,22 @@ def summary(
 
 
 def notes(found: Mapping[str, int | None]) -> Iterator[str]:
-    """What to know if huge pages were split or missing; `found` is `huge_pages` of the summary, or empty."""
+    """Yield notes on split or missing huge pages; `found` is `huge_pages` of the summary, or empty."""
     if fallback := found.get("fallback"):
         yield (
-            f"{text.counted(fallback, 'huge page')} of the scenario could not be allocated, because no 2 MiB "
-            "of free memory were in one piece; small pages take their place"
+            f"{text.counted(fallback, 'huge page')} of the scenario could not be allocated, because no free "
+            "block had 2 MiB; small pages replace them"
         )
     if split := found.get("split"):
         yield (
-            f"ksmd split {text.counted(split, 'huge page')} for good: khugepaged sleeps in the model, while "
-            "a real one may make huge pages again of what is not merged; what programs lose in speed is not "
-            "in the numbers"
+            f"ksmd split {text.counted(split, 'huge page')} for good: the model has no khugepaged, but a "
+            "real one may collapse unmerged memory into huge pages again; the slowdown of programs is not "
+            "included in the numbers"
         )
 
 
 def report(found: Mapping[str, int | None]) -> Table:
-    """The section of the report."""
+    """Return the section of the report."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=20)
     grid.add_column(justify="right", no_wrap=True)

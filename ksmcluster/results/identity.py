@@ -12,12 +12,12 @@ from ksmcluster.config.tables import ConfigTable
 
 
 def config_digest(config: ConfigTable) -> str:
-    """Return the digest of a scenario: of all its keys, with the contents of snapshots in place of paths."""
+    """Return the digest of all keys of a scenario, with the contents of snapshots instead of their paths."""
     return text_digest(resolved_toml(config, _content_digest).encode())
 
 
 def text_digest(text: bytes) -> str:
-    """Return a digest with the name of its function."""
+    """Return a digest prefixed with the name of its hash function."""
     return f"blake3:{blake3(text).hexdigest()}"
 
 
@@ -28,5 +28,5 @@ def _content_digest(path: str) -> str:
 
 @lru_cache(maxsize=256)
 def _file_digest(path: str, *_state: int) -> str:
-    """Return the digest of a file; read again if its state has changed."""
+    """Return the digest of a file, cached until its state changes."""
     return f"blake3:{blake3().update_mmap(path).hexdigest()}"

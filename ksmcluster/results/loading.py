@@ -1,4 +1,4 @@
-"""Results again, from the directory that `Result.save` wrote."""
+"""Loads results from a directory written by `Result.save`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-#: What reading something else than our files raises.
+#: Exceptions raised by reading files that are not ours.
 _NO_RESULT = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
     *(OSError, RecursionError, TypeError, ValueError),
@@ -47,7 +47,7 @@ _NO_RESULT = (
 
 
 def load_result(directory: str | Path) -> Result | CompactionResult:
-    """Return the result that a directory holds. Raises UserError if it holds none."""
+    """Return the result in a directory. Raises UserError if there is none."""
     folder = Path(directory)
     try:
         summary, provenance = (
@@ -60,7 +60,7 @@ def load_result(directory: str | Path) -> Result | CompactionResult:
     except (*_NO_RESULT, UserError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{folder}: not an output of simulate or compact ({reason}); name the directory of an --output"
+            f"{folder}: not an output of simulate or compact ({reason}); give the directory of an --output"
         ) from None
 
 
@@ -78,7 +78,7 @@ def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenan
     spec = to_spec(config)
     relocated: tuple[RelocationResult, ...] = ()
     if spec.migration is not None:
-        # In the order in which they took place.
+        # In the order in which they happened.
         due = sorted(spec.relocations, key=lambda relocation: relocation.after_pass or 0)
         moves = _Moves(due, spec.machine.distance)
         relocated = moves.of(folder, summary["migration"]["relocations"])
@@ -106,9 +106,10 @@ class _Moves(NamedTuple):
     distance: Distances
 
     def of(self, folder: Path, done: Sequence[Mapping[str, Any]]) -> tuple[RelocationResult, ...]:
-        """Return the results of relocations; `done` is what summary.json says of them.
+        """Return the results of relocations; `done` is their part of summary.json.
 
-        Files have only the time of the slowest node, so each node has that, and no walks of one relocation.
+        The files have only the time of the slowest node, so every node gets it. They have no walks by
+        relocation.
         """
         file = folder / RELOCATIONS
         table = ColumnTable.of_arrow(_read(file)) if file.exists() else {}

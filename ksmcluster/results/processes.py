@@ -1,4 +1,4 @@
-"""What ksmd has made of each process and mapping: for summary.json, two tables and the report.
+"""KSM statistics of each process and mapping: for summary.json, two tables and the report.
 
 docs/reference/results.md describes every number.
 """
@@ -25,9 +25,9 @@ from ksmcluster.results.columns import ColumnTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Most rows of a table in the report, and the width of names: with all columns, 80 characters.
+#: The most rows of a table in the report, and the width of names: all columns take 80 characters.
 MOST_ROWS, LABEL = 10, 25
-#: Columns of numbers in them, by heading.
+#: Columns of numbers in these tables, by heading.
 COLUMNS = {
     "mapped": "pages_mapped",
     "merging": "ksm_merging_pages",
@@ -38,10 +38,10 @@ COLUMNS = {
 
 
 class CensusTable(ColumnTable):
-    """Columns that name a process or mapping, None where there is no name, and `statistics.OF_PROCESS`."""
+    """Columns that name a process or mapping (None without a name), and `statistics.OF_PROCESS`."""
 
     def to_arrow(self) -> pa.Table:
-        """The same as a pyarrow table."""
+        """Return the table as a pyarrow table."""
         import pyarrow as pa
 
         types = {"kind": pa.string(), "name": pa.string(), "mapping": pa.string()}
@@ -53,7 +53,7 @@ class CensusTable(ColumnTable):
 def processes(
     kinds: Sequence[str], captured: Sequence[Sequence[CapturedProcess]], census: Census
 ) -> CensusTable:
-    """Return one row for each process; `captured` has the captured processes of each kind, if any."""
+    """Return one row per process; `captured` has the captured processes of each kind, if any."""
     replayed = [
         of_kind[number % len(of_kind)] if (of_kind := captured[kind]) else None
         for kind, number in zip(census.kinds.tolist(), census.numbers.tolist(), strict=True)
@@ -71,7 +71,7 @@ def processes(
 def mappings(
     kinds: Sequence[str], captured: Sequence[Sequence[CapturedProcess]], census: Census
 ) -> CensusTable:
-    """Return one row for all mappings of one name in the processes of a kind, or of a captured name."""
+    """Return one row per name of mappings, for the processes of a kind or of a captured name."""
     names = census.mapping_names
     return CensusTable(
         kind=_texts([kinds[name.kind] for name in names]),
@@ -98,7 +98,7 @@ def _counts(counts: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
 
 
 def frame_mappings(census: Census) -> list[dict[str, int]]:
-    """`ksm_frame_mappings` of summary.json: KSM frames by the number of their mappings."""
+    """Return `ksm_frame_mappings` of summary.json: KSM frames by the number of their mappings."""
     return [
         {"from": (1 << power >> 1) + 1 if power else 1, "to": 1 << power, "frames": frames}
         for power, frames in enumerate(census.ksm_frames.tolist())
@@ -111,21 +111,21 @@ def frame_mappings(census: Census) -> list[dict[str, int]]:
 def report(
     processes: CensusTable, mappings: CensusTable, frames: Sequence[Mapping[str, int]], *, plain: bool
 ) -> dict[str, Table]:
-    """Return the sections of the report that have something to tell, by their titles."""
+    """Return the sections of the report that are not empty, by title."""
     sections = {}
     if len(mappings["mapping"]) > 1:
         sections["What merges, in pages"] = _top("mapping", mapping_labels(mappings), mappings)
-    # Processes of one kind are much the same, unless they were captured.
+    # Processes of one kind are similar, unless they were captured.
     if len(set(processes["kind"])) > 1 or (len(processes["name"]) > 1 and any(processes["name"])):
         top = _top("process", process_labels(processes), processes)
-        sections["Processes that gain most, in pages"] = top
+        sections["Processes that save most, in pages"] = top
     if frames:
         sections["KSM frames by the number of their mappings"] = _frames(frames, plain)
     return sections
 
 
 def mapping_labels(table: CensusTable) -> list[str]:
-    """Return the names of mappings, as far as they differ, and of files without their directories."""
+    """Return the labels of mappings: only parts that differ, and file names without directories."""
     parts = [table[name] for name in ("kind", "name") if len(set(table[name])) > 1]
     names = [name.rpartition("/")[2] or "(anonymous)" for name in table["mapping"]]
     return [": ".join(filter(None, row)) for row in zip(*parts, names, strict=True)]
@@ -172,6 +172,6 @@ def _frames(frames: Sequence[Mapping[str, int]], plain: bool) -> Table:
 
 
 def span(bucket: Mapping[str, int]) -> str:
-    """Return the numbers of mappings that an element of `ksm_frame_mappings` stands for."""
+    """Return the range of mappings of an element of `ksm_frame_mappings`."""
     low, high = bucket["from"], bucket["to"]
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,4 +1,4 @@
-"""How and where a run was carried out: what differs between runs that have the same result."""
+"""How and where a run was carried out: the facts that may differ between runs with equal results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("ksmcluster", "numpy", "pyarrow", "ray")
 
 
 def provenance(timing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of provenance.json. The host is described, but not named."""
+    """Return the contents of provenance.json. It describes the host but does not name it."""
     return {
         "command": shlex.join(sys.argv),
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},

@@ -1,7 +1,7 @@
-"""What a simulation has found out: in memory, and as files.
+"""The result of a simulation: in memory, and as files.
 
-docs/reference/results.md describes every number; its tables are made from `cluster.spec.statistics` and from
-DERIVED and TIMING below.
+docs/reference/results.md describes every number; its tables are generated from `cluster.spec.statistics` and
+from DERIVED and TIMING below.
 """
 
 from __future__ import annotations
@@ -56,15 +56,19 @@ DERIVED = (
     Statistic(
         "general_profit_bytes",
         "bytes",
-        "pages_sharing + ksm_zero_pages, less 64 bytes for each of rmap_items, as the kernel has it; "
+        "pages_sharing + ksm_zero_pages, minus 64 bytes for each of rmap_items, as in the kernel; "
         "below 0, KSM costs more memory than it saves",
     ),
-    Statistic("ksm_mappings_remote_fraction", "", "ksm_mappings_remote / ksm_mappings; null without any"),
     Statistic(
-        "ksm_mappings_mean_distance", "SLIT units", "ksm_mappings_distance / ksm_mappings; null without any"
+        "ksm_mappings_remote_fraction", "", "ksm_mappings_remote / ksm_mappings; null if there are none"
+    ),
+    Statistic(
+        "ksm_mappings_mean_distance",
+        "SLIT units",
+        "ksm_mappings_distance / ksm_mappings; null if there are none",
     ),
     Statistic("simulated_seconds", "s", "simulated time from the start of ksmd to the end of the last pass"),
-    Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, of all its threads: ksmd_cpu_ns"),
+    Statistic("ksmd_cpu_seconds", "s", "simulated CPU time of ksmd, sum of all threads: ksmd_cpu_ns"),
     Statistic("cow_ksm_per_second", "1/s", "cow_ksm / simulated_seconds; null if no time passes"),
     Statistic("cow_ksm_seconds", "s", "time that programs spent in these faults: cow_ksm * cow_fault_ns"),
 )
@@ -72,46 +76,46 @@ DERIVED = (
 TIMING = (
     Statistic("engine", "", "`ray` or `inline`"),
     Statistic("nodes_per_actor", "", "NUMA nodes that share an actor; null for the inline engine"),
-    Statistic("cores", "", "CPUs that the run could use; null for a Ray cluster that it joined"),
+    Statistic("cores", "", "CPUs that the run could use; null if it joined a Ray cluster"),
     Statistic("wall_seconds", "s", "from the start to the end of the simulation"),
-    Statistic("start_seconds", "s", "... of that, until the first pass began: starting Ray and the actors"),
+    Statistic("start_seconds", "s", "... part of it before the first pass: the start of Ray and the actors"),
     Statistic("pass_seconds", "s", "a list: time of each pass"),
     Statistic("pages_per_second", "pages/s", "pages_scanned / time of all passes"),
 )
 
 
 class PassTable(ColumnTable):
-    """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and those of compaction if there is any.
+    """Columns: `pass`, `node`, each of `statistics.NODE_NAMES`, and the columns of compaction, if any.
 
-    One row for each pass and node; all int64.
+    One row per pass and node; all int64.
     """
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """What a simulation has found out.
+    """The result of a simulation.
 
     Examples:
         >>> result = ksmcluster.simulate("tiny", engine="inline")
         >>> print(result)
         >>> result.summary["derived"]["saved_bytes_mean"]
-        >>> result.passes.to_pandas()  # with pandas, which does not come along
+        >>> result.passes.to_pandas()  # needs pandas
     """
 
-    #: What was simulated, defaults and changes included.
+    #: The scenario, with defaults and changes.
     config: Scenario
-    #: One row for each pass and node.
+    #: One row per pass and node.
     passes: PassTable
     #: The contents of summary.json.
     summary: dict[str, Any]
-    #: The contents of provenance.json: how and where it was simulated, and how long that took.
+    #: The contents of provenance.json: how and where it was simulated, and the time that this took.
     provenance: dict[str, Any]
-    #: One row for each process at the end of the run: kind, index in the kind and node; name and PID if it
-    #: was captured; `statistics.OF_PROCESS`.
+    #: One row per process at the end of the run: kind, index in the kind and node; name and PID if it was
+    #: captured; `statistics.OF_PROCESS`.
     processes: CensusTable
-    #: The same of all mappings of one name, by kind and captured name.
+    #: The same per name of mappings, by kind and captured name.
     mappings: CensusTable
-    #: What was moved between nodes, in the order in which it was.
+    #: The moves between nodes, in the order in which they happened.
     relocated: tuple[RelocationResult, ...] = ()
 
     @classmethod
@@ -124,16 +128,16 @@ class Result:
         captured: Sequence[Sequence[CapturedProcess]] = (),
         digest: str | None = None,
     ) -> Result:
-        """Put together what the passes left behind.
+        """Return the result of the passes.
 
-        `notes`: what to know when reading it, a line each; `captured`: the captured processes of each kind;
-        `digest`: that of the scenario, if it was taken before the run.
+        `notes`: notes on the result, a line each; `captured`: the captured processes of each kind; `digest`:
+        the digest of the scenario, if it was computed before the run.
         """
         table = _table(passes)
         if config.migration is not None:
             table |= pass_compaction.columns(config.migration, passes)
         relocated = tuple(done for result in passes for done in result.relocated)
-        # A run that ended before its last pass has none.
+        # A run that ended before its last pass has no census.
         is_complete = passes[-1].census is not None
         census = passes[-1].census or EMPTY
         kinds = [process.name for process in config.process]
@@ -154,15 +158,15 @@ class Result:
         return cls(config, table, summary, provenance(spent), *of_each, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
-        """A statistic as int64[passes, nodes]."""
+        """Return a statistic as int64[passes, nodes]."""
         return self.passes[name].reshape(-1, self.config.machine.nodes)
 
     def summary_json(self) -> str:
-        """The text of summary.json."""
+        """Return the text of summary.json."""
         return json.dumps(self.summary, indent=2) + "\n"
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables that `save` writes, by the names of their files."""
+        """Return the tables that `save` writes, by file name."""
         tables = {
             PASSES: self.passes.to_arrow(),
             PROCESSES: self.processes.to_arrow(),
@@ -189,9 +193,10 @@ class Result:
         return picture(kind, [of_result(self)], statistic)
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails.
+        """Write summary.json, provenance.json, config.toml and the tables; if that fails, write nothing.
 
-        An earlier output is replaced; UserError if the directory holds anything else, or is the working one.
+        An earlier output is replaced. Raises UserError if the directory has any other files, or if it is the
+        working directory.
         """
         write_directory(Path(directory), self)
 
@@ -276,7 +281,7 @@ def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, floa
     saved = saved_bytes(totals)
     after = totals["frames_used"] * PAGE_SIZE
     mappings = totals["ksm_mappings"]
-    # The kernel's counter lags behind writes, until ksmd comes by.
+    # After writes, the kernel's counter is outdated until ksmd visits the page.
     profit = (totals["pages_sharing"] + totals["ksm_zero_pages"]) * PAGE_SIZE
     return {
         "memory_before_bytes": after + saved,
@@ -292,7 +297,7 @@ def _derived(totals: dict[str, int], simulated_seconds: float) -> dict[str, floa
 
 
 def _faults(config: Scenario, totals: dict[str, int], seconds: float) -> dict[str, float | None]:
-    """Return what writes to KSM pages cost the programs."""
+    """Return the cost of writes to KSM pages for the programs."""
     faults = totals["cow_ksm"]
     return {
         "cow_ksm_per_second": faults / seconds if seconds else None,

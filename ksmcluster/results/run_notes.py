@@ -1,4 +1,4 @@
-"""Notes on a run: what would mislead when its numbers are compared with those of another run."""
+"""Notes on facts of a run that could mislead a comparison with another run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cluster.spec.scenario import ProcessSpec, SimulationSpec
 from ksmcluster.report import text
 from ksmcluster.results.result import saved_bytes
 
-#: The figures that may alternate, beside the saved memory.
+#: The figures that may alternate, besides the saved memory.
 _ALTERNATING = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
-#: A figure alternates if it swings by more than this part of the mapped pages ...
+#: A figure alternates if it swings by more than this share of the mapped pages ...
 _SWING = 0.01
-#: ... and comes back to within this part of the swing.
+#: ... and returns to within this share of the swing.
 _RETURN = 0.1
 
 
 def run_notes(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
-    """Yield a line for each thing that a reader of the results has to know of the run itself."""
+    """Yield the notes on a run, a line each."""
     yield from _outside(spec, passes)
     yield from _not_converged(spec, passes)
     yield from _threads(spec, passes)
@@ -32,20 +32,20 @@ def run_notes(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[st
 
 
 def _outside(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
-    """What the scenario has for later than the end of the run."""
+    """Yield notes on events of the scenario that come after the end of the run."""
     end = passes[-1].simulated_seconds
     for kind in spec.processes:
         yield from _late_writes(kind, end)
         times = kind.layout.times[1:] if kind.layout else ()
         if late := sum(time > end for time in times):
             yield (
-                f"{kind.name}: {late:,} of {len(times) + 1:,} moments come after the "
-                f"{text.seconds(end)} simulated"
+                f"{kind.name}: {late:,} of {len(times) + 1:,} moments come after the end of the run "
+                f"({text.seconds(end)} of simulated time)"
             )
     for number, relocation in enumerate(spec.relocations):
         if (relocation.after_pass or 0) > len(passes):
             yield (
-                f"migration.relocate[{number}]: nothing is moved, for the run ends before "
+                f"migration.relocate[{number}]: nothing is moved, because the run ends before "
                 f"pass {relocation.after_pass}"
             )
 
@@ -55,8 +55,8 @@ def _late_writes(kind: ProcessSpec, end: float) -> Iterator[str]:
         starts = [write.start for write in region.writes if write.rate and write.start >= end]
         if starts:
             yield (
-                f"{kind.name}, {region.name}: writes begin at {text.seconds(min(starts))}, after the "
-                f"{text.seconds(end)} simulated"
+                f"{kind.name}, {region.name}: writes begin at {text.seconds(min(starts))}, after the end of "
+                f"the run ({text.seconds(end)} of simulated time)"
             )
 
 
@@ -66,24 +66,24 @@ def _not_converged(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterat
     end = RunEnd(replace(spec, passes=None))
     if not any(end.is_last(result) for result in passes):
         yield (
-            f"the run has not converged within {text.counted(len(passes), 'pass')}: its figures differ by "
+            f"the run has not converged within {text.counted(len(passes), 'pass')}: its figures changed by "
             f"more than {spec.tolerance:g} of the mapped pages over the last {CONVERGED_PASSES} passes, or "
-            "writes are still to begin or to stop"
+            "some writes have not begun or stopped yet"
         )
 
 
 def _threads(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
-    """Equal numbers of passes are no equal times where each node has a ksmd of its own."""
+    """Yield a note for one ksmd per node: equal numbers of passes are then not equal times."""
     if spec.ksm.threads == "per-node" and spec.seconds is None and spec.writes:
         took = text.seconds(passes[-1].simulated_seconds)
         yield (
-            f"with one ksmd for each node {text.counted(len(passes), 'pass')} took {took} of simulated time, "
-            "far less than with one ksmd for all: compare the two at equal time, with --seconds"
+            f"with one ksmd per node, {text.counted(len(passes), 'pass')} took {took} of simulated time, far "
+            "less than with a single ksmd: compare the two at equal simulated time, with --seconds"
         )
 
 
 def _alternating(passes: Sequence[PassResult]) -> Iterator[str]:
-    """Figures whose last value depends on the number of passes."""
+    """Yield a note on figures whose final value depends on the number of passes."""
     mapped = int(passes[-1].nodes["pages_mapped"].sum())
     columns = {name: np.array([int(r.nodes[name].sum()) for r in passes]) for name in _ALTERNATING}
     columns["saved"] = np.array([int(saved_bytes(r.nodes).sum()) // PAGE_SIZE for r in passes])
@@ -91,15 +91,15 @@ def _alternating(passes: Sequence[PassResult]) -> Iterator[str]:
     if swinging := {name: period for name, period in periods.items() if period}:
         period = max(swinging.values())
         yield (
-            f"{', '.join(swinging)}: the final value depends on the pass; these figures come back every "
+            f"{', '.join(swinging)}: the final value depends on the pass; these figures repeat every "
             f"{period} passes, so compare means over {period} passes (passes.parquet)"
         )
 
 
 def period_of(values: I64, swing: float) -> int:
-    """Return after how many passes a figure comes back: int64[passes] -> 2 or more; 0 if it does not swing.
+    """Return the period of a figure in passes: int64[passes] -> 2 or more; 0 if it does not alternate.
 
-    The last two periods count.
+    Only the last two periods count.
     """
     for period in range(2, min(len(values) // 2, CONVERGED_PASSES) + 1):
         last, before = values[-period:], values[-2 * period : -period]

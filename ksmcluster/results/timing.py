@@ -1,4 +1,4 @@
-"""How a run was carried out, and how long it took on this host."""
+"""How a run was carried out, and its time on this host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.run_options import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What differs between runs with the same result. Numbers of actors are None for the inline engine."""
+    """Facts that may differ between runs with equal results. Actor counts are None for the inline engine."""
 
     engine: str
     nodes_per_actor: int | None

@@ -1,7 +1,7 @@
-"""The snapshot file: captured memory, a row for every page, in a Parquet file (docs/reference/snapshot.md).
+"""The snapshot file: captured memory as Parquet, with a row per page (docs/reference/snapshot.md).
 
-`SnapshotWriter` writes it as a stream for `ksmcluster.capture`; `Snapshot` reads it, and `load` turns it into
-what the simulated machine is filled with. Imports `cluster` and the report's text, and knows no /proc.
+`SnapshotWriter` writes it as a stream for `ksmcluster.capture`; `Snapshot` reads it; `load` converts it for
+the simulated machine. Imports `cluster` and the report's text. Does not use /proc.
 """
 
 from ksmcluster.snapshot.metadata import (

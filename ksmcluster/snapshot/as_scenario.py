@@ -1,4 +1,4 @@
-"""The scenario that a snapshot stands for: its host, its knobs, its processes."""
+"""Converts a snapshot to a scenario: its host, its KSM settings, its processes."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _KNOBS_OF_SOME = (
     "advisor_max_pages_to_scan",
 )
 _ROOM = 2
-"""Memory of a machine whose host is not known, as a multiple of the captured pages."""
+"""Memory of the machine, as a multiple of the captured pages, if the host is unknown."""
 _LEAST_PAGES = 1 << 14
 _TITLES: dict[str, str] = {
-    Advice.AS_CAPTURED: "what KSM gives as the host is",
-    Advice.ALL: "what KSM would give if every process called for it",
+    Advice.AS_CAPTURED: "KSM with the host's settings",
+    Advice.ALL: "KSM if every process enabled it",
 }
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a file begins as Parquet files do."""
+    """Return whether a file starts like a Parquet file."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError):
@@ -57,11 +57,12 @@ def is_parquet(path: Path) -> bool:
 def scenario_of(
     path: Path, nodes: int | None = None, count: int | None = None, advice: str | None = None
 ) -> dict[str, Any]:
-    """Return the data of the scenario that a snapshot stands for.
+    """Return the data of the scenario for a snapshot.
 
-    `nodes`: this many equal ones, in place of the host's own. `count`: processes in all, by default those
-    captured. `advice`: one of `cluster.spec.scenario.Advice`, not checked here; by default as captured if
-    ksmd scans any of the memory on the host, else all. Raises UserError if the file is no snapshot.
+    `nodes`: this many equal nodes instead of the host's own. `count`: number of processes, by default the
+    captured ones. `advice`: a value of `cluster.spec.scenario.Advice`, not checked here; by default as
+    captured if ksmd scans any of the memory on the host, else all. Raises UserError if the file is not a
+    snapshot.
     """
     with Snapshot.open(path) as snapshot:
         metadata, rows = snapshot.metadata, snapshot.rows
@@ -89,7 +90,7 @@ def _default_advice(metadata: Metadata) -> Advice:
 
 
 def _machine(host: HostInfo | None, nodes: int | None, pages: int) -> dict[str, Any]:
-    """Return [machine]: the host's nodes, or others with memory for all pages."""
+    """Return [machine]: the host's nodes, or other nodes with memory for all pages."""
     known = host.nodes if host else ()
     number = nodes or len(known) or 1
     needed = max(_ROOM * pages // number, _LEAST_PAGES)
@@ -102,7 +103,7 @@ def _machine(host: HostInfo | None, nodes: int | None, pages: int) -> dict[str, 
 
 
 def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of [ksm]: the host's kernel and knobs, but ksmd runs."""
+    """Yield the keys of [ksm]: the host's kernel and knobs, except that ksmd runs."""
     host = metadata.host
     if host is None:
         return
@@ -115,12 +116,12 @@ def _ksm(metadata: Metadata) -> Iterator[tuple[str, Any]]:
         if held is not None:
             chosen = re.search(r"\[(.+)\]", held)
             if chosen is None and not re.fullmatch(r"\d{1,20}", held, re.ASCII):
-                raise UserError(f"the snapshot says {knob} = {held[:80]}: capture it again")
+                raise UserError(f"the snapshot has an invalid {knob} = {held[:80]}: capture it again")
             yield knob, chosen[1] if chosen else int(held)
 
 
 def _kernel(release: str) -> str:
-    """Return the profile of a kernel release; the oldest one for kernels before all of them."""
+    """Return the profile of a kernel release; for older kernels, the oldest profile."""
     try:
         return kernel_of_release(release)
     except UnknownKernelError:

@@ -1,6 +1,6 @@
-"""Names of contents, of 64 bits, for digests of 128 bits: different digests have different names.
+"""Maps digests of 128 bits to content names of 64 bits: different digests get different names.
 
-A name is the first half of the digest (`content_ids`). If two digests that a scenario loads have equal first
+A name is the first half of the digest (`content_ids`). If two digests of a scenario have equal first
 halves, one of them gets a free number.
 """
 
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from cluster.arrays.columns import distinct
 from ksmcluster.snapshot.schema import content_ids
 
-#: From digests uint8[n, 16] and which pages are zeros, bool[n], to names uint64[n].
+#: Maps digests, uint8[n, 16], and zero flags, bool[n], to names, uint64[n].
 ContentNames = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.uint64]]
 
 
 class CheckedNames:
-    """Names contents as `content_ids` does, and finds out whether different digests got the same name."""
+    """Names contents as `content_ids` does, and detects different digests with the same name."""
 
     def __init__(self) -> None:
-        # first * a + second * b: digests with equal first halves never have the same sum, as b is odd;
-        # others have it by chance alone.
+        # first * a + second * b: digests with equal first halves never have the same sum, because b is odd;
+        # other digests have it only by chance.
         self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(2)]
         self._names: list[NDArray[np.uint64]] = []
         self._sums: list[NDArray[np.uint64]] = []
@@ -53,7 +53,7 @@ def _count(parts: list[NDArray[np.uint64]]) -> int:
 
 
 class CollectedDigests:
-    """Names contents as `content_ids` does, and keeps the digests."""
+    """Names contents as `content_ids` does, and stores the digests."""
 
     def __init__(self) -> None:
         self._halves: list[NDArray[np.uint64]] = []
@@ -64,7 +64,7 @@ class CollectedDigests:
         return content_ids(digests, zero)
 
     def free_names(self) -> ContentNames:
-        """Return what gives digests different names: of those with the same one, the least keeps it."""
+        """Return a function that names digests uniquely; among equal names, the smallest digest keeps it."""
         halves = np.unique(np.concatenate([np.empty((0, 2), np.uint64), *self._halves]), axis=0)
         names = np.maximum(halves[:, 0], 1)
         halves, names = (column[np.lexsort((*halves.T[::-1], names))] for column in (halves, names))

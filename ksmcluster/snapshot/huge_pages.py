@@ -1,4 +1,4 @@
-"""Which captured huge pages, and which parts of others, processes map when they begin."""
+"""Finds the huge pages, and parts of huge pages, that captured processes map at their start."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ksmcluster.snapshot.metadata import Mapping
 from ksmcluster.snapshot.schema import UNKNOWN
 
 _MOMENT = 1 << 32
-"""Numbers of huge pages are told apart by moment: they are below this."""
+"""Upper bound of huge page numbers; numbers of different moments are combined with it."""
 
 
 class _HugePages(NamedTuple):
-    """First pages and numbers of huge pages that a process maps whole; pages and numbers of all it maps."""
+    """First pages and numbers of a process's whole huge pages; pages and numbers of all its huge pages."""
 
     bases: I64
     numbers: I64
@@ -30,11 +30,11 @@ _NOTHING = _HugePages(empty(), empty(), empty(), empty())
 
 
 class HugePageFinder:
-    """Takes the pages of a snapshot in its order; a process counts at the first moment at which it has pages.
+    """Takes the pages of a snapshot in order; a process counts at the first moment at which it has pages.
 
     A huge page is placed whole if one process is the first to map all of its pages, at an aligned address
-    in one mapping, and none of them is pinned. Of others the pages are placed that one process maps first.
-    Processes that share it by a fork map it as captured.
+    in one mapping, and none of them is pinned. Of other huge pages, only pages that one process maps first
+    are placed. Processes that share a huge page by a fork map it as captured.
     """
 
     def __init__(self) -> None:
@@ -44,20 +44,20 @@ class HugePageFinder:
 
     @property
     def in_parts(self) -> int:
-        """How many huge pages are not placed; complete after `settle` of all processes."""
+        """Number of huge pages that are not placed; complete after `settle` of all processes."""
         known = distinct(np.concatenate([empty(), *(of.number_of for of in self._of.values())]))
         return len(np.setdiff1d(known, np.concatenate(self._placed)))
 
     def bases(self, process: int) -> I64:
-        """Return the first pages of huge pages that a process maps whole, ascending: int64[n]."""
+        """Return the first pages of a process's whole huge pages, ascending: int64[n]."""
         return self._of.get(process, _NOTHING).bases
 
     def parts(self, process: int) -> CapturedParts:
-        """Return the pages of huge pages that a process maps otherwise than whole, and maps first."""
+        """Return pages of huge pages that a process maps first, but not as a whole."""
         return self._parts.get(process, CapturedParts.none())
 
     def add(self, moment: int, process: int, vpn: I64, huge: I64, mappings: Sequence[Mapping]) -> None:
-        """Take the pages of a process at a moment, ascending; `huge` is UNKNOWN for small pages."""
+        """Add the pages of a process at a moment, ascending; `huge` is UNKNOWN for small pages."""
         if process in self._of or not len(vpn):
             return
         rows = np.flatnonzero(huge != UNKNOWN)
@@ -66,7 +66,7 @@ class HugePageFinder:
             return
         last = np.minimum(rows + HUGE_SIZE - 1, len(vpn) - 1)
         whole = (vpn[rows] % HUGE_SIZE == 0) & (vpn[last] - vpn[rows] == HUGE_SIZE - 1)
-        # Numbers change where huge pages do, so a run of equal ones is a single huge page.
+        # Each huge page has its own number, so a run of equal numbers is a single huge page.
         changes = np.cumsum(np.append(0, huge[1:] != huge[:-1]))
         whole &= changes[last] == changes[rows]
         starts = np.array([mapping.start_vpn for mapping in mappings], np.int64)
@@ -76,9 +76,9 @@ class HugePageFinder:
         self._of[process] = _HugePages(vpn[first], numbers[first], vpn[rows], numbers[rows])
 
     def settle(self, process: int, shared: I64, pinned: I64) -> None:
-        """Place huge pages, but for those of which the process has pinned pages.
+        """Place huge pages, except those in which the process has pinned pages.
 
-        `shared` are its pages that map the frames of others. Both ascend. Processes come in order.
+        `shared` are its pages that map other processes' frames. Both are ascending. Call it in process order.
         """
         bases, numbers, vpn, number_of = self._of.get(process, _NOTHING)
         of_shared = _within(bases, shared)
@@ -94,7 +94,7 @@ class HugePageFinder:
 
 
 def _of_another_size(vpn: I64, number_of: I64) -> Bool:
-    """Return which pages are those of whole folios of fewer pages: aligned, and as many as a power of two."""
+    """Return which pages form whole smaller folios: aligned, and a power of two in number."""
     _, which, count = np.unique(number_of, return_inverse=True, return_counts=True)
     least, greatest = np.full(len(count), np.iinfo(np.int64).max), np.zeros(len(count), np.int64)
     np.minimum.at(least, which, vpn)
@@ -105,6 +105,6 @@ def _of_another_size(vpn: I64, number_of: I64) -> Bool:
 
 
 def _within(bases: I64, pages: I64) -> I64:
-    """Return how many of the pages, ascending, are in each huge page: int64[n], int64[m] -> int64[n]."""
+    """Count the pages (ascending) in each huge page: int64[n], int64[m] -> int64[n]."""
     found: I64 = np.searchsorted(pages, bases + HUGE_SIZE) - np.searchsorted(pages, bases)
     return found

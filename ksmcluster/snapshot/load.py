@@ -1,4 +1,4 @@
-"""From snapshot files to what the simulated machine is filled with."""
+"""Loads snapshot files as captured pages for the simulated machine."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from ksmcluster.snapshot.sharing import SharingFinder
 from ksmcluster.system.errors import UserError
 
 _NEAR = 8
-"""Pages of a mapping that are not farther apart are loaded with those between them."""
+"""Gaps of up to this many pages in a mapping are loaded as part of it."""
 
 
 class _Moment(NamedTuple):
-    """What is kept of a process's pages at one moment."""
+    """The stored data of a process's pages at one moment."""
 
     vpn: I64
     content: Digests
@@ -50,19 +50,19 @@ _NO_PAGES = _Moment(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, n
 
 
 class _Read(NamedTuple):
-    """One snapshot, its mergeable pages by process and moment, and who shares frames."""
+    """One snapshot: its mergeable pages by process and moment, and the shared frames."""
 
     metadata: Metadata
     moments: list[list[_Moment]]
     sharing: SharingFinder
     families: tuple[int, ...]
-    #: Of processes with pinned pages: the pages that ksmd has not merged at the first moment.
+    #: For processes with pinned pages: the pages that ksmd has not merged at the first moment.
     private: dict[int, I64]
     huge: HugePageFinder
 
 
 def count_rows(paths: Iterable[str]) -> int:
-    """Return how many rows snapshots have. Raises UserError if a file is no snapshot."""
+    """Return the number of rows of snapshots. Raises UserError if a file is not a snapshot."""
     rows = 0
     for path in dict.fromkeys(paths):
         with snapshot.Snapshot.open(path) as found:
@@ -73,8 +73,8 @@ def count_rows(paths: Iterable[str]) -> int:
 def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
     """Return all mergeable pages of the snapshots of a scenario, by path.
 
-    Takes 18 bytes a page of each moment in the end, and up to three times as much meanwhile. Raises UserError
-    if a file is no snapshot, or their digests have different keys.
+    The result takes 18 bytes per page and moment; loading takes up to three times as much. Raises UserError
+    if a file is not a snapshot, or if the digests have different keys.
     """
     with ExitStack() as stack:
         opened = {path: stack.enter_context(snapshot.Snapshot.open(path)) for path in dict.fromkeys(paths)}
@@ -87,7 +87,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
             collected = CollectedDigests()
             _read_all(opened, collected)
             read = _read_all(opened, collected.free_names())
-        # The contents of several snapshots have no common order, and free names are not in it.
+        # Contents of several snapshots have no common order, and free names are not part of any order.
         alone = [] if clash or len(read) > 1 else list(read)
         ordered = sum(_put_in_order(read[path], opened[path].order) for path in alone)
     common = _common(list(read.values()))
@@ -105,7 +105,7 @@ def load_pages(paths: Iterable[str]) -> dict[str, CapturedPages]:
 
 
 def with_layouts(spec: SimulationSpec, snapshots: Mapping[str, CapturedPages]) -> SimulationSpec:
-    """Return the scenario with what its snapshots tell of their processes, and which memory ksmd scans."""
+    """Return the scenario with its captured processes, and with the memory that ksmd scans."""
     return replace(
         spec,
         processes=tuple(_with_layout(kind, snapshots) for kind in spec.processes),
@@ -137,7 +137,7 @@ def _with_layout(kind: ProcessSpec, snapshots: Mapping[str, CapturedPages]) -> P
 def notes(
     spec: SimulationSpec, snapshots: Mapping[str, CapturedPages], simulated_seconds: float
 ) -> Iterator[str]:
-    """What a reader of the result has to know of the snapshots, a line each."""
+    """Yield the notes on the snapshots of a result, a line each."""
     for kind in spec.processes:
         if kind.snapshot is None:
             continue
@@ -148,14 +148,14 @@ def notes(
         clones = sum(other.count for other in spec.processes if other.snapshot == kind.snapshot)
         if captured == 1 < clones and kind.clones is Clones.DISTINCT:
             yield (
-                f"{kind.name}: {clones:,} clones of one process, so what they share is unknown: this "
-                'saving is a lower bound, and that with clones = "identical" an upper one'
+                f"{kind.name}: {clones:,} clones of one process, so the content that they share is unknown: "
+                'this saving is a lower bound; clones = "identical" gives an upper bound'
             )
         last = snapshots[kind.snapshot].steps(kind.replay_interval)[-1]
         if 0 < last.time < simulated_seconds:
             yield (
-                f"{kind.name}: {last.moment + 1:,} moments end at {text.seconds(last.time)} of "
-                f"{text.seconds(simulated_seconds)} simulated; then memory stands still"
+                f"{kind.name}: the {last.moment + 1:,} moments end at {text.seconds(last.time)} of "
+                f"{text.seconds(simulated_seconds)} of simulated time; after that, memory does not change"
             )
 
 
@@ -163,8 +163,8 @@ def _note_of_pins(name: str, pages: CapturedPages) -> Iterator[str]:
     pinned = sum(len(process.pinned) for process in pages.processes)
     if pinned:
         yield (
-            f"{name}: {pinned:,} captured pages are pinned and never merge; which ones cannot be seen, so "
-            "they are spread evenly over the pages of their processes"
+            f"{name}: {pinned:,} captured pages are pinned and never merge; which ones is unknown, so they "
+            "are spread evenly over the pages of their processes"
         )
 
 
@@ -176,19 +176,19 @@ def _note_of_huge_pages(kind: ProcessSpec, pages: CapturedPages) -> Iterator[str
         )
     elif any(process.has_huge_pages for process in pages.processes) and not kind.huge_pages:
         yield (
-            f'{kind.name}: huge_pages = "none", so captured huge pages are small pages here: what KSM saves '
-            "may differ, and the huge pages that it costs are not counted"
+            f'{kind.name}: huge_pages = "none", so captured huge pages are small pages here: the savings of '
+            "KSM may differ, and the lost huge pages are not counted"
         )
 
 
 def _check_keys(opened: Mapping[str, snapshot.Snapshot]) -> None:
-    """Pages whose digests have different keys would never be equal, whatever they held."""
+    """Raise UserError for different keys: equal pages would then have different digests."""
     paths = list(opened)
     for path in paths[1:]:
         if not opened[path].comparable(opened[paths[0]]):
             raise UserError(
-                f"{path} and {paths[0]} have digests of different keys, so that no page of one would merge "
-                "with one of the other: capture them together, or both with the same --key-file"
+                f"{path} and {paths[0]} have digests with different keys, so no page of one would merge with "
+                "a page of the other: capture them together, or with the same --key-file"
             )
 
 
@@ -225,7 +225,7 @@ def _read(found: snapshot.Snapshot) -> _Read:
 
 
 def _put_in_order(read: _Read, order: Digests) -> int:
-    """Number the contents in the order of memcmp; return what is greater than all of them."""
+    """Number the contents in memcmp order; return an upper bound of the numbers."""
     for moments in read.moments:
         moments[:] = [moment._replace(content=numbered(moment.content, order)) for moment in moments]
     return (len(order) + 1) * ORDER_STEP if len(order) else 0
@@ -234,7 +234,7 @@ def _put_in_order(read: _Read, order: Digests) -> int:
 def _part(
     moment: int, process: int, pages: SnapshotPages, sharing: SharingFinder
 ) -> tuple[I64, Digests, U16, U32, I64]:
-    """Return vpn, content, flags, frame and huge page of the pages that may be mergeable."""
+    """Return vpn, content, flags, frame and huge page of the possibly mergeable pages."""
     pages = pages.where(pages.flags & (MERGEABLE | SHARED_ZERO) != 0)
     return pages.vpn, pages.content, pages.flags, sharing.frames_of(moment, process, pages), pages.huge
 
@@ -242,7 +242,7 @@ def _part(
 def _were_zero(process: SnapshotProcess, flags: U16) -> Bool:
     """Return which pages ksmd mapped to the shared zero page: bool[n].
 
-    ksm_stat has their number alone; which pages they are is drawn, evenly over those mapped there.
+    ksm_stat has only their number; the pages are chosen evenly among those mapped to it.
     """
     chosen = np.zeros(len(flags), np.bool_)
     there = np.flatnonzero(flags & SHARED_ZERO != 0)
@@ -253,8 +253,8 @@ def _were_zero(process: SnapshotProcess, flags: U16) -> Bool:
 def _pinned(read: _Read, process: int) -> I64:
     """Return the pages of a process that are pinned at the start: int64[n], ascending.
 
-    VmPin has their number alone; they are spread evenly over the pages that have frames of their own, as
-    pinning gives a page such a frame.
+    VmPin has only their number; they are spread evenly over the pages with their own frames, because pinning
+    gives a page its own frame.
     """
     own = read.private.get(process, empty())
     shared = [read.sharing.shared[process].vpn, read.sharing.outside(process).vpn]
@@ -265,7 +265,7 @@ def _pinned(read: _Read, process: int) -> I64:
 
 
 def _spread(wanted: int, available: int) -> I64:
-    """Return `wanted` indices out of `available`, or all if these are fewer, at even distances."""
+    """Return `wanted` evenly spaced indices below `available`, or all if there are fewer."""
     count = min(wanted, available)
     return np.arange(count) * available // max(count, 1)
 
@@ -287,7 +287,7 @@ def _families(shared: Sequence[SharedFrames]) -> tuple[int, ...]:
 
 
 def _common(snapshots: list[_Read]) -> Digests:
-    """Return the contents that two or more families hold, at whatever moments, and zeros; ascending."""
+    """Return zeros and the contents that two or more families hold at any moments, ascending."""
     held = [np.zeros(1, np.uint64)] * 2
     for read in snapshots:
         members: dict[int, list[Digests]] = {}
@@ -322,7 +322,7 @@ def _process(read: _Read, index: int, common: Digests) -> CapturedProcess:
 
 
 def _mappings(mappings: Sequence[SnapshotMapping], vpns: list[I64]) -> Iterator[CapturedMapping]:
-    """Yield the parts of mappings that have pages at any moment: what is reserved alone costs nothing."""
+    """Yield the parts of mappings that have pages at any moment; reserved parts are left out."""
     vpn = vpns[0] if len(vpns) == 1 else distinct(np.concatenate(vpns))
     starts = np.array([mapping.start_vpn for mapping in mappings], np.int64)
     far = np.flatnonzero(np.diff(vpn) > _NEAR) + 1

@@ -1,4 +1,4 @@
-"""What a snapshot tells about its host, its processes and its key: JSON in the Parquet metadata."""
+"""The metadata of a snapshot: its host, its processes and its key, as JSON in the Parquet metadata."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Mapping:
     start_vpn: int
     """First virtual page number (address / 4096)."""
     pages: int
-    """Length in pages, present or not."""
+    """Length in pages, including absent pages."""
     permissions: str
-    """As in /proc/PID/maps, such as `rw-p`; `?` in the last place where a core file does not tell."""
+    """As in /proc/PID/maps, such as `rw-p`; the last character is `?` if a core file does not tell."""
     name: str
-    """Backing file or kernel name such as `[heap]`; empty when it has none."""
+    """Backing file or kernel name such as `[heap]`; may be empty."""
     private_anonymous: bool
-    """Private memory without a file behind it."""
+    """Whether it is private memory without a backing file."""
     advised: bool | None = None
     """Whether ksmd scans it (`VmFlags: mg`); None if the source does not tell."""
     thp_eligible: bool | None = None
@@ -53,13 +53,13 @@ class SnapshotProcess:
     """Command name, or the file's name for a raw memory image."""
     source: Literal["process", "core", "image"]
     mappings: tuple[Mapping, ...]
-    """Disjoint, ascending; they cover the pages of every moment."""
+    """Disjoint and ascending; they cover the pages of every moment."""
     parent: int | None = None
-    """Place of its parent among the captured processes."""
+    """Index of its parent among the captured processes."""
     pinned_pages: int | None = None
     """Pages that cannot move or merge (`VmPin`) at the first moment."""
     ksm_stat: dict[str, int] | None = None
-    """/proc/PID/ksm_stat at the first moment; yes and no are 1 and 0."""
+    """/proc/PID/ksm_stat at the first moment, with yes and no as 1 and 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class NumaNode:
     id: int
     memory_bytes: int
     distances: tuple[int, ...]
-    """To each node, in the order of the list; SLIT units."""
+    """Distances to all nodes, in the order of the list; SLIT units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +78,31 @@ class HostInfo:
 
     kernel_release: str
     hz: int | None = None
-    """Timer ticks a second (CONFIG_HZ)."""
+    """Timer ticks per second (CONFIG_HZ)."""
     ksm: dict[str, str] = field(default_factory=dict)
-    """Every file of /sys/kernel/mm/ksm and what it held at the first moment."""
+    """Contents of every file of /sys/kernel/mm/ksm at the first moment."""
     thp: dict[str, str] = field(default_factory=dict)
-    """Settings of transparent huge pages, khugepaged's among them."""
+    """Settings of transparent huge pages, including khugepaged."""
     nodes: tuple[NumaNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What a snapshot tells about the key of its digests."""
+    """The key of a snapshot's digests, without the key itself."""
 
     mode: Literal["random", "file", "none"]
     fingerprint: str | None
-    """Equal for equal keys, tells nothing else about them; None for unkeyed digests."""
+    """Equal for equal keys and reveals nothing else; None for unkeyed digests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that limits what a snapshot can answer."""
+    """A note on the limits of a snapshot."""
 
     code: str
     """One word for programs, such as `interval`."""
     text: str
-    """One sentence for people: what it is, and what it means for the answer."""
+    """One sentence for people: the limit, and its effect on the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +115,19 @@ class Metadata:
     captured_at: str
     """UTC, ISO 8601."""
     kernel_release: str | None
-    """Of the machine whose live processes were captured; None for files."""
+    """The machine of the captured live processes; None for files."""
     all_pages: bool
     vanished_pages: int
-    """Pages that went away while they were being captured."""
+    """Pages that disappeared during the capture."""
     moments: tuple[float, ...]
     """Seconds since the first moment."""
     processes: tuple[SnapshotProcess, ...]
     host: HostInfo | None = None
-    """None for files alone, and in format 1."""
+    """None if only files were captured, and in format 1."""
     tracking: Literal["soft-dirty", "ptrace"] | None = None
-    """How written pages were found; None if they were not."""
+    """How written pages were tracked; None if they were not."""
     interval: float | None = None
-    """Seconds between moments that the capture was asked for; None if written pages were not tracked."""
+    """Requested seconds between moments; None if written pages were not tracked."""
     notes: tuple[Note, ...] = ()
 
 
@@ -140,9 +140,9 @@ def to_json(metadata: Metadata) -> bytes:
 
 
 def from_json(text: bytes, named: str) -> Metadata:
-    """Return the metadata of a snapshot that is called `named` in messages.
+    """Return the metadata of a snapshot; `named` is its name in messages.
 
-    Raises UserError if it is damaged, or of a newer format, or breaks a rule of the format.
+    Raises UserError if it is damaged, has a newer format, or breaks a rule of the format.
     """
     try:
         found: Any = json.loads(text)
@@ -161,16 +161,16 @@ def from_json(text: bytes, named: str) -> Metadata:
 
 
 def _broken_rule(metadata: Metadata) -> str | None:
-    """Say which rule of the format the metadata break, if any."""
+    """Return the rule of the format that the metadata break, if any."""
     moments = metadata.moments
     if metadata.version < 1:
         return f"version {metadata.version} never existed"
     if metadata.page_size != PAGE_SIZE:
-        return f"its pages have {metadata.page_size} bytes, not {PAGE_SIZE}"
+        return f"its pages have {metadata.page_size} bytes instead of {PAGE_SIZE}"
     if not 0 < len(moments) <= MAX_MOMENTS:
-        return f"it has {len(moments)} moments, not 1 to {MAX_MOMENTS}"
+        return f"it has {len(moments)} moments instead of 1 to {MAX_MOMENTS}"
     if not all(isfinite(moment) for moment in moments) or moments[0] != 0:
-        return "its moments are not numbers from 0 on"
+        return "its moments are not finite or do not start at 0"
     if any(later <= earlier for earlier, later in pairwise(moments)):
         return "its moments do not ascend"
     if metadata.interval is not None and not 0 < metadata.interval < inf:
@@ -194,19 +194,19 @@ def _broken_process(process: SnapshotProcess, processes: int, index: int) -> str
     end = 0
     for mapping in process.mappings:
         if mapping.start_vpn < end or mapping.pages <= 0 or mapping.end_vpn > 1 << 52:
-            return f"the mapping at page {mapping.start_vpn:#x} is empty, or not behind the one before it"
+            return f"the mapping at page {mapping.start_vpn:#x} is empty or out of order"
         end = mapping.end_vpn
     if process.parent is not None and not (0 <= process.parent < processes and process.parent != index):
-        return f"its parent {process.parent} is no other process"
+        return f"its parent {process.parent} is not another process"
     if process.pinned_pages is not None and process.pinned_pages < 0:
         return f"{process.pinned_pages} pinned pages"
     return None
 
 
 def cover(earlier: Sequence[Mapping], later: Sequence[Mapping]) -> tuple[Mapping, ...]:
-    """Return disjoint ascending mappings over all pages of both; where they overlap the earlier ones stay.
+    """Return disjoint ascending mappings over all pages of both; where they overlap, the earlier ones win.
 
-    Both must be disjoint and ascending. Neighbours that differ in nothing but their range are joined.
+    Both must be disjoint and ascending. Neighbours that differ only in their range are joined.
     """
     if list(earlier) == list(later):
         return tuple(earlier)

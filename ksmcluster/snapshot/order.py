@@ -1,4 +1,4 @@
-"""Contents of a snapshot in the order of memcmp, in which ksmd's trees have them."""
+"""The contents of a snapshot in memcmp order, the order of ksmd's trees."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ORDER_KEY = b"ksmcluster-order"
 
 _WORDS = PAGE_SIZE // 8
 _KEPT = 8
-"""Words that are compared, from the first on that is not zero; then digests decide."""
+"""Number of words compared, from the first nonzero word on; after that, digests decide."""
 _KEY = np.dtype([("content", np.uint64), ("zeros", np.uint16), ("words", np.uint64, (_KEPT,))])
 _COMPACT = 1 << 18
 
 
 class ContentOrder:
-    """Collects contents and the beginnings of their pages, 74 bytes each; the beginnings do not get out."""
+    """Collects contents and the first words of their pages, 74 bytes each; the words stay private."""
 
     def __init__(self) -> None:
         self._parts: list[NDArray[np.void]] = []
@@ -27,7 +27,7 @@ class ContentOrder:
         self._limit = _COMPACT
 
     def add(self, contents: NDArray[np.uint64], pages: memoryview) -> None:
-        """Add pages: uint64[n], and n * 4096 bytes. Pages of zeros (content 0) are passed over."""
+        """Add pages: uint64[n], and n * 4096 bytes. Zero pages (content 0) are skipped."""
         words = np.frombuffer(pages, ">u8").reshape(-1, _WORDS)
         rows = np.flatnonzero(contents)
         first = _first_words(words, rows)
@@ -50,7 +50,7 @@ class ContentOrder:
         return keys
 
     def contents(self) -> NDArray[np.uint64]:
-        """Return the contents that were added, ascending by memcmp; uint64[n]."""
+        """Return the added contents, uint64[n], in ascending memcmp order."""
         keys = self._compact()
         words = [keys["words"][:, number] for number in reversed(range(_KEPT))]
         order = np.lexsort((keys["content"], *words, -keys["zeros"].astype(np.int64)))
@@ -59,7 +59,7 @@ class ContentOrder:
 
 
 def _first_words(words: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of the first word of pages that is not zero; few pages begin with many zeros."""
+    """Return the index of the first nonzero word of each page; few pages begin with many zeros."""
     first = np.zeros(len(rows), np.int64)
     zero = np.flatnonzero(words[rows, 0] == 0)
     first[zero] = (words[rows[zero]] != 0).argmax(axis=1)
@@ -67,7 +67,7 @@ def _first_words(words: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[
 
 
 def numbered(contents: NDArray[np.uint64], order: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return numbers that ascend as the order does; 0, and what is not in it, stays: uint64[n]."""
+    """Number contents by the order; 0 and contents that are not in it stay: uint64[n]."""
     if len(order) == 0:
         return contents
     by_content = np.argsort(order)

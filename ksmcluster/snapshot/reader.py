@@ -40,31 +40,31 @@ class SnapshotPages:
 
     vpn: NDArray[np.int64]
     content: NDArray[np.uint64]
-    """0 for a zero page, else equal for equal contents (`content_ids`)."""
+    """0 for a zero page, otherwise equal for equal contents (`content_ids`)."""
     flags: NDArray[np.uint16]
     frame: NDArray[np.int64]
-    """Equal for pages of this moment that map the same frame; -1 where that is not known."""
+    """Equal for pages of this moment that map the same frame; -1 if unknown."""
     outside: NDArray[np.int64]
-    """Mappers of the frame outside the captured processes; -1 where that is not known."""
+    """Mappings of the frame outside the captured processes; -1 if unknown."""
     huge: NDArray[np.int64]
-    """Equal for pages of one huge page; -1 for small pages."""
+    """Equal for the pages of one huge page; -1 for small pages."""
     node: NDArray[np.int64]
-    """NUMA node of the frame; -1 where that is not known."""
+    """NUMA node of the frame; -1 if unknown."""
 
     @classmethod
     def empty(cls) -> Self:
-        """Return no pages."""
+        """Return an empty set of pages."""
         none = np.empty(0, np.int64)
         return cls(none, none.view(np.uint64), none.astype(np.uint16), none, none, none, none)
 
     @classmethod
     def joined(cls, parts: Sequence[SnapshotPages]) -> SnapshotPages:
-        """Return pages one behind the other."""
+        """Return the concatenated pages."""
         parts = parts or [cls.empty()]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _NAMES))
 
     def part(self, start: int, end: int) -> SnapshotPages:
-        """Return the pages from a place to another."""
+        """Return the pages with indices from `start` to before `end`."""
         return SnapshotPages(*(getattr(self, name)[start:end] for name in _NAMES))
 
     def where(self, chosen: NDArray[np.bool_]) -> SnapshotPages:
@@ -80,20 +80,20 @@ _REQUIRED = ("moment", "process", "vpn", "flags")
 
 
 class Snapshot:
-    """A snapshot opened for reading; a context manager."""
+    """A snapshot that is open for reading; a context manager."""
 
     def __init__(self, path: Path, parquet: pq.ParquetFile, metadata: Metadata) -> None:
         self._path = path
         self._parquet = parquet
         self.metadata = metadata
-        #: Names the contents of the pages that are read.
+        #: Names the contents of pages that are read.
         self.name_contents: ContentNames = content_ids
         self._edges_of: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._row_groups = [_ranges(parquet.metadata, i) for i in range(parquet.num_row_groups)]
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open a snapshot; raises UserError for anything but a snapshot this version can read."""
+        """Open a snapshot. Raises UserError if this version cannot read the file as a snapshot."""
         path = Path(path)
         try:
             _check_regular(path)
@@ -122,27 +122,27 @@ class Snapshot:
         self.close()
 
     def close(self) -> None:
-        """Close the file; `pages` may not be called any more."""
+        """Close the file; no pages can be read afterwards."""
         self._parquet.close()
 
     @property
     def processes(self) -> tuple[SnapshotProcess, ...]:
-        """The captured processes; their place is the `process_index` of `pages`."""
+        """The captured processes; their index is the `process_index` of `pages`."""
         return self.metadata.processes
 
     @property
     def moments(self) -> tuple[float, ...]:
-        """Seconds since the first moment, one number for each moment."""
+        """Seconds since the first moment, by moment."""
         return self.metadata.moments
 
     @property
     def rows(self) -> int:
-        """Pages of all processes and moments."""
+        """Number of pages of all processes and moments."""
         return int(self._parquet.metadata.num_rows)
 
     @property
     def order(self) -> NDArray[np.uint64]:
-        """Contents in the order of memcmp, ascending; none if the snapshot does not tell."""
+        """Return the contents in ascending memcmp order; empty if the snapshot has no order."""
         text = (self._parquet.metadata.metadata or {}).get(ORDER_KEY, b"")
         try:
             raw = b64decode(text, validate=True)
@@ -159,8 +159,8 @@ class Snapshot:
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return a process's pages at a moment: (vpn uint64[n] ascending, content uint64[n]).
 
-        Content is 0 for a zero page, else a nonzero number that is equal for equal contents
-        (`content_ids`). Pages that KSM could not merge are left out unless `all_pages`. Raises
+        Content is 0 for a zero page, otherwise a nonzero number that is equal for equal contents
+        (`content_ids`). Pages that KSM could not merge are included only with `all_pages`. Raises
         IndexError for an unknown process or moment, UserError for a damaged file.
         """
         if not (0 <= process_index < len(self.processes) and 0 <= moment < len(self.moments)):
@@ -177,7 +177,7 @@ class Snapshot:
         return pages.vpn.astype(np.uint64), pages.content
 
     def blocks(self) -> Iterator[tuple[int, int, SnapshotPages]]:
-        """Yield (moment, process, all its pages) in ascending order; moments without pages are left out.
+        """Yield (moment, process, all its pages) in ascending order, without moments that have no pages.
 
         Raises UserError as `pieces` does.
         """
@@ -187,8 +187,8 @@ class Snapshot:
     def pieces(self, columns: Sequence[str]) -> Iterator[tuple[int, int, SnapshotPages]]:
         """Yield (moment, process, some of its pages) in ascending order, so that little memory is needed.
 
-        Of the arrays in OPTIONAL only those in `columns` are read; the others are empty. Raises UserError for
-        a damaged file, or one that breaks the rules of the format: order, duplicates, pages outside mappings.
+        Of the arrays in OPTIONAL, only those in `columns` are read; the others are empty. Raises UserError if
+        the file is damaged or breaks the rules of the format: order, duplicates, pages outside mappings.
         """
         return self._pieces(range(len(self._row_groups)), columns)
 
@@ -211,11 +211,13 @@ class Snapshot:
                 yield *key, piece
 
     def _check(self, moment: int, process: int, vpn: NDArray[np.int64], before: int) -> None:
-        """Check some pages of a process, which come behind the page `before`."""
+        """Check some pages of a process, which come after the page `before`."""
         if moment >= len(self.moments) or process >= len(self.processes):
-            raise self._breaks(f"there are pages of process {process} at moment {moment}")
+            raise self._breaks(
+                f"there are pages of process {process} at moment {moment}, which does not exist"
+            )
         if vpn[0] <= before or (vpn[1:] <= vpn[:-1]).any():
-            raise self._breaks(f"pages of process {process} do not ascend, or come twice")
+            raise self._breaks(f"pages of process {process} are repeated or not in ascending order")
         starts, ends = self._edges(process)
         at = np.searchsorted(starts, vpn, "right")
         inside = vpn < ends[at]
@@ -224,7 +226,7 @@ class Snapshot:
             raise self._breaks(f"page {where:#x} of process {process} is in none of its mappings")
 
     def _edges(self, process: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the first pages of a process's mappings; and 0, and the page behind each."""
+        """Return the first pages of a process's mappings, and 0 followed by the page after each mapping."""
         if process not in self._edges_of:
             mappings = self.processes[process].mappings
             starts = np.array([mapping.start_vpn for mapping in mappings], np.int64)
@@ -252,7 +254,7 @@ class Snapshot:
         flags = table["flags"].to_numpy().astype(np.uint16)
         zero = (flags & ZERO) != 0
         if (table["digest"].is_valid().to_numpy() == zero).any():
-            raise self._breaks("a page has a digest and the flag of zeros, or neither")
+            raise self._breaks("a page has both a digest and the zero flag, or neither")
         pages = SnapshotPages(
             table["vpn"].to_numpy().astype(np.int64),
             self.name_contents(_digests(table["digest"]), zero),
@@ -263,19 +265,19 @@ class Snapshot:
 
 
 def _check_regular(path: Path) -> None:
-    """Raise OSError if a file is no regular one, of which a program might wait for ever."""
+    """Raise OSError unless the file is regular: reading other files could block forever."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError("not a regular file")
 
 
 def _check_sizes(path: Path, parquet: pq.FileMetaData) -> None:
-    """Raise UserError if a file says that it unpacks to more than a snapshot of so many rows has."""
+    """Raise UserError if the file declares more uncompressed data than its number of rows allows."""
     groups = [parquet.row_group(group) for group in range(parquet.num_row_groups)]
     wrong = ""
     for group in groups:
         most = group.num_rows * MOST_ROW + MOST_GROUP
         if not 0 <= group.num_rows <= MOST_GROUP_ROWS or not 0 <= group.total_byte_size <= most:
-            wrong = "it unpacks to too much"
+            wrong = "it has too much uncompressed data"
         if any(group.column(i).num_values != group.num_rows for i in range(group.num_columns)):
             wrong = "its columns differ in length"
     if sum(group.num_rows for group in groups) != parquet.num_rows:
@@ -285,7 +287,7 @@ def _check_sizes(path: Path, parquet: pq.FileMetaData) -> None:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Return whether a file is a snapshot that can be read."""
+    """Return whether a file is a readable snapshot."""
     try:
         Snapshot.open(path).close()
     except UserError:
@@ -294,12 +296,12 @@ def is_snapshot(path: Path) -> bool:
 
 
 def _is_of_the_system(error: Exception) -> bool:
-    """Whether reading failed, such as a broken disk; pyarrow has OSErrors for damaged files as well."""
+    """Return whether the system failed, such as a disk; pyarrow also raises OSError for damaged files."""
     return isinstance(error, OSError) and error.errno is not None
 
 
 def _optional(table: pa.Table, name: str) -> NDArray[np.int64]:
-    """Return a column that may be null or, in format 1, absent; UNKNOWN there."""
+    """Return a column that may be null or, in format 1, absent, with UNKNOWN for missing values."""
     if name not in table.column_names:
         return np.full(len(table), UNKNOWN, np.int64)
     column = table[name].cast(pa.int64()).fill_null(UNKNOWN)
@@ -308,14 +310,14 @@ def _optional(table: pa.Table, name: str) -> NDArray[np.int64]:
 
 
 def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """Digests as uint8[n, 16], undefined for nulls."""
+    """Return digests as uint8[n, 16], undefined for nulls."""
     array = column.chunk(0)
     whole = np.frombuffer(array.buffers()[1], np.uint8).reshape(-1, DIGEST_SIZE)
     return whole[array.offset : array.offset + len(array)]
 
 
 def _ranges(parquet: pq.FileMetaData, row_group: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Least and greatest moment and process of a row group; the widest ones if it does not tell."""
+    """Return the ranges of moments and processes of a row group; the widest ones without statistics."""
     moment, process = (parquet.row_group(row_group).column(column).statistics for column in (0, 1))
     return _range(moment), _range(process)
 
@@ -332,5 +334,5 @@ def _read_metadata(path: Path, parquet: pq.ParquetFile) -> Metadata:
         raise UserError(f"{path} is a Parquet file but not a snapshot: make one with `ksmcluster capture`")
     metadata = from_json(text, str(path))
     if parquet.schema_arrow != (SCHEMA_1 if metadata.version == 1 else SCHEMA):
-        raise UserError(f"{path} has other columns than a snapshot: capture it again")
+        raise UserError(f"{path} does not have the columns of a snapshot: capture it again")
     return metadata

@@ -1,4 +1,4 @@
-"""Which captured processes map the same frames when they begin, and which frames others map, too."""
+"""Finds frames that captured processes share at their start, and frames that other processes also map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, SHARED_ZERO, UNKNOWN
 
 _NONE = np.uint32(0xFFFFFFFF)
-"""Stands for frames that are not known, or that ksmd made."""
+"""Stands for unknown frames, and frames that ksmd created."""
 
 
 class _Mapped(NamedTuple):
@@ -25,10 +25,10 @@ class _Mapped(NamedTuple):
 
 
 class SharingFinder:
-    """Takes the pages of a snapshot in its order; holds four bytes a page, of one moment at a time.
+    """Takes the pages of a snapshot in order; holds four bytes per page, for one moment at a time.
 
-    What a process shares counts at the first moment at which it has pages. Later, nothing becomes shared but
-    by a fork, and then another process begins.
+    The shared frames of a process are those at the first moment at which it has pages. Later, frames become
+    shared only by a fork, and then another process starts.
     """
 
     def __init__(self, processes: int) -> None:
@@ -40,7 +40,7 @@ class SharingFinder:
         """By process; complete after `end`."""
 
     def outside(self, process: int) -> OutsideMappers:
-        """Return which frames of a process are mapped outside the captured ones."""
+        """Return the frames of a process that are also mapped outside the captured processes."""
         parts = [OutsideMappers.none(), *self._outside[process]]
         vpn, mappers = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("vpn", "mappers")
@@ -48,9 +48,9 @@ class SharingFinder:
         return OutsideMappers(vpn, mappers)
 
     def frames_of(self, moment: int, process: int, pages: SnapshotPages) -> U32:
-        """Return the frames of some pages of a process for `add`; take note of mappers outside.
+        """Return the frames of some pages of a process for `add`; record mappings outside.
 
-        Frames are as they would be if ksmd had merged nothing.
+        The frames are those without any merging by ksmd.
         """
         if moment != self._moment:
             self.end()
@@ -62,7 +62,7 @@ class SharingFinder:
         return np.where(own, pages.frame, _NONE).astype(np.uint32)
 
     def add(self, process: int, vpn: I64, frame: U32) -> None:
-        """Take the pages of a process at the moment of its `frames_of`."""
+        """Add the pages of a process at the moment of its `frames_of`."""
         if len(vpn) and not self._begun.all():
             self._mapped.append(_Mapped(process, vpn, frame))
 
@@ -70,7 +70,7 @@ class SharingFinder:
         """End a moment."""
         new = [mapped.process for mapped in self._mapped if not self._begun[mapped.process]]
         if new:
-            # Who was there before is the owner, else the first one.
+            # The owner is a process that existed before, otherwise the first one.
             self._mapped.sort(key=lambda mapped: (not self._begun[mapped.process], mapped.process))
             self._share(set(new))
             self._begun[new] = True
@@ -91,14 +91,14 @@ class SharingFinder:
             first = _first_of_each(at, owner[at] < 0)
             owner[at[first]], owner_vpn[at[first]] = process, vpn[rows[first]]
             if process in new:
-                # A copy of the captured processes may end before a later one.
+                # A copy of the captured processes may end before later ones.
                 others = ~first & (owner[at] <= process)
                 at, rows = at[others], rows[others]
                 self.shared[process] = SharedFrames(owner[at], owner_vpn[at], vpn[rows])
 
 
 def _first_of_each(values: I64, candidates: Bool) -> Bool:
-    """Return which of some rows are the first with their value; all others are False. bool[n]."""
+    """Return which candidate rows are the first with their value, bool[n]; others are False."""
     rows = np.flatnonzero(candidates)
     _, first = np.unique(values[rows], return_index=True)
     chosen = np.zeros(len(values), np.bool_)

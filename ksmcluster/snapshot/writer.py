@@ -36,12 +36,12 @@ class PageRows:
 
     vpn: NDArray[np.uint64]
     digests: NDArray[np.uint8]
-    """uint8[n, 16]; any value for zero pages."""
+    """uint8[n, 16]; arbitrary for zero pages."""
     flags: NDArray[np.uint16]
     frame: NDArray[np.int64] | None = None
-    """A number per frame of the moment; UNKNOWN where there is none. None if the source cannot tell."""
+    """A number per frame of the moment; UNKNOWN for pages without a frame. None if frames are unknown."""
     outside: NDArray[np.int64] | None = None
-    """Page table entries of other than the captured processes that map the frame."""
+    """Page table entries outside the captured processes that map the frame."""
     huge: NDArray[np.int64] | None = None
     """A number per huge page of the moment; UNKNOWN for small pages."""
     node: NDArray[np.int64] | None = None
@@ -49,11 +49,11 @@ class PageRows:
 
 
 class SnapshotWriter:
-    """Streams a snapshot into a temporary file beside `path`; `finish` puts it in place.
+    """Streams a snapshot to a temporary file beside `path`; `finish` moves it into place.
 
-    A context manager: left without `finish`, it leaves nothing behind. The file is readable by its
-    owner alone, as core files are. Raises UserError when the folder cannot take the file, or when a
-    file is there that is no snapshot, and OSError, such as for a full disk, from every method that writes.
+    A context manager: without `finish`, it leaves no file behind. Only the owner can read the file, as for
+    core files. Raises UserError if the folder is not writable, or if `path` exists and is not a snapshot.
+    Every method that writes may raise OSError, for example if the disk is full.
     """
 
     def __init__(self, path: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
@@ -68,7 +68,7 @@ class SnapshotWriter:
         self._last = (-1, -1, -1)
 
     def __enter__(self) -> Self:
-        # All in one block: a signal may come at any moment.
+        # All in one block: a signal may arrive at any time.
         try:
             os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._sink = pa.OSFile(os.fspath(self._temporary), "w")
@@ -82,7 +82,7 @@ class SnapshotWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # An open ParquetWriter would try to write its footer once more when it is collected.
+        # An open ParquetWriter would try to write its footer again when it is garbage-collected.
         self._parquet.is_open = False
         self._discard()
 
@@ -92,7 +92,7 @@ class SnapshotWriter:
         self._temporary.unlink(missing_ok=True)
 
     def write(self, process: int, moment: int, pages: PageRows) -> None:
-        """Add pages. Rows must come in ascending order of moment, process and vpn, else ValueError."""
+        """Add pages in ascending order of moment, process and vpn; otherwise raise ValueError."""
         vpn, rows = pages.vpn, len(pages.vpn)
         if not rows:
             return
@@ -122,9 +122,9 @@ class SnapshotWriter:
         self._batches, self._rows = [], 0
 
     def finish(self, metadata: Metadata, order: NDArray[np.uint64] | None = None) -> int:
-        """Complete the file, make it durable, move it to its name; return its size in bytes.
+        """Complete the file, sync it to disk, rename it to `path`; return its size in bytes.
 
-        `order`: contents, ascending by memcmp.
+        `order`: contents in ascending memcmp order.
         """
         self._flush()
         if order is not None:
@@ -135,7 +135,7 @@ class SnapshotWriter:
         size = int(self._sink.tell())
         os.fsync(self._sink.fileno())
         self._sink.close()
-        check_file(self._path, str(self._path), is_snapshot)  # once more, after all this time
+        check_file(self._path, str(self._path), is_snapshot)  # again: it may have changed meanwhile
         self._temporary.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,5 +1,5 @@
-"""What a command asks of the host: free memory, signals, places to write to, the packages on Python's path.
+"""Access to the host: free memory, signals, files to write, and the packages on Python's path.
 
-Also the error that a user can mend. Imports only `ksmcluster.report.text`. Changes signal handlers, and files
-that a user named.
+Also the errors that users see. Imports only `ksmcluster.report.text`. Changes signal handlers, and files that
+the user named.
 """

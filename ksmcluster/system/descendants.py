@@ -1,7 +1,7 @@
-"""The processes that this one has started, and those that these have started.
+"""The descendants of this process.
 
-`actors.watching.processes` has a list of processes, too. A signal may come while `actors` is being imported,
-so what ends a command does not need it.
+`actors.watching.processes` also lists processes. But a signal may arrive while `actors` is being imported, so
+the code that ends a command must not need it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from contextlib import suppress
 from ksmcluster.system.kernel_files import PROC
 
 _SET_CHILD_SUBREAPER = 36
-#: Seconds that the kernel has to end processes.
+#: Seconds to wait for the kernel to end processes.
 _PATIENCE = 1.0
 
 
 def adopt_orphans() -> None:
-    """Become the parent of all descendants whose own parent ends (prctl(2)), so that none is lost."""
+    """Become the parent of descendants whose own parent ends (prctl(2)), so that none is lost."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that descend from it, as far as they have not ended."""
+    """Return a process and its living descendants."""
     children: dict[int, list[int]] = {}
     for stat in PROC.glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -40,7 +40,7 @@ def family(pid: int) -> list[int]:
 
 
 def end_descendants() -> None:
-    """Kill all descendants of this process; those that they start meanwhile, too."""
+    """Kill all descendants of this process, including those that they start meanwhile."""
     deadline = time.monotonic() + _PATIENCE
     while (left := family(os.getpid())[1:]) and time.monotonic() < deadline:
         for pid in left:

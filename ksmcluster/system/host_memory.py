@@ -1,4 +1,4 @@
-"""Whether a run fits into the memory of this host: asked before anything starts."""
+"""Checks before a run whether it fits into the memory of this host."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ from pathlib import Path
 from ksmcluster.report import text
 from ksmcluster.system.errors import UserError
 
-#: What a page takes at least, for the run not to be refused when it would fit: less than what stays resident
-#: (docs/explanation/performance.md), and far less than peaks.
+#: Bytes that a page takes at least. This is below the resident memory (docs/explanation/performance.md) and
+#: far below the peak, so that no run that would fit is refused.
 PAGE = 50
-#: The same for a page table entry that maps a frame which another one maps, too.
+#: The same for a page table entry that maps an already mapped frame.
 MAPPING = 20
-#: The same for a page of `ksmcluster compact`, which has each memory twice.
+#: The same for a page of `ksmcluster compact`, which holds each memory twice.
 COMPACTED_PAGE = 80
-#: What loading a row of a snapshot takes at least, and what stays of it, which Ray has once more.
+#: Bytes that loading a row of a snapshot takes at least, and bytes that stay; Ray holds these again.
 LOADED_ROW, KEPT_ROW = 30, 18
-#: What the result of a node in a pass takes at least.
+#: Bytes of the result of a node and pass, at least.
 RESULT_ROW = 200
-#: What an actor's process has to itself at least.
+#: Bytes of private memory of an actor's process, at least.
 ACTOR = 30 << 20
 
-#: Smaller than it is asked for, elsewhere, or anyhow.
-REMEDY = (
-    "give fewer --nodes or {less}, a Ray cluster with --address, or --no-memory-check to try all the same"
-)
+#: Ways out: a smaller run, another machine, or no check.
+REMEDY = "use fewer --nodes or {less}, a Ray cluster with --address, or --no-memory-check to try anyway"
 
 _MEMORY = Path("/sys/fs/cgroup/memory")
 _UNIFIED = Path("/sys/fs/cgroup")
 
 
 def check(pages: int, of_pages: int, actors: int, less: str) -> None:
-    """UserError if so many pages in so many actors (0: in this process) do not fit into this host.
+    """Raise UserError if `pages` pages in `actors` actors (0: in this process) do not fit into this host.
 
     The pages take `of_pages` bytes.
     """
@@ -44,19 +42,19 @@ def check(pages: int, of_pages: int, actors: int, less: str) -> None:
     have = available() if actors else min(available(), _address_space())
     if need > have:
         raise UserError(
-            f"{pages:,} pages take {text.size(need)} of memory at least, and this host has "
+            f"{pages:,} pages need at least {text.size(need)} of memory, but this host has "
             f"{text.size(have)}: " + REMEDY.format(less=less)
         )
 
 
 def available() -> int:
-    """Bytes that programs can have without swapping, nor going beyond the limits of their control groups."""
+    """Return the bytes available without swapping and within the limits of the control groups."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     return min([int(fields["MemAvailable"].split()[0]) << 10, *_left_in_groups()])
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What is left of the limits of this process's group and of those that it is in, for both versions."""
+    """Yield the remaining memory of this process's control groups and their parents, for both versions."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -72,16 +70,16 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _left(folder: Path, limit: str, usage: str, prefix: str) -> Iterator[int]:
-    """What is left of a limit, if there is one; a container sees no more than its own group."""
+    """Yield the remaining memory below a limit, if there is one; a container sees only its own group."""
     if not (folder / limit).is_file() or (most := (folder / limit).read_text().strip()) == "max":
         return
     counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    cached = int(counts[f"{prefix}active_file"]) + int(counts[f"{prefix}inactive_file"])  # goes if need be
+    cached = int(counts[f"{prefix}active_file"]) + int(counts[f"{prefix}inactive_file"])  # can be reclaimed
     yield max(0, int(most) - int((folder / usage).read_text()) + cached)
 
 
 def _address_space() -> int:
-    """What `ulimit -v` leaves to this process."""
+    """Return the address space that `ulimit -v` leaves to this process."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -89,6 +87,6 @@ def _address_space() -> int:
 
 
 def _ray_is_there() -> bool:
-    """Whether this program has joined a Ray already, which may be on other machines."""
+    """Return whether this program has joined a Ray cluster, which may be on other machines."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()

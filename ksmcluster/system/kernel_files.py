@@ -1,4 +1,4 @@
-"""What /proc and /sys say of processes and of KSM."""
+"""Reads /proc and /sys: processes and KSM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KSM = Path("/sys/kernel/mm/ksm")
 
 
 def read(path: Path) -> str | None:
-    """Return what a file says; None if there is none: its process is gone, or the kernel has no such file."""
+    """Return the text of a file; None if its process has ended or the kernel has no such file."""
     try:
         return path.read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -42,7 +42,7 @@ def parsed_ksm_stat(stat: str) -> dict[str, int | str]:
 
 
 def ksm_users() -> list[int]:
-    """Return the processes that have memory that ksmd scans, ascending (ksm_stat, else VmFlags of smaps)."""
+    """Return the processes with memory that ksmd scans, ascending (ksm_stat, or VmFlags of smaps)."""
     return [pid for pid in running() if _uses_ksm(pid)]
 
 

@@ -1,4 +1,4 @@
-"""Check that `cluster` and `actors` are the packages that come with ksmcluster, before they are imported."""
+"""Checks, before the import, that `cluster` and `actors` are the packages of ksmcluster."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NAMES = ("cluster", "actors")
 
 
 def check_own_packages() -> None:
-    """Raise ImportError, in one line, if Python finds another `cluster` or `actors` first.
+    """Raise ImportError if Python finds another package `cluster` or `actors` first.
 
-    In the command `ksmcluster`, print the line as an error and exit with 2 instead.
+    The command `ksmcluster` instead prints the message and exits with 2.
     """
     problem = next((text for name in NAMES if (text := _problem(name))), "")
     if not problem:
@@ -31,8 +31,8 @@ def _problem(name: str) -> str:
     if found and found.resolve() != own:
         shown = found.parent if found.name == "__init__.py" else found
         return (
-            f'{shown} is in the way of ksmcluster\'s own package "{name}": rename it, uninstall it, or take '
-            "its folder off Python's path (the working directory, PYTHONPATH)"
+            f'{shown} hides ksmcluster\'s own package "{name}": rename it, uninstall it, or remove its '
+            "folder from Python's path (the working directory, PYTHONPATH)"
         )
     # Another distribution that has such a package may have overwritten ours.
     if found and "ksmcluster" not in found.read_text(encoding="utf-8", errors="replace"):
@@ -41,7 +41,7 @@ def _problem(name: str) -> str:
 
 
 def _file(name: str) -> Path | None:
-    """Return the file that `import name` has run or would run; None if there is none."""
+    """Return the file that `import name` runs or has run; None if there is none."""
     module = sys.modules.get(name)
     spec = None if module else find_spec(name)
     file = getattr(module, "__file__", None) or (spec and spec.origin)

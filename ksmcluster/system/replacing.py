@@ -1,4 +1,4 @@
-"""Writing to a place that a user named: beside it first, and never in place of what is not ours."""
+"""Writes to a path that the user named: to a temporary file first, and never over files that are not ours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ksmcluster.system.errors import UserError
 
-#: Characters of a name that a temporary name repeats: both are limited.
+#: The most characters of a name that a temporary name repeats: names are limited in length.
 _SHORT = 40
 
 
 def real_path(path: Path) -> Path:
-    """Return the path without `~`, `..` and links; one that is checked must be the one that is written."""
+    """Return the path without `~`, `..` and links, so that the checked path is the one that is written."""
     home = os.path.expanduser(path)  # noqa: PTH111 (that of Path raises for users who are not there)
     try:
         return Path(os.path.realpath(home))
@@ -28,21 +28,21 @@ def real_path(path: Path) -> Path:
 
 
 def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
-    """Return the real path of a file that is to be written.
+    """Return the real path of a file that will be written.
 
-    Raises UserError, which begins with `named`, if a file is there that is neither empty nor ours, or if
-    there is no directory for it.
+    Raises UserError, which begins with `named`, if the file exists and is neither empty nor ours, or if its
+    directory does not exist.
     """
     try:
         real = real_path(path)
         if not real.parent.is_dir():
-            raise UserError(f"{named}: there is no directory {path.parent}; make it")
+            raise UserError(f"{named}: there is no directory {path.parent}; create it")
         if not os.path.lexists(real):
             return real
         if not real.is_file():
             raise UserError(f"{named}: it is not a regular file; choose another name")
         if real.stat().st_size and not is_ours(real):
-            raise UserError(f"{named}: it is a file that this command did not write; choose another name")
+            raise UserError(f"{named}: this command did not write the existing file; choose another name")
         return real
     except OSError as error:
         raise UserError(f"{named}: {error.strerror}; choose another name") from error
@@ -50,10 +50,10 @@ def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
 
 @contextmanager
 def sibling(path: Path) -> Iterator[Path]:
-    """Make a directory beside this path; it is removed at the end unless it was renamed."""
+    """Create a temporary directory beside a path; at the end it is removed unless it was renamed."""
     made = Path(tempfile.mkdtemp(prefix=f".{path.name[:_SHORT]}.", dir=path.parent))
     try:
-        # mkdtemp lets only the owner in; what is written for others follows the umask.
+        # mkdtemp allows only the owner; the final directory follows the umask.
         umask = os.umask(0)
         os.umask(umask)
         made.chmod(0o777 & ~umask)

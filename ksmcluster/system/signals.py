@@ -1,12 +1,12 @@
-"""SIGINT (Ctrl-C), SIGTERM (of scancel, timeout) and SIGHUP (of a terminal that is gone) end a command.
+"""SIGINT (Ctrl-C), SIGTERM (from scancel, timeout) and SIGHUP (from a closed terminal) end a command.
 
-The first signal raises SystemExit in the main thread, so that all that has to be undone is undone. Another
-thread makes sure that the process ends: it reads the byte that Python writes for each signal
-(`signal.set_wakeup_fd`), so it knows of signals while the main thread is in C code and runs no handler. It
-raises once more if a library has swallowed the exception. When the time is over, or soon after a second
-signal, it ends the process and all that this has started.
+The first signal raises SystemExit in the main thread, so that cleanup code runs. Another thread makes sure
+that the process ends: it reads the byte that Python writes for each signal (`signal.set_wakeup_fd`), so it
+notices signals even while the main thread is in C code and runs no handler. It raises again if a library has
+swallowed the exception. When the time is over, or soon after a second signal, it ends the process and its
+descendants.
 
-Handlers belong to the process, and so does what this module knows. Imported first of all: it imports little.
+Handlers belong to the process, and so does the state of this module. It is imported first and imports little.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-#: What to say, by exit code: 128 + the signal, as shells have it.
+#: Messages by exit code: 128 + the signal, as in shells.
 ENDED = {
     128 + signal.SIGINT: "interrupted",
     128 + signal.SIGTERM: "terminated",
     128 + signal.SIGHUP: "hung up",
 }
-#: Seconds from the first signal to the end, if the command does not end by itself.
+#: Seconds from the first signal until the command is ended by force.
 _LIMIT = 8.0
-#: Seconds from a second signal to the end.
+#: Seconds from a second signal until the command is ended by force.
 _IMPATIENT_LIMIT = 1.0
-#: Seconds that SIGTERM leaves a pass to end and its checkpoint to be written.
+#: Seconds after SIGTERM for a pass to end and its checkpoint to be written.
 _PASS_LIMIT = 6.0
-#: The same signal within so many seconds is no second one: `timeout` sends it to the process and its group.
+#: A repeated signal within this time is not a second one: `timeout` signals both the process and its group.
 _ECHO = 0.5
-#: Seconds between two looks at whether the main thread is ending.
+#: Seconds between checks whether the main thread is ending.
 _LOOK = 0.25
 
 
 class _Command:
-    """What this process knows of its end."""
+    """The state of ending this process."""
 
     def __init__(self) -> None:
-        #: The process whose signals these are: one that it forks has the same handlers for a moment.
+        #: PID of the process that handles signals: a forked process briefly has the same handlers.
         self.pid = os.getpid()
         #: The signal that ends the command.
         self.number = 0
-        #: Whether the main thread is in `unwound_by_signals`: before and after, nothing has to be undone.
+        #: Whether the main thread is in `unwound_by_signals`: before and after, nothing needs cleanup.
         self.unwinds = False
         #: Whether SystemExit has been raised.
         self.raised = False
         #: Whether SIGTERM waits for the end of a pass.
         self.defers = False
-        #: How many blocks are under way that the end must wait for.
+        #: Number of active blocks that the end must wait for.
         self.held = 0
-        #: Returns what the line says besides.
+        #: Returns an addition to the message.
         self.note: Callable[[], str] = str
         self.end_lock = _thread.allocate_lock()
 
 
 _command = _Command()
 _MAIN_THREAD = _thread.get_ident()
-#: Handlers from before; empty if ours are not installed.
+#: The previous handlers; empty if ours are not installed.
 _earlier: dict[signal.Signals, object] = {}
 
 
 def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Those of the signals that are not ignored; whoever started us with nohup wants it so."""
+    """Return the signals that are not ignored: nohup ignores some on purpose."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -80,12 +80,12 @@ def _is_command() -> bool:
     return os.path.basename(sys.argv[0] if sys.argv else "") == "ksmcluster"  # noqa: PTH119 (imports little)
 
 
-#: Whether this process is the command, and no other program that imports the package.
+#: Whether this process is the command, not another program that imports the package.
 IS_COMMAND = _is_command()
 
 
 def install() -> None:
-    """Let signals end this process from now on; until `unwound_by_signals`, at once."""
+    """Let signals end this process from now on; before `unwound_by_signals`, they end it at once."""
     if _earlier:
         return
     numbers = heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,9 +100,9 @@ def install() -> None:
 
 @contextmanager
 def unwound_by_signals() -> Iterator[None]:
-    """Signals raise SystemExit inside, so that all that has to be undone is undone, and end the process.
+    """Let signals raise SystemExit inside, so that cleanup code runs, and then end the process.
 
-    Afterwards the command ignores them, as it is over; another program has its own handlers again.
+    Afterwards the command ignores signals, because it is over; another program gets its own handlers back.
     """
     is_embedded = not _earlier
     install()
@@ -110,9 +110,9 @@ def unwound_by_signals() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, SystemExit) and error.code in ENDED:  # of another handler, in `validate`
+        if isinstance(error, SystemExit) and error.code in ENDED:  # from another handler, in `validate`
             end(error.code - 128)
-        if _command.number:  # a library may have made another exception of ours
+        if _command.number:  # a library may have replaced our exception
             end(_command.number)
         raise
     finally:
@@ -127,7 +127,7 @@ def unwound_by_signals() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The process is not ended inside, even if the time is over: others depend on what is done there."""
+    """Keep the process alive inside, even if the time is over: other processes depend on this block."""
     _command.held += 1
     try:
         yield
@@ -137,7 +137,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def sigterm_deferred() -> Iterator[None]:
-    """SIGTERM raises nothing inside for some seconds: `is_ending` is true, and `go_on` raises then."""
+    """Defer SIGTERM inside for some seconds: it sets `is_ending`, and `go_on` then raises."""
     _command.defers = bool(_earlier)
     try:
         yield
@@ -147,19 +147,19 @@ def sigterm_deferred() -> Iterator[None]:
 
 
 def is_ending() -> bool:
-    """Return whether a signal has come."""
+    """Return whether a signal has arrived."""
     return bool(_command.number)
 
 
 def go_on() -> None:
-    """Raise SystemExit if a signal has come that was deferred."""
+    """Raise SystemExit if a deferred signal has arrived."""
     if _command.number and not _command.raised:
         _command.raised = True
         raise SystemExit(128 + _command.number)
 
 
 def set_note(note: Callable[[], str]) -> None:
-    """Set what returns what the line says besides, if a signal ends the command."""
+    """Set the function that returns an addition to the message when a signal ends the command."""
     _command.note = note
 
 
@@ -176,20 +176,20 @@ def _handle(number: int, _: FrameType | None) -> None:
 
 
 def _show_unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    """Show an exception that a destructor or a callback has raised, but not ours: it is raised once more."""
+    """Show an exception from a destructor or callback, except ours, which is raised again."""
     if not (_command.number and isinstance(ignored.exc_value, SystemExit)):
         sys.__unraisablehook__(ignored)
 
 
 class _Watcher:
-    """Ends the process in time once a signal has come."""
+    """Ends the process in time after a signal."""
 
     def __init__(self, reader: int, numbers: frozenset[int]) -> None:
         self.reader = reader
         self.numbers = numbers
-        #: When the first signal came, and when the last; and until when the process may live.
+        #: Times of the first and the last signal, and of the forced end.
         self.first = self.last = self.deadline = 0.0
-        #: When the main thread was reminded, and how many signals of ours are to be read again for that.
+        #: Time of the last reminder of the main thread, and number of our own signals that will be read back.
         self.reminded = 0.0
         self.echoes = 0
 
@@ -198,7 +198,7 @@ class _Watcher:
         while True:
             ready = select.select([self.reader], [], [], _LOOK if self.deadline else None)[0]
             found = os.read(self.reader, 64) if ready else b""
-            if ready and not found:  # closed, as the command is over
+            if ready and not found:  # closed because the command is over
                 os.close(self.reader)
                 return
             now = time.monotonic()
@@ -222,7 +222,7 @@ class _Watcher:
         self.last = now
 
     def _act(self, now: float) -> None:
-        """End the process if it is time; else remind the main thread if it goes on as if nothing had come."""
+        """End the process if it is time; otherwise remind the main thread if it has not reacted."""
         if now >= self.deadline:
             end(_command.number)
         if now < self.reminded + _LOOK:
@@ -233,8 +233,8 @@ class _Watcher:
         if not _command.defers and not _is_unwinding():
             _command.raised = False
             self.echoes += 1
-            # A signal wakes it from a system call, which `interrupt_main` does not: it may sleep, since the
-            # kernel can have given the first signal to another thread.
+            # Unlike `interrupt_main`, a signal wakes the thread from a system call. It may sleep there,
+            # because the kernel can deliver the first signal to another thread.
             signal.pthread_kill(_MAIN_THREAD, _command.number)
 
 
@@ -244,7 +244,7 @@ def _is_unwinding() -> bool:
 
 
 def end(number: int) -> NoReturn:
-    """Say in a line what ended the command, end all that it has started, and exit."""
+    """Print which signal ended the command, end its descendants, and exit."""
     while not _command.end_lock.acquire(blocking=False):
         time.sleep(1)  # the other thread ends the process
     if _thread.get_ident() == _MAIN_THREAD:
@@ -262,11 +262,11 @@ def end(number: int) -> NoReturn:
 
 
 def _write(line: str) -> None:
-    """Write a line to standard error, and nothing more; the terminal may be gone, or stopped."""
+    """Write a line directly to stderr; the terminal may be closed or stopped."""
     with suppress(OSError):
         if _thread.get_ident() != _MAIN_THREAD and os.isatty(2):  # a live display may have hidden the cursor
             line = f"\r\x1b[K\x1b[?25h{line}"
         if select.select([], [2], [], _LOOK)[1]:
             os.write(2, f"{line}\n".encode())
-        # Ray's threads may complain as its processes end.
+        # Ray's threads may print complaints when its processes end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,4 +1,4 @@
-"""The standard streams of a command: closed ones must not become the numbers of files that it opens."""
+"""The standard streams of a command: files that it opens must not take the numbers of closed streams."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import IO, Any
 
 
 def open_missing() -> None:
-    """Open the standard streams that are closed: stdout then cannot be written, and stderr is mute."""
+    """Open closed standard streams: stdout then cannot be written, and stderr is discarded."""
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, mode)  # has the lowest number that is free
+            opened = os.open(os.devnull, mode)  # gets the lowest free number
             assert opened == number
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (it stays open)
@@ -22,7 +22,7 @@ def open_missing() -> None:
 
 
 class Muted:
-    """A stream to which a command writes how it gets on; if it cannot be written, the command goes on."""
+    """A stream for progress; if it cannot be written, the command continues."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -37,7 +37,7 @@ class Muted:
         try:
             self._stream.flush()
         except OSError:
-            # What is still in the buffer would fail once more when Python exits.
+            # Python would flush the buffer at exit and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
     def __getattr__(self, name: str) -> Any:

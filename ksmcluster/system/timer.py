@@ -1,4 +1,4 @@
-"""How often the timer of this host's kernel ticks."""
+"""The tick rate of this host's kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CLOCK_MONOTONIC_COARSE = 6
 
 
 def kernel_hz(release: str) -> int | None:
-    """Return CONFIG_HZ: from the kernel's configuration, else from the coarse clock, which ticks with it."""
+    """Return CONFIG_HZ, from the kernel's configuration or the resolution of the coarse clock."""
     for path in (Path("/proc/config.gz"), Path(f"/boot/config-{release}")):
         try:
             text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

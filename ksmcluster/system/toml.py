@@ -1,4 +1,4 @@
-"""TOML of unknown origin: what nests too deeply, or has numbers beyond 64 bits, is refused."""
+"""Parses TOML of unknown origin: refuses deep nesting and numbers beyond 64 bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.spec.limits import MOST_DEPTH, MOST_INTEGER
 
-#: Keys such as a.b.c of more parts than may be; tomllib takes the square of their number for them.
+#: Matches dotted keys with too many parts: tomllib's time grows with the square of their number.
 _LONG_KEY = re.compile(rf"""\.(?:[ \t]*(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.){{{MOST_DEPTH}}}""", re.ASCII)
 
 
@@ -22,14 +22,14 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(_too_deep()) from None
     except tomllib.TOMLDecodeError:
         raise
-    except ValueError:  # of int(), for thousands of digits, and of dates
+    except ValueError:  # from int(), for thousands of digits, and from dates
         raise ValueError("a number or date is out of range") from None
     check_values(data)
     return data
 
 
 def check_values(data: object) -> None:
-    """Raise ValueError if data nest too deeply, or have whole numbers beyond 64 bits."""
+    """Raise ValueError if data are nested too deeply or have integers beyond 64 bits."""
     level = [data]
     for _ in range(MOST_DEPTH):
         inner: list[object] = []

@@ -1,7 +1,7 @@
-"""A process with real memory, run as a program: it does to its memory what it is told.
+"""A program with real memory that carries out commands on it.
 
-It is told through the file descriptors given as arguments: the first is its own, the others are those of
-processes yet to be forked. It imports nothing of ksmcluster, so that it starts fast.
+Commands arrive through the file descriptors given as arguments: the first is its own, the others are for
+processes to be forked later. It imports nothing of ksmcluster, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 PAGE_SIZE = mmap.PAGESIZE
 _MAP_FIXED_NOREPLACE = 0x100000
-#: System calls, alike on all architectures, and what they take (linux/io_uring.h).
+#: System calls, equal on all architectures, and their arguments (linux/io_uring.h).
 _IO_URING_SETUP, _IO_URING_REGISTER = 425, 427
 _IO_URING_PARAMS_SIZE = 120
 _IORING_REGISTER_BUFFERS = 0
@@ -31,7 +31,7 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def serve(connection: Connection) -> None:
-    """Answer one command after the other, until the other end is closed."""
+    """Answer one command after another, until the other end is closed."""
     while True:
         try:
             command, *arguments = connection.recv()
@@ -48,13 +48,13 @@ def serve(connection: Connection) -> None:
 
 
 def _map(address: int, pages: int) -> str:
-    """Map private anonymous memory, which huge pages stay away from."""
+    """Map private anonymous memory without huge pages."""
     size = pages * PAGE_SIZE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
     if _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
         return _error(-1)
     if error := _advise(address, pages, mmap.MADV_NOHUGEPAGE):
-        return "" if error == "EINVAL" else error  # a kernel without huge pages does not know the advice
+        return "" if error == "EINVAL" else error  # a kernel without huge pages does not have this advice
     return ""
 
 
@@ -67,7 +67,7 @@ def _unmap(address: int, pages: int) -> str:
 
 
 def _write(address: int, numbers: list[int], contents: bytes) -> str:
-    """Write whole pages: those numbered so, counted from the address."""
+    """Write whole pages with these numbers, counted from the address."""
     for i, number in enumerate(numbers):
         content = contents[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
         ctypes.memmove(address + number * PAGE_SIZE, content, PAGE_SIZE)
@@ -75,7 +75,7 @@ def _write(address: int, numbers: list[int], contents: bytes) -> str:
 
 
 def _touch(address: int, pages: int) -> str:
-    """Write a byte of each page; the nanoseconds that it took."""
+    """Write a byte of each page; return the nanoseconds that this took."""
     memory = memoryview((ctypes.c_char * (pages * PAGE_SIZE)).from_address(address)).cast("B")
     ones = bytes([1]) * pages
     begin = time.perf_counter_ns()
@@ -90,7 +90,7 @@ def _read(address: int, pages: int) -> str:
 
 
 def _pin(address: int, pages: int) -> str:
-    """Register pages as a buffer of an io_uring, which stays open as long as the process lives."""
+    """Register pages as a buffer of an io_uring, which stays open until the process ends."""
     ring = _libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS_SIZE))
     if ring < 0:
         return _error(ring)
@@ -113,6 +113,6 @@ _COMMANDS: dict[str, Any] = {
 }
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks need nobody to wait for them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing has to wait for forked processes
     serve(Connection(int(sys.argv[1])))
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The processes of a scenario, for real: starts them, has them do things, and ends them."""
+"""The real processes of a scenario: starts them, sends them commands, and ends them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Child:
 
 
 class Children:
-    """All of them; leaving the context kills those that live."""
+    """All processes of a scenario; leaving the context kills those that still live."""
 
     def __init__(self, most: int) -> None:
-        """`most` is how many there will ever be."""
+        """`most` is the largest number of processes."""
         pairs = [socket.socketpair() for _ in range(most)]
         self._ours = [Connection(ours.detach()) for ours, _ in pairs]
         self._theirs = [theirs.detach() for _, theirs in pairs]
@@ -52,7 +52,7 @@ class Children:
         for process in self._children.values():
             _wait_for_end(process)
         for started in self._started:
-            started.kill()  # one that was interrupted before it was known by name
+            started.kill()  # its start was interrupted before it was registered
             started.wait()
         for fd in self._theirs:
             os.close(fd)
@@ -60,11 +60,11 @@ class Children:
             connection.close()
 
     def pids(self) -> dict[str, int]:
-        """Those that live, by name, in the order of creation."""
+        """Return the PIDs of living processes by name, in the order of creation."""
         return {name: process.pid for name, process in self._children.items()}
 
     def start(self, name: str) -> None:
-        """A new process with a memory of its own."""
+        """Start a new process with its own memory."""
         number = self._next()
         command = [sys.executable, "-I", "-S", child.__file__, str(self._theirs[number])]
         started = subprocess.Popen(
@@ -74,16 +74,16 @@ class Children:
         self._add(name, started.pid, number)
 
     def fork(self, name: str, new: str) -> None:
-        """Fork one; the new one gets a name of its own."""
+        """Fork a process; the child is called `new`."""
         number = self._next()
         self._add(new, int(self._ask(name, "fork", self._theirs[number])), number)
 
     def tell(self, name: str, command: str, *arguments: object) -> str:
-        """Have one do something; the name of the error, or nothing."""
+        """Send a command to a process; return the name of the error, or an empty text."""
         return str(self._ask(name, command, *arguments))
 
     def end(self, name: str) -> None:
-        """End one, and wait until its memory is gone."""
+        """End a process, and wait until its memory is freed."""
         process = self._children[name]
         signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
         _wait_for_end(process)
@@ -100,12 +100,12 @@ class Children:
         process = self._children[name]
         process.connection.send((command, *arguments))
         if process.connection not in wait([process.connection, process.pidfd], _PATIENCE):
-            raise UserError(f"process {name} died, or hangs, in {command}: is there memory enough?")
+            raise UserError(f"process {name} died or hangs in {command}: is there enough memory?")
         return process.connection.recv()
 
 
 def _wait_for_end(process: _Child) -> None:
     ended, _, _ = select.select([process.pidfd], [], [], _PATIENCE)
     if not ended:
-        raise UserError(f"process {process.pid} does not end: end it by hand")
+        raise UserError(f"process {process.pid} does not end: kill it manually")
     os.close(process.pidfd)

@@ -1,4 +1,4 @@
-"""Two documents of records of one script, one simulated and one real, laid side by side."""
+"""Compares the records of one script, simulated and real."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Value = int | str
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was seen after one step; both have the same names, in the same order."""
+    """The values after one step; both sides have the same names in the same order."""
 
     label: str
     op: str
@@ -21,7 +21,7 @@ class Step:
     real: dict[str, Value]
 
     def differences(self) -> list[str]:
-        """The names of what differs."""
+        """Return the names of the values that differ."""
         return [name for name, value in self.simulated.items() if self.real[name] != value]
 
     def as_json(self) -> Json:
@@ -44,15 +44,15 @@ class Comparison:
     kernel: str
     engine: str
     steps: list[Step]
-    #: Of each pass, if times were asked for.
+    #: Times of each pass, if asked for.
     times: list[TimeComparison] = field(default_factory=list)
 
     def compared(self) -> int:
-        """How many values were compared."""
+        """Return the number of values compared."""
         return sum(len(step.simulated) for step in self.steps)
 
     def differing(self) -> int:
-        """How many of them differ."""
+        """Return the number of values that differ."""
         return sum(len(step.differences()) for step in self.steps)
 
     def as_json(self) -> Json:
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def steps(simulated: Json, real: Json) -> Iterator[Step]:
-    """What calls returned, then each record, with what both sides know of."""
+    """Yield the results of calls, then each record, with the values that both sides have."""
     ours, theirs = _calls(simulated), _calls(real)
     lines = sorted({*ours, *theirs})
     returned = ({f"line {line}": calls.get(line, "ok") for line in lines} for calls in (ours, theirs))
@@ -88,7 +88,7 @@ def steps(simulated: Json, real: Json) -> Iterator[Step]:
 
 
 def _calls(document: Json) -> dict[int, Value]:
-    """By line, the errors of calls, and scans that did not happen."""
+    """Return errors of calls, and scans that did not happen, by line."""
     events = document["events"]
     return {
         event["line"]: event["err"] or event["what"]
@@ -98,7 +98,7 @@ def _calls(document: Json) -> dict[int, Value]:
 
 
 def _values(record: Json) -> dict[str, Value]:
-    """Counters by name, statistics of processes as `A.ksm_rmap_items`, frames of regions as `A.x.frames`."""
+    """Return counters by name, process statistics as `A.ksm_rmap_items`, region frames as `A.x.frames`."""
     values: dict[str, Value] = {**record["sysfs"], **record["vmstat"]}
     for p, statistics in record["procs"].items():
         values.update({f"{p}.{name}": value for name, value in statistics.items()})

@@ -19,20 +19,20 @@ from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 
 FIRST_ADDRESS = 0x10_0000_0000
 _BETWEEN_REGIONS = 0x4000_0000
-_PAGES_AT_ONCE = 16  #: so many contents fit into the buffer of a socket
-#: counters that go on from where they stand when ksmd starts anew
+_PAGES_AT_ONCE = 16  #: number of contents that fit into the buffer of a socket
+#: counters that are not reset when ksmd starts again
 _NEVER_RESET = ("pages_scanned", "pages_skipped")
 _MERGEABLE, _UNMERGEABLE, _DONTNEED = 12, 13, 4  # advice to madvise
 
 
 class HostMachine:
-    """Has `cluster.script.engine.Engine`'s methods; those it cannot serve are kept out of scripts beforehand.
+    """Implements `cluster.script.engine.Engine`. Scripts that need unsupported methods are refused before.
 
-    In regions seen from here, KSM pages and the zero page are not told from other pages: only frames count.
+    In regions, KSM pages and the zero page are not distinguished from other pages: only frames count.
     """
 
     def __init__(self, profile: Profile, knobs: Knobs, ksmd: Ksmd, children: Children) -> None:
-        """Unmerges all there is."""
+        """Unmerge all pages."""
         self._profile = profile
         self._knobs = knobs
         self._ksmd = ksmd
@@ -74,7 +74,7 @@ class HostMachine:
     def pin(self, p: str, r: str, start: int, count: int) -> str:
         if error := self._on_range("pin", p, r, start, count):
             raise UserError(
-                f"pages cannot be pinned on this host ({error} of io_uring): leave out pin, or use replay"
+                f"pages cannot be pinned on this host (io_uring: {error}): leave out pin, or use replay"
             )
         return ""
 
@@ -134,10 +134,10 @@ class HostMachine:
         self._ksmd.step(pages)
 
     def view(self) -> MachineView:
-        """Raises UserError if somebody else uses KSM by now."""
+        """Return the state of the machine. Raises UserError if another program now uses KSM."""
         pids = self._children.pids()
         if others := procfs.users_of_ksm(but=pids.values()):
-            raise UserError(f"{others[0]} began to use KSM meanwhile, so nothing can be compared: try again")
+            raise UserError(f"{others[0]} started to use KSM, so the comparison is invalid: try again")
         return MachineView(
             sysfs=self._counters(),
             vmstat=self._vmstat(),

@@ -1,4 +1,4 @@
-"""The files of /sys/kernel/mm/ksm: read, written, and put back as they were."""
+"""Reads, writes and restores the files of /sys/kernel/mm/ksm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import KSM
 
-#: put back last, in this order: the advisor owns pages_to_scan, and ksmd is to start when all is as it was
+#: restored last, in this order: the advisor owns pages_to_scan, and ksmd must start after everything else
 _LAST = ("advisor_mode", "run")
 
 
@@ -23,21 +23,21 @@ class Knobs:
         self._folder = folder
 
     def exists(self, name: str) -> bool:
-        """Whether this kernel has such a file."""
+        """Return whether this kernel has the file."""
         return (self._folder / name).exists()
 
     def get(self, name: str) -> str:
-        """What a file says; of a choice such as `[none] scan-time` the word that is chosen."""
+        """Return the value of a file; for a choice such as `[none] scan-time`, the chosen word."""
         text = (self._folder / name).read_text().strip()
         chosen = re.search(r"\[([\w-]+)\]", text)
         return chosen[1] if chosen else text
 
     def number(self, name: str) -> int:
-        """What a file with a number says."""
+        """Return the number in a file."""
         return int(self.get(name))
 
     def set(self, name: str, value: object) -> str:
-        """Write a file; the name of the error (`EBUSY`), or nothing."""
+        """Write a file; return the name of the error (`EBUSY`), or an empty text."""
         if not self.exists(name):
             return "ENOENT"
         try:
@@ -47,23 +47,23 @@ class Knobs:
         return ""
 
     def must_set(self, name: str, value: object) -> None:
-        """Write a file. Raises UserError if the kernel does not take it."""
+        """Write a file. Raises UserError if the kernel refuses the value."""
         if error := self.set(name, value):
-            raise UserError(f"{self._folder / name} does not take {value}: {error}; set it by hand")
+            raise UserError(f"the kernel refuses {value} for {self._folder / name} ({error}); set it by hand")
 
     def forget_all(self) -> None:
-        """Unmerge all there is; ksmd starts anew."""
+        """Unmerge all pages; ksmd starts again."""
         self.must_set("run", 2)
         self.must_set("run", 0)
 
     def saved(self) -> dict[str, str]:
-        """All files that can be written, in the order in which to put them back."""
+        """Return all writable files, in the order in which to restore them."""
         writable = [path.name for path in self._folder.iterdir() if path.stat().st_mode & 0o200]
         order = sorted(writable, key=lambda name: (_LAST.index(name) if name in _LAST else -1, name))
         return {name: self.get(name) for name in order}
 
     def put_back(self, saved: dict[str, str]) -> None:
-        """Have all files say what they said. Raises UserError at the end, naming those that do not."""
+        """Restore all files. Raises UserError at the end if some could not be restored, and names them."""
         self.set("run", 2)  # some knobs do not change while pages are merged
         self.set("run", 0)
         self.set("advisor_mode", "none")  # under it pages_to_scan does not change
@@ -72,14 +72,14 @@ class Knobs:
             if self.get(name) != value and self.set(name, value):
                 wrong.append(f"{name}={value}")
         if wrong:
-            raise UserError(f"{self._folder}: could not put back {', '.join(wrong)}; do it by hand")
+            raise UserError(f"{self._folder}: could not restore {', '.join(wrong)}; set them manually")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep out others that do as we do. Raises UserError if one is at it."""
+        """Lock KSM against other ksmcluster processes. Raises UserError if one holds the lock."""
         with (self._folder / "run").open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError("another ksmcluster drives ksmd on this host: wait for it") from error
+                raise UserError("another ksmcluster process drives ksmd on this host: wait for it") from error
             yield

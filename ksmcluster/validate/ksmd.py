@@ -1,8 +1,8 @@
-"""ksmd, stepped: exactly one wake-up at a time.
+"""Steps ksmd: exactly one wake-up at a time.
 
-Between steps `run` is 0 and ksmd is parked. With `run` 1 it does one round of `pages_to_scan` pages, which
-ends early at the end of a pass, and sleeps; as `sleep_millisecs` is huge, for good. `run` is set to 0 then,
-and a change of `sleep_millisecs` makes ksmd leave that sleep, see it, and park.
+Between steps, `run` is 0 and ksmd is parked. With `run` 1 it scans one batch of `pages_to_scan` pages, which
+ends early at the end of a pass, and then sleeps; `sleep_millisecs` is so large that it does not wake up. Then
+`run` is set to 0. A change of `sleep_millisecs` wakes ksmd; it sees that `run` is 0, and parks.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ksmcluster.validate.procfs import kernel_thread
 WHOLE_PASS = 10**8  #: pages_to_scan that no pass reaches
 _SLEEPS = ("100000000", "200000000")  #: milliseconds
 _STEP_PATIENCE = 300.0  #: seconds
-_PARK_PATIENCE = 1.0  #: seconds after which a sleeping ksmd must have been parked all along
-_NAP = 0.0001  #: seconds between looks
+_PARK_PATIENCE = 1.0  #: seconds after which a sleeping ksmd must be parked
+_NAP = 0.0001  #: seconds between checks
 
 _MBIND = {"x86_64": 237, "aarch64": 235, "riscv64": 235}  #: system call numbers
 _MPOL_BIND, _MPOL_MF_MOVE = 2, 2
 
 
 class Ksmd:
-    """The thread, and the knobs that drive it."""
+    """The ksmd thread, and the knobs that drive it."""
 
     def __init__(self, knobs: Knobs) -> None:
-        """Raises UserError if the thread cannot be seen."""
+        """Find the thread. Raises UserError if it is not visible."""
         self._knobs = knobs
         self._thread = kernel_thread("ksmd")
         self._sleeps = cycle(_SLEEPS)
@@ -43,12 +43,12 @@ class Ksmd:
         self._page[0] = 1
 
     def start(self) -> None:
-        """Unmerge all, and park ksmd for steps to come."""
+        """Unmerge all pages, and park ksmd for the next steps."""
         self._knobs.forget_all()
         self._park()
 
     def step(self, pages: int) -> None:
-        """One wake-up with so many pages_to_scan. Raises UserError if it does not end."""
+        """Run one wake-up with `pages` pages_to_scan. Raises UserError if it does not end."""
         self.drain()
         self._knobs.must_set("pages_to_scan", pages)
         _, before = self._state()
@@ -64,9 +64,9 @@ class Ksmd:
     def run_until(
         self, ended: Callable[[], bool], pages: int, sleep_millisecs: int, nap: float = _NAP
     ) -> float:
-        """Let ksmd work and sleep as these knobs say until something has happened; return the seconds.
+        """Let ksmd work and sleep with these knobs until `ended` returns true; return the seconds.
 
-        Looks whether it has after each `nap` seconds. Raises UserError if it does not happen.
+        Checks `ended` every `nap` seconds. Raises UserError if it stays false for too long.
         """
         self._knobs.must_set("pages_to_scan", pages)
         self._knobs.must_set("sleep_millisecs", sleep_millisecs)
@@ -82,18 +82,18 @@ class Ksmd:
         return seconds
 
     def cpu_seconds(self) -> float:
-        """CPU time of ksmd so far; where the kernel keeps no statistics of its scheduler, in ticks."""
+        """Return ksmd's CPU time so far; in whole ticks if the kernel has no scheduler statistics."""
         if statistics := read(self._thread / "schedstat"):
             return int(statistics.split()[0]) * 1e-9
         fields = (self._thread / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wakeups(self) -> int:
-        """How often ksmd went to sleep so far."""
+        """Return how often ksmd has gone to sleep so far."""
         return self._state()[1]
 
     def _park(self) -> None:
-        """Let ksmd wait for run=1, unless it does so already: then a changed sleep does not wake it."""
+        """Make ksmd wait for run=1, unless it already does: then a changed sleep does not wake it."""
         _, before = self._state()
         self._knobs.must_set("sleep_millisecs", next(self._sleeps))
         state, switches = self._state()
@@ -110,15 +110,15 @@ class Ksmd:
         return state == "S" and now > switches
 
     def _state(self) -> tuple[str, int]:
-        """First the state of the thread, then how often it went to sleep."""
+        """Return the state of the thread, and how often it has gone to sleep."""
         state = (self._thread / "stat").read_text().rpartition(")")[2].split()[0]
         status = (self._thread / "status").read_text()
         return state, int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
     def drain(self) -> None:
-        """Flush the per-CPU batches of new pages, in which they cannot merge; moving pages does so.
+        """Flush the per-CPU batches of new pages by moving pages; pages in these batches cannot merge.
 
-        ksmd does so itself when a pass starts; this is for writes in the middle of one.
+        ksmd flushes them itself at the start of a pass; this is for writes in the middle of a pass.
         """
         number = _MBIND.get(platform.machine())
         if number is None:

@@ -1,4 +1,4 @@
-"""What /proc says of the kernel's threads, and of processes and their memory."""
+"""Reads /proc: kernel threads, and processes and their memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _KTHREADD = 2  #: parent of all kernel threads
 
 
 def kernel_thread(name: str) -> Path:
-    """The folder of a kernel thread. Raises UserError if it cannot be seen."""
+    """Return the folder of a kernel thread. Raises UserError if it is not visible."""
     for comm in PROC.glob("[0-9]*/comm"):
         if read(comm) == f"{name}\n" and parent_of(int(comm.parent.name)) == _KTHREADD:
             return comm.parent
-    raise UserError(f"{name} is not to be seen in {PROC}: run outside of any container")
+    raise UserError(f"{name} is not visible in {PROC}: run outside containers")
 
 
 def ksm_stat(pid: int) -> dict[str, int | str]:
-    """The fields of ksm_stat, and ksm_merging_pages; those that this kernel has."""
+    """Return the fields of ksm_stat, and ksm_merging_pages, as far as this kernel has them."""
     fields = parsed_ksm_stat(text(pid, "ksm_stat"))
     if merging := text(pid, "ksm_merging_pages"):
         fields["ksm_merging_pages"] = int(merging)
@@ -35,14 +35,14 @@ def ksm_stat(pid: int) -> dict[str, int | str]:
 
 
 def users_of_ksm(but: Collection[int]) -> list[str]:
-    """Other processes with mergeable memory, by name and number."""
+    """Return other processes with mergeable memory, as texts with name and PID."""
     return [f"{text(pid, 'comm').strip() or 'process'} ({pid})" for pid in ksm_users() if pid not in but]
 
 
 def frames(pid: int, address: int, pages: int) -> NDArray[np.int64]:
-    """The frame of each page; NO_FRAME or SWAPPED where there is none.
+    """Return the frame of each page; NO_FRAME or SWAPPED if it has none.
 
-    Raises UserError if the kernel does not tell.
+    Raises UserError if the kernel hides frames.
     """
     with (PROC / str(pid) / "pagemap").open("rb") as file:
         file.seek(address // PAGE_SIZE * 8)
@@ -56,6 +56,6 @@ def frames(pid: int, address: int, pages: int) -> NDArray[np.int64]:
 
 
 def vmstat(names: Collection[str]) -> dict[str, int]:
-    """Some fields of /proc/vmstat; those that this kernel has."""
+    """Return fields of /proc/vmstat, as far as this kernel has them."""
     fields = dict(line.split() for line in (PROC / "vmstat").read_text().splitlines())
     return {name: int(fields[name]) for name in names if name in fields}

@@ -1,4 +1,4 @@
-"""Replay scripts, and records of real kernels, on an engine.
+"""Replays scripts and records of real kernels on an engine.
 
 The only module outside tests that imports `cluster.exact`.
 """
@@ -50,18 +50,18 @@ class ReplayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """What to replay on: one of ENGINES and, for `ray`, how many nodes each actor has."""
+    """The target of a replay: one of ENGINES and, for `ray`, the number of nodes per actor."""
 
     engine: str
     nodes_per_actor: int = 1
-    #: `inline` and `ray`: whether trees have the kernel's shape; those of `simulate` do not.
+    #: For `inline` and `ray`: whether trees have the kernel's shape, unlike those of `simulate`.
     tree_shape: bool = True
-    #: `ray`: actors that serve one machine after the other.
+    #: For `ray`: actors that serve one machine after another.
     pool: ActorPool | None = None
 
     @contextmanager
     def started(self) -> Iterator[ReplayTarget]:
-        """Yield a target that can make machines; for `ray`, with Ray and a pool of actors."""
+        """Yield a target that can create machines; for `ray`, with Ray and a pool of actors."""
         if self.engine == "ray":
             from actors.runtime import connected
             from actors.simulation.actor_pool import ActorPool
@@ -91,7 +91,7 @@ ENGINES = ("exact", "inline", "ray")
 
 
 class NoRecordsHereError(ReplayError):
-    """The file is JSON, but holds no records."""
+    """The file is JSON but has no records."""
 
 
 class OnlyTimesError(NoRecordsHereError):
@@ -100,7 +100,7 @@ class OnlyTimesError(NoRecordsHereError):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFile:
-    """A file to replay, with a short name; `named` if the user gave the file itself, not its folder."""
+    """A file to replay, with a short name; `named` means that the user gave the file, not its folder."""
 
     name: str
     path: Path
@@ -109,13 +109,13 @@ class ReplayFile:
 
 @dataclass(frozen=True, slots=True)
 class RecordComparison:
-    """How the replay of one record went."""
+    """The result of replaying one record."""
 
     name: str
     difference: Difference | None
-    #: Why the record depends on the shapes of trees, and after which steps.
+    #: Reasons why the record depends on tree shapes, and the steps after which they hold.
     reasons: ShapeReasons = field(default_factory=dict)
-    #: The reasons that came before the difference.
+    #: The reasons that hold before the difference.
     causes: tuple[Reason, ...] = ()
     #: On another kernel than the recorded one: all differences.
     every: tuple[Difference, ...] = ()
@@ -161,7 +161,7 @@ class RecordComparison:
 
 
 def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
-    """Return the files among `paths`, and the files below folders, sorted.
+    """Return the files in `paths` and below its folders, sorted.
 
     Raises ReplayError for a path that does not exist, and for a folder without such files.
     """
@@ -182,7 +182,7 @@ def find(paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[ReplayFile]:
 
 
 def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nodes: int | None) -> Json:
-    """Run a script and return its record. Without `nodes`, the machine has as many as the script requires.
+    """Run a script and return its record. By default, the machine has as many nodes as the script requires.
 
     Raises ReplayError if the script has a mistake or cannot be read.
     """
@@ -200,12 +200,12 @@ def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nod
 def compare_records(
     name: str, path: Path, on: ReplayTarget, profile: Profile | None = None, *, explain_equal: bool = False
 ) -> Iterator[RecordComparison]:
-    """Replay the records of one file, each with the topology it was recorded on.
+    """Replay the records of one file, each with the topology on which it was recorded.
 
-    Without `profile`, each is replayed with the kernel that it was recorded on.
+    By default, each is replayed with the kernel on which it was recorded.
 
-    Records that differ get their reasons; with `explain_equal` all do. Raises ReplayError if the file
-    holds no records, OnlyTimesError if it holds measured times.
+    Records that differ get reasons; with `explain_equal`, all records do. Raises ReplayError if the file has
+    no records, OnlyTimesError if it has measured times.
     """
     try:
         documents = load(path)
@@ -226,12 +226,12 @@ def compare_records(
 
 
 def _is_of_times(document: object) -> bool:
-    """Return whether a document is what a measurement of ksmd's speed found."""
+    """Return whether a document is the result of measuring the speed of ksmd."""
     return isinstance(document, dict) and {"kernel", "cpu", "results"} <= document.keys()
 
 
 def _compare_migration(name: str, path: Path, profile: Profile | None) -> list[RecordComparison]:
-    """Return the comparisons of records of page migration; empty if the file holds none."""
+    """Return the comparisons of records of page migration; empty if the file has none."""
     try:
         return [
             RecordComparison(f"{name}/{record}", difference, scope=str(comparison))
@@ -273,7 +273,7 @@ def _compare_document(
 
 
 def _before(difference: Difference | None, reasons: ShapeReasons, labels: list[str]) -> tuple[Reason, ...]:
-    """Return the reasons that came no later than the difference; `labels` has the labels of all steps."""
+    """Return the reasons that hold by the time of the difference; `labels` has the labels of all steps."""
     if difference is None:
         return ()
     until = labels[: labels.index(difference.step) + 1] if difference.step in labels else labels

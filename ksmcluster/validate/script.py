@@ -1,4 +1,4 @@
-"""Which scripts can be run for real, and the one that is run if none is given."""
+"""Checks which scripts can run on the host, and defines the built-in one."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ BUILT_IN = """\
 set max_page_sharing 4
 proc A
 map A x 60
-fill A x 0 24 mod 1 4          # four contents, six times each: more than may share a page
-fill A x 24 12 seq 100         # twelve that nobody else has
+fill A x 0 24 mod 1 4          # four contents, six times each: more than max_page_sharing
+fill A x 24 12 seq 100         # twelve contents that B will also have
 fill A x 36 12 zero
-read A x 48 12                 # never written: the kernel's zero page, no business of ksmd's
+read A x 48 12                 # never written: the kernel's zero page, which ksmd ignores
 mergeable A x
 proc B
 map B y 40
-fill B y 0 12 seq 100          # what A has
-fill B y 12 28 rand 7 9        # nine contents at random
+fill B y 0 12 seq 100          # the same contents as in A
+fill B y 12 28 rand 7 9        # nine random contents
 mergeable B y
 scan 3
-fill A x 0 6 seq 200           # copy-on-write: six pages leave
+fill A x 0 6 seq 200           # copy-on-write: six pages are unshared
 fill A x 24 6 const 1
 scan 2
 fork A C
-fill C x 6 6 const 2           # the child's copies only
+fill C x 6 6 const 2           # only the child's copies
 scan 2
 batch 30
 fill B y 20 10 const 3
@@ -58,7 +58,7 @@ exit A
 scan 2
 """
 
-#: on a machine of several nodes, where pages lie is the kernel's choice, and with 0 here it matters
+#: with several nodes, the kernel chooses the node of a page, and with the value 0 that matters
 _ONE_NODE_ONLY = "merge_across_nodes"
 _TIMED = "advisor_"
 #: they need swap or huge pages, or take memory of the host out of use
@@ -66,7 +66,7 @@ _NOT_HERE = ("pageout", "huge", "collapse", "poison", "soft_offline")
 
 
 def load(path: Path | None) -> Script:
-    """The script of a file, or the built-in one. Raises UserError if it has a mistake or cannot be read."""
+    """Return the script of a file, or the built-in one. Raises UserError if it is wrong or unreadable."""
     if path is None:
         return parse(BUILT_IN)
     try:
@@ -80,7 +80,7 @@ def load(path: Path | None) -> Script:
 
 
 def check(script: Script, knobs: Collection[str], nodes: int) -> None:
-    """See that the script can be run on a host with so many nodes. Raises ScriptError where it cannot."""
+    """Raise ScriptError if the script cannot run on a host with `nodes` nodes."""
     for op in script.operations:
         if reason := _reason_against(op, knobs, nodes):
             raise ScriptError(f"{reason}; leave it out, or use replay", op.line)
@@ -92,7 +92,7 @@ def _reason_against(op: Operation, knobs: Collection[str], nodes: int) -> str | 
     if isinstance(op, MapOp) and op.node is not None:
         return "regions cannot be bound to nodes here"
     if isinstance(op, RequireOp) and op.what != "knob":
-        return f"this host is not chosen by its {op.what}"
+        return f"the host's {op.what} cannot be chosen"
     refused = isinstance(op, RangeOp) and op.action in _NOT_HERE
     if refused or isinstance(op, (HugeMapOp, MoveOp, ExecOp, MergeAnyOp, DrainOp)):
         return f"{op.text.split()[0]} cannot be run on the host"
@@ -103,5 +103,5 @@ def _reason_against_knob(knob: str, knobs: Collection[str], nodes: int) -> str |
     if knob not in knobs or knob.startswith(_TIMED):
         return "this knob cannot be set here"
     if knob == _ONE_NODE_ONLY and nodes > 1:
-        return f"{knob} cannot be set on a host of {nodes} nodes"
+        return f"{knob} cannot be set on a host with {nodes} nodes"
     return None

@@ -1,4 +1,4 @@
-"""A scenario simulated, then run for real, and the host left as it was found."""
+"""Runs a script on the simulator and on the host, and restores the host."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _MOST_PROCESSES = 256  #: each takes three file descriptors
 def validate(path: Path | None, engine: str, folder: Path = KSM, cost: CostSpec | None = None) -> Comparison:
     """Run a script, or the built-in one, on an engine and on this host.
 
-    With a cost the times of passes are compared, too; ksmd works at its default pace then. Raises UserError
-    if the script cannot be run, or the host's KSM cannot be had for it.
+    With a cost, the times of passes are also compared; ksmd then works at its default pace. Raises UserError
+    if the script cannot run, or if the host's KSM is not available.
     """
     knobs = Knobs(folder)
     check_permission(folder)
@@ -69,18 +69,18 @@ def _predicted(
 ) -> list[PassTime]:
     """Return the simulated times of all passes.
 
-    Raises UserError if nothing tells how often the timer ticks.
+    Raises UserError if the tick rate is unknown.
     """
     hz = kernel_hz(os.uname().release)
     if hz is None:
-        raise UserError("CONFIG_HZ of this kernel is not known; run without --time")
+        raise UserError("CONFIG_HZ of this kernel is unknown; run without --time")
     machine = TimedEngine(profile, cost, hz)
     run(scenario, machine, topology, name="script", kernel=profile.name)
     return machine.times
 
 
 def _to_write(settings: Mapping[str, int | str]) -> dict[str, int | str]:
-    """The knobs of a fresh simulated machine, as to be written; its clock stands still, so nothing is due."""
+    """Return the knobs of a fresh simulated machine to write; its clock stands still, so nothing is due."""
     return {**settings, "advisor_mode": "none", _PRUNE: _NEVER}
 
 
@@ -94,7 +94,7 @@ def _run_for_real(
 ) -> Json:
     most = sum(isinstance(op, (ProcOp, ForkOp)) for op in scenario.operations)
     if most > _MOST_PROCESSES:
-        raise UserError(f"the script has {most} processes; give one with {_MOST_PROCESSES} at most")
+        raise UserError(f"the script has {most} processes; use at most {_MOST_PROCESSES}")
     with left_as_found(knobs), Children(most) as children:
         machine = HostMachine(profile, knobs, ksmd, children)
         for name, value in settings.items():
@@ -104,7 +104,7 @@ def _run_for_real(
 
 
 def host_profile(release: str) -> Profile:
-    """The rules of a kernel release. Raises UserError for one that is not known."""
+    """Return the rules of a kernel release. Raises UserError for an unknown release."""
     try:
         return profile_of_release(release)
     except ValueError as error:
@@ -113,13 +113,13 @@ def host_profile(release: str) -> Profile:
 
 @contextmanager
 def left_as_found(knobs: Knobs) -> Iterator[None]:
-    """Put all knobs back at the end, however it comes: by an error, Ctrl-C, SIGTERM or SIGHUP."""
+    """Restore all knobs at the end, even after an error, Ctrl-C, SIGTERM or SIGHUP."""
     saved = knobs.saved()
     afterwards = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def end(number: int, _: FrameType | None) -> None:
-        _ignore_signals()  # whoever is impatient must not keep us from putting back
-        afterwards.update(dict.fromkeys(_SIGNALS, signal.SIG_IGN))  # nor disturb the end after that
+        _ignore_signals()  # further signals must not interrupt the restoration
+        afterwards.update(dict.fromkeys(_SIGNALS, signal.SIG_IGN))  # nor the end after that
         raise SystemExit(128 + number)
 
     try:
@@ -130,7 +130,7 @@ def left_as_found(knobs: Knobs) -> Iterator[None]:
         finally:
             _ignore_signals()
     finally:
-        _ignore_signals()  # again, as a signal may have come just before the first time
+        _ignore_signals()  # again: a signal may have arrived just before the first call
         with undisturbed():
             knobs.put_back(saved)
         for number, handler in afterwards.items():

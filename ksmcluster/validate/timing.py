@@ -1,4 +1,4 @@
-"""The time of each pass of a script: as the model of time has it, and of this host's ksmd at its own pace."""
+"""The time of each pass of a script: modelled, and of this host's ksmd at its default pace."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cluster.spec.scenario import CostSpec, KsmSpec
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 
-#: As a host has them that nobody has tuned.
+#: Default settings of a host.
 _KNOBS = KsmSpec()
-#: Seconds after which a ksmd that has scanned nothing has nothing to scan.
+#: If ksmd scans nothing for this many seconds, it has nothing to scan.
 _PATIENCE = 1.0
 
 
@@ -37,7 +37,7 @@ class TimeComparison:
     real: PassTime
 
     def as_json(self) -> Json:
-        """The same as data."""
+        """Return the times as JSON data."""
         return {
             "pages": self.real.pages,
             "predicted_cpu_seconds": self.predicted.cpu_seconds,
@@ -48,7 +48,7 @@ class TimeComparison:
 
 
 class TimedEngine(ScriptEngine):
-    """Notes the simulated time of each pass."""
+    """Records the simulated time of each pass."""
 
     def __init__(self, profile: Profile, cost: CostSpec, hz: int) -> None:
         super().__init__(profile)
@@ -71,7 +71,7 @@ class TimedEngine(ScriptEngine):
 
 
 class PacedKsmd(Ksmd):
-    """Works and sleeps in whole passes as it does by default, and notes how long each takes."""
+    """Lets ksmd work and sleep at its default pace, and records the time of each whole pass."""
 
     def __init__(self, knobs: Knobs) -> None:
         super().__init__(knobs)
@@ -96,6 +96,6 @@ class PacedKsmd(Ksmd):
 
 
 def side_by_side(predicted: list[PassTime], real: list[PassTime]) -> Iterator[TimeComparison]:
-    """Return both times of each pass, as far as there were as many on both sides."""
+    """Yield both times of each pass, for the passes that both sides have."""
     for ours, theirs in zip(predicted, real, strict=False):
         yield TimeComparison(ours, theirs)

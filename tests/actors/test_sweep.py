@@ -222,7 +222,7 @@ def test_what_was_done_before_a_kill_on_ray_is_kept(tmp_path: Path, number: sign
     done = stored.read_records(out)
     assert 3 <= len(done) < 12
     if number != signal.SIGKILL:
-        assert rest.splitlines()[-1].endswith("go on with --resume")
+        assert rest.splitlines()[-1].endswith("continue with --resume")
         assert "Traceback" not in rest
     if number == signal.SIGKILL:
         ours_have_ended(process.pid)

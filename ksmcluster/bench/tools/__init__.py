@@ -1,5 +1,5 @@
 """Tools of the benchmarks: clocks, memory of processes, reference programs, Ray alone, tables.
 
-Imports `actors`, `cluster` and `ksmcluster.report`, no benchmark. Starts and ends its own processes; changes
-nothing else.
+Imports `actors`, `cluster` and `ksmcluster.report`, but no benchmark. Starts and ends its own processes and
+changes nothing else.
 """

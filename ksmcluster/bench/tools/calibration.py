@@ -1,6 +1,6 @@
-"""A fixed piece of work, done beside what is measured: rates are given in pages for each time it is done.
+"""A fixed piece of work that is timed beside each measurement. Rates are given in pages per such loop.
 
-So a result says little of how fast the host is, or how busy it is just now.
+A result then depends little on the host's speed and its current load.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNIT = "pages/calibration"
 
 
 def calibration(clock: Clock = time.perf_counter) -> float:
-    """Seconds of one loop: half of them numpy sorting and gathering, half Python counting."""
+    """Return the seconds of one loop: half of it numpy sorting and gathering, half Python counting."""
     words = np.random.default_rng(1).integers(0, 1 << 62, _WORDS, dtype=np.int64)
     start = clock()
     order = np.argsort(words, kind="stable")
@@ -33,7 +33,7 @@ def calibration(clock: Clock = time.perf_counter) -> float:
 
 
 def calibrated(run: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
-    """What `run` returned, and the seconds of a calibration loop, just before it and just after it."""
+    """Return the result of `run`, and the seconds of calibration loops just before and after it."""
     before = calibration(clock)
     returned = run()
     return returned, (before + calibration(clock)) / 2

@@ -1,4 +1,4 @@
-"""A simulation, and what each of its passes took by some clock."""
+"""A simulation whose passes are timed with a given clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksmcluster.bench.tools.calibration import Clock
 
 @dataclass(frozen=True, slots=True)
 class Clocked:
-    """`start`: seconds until the first pass began, and then those of each pass."""
+    """Seconds of a simulation: `start` until the first pass begins, then those of each pass."""
 
     results: list[PassResult]
     start: float
@@ -21,7 +21,7 @@ class Clocked:
 
 
 def clocked(spec: SimulationSpec, clock: Clock, options: RunOptions = INLINE) -> Clocked:
-    """Run it once. Raises SimulationError if it cannot be run."""
+    """Run a simulation once. Raises SimulationError if it cannot run."""
     marks = [clock()]
 
     def on_event(event: Event) -> None:

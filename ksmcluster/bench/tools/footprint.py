@@ -1,4 +1,4 @@
-"""What memory a simulation takes: run as a program, so that nothing else is in its processes.
+"""Measures the memory of a simulation, as a separate program, so that its processes hold nothing else.
 
 Arguments: nodes, pages of each, the engine, nodes that share an actor. Prints a JSON object; sizes in bytes.
 """
@@ -18,37 +18,37 @@ from ksmcluster.bench.tools.shapes import spread_out
 from ksmcluster.system.descendants import family
 from ksmcluster.system.kernel_files import PROC
 
-#: The first pass, the one that merges, and two in which nothing changes.
+#: The first, the merging and two steady passes.
 PASSES = 4
 
 
 @dataclass(slots=True)
 class Footprint:
-    """Sums over the processes: of the most that each of them ever held, and of what they hold at the end."""
+    """Sums over the processes: of their peaks, and of the memory that they hold at the end."""
 
     pages: int
     peak: int = 0
     steady: int = 0
-    #: Until the first pass began, and of all passes.
+    #: Seconds until the first pass began, and of all passes.
     start_seconds: float = 0.0
     pass_seconds: float = 0.0
 
 
 def footprint(nodes: int, pages_per_node: int, options: RunOptions) -> Footprint:
-    """Simulate, and look at the processes when the last pass is done."""
+    """Simulate, and measure the processes after the last pass."""
     found = Footprint(nodes * pages_per_node)
     start = time.perf_counter()
     spec = spread_out(nodes, pages_per_node, PASSES)
     for result in run_passes(spec, options):
         found.pass_seconds += result.wall_seconds
-        if result.number == PASSES:  # all that the nodes hold is still there
+        if result.number == PASSES:  # the nodes still hold all their memory
             found.start_seconds = time.perf_counter() - start - found.pass_seconds
             found.peak, found.steady = resident()
     return found
 
 
 def resident() -> tuple[int, int]:
-    """Resident memory of this process and all that descend from it: the sum of their peaks, and now."""
+    """Return the resident memory of this process and its descendants: sum of peaks, and current sum."""
     sizes = [_sizes(pid) for pid in family(os.getpid())]
     return sum(peak for peak, _ in sizes), sum(now for _, now in sizes)
 

@@ -1,4 +1,4 @@
-"""What a benchmark has found: numbers of which more is better, and tables to be read."""
+"""The results of a benchmark: numbers, of which larger is better, and tables for people."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from rich.table import Table
 class Measure:
     """One number, measured once in each repetition; larger is better."""
 
-    #: Sizes are part of it: what has the same name may be compared.
+    #: Contains the sizes, so that measures with equal names can be compared.
     name: str
     unit: str
     values: tuple[float, ...]
-    #: What else there is to say, such as the rate in seconds of this host.
+    #: Further information, such as the rate per second on this host.
     extra: str = ""
 
     @property
     def value(self) -> float:
-        """The median of the repetitions."""
+        """Return the median of the repetitions."""
         return median(self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOutcome:
-    """Of one benchmark."""
+    """The results of one benchmark."""
 
     measures: tuple[Measure, ...]
-    #: Titles and tables, in the order in which to show them.
+    #: Titles and tables, in the order of display.
     tables: tuple[tuple[str, Table], ...]
 
 
 def figure(value: float) -> str:
-    """A number in three digits that matter, or whole."""
+    """Format a number with three significant digits, or as a whole number if it is large."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(values: tuple[float, ...]) -> str:
-    """The least and the greatest of some values: `1.2 to 1.5`."""
+    """Format the smallest and the largest of some values: `1.2 to 1.5`."""
     low, high = figure(min(values)), figure(max(values))
     return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""Programs run beside this one: for what a process alone can tell."""
+"""Runs separate programs, for measurements that need their own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE = 30.0  #: seconds for a program that was interrupted
 
 
 def own_ray() -> dict[str, str]:
-    """What a program that starts a Ray of its own needs, to leave no token in the user's home, nor report."""
+    """Return an environment in which a program's own Ray writes no token to the home and reports no usage."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -23,7 +23,7 @@ def own_ray() -> dict[str, str]:
 
 
 def run_program(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """What `python -m MODULE ARGUMENTS` wrote to standard output. Raises UserError if it fails."""
+    """Return the standard output of `python -m MODULE ARGUMENTS`. Raises UserError if it fails."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
@@ -34,7 +34,7 @@ def run_program(module: str, *arguments: str, environment: Mapping[str, str] | N
     )
     try:
         out, err = process.communicate()
-    except (KeyboardInterrupt, SystemExit):  # by a signal that came to this process, perhaps alone
+    except (KeyboardInterrupt, SystemExit):  # a signal to this process, and perhaps not to the program
         process.terminate()
         _end(process)
         raise
@@ -44,7 +44,7 @@ def run_program(module: str, *arguments: str, environment: Mapping[str, str] | N
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """It was told to end; it may have something to clear away."""
+    """End the program: it was told to end, and gets some time to clean up."""
     try:
         process.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
@@ -57,4 +57,4 @@ def _shown(module: str, arguments: Sequence[str]) -> str:
 
 def _last_line(err: str) -> str:
     lines = err.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no message"

@@ -1,4 +1,4 @@
-"""What Ray takes without us: starts so many empty actors, has each answer one call, and ends. A program."""
+"""A program that uses Ray alone: starts empty actors, makes one call to each, and ends."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import ray
 
 @ray.remote(num_cpus=0)
 class Empty:
-    """An actor that has nothing."""
+    """An empty actor."""
 
     def answer(self) -> int:
-        """The least there is to say."""
+        """Return 1."""
         return 1
 
 
 def main(actors: int) -> None:
-    """Raises RuntimeError if not all of them answer."""
+    """Start `actors` actors and call each. Raises RuntimeError if one does not answer."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     started = [Empty.remote() for _ in range(actors)]  # type: ignore[attr-defined]
     if sum(ray.get([actor.answer.remote() for actor in started])) != actors:

@@ -1,4 +1,4 @@
-"""The memory that is measured: half of all pages unique, half in groups of 16 equal ones."""
+"""The memory of the benchmarks: half of all pages unique, half in groups of 16 equal pages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cluster.spec.scenario import (
 )
 
 GROUP = 16
-#: Processes of a node, where the groups are spread over the machine.
+#: Processes per node if the groups are spread over the machine.
 _PER_NODE = 4
 #: Every page is visited in every pass.
 _KSM = KsmSpec(smart_scan=0)
 
 
 def grouped(pages: int, content: str, passes: int) -> SimulationSpec:
-    """One node with 16 processes; each holds one page of each group, then as many unique ones.
+    """Return one node with 16 processes; each holds one page of each group, then as many unique pages.
 
     `pages` is a multiple of 32.
     """
@@ -34,7 +34,7 @@ def grouped(pages: int, content: str, passes: int) -> SimulationSpec:
 
 
 def spread_out(nodes: int, pages_per_node: int, passes: int) -> SimulationSpec:
-    """Groups of 16 on the average, their pages anywhere on the machine; a multiple of 8 pages a node."""
+    """Return groups of 16 pages on average, spread over the machine; pages per node are a multiple of 8."""
     half = pages_per_node // (2 * _PER_NODE)
     distinct = max(1, half * _PER_NODE * nodes // GROUP)
     regions = (

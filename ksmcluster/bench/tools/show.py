@@ -1,4 +1,4 @@
-"""What a benchmark found, for people."""
+"""Shows the results of a benchmark on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksmcluster.report.console import plain_table
 
 
 def shown_outcome(outcome: BenchOutcome) -> RenderableType:
-    """Its tables, one below the other."""
+    """Return the tables, one below the other."""
     parts: list[RenderableType] = []
     for title, rows in outcome.tables:
         parts += [Text(title, style="bold cyan"), rows, Text()]
@@ -21,7 +21,7 @@ def shown_outcome(outcome: BenchOutcome) -> RenderableType:
 
 
 def shown_changes(changes: Sequence[Change], most: float) -> RenderableType:
-    """Every measure beside the baseline's, and which of them are worse by more than a share of `most`."""
+    """Return each measure beside its baseline, and a line for each that is worse by more than `most`."""
     rows = plain_table("against the baseline", "before", "now", "change")
     for change in changes:
         style = "red" if change.share > most else ""

@@ -1,4 +1,4 @@
-"""How much is measured, unless told otherwise."""
+"""Default sizes of the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ksmcluster.system.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """By command; pages are those of a node."""
+    """Sizes by command; pages are per node."""
 
     repeat: int
     pass_pages: int
@@ -56,11 +56,11 @@ SHORT = Sizes(
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
-    """`1,2,4` as numbers. Raises UserError if they are none, or not all above 0."""
+    """Parse numbers such as `1,2,4`. Raises UserError unless all are integers above 0."""
     try:
         found = tuple(int(number) for number in text.split(","))
     except ValueError:
         found = (0,)
     if min(found) < 1:
-        raise UserError(f"{option} {text}: give numbers above 0 with commas between them, as in 1,2,4")
+        raise UserError(f"{option} {text}: give numbers above 0, separated by commas, as in 1,2,4")
     return found

@@ -1,6 +1,6 @@
-"""Measures as a file that trackers of benchmarks read, and a baseline held against them.
+"""Writes measures to a file for benchmark trackers, and compares measures with such a baseline.
 
-The format is that of github-action-benchmark's tool `customBiggerIsBetter`: an array of objects with `name`,
+The format is `customBiggerIsBetter` of github-action-benchmark: an array of objects with `name`,
 `unit`, `value` and, as texts, `range` and `extra`.
 """
 
@@ -23,7 +23,7 @@ KEYS = {"name", "unit", "value", "range", "extra"}
 
 
 def to_json(measures: Sequence[Measure]) -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     return json.dumps([_entry(measure) for measure in measures], indent=2) + "\n"
 
 
@@ -48,7 +48,7 @@ def is_measures(path: Path) -> bool:
 
 
 def read_baseline(path: Path) -> dict[str, float]:
-    """Values by name. Raises UserError if the file is none of ours."""
+    """Return the values by name. Raises UserError if `to_json` did not write the file."""
     try:
         entries = json.loads(read_input(path, MOST_JSON))
         values = {str(entry["name"]): float(entry["value"]) for entry in entries}
@@ -57,13 +57,13 @@ def read_baseline(path: Path) -> dict[str, float]:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"--compare {path}: not a file that --json wrote") from error
     if not all(0 < value < math.inf for value in values.values()):
-        raise UserError(f"--compare {path}: has values that are not above 0 and finite; measure anew")
+        raise UserError(f"--compare {path}: has values that are not finite and above 0; measure again")
     return values
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A measure beside the baseline's."""
+    """A measure and its baseline."""
 
     name: str
     unit: str
@@ -72,24 +72,24 @@ class Change:
 
     @property
     def share(self) -> float:
-        """How much less it is than before: 0.25 is a quarter less, negative is more."""
+        """Return the decrease since the baseline: 0.25 is a quarter less, negative is an increase."""
         return 1 - self.now / self.before
 
 
 def changes(measures: Sequence[Measure], baseline: dict[str, float]) -> list[Change]:
-    """Those measured both times, without rates in seconds, which are the host's.
+    """Return the changes of the common measures, without rates per second, which depend on the host.
 
     Raises UserError if there are none.
     """
     ratios = [measure for measure in measures if not measure.unit.endswith(PER_SECOND)]
     found = [Change(m.name, m.unit, baseline[m.name], m.value) for m in ratios if m.name in baseline]
     if not found:
-        raise UserError("--compare: nothing in the baseline has been measured now; use the same sizes")
+        raise UserError("--compare: the baseline has none of these measures; use the same sizes")
     return found
 
 
 def parse_share(text: str) -> float:
-    """`20%` or `0.2`. Raises UserError for anything that is not from 0 to below 1."""
+    """Parse `20%` or `0.2`. Raises UserError unless it is at least 0 and below 1."""
     number = text.strip().removesuffix("%")
     try:
         share = float(number) / (100 if text.strip().endswith("%") else 1)

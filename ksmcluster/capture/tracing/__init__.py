@@ -1,4 +1,4 @@
-"""Tracks which pages other processes write, also with the bytes that they hold (Linux 6.7 and later).
+"""Tracks which pages other processes write, even if the bytes do not change (Linux 6.7 and later).
 
 May import numpy, the standard library, `pagemap`, and for `tracker` the process and the snapshot.
 Changes other processes while a PtraceWrites is open.

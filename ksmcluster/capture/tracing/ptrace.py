@@ -1,22 +1,22 @@
 """System calls made in one thread of another process by ptrace(2).
 
-No code is injected and no memory of the process is written: an instruction that the process has already
-(in the vDSO) is run with other registers, while all signals of the thread are blocked. Afterwards the
-registers and the signal mask are put back, and an interrupted system call goes on as if nothing had been:
+No code is injected and no memory of the process is written. An existing instruction of the process (in the
+vDSO) runs with other registers, while all signals of the thread are blocked. Afterwards the registers and
+the signal mask are restored, and an interrupted system call continues as if nothing had happened:
 
-- The kernel repeats most calls itself, with the time that is left, once the thread goes on from a stop at
-  which signals are delivered. That is why the thread is brought to such a stop before it is let go.
-- A few calls (epoll_wait, semop, sigtimedwait, io_getevents, ...) give EINTR after any stop. They have done
-  nothing then, so they are repeated. If they have a time limit, it begins anew.
+- The kernel itself repeats most calls, with the remaining time, when the thread continues from a stop at
+  which signals are delivered. Therefore the thread is brought to such a stop before it is released.
+- A few calls (epoll_wait, semop, sigtimedwait, io_getevents, ...) return EINTR after any stop. They have done
+  nothing then, so they are repeated. Their time limit, if any, starts again.
 
-Not repeated are other calls on sockets with SO_RCVTIMEO or SO_SNDTIMEO: they give EINTR, as they do
-after SIGSTOP and SIGCONT. On arm64 a signal that comes within the stop, and has a handler, lets the
-interrupted call begin anew after the handler even without SA_RESTART, and a thread that computes in
-streaming mode (SME) loses its vector registers, so a thread that waits is preferred.
+Other calls on sockets with SO_RCVTIMEO or SO_SNDTIMEO are not repeated: they return EINTR, as they do after
+SIGSTOP and SIGCONT. On arm64, if a signal with a handler arrives during the stop, the interrupted call
+restarts after the handler even without SA_RESTART. A thread that computes in streaming mode (SME) loses its
+vector registers, so a waiting thread is preferred.
 
-A thread of the tracing process that ends lets go of all that it traces (kernel/exit.c), so each stop is
-made by a thread of its own. SIGKILL of the tracing process within the stop leaves the thread with wrong
-registers, as it does under every debugger; afterwards it leaves nothing.
+When a tracing thread ends, the kernel detaches it from everything that it traces (kernel/exit.c), so each
+stop uses its own tracing thread. SIGKILL of the tracing process during the stop leaves the traced thread with
+wrong registers, as under every debugger; after the stop it has no effect.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ NO_PERMISSION = "no permission to trace it: run as root (CAP_SYS_PTRACE)"
 
 _STOP_SECONDS = 1.0
 _BUSY_SECONDS = 0.005
-"""Stops are waited for without sleep this long: a sleep would make the pause longer."""
+"""Waiting for a stop spins for this long: a sleep would make the pause longer."""
 _ATTEMPTS = 100
 _LOOKED_AT = 1 << 22
-"""Bytes of an executable mapping that are searched for the instruction."""
+"""Bytes of an executable mapping to search for the instruction."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -62,7 +62,7 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 
 class TracingError(Exception):
-    """A process cannot be traced; the message is a clause that says why."""
+    """A process cannot be traced; the message says why, to follow a colon."""
 
 
 class _Vector(ctypes.Structure):
@@ -80,7 +80,7 @@ def ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> int:
 
 def ptrace_is_permitted() -> bool:
     """Return whether this process may call ptrace(2) at all, whatever the target."""
-    with suppress(ProcessLookupError):  # right: it does not trace itself
+    with suppress(ProcessLookupError):  # expected: no process traces itself
         try:
             ptrace(_INTERRUPT, os.getpid())
         except PermissionError:
@@ -90,7 +90,7 @@ def ptrace_is_permitted() -> bool:
 
 @contextmanager
 def stopped_thread(pid: int, machine: Architecture) -> Iterator[StoppedThread]:
-    """Stop one thread of a process for the block, and let it go on as if nothing had been.
+    """Stop one thread of a process during the block, then let it continue as if nothing had happened.
 
     Raises ProcessLookupError if the process or the thread ends, TracingError if it cannot be traced.
     """
@@ -104,9 +104,7 @@ def stopped_thread(pid: int, machine: Architecture) -> Iterator[StoppedThread]:
                 break
             thread.let_go()
         else:
-            raise TracingError(
-                "it executes other programs, or is in restartable sequences (rseq), all the time"
-            )
+            raise TracingError("it constantly executes other programs or is in restartable sequences (rseq)")
         thread.begin()
         yield thread
     finally:
@@ -115,7 +113,7 @@ def stopped_thread(pid: int, machine: Architecture) -> Iterator[StoppedThread]:
 
 
 class StoppedThread:
-    """A thread of another process that is stopped; not to be used by several threads."""
+    """A stopped thread of another process; not thread-safe."""
 
     def __init__(self, pid: int, thread: Thread, machine: Architecture) -> None:
         """Stop the thread."""
@@ -124,7 +122,7 @@ class StoppedThread:
         self._waiting = thread.waiting
         self._machine = machine
         self._instruction = find_instruction(pid, machine)
-        # A child of this process that ends is left to its own wait.
+        # This must not collect the exit status of other children of this process.
         is_our_child = _status(pid, thread.tid)["PPid"] == str(os.getpid()) and thread.tid == pid
         self._awaited = os.WSTOPPED | (0 if is_our_child else os.WEXITED) | _WALL | os.WNOHANG
         self._registers: Words | None = None
@@ -138,7 +136,7 @@ class StoppedThread:
         self._stopped = True
 
     def check(self) -> None:
-        """Raise TracingError for a thread that is not like others."""
+        """Raise TracingError for a thread of an unsupported kind."""
         if not self._machine.is_64_bit(self._get(_NT_PRSTATUS)):
             raise TracingError("it is a 32-bit process")
         dispatch = self._read(_GET_SYSCALL_USER_DISPATCH, "=4Q")
@@ -146,14 +144,14 @@ class StoppedThread:
             raise TracingError("it handles its system calls itself (syscall user dispatch)")
 
     def has_instruction(self) -> bool:
-        """Return whether the instruction is still there: not if another program was executed meanwhile."""
+        """Return whether the instruction is still there, and no other program was executed meanwhile."""
         with Path(f"/proc/{self._pid}/mem").open("rb", buffering=0) as memory, suppress(OSError):
             expected = self._machine.instruction
             return os.pread(memory.fileno(), len(expected), self._instruction) == expected
         return False
 
     def in_restartable_sequence(self) -> bool:
-        """Return whether the thread is in a restartable sequence (rseq(2)), where no call may be made."""
+        """Return whether the thread is in a restartable sequence (rseq(2)), which allows no calls."""
         configuration = self._read(_GET_RSEQ_CONFIGURATION, "=QIIII")
         if not configuration or not configuration[0]:
             return False
@@ -166,10 +164,10 @@ class StoppedThread:
         return bool(start <= counter < start + length)
 
     def begin(self) -> None:
-        """Keep what has to be put back, and block all signals."""
+        """Save the state that has to be restored, and block all signals."""
         registers = self._get(_NT_PRSTATUS)
         for kind in self._machine.vector_state:
-            with suppress(OSError):  # this processor has no such registers
+            with suppress(OSError):  # this processor does not have these registers
                 self._vectors[kind] = self._get_bytes(kind, _VECTOR_BYTES)
         mask = ctypes.create_string_buffer(_MASK_BYTES)
         ptrace(_GETSIGMASK, self._tid, _MASK_BYTES, ctypes.addressof(mask))
@@ -188,9 +186,9 @@ class StoppedThread:
         return self._machine.result_of(self._get(_NT_PRSTATUS))
 
     def let_go(self) -> None:
-        """Put everything back and detach; does nothing if the thread has ended or was let go.
+        """Restore everything and detach; do nothing if the thread has ended or is already detached.
 
-        At a stop for a system call, arm64 does not let x7 be written: that is done at another stop.
+        At a stop for a system call, arm64 does not allow x7 to be written: another stop is needed for it.
         """
         if not self._stopped:
             return
@@ -198,7 +196,7 @@ class StoppedThread:
         with suppress(ProcessLookupError):
             if self._registers:
                 ptrace(_INTERRUPT, self._tid)
-                with suppress(ProcessLookupError):  # it runs, because a call did not return in time
+                with suppress(ProcessLookupError):  # it runs because a call did not return in time
                     ptrace(_CONT, self._tid)
                 self._reach_event_stop()
                 for kind, data in self._vectors.items():
@@ -223,7 +221,7 @@ class StoppedThread:
             raise TracingError(NO_PERMISSION) from error
 
     def _skip_restart(self) -> None:
-        """Let the kernel prepare the restart of an interrupted call, keep that, and do not make the call."""
+        """Let the kernel prepare the restart of an interrupted call, save it, and do not make the call."""
         assert self._registers
         machine, registers = self._machine, self._registers
         counter = registers[machine.counter]
@@ -252,12 +250,12 @@ class StoppedThread:
             ptrace(_SYSCALL, self._tid)
 
     def _hold(self, stop: int) -> None:
-        """Keep a signal that cannot be blocked (SIGSTOP) for later; what faulted faults once more."""
+        """Keep a signal that cannot be blocked (SIGSTOP) for later; a faulting instruction faults again."""
         if stop >> 8 == 0 and stop != _SYSCALL_STOP and stop not in _FAULTS:
             self._held.append(stop)
 
     def _next_stop(self) -> int:
-        """Wait for a stop and return its signal, and event << 8."""
+        """Wait for a stop and return its signal, with the event in the higher bits (event << 8)."""
         begin = time.monotonic()
         while True:
             try:
@@ -299,7 +297,7 @@ class StoppedThread:
         ptrace(_SETSIGMASK, self._tid, _MASK_BYTES, ctypes.addressof(buffer))
 
     def _read(self, request: int, form: str) -> tuple[int, ...] | None:
-        """Return what a request that fills a structure gives; None if this kernel does not have it."""
+        """Return the structure that a request fills; None if this kernel does not have the request."""
         buffer = ctypes.create_string_buffer(struct.calcsize(form))
         try:
             ptrace(request, self._tid, len(buffer), ctypes.addressof(buffer))

@@ -1,4 +1,4 @@
-"""How a system call is made, and an interrupted one goes on, on x86-64 and arm64."""
+"""Registers to make a system call, and to continue an interrupted one, on x86-64 and arm64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _WORD = (1 << 64) - 1
 _SHORTEST_ERROR = -4095
 _RESTART_UNLESS_HANDLED = -514
-"""ERESTARTNOHAND: the kernel repeats the call, or gives EINTR if a signal is handled."""
+"""ERESTARTNOHAND: the kernel repeats the call, or returns EINTR if a signal is handled."""
 _X86_CODE_SEGMENT = 0x33
 _ARM_BRANCH_TYPE = 0b11 << 10
 """PSTATE.BTYPE, which would make the processor refuse the jump to the instruction."""
@@ -35,17 +35,17 @@ class _Architecture:
     words: int
     """Registers in NT_PRSTATUS."""
     instruction: bytes
-    """What makes a system call."""
+    """The instruction that makes a system call."""
     alignment: int
     number: int
-    """Position of the register that holds the number of a call, before it is made."""
+    """Index of the register that holds the number of a call before it is made."""
     arguments: Words
-    """Positions of the registers for arguments."""
+    """Indices of the registers for arguments."""
     result: int
     stack: int
     counter: int
     vector_state: tuple[int, ...]
-    """Other register sets that a system call does not keep."""
+    """Other register sets that a system call does not preserve."""
     userfaultfd: int
     close: int
     restarted: frozenset[int]
@@ -54,7 +54,7 @@ class _Architecture:
     """Calls that end with EINTR although no signal is handled, and then have done nothing (signal(7))."""
 
     def result_of(self, words: Words) -> int:
-        """Return what a call returned; raises OSError."""
+        """Return the result of a call. Raises OSError if the call failed."""
         value = _signed(words[self.result])
         if _SHORTEST_ERROR <= value < 0:
             raise OSError(-value, os.strerror(-value))
@@ -68,7 +68,7 @@ class _Architecture:
 
 
 class X86(_Architecture):
-    """x86-64: the kernel decides on a restart after a stop, by the registers it then finds."""
+    """x86-64: the kernel decides on a restart after a stop, by the registers at that time."""
 
     __slots__ = ()
     rewinds_early = False
@@ -93,9 +93,9 @@ class X86(_Architecture):
 
 
 class Arm64(_Architecture):
-    """arm64: the kernel goes back to the instruction of an interrupted call before a stop.
+    """arm64: before a stop, the kernel moves back to the instruction of an interrupted call.
 
-    Only whether that becomes restart_syscall(2) is decided after the stop.
+    After the stop it decides only whether that becomes restart_syscall(2).
     """
 
     __slots__ = ()

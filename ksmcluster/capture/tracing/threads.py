@@ -1,4 +1,4 @@
-"""Which thread of a process to stop."""
+"""Chooses the thread of a process to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RESTARTED, _RUNNING, _OTHER, _UNINTERRUPTIBLE = range(4)
 
 
 class Thread(NamedTuple):
-    """A thread and what it does."""
+    """A thread, and whether it waits."""
 
     tid: int
     waiting: WaitingCall | None
@@ -23,9 +23,9 @@ class Thread(NamedTuple):
 def quietest_thread(pid: int, machine: Architecture) -> Thread:
     """Return the thread of a process that a stop disturbs least.
 
-    Best is one in a call that the kernel itself repeats, then one that runs; last are threads in
-    uninterruptible sleep, which stop late. Raises ProcessLookupError if there is none,
-    PermissionError if the process must not be traced.
+    The best choice is a thread in a call that the kernel itself repeats, then a running one. Threads in
+    uninterruptible sleep come last, because they stop late. Raises ProcessLookupError if there is no
+    thread, PermissionError if the process must not be traced.
     """
     best: tuple[int, Thread] | None = None
     for rank, thread in _ranked(pid, machine):
@@ -61,7 +61,7 @@ def _rank(state: str, waiting: WaitingCall | None, machine: Architecture) -> int
 
 
 def _waiting(task: Path) -> WaitingCall | None:
-    # "running", or -1, stack and counter, or number, six arguments, stack and counter
+    # "running"; or -1, stack and counter; or number, six arguments, stack and counter
     words = (task / "syscall").read_text().split()
     if len(words) < 9:
         return None

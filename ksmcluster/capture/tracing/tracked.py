@@ -18,29 +18,29 @@ from ksmcluster.capture.tracing.registers import Architecture
 from ksmcluster.capture.tracing.userfaultfd import Ranges, Userfaultfd, open_in, take_written
 
 _KERNELS_OWN = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"})
-_OTHER_OWNER = "the program has registered it with a userfaultfd of its own"
+_OTHER_OWNER = "the program has registered it with its own userfaultfd"
 
 
 class Skipped(NamedTuple):
-    """Memory whose writes are not told."""
+    """Memory whose writes are not tracked."""
 
     pid: int
     first_vpn: int | None
-    """None stands for the whole process."""
+    """None means the whole process."""
     end_vpn: int | None
     reason: str
 
 
 @dataclass(slots=True)
 class Record:
-    """What tracking did, and could not do."""
+    """The pauses caused by tracking, and the memory that it skipped."""
 
     pauses: list[float] = field(default_factory=list)
     """Seconds."""
     skipped: list[Skipped] = field(default_factory=list)
 
     def skip(self, skipped: Skipped) -> None:
-        """Add what is skipped, once."""
+        """Add skipped memory, once."""
         if skipped not in self.skipped:
             self.skipped.append(skipped)
 
@@ -49,7 +49,7 @@ class TrackedProcess:
     """Owns the userfaultfd of one process."""
 
     def __init__(self, pid: int, machine: Architecture, record: Record) -> None:
-        """Raises ProcessLookupError if there is no such process; it is stopped at the first `take` only."""
+        """Open the process; the first `take` stops it. Raises ProcessLookupError if it does not exist."""
         self._pid = pid
         self._machine = machine
         self._record = record
@@ -57,13 +57,13 @@ class TrackedProcess:
         self._pidfd = os.pidfd_open(pid)
 
     def take(self) -> Ranges:
-        """Return which pages were written since the last call, and begin anew.
+        """Return which pages were written since the last call, and start again.
 
         Memory that was not tracked before counts as written. Raises ProcessLookupError if the process,
         or the thread that was stopped, has ended; TracingError if it cannot be traced; other OSErrors.
         """
         if self._userfaultfd:
-            # The memory is another one after the process executed another program.
+            # A process that executes another program gets new memory.
             with suppress(ProcessLookupError):
                 return self._take(self._userfaultfd)
             self._userfaultfd.close()
@@ -104,7 +104,7 @@ class TrackedProcess:
         return np.concatenate(parts)
 
     def _mappings(self) -> Iterator[tuple[int, int]]:
-        """Yield the addresses of mappings that can have private pages that are written."""
+        """Yield the addresses of mappings that can have written private pages."""
         for line in self._file("maps").read_text(errors="replace").splitlines():
             span, permissions, _, _, inode, *name = line.split(maxsplit=5)
             path = name[0] if name else ""

@@ -1,4 +1,4 @@
-"""Which pages were written between two moments, whether or not their bytes changed."""
+"""Finds pages written between two moments, whether or not their bytes changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ksmcluster.system.errors import UserError
 
 _SOFT_DIRTY_BIT = 1 << 55
 _CLEAR_SOFT_DIRTY = b"4"
-"""What resets the bits when written to /proc/PID/clear_refs."""
+"""Value that, written to /proc/PID/clear_refs, resets the bits."""
 
 
 class TrackWrites(StrEnum):
@@ -33,7 +33,7 @@ class TrackWrites(StrEnum):
 
 
 class WriteTracker(Protocol):
-    """Tells which pages processes wrote."""
+    """Finds the pages that processes wrote."""
 
     method: Literal["soft-dirty", "ptrace"]
 
@@ -43,16 +43,16 @@ class WriteTracker(Protocol):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Memory whose writes are not told."""
+        """Memory whose writes are not tracked."""
 
     def written(self, source: ProcessSource, listing: Listing) -> NDArray[np.bool_]:
-        """Return which pages of the listing were written since the last call, bool[n], and begin anew.
+        """Return which pages of the listing were written since the last call, bool[n], and start again.
 
-        At the first call for a process the answer means nothing.
+        The result of the first call for a process is meaningless.
         """
 
     def close(self) -> None:
-        """Undo what was done to the processes."""
+        """Undo all changes of the processes."""
 
 
 class SoftDirty:
@@ -73,7 +73,7 @@ class SoftDirty:
 
 
 def has_soft_dirty() -> bool:
-    """Return whether this kernel keeps soft-dirty bits: a page of this process that is written gets one."""
+    """Return whether this kernel keeps soft-dirty bits, by writing to a page of this process."""
     import mmap
 
     with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
@@ -85,9 +85,9 @@ def has_soft_dirty() -> bool:
 
 
 def tracker_of(how: TrackWrites, sources: Sequence[ProcessSource]) -> WriteTracker | None:
-    """Return a tracker; None if writes are not to be tracked, or, with `auto`, cannot be.
+    """Return a tracker; None if tracking is off, or, with `auto`, not possible.
 
-    Raises UserError if the way that was asked for is not there.
+    Raises UserError if the requested method is not available.
     """
     if how is TrackWrites.OFF or not sources:
         return None

@@ -1,9 +1,9 @@
 """A userfaultfd with asynchronous write protection in another process (ioctl_userfaultfd(2)).
 
-It is made in the process, taken over with pidfd_getfd(2), and closed there: the process has no descriptor
-more than before, and is stopped only for these two calls. The kernel binds a userfaultfd to the memory in
-which it was made, so its owner registers mappings without another stop. When it is closed, or its owner
-ends in whatever way (SIGKILL, too), the kernel takes back the registrations and all protection.
+It is created in the process, copied with pidfd_getfd(2), and closed there: the process keeps no additional
+descriptor, and is stopped only for these two calls. The kernel binds a userfaultfd to the memory in which it
+was created, so its owner can register mappings without another stop. When it is closed, or when its owner
+ends (even by SIGKILL), the kernel removes the registrations and all protection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ksmcluster.capture.tracing.registers import Architecture
 from ksmcluster.system.signals import undisturbed
 
 _USER_MODE_ONLY = 1
-"""Permitted to every user; asynchronous protection lets the kernel's own writes pass all the same."""
+"""Every user may set this flag; asynchronous protection still lets the kernel's own writes pass."""
 _FLAGS = os.O_CLOEXEC | _USER_MODE_ONLY
 _API, _REGISTER, _WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
 _API_VERSION = 0xAA
@@ -47,21 +47,21 @@ _SIGNALS = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
     *(signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
 )
-"""What ends a process from outside."""
+"""Signals that end a process from outside."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 Ranges = NDArray[np.int64]
-"""Page numbers int64[n, 2]: the first of each range and the one after its last, ascending."""
+"""Page numbers int64[n, 2], ascending: the first of each range, and the one after its last."""
 
 
 class Userfaultfd:
     """Owner of a userfaultfd of this or another process, ready for asynchronous write protection."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over the descriptor; raises OSError (EINVAL) before Linux 6.7 (on arm64 6.10)."""
-        # A file closes its descriptor even if an exception (Ctrl-C) loses it on its way to an owner.
+        """Take ownership of the descriptor. Raises OSError (EINVAL) before Linux 6.7 (on arm64, 6.10)."""
+        # A file object closes its descriptor even if an exception (Ctrl-C) strikes before it has an owner.
         # A destructor in Python could itself be interrupted.
         self._file = FileIO(descriptor)
         try:
@@ -71,10 +71,10 @@ class Userfaultfd:
             raise
 
     def register(self, start: int, end: int) -> None:
-        """Register the mapping between two addresses; does nothing if it is registered here already.
+        """Register the mapping between two addresses; do nothing if it is already registered here.
 
         Raises OSError: EBUSY if it belongs to another userfaultfd, ProcessLookupError if the memory is
-        no more, because the process ended or executed another program.
+        gone because the process ended or executed another program.
         """
         request = struct.pack("=4Q", start, end - start, _REGISTER_MODE_WP, 0)
         try:
@@ -85,7 +85,7 @@ class Userfaultfd:
             raise
 
     def _check_memory(self, start: int) -> None:
-        """Raise ProcessLookupError if the memory is no more, which registering does not tell."""
+        """Raise ProcessLookupError if the memory is gone, which `register` does not notice."""
         with suppress(FileNotFoundError):  # that page is not registered
             fcntl.ioctl(self._file, _WRITEPROTECT, struct.pack("=3Q", start, PAGE_SIZE, _PROTECT))
 
@@ -95,7 +95,7 @@ class Userfaultfd:
 
 
 def open_here(machine: Architecture) -> Userfaultfd:
-    """Return a userfaultfd of this process, made as one of another process is; raises OSError."""
+    """Return a userfaultfd of this process, created as `open_in` creates it. Raises OSError."""
     made = _system_call(machine.userfaultfd, _FLAGS)
     pidfd = -1
     try:
@@ -111,18 +111,18 @@ def open_in(pid: int, pidfd: int, machine: Architecture) -> tuple[Userfaultfd, f
     """Return a userfaultfd of another process, and the seconds for which one of its threads was stopped.
 
     Raises ProcessLookupError if the process or the thread ends meanwhile, TracingError if the process
-    cannot be traced, and other OSErrors of the process's own calls (EMFILE).
+    cannot be traced, and other OSErrors from the calls in the process (EMFILE).
     """
-    # In a thread of its own, since that lets go of the process when it ends, whatever happens.
+    # A separate tracing thread: when it ends, for whatever reason, the kernel detaches it from the process.
     with _signals_wait(), ThreadPoolExecutor(1) as executor:
         return executor.submit(_open_in, pid, pidfd, machine).result()
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Handle signals after the block: if this process ended in it, the other one would be left broken.
+    """Handle signals only after the block: if this process ended in it, the other one would stay broken.
 
-    A signal mask would not do, since threads of libraries (OpenBLAS) take the signals then.
+    A signal mask is not enough: threads of libraries (OpenBLAS) would take the signals.
     """
     with ExitStack() as stack:
         came: list[int] = []
@@ -131,7 +131,7 @@ def _signals_wait() -> Iterator[None]:
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 if handler not in (None, signal.SIG_IGN):
-                    stack.callback(signal.signal, number, handler)  # first: a signal may come in between
+                    stack.callback(signal.signal, number, handler)  # first: a signal may arrive in between
                     signal.signal(number, lambda number, _: came.append(number))
         yield
 
@@ -161,10 +161,10 @@ def _system_call(number: int, *arguments: int) -> int:
 def take_written(pagemap: int, start: int, end: int) -> Ranges:
     """Return which pages of a registered mapping were written since the last call, and protect them again.
 
-    A page that came since counts as written, an absent one does not. The process is not stopped. Raises
+    A new page counts as written, an absent page does not. The process is not stopped. Raises
     OSError (EPERM) if part of the mapping is not registered.
     """
-    there = IS_PRESENT | IS_SWAPPED  # otherwise page tables are made for all of the address space
+    there = IS_PRESENT | IS_SWAPPED  # otherwise the kernel creates page tables for the whole address space
     pages = start // PAGE_SIZE, end // PAGE_SIZE
     found = scan(pagemap, *pages, any_of=there, all_of=IS_WRITTEN, flags=_PROTECT | _ONLY_ASYNC)
     return np.concatenate([np.empty((0, 2), np.int64), *found])

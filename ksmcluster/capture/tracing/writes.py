@@ -1,4 +1,4 @@
-"""Which pages processes wrote, by write protection that the kernel lifts at the first write."""
+"""Tracks written pages by write protection that the kernel lifts at the first write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pages(Protocol):
 
 
 class Pauses(NamedTuple):
-    """How long one thread of each process was stopped, in all."""
+    """How long threads were stopped: the longest pause and the total."""
 
     stops: int
     longest_ms: float
@@ -41,22 +41,22 @@ class Pauses(NamedTuple):
 
 
 class PtraceWrites:
-    """Tracks writes to the private memory of processes, without code in them.
+    """Tracks writes to the private memory of processes, without injecting code.
 
-    A process is stopped once, when it is first tracked, and again after it executed another program. A
-    forked child is tracked from the first `written` for it on.
+    A process is stopped once, when it is first tracked, and again after it has executed another program. A
+    forked child is tracked from its first call of `written` on.
 
     Tracking changes the processes while it lasts. The first write to a page after each call takes a
-    fault. A huge page that is written to is mapped by small pages from then on, so the write is told by
-    the page; a huge page that is new is told as a whole, and khugepaged makes no new ones. Pages that are
-    new, were moved by mremap(2) or were just merged by ksmd count as written. A program cannot register
-    the mappings with a userfaultfd of its own.
+    fault. After a write, a huge page is mapped by small pages, so later writes to it are reported page by
+    page; a new huge page is reported as a whole, and khugepaged makes no new ones. Pages that are new, were
+    moved by mremap(2) or were just merged by ksmd count as written. The program cannot register the mappings
+    with its own userfaultfd.
     """
 
     method: Literal["soft-dirty", "ptrace"] = "ptrace"
 
     def __init__(self, pids: Iterable[int]) -> None:
-        """Begin to track; `skipped` lists what cannot be tracked. Needs `can_trace() is None`."""
+        """Start tracking; `skipped` lists what cannot be tracked. Requires `can_trace() is None`."""
         machine = architecture()
         assert machine, "see can_trace()"
         self._machine = machine
@@ -82,10 +82,10 @@ class PtraceWrites:
         return tuple(self._record.skipped)
 
     def written(self, source: Process, listing: Pages) -> NDArray[np.bool_]:
-        """Return which pages of the listing were written since the last call, bool[n], and begin anew.
+        """Return which pages of the listing were written since the last call, bool[n], and start again.
 
-        False for pages that are not tracked, and if the process has ended. At the first call for a
-        process that was not given at the start the answer means nothing.
+        False for pages that are not tracked, and if the process has ended. For a process that was not given
+        at the start, the result of the first call is meaningless.
         """
         ranges = self._take(source.pid)
         begun = np.searchsorted(ranges[:, 0], listing.vpn, side="right")
@@ -93,7 +93,7 @@ class PtraceWrites:
         return inside
 
     def close(self) -> None:
-        """Undo everything in the processes."""
+        """Undo all changes of the processes."""
         while self._processes:
             self._processes.popitem()[1].close()
 
@@ -102,7 +102,7 @@ class PtraceWrites:
             return _NO_RANGES
         try:
             return self._process(pid).take()
-        except ProcessLookupError:  # it has ended, or the thread that was stopped has
+        except ProcessLookupError:  # the process or the stopped thread has ended
             return _NO_RANGES
         except (TracingError, OSError) as error:
             self._untraceable.add(pid)
@@ -111,7 +111,7 @@ class PtraceWrites:
 
     def _process(self, pid: int) -> TrackedProcess:
         known = self._processes.get(pid)
-        if known and known.has_ended():  # its PID may be that of another process by now
+        if known and known.has_ended():  # its PID may have been reused
             self._processes.pop(pid).close()
         if pid not in self._processes:
             self._processes[pid] = TrackedProcess(pid, self._machine, self._record)
@@ -119,10 +119,10 @@ class PtraceWrites:
 
 
 def can_trace() -> str | None:
-    """Return why PtraceWrites cannot work here, whatever the process; None if it can.
+    """Return why PtraceWrites cannot work here for any process; None if it can.
 
-    Permission is a matter of each process: root may trace all, a user (with the Yama module, only
-    descendants of) those of the same user.
+    Permission also depends on the process: root may trace all processes; a user may trace processes of the
+    same user, and with the Yama module only descendants.
     """
     machine = architecture()
     if machine is None:

@@ -1,4 +1,4 @@
-"""`ksmcluster compare`: what differs between runs, in their scenarios and in every figure."""
+"""`ksmcluster compare`: show what differs between runs, in their scenarios and in every figure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def compare(
         float | None,
         typer.Option(
             metavar="PART",
-            help="Exit with 1 if a figure differs by more than this part of its first value, and more than "
-            "its standard deviation over seeds: 0.01 is 1 %.",
+            help="Exit with 1 if a figure differs by more than this share of its first value (0.01 is 1 %) "
+            "and by more than its standard deviation over seeds.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what differs between the first run and others: keys of the scenario, and figures.
+    """Print what differs between the first run and the others: keys of the scenario, and figures.
 
-    Sweeps are compared point by point; the noise is the standard deviation over their seeds.
+    Sweeps are compared point by point. The noise is the standard deviation over their seeds.
     """
     from rich.console import Console
 

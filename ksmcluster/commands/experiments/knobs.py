@@ -1,4 +1,4 @@
-"""`ksmcluster knobs`: the knobs of a run, as shell lines for a real machine."""
+"""`ksmcluster knobs`: print a run's KSM settings as shell commands for a real machine."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def knobs(
     ],
     point: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Point of the sweep; by default, the recommended one."),
+        typer.Option(metavar="N", help="Point of the sweep. Default: the recommended one."),
     ] = None,
     objectives: Objectives = None,
     limits: Limits = None,
 ) -> None:
-    """Print shell lines that give the ksmd of a real machine the knobs of a run."""
+    """Print shell commands that apply the KSM settings of a run to a real machine."""
     from ksmcluster.experiments.knobs import shell_lines
     from ksmcluster.experiments.sweeps.stored import PLAN
 
     if (directory / PLAN).exists():
         lines = _of_sweep(directory, point, objectives, limits or [])
     elif point is not None:
-        raise UserError(f"--point: {directory} is no sweep, and has no points; leave it out")
+        raise UserError(f"--point: {directory} is not a sweep; leave out --point")
     else:
         lines = shell_lines(_of_run(directory))
     emit("".join(f"{line}\n" for line in lines))
@@ -43,7 +43,7 @@ def _of_run(directory: Path) -> Mapping[str, Any]:
 
     config = load_result(directory).config
     if not isinstance(config, Scenario):
-        raise UserError(f"{directory}: an output of `ksmcluster compact`, which has no ksmd")
+        raise UserError(f"{directory}: output of `ksmcluster compact`, which has no KSM settings")
     return config.ksm.model_dump(exclude_none=True)
 
 
@@ -55,8 +55,8 @@ def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits
     if number is None:
         number = found.choose(objectives, limits).recommended
     if number is None:
-        raise UserError(f"{directory}: no point to recommend; choose one with --point N")
+        raise UserError(f"{directory}: no point is recommended; choose one with --point N")
     ksm = found.config(number).get("ksm")
     if ksm is None:
-        raise UserError(f"{directory}: point {number} has no ksmd: it failed, or is one of `compact`")
+        raise UserError(f"{directory}: point {number} has no KSM settings: it failed, or ran `compact`")
     return [f"# point {number} of {directory}: {found.points[number - 1].label}", *shell_lines(ksm)]

@@ -1,4 +1,4 @@
-"""`ksmcluster sweep`: run a scenario at many values of its keys, and say which are best."""
+"""`ksmcluster sweep`: run a scenario with many parameter values and report the best."""
 
 from __future__ import annotations
 
@@ -49,33 +49,38 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE,...",
-            help="Values of any key, or of nodes, passes, engine, ...; also ranges: 1..16x2, 1..16+5. May "
-            "be repeated: all combinations are run.",
+            help="Values of a key, or of nodes, passes, engine, ...; also ranges: 1..16x2, 1..16+5. If "
+            "repeated, all combinations run.",
         ),
     ] = None,
     zipped: Annotated[
-        bool, typer.Option("--zip", help="The first value of each key, then the second of each, and so on.")
+        bool,
+        typer.Option(
+            "--zip", help="Pair the values instead: the first of each key, the second of each, and so on."
+        ),
     ] = False,
     points: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file in place of --vary: keys, then a line for each point."),
+        typer.Option(
+            metavar="FILE", help="CSV file instead of --vary: a line of keys, then a line per point."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each point, with as many seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per point, each with its own seed.")] = 1,
     jobs: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Points that run side by side. [default: 1; on Ray, as many as cores and memory allow]",
+            help="Points that run in parallel. [default: 1; on Ray, as many as cores and memory allow]",
         ),
     ] = None,
     passes_rows: Annotated[
-        bool, typer.Option("--passes-rows", help="A row for each pass, with its own figures, too.")
+        bool, typer.Option("--passes-rows", help="Also write a row per pass, with the figures of the pass.")
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="Directory that keeps each run as soon as it is done, and sweep.parquet.")
+        Path, typer.Option(help="Directory that stores each finished run, and sweep.parquet.")
     ] = ...,  # type: ignore[assignment]
     resume: Annotated[
-        bool, typer.Option("--resume", help="Do what is missing or failed in the directory.")
+        bool, typer.Option("--resume", help="Run what is missing or failed in the directory.")
     ] = False,
     objectives: Objectives = None,
     limits: Limits = None,
@@ -91,7 +96,7 @@ def sweep(
     unset: Unset = None,
     cost: Cost = None,
     engine: Annotated[
-        EngineName, typer.Option(help="All in this process, or Ray actors. Ray is started once.")
+        EngineName, typer.Option(help="Everything in this process, or Ray actors. Ray starts once.")
     ] = EngineName.INLINE,
     address: Address = None,
     connect_timeout: ConnectTimeout = 30.0,
@@ -101,9 +106,9 @@ def sweep(
     stall_timeout: StallTimeout = 60.0,
     quiet: Quiet = False,
 ) -> None:
-    """Run a scenario at many values of its keys, and say which are best.
+    """Run a scenario with many parameter values and report the best.
 
-    A point that fails is a row with its error; the exit code is 1 then.
+    A point that fails becomes a row with its error, and the exit code is 1.
     """
     from rich.console import Console
 
@@ -146,7 +151,7 @@ def sweep(
         check(done.record)
         listener(done)
 
-    set_note(lambda: f"the runs that are done are in {output}: go on with --resume")
+    set_note(lambda: f"the finished runs are in {output}: continue with --resume")
     with shown(error_console(), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings()), Console()))
@@ -161,14 +166,14 @@ def _points(vary: list[str], zipped: bool, points: Path | None) -> tuple[SweepPo
     if points is None:
         return make_points(parse_axes(vary), zipped=zipped)
     if vary or zipped:
-        raise UserError("--points: the file has all points; leave out --vary and --zip")
+        raise UserError("--points: the file defines all points; leave out --vary and --zip")
     return read_points(points)
 
 
 def _check_wanted(wanted: Preference) -> Callable[[RunRecord], None]:
-    """Return what to call with each record: it raises UserError for figures that a run does not have.
+    """Return a function that checks a record: it raises UserError for figures that the run does not have.
 
-    Raises UserError at once for texts that cannot be read.
+    Raises UserError at once if an objective or a limit cannot be parsed.
     """
     from ksmcluster.experiments.sweeps.pareto import named, parse_limits, parse_objectives
 

@@ -1,1 +1,1 @@
-"""Commands that show results: as pictures, and as a page."""
+"""Commands that show results as figures and as an HTML page."""

@@ -1,4 +1,4 @@
-"""`ksmcluster plot`: a picture of results, as a file."""
+"""`ksmcluster plot`: draw a figure of results."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ from ksmcluster.system.errors import UserError
 if TYPE_CHECKING:
     from ksmcluster.report.plots.picture import Picture
 
-#: In the metadata of the picture, by which it is known again.
+#: Title in the picture's metadata; it marks files that this command may replace.
 TITLE = "Picture by ksmcluster plot"
 
 
 def plot(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Outputs of simulate or compact, or one of sweep.")
+        list[Path], typer.Argument(metavar="DIR...", help="Outputs of simulate or compact, or one sweep.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.svg|.png|.pdf", help="The picture to write.")
+        Path, typer.Option("--output", "-o", metavar="FILE.svg|.png|.pdf", help="File to write.")
     ],
     kind: Annotated[
         str | None,
         typer.Option(
             help="What to draw: memory, saved, counters, scan, time, nodes, remote, sharers; "
             "blocks, obtained (compaction); pareto, points, sensitivity, obtained (sweep).  "
-            "[default: the first there is]"
+            "[default: the first that the results allow]"
         ),
     ] = None,
     statistic: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the kind nodes: which column of passes.parquet."),
+        typer.Option(metavar="NAME", help="For the kind nodes: a column of passes.parquet."),
     ] = None,
     objectives: Objectives = None,
     limits: Limits = None,
-    key: Annotated[str | None, typer.Option(help="Of the kind sensitivity: the key that varies.")] = None,
+    key: Annotated[str | None, typer.Option(help="For the kind sensitivity: the key that varies.")] = None,
     figure: Annotated[
-        str | None, typer.Option(help="Of the kinds sensitivity and points: what is drawn.")
+        str | None, typer.Option(help="For the kinds sensitivity and points: the figure to draw.")
     ] = None,
 ) -> None:
-    """Draw a picture of results; several are side by side with the same scales, or lines of one picture."""
+    """Draw a picture of results.
+
+    Several results appear side by side with equal scales, or as lines of one plot.
+    """
     from ksmcluster.report.saved_runs import is_sweep
 
     target = Target("--output", output, lambda path: is_picture(path, TITLE))
@@ -67,9 +70,7 @@ def _of_runs(directories: Sequence[Path], kind: str | None, statistic: str | Non
     runs = read_runs(directories)
     found = kinds_of(runs)
     if not kind and not found:
-        raise UserError(
-            "there is no picture of simulate and compact together; give outputs of one of the two"
-        )
+        raise UserError("simulate and compact share no kind of picture; give outputs of only one of them")
     return picture(kind or found[0], runs, statistic)
 
 
@@ -84,6 +85,6 @@ def _of_sweep(
     from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 
     if len(directories) > 1:
-        raise UserError("a sweep is drawn alone; give one directory")
+        raise UserError("only one sweep can be drawn at a time; give one directory")
     found = load_sweep(directories[0])
     return found.plot(kind, objectives=objectives, limits=limits, key=key, figure=figure)

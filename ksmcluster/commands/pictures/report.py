@@ -1,4 +1,4 @@
-"""`ksmcluster report`: results as one page of HTML."""
+"""`ksmcluster report`: write results as one HTML page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ksmcluster.commands.output import Target, replacing
 
-#: By which the page is known again.
+#: Marks pages that this command may replace.
 MARK = b'<meta name="generator" content="ksmcluster report">'
 
 
@@ -17,11 +17,11 @@ def report(
     directories: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Outputs of simulate, compact or sweep.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="File to write.")],
 ) -> None:
-    """Write one HTML page that says what was asked, what came of it, and how to get it again.
+    """Write one HTML page with the question, the result, and how to reproduce it.
 
-    Several runs are side by side; each sweep has a section of its own.
+    Several runs appear side by side. Each sweep has its own section.
     """
     from ksmcluster.report.html.page import report as page
     from ksmcluster.report.saved_runs import read_outputs

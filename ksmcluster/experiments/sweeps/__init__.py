@@ -1,1 +1,1 @@
-"""Sweeps: the points, their runs in processes or on Ray, the directory that keeps them, the best of them."""
+"""Sweeps: the points, their runs in processes or on Ray, the directory with results, the best points."""

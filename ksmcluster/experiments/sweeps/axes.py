@@ -1,4 +1,4 @@
-"""What varies in a sweep: keys with their values, and the points that they make."""
+"""The axes of a sweep: keys with their values, and the points that they form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ksmcluster.config.overrides import Overrides, parse_value, toml_value
 from ksmcluster.config.problems import did_you_mean
 from ksmcluster.system.errors import UserError
 
-#: Names of options that may vary, too. Each is the key of a scenario, or "" if it is none.
+#: Options that may also vary. Each maps to a key of the scenario, or "" if it has none.
 OPTIONS = {
     "nodes": "machine.nodes",
     "passes": "simulation.passes",
@@ -33,10 +33,10 @@ OPTIONS = {
 _SEED = "simulation.seed"
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:([x+])({_NUMBER}))?")
-#: Most values of a range: more are a slip of the pen.
+#: The most values of a range: more are probably a typing error.
 _MOST_VALUES = 100_000
 
-#: The values of each key at one point, as TOML has them.
+#: The values of each key at one point, as TOML.
 Settings = dict[str, str]
 
 
@@ -64,7 +64,7 @@ def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def axes_of(vary: Mapping[str, str | Iterable[object]]) -> dict[str, list[str]]:
-    """Return the same from Python: a text is read as on the command line, other values are taken as such."""
+    """Return the values by key from Python: texts are parsed as on the command line, others are kept."""
     axes: dict[str, list[str]] = {}
     for name, values in vary.items():
         if isinstance(values, str):
@@ -75,11 +75,11 @@ def axes_of(vary: Mapping[str, str | Iterable[object]]) -> dict[str, list[str]]:
 
 
 def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple[SweepPoint, ...]:
-    """Return all combinations of the values, the last key fastest; `zipped`: the first of each, and so on."""
+    """Return all combinations of the values, the last key fastest; with `zipped`, pair them by position."""
     lengths = {name: len(values) for name, values in axes.items()}
     if zipped and len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-        raise UserError(f"--zip: all keys need as many values: {counts}")
+        raise UserError(f"--zip: all keys need the same number of values: {counts}")
     if not zipped and math.prod(map(len, axes.values())) > MOST_POINTS:
         raise UserError(f"--vary: there are more than {MOST_POINTS:,} combinations; give fewer values")
     rows = zip(*axes.values(), strict=True) if zipped and axes else product(*axes.values())
@@ -87,7 +87,7 @@ def make_points(axes: Mapping[str, list[str]], *, zipped: bool = False) -> tuple
 
 
 def read_points(path: Path) -> tuple[SweepPoint, ...]:
-    """Return the points of a CSV file: keys in its first line, a point in each other one."""
+    """Return the points of a CSV file: keys in the first line, one point in each further line."""
     try:
         text = read_input(path, MOST_TEXT).decode()
         lines = io.StringIO(text, newline="")
@@ -95,7 +95,7 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--points {path}: cannot be read: {error}") from None
     if not rows:
-        raise UserError(f"--points {path}: needs a line with keys, and a line for each point")
+        raise UserError(f"--points {path}: needs a line of keys and a line per point")
     if wrong := [number for number, row in enumerate(rows, 2) if len(row) != len(heads)]:
         raise UserError(f"--points {path}: line {wrong[0]} does not have {len(heads)} values")
     axes: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
 
 
 def overrides_of(settings: Settings, base: Overrides) -> Overrides:
-    """Return the changes of a point, on top of those that all points have."""
+    """Return the changes of a point, on top of the common ones."""
     try:
         changes = {name: parse_value(value) for name, value in settings.items() if name in OPTIONS}
     except ValueError as error:
@@ -113,7 +113,7 @@ def overrides_of(settings: Settings, base: Overrides) -> Overrides:
     own = tuple(f"{key}={value}" for key, value in settings.items() if key not in OPTIONS)
     return replace(
         base,
-        # These would win over settings.
+        # These would take precedence over settings.
         nodes=base.nodes if "machine.nodes" not in settings else None,
         passes=base.passes if "simulation.passes" not in settings else None,
         settings=base.lines + own,
@@ -126,7 +126,7 @@ def overrides_of(settings: Settings, base: Overrides) -> Overrides:
 def _add(axes: dict[str, list[str]], name: str, values: list[str]) -> None:
     key = _key(name.strip())
     if key in axes:
-        raise UserError(f"--vary {key}: is there twice; give all its values at once")
+        raise UserError(f"--vary {key}: given twice; give all its values at once")
     if not values:
         raise UserError(f"--vary {key}: has no values")
     if wrong := [text for text in (key, *values) if not _is_unicode(text)]:
@@ -162,7 +162,7 @@ def _values(text: str, whole: str) -> Iterator[str]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that are not in brackets or quotes."""
+    """Split at commas outside brackets and quotes."""
     parts = re.findall(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^,])+|(?<=,)(?=,|$)|^(?=,)""", text)
     return [part.strip() for part in parts]
 
@@ -172,7 +172,9 @@ def _range(found: re.Match[str], whole: str) -> Iterator[str]:
     value, last, change = Decimal(low), Decimal(high), Decimal(by or 1)
     grows = change > 1 and value > 0 if step == "x" else change > 0
     if not grows or value > last:
-        raise UserError(f"--vary {whole}: the range {low}..{high} never gets there; as in 1..16x2 or 1..16+5")
+        raise UserError(
+            f"--vary {whole}: {low}..{high} never reaches its end; use a range such as 1..16x2 or 1..16+5"
+        )
     for _ in range(_MOST_VALUES):
         if value > last:
             return

@@ -1,4 +1,4 @@
-"""The directory of a sweep while it is written: its plan, and a line for each run that is done."""
+"""The directory of a sweep while it is written: its plan, and a line for each finished run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ksmcluster.system.replacing import real_path, sibling
 
 
 class Journal:
-    """The directory of a sweep, while runs are added to it. Made by `opened`."""
+    """The directory of a sweep, while runs are added to it. Created by `opened`."""
 
     def __init__(self, directory: Path, file: BinaryIO) -> None:
         self.directory = directory
         self._file = file
 
     def add(self, record: RunRecord) -> None:
-        """Keep the record of a run: on the disk when this returns."""
+        """Add the record of a run; it is on the disk when this returns."""
         self._file.write(json.dumps(record.as_json()).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file of the directory, all of it or nothing."""
+        """Write a file of the directory atomically."""
         beside = self.directory / f".{name}.new"
         beside.write_bytes(data)
         beside.replace(self.directory / name)
@@ -38,9 +38,9 @@ class Journal:
 
 @contextmanager
 def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[Journal]:
-    """Make the directory of a sweep, or with `resume` go on in the one that is there.
+    """Create the directory of a sweep, or with `resume` continue in an existing one.
 
-    Raises UserError if it holds anything else, another sweep, or one that is under way.
+    Raises UserError if the directory has other files or another sweep, or if the sweep is still running.
     """
     try:
         real = real_path(directory)
@@ -58,12 +58,12 @@ def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[J
 
 def _check(real: Path, named: Path, plan: dict[str, Any], resume: bool) -> None:
     if not (real / PLAN).is_file() or not (real / RUNS).is_file():
-        raise UserError(f"cannot write to {named}: it is not empty, and not a sweep; choose another --output")
+        raise UserError(f"cannot write to {named}: it is not empty and not a sweep; choose another --output")
     if not resume:
-        raise UserError(f"{named} holds a sweep: go on with --resume, or choose another --output")
+        raise UserError(f"{named} contains a sweep: continue with --resume, or choose another --output")
     if (wrong := _difference(read_plan(real), plan)) is not None:
         raise UserError(
-            f"--resume: {named} holds another sweep ({wrong}); repeat its command, or choose another --output"
+            f"--resume: {named} has another sweep ({wrong}); repeat its command, or choose another --output"
         )
 
 
@@ -95,11 +95,11 @@ def _lock(file: BinaryIO, named: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another process runs the sweep in {named}: wait for it, or end it") from None
+        raise UserError(f"another process is running the sweep in {named}: wait for it, or end it") from None
 
 
 def _cut(file: BinaryIO) -> None:
-    """Go to the end of the last whole line, and remove what is behind it."""
+    """Seek to the end of the last complete line, and truncate the file there."""
     end = file.read().rfind(b"\n") + 1
     file.seek(end)
     file.truncate()

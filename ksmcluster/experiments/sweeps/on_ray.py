@@ -1,4 +1,4 @@
-"""The runs of a sweep on Ray, which is started once for all of them."""
+"""The runs of a sweep on Ray, which starts once for all of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ksmcluster.experiments.sweeps.plan import Task
 from ksmcluster.experiments.sweeps.run_one import RunRecord, run_one
 from ksmcluster.experiments.sweeps.workers import Cluster, run_side_by_side
 
-#: What a run takes at its peak: bytes for each frame of its machine, and for each process.
+#: Peak memory of a run: bytes for each frame of its machine, and for each process.
 _FRAME, _PROCESS = 250, 100 << 20
 
 
 def run_on_ray(tasks: Sequence[Task], jobs: int | None) -> Iterator[RunRecord]:
-    """Yield the record of each run as soon as it is there; `jobs` of them run at a time.
+    """Yield the record of each run as soon as it is finished; `jobs` runs are active at a time.
 
-    By default, as many run at a time as the cluster has cores and memory for. Runs of `simulate` take over
-    the actors of the run before.
+    By default, as many are active as the cluster has cores and memory for. Runs of `simulate` reuse the
+    actors of the previous run.
     """
     from actors.runtime import cluster_address, connected
 

@@ -1,4 +1,4 @@
-"""What came of the points of a sweep, and which of them are best."""
+"""The outcomes of the points of a sweep, and the best points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksmcluster.experiments.sweeps.run_one import RunRecord
 
 
 class Outcome(NamedTuple):
-    """What came of a point: means over its seeds, standard deviations if there are several, errors."""
+    """The outcome of a point: means over its seeds, standard deviations if there are several, and errors."""
 
     point: SweepPoint
     means: Figures
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Points by number: the Pareto front, and the one to recommend of those within all limits."""
+    """Points by number: the Pareto front, and the recommended point within all limits."""
 
     objectives: tuple[Objective, ...]
     limits: tuple[Limit, ...]
@@ -39,12 +39,12 @@ class Choice(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that the report of a sweep says."""
+    """The content of the report of a sweep."""
 
     outcomes: tuple[Outcome, ...]
     choice: Choice
     seeds: int
-    #: Runs that are still to be done.
+    #: Number of runs that are still missing.
     missing: int
 
     @property
@@ -54,7 +54,7 @@ class Findings(NamedTuple):
 
 
 def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
-    """Return what came of a point, from the records of its runs."""
+    """Return the outcome of a point, from the records of its runs."""
     done = [record.figures for record in records if not record.error]
     means: Figures = {}
     noise: dict[str, float] = {}
@@ -68,7 +68,7 @@ def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
 
 
 def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits: Sequence[Limit]) -> Choice:
-    """Return the front and the best of the points that have all figures."""
+    """Return the front and the best point, among the points that have all figures."""
     scores = {p.point.number: s for p in outcomes if (s := _scores(p.means, objectives)) is not None}
     within = {
         outcome.point.number: scores[outcome.point.number]
@@ -81,13 +81,13 @@ def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits:
 
 
 def differs(name: str, outcomes: Sequence[Outcome]) -> bool:
-    """Return whether a figure of some points is farther from that of others than what counts as equal."""
+    """Return whether a figure varies between points by more than counts as equal."""
     values = [value for outcome in outcomes if (value := outcome.means.get(name)) is not None]
     return bool(values) and max(values) - min(values) > pareto.NEAR * max(map(abs, values))
 
 
 def two_to_draw(objectives: Sequence[Objective], outcomes: Sequence[Outcome]) -> tuple[Objective, ...]:
-    """Return the first two objectives that differ between points; if there are no two, the first two."""
+    """Return the first two objectives that differ between points; if fewer than two do, the first two."""
     differing = tuple(objective for objective in objectives if differs(objective.name, outcomes))
     return differing[:2] if len(differing) > 1 else tuple(objectives[:2])
 

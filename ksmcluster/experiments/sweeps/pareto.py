@@ -1,4 +1,4 @@
-"""The best of many points: the Pareto front, and one point to recommend."""
+"""The best of many points: the Pareto front, and one recommended point."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from ksmcluster.experiments.figures import Figure, full_name
 from ksmcluster.system.errors import UserError
 
-#: By command. Simulated time is that of the passes: with as many of them, less is a faster ksmd.
+#: Objectives by command. For equally many passes, less simulated time means a faster ksmd.
 OBJECTIVES = {
     "simulate": (
         "saved_bytes:max,simulated_seconds:min,ksmd_cpu_percent:min,ksm_mappings_remote_fraction:min"
     ),
     "compact": "obtained.movable_on:max,simulated_seconds:min",
 }
-#: Values of an objective that are as near to the best count as equal to it.
+#: Values of an objective within this relative distance of the best count as equal to it.
 NEAR = 0.01
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -28,7 +28,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 
 class Objective(NamedTuple):
-    """A figure that is to be as large as can be (`most`), or as small."""
+    """A figure to maximize (`most`) or to minimize."""
 
     name: str
     most: bool
@@ -37,12 +37,12 @@ class Objective(NamedTuple):
         return f"{self.name}:{'max' if self.most else 'min'}"
 
     def score(self, value: float) -> float:
-        """Return a value that is larger the better."""
+        """Return a score: larger is better."""
         return value if self.most else -value
 
 
 class Limit(NamedTuple):
-    """A bound that a figure has to keep."""
+    """An upper or lower bound of a figure."""
 
     name: str
     compare: str
@@ -52,12 +52,12 @@ class Limit(NamedTuple):
         return f"{self.name}{self.compare}{self.bound:g}"
 
     def is_kept(self, value: Figure) -> bool:
-        """Return whether a value keeps it; an absent value does not."""
+        """Return whether a value is within the bound; a missing value is not."""
         return value is not None and _COMPARE[self.compare](value, self.bound)
 
 
 def parse_objectives(text: str) -> tuple[Objective, ...]:
-    """Read `saved_bytes:max,ksmd_cpu_seconds:min`."""
+    """Parse `saved_bytes:max,ksmd_cpu_seconds:min`."""
     found = []
     for part in text.split(","):
         name, _, way = part.strip().partition(":")
@@ -68,7 +68,7 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
 
 
 def parse_limits(texts: Iterable[str]) -> tuple[Limit, ...]:
-    """Read `ksmd_cpu_percent<=5`, and so on."""
+    """Parse texts such as `ksmd_cpu_percent<=5`."""
     return tuple(map(_limit, texts))
 
 
@@ -87,7 +87,7 @@ def _limit(text: str) -> Limit:
 def named(
     objectives: Sequence[Objective], limits: Sequence[Limit], names: Sequence[str]
 ) -> tuple[tuple[Objective, ...], tuple[Limit, ...]]:
-    """Return them with the whole names of their figures. Raises UserError if there is no such figure."""
+    """Return objectives and limits with full names of figures. Raises UserError for unknown names."""
     return (
         tuple(o._replace(name=full_name(o.name, names, f"--objectives {o}")) for o in objectives),
         tuple(limit._replace(name=full_name(limit.name, names, f"--limit {limit}")) for limit in limits),
@@ -95,9 +95,9 @@ def named(
 
 
 def front(points: Mapping[int, Sequence[float]]) -> list[int]:
-    """Return the points that no other point dominates, in their order; larger scores are better.
+    """Return the points that no other point dominates, in the given order; larger scores are better.
 
-    A point dominates another if it is nowhere worse and somewhere better.
+    A point dominates another if it is worse in no objective and better in at least one.
     """
     return [
         number
@@ -112,7 +112,7 @@ def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def best(points: Mapping[int, Sequence[float]]) -> int | None:
-    """Return the point of the front that is best in the first objective; the next ones decide between equals.
+    """Return the point that is best in the first objective; the next objectives decide between equals.
 
     Scores that are within NEAR of the best one count as equal. None if there are no points.
     """

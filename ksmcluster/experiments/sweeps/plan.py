@@ -25,7 +25,7 @@ _RUN_OPTIONS = ("engine", "nodes_per_actor", "migration_actors")
 
 
 class RunKey(NamedTuple):
-    """Which run of a sweep."""
+    """Identifies a run of a sweep."""
 
     point: int
     seed: int
@@ -33,7 +33,7 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run to carry out. `passes_rows`: keep the figures of each pass, too."""
+    """One run to carry out. `passes_rows`: also keep the figures of each pass."""
 
     key: RunKey
     scenario: AnyScenario
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPoint:
-    """A point with its scenario, or with what is wrong with it."""
+    """A point with its scenario, or with the error in it."""
 
     point: SweepPoint
     scenario: AnyScenario | None
@@ -78,7 +78,7 @@ class Plan:
         return Task(key, planned.with_seed(key.seed), planned.options, self.passes_rows)
 
     def describe(self, directory: Path | None = None) -> dict[str, Any]:
-        """Return what plan.json in a directory says."""
+        """Return the contents of plan.json in a directory."""
         return {
             "schema_version": 1,
             "ksmcluster_version": __version__,
@@ -90,7 +90,7 @@ class Plan:
 
 
 def _described(planned: PlannedPoint, directory: Path | None) -> dict[str, Any]:
-    """`digest` tells a scenario from others; `config` is its text, with paths as they are from there."""
+    """Describe a point: `digest` identifies its scenario; paths in `config` are relative to the directory."""
     settings, scenario = planned.point.settings, planned.scenario
     if scenario is None:
         return {"settings": settings, "digest": planned.error, "config": ""}
@@ -109,17 +109,17 @@ def make_plan(
 ) -> Plan:
     """Check the scenario of each point.
 
-    A point whose scenario is wrong fails alone. Raises UserError if all are wrong, or of different commands.
+    A point with a wrong scenario fails alone. Raises UserError if all are wrong, or if commands are mixed.
     """
     planned = tuple(_planned(source, point, base, options) for point in points)
     scenarios = [point.scenario for point in planned if point.scenario is not None]
     if not scenarios:
         raise UserError(planned[0].error)
     if len({type(scenario) for scenario in scenarios}) > 1:
-        raise UserError("some points are scenarios of `simulate`, others of `compact`; sweep them one by one")
+        raise UserError("some points are scenarios of `simulate`, others of `compact`; run a sweep for each")
     command = "simulate" if isinstance(scenarios[0], Scenario) else "compact"
     if passes_rows and command == "compact":
-        raise UserError("--passes-rows: is for scenarios of `simulate`; `compact` has no passes")
+        raise UserError("--passes-rows is for scenarios of `simulate`; `compact` has no passes")
     first = scenarios[0].simulation.seed
     return Plan(command, planned, tuple(range(first, first + seeds)), passes_rows)
 
@@ -134,7 +134,7 @@ def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOpt
 
 
 def _checked(options: RunOptions) -> RunOptions:
-    """Return the options. Raises UserError if a number of actors is none."""
+    """Return the options. Raises UserError if a number of actors is invalid."""
     for name, value in asdict(options).items():
         if name in _RUN_OPTIONS[1:] and (not isinstance(value, int) or value < 1):
             raise UserError(f"{name}: must be a whole number, at least 1, not {value}")

@@ -1,4 +1,4 @@
-"""One run of a sweep: in this process, with its figures or its error as the outcome."""
+"""One run of a sweep, in this process. Its outcome is its figures or its error."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What came of a run: figures, or an error; never both."""
+    """The outcome of a run: either figures or an error."""
 
     key: RunKey
     figures: Figures = field(default_factory=dict)
-    #: By pass, if that was asked for.
+    #: Figures by pass, if asked for.
     passes: tuple[Figures, ...] = ()
     error: str = ""
-    #: How long it took on this host.
+    #: Seconds that the run took on this host.
     wall_seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -45,19 +45,19 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunRecord:
-        """Return the record that became this object."""
+        """Return the record from its JSON object."""
         key = RunKey(data["point"], data["seed"])
         return cls(key, data["figures"], tuple(data["passes"]), data["error"], data["wall_seconds"])
 
 
 class RunDone(NamedTuple):
-    """A run of a sweep is done: the `done`-th of `total`."""
+    """Event: a run of a sweep is finished, the `done`-th of `total`."""
 
     done: int
     total: int
     point: SweepPoint
     record: RunRecord
-    #: Estimated time until all are.
+    #: Estimated time until all runs are finished.
     seconds_left: float
 
 
@@ -65,13 +65,13 @@ Progress = Callable[[RunDone], None]
 
 
 def run_one(task: Task, pool: ActorPool | None = None) -> RunRecord:
-    """Carry out a run; on Ray with the actors of a pool, if one is given. Raises nothing but interrupts."""
+    """Carry out a run, on Ray with the actors of a pool if one is given. Raises only interrupts."""
     start = time.perf_counter()
     try:
         result = _result(task, pool)
         passes = figures_by_pass(result) if task.passes_rows and isinstance(result, Result) else []
         return RunRecord(task.key, figures(result), tuple(passes), "", time.perf_counter() - start)
-    except Exception as error:  # whatever it is, the other points are not to be lost
+    except Exception as error:  # no error may lose the other points
         return failed(task.key, error, time.perf_counter() - start)
 
 

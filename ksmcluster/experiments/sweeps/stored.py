@@ -1,4 +1,4 @@
-"""What the directory of a sweep holds, read and checked."""
+"""The files of a sweep's directory, read and checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ksmcluster.system.errors import UserError
 from ksmcluster.system.toml import parse_toml
 
 PLAN = "plan.json"
-#: A line of JSON for each run, appended when it is done. A line without its end was never written.
+#: A line of JSON per run, appended when the run is finished. An incomplete last line is ignored.
 RUNS = "runs.jsonl"
 TABLE = "sweep.parquet"
 PROVENANCE = "provenance.json"
@@ -28,14 +28,14 @@ _MOST_FIGURE = 1e200
 
 
 class Preference(NamedTuple):
-    """What makes a point good, as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
+    """Objectives and limits as texts: `saved_bytes:max,...`, `ksmd_cpu_percent<=5`."""
 
     objectives: str | None = None
     limits: tuple[str, ...] = ()
 
 
 def _free(name: str) -> str:
-    """Return the name of a key or figure. Raises ValueError if the table has a column of its own with it."""
+    """Return the name of a key or figure. Raises ValueError if it is the name of a fixed column."""
     if name in FIXED:
         raise ValueError(f"{name} is the name of another column")
     return name
@@ -97,7 +97,7 @@ class _Wanted(_Stored):
 
 
 class _Provenance(_Stored):
-    """What reports say of provenance.json, and what makes a point good."""
+    """The parts of provenance.json that reports show, and the objectives and limits."""
 
     versions: dict[str, str]
     host: _Host
@@ -115,12 +115,12 @@ def read_plan(directory: Path) -> dict[str, Any]:
         return plan.model_dump()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{directory}: not a sweep ({_reason(PLAN, error)}); name the --output of `ksmcluster sweep`"
+            f"{directory}: not a sweep ({_reason(PLAN, error)}); give the --output of a `ksmcluster sweep`"
         ) from None
 
 
 def config_of(point: Mapping[str, str], number: int) -> dict[str, Any]:
-    """Return the keys of the scenario of a point of plan.json; none if it was wrong.
+    """Return the keys of the scenario of a point of plan.json; empty if the scenario is wrong.
 
     Raises UserError if it is no scenario.
     """
@@ -134,7 +134,7 @@ def config_of(point: Mapping[str, str], number: int) -> dict[str, Any]:
 
 
 def read_records(directory: Path) -> dict[RunKey, RunRecord]:
-    """Return what has come of the runs so far; the last word on each counts.
+    """Return the records of the runs so far; the last record of each run counts.
 
     Raises UserError if runs.jsonl is not the file of a sweep.
     """
@@ -161,7 +161,7 @@ def _record(directory: Path, number: int, line: bytes) -> RunRecord:
 
 
 def _reason(name: str, error: OSError | ValueError) -> str:
-    """Say in short what is wrong with a file."""
+    """Return in short what is wrong with a file."""
     if isinstance(error, OSError):
         return f"{name}: {error.strerror}"
     if isinstance(error, ValidationError):
@@ -172,9 +172,9 @@ def _reason(name: str, error: OSError | ValueError) -> str:
 
 
 def read_provenance(directory: Path) -> dict[str, Any]:
-    """Return how and where the sweep was run; nothing if it was killed before it could say so.
+    """Return how and where the sweep ran; empty if it was killed before it wrote that.
 
-    Nothing, too, if the file is not that of a sweep: it says nothing of the results.
+    It is also empty if the file is not that of a sweep: no result depends on it.
     """
     try:
         return _Provenance.model_validate_json(read_input(directory / PROVENANCE, MOST_JSON)).model_dump()
@@ -183,6 +183,6 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 
 def read_wanted(directory: Path) -> Preference:
-    """Return what makes a point good, as it was said when the sweep was run last."""
+    """Return the objectives and limits of the sweep's last run."""
     wanted = read_provenance(directory).get("wanted")
     return Preference(wanted["objectives"], tuple(wanted["limits"])) if wanted else Preference()

@@ -1,4 +1,4 @@
-"""Carry out a sweep: all its runs, kept one by one, and what they say together."""
+"""Carries out a sweep: runs its points, stores each record, and returns the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sweep(
     progress: Progress | bool | None = None,
     **changes: Unpack[Keywords],
 ) -> SweepResult:
-    """Run a scenario at all combinations of the values in `vary`, and return what came of it.
+    """Run a scenario with all combinations of the values in `vary`, and return the result.
 
     A point that fails is part of the result, with its error.
 
@@ -52,23 +52,23 @@ def sweep(
         vary: values by key: `{"ksm.pages_to_scan": [100, 200], "nodes": "1..16x2"}`. Keys are those of the
             scenario, and `nodes`, `passes`, `pages_per_node`, `engine` and other options of a run.
         options: how the runs are carried out.
-        output: a directory that keeps each run as soon as it is done.
-        overrides: changes that apply to all points. Its fields can be given as keyword arguments, too.
-        zipped: take the first value of each key, then the second of each, and so on, in place of all
-            combinations.
-        seeds: runs of each point, with as many seeds.
-        jobs: points that run side by side. With the engine `inline`, each has a process; the default is 1. On
-            Ray, each has actors that serve one point after the other; by default, there are as many as the
+        output: a directory that stores each run as soon as it is finished.
+        overrides: changes that apply to all points. Its fields can also be given as keyword arguments.
+        zipped: pair the values by position (the first of each key, then the second, and so on) instead of
+            taking all combinations.
+        seeds: runs per point, each with its own seed.
+        jobs: points that run in parallel. With the engine `inline`, each has a process; the default is 1. On
+            Ray, each has actors that run one point after another; by default there are as many jobs as the
             cluster has cores and memory for.
-        passes_rows: keep the figures of each pass, too.
+        passes_rows: also keep the figures of each pass.
         resume: run what is missing in `output`.
-        objectives: what makes a point good, as `SweepResult.choose` takes it.
-        limits: bounds that the recommended point keeps.
-        progress: called when a run is done. True shows the progress, also in a notebook.
+        objectives: figures to optimize, as in `SweepResult.choose`.
+        limits: bounds that the recommended point must meet.
+        progress: called when a run is finished. True shows the progress, also in a notebook.
         changes: fields of `options` and of `Overrides`.
 
     Raises:
-        UserError: for what the user can mend.
+        UserError: for errors that the user can fix.
     """
     options, more = taken(sweep, options, changes)
     if overrides is not None and more != Overrides():
@@ -82,7 +82,7 @@ def sweep(
 
 @contextmanager
 def _listener(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    """Provide what to call when a run is done: nothing, what was given, or what shows it to a person."""
+    """Yield the function to call for each finished run: None, the one given, or a progress display."""
     if progress is not True:
         yield progress or None
         return
@@ -102,9 +102,9 @@ def carry_out(
     progress: Progress | None = None,
     wanted: Preference | None = None,
 ) -> SweepResult:
-    """Do all runs of a plan that are not done yet; keep them in the directory `output`.
+    """Carry out the missing runs of a plan, and store them in the directory `output`.
 
-    `wanted`, what makes a point good, is kept there, too.
+    The objectives and limits in `wanted` are stored there, too.
     """
     if (jobs is not None and jobs < 1) or not plan.seeds:
         raise UserError(f"--{'jobs' if plan.seeds else 'seeds'}: must be at least 1")
@@ -134,7 +134,7 @@ def _run_all(
     kept: Journal | None,
     progress: Progress | None,
 ) -> None:
-    """Do the runs that `done` lacks or that failed, and put them there."""
+    """Carry out the runs that are missing in `done` or failed, and add them to it."""
     left = [key for key in plan.keys if key not in done or done[key].error]
     start, total = time.perf_counter(), len(plan.keys)
     for count, record in enumerate(_records(plan, left, jobs), 1):
@@ -149,7 +149,7 @@ def _run_all(
 
 
 def _records(plan: Plan, keys: Sequence[RunKey], jobs: int | None) -> Iterator[RunRecord]:
-    """Yield what comes of these runs: those without a scenario, then those inline, then those on Ray."""
+    """Yield the records of runs: first those without a scenario, then inline runs, then runs on Ray."""
     errors = {key: plan.points[key.point - 1].error for key in keys}
     yield from (failed(key, error) for key, error in errors.items() if error)
     tasks = [plan.task(key) for key, error in errors.items() if not error]

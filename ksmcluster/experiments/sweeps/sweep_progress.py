@@ -1,4 +1,4 @@
-"""Telling how a sweep gets on: a bar on a terminal, a line for each run elsewhere."""
+"""The progress of a sweep: a bar on a terminal, a line per run elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ksmcluster.report.jupyter import JupyterBar, is_live
 
 @contextmanager
 def shown(console: Console, *, quiet: bool = False) -> Iterator[Listener]:
-    """A listener that shows on the console how far the sweep is, and how long the rest takes."""
+    """Yield a listener that shows the progress of the sweep and the remaining time on the console."""
     if quiet:
         yield lambda _done: None
     elif console.is_jupyter:

@@ -1,4 +1,4 @@
-"""A sweep for a person: a table of its points, the Pareto front, a recommended point."""
+"""The text report of a sweep: a table of its points, the Pareto front, a recommended point."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ksmcluster.experiments.figures import Figure, unit_of
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome
 from ksmcluster.report import text
 
-#: Most points that the table has; of more, it has the front alone.
+#: The most points in the table; with more points, it shows only the front.
 MOST_POINTS = 100
 ON_FRONT, RECOMMENDED = "*", "* best"
-#: Columns of a heading's longest line.
+#: The most characters in a line of a heading.
 _HEAD_WIDTH = 12
 
 
 def report(found: Findings) -> RenderableType:
-    """The table and what to make of it."""
+    """Return the table, the front and the recommended point."""
     parts: list[RenderableType] = [_heading(found), Text(), _table(found)]
     if len(found.outcomes) > 1:
         parts += [Text(), *map(Text, _conclusions(found))]
@@ -31,7 +31,7 @@ def report(found: Findings) -> RenderableType:
 
 
 def shown(name: str, value: Figure) -> str:
-    """A figure with its unit."""
+    """Return a figure with its unit."""
     if value is None:
         return "-"
     unit = unit_of(name)
@@ -50,7 +50,7 @@ def shown(name: str, value: Figure) -> str:
 def _heading(found: Findings) -> Text:
     facts = [text.counted(len(found.outcomes), "point")]
     facts += [f"{found.seeds} seeds each: means and standard deviations"] if found.seeds > 1 else []
-    facts += [f"{text.counted(found.missing, 'run')} still to be done (--resume)"] if found.missing else []
+    facts += [f"{text.counted(found.missing, 'run')} missing (--resume)"] if found.missing else []
     return Text(", ".join(facts), style="bold")
 
 
@@ -69,8 +69,8 @@ def _table(found: Findings) -> Table:
 
 
 def _head(name: str) -> Text:
-    """The words of a name, in lines."""
-    return Text("\n".join(wrap(name.replace("_", " "), _HEAD_WIDTH)))
+    """Break a name into lines."""
+    return Text("\n".join(wrap(name.replace("_", " ").replace(".", ". "), _HEAD_WIDTH)))
 
 
 def _mark(outcome: Outcome, choice: Choice) -> str:
@@ -82,7 +82,7 @@ def _mark(outcome: Outcome, choice: Choice) -> str:
 
 
 def in_table(found: Findings) -> Sequence[Outcome]:
-    """Return the points that a table has: all, or of too many the front."""
+    """Return the points of the table: all, or only the front if there are too many."""
     if len(found.outcomes) <= MOST_POINTS:
         return found.outcomes
     return [outcome for outcome in found.outcomes if outcome.point.number in found.choice.front]
@@ -101,11 +101,11 @@ def _conclusions(found: Findings) -> list[str]:
     limits = " and ".join(map(str, choice.limits))
     within = f" within {limits}" if limits else ""
     if choice.recommended is None:
-        return [*lines, f"No point to recommend{within}."]
+        return [*lines, f"No point is recommended{within}."]
     point = found.outcomes[choice.recommended - 1].point
     lines.append(
-        f"Recommended{within}: point {point.number} ({point.label}). Of the front, it has the best "
-        f"{choice.objectives[0].name}; of points within 1 % of the best, the next objective decides."
+        f"Recommended{within}: point {point.number} ({point.label}). It has the best "
+        f"{choice.objectives[0].name}; among points within 1 % of the best, the next objective decides."
     )
     return lines
 

@@ -1,4 +1,4 @@
-"""What a sweep has found out: the figures of each point, and which points are best."""
+"""The result of a sweep: the figures of each point, and the best points."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class SweepResult:
     Examples:
         >>> found = ksmcluster.sweep("tiny", {"ksm.pages_to_scan": "100..1600x2"})
         >>> print(found)
-        >>> found.to_pandas()  # with pandas, which does not come along
+        >>> found.to_pandas()  # needs pandas
         >>> found.choose("saved_bytes:max,ksmd_cpu_seconds:min", ["ksmd_cpu_percent<=5"]).recommended
     """
 
     #: The contents of plan.json.
     plan: Mapping[str, Any]
     records: tuple[RunRecord, ...]
-    #: What makes a point good, as it was said last.
+    #: The objectives and limits that were given last.
     wanted: Preference
 
     @cached_property
@@ -72,12 +72,12 @@ class SweepResult:
 
     @property
     def missing(self) -> int:
-        """Return how many runs are still to be done."""
+        """Return the number of missing runs."""
         return len(self.points) * len(self.plan["seeds"]) - len(self.records)
 
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Return what came of each point."""
+        """Return the outcome of each point."""
         by_point: dict[int, list[RunRecord]] = {point.number: [] for point in self.points}
         for record in self.records:
             by_point[record.key.point].append(record)
@@ -89,19 +89,19 @@ class SweepResult:
         return list(dict.fromkeys(name for record in self.records for name in record.figures))
 
     def to_arrow(self) -> pa.Table:
-        """Return the contents of sweep.parquet."""
+        """Return the table of sweep.parquet."""
         return sweep_table([point.settings for point in self.points], self.records)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the same as a data frame. Raises UserError if pandas is not installed."""
+        """Return `to_arrow` as a data frame. Raises UserError if pandas is not installed."""
         return data_frame(self.to_arrow())
 
     def choose(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Choice:
-        """Return which points are best, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
+        """Return the best points, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
 
-        By default the objectives and the limits are those that the sweep was given last. If it was given no
-        objectives, they are those of `pareto.OBJECTIVES`, less what no point has. Points that lack a figure
-        are not compared.
+        By default, the objectives and limits are those that were given to the sweep last. Without any, the
+        objectives are `pareto.OBJECTIVES`, except figures that no point has. Points that lack a figure are
+        not compared.
         """
         objectives = objectives or self.wanted.objectives
         wanted = pareto.parse_objectives(objectives or pareto.OBJECTIVES[self.plan["command"]])
@@ -113,12 +113,12 @@ class SweepResult:
         return choose(self.outcomes, wanted, bounds)
 
     def findings(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Findings:
-        """Return what the report says; the arguments are those of `choose`."""
+        """Return the content of the report; the arguments are those of `choose`."""
         choice = self.choose(objectives, limits)
         return Findings(self.outcomes, choice, len(self.plan["seeds"]), self.missing)
 
     def config(self, number: int) -> Mapping[str, Any]:
-        """Return the keys of the scenario at a point, as in config.toml; none if it is wrong.
+        """Return the keys of the scenario at a point, as in config.toml; empty if the scenario is wrong.
 
         Raises UserError if there is no point with this number, or plan.json has no scenario for it.
         """
@@ -137,17 +137,17 @@ class SweepResult:
     ) -> Picture:
         """Draw a picture, as `ksmcluster plot` does: a matplotlib figure.
 
-        kind: "pareto", the points by the first two objectives that differ between points, with the point to
-            recommend; "sensitivity", a figure over the values of a key, by default the first objective over
-            the first key; "points", a bar for each point, by default of the first two objectives that differ;
-            "obtained", the blocks that allocations got at each point, of sweeps of `compact`,
-            which have it by default.
+        kind: "pareto", the points by the first two objectives that differ between points, with the
+            recommended point; "sensitivity", a figure over the values of a key (by default, the first
+            objective over the first key); "points", a bar for each point (by default, of the first two
+            objectives that differ); "obtained", the blocks that allocations got at each point (only for
+            sweeps of `compact`, which have it by default).
 
         Raises UserError if there is no such picture, or matplotlib is not installed.
         """
         kind = kind or ("obtained" if self.plan["command"] == "compact" else "pareto")
         if kind not in SWEEP_PICTURES:
-            raise UserError(f'no picture "{kind}" of a sweep; choose one of {", ".join(SWEEP_PICTURES)}')
+            raise UserError(f'a sweep has no picture "{kind}"; choose one of {", ".join(SWEEP_PICTURES)}')
         require_matplotlib(f'picture "{kind}"')
         from ksmcluster.report.plots.sweep import obtained, pareto, points, sensitivity
 
@@ -163,11 +163,11 @@ class SweepResult:
         return sensitivity(table, key or keys(table)[0], name)
 
     def _blocks(self) -> list[BlocksObtained]:
-        """Return what allocations got at each point that has been run."""
+        """Return the blocks that allocations got at each finished point."""
         from ksmcluster.report.plots.compaction import STATES, BlocksObtained
 
         if self.plan["command"] != "compact":
-            raise UserError('no picture "obtained" of a sweep of simulate; use one of compact')
+            raise UserError('a sweep of simulate has no picture "obtained"; use a sweep of compact')
         found = []
         for outcome in filter(lambda outcome: outcome.runs, self.outcomes):
             config = self.config(outcome.point.number)
@@ -191,7 +191,7 @@ class SweepResult:
 
 
 def load_sweep(directory: str | Path) -> SweepResult:
-    """Return the sweep that a directory holds, finished or not. Raises UserError if it holds none."""
+    """Return the sweep in a directory, finished or not. Raises UserError if there is none."""
     folder = Path(directory)
     return sweep_of(read_plan(folder), read_records(folder), read_wanted(folder))
 

@@ -20,7 +20,7 @@ FIXED = {"point": "int64", "seed": "int64", "pass": "int64", "error": "string"}
 
 
 def sweep_table(points: Sequence[Settings], records: Iterable[RunRecord]) -> pa.Table:
-    """Return the table of these records; `points` are the settings by number, from 1 on.
+    """Return the table of the records; `points` has the settings by number, from 1.
 
     Metadata of the schema: `keys`, the columns that vary, and `units` by column, both as JSON.
     """
@@ -50,7 +50,7 @@ def _rows(settings: Settings, record: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a setting; the text of one beyond the limits, whose point has failed."""
+    """Return the value of a setting, or its text if it is beyond the limits; that point has failed."""
     try:
         return parse_value(text)
     except ValueError:
@@ -58,7 +58,7 @@ def _value(text: str) -> Any:
 
 
 def _column(values: list[Any], kind: str | None) -> pa.Array:
-    """Values of one simple type as that; numbers of both types as floats; anything else as text."""
+    """Return values as a column: of their type if it is the same, mixed numbers as floats, others as text."""
     import pyarrow as pa
 
     types = {type(value) for value in values if value is not None}

@@ -1,4 +1,4 @@
-"""Runs in several processes side by side, each of which may die without the others."""
+"""Runs in parallel processes; if one dies, the others continue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ksmcluster.experiments.sweeps.run_one import RunRecord, failed, run_one
 if TYPE_CHECKING:
     from actors.simulation.actor_pool import ActorPool
 
-_DIED = "its process was killed; if memory was short, lower --jobs or the memory of the point"
-#: Of a worker on Ray: the actors that serve its runs, one after the other.
+_DIED = "its process was killed; if memory ran out, lower --jobs or the memory of the point"
+#: For a worker on Ray: the actors that carry out its runs, one after another.
 _pool: ActorPool | None = None
 
 
 class Cluster(NamedTuple):
-    """The Ray that workers join."""
+    """The Ray cluster that workers join."""
 
     address: str
     connect_timeout: float
@@ -35,7 +35,7 @@ class Cluster(NamedTuple):
 class _Worker:
     """A process that carries out one run after another. If it dies, the next run gets a new one.
 
-    On Ray it has actors of its own. `shift` says where they begin, as `machine_of_actors` does.
+    On Ray it has its own actors. `shift` says where they begin, as in `machine_of_actors`.
     """
 
     def __init__(self, cluster: Cluster | None, shift: float) -> None:
@@ -44,12 +44,12 @@ class _Worker:
         self.pid: int | None = None
 
     def run(self, task: Task) -> RunRecord:
-        """Carry out a run; an error is its outcome if the process dies."""
+        """Carry out a run. If the process dies, the outcome is an error."""
         try:
             if self._executor is None:
-                # Ctrl-C, even as the process starts, is left to this one; a new process inherits the mask.
+                # Only this process handles Ctrl-C, even while the new one starts: that one inherits the mask.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                # Not forked: this process may have threads, and memory that is not to be copied.
+                # Not forked: this process may have threads, and memory that must not be copied.
                 context = multiprocessing.get_context("spawn")
                 self._executor = ProcessPoolExecutor(1, context, initializer=_begin)
                 self.pid = self._executor.submit(os.getpid).result()
@@ -59,19 +59,19 @@ class _Worker:
             return failed(task.key, _DIED)
 
     def kill(self) -> None:
-        """End the process at once, whatever it does."""
+        """Kill the process at once."""
         if self.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process when it is idle."""
+        """End the process once it is idle."""
         if self._executor is not None:
             self._executor.shutdown()
 
 
 def run_side_by_side(tasks: Sequence[Task], jobs: int, cluster: Cluster | None = None) -> Iterator[RunRecord]:
-    """Yield the record of each run as soon as it is there; `jobs` of them run at a time."""
+    """Yield the record of each run as soon as it is finished; `jobs` runs are active at a time."""
     count = min(jobs, len(tasks))
     workers = [_Worker(cluster, number / count) for number in range(count)]
     idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -103,7 +103,7 @@ def run_side_by_side(tasks: Sequence[Task], jobs: int, cluster: Cluster | None =
 
 
 def _run(task: Task, cluster: Cluster | None, shift: float) -> RunRecord:
-    """Carry out a run in this process, which joins the cluster for its first one and leaves when it ends."""
+    """Carry out a run in this process, which joins the cluster for its first run and leaves when it ends."""
     global _pool
     if cluster is not None and _pool is None:
         from actors.runtime import environment, join
@@ -112,17 +112,17 @@ def _run(task: Task, cluster: Cluster | None, shift: float) -> RunRecord:
         from actors.own_ray import on_loopback
         from actors.simulation.actor_pool import ActorPool
 
-        # A Ray of our own is on loopback, in place of which Ray would take the address of this machine.
+        # Our own Ray uses loopback; without this, Ray would use the address of this machine.
         with on_loopback() if cluster.address.startswith("127.") else nullcontext():
             join(cluster.address, cluster.connect_timeout)
-        # Ray's handler would end the process with a dump.
+        # Ray's handler would end the process with a stack dump.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _pool = ActorPool(shift)
     return run_one(task, _pool)
 
 
 def _begin() -> None:
-    """End with the parent, even if it is killed."""
+    """Let this process end with its parent, even if the parent is killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

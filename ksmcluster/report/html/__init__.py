@@ -1,1 +1,1 @@
-"""Reports and notebook cells as HTML, from templates. Nothing in them is fetched from anywhere."""
+"""Reports and notebook cells as HTML, from templates. They load nothing from the network."""

@@ -1,4 +1,4 @@
-"""Results as cells of a notebook show them."""
+"""Results as cells of a notebook."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ksmcluster.report.run_data import RunData
 
 
 def cell(run: RunData) -> str:
-    """Return the answer and the figures behind it, as a part of a page."""
+    """Return the answer and its figures, as a fragment of HTML."""
     found = sections_of(run)
     facts = {**found.found, **found.time, **found.cost}
     title = run.summary["title"] or run.command

@@ -1,4 +1,4 @@
-"""What a report says of an output of `compact`."""
+"""The HTML report of an output of `compact`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LIMITS = (
 
 
 def sections(run: RunData) -> Sections:
-    """Return what a report says of this run."""
+    """Return the report's sections about a run."""
     assert isinstance(run.config, CompactionScenario)
     summary = run.summary
     question = (
-        "Which large blocks of memory can be allocated after compaction, if drivers' pages can move and if "
-        "they cannot, and what does that take?"
+        "How many large blocks of memory can be allocated after compaction, with movable and with unmovable "
+        "driver pages, and what does that cost?"
     )
     asked = {
         "machine": f"{text.counted(summary['nodes'], 'node')} of "
@@ -37,7 +37,7 @@ def sections(run: RunData) -> Sections:
         "drivers": ", ".join(f"{text.one_line(driver)}" for driver in summary["by_driver"]),
         "kernel": summary["kernel"],
         "compaction": ", ".join(who(run.config.migration)),
-        "asked for": f"{summary['requested']:,} blocks of {_size(summary)} (order {summary['order']})",
+        "requested": f"{summary['requested']:,} blocks of {_size(summary)} (order {summary['order']})",
         "seed": f"{summary['seed']}",
     }
     time = {"simulated time, slowest node": text.seconds(summary["simulated_seconds"])}
@@ -51,12 +51,12 @@ def sections(run: RunData) -> Sections:
 
 
 def answer(run: RunData) -> str:
-    """Return how many blocks could be had, in one sentence."""
+    """Return how many blocks can be allocated, in one sentence."""
     summary, got = run.summary, run.summary["obtained"]
     return (
         f"After compaction, {got['movable_on']:,} of {summary['requested']:,} blocks of {_size(summary)} can "
-        f"be allocated if drivers' pages can move, and {got['movable_off']:,} if they cannot; "
-        f"before, it was {got['before']:,}."
+        f"be allocated if driver pages are movable, and {got['movable_off']:,} if they are not; "
+        f"before compaction, {got['before']:,}."
     )
 
 
@@ -84,5 +84,5 @@ def _allocations(summary: Mapping[str, Any]) -> HtmlTable:
         (head, f"{summary['obtained'][state]:,}", f"{summary['available'][state]:,}")
         for state, head in STATE_WORDS.items()
     ]
-    title = f"Blocks of {_size(summary)}: {summary['requested']:,} asked for"
+    title = f"Blocks of {_size(summary)}: {summary['requested']:,} requested"
     return HtmlTable(title, ("memory", "obtained", "available"), rows)

@@ -1,4 +1,4 @@
-"""What a report says of a run, whatever command made it."""
+"""The HTML report of a run of either command."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ksmcluster.report.run_data import RunData
 
 
 def sections_of(run: RunData) -> Sections:
-    """Return what a report says of this run."""
+    """Return the report's sections about a run."""
     return simulated.sections(run) if run.command == "simulate" else compacted.sections(run)

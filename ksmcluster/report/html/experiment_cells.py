@@ -1,4 +1,4 @@
-"""Sweeps and comparisons as cells of a notebook show them."""
+"""Sweeps and comparisons as cells of a notebook."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ksmcluster.report.html.sections import HtmlTable
 from ksmcluster.report.html.swept import answer, failures, points_table
 from ksmcluster.report.html.templating import rendered
 
-#: Most figures of a comparison that a cell has; `to_pandas` has all.
+#: The most figures of a comparison in a cell; `to_pandas` has all.
 MOST_FIGURES = 30
 
 
 def sweep_cell(title: str, found: Findings) -> str:
-    """Return which point of a sweep is best, and all points."""
+    """Return the best point of a sweep, and all points."""
     tables = [points_table(found)]
     return rendered(
         "cell.html", title=title, answer=answer(found), facts=failures(found.outcomes), tables=tables
@@ -25,7 +25,7 @@ def sweep_cell(title: str, found: Findings) -> str:
 
 
 def comparison_cell(found: Sequence[RunComparison]) -> str:
-    """Return what differs, point by point."""
+    """Return the differences, point by point."""
     several = len(found) > 1
     tables = [table for comparison in found for table in _differences(comparison, several)]
     differing = sum(len(comparison.figures) for comparison in found)

@@ -11,17 +11,17 @@ from ksmcluster.report.plots.kinds import KINDS, pictures
 from ksmcluster.report.plots.picture import Picture
 from ksmcluster.report.run_data import RunData
 
-#: What names an element, or refers to one by its name.
+#: Matches ids of elements and references to them.
 NAMED = re.compile(r'((?<![\w-])id="|href="#|url\(#)')
 
 
 def figures(runs: Sequence[RunData]) -> list[list[Markup]]:
-    """Return rows of pictures, of each kind by the runs that have it; those of a single run are one row."""
+    """Return a row of pictures per kind, with the runs that have it; a single run has all in one row."""
     rows = []
-    # What shows all runs together comes first.
+    # Pictures that show all runs together come first.
     for name, kind in sorted(KINDS.items(), key=lambda item: len(runs) > 1 and not item[1].together):
         having = [run for run in runs if not kind.why_not(run)]
-        # Of a single run, memory saved is part of memory in use.
+        # For a single run, the picture of memory in use also shows the saved memory.
         if having and not (name == "saved" and len(runs) == 1):
             rows.append(
                 [
@@ -33,12 +33,12 @@ def figures(runs: Sequence[RunData]) -> list[list[Markup]]:
 
 
 def inline(picture: Picture, prefix: str) -> Markup:
-    """Return a picture as an element `svg`; with the prefix, its names are not there twice in a page."""
+    """Return a picture as an element `svg`; the prefix makes its ids unique in the page."""
     svg = picture.svg(letters="none")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = NAMED.sub(rf"\g<1>{prefix}", svg)
     title = Markup.escape(picture.axes[0].get_title(loc="left").replace("\n", ": "))
-    # The page decides about the size; the shape stays.
+    # The page sets the size; the aspect ratio stays.
     opening = re.sub(r' (?:width|height)="[^"]*"', "", svg[: svg.index(">") + 1])[:-1]
     return Markup(f'{opening} role="img" aria-label="{title}">{svg[svg.index(">") + 1 :]}')

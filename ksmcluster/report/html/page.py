@@ -1,4 +1,4 @@
-"""The report: one page, complete in itself."""
+"""The HTML report: one self-contained page."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ksmcluster.report.run_data import RunData
 from ksmcluster.report.saved_runs import SavedSweep
 from ksmcluster.system.version import __version__
 
-#: How far the simulated times of runs that are compared may be apart.
+#: The largest relative difference of simulated times without a warning.
 SAME_TIME = 0.02
 
 
 def report(runs: Sequence[RunData], sweeps: Sequence[SavedSweep] = ()) -> str:
-    """Return the text of the page. Raises UserError if matplotlib is not installed."""
+    """Return the HTML of the page. Raises UserError if matplotlib is not installed."""
     require_matplotlib("report")
     found = [sections_of(run) for run in runs]
     swept = [_swept(sweep, f"sweep{number}-") for number, sweep in enumerate(sweeps)]
@@ -53,7 +53,7 @@ FACTS = ("asked", "found", "time", "cost")
 
 
 def _described(run: RunData, of_run: Sections) -> dict[str, Any]:
-    """What the template shows of one run alone."""
+    """Return what the template shows about one run."""
     return {
         "label": run.label,
         "answer": of_run.answer,
@@ -65,11 +65,11 @@ def _described(run: RunData, of_run: Sections) -> dict[str, Any]:
 
 
 def _swept(sweep: SavedSweep, prefix: str) -> dict[str, Any]:
-    """What the template shows of a sweep; names in its pictures begin with the prefix."""
+    """Return what the template shows about a sweep; ids in its pictures begin with the prefix."""
     origin: Facts = {}
     if sweep.provenance:
         jobs, wall = (sweep.provenance["timing"][name] for name in ("jobs", "wall_seconds"))
-        side_by_side = f", {text.counted(jobs, 'point')} side by side" if jobs else ""
+        side_by_side = f", {text.counted(jobs, 'point')} in parallel" if jobs else ""
         took = text.seconds(wall) + side_by_side
         origin = _host(sweep.provenance) | {"last command": took}
     return {
@@ -82,11 +82,11 @@ def _swept(sweep: SavedSweep, prefix: str) -> dict[str, Any]:
 
 
 def _origin(run: RunData) -> Facts:
-    """Where the run took place, and with which versions."""
+    """Return the host of the run, and the versions of the software."""
     timing = run.provenance["timing"]
     wall, start = text.seconds(timing["wall_seconds"]), text.seconds(timing["start_seconds"])
     return _host(run.provenance) | {
-        "run": f"engine {timing['engine']}, {wall}, of which {start} to start",
+        "run": f"engine {timing['engine']}, {wall}, including {start} to start",
         "configuration": run.summary["config_digest"],
     }
 
@@ -100,7 +100,7 @@ def _host(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _best(runs: Sequence[RunData]) -> str:
-    """Say which of several runs of one command gives most, if they can be told apart."""
+    """Say which of several runs of one command has the best result; empty if none is better."""
     if len(runs) < 2 or len({run.command for run in runs}) > 1:
         return ""
     simulations = runs[0].command == "simulate"
@@ -113,12 +113,12 @@ def _best(runs: Sequence[RunData]) -> str:
         return ""
     words = [text.size(gain) if simulations else f"{gain:,} blocks" for gain in gains]
     others = ", ".join(f"{words[n]} ({run.label})" for n, run in enumerate(runs) if n != best)
-    what = "saves the most memory" if simulations else "gives the most blocks if drivers' pages can move"
-    return f"{runs[best].label} {what}: {words[best]}, against {others}."
+    what = "saves the most memory" if simulations else "gives the most blocks with movable driver pages"
+    return f"{runs[best].label} {what}: {words[best]}, compared with {others}."
 
 
 def _notes(runs: Sequence[RunData]) -> list[str]:
-    """What the results say to know when reading the numbers."""
+    """Return the notes of the results."""
     several = len(runs) > 1
     return [
         f"{run.label}: {note}" if several else note for run in runs for note in run.summary.get("notes", ())
@@ -126,7 +126,7 @@ def _notes(runs: Sequence[RunData]) -> list[str]:
 
 
 def _unequal_times(runs: Sequence[RunData]) -> str:
-    """Warn of a comparison of simulations that end at different times."""
+    """Return a warning if the simulations end at different times."""
     ends = {
         run.label: run.summary["derived"]["simulated_seconds"] for run in runs if run.command == "simulate"
     }
@@ -137,7 +137,7 @@ def _unequal_times(runs: Sequence[RunData]) -> str:
 
 
 def _differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
-    """Return a row for each key that is not the same in all configurations."""
+    """Return a row for each key that differs between configurations."""
     keys = [flat_keys(tomllib.loads(resolved_toml(run.config))) for run in runs]
     rows = side_by_side([{name: f"{value}" for name, value in of_run.items()} for of_run in keys])
     return [row for row in rows if len(set(row[1])) > 1]

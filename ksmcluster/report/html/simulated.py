@@ -1,4 +1,4 @@
-"""What a report says of an output of `simulate`."""
+"""The HTML report of an output of `simulate`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ QUESTION = (
     "cost?"
 )
 LIMITS = (
-    "Simulated seconds are those of one certain CPU; [cost] of the configuration has the costs of visits, "
+    "Simulated seconds are those of one particular CPU; [cost] in the configuration has the costs of visits, "
     "checksums and merges.",
-    "What a program loses when ksmd splits its huge pages is in no number here.",
+    "The slowdown of a program whose huge pages ksmd splits is not included in any number.",
     "Memory pressure, reclaim and swap are not modelled.",
     "The kernel scans only memory that a program offers for merging, or all of a process that asks for it.",
 )
@@ -44,7 +44,7 @@ COUNTERS = (
 
 
 def sections(run: RunData) -> Sections:
-    """Return what a report says of this run."""
+    """Return the report's sections about a run."""
     assert isinstance(run.config, Scenario)
     return Sections(
         QUESTION,
@@ -65,7 +65,7 @@ def answer(run: RunData) -> str:
     when = f"on average over the last half of {seconds} of simulated time ({passes})"
     saved, profit = max(derived["saved_bytes_mean"], 0), derived["general_profit_bytes"]
     if profit < 0:
-        lost = f"costs {text.size(-profit)} by the kernel's own reckoning at the end"
+        lost = f"costs {text.size(-profit)} at the end by the kernel's own estimate"
         return f"KSM saves {text.size(saved)} {when}, but {lost}."
     share = text.percent(derived["saved_fraction_mean"])
     return f"KSM saves {text.size(saved)} ({share}) {when}, with ksmd at {_cpu(run)}."
@@ -77,7 +77,7 @@ def _cpu(run: RunData) -> str:
         derived["ksmd_cpu_seconds"] / derived["simulated_seconds"] if derived["simulated_seconds"] else 0.0
     )
     assert isinstance(run.config, Scenario)
-    together = ", all its threads together" if run.config.ksm.threads == "per-node" else ""
+    together = " for all its threads together" if run.config.ksm.threads == "per-node" else ""
     return f"{text.percent(share)} of a CPU{together}"
 
 
@@ -96,7 +96,7 @@ def _asked(run: RunData, config: Scenario) -> Facts:
         "max_page_sharing": f"{ksm.max_page_sharing}",
         "use_zero_pages": f"{ksm.use_zero_pages}",
         "smart_scan": f"{ksm.smart_scan}",
-        "ksmd": "one thread" if ksm.threads == "one" else "one thread for each node",
+        "ksmd": "one thread" if ksm.threads == "one" else "one thread per node",
         "seed": f"{run.summary['seed']}",
     }
     return {name: value for name, value in facts.items() if value != "None"}
@@ -114,7 +114,7 @@ def _found(run: RunData) -> Facts:
     last, share_last = text.size(derived["saved_bytes"]), text.percent(derived["saved_fraction"])
     return {
         "saved, mean of the last half": f"{mean} ({share})",
-        "from, to": f"{low} to {high}",
+        "range": f"{low} to {high}",
         "at the end, without KSM": text.size(derived["memory_before_bytes"]),
         "at the end, with KSM": text.size(derived["memory_after_bytes"]),
         "at the end, saved": f"{last} ({share_last})",
@@ -129,10 +129,10 @@ def _time(run: RunData) -> Facts:
         return facts | {"ksmd": "does not run"}
     return facts | {
         "last pass": text.seconds(by_pass["scan_seconds"][-1]),
-        "pages_to_scan in it": f"{by_pass['pages_to_scan'][-1]:,}",
+        "its pages_to_scan": f"{by_pass['pages_to_scan'][-1]:,}",
         "longest pass": text.seconds(max(by_pass["scan_seconds"])),
         "CPU time of ksmd": text.seconds(derived["ksmd_cpu_seconds"]),
-        "that is": _cpu(run),
+        "share of a CPU": _cpu(run),
     }
 
 
@@ -147,7 +147,7 @@ def _cost(run: RunData) -> Facts:
     }
     if derived["ksm_mappings_mean_distance"] is not None:
         distance = derived["ksm_mappings_mean_distance"]
-        facts["KSM mappings of another node"] = text.percent(derived["ksm_mappings_remote_fraction"])
+        facts["KSM mappings on another node"] = text.percent(derived["ksm_mappings_remote_fraction"])
         facts["mean distance of KSM mappings"] = f"{distance:.1f} (10 is local)"
     return facts
 
@@ -194,7 +194,7 @@ def _census(run: RunData) -> list[HtmlTable]:
     tables = []
     for name, head, title, labels in (
         (MAPPINGS, "mapping", "What merges, in pages", processes.mapping_labels),
-        (PROCESSES, "process", "Processes that gain most, in pages", processes.process_labels),
+        (PROCESSES, "process", "Processes that save most, in pages", processes.process_labels),
     ):
         table = CensusTable.of_arrow(run.tables[name])
         rows = processes.top_rows(labels(table), table)

@@ -1,4 +1,4 @@
-"""Tables of compaction by states of memory: before, and after if pages can move and if not."""
+"""Tables of compaction by state of memory: before, and after with movable and with unmovable pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksmcluster.report.run_data import RunData
 
 
 def blocks_table(title: str, free_blocks: Mapping[str, Sequence[int]]) -> HtmlTable:
-    """Free blocks by order."""
+    """Return a table of free blocks by order."""
     rows = [
         (f"{order}", text.size(PAGE_SIZE << order), *(f"{count:,}" for count in counts))
         for order, counts in enumerate(zip(*(free_blocks[state] for state in STATE_WORDS), strict=True))
@@ -22,7 +22,7 @@ def blocks_table(title: str, free_blocks: Mapping[str, Sequence[int]]) -> HtmlTa
 
 
 def drivers_table(by_driver: Mapping[str, Mapping[str, int]]) -> HtmlTable:
-    """What became of the pages of each driver."""
+    """Return a table of the pages of each driver."""
     rows = [
         (text.one_line(driver), *(f"{counts[name]:,}" for name in COUNTS))
         for driver, counts in by_driver.items()
@@ -31,7 +31,7 @@ def drivers_table(by_driver: Mapping[str, Mapping[str, int]]) -> HtmlTable:
 
 
 def relocations_table(relocations: Sequence[Mapping[str, Any]]) -> list[HtmlTable]:
-    """What was moved between nodes, if anything was."""
+    """Return a table of the moves between nodes, if there are any."""
     rows = [
         (
             f"{number} ({done['kind']})",
@@ -47,7 +47,7 @@ def relocations_table(relocations: Sequence[Mapping[str, Any]]) -> list[HtmlTabl
 
 
 def migration_tables(run: RunData) -> list[HtmlTable]:
-    """What compaction did after each pass of a simulation, if there was any."""
+    """Return tables of the compaction after each pass of a simulation, if there was any."""
     if (migration := run.summary.get("migration")) is None:
         return []
     by_pass = migration["by_pass"]
@@ -57,7 +57,7 @@ def migration_tables(run: RunData) -> list[HtmlTable]:
         for number, cells in enumerate(zip(*columns, strict=True), 1)
     ]
     size = text.size(PAGE_SIZE << migration["order"])
-    title = f"Compaction after each pass: blocks of {size} obtained, {migration['requested']:,} asked for"
+    title = f"Compaction after each pass: blocks of {size} obtained, of {migration['requested']:,} requested"
     last = {state: by_pass["free_blocks"][state][-1] for state in STATE_WORDS}
     return [
         HtmlTable(title, ("pass", *STATE_WORDS.values(), "pages moved"), rows),

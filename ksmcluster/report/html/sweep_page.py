@@ -1,4 +1,4 @@
-"""The section of a report on a sweep, with its pictures."""
+"""The section of a report about a sweep, with its pictures."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ksmcluster.report.html.sections import Facts, HtmlTable
 from ksmcluster.report.html.swept import answer, failures, figures_table, points_table, question
 from ksmcluster.report.plots.style import MOST_BARS
 
-#: Values of a key that are named one by one.
+#: The most values of a key that are listed one by one.
 MOST_VALUES = 12
 
 
 class SweepSections(NamedTuple):
-    """What a report says of a sweep, but for its pictures."""
+    """The sections of a report about a sweep, without pictures."""
 
     title: str
     question: str
     asked: Facts
-    #: One sentence.
+    #: The answer, in one sentence.
     answer: str
-    #: The points, and the figures over all of them.
+    #: The points, and the ranges of their figures.
     tables: Sequence[HtmlTable]
     #: Errors by point.
     failed: Facts
-    #: Shell lines for a real machine; none without a recommended point that has a ksmd.
+    #: Shell commands for a real machine; none unless the recommended point has a ksmd.
     knobs: Sequence[str]
-    #: The point whose configuration is shown, and its text.
+    #: The point whose configuration is shown, and the configuration.
     shown_point: int
     toml: str
     limits: Sequence[str]
 
 
 def sweep_sections(found: SweepResult) -> SweepSections:
-    """Return what a report says of this sweep."""
+    """Return the report's sections about a sweep."""
     findings = found.findings()
     simulations = found.plan["command"] == "simulate"
     number = findings.choice.recommended or next(
@@ -63,7 +63,7 @@ def sweep_sections(found: SweepResult) -> SweepSections:
 
 
 def sweep_pictures(found: SweepResult, prefix: str) -> list[Markup]:
-    """Return the Pareto front, and how figures depend on each key; names in them begin with the prefix."""
+    """Return pictures of the Pareto front and of each key's influence; their ids begin with the prefix."""
     findings = found.findings()
     done = [outcome.point for outcome in found.outcomes if outcome.runs]
     if not done:
@@ -83,10 +83,10 @@ def _asked(found: SweepResult, findings: Findings) -> Facts:
     return {
         **varied,
         "points": f"{len(found.points):,}",
-        "runs of each": text.counted(findings.seeds, "seed"),
+        "runs per point": text.counted(findings.seeds, "seed"),
         "limits": ", ".join(map(str, findings.choice.limits)) or "none",
-        "runs that failed": f"{len(found.failed):,}",
-        "runs still to be done": f"{found.missing:,}",
+        "failed runs": f"{len(found.failed):,}",
+        "missing runs": f"{found.missing:,}",
     }
 
 

@@ -1,4 +1,4 @@
-"""What a report, or a cell of a notebook, says of the outcomes of a sweep."""
+"""The outcomes of a sweep in reports and notebook cells."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ def answer(findings: Findings) -> str:
     limits = " and ".join(map(str, choice.limits))
     within = f" within {limits}" if limits else ""
     if choice.recommended is None:
-        return f"There is no point to recommend{within}."
+        return f"No point is recommended{within}."
     best = findings.outcomes[choice.recommended - 1]
     figures = ", ".join(f"{name} {cell(best, name)}" for name in choice.figures)
     return f"Point {best.point.number} ({best.point.label}) is recommended{within}: {figures}."
 
 
 def question(findings: Findings) -> str:
-    """Return what the sweep was to answer."""
+    """Return the question that the sweep answers."""
     keys = " and ".join(findings.keys) or "the scenario"
     wanted = ", ".join(
-        f"{'much' if objective.most else 'little'} {objective.name}"
-        for objective in findings.choice.objectives
+        f"{'high' if objective.most else 'low'} {objective.name}" for objective in findings.choice.objectives
     )
-    return f"Which values of {keys} are best? Wanted is, most important first: {wanted}."
+    return f"Which values of {keys} are best? The goals, most important first: {wanted}."
 
 
 def points_table(findings: Findings) -> HtmlTable:
-    """Return the points, with what they have of the objectives and limits."""
+    """Return the points, with the figures of the objectives and limits."""
     keys, figures = findings.keys, findings.choice.figures
     rows = [
         (
@@ -45,7 +44,9 @@ def points_table(findings: Findings) -> HtmlTable:
         )
         for outcome in in_table(findings)
     ]
-    note = f"The Pareto front of {text.counted(len(findings.outcomes), 'point')}; sweep.parquet has all."
+    note = (
+        f"The Pareto front of {text.counted(len(findings.outcomes), 'point')}; sweep.parquet has all points."
+    )
     return HtmlTable(
         "Points",
         ("point", *keys, *figures, "choice"),
@@ -60,8 +61,8 @@ def _about_front(choice: Choice) -> str:
         return ""
     wanted = ", ".join(map(str, choice.objectives))
     return (
-        f"A point is on the Pareto front if no other one is better in one of {wanted} and worse in none. "
-        f"Points within {100 * NEAR:g} % of the best in one objective are told apart by the next."
+        f"A point is on the Pareto front if no other point is better in one of {wanted} and worse in none. "
+        f"Among points within {100 * NEAR:g} % of the best in an objective, the next objective decides."
     )
 
 
@@ -74,7 +75,7 @@ def _mark(outcome: Outcome, choice: Choice) -> str:
 
 
 def figures_table(findings: Findings) -> list[HtmlTable]:
-    """Return the figures of the recommended point, and between which all points are."""
+    """Return the figures of the recommended point, and their ranges over all points."""
     choice = findings.choice
     if choice.recommended is None:
         return []
@@ -84,7 +85,7 @@ def figures_table(findings: Findings) -> list[HtmlTable]:
         values = [value for o in findings.outcomes if (value := o.means.get(name)) is not None]
         least, most = (shown(name, bound(values, default=None)) for bound in (min, max))
         rows.append((name, shown(name, best.get(name)), least, most))
-    return [HtmlTable("Point to recommend, and all points", ("figure", "recommended", "least", "most"), rows)]
+    return [HtmlTable("Recommended and all points", ("figure", "recommended", "lowest", "highest"), rows)]
 
 
 def failures(outcomes: Sequence[Outcome]) -> Facts:

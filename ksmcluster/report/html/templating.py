@@ -1,4 +1,4 @@
-"""HTML from the templates beside this file."""
+"""HTML from the templates next to this file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ksmcluster.report.text import one_line
 
 
 def shown(value: object) -> object:
-    """Return text without characters that control a terminal or turn the direction of what follows."""
+    """Return text without control characters and characters that change the text direction."""
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
     return "\n".join(map(one_line, value.split("\n")))
 
 
 def rendered(template: str, **what: object) -> str:
-    """Return a template filled in; all that is not markup is escaped."""
+    """Render a template; everything that is not markup is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -33,5 +33,5 @@ def rendered(template: str, **what: object) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """Return a name that a browser may break behind its dots and underscores."""
+    """Return a name that a browser may break after dots and underscores."""
     return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(name))))

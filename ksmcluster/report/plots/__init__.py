@@ -1,4 +1,4 @@
-"""Pictures of results, by matplotlib: the extra `plot`.
+"""Pictures of results with matplotlib (the extra `plot`).
 
-`style` and `kinds` are imported without matplotlib; `picture` and what draws need it.
+`style` and `kinds` can be imported without matplotlib; `picture` and the drawing modules need it.
 """

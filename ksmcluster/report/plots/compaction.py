@@ -1,4 +1,4 @@
-"""Pictures of compaction: free blocks before and after, and what allocations got."""
+"""Pictures of compaction: free blocks before and after, and blocks obtained by allocations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksmcluster.report.compaction_words import STATE_WORDS
 from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish
 from ksmcluster.report.run_data import RunData
 
-#: Of each state of memory: colour, and hatching for print without colours.
+#: Colour of each state of memory, and hatching for print without colours.
 STATES = {"before": (ORANGE, ""), "movable_off": (GREEN, "\\\\"), "movable_on": (BLUE, "//")}
 
 
@@ -29,7 +29,7 @@ class CompactionStates(NamedTuple):
 
 
 class BlocksObtained(NamedTuple):
-    """Blocks that allocations got, by state of memory, and how many were asked for."""
+    """Blocks obtained by allocations, by state of memory, and the number requested."""
 
     label: str
     obtained: Mapping[str, float]
@@ -37,7 +37,7 @@ class BlocksObtained(NamedTuple):
 
 
 def compaction_of(summary: Mapping[str, Any]) -> CompactionStates:
-    """Return the compaction of `compact`; of `simulate`, that of the pass in which most pages moved."""
+    """Return the compaction of `compact`, or that of the pass of `simulate` in which most pages moved."""
     if (migration := summary.get("migration")) is None:
         order, requested = summary["order"], summary["requested"]
         return CompactionStates("compaction", summary["free_blocks"], summary["obtained"], order, requested)
@@ -51,7 +51,7 @@ def compaction_of(summary: Mapping[str, Any]) -> CompactionStates:
 
 
 def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Free memory by the order of its blocks, before and after compaction."""
+    """Draw free memory by block order, before and after compaction."""
     (run,) = runs
     done = compaction_of(run.summary)
     sizes = np.array([PAGE_SIZE << order for order in range(len(done.free_blocks["before"]))])
@@ -71,7 +71,7 @@ def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
 
 
 def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Blocks of the order of the scenario that allocations got, a group of bars for each run."""
+    """Draw the blocks of the scenario's order that allocations got: a group of bars per run."""
     done = [compaction_of(run.summary) for run in runs]
     obtained_bars(
         axes,
@@ -80,12 +80,12 @@ def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
     sizes = sorted({text.size(PAGE_SIZE << of_run.order) for of_run in done})
     of_all = done[0].title if len({of_run.title for of_run in done}) == 1 else "compaction"
     title = f"Allocations that succeed: {of_all}"
-    finish(axes, title, "run", f"blocks obtained, of {' or '.join(sizes)}")
+    finish(axes, title, "run", f"blocks of {' or '.join(sizes)} obtained")
     axes.grid(visible=False, axis="x")
 
 
 def obtained_bars(axes: Axes, groups: Sequence[BlocksObtained]) -> None:
-    """Draw a group of bars for each of several compactions: a bar for each state of memory."""
+    """Draw a group of bars per compaction, with a bar for each state of memory."""
     places = np.arange(len(groups))
     for index, (state, (colour, hatch)) in enumerate(STATES.items()):
         bars = axes.bar(
@@ -106,7 +106,7 @@ def obtained_bars(axes: Axes, groups: Sequence[BlocksObtained]) -> None:
         colors="0.3",
         linestyles="--",
         lw=1,
-        label="asked for",
+        label="requested",
     )
     axes.set_xticks(places, [group.label for group in groups])
     count_axis(axes.yaxis)

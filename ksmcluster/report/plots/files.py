@@ -1,4 +1,4 @@
-"""Files of pictures: which formats there are, and how ours are known again."""
+"""Picture files: their formats, and the mark by which ours are recognized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def require_matplotlib(asked: str) -> None:
-    """Raise UserError, which begins with what was asked for, if matplotlib is not installed."""
+    """Raise UserError if matplotlib is not installed; its message begins with `asked`."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -22,7 +22,7 @@ def require_matplotlib(asked: str) -> None:
 
 
 def check_picture(path: Path, option: str) -> None:
-    """Raise UserError if no picture can be drawn there; to be asked before all else is done."""
+    """Raise UserError if no picture can be written there; call it before the work."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(
             f"{option} {path}: give a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -40,5 +40,5 @@ def write_picture(figure: Figure, path: Path, title: str) -> None:
 
 
 def is_picture(path: Path, title: str) -> bool:
-    """Whether `write_picture` wrote the file, with this title."""
+    """Return whether `write_picture` wrote the file with this title."""
     return title.encode() in path.read_bytes()

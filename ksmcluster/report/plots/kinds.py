@@ -1,4 +1,4 @@
-"""The kinds of pictures of runs: what each shows, which runs have it, and the picture itself."""
+"""The kinds of pictures of runs: what each shows, which runs have it, and how to draw it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPACTION = "ksmcluster.report.plots.compaction"
 
 
 def _no_simulation(run: RunData) -> str:
-    return "" if run.command == "simulate" else "it is an output of compact; use one of simulate"
+    return "" if run.command == "simulate" else "it is an output of compact; use an output of simulate"
 
 
 def _no_sharers(run: RunData) -> str:
@@ -40,13 +40,13 @@ class PictureKind(NamedTuple):
     module: str
     function: str
     help: str
-    #: Why there is no such picture of a run; empty if there is one.
+    #: Returns why a run has no such picture; empty if it has one.
     why_not: Callable[[RunData], str]
     #: Whether several runs share the axes; otherwise each has its own, with the same scales.
     together: bool = False
 
     def draw(self, axes: Axes, runs: Sequence[RunData], statistic: str | None) -> None:
-        """Draw on these axes; several runs only if they are drawn together."""
+        """Draw on these axes; gets several runs only if the kind draws them together."""
         function = getattr(import_module(self.module), self.function)
         function(axes, runs, *([statistic] if statistic else []))
 
@@ -76,12 +76,12 @@ KINDS = {
 
 
 def kinds_of(runs: Sequence[RunData]) -> list[str]:
-    """Return the kinds of pictures that all of these runs have."""
+    """Return the kinds of pictures that all runs have."""
     return [name for name, kind in KINDS.items() if not any(kind.why_not(run) for run in runs)]
 
 
 def picture(name: str, runs: Sequence[RunData], statistic: str | None = None) -> Picture:
-    """Return one picture; runs that are not drawn together are side by side.
+    """Return one picture; runs that do not share axes are drawn side by side.
 
     Raises UserError if there is no such kind, or a run does not have it.
     """
@@ -99,7 +99,7 @@ def picture(name: str, runs: Sequence[RunData], statistic: str | None = None) ->
 
 
 def pictures(name: str, runs: Sequence[RunData], *, named: bool = False) -> list[Picture]:
-    """Return what `picture` does, but each axes as a picture of its own; `named` has its run in the title."""
+    """Return what `picture` draws as one picture per axes; with `named`, titles have the name of the run."""
     kind = _checked(name, runs, None)
     from ksmcluster.report.plots.picture import drawn, same_scales
 
@@ -121,7 +121,7 @@ def _groups(kind: PictureKind, runs: Sequence[RunData]) -> list[Sequence[RunData
 def _draw(
     kind: PictureKind, axes: Axes, group: Sequence[RunData], named: bool, statistic: str | None
 ) -> None:
-    """Draw a group of runs; if it is `named`, that of the run stands above the title."""
+    """Draw a group of runs; with `named`, the name of the run is above the title."""
     kind.draw(axes, group, statistic)
     if named and not (kind.together and len(group) > 1):
         axes.set_title(f"{group[0].label}\n{axes.get_title(loc='left')}")
@@ -130,11 +130,11 @@ def _draw(
 def _checked(name: str, runs: Sequence[RunData], statistic: str | None) -> PictureKind:
     if name not in KINDS:
         hint = did_you_mean(name, KINDS) or f"; choose one of {', '.join(KINDS)}"
-        raise UserError(f'no kind of picture "{name}"{hint}')
+        raise UserError(f'unknown kind of picture "{name}"{hint}')
     if statistic and name != "nodes":
-        raise UserError(f'a statistic can be chosen for the kind "nodes" only, not for "{name}"')
+        raise UserError(f'only the kind "nodes" takes a statistic, not "{name}"')
     for run in runs:
         if why_not := KINDS[name].why_not(run):
-            raise UserError(f'no picture "{name}" of {run.label}: {why_not}')
+            raise UserError(f'{run.label} has no picture "{name}": {why_not}')
     require_matplotlib(f'picture "{name}"')
     return KINDS[name]

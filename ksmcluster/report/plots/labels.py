@@ -1,4 +1,4 @@
-"""Labels beside points, where they cover neither each other nor the points nor the line."""
+"""Places labels beside points so that they cover no other labels, points or lines."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-#: Directions from a point to its label, the preferred ones first, and distances in points of type.
+#: Directions from a point to its label, preferred ones first, and distances in typographic points.
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _DISTANCES = (4, 8, 13, 20)
 _HORIZONTAL = {1: "left", 0: "center", -1: "right"}
 _VERTICAL = {1: "bottom", 0: "center", -1: "top"}
-#: Pixels around the middle of a point that its marker takes.
+#: Radius of a marker in pixels.
 _MARKER = 4.0
-#: Points of a segment of the line that are looked at.
+#: Number of places checked on each segment of the line.
 _SAMPLES = 24
-#: What it costs to cover something.
+#: Penalties for covering something.
 _LABEL, _OUTSIDE, _POINT, _LINE = 10.0, 10.0, 4.0, 3.0
 
 
@@ -28,9 +28,9 @@ def place_labels(
     points: NDArray[np.float64],
     line: NDArray[np.float64],
 ) -> None:
-    """Put each label beside its place, one after the other, where it covers least.
+    """Put each label beside its point, one after another, where it covers least.
 
-    `points` and `line` are float64[n, 2], in the units of the axes. To be called when all else is drawn.
+    `points` and `line` are float64[n, 2], in data units of the axes. Call it when everything else is drawn.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -50,7 +50,7 @@ def _place(
     line: NDArray[np.float64],
     others: list[Bbox],
 ) -> Bbox:
-    """Draw one label; return the box that it takes, in pixels."""
+    """Draw one label; return its box in pixels."""
     best = min(
         _offsets(), key=lambda offset: _cost(axes, _box(axes, at, label, offset), markers, line, others)
     )
@@ -58,7 +58,7 @@ def _place(
 
 
 def _offsets() -> Iterator[tuple[int, int, int]]:
-    """Yield directions with distances: near places first, of which `min` takes the first good one."""
+    """Yield directions with distances, near ones first, as `min` takes the first of equals."""
     for distance in _DISTANCES:
         for x, y in _DIRECTIONS:
             yield x, y, distance
@@ -67,7 +67,7 @@ def _offsets() -> Iterator[tuple[int, int, int]]:
 def _box(
     axes: Axes, at: tuple[float, float], label: str, offset: tuple[int, int, int], *, keep: bool = False
 ) -> Bbox:
-    """Return the box of a label at this offset; with `keep`, the label stays."""
+    """Return the box of a label at this offset; with `keep`, the label stays drawn."""
     x, y, distance = offset
     text = axes.annotate(
         label,

@@ -1,8 +1,10 @@
-"""A figure that shows itself in a notebook, and is written in our style."""
+"""A matplotlib figure that displays itself in a notebook and uses our style."""
 
 from __future__ import annotations
 
+import html
 import io
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,12 +14,12 @@ from matplotlib.figure import Figure
 
 from ksmcluster.report.plots.style import HEIGHT, RC, WIDTH
 
-#: Characters in a line of the legend below one axes, and those that a handle with its gaps takes.
+#: Characters per line of the legend below one axes, and the width of a handle with its gaps.
 LEGEND_WIDTH, HANDLE = 72, 8
 
 
 class Picture(Figure):
-    """A matplotlib figure without pyplot: nothing to close, and none shown twice."""
+    """A matplotlib figure without pyplot: it needs no closing and is not shown twice."""
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
         """Write the figure, as matplotlib does."""
@@ -25,14 +27,20 @@ class Picture(Figure):
             super().savefig(*arguments, **options)
 
     def svg(self, *, letters: Literal["path", "none"] = "path") -> str:
-        """Return it as the text of an SVG file; with letters as paths, or as text in fonts of the reader.
+        """Return the text of an SVG file, with letters as paths or as text in the reader's fonts.
 
-        No font that is likely to be there is wider than the one with which the picture was laid out.
+        Common fonts are not wider than the font with which the picture was laid out.
         """
         file = io.StringIO()
         with mpl.rc_context({"svg.fonttype": letters}):
             self.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
+
+    def _repr_html_(self) -> str:
+        # Pages exported from notebooks limit the width of an image in HTML, but not that of an SVG.
+        title = html.escape(self.axes[0].get_title(loc="left").replace("\n", ": "))
+        data = b64encode(self.svg().encode()).decode()
+        return f'<img style="max-width: 100%" alt="{title}" src="data:image/svg+xml;base64,{data}">'
 
     def _repr_svg_(self) -> str:
         # Not wider than the cell.
@@ -43,9 +51,9 @@ Draw = Callable[[Sequence[Axes]], None]
 
 
 def drawn(draw: Draw, columns: int = 1, label: Draw = lambda _axes: None) -> Picture:
-    """Return a picture of several axes side by side, which `draw` draws. One legend, below, serves all.
+    """Return a picture of several axes side by side, drawn by `draw`, with a common legend below.
 
-    `label` is called when all else is in its place.
+    `label` is called when everything else is in place.
     """
     with mpl.rc_context(RC):
         picture = Picture(figsize=(WIDTH * columns, HEIGHT), layout="constrained")
@@ -64,7 +72,7 @@ def drawn(draw: Draw, columns: int = 1, label: Draw = lambda _axes: None) -> Pic
 
 
 def same_scales(axes: Sequence[Axes]) -> None:
-    """Let runs be compared: give their axes the same limits, and their heat maps the same colours."""
+    """Give axes the same limits and heat maps the same colours, so that runs can be compared."""
     images = [image for place in axes for image in place.images]
     if images:
         limits = [image.get_clim() for image in images]

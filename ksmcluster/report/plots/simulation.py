@@ -1,4 +1,4 @@
-"""Pictures of a simulation of ksmd: what it saved, when, on which node, and how often frames are shared."""
+"""Pictures of a simulation of ksmd: memory saved over time and by node, and how often frames are shared."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
 STATE = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
 WORK = ("pages_scanned", "pages_skipped", "pages_merged", "cow_ksm")
 TIME = "simulated time (s)"
-#: Of a bar beside another one, for print without colours.
+#: Hatching of the second of two bars, for print without colours.
 HATCHED: dict[str, Any] = {"hatch": "//", "ec": "white", "lw": 0}
 
 
 def memory(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Memory in use over simulated time, with KSM and without."""
+    """Draw memory in use over simulated time, with KSM and without."""
     (run,) = runs
     seconds = _seconds(run)
     saved = np.array(run.summary["by_pass"]["saved_bytes"])
-    # What belongs to the whole machine is the sum over the nodes.
+    # Values of the whole machine are sums over the nodes.
     used = run.by_node("frames_used").sum(axis=1) * PAGE_SIZE
     factor, unit = text.byte_unit(float((used + saved).max()))
     without, used_scaled = (used + saved) / factor, used / factor
@@ -43,7 +43,7 @@ def memory(axes: Axes, runs: Sequence[RunData]) -> None:
 
 
 def saved(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Memory saved over simulated time, a line for each run."""
+    """Draw memory saved over simulated time: a line per run."""
     counts = [np.array(run.summary["by_pass"]["saved_bytes"]) for run in runs]
     factor, unit = text.byte_unit(float(max(abs(count).max() for count in counts)))
     for index, (run, count) in enumerate(zip(runs, counts, strict=True)):
@@ -56,12 +56,12 @@ def saved(axes: Axes, runs: Sequence[RunData]) -> None:
 
 
 def counters(axes: Axes, runs: Sequence[RunData]) -> None:
-    """The kernel's counters of pages at the end of each pass."""
+    """Draw the kernel's page counters at the end of each pass."""
     _lines(axes, runs, STATE, "Pages by state at the end of each pass")
 
 
 def scan(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Pages that were scanned, skipped, merged and copied during each pass."""
+    """Draw the pages scanned, skipped, merged and copied during each pass."""
     _lines(axes, runs, WORK, "Pages handled during each pass")
 
 
@@ -77,22 +77,22 @@ def _lines(axes: Axes, runs: Sequence[RunData], names: Sequence[str], title: str
 
 
 def nodes(axes: Axes, runs: Sequence[RunData], statistic: str = "ksm_merging_pages") -> None:
-    """One statistic by node and pass."""
+    """Draw one statistic by node and pass."""
     if statistic not in UNITS:
-        raise UserError(f'no statistic "{statistic}"; choose one of {", ".join(UNITS)}')
+        raise UserError(f'unknown statistic "{statistic}"; choose one of {", ".join(UNITS)}')
     (run,) = runs
     _heat_map(axes, run.by_node(statistic), f"{statistic} by node and pass", UNITS[statistic])
 
 
 def remote(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Mappings of KSM frames of other nodes, by node of the process and pass."""
+    """Draw mappings of KSM frames on other nodes, by node of the process and pass."""
     (run,) = runs
-    title = "Mappings of KSM frames of other nodes, by the process's node"
+    title = "Mappings of KSM frames on other nodes, by the process's node"
     _heat_map(axes, run.by_node("ksm_mappings_remote"), title, "pages")
 
 
 def _heat_map(axes: Axes, values: NDArray[np.int64], title: str, unit: str) -> None:
-    """`values`: int64[passes, nodes]."""
+    """Draw `values`, int64[passes, nodes], as a heat map."""
     passes, count = values.shape
     extent = (0.5, passes + 0.5, -0.5, count - 0.5)
     image = axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent)
@@ -104,7 +104,7 @@ def _heat_map(axes: Axes, values: NDArray[np.int64], title: str, unit: str) -> N
 
 
 def sharers(axes: Axes, runs: Sequence[RunData]) -> None:
-    """KSM frames by the number of their mappings, at the end of the run."""
+    """Draw KSM frames by the number of their mappings, at the end of the run."""
     (run,) = runs
     ranges = run.summary["ksm_frame_mappings"]
     spans = [f"{r['from']}" if r["from"] == r["to"] else f"{r['from']}\u2013{r['to']}" for r in ranges]
@@ -117,7 +117,7 @@ def sharers(axes: Axes, runs: Sequence[RunData]) -> None:
 
 
 def seconds_of_passes(axes: Axes, runs: Sequence[RunData]) -> None:
-    """How long each pass took, and how much of that ksmd worked."""
+    """Draw the duration of each pass, and ksmd's CPU time in it."""
     (run,) = runs
     by_pass = run.summary["by_pass"]
     passes = np.arange(run.summary["passes"]) + 1

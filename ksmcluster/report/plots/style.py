@@ -1,4 +1,4 @@
-"""How pictures look: colours that the colour-blind can tell apart, thin lines, sizes for print."""
+"""The style of pictures: colour-blind safe colours, thin lines, sizes for print."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK = (
     "#000000",
 )
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
-#: In print without colours, the markers tell lines apart.
+#: Markers distinguish lines in print without colours.
 MARKERS = "osD^vPX"
-#: Of heat maps: grows in lightness only one way, so that it prints in grey.
+#: Colour map of heat maps: its lightness is monotonic, so it also works in grey.
 COLOUR_MAP = "cividis"
-#: Format of whole numbers at an axis.
+#: Format of whole numbers on an axis.
 THOUSANDS = "{x:,.0f}"
-#: Most groups of bars in a picture of a sweep.
+#: The most groups of bars in a picture of a sweep.
 MOST_BARS = 10
-#: Inches of one picture: a column of a page.
+#: Size of one picture in inches: a column of a page.
 WIDTH, HEIGHT = 4.8, 3.2
 
 RC: dict[RcKeyType, Any] = {
@@ -51,12 +51,12 @@ RC: dict[RcKeyType, Any] = {
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour and marker of the line with this index."""
+    """Return the colour and marker of the line with this index."""
     return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def finish(axes: Axes, title: str, x: str, y: str) -> None:
-    """Name the axes, each with its unit, and draw the grid."""
+    """Set title and axis labels, and draw the grid."""
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -64,7 +64,7 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def count_axis(axis: Axis) -> None:
-    """Ticks of whole numbers only, with thousands apart."""
+    """Use only whole numbers as ticks, with thousands separators."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 5, 10]))

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: a table with a row for each point and seed, and a column for each key and figure."""
+"""Pictures of a sweep, from a table with a row per point and seed and a column per key and figure."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | None = None) -> Picture:
-    """Return the points of a sweep by two objectives, those that no other point beats joined by a line.
+    """Return the points of a sweep by two objectives; a line joins the Pareto front.
 
-    Seeds of a point are averaged; thin lines reach from the smallest to the largest of them. Points on the
-    front are named by their numbers; `recommended` is the number of one that is pointed out.
+    Points are means over their seeds; thin lines show the range of the seeds. Points on the front are
+    labelled with their numbers; the point with the number `recommended` is highlighted.
     """
     if len(objectives) != 2:
-        raise UserError("a Pareto front is drawn over two objectives: saved_bytes:max,ksmd_cpu_seconds:min")
+        raise UserError("a Pareto front needs two objectives, as in saved_bytes:max,ksmd_cpu_seconds:min")
     points = _column(table, "point")
     columns = [_scaled(table, objective.name) for objective in objectives]
     numbers = np.unique(points)
@@ -73,7 +73,7 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
 
 
 def _labels(places: NDArray[np.float64], numbers: NDArray[Any]) -> dict[tuple[float, float], str]:
-    """Return the numbers of points by place: points with the same figures have one label."""
+    """Return labels by place, made of point numbers; points with equal figures share a label."""
     found: dict[tuple[float, float], str] = {}
     for (x, y), number in zip(places.tolist(), numbers.tolist(), strict=True):
         found[x, y] = f"{found[x, y]}, {number}" if (x, y) in found else f"{number}"
@@ -81,7 +81,7 @@ def _labels(places: NDArray[np.float64], numbers: NDArray[Any]) -> dict[tuple[fl
 
 
 def _scale(axes: Axes, name: Literal["x", "y"], values: NDArray[np.float64]) -> None:
-    """Choose the ticks of an axis; values that are far apart get a logarithmic one."""
+    """Choose the ticks of an axis; values that differ widely get a logarithmic axis."""
     if not len(values) or not _is_wide(values):
         axes.locator_params(axis=name, nbins=6)
         return
@@ -94,10 +94,10 @@ def _scale(axes: Axes, name: Literal["x", "y"], values: NDArray[np.float64]) -> 
 
 
 def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
-    """Return a figure of the results over the values of one key; seeds are a band.
+    """Return a figure of the results over the values of one key, with the seeds as a band.
 
-    A line for each combination of the values of the other keys that the sweep varies, or one for all if they
-    are too many. Lines are means over the seeds, bands reach from the smallest to the largest.
+    There is a line for each combination of the other varied keys, or a single line if there are too many.
+    Lines are means over the seeds; bands show the range of the seeds.
     """
     # What failed has no figures.
     table = table.filter(pc.is_valid(_arrow_column(table, figure)))
@@ -134,13 +134,13 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
 
 
 def points(table: pa.Table, figures: Sequence[str]) -> Picture:
-    """Return a bar for each point of a sweep; figures are side by side.
+    """Return a bar for each point of a sweep, with figures side by side.
 
-    Bars are means over the seeds, thin lines reach from the smallest to the largest of them.
+    Bars are means over the seeds; thin lines show the range of the seeds.
     """
     groups = _combinations(table, keys(table))
     if len(groups) > MOST_BARS:
-        raise UserError(f"{len(groups)} points are too many bars; use --kind pareto or sensitivity")
+        raise UserError(f"{len(groups)} points are too many for bars; use --kind pareto or sensitivity")
     labels = [name.replace(", ", "\n") or "the scenario" for name in groups]
     of_point = np.empty(table.num_rows)
     for index, rows in enumerate(groups.values()):
@@ -164,16 +164,15 @@ def points(table: pa.Table, figures: Sequence[str]) -> Picture:
 
 
 def obtained(points: Sequence[BlocksObtained], key: str) -> Picture:
-    """Return the blocks that allocations got at each point of a sweep of `compact`; `key`: what varies."""
+    """Return the blocks obtained at each point of a sweep of `compact`, by the values of `key`."""
     if len(points) > MOST_BARS:
         raise UserError(
-            f"{len(points)} points are too many groups of bars; use --kind sensitivity "
-            "--figure obtained.movable_on"
+            f"{len(points)} points are too many for bars; use --kind sensitivity --figure obtained.movable_on"
         )
 
     def draw(axes: Sequence[Axes]) -> None:
         obtained_bars(axes[0], points)
-        finish(axes[0], "Allocations that succeed, before compaction and after it", key, "blocks obtained")
+        finish(axes[0], "Successful allocations before and after compaction", key, "blocks obtained")
         axes[0].grid(visible=False, axis="x")
 
     return drawn(draw)
@@ -191,7 +190,7 @@ def _arrow_column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
-    """Return a column of numbers, in a unit that suits their size, and its label with the unit."""
+    """Return a column of numbers in a suitable unit, and its label with the unit."""
     values, unit = _column(table, name).astype(float), _unit(table, name)
     if unit == "bytes":
         factor, unit = text.byte_unit(float(np.nanmax(np.abs(values))))
@@ -200,7 +199,7 @@ def _scaled(table: pa.Table, name: str) -> tuple[NDArray[np.float64], str]:
 
 
 def _unit(table: pa.Table, name: str) -> str:
-    """Return the unit of a column: from its metadata, or as its name says."""
+    """Return the unit of a column, from its metadata or its name."""
     metadata = table.schema.field(name).metadata or {}
     if b"unit" in metadata:
         return str(metadata[b"unit"].decode())
@@ -214,16 +213,16 @@ def _label(name: str, unit: str) -> str:
 def _by_group(
     values: NDArray[np.float64], of: NDArray[Any], groups: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean, minimum and maximum of the values of each group; missing values do not count."""
+    """Return mean, minimum and maximum of each group, without missing values."""
     rows = [values[(of == group) & ~np.isnan(values)] for group in groups]
     of_rows = [(r.mean(), r.min(), r.max()) if len(r) else (np.nan,) * 3 for r in rows]
     mean, low, high = np.array(of_rows).T
-    # The mean of equal values may be rounded to one beside them.
+    # Rounding may put the mean of equal values beside them.
     return np.clip(mean, low, high), low, high
 
 
 def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:
-    """Return where the values are on the axis; and their names, in their order, if they are no numbers."""
+    """Return the positions of the values on the axis and, if they are not numbers, their names in order."""
     if np.issubdtype(values.dtype, np.number):
         return values.astype(float), None
     texts = values.astype(str).tolist()
@@ -232,7 +231,7 @@ def _places(values: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None
 
 
 def _is_wide(values: NDArray[np.float64]) -> bool:
-    """Whether values are so far apart that their logarithms show more."""
+    """Return whether values differ so widely that a logarithmic axis shows more."""
     return bool(values.min() > 0 and values.max() / values.min() >= 16)
 
 

@@ -1,1 +1,1 @@
-"""What compaction and moves between nodes have found out: tables, parts of summary.json and of the report."""
+"""Results of compaction and of moves between nodes: tables, parts of summary.json and of the report."""

@@ -1,4 +1,4 @@
-"""What `ksmcluster compact` has found out: in memory, as files, and as the summary that a person reads.
+"""The result of `ksmcluster compact`: in memory, as files, and as a text report.
 
 docs/reference/compaction.md describes every number.
 """
@@ -46,28 +46,28 @@ SCHEMA_VERSION = 2
 
 
 class NodeTable(ColumnTable):
-    """Columns: `node`, `simulated_seconds`, and `node_reports.row`. One row for each node."""
+    """Columns: `node`, `simulated_seconds`, and those of `node_reports.row`. One row per node."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CompactionResult:
-    """What has become of every node."""
+    """The result of a compaction."""
 
     config: CompactionScenario
-    #: One row for each node.
+    #: One row per node.
     nodes: NodeTable
     #: The contents of summary.json.
     summary: dict[str, Any]
-    #: The contents of provenance.json: how and where it was simulated, and how long that took.
+    #: The contents of provenance.json: how and where it was simulated, and the time that this took.
     provenance: dict[str, Any]
-    #: What was moved between nodes, in the order of the scenario.
+    #: The moves between nodes, in the order of the scenario.
     relocated: tuple[RelocationResult, ...] = ()
 
     @classmethod
     def of(
         cls, config: CompactionScenario, reports: Sequence[NodeReport], timing: Timing
     ) -> CompactionResult:
-        """Put together what has become of all nodes, in their order."""
+        """Return the result for the reports of all nodes, in their order."""
         spec = to_compaction_spec(config)
         relocated = tuple(relocation_results(spec, reports))
         rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in reports]
@@ -98,15 +98,15 @@ class CompactionResult:
         return self.config.machine.topology.build(self.config.machine.nodes)
 
     def relocations(self) -> RenderableType | None:
-        """What was moved between nodes, for a person; None if the scenario moves nothing."""
+        """Return the report of the moves between nodes; None if the scenario has none."""
         return relocations.report(self.relocated, self.distance) if self.relocated else None
 
     def summary_json(self) -> str:
-        """The text of summary.json."""
+        """Return the text of summary.json."""
         return json.dumps(self.summary, indent=2) + "\n"
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables that `save` writes, by the names of their files."""
+        """Return the tables that `save` writes, by file name."""
         tables = {NODES: self.nodes.to_arrow()}
         if self.relocated:
             tables[RELOCATIONS] = relocations.table(self.relocated, self.distance)
@@ -123,7 +123,7 @@ class CompactionResult:
         return picture(kind, [of_result(self)])
 
     def save(self, directory: str | Path) -> None:
-        """Write summary.json, provenance.json, config.toml and the tables: all, or none if that fails."""
+        """Write summary.json, provenance.json, config.toml and the tables; if that fails, write nothing."""
         write_directory(Path(directory), self)
 
     def __str__(self) -> str:
@@ -145,17 +145,17 @@ def _available(config: CompactionScenario, reports: Sequence[NodeReport]) -> dic
     free = available(reports, config.migration.order)
     if config.migration.trigger != "direct":
         return free
-    # Allocators keep what they get, once they are at work.
+    # Allocators keep the blocks that they get.
     kept = obtained(reports) | {"before": 0}
     return {name: count + kept[name] for name, count in free.items()}
 
 
 def report(result: CompactionResult) -> RenderableType:
-    """The summary that a person reads."""
+    """Return the text report."""
     summary = result.summary
     size = text.size(PAGE_SIZE << summary["order"])
     sections: dict[str, RenderableType | None] = {
-        f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} asked for": (
+        f"Allocations of order {summary['order']} ({size} each): {summary['requested']:,} requested": (
             _obtained(summary)
         ),
         **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
@@ -189,8 +189,8 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
     table = plain_table("", "obtained", "failed", "available")
     says = {
         "before": "before compaction",
-        "movable_off": "compacted, drivers' pages cannot move",
-        "movable_on": "compacted, drivers' pages can move",
+        "movable_off": "compacted, driver pages unmovable",
+        "movable_on": "compacted, driver pages movable",
     }
     for name, what in says.items():
         got = summary["obtained"][name]
@@ -214,7 +214,7 @@ def _blocks(summary: Mapping[str, Any]) -> Table:
 
 
 def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
-    """A line for each driver."""
+    """Return a table with a line per driver."""
     table = plain_table("driver", *COUNTS.values())
     for driver, counts in by_driver.items():
         table.add_row(Text(f"  {driver}"), *(f"{counts[name]:,}" for name in COUNTS))
@@ -223,28 +223,28 @@ def drivers(by_driver: Mapping[str, Mapping[str, int]]) -> Table:
 
 def _direct(vmstat: Mapping[str, int]) -> Table:
     says = {
-        "compact_stall": "rounds of compaction that an allocation waited for",
-        "compact_success": "after which there was a block",
-        "compact_fail": "after which there was none",
-        "compact_deferred": "compactions put off, as they failed lately",
-        "compact_endless": "requests given up: their compaction would not end on this kernel",
+        "compact_stall": "direct compactions (an allocation waits)",
+        "compact_success": "that produced a block",
+        "compact_fail": "that produced none",
+        "compact_deferred": "compactions deferred after failures",
+        "compact_endless": "allocations abandoned: their compaction never ends on this kernel",
     }
     return _worded(says, vmstat)
 
 
 def contention(counts: Mapping[str, int]) -> Table:
-    """How compactors were in each other's way."""
+    """Return a table of how compactors disturbed each other."""
     says = {
-        "skipped_isolated": "pages passed by: isolated by another compactor",
-        "skipped_locked": "pages passed by: locked by another compactor",
-        "migrate_locked": "moves put off: locked by another compactor",
+        "skipped_isolated": "pages skipped: isolated by another compactor",
+        "skipped_locked": "pages skipped: locked by another compactor",
+        "migrate_locked": "moves postponed: locked by another compactor",
         "lock_waits": "waits for page locks",
     }
     return _worded(says, counts)
 
 
 def _worded(says: Mapping[str, str], counts: Mapping[str, int]) -> Table:
-    """A line for each of these counts, in words."""
+    """Return a table of counts with their descriptions."""
     table = plain_table("", "")
     table.show_header = False
     for name, what in says.items():
@@ -266,5 +266,5 @@ def _time(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> Table:
     milliseconds = summary["simulated_seconds"] * 1e3
     grid.add_row("  simulated", f"{milliseconds:.2f} ms on the slowest node; {_moved(summary)}")
     start, wall = text.seconds(timing["start_seconds"]), text.seconds(timing["wall_seconds"])
-    grid.add_row("  on this host", f"{wall}, of which {start} to start ({timing['engine']})")
+    grid.add_row("  on this host", f"{wall}, including {start} to start ({timing['engine']})")
     return grid

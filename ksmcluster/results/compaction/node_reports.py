@@ -1,4 +1,4 @@
-"""Numbers of what became of nodes' memories in a compaction, put together for summaries and tables."""
+"""Numbers of a compaction, from the reports of nodes, for summaries and tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from cluster.compaction.scenario.node_report import NodeReport, blocks_of
 from cluster.spec.content import PAGE_SIZE
 
-#: Counters of `VmStat` that tell of contention.
+#: Counters of `VmStat` for contention.
 CONTENTION = ("skipped_isolated", "skipped_locked", "migrate_locked", "lock_waits")
-#: The three states of memory: before, and compacted without and with pages that can move.
+#: The three states of memory: before, and compacted with unmovable and with movable pages.
 STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable[[NodeReport], int]]] = {
     "before": ("before", lambda r: r.before, lambda r: r.obtained_before),
     "movable_off": ("movable off", lambda r: r.without, lambda r: r.obtained_without),
@@ -22,12 +22,12 @@ STATES: dict[str, tuple[str, Callable[[NodeReport], NDArray[np.int64]], Callable
 
 
 def obtained(reports: Iterable[NodeReport]) -> dict[str, int]:
-    """Blocks that could be had, by state."""
+    """Return the blocks obtained, by state."""
     return {name: sum(map(count, reports)) for name, (_, _, count) in STATES.items()}
 
 
 def available(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
-    """Blocks of this order in free memory, by state: all of them, asked for or not."""
+    """Return all blocks of this order in free memory, by state."""
     return {
         name: sum(blocks_of(blocks(report), order) for report in reports)
         for name, (_, blocks, _) in STATES.items()
@@ -35,14 +35,14 @@ def available(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
 
 
 def free_blocks(reports: Sequence[NodeReport]) -> dict[str, list[int]]:
-    """Free blocks by order, by state."""
+    """Return free blocks by order, by state."""
     return {
         name: np.sum([blocks(r) for r in reports], axis=0).tolist() for name, (_, blocks, _) in STATES.items()
     }
 
 
 def work(reports: Sequence[NodeReport]) -> dict[str, Any]:
-    """What was done: by_driver, bytes_moved within nodes and between them, contention, vmstat."""
+    """Return the work: by_driver, bytes_moved within nodes and between them, contention, vmstat."""
     vmstat = {name: sum(r.vmstat[name] for r in reports) for name in reports[0].vmstat}
     by_driver = {name: _counts(reports, name) for name in reports[0].by_driver}
     moved, away = (
@@ -64,7 +64,7 @@ def _counts(reports: Iterable[NodeReport], driver: str) -> dict[str, int]:
 
 
 def row(report: NodeReport) -> dict[str, int]:
-    """All of a node's whole numbers, by column of a table."""
+    """Return a node's integers, by column of the table."""
     columns: dict[str, int] = {}
     for name, (_, blocks, obtained) in STATES.items():
         columns[f"obtained_{name}"] = obtained(report)

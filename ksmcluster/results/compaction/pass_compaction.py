@@ -1,4 +1,4 @@
-"""What compaction did after each pass of a simulation: for summary.json, passes.parquet and the report.
+"""The compaction after each pass of a simulation: for summary.json, passes.parquet and the report.
 
 docs/reference/results.md describes every number.
 """
@@ -22,7 +22,7 @@ from ksmcluster.results.compaction.node_reports import STATES, available, free_b
 
 
 def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]) -> dict[str, Any]:
-    """The part `migration` of summary.json."""
+    """Return the part `migration` of summary.json."""
     by_pass = [result.compaction for result in passes]
     seconds = [max(r.seconds for r in reports) for reports in by_pass]
     relocated = [done for result in passes for done in result.relocated]
@@ -52,7 +52,7 @@ def summary(config: KsmMigrationConfig, nodes: int, passes: Sequence[PassResult]
 
 
 def _walks(config: KsmMigrationConfig, passes: Sequence[PassResult]) -> dict[str, float | None]:
-    """Return what reverse mapping of KSM frames took, in compactions and relocations."""
+    """Return the times of rmap walks of KSM frames, in compactions and relocations."""
     parts = [report.walks for result in passes for report in result.compaction]
     walks = joined_walks([*parts, *(done.walks for result in passes for done in result.relocated)])
     mean = walks.mappings / walks.number if walks.number else None
@@ -79,7 +79,7 @@ def _unusable(reports: Sequence[NodeReport], order: int) -> dict[str, int]:
 
 
 def columns(config: KsmMigrationConfig, passes: Sequence[PassResult]) -> dict[str, NDArray[np.int64]]:
-    """Columns of passes.parquet, a row for each pass and node."""
+    """Return columns of passes.parquet, with a row per pass and node."""
     rows = [
         {
             **row(report),

@@ -1,4 +1,4 @@
-"""What a scenario moved between nodes: for summary.json, relocations.parquet and the report.
+"""The moves between nodes: for summary.json, relocations.parquet and the report.
 
 docs/reference/compaction.md describes every number.
 """
@@ -24,12 +24,12 @@ from ksmcluster.report.console import plain_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Most nodes for which the report has a matrix.
+#: The most nodes for which the report shows a matrix.
 MATRIX_NODES = 8
 
 
 def summary(done: RelocationResult) -> dict[str, Any]:
-    """One of the part `relocations` of summary.json."""
+    """Return one element of the part `relocations` of summary.json."""
     after_pass = done.spec.after_pass
     return {
         "kind": done.spec.kind,
@@ -61,7 +61,7 @@ def _drained(node: int, drained: Drained) -> dict[str, Any]:
 
 
 def table(relocated: Iterable[RelocationResult], distance: Distances) -> pa.Table:
-    """relocations.parquet: a row for each pair of nodes that had to do with each other."""
+    """Return relocations.parquet: a row per pair of nodes with moves or attempts."""
     import pyarrow as pa
 
     rows = [row for number, done in enumerate(relocated) for row in _rows(number, done, distance)]
@@ -84,7 +84,7 @@ def _rows(number: int, done: RelocationResult, distance: Distances) -> Iterator[
 
 
 def report(relocated: Iterable[RelocationResult], distance: Distances) -> RenderableType:
-    """A line for each relocation and what stayed, then who sent how much to whom."""
+    """Return a line per relocation and per page left behind, then the memory moved between nodes."""
     moved = np.zeros_like(distance)
     lines: list[RenderableType] = []
     for done in relocated:
@@ -101,7 +101,7 @@ def _lines(done: RelocationResult) -> Iterator[str]:
     nodes = text.counted(len(spec.nodes), "node") if spec.nodes else "all nodes"
     when = f"{spec.when} compaction" if spec.after_pass is None else f"after pass {spec.after_pass}"
     moved = text.size(PAGE_SIZE * int(done.pages.sum()))
-    # A node is called drained only if nothing stayed on it.
+    # A node counts as drained only if nothing stayed on it.
     failed = any(drained.stayed for drained in done.drained.values())
     did = f"drain of {nodes}" if failed else f"{nodes} {what}"
     yield f"{did}, {when}: {moved} moved in {done.seconds * 1e3:.2f} ms"
@@ -113,7 +113,7 @@ def _drained_lines(node: int, drained: Drained) -> Iterator[str]:
     if drained.pageblocks:
         offline = drained.offline == drained.pageblocks
         part = "offline" if offline else f"{drained.offline} of {drained.pageblocks} pageblocks offline"
-        yield f"  node {node}: {part}; with movable off, {drained.fixed:,} pages would stay"
+        yield f"  node {node}: {part}; with unmovable driver pages, {drained.fixed:,} pages would stay"
     elif not drained.stayed:
         yield f"  node {node}: no frame stayed"
     for stayed in drained.stayed:
@@ -121,7 +121,7 @@ def _drained_lines(node: int, drained: Drained) -> Iterator[str]:
 
 
 def _matrix(moved: NDArray[np.int64]) -> Table:
-    """In MiB."""
+    """Return the matrix of moved memory in MiB."""
     table = plain_table("MiB from, to", *map(str, range(len(moved))))
     for node, row in enumerate(moved):
         table.add_row(f"  {node}", *(f"{count / 2**20:,.1f}" if count else "-" for count in row))

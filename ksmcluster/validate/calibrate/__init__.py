@@ -1,4 +1,4 @@
-"""The CPU time of this host's ksmd, measured: small programs, what ksmd does to them, and a fit of both.
+"""Measures the CPU time of this host's ksmd with small programs, and fits the cost model to it.
 
-Drives ksmd as `ksmcluster.validate.session` does, and puts all knobs back.
+Drives ksmd as `ksmcluster.validate.session` does, and restores all KSM settings.
 """

@@ -1,4 +1,4 @@
-"""The terms of ksmd's CPU time that fit measurements best, by least squares."""
+"""Fits the terms of ksmd's CPU time to measurements, by least squares."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ksmcluster.validate.calibrate.measure import Measurement
 
 Floats = NDArray[np.float64]
 
-#: Sizes of `cached_tree` that are tried.
+#: Sizes of `cached_tree` to try.
 _CACHED = tuple(round(2 ** (n / 2)) for n in range(14, 33))
-#: What is always uncertain in a measurement, beside a share of it.
+#: Constant uncertainty of a measurement, in addition to a relative one.
 _NOISE_NS = 50_000.0
-#: Of relative errors; that of floats, not zero, so that an infinite deviation stays one.
+#: Smallest variance of relative errors; not 0, so that an infinite deviation stays infinite.
 _LEAST_VARIANCE = 1e-24
-#: Singular values below this share of the largest one tell of columns that depend on each other.
+#: Singular values below this share of the largest one mean linearly dependent columns.
 _DEPENDENT = 1e-6
-#: A term that is less certain than this share of itself is not separated from the others.
+#: A term whose relative deviation is larger than this is not separated from the others.
 _MOST_UNCERTAIN = 0.5
 
 
 class FittedTerm(NamedTuple):
-    """A term of a cost, with its standard deviation; None: not measured, the value is the default."""
+    """A term of the cost with its standard deviation; None means not measured: the value is the default."""
 
     name: str
     value: float
@@ -39,10 +39,10 @@ class FittedTerm(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """All terms, and how well they fit."""
+    """All terms, and the quality of the fit."""
 
     terms: tuple[FittedTerm, ...]
-    #: Modelled CPU time over measured CPU time of each measurement.
+    #: Modelled / measured CPU time of each measurement.
     ratios: tuple[float, ...]
 
     @property
@@ -52,7 +52,7 @@ class Fit(NamedTuple):
 
 
 class _Solution(NamedTuple):
-    """Terms by index in TERMS; those that are not free are at their defaults."""
+    """Terms by index in TERMS; terms that are not free have their defaults."""
 
     values: Floats
     deviations: Floats
@@ -62,7 +62,7 @@ class _Solution(NamedTuple):
 
 
 def estimate(name: str, default: float, samples: Sequence[float]) -> FittedTerm:
-    """Return the median of what was measured of a term by itself."""
+    """Return the median of the separate measurements of a term."""
     if len(samples) < 2:
         return FittedTerm(name, default, None)
     of_median = math.sqrt(math.pi / 2 / len(samples))
@@ -72,7 +72,7 @@ def estimate(name: str, default: float, samples: Sequence[float]) -> FittedTerm:
 def fit(measurements: Sequence[Measurement], *by_themselves: FittedTerm) -> Fit:
     """Return the terms that fit the medians of all repetitions best, by relative errors.
 
-    Terms that the measurements do not separate stay at their defaults; some were measured by themselves.
+    Terms that the measurements do not separate keep their defaults; some terms were measured separately.
     """
     ns = np.array([np.median(m.cpu_seconds) for m in measurements]) * 1e9
     solutions = {cached: _solve(work_of(measurements, cached), ns) for cached in _CACHED}
@@ -93,9 +93,9 @@ def fit(measurements: Sequence[Measurement], *by_themselves: FittedTerm) -> Fit:
 
 
 def _cached_tree(solutions: dict[int, _Solution], measurements: int) -> tuple[float, float | None]:
-    """Return the size of the tree that the cache holds, and how uncertain it is.
+    """Return the size of the tree that fits into the cache, and its uncertainty.
 
-    The default and None if no size fits better than those next to it.
+    Returns the default and None if no size fits better than its neighbours.
     """
     sizes = list(solutions)
     at = min(range(len(sizes)), key=lambda i: solutions[sizes[i]].error)
@@ -109,7 +109,7 @@ def _cached_tree(solutions: dict[int, _Solution], measurements: int) -> tuple[fl
 
 
 def work_of(measurements: Sequence[Measurement], cached_tree: float) -> Floats:
-    """Return how much of each term is in each measurement: float64[measurements, terms]."""
+    """Return the amount of each term in each measurement: float64[measurements, terms]."""
     spec = spec_for(PROFILES["6.18"], 1)
     spec = replace(spec, cost=replace(spec.cost, cached_tree=cached_tree))
     rows = []
@@ -120,7 +120,7 @@ def work_of(measurements: Sequence[Measurement], cached_tree: float) -> Floats:
 
 
 def _solve(work: Floats, ns: Floats) -> _Solution:
-    """Fit all terms that the work has; put those that are not separated at their defaults, one by one."""
+    """Fit all terms that occur; set terms that are not separated to their defaults, one by one."""
     values = np.array([getattr(CostSpec(), term) for term in TERMS])
     free = [i for i in range(len(TERMS)) if work[:, i].any()]
     while True:
@@ -150,7 +150,7 @@ def _least_squares(work: Floats, ns: Floats, values: Floats, free: list[int]) ->
 def _deviations(columns: Floats) -> Floats:
     """Return the standard deviations of fitted terms, for a variance of 1: float64[terms].
 
-    They are infinite where columns depend on each other.
+    They are infinite for linearly dependent columns.
     """
     length = np.linalg.norm(columns, axis=0)
     _, size, directions = np.linalg.svd(columns / length, full_matrices=False)

@@ -1,4 +1,4 @@
-"""What merged pages cost others than ksmd: writes to them, and their mappings when they move."""
+"""Measures the costs of merged pages outside ksmd: writes to them, and mappings when they move."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ksmcluster.validate.host import FIRST_ADDRESS, HostMachine
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 
-#: Pages written, by how many at once, and how many are equal.
+#: Pages written, pages per measurement, and equal pages per group.
 _WRITTEN, _AT_ONCE, _EQUAL = 4096, 512, 16
-#: Frames that move, and by how many mappings they are shared.
+#: Frames that move, and the mappings that share each.
 _FRAMES, _FEW, _MANY = 64, 2, 128
 _NODES = Path("/sys/devices/system/node")
 _MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239}  #: system call numbers
@@ -27,7 +27,7 @@ _MPOL_MF_MOVE_ALL = 4
 
 
 def cow_fault_ns(profile: Profile, knobs: Knobs) -> list[float]:
-    """Return the time of a write to a KSM page, for each of some lots of pages; empty if none merged."""
+    """Return the time of a write to a KSM page, per batch of pages; empty if none merged."""
     with _merged_process(profile, knobs, _WRITTEN, _EQUAL) as children:
         if knobs.number("pages_sharing") < _WRITTEN // 2:
             return []
@@ -39,9 +39,9 @@ def cow_fault_ns(profile: Profile, knobs: Knobs) -> list[float]:
 
 
 def mapping_ns(profile: Profile, knobs: Knobs) -> list[float]:
-    """Return the time that moving a KSM frame takes for each mapping, measured some times.
+    """Return repeated measurements of the time per mapping to move a KSM frame.
 
-    Empty where pages cannot move: on a host of one node, or without the permission.
+    Empty if pages cannot move: on a host with one node, or without permission.
     """
     nodes = [int(folder.name[4:]) for folder in _NODES.glob("node[0-9]*") if _has_memory(folder)]
     number = _MOVE_PAGES.get(platform.machine())
@@ -53,7 +53,7 @@ def mapping_ns(profile: Profile, knobs: Knobs) -> list[float]:
 
 
 def _move_ns(profile: Profile, knobs: Knobs, number: int, group: int, nodes: Sequence[int]) -> list[int]:
-    """Return how long it took to move all frames from one node to the next one, there and back."""
+    """Return the times to move all frames from one node to the next and back."""
     spent = []
     with _merged_process(profile, knobs, _FRAMES * group, group) as children:
         pid = children.pids()["A"]
@@ -69,12 +69,12 @@ def _move_ns(profile: Profile, knobs: Knobs, number: int, group: int, nodes: Seq
             if failed or list(status) != [node] * _FRAMES:
                 return []
             spent.append(ns)
-    return spent[2:]  # at first, some are there already
+    return spent[2:]  # at first, some frames are already there
 
 
 @contextmanager
 def _merged_process(profile: Profile, knobs: Knobs, pages: int, group: int) -> Iterator[Children]:
-    """Have process A with so many pages that all are merged, so many into one. Leaves the knobs changed."""
+    """Start process A with `pages` pages that merge in groups of `group`. Leaves the knobs changed."""
     ksmd = Ksmd(knobs)
     with Children(1) as children:
         merged(pages, group, HostMachine(profile, knobs, ksmd, children))

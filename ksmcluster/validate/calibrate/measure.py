@@ -1,4 +1,4 @@
-"""What ksmd did to a program, from the simulation, and the CPU time that it took, from the host."""
+"""Combines ksmd's work on a program, from the simulation, with its CPU time, from the host."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ksmcluster.validate.ksmd import Ksmd
 _KNOBS = {"advisor_mode": "none", "merge_across_nodes": 1, "use_zero_pages": 0, "max_page_sharing": 256}
 _SPLITS = "thp_split_page"
 _ADVICE_HUGE = 14
-#: Of the wake-ups of a pass the last one is to be parked: it scans nothing.
+#: The last wake-up of a pass only parks ksmd: it scans nothing.
 _TO_PARK = 1
 _PROCESSES = 4
-#: As ksmd sleeps by default, and how often to look whether a pass is over, in seconds.
+#: ksmd's default sleep, and the interval of checks whether a pass is over, in seconds.
 _SLEEP_MILLISECS = 20
 _NAP = 0.001
-#: Bytes that are written before each step, so that caches are cold as they are after a sleep.
+#: Bytes written before each step, so that caches are as cold as after a sleep.
 _BALLAST = 64 << 20
 
 
 class Work(NamedTuple):
-    """The statistics of one node before and after ksmd did something, and what to call it."""
+    """One step of ksmd: its name, and the statistics of one node before and after it."""
 
     name: str
     old: Columns
@@ -41,7 +41,7 @@ class Work(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What the host tells of one step of ksmd."""
+    """The host's measurements of one step of ksmd."""
 
     cpu_seconds: float
     wakeups: int
@@ -50,7 +50,7 @@ class Sample(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Some work, and how long it took in each repetition."""
+    """Some work, and its time in each repetition."""
 
     work: Work
     wakeups: float
@@ -58,7 +58,7 @@ class Measurement(NamedTuple):
 
 
 class _CountingEngine(ScriptEngine):
-    """Notes what each scan does."""
+    """Records the work of each scan."""
 
     def __init__(self, profile: Profile) -> None:
         spec = spec_for(profile, 1, tree_shape=False)
@@ -73,10 +73,10 @@ class _CountingEngine(ScriptEngine):
 
 
 class _TimedKsmd(Ksmd):
-    """Notes how long each step takes."""
+    """Records the time of each step."""
 
     def __init__(self, knobs: Knobs, pages_to_scan: int) -> None:
-        """`pages_to_scan` are those after which ksmd sleeps; 0: it does not."""
+        """ksmd sleeps after `pages_to_scan` pages; with 0 it does not sleep."""
         super().__init__(knobs)
         self.samples: list[Sample] = []
         self._pages_to_scan = pages_to_scan
@@ -104,14 +104,14 @@ class _TimedKsmd(Ksmd):
 
 
 class _HugeMachine(HostMachine):
-    """Has huge pages wherever they fit."""
+    """Uses huge pages wherever they fit."""
 
     def map(self, p: str, r: str, pages: int, node: int | None) -> str:
         return super().map(p, r, pages, node) or self._on_range("advise", p, r, 0, pages, _ADVICE_HUGE)
 
 
 def simulated(program: Program, profile: Profile) -> list[Work]:
-    """Run a program on the simulator; return what ksmd does in each step."""
+    """Run a program on the simulator; return ksmd's work in each step."""
     engine = _CountingEngine(profile)
     engine.set_knob("smart_scan", str(program.smart_scan))
     program.run(engine)
@@ -119,7 +119,7 @@ def simulated(program: Program, profile: Profile) -> list[Work]:
 
 
 def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
-    """Run a program on the host; return what it tells of each step. Leaves the knobs changed."""
+    """Run a program on the host; return the measurements of each step. Leaves the knobs changed."""
     for name, value in (_KNOBS | {"smart_scan": program.smart_scan}).items():
         if knobs.exists(name):
             knobs.must_set(name, value)
@@ -132,17 +132,17 @@ def measured(program: Program, profile: Profile, knobs: Knobs) -> list[Sample]:
 
 
 def joined(works: Iterable[Work], repetitions: Iterable[Iterable[Sample]]) -> Iterator[Measurement]:
-    """Put the samples of all repetitions beside the work that they are of.
+    """Combine the work of each step with its samples from all repetitions.
 
-    A sample of a pass after which ksmd went on before it was stopped, or of the pass thereafter, is left out.
-    Raises UserError if ksmd visited other pages than was simulated in all repetitions.
+    If ksmd continued after a pass before it was stopped, the samples of this pass and the next are dropped.
+    Raises UserError if ksmd visited a different number of pages than simulated in all repetitions.
     """
     for work, *samples in zip(works, *repetitions, strict=True):
         visits = int((work.new["pages_scanned"] - work.old["pages_scanned"]).sum())
         good = [sample for sample in samples if sample.pages == visits]
         if not good:
             raise UserError(
-                f"ksmd visited {samples[0].pages:.0f} pages, not {visits}: is KSM used by others?"
+                f"ksmd visited {samples[0].pages:.0f} pages, not {visits}: does another program use KSM?"
             )
         wakeups, splits = (
             float(np.median([getattr(s, name) for s in good])) for name in ("wakeups", "splits")
@@ -152,6 +152,6 @@ def joined(works: Iterable[Work], repetitions: Iterable[Iterable[Sample]]) -> It
 
 
 def _with_splits(work: Work, splits: float) -> Work:
-    """Return work with the splits that the host has."""
+    """Return the work with the host's number of splits."""
     none, done = np.zeros(1, np.int64), np.array([round(splits)])
     return work._replace(old=work.old | {_SPLITS: none}, new=work.new | {_SPLITS: done})

@@ -1,4 +1,4 @@
-"""Programs of which ksmd's CPU time is measured: each makes some terms of the cost large and others small."""
+"""The programs for measuring ksmd's CPU time: each makes some cost terms large and others small."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from cluster.arrays.words import U64
 from cluster.script.engine import Engine
 
-#: Small pages of a huge page.
+#: Small pages per huge page.
 HUGE = 512
 
 
 class Program(NamedTuple):
-    """What to do on a fresh machine; each scan is measured."""
+    """Steps on a fresh machine; each scan is measured."""
 
     name: str
     run: Callable[[Engine], None]
     smart_scan: int = 0
-    #: Whether memory is to be huge pages.
+    #: Whether memory consists of huge pages.
     huge: bool = False
-    #: Pages after which ksmd sleeps, and its caches are cold; 0: a pass at once.
+    #: Pages after which ksmd sleeps and its caches are cold; 0: a whole pass without sleep.
     pages_to_scan: int = 0
 
 
@@ -45,7 +45,7 @@ def programs(largest: int) -> Iterator[Program]:
 
 
 def _with_sleeps(size: int) -> Iterator[Program]:
-    """Yield programs over which ksmd works as it does by default: it sleeps after some pages."""
+    """Yield programs for ksmd's default way of working: it sleeps after some pages."""
     for pages, at_once in ((size // 2, 100), (size // 8, 25)):
         yield Program(f"unique {pages}, {at_once} at once", partial(_unique, pages, 3), pages_to_scan=at_once)
     for group, at_once in ((2, 100), (16, 25)):
@@ -56,13 +56,13 @@ def _with_sleeps(size: int) -> Iterator[Program]:
 
 
 def _unique(pages: int, passes: int, machine: Engine) -> None:
-    """Pages that stay alone."""
+    """Run with unique pages."""
     _process(machine, "A", _distinct(pages))
     _scan(machine, passes)
 
 
 def _rewritten(pages: int, machine: Engine) -> None:
-    """Pages that change between passes: checksums, and nothing else."""
+    """Run with pages that change between passes: only checksums are computed."""
     _process(machine, "A", _distinct(pages))
     machine.scan()
     for number in range(1, 6):
@@ -71,7 +71,7 @@ def _rewritten(pages: int, machine: Engine) -> None:
 
 
 def _forked(pages: int, machine: Engine) -> None:
-    """Three children whose pages meet their own frames in the unstable tree."""
+    """Run with three children whose pages find their own frames in the unstable tree."""
     _process(machine, "A", _distinct(pages))
     for child in "BCD":
         machine.fork("A", child)
@@ -79,20 +79,20 @@ def _forked(pages: int, machine: Engine) -> None:
 
 
 def merged(pages: int, group: int, machine: Engine) -> None:
-    """Pages that all merge, so many into one."""
+    """Run with pages that all merge, `group` into one."""
     _process(machine, "A", np.resize(_distinct(pages // group), pages))
     _scan(machine, 4)
 
 
 def _mixed(pages: int, machine: Engine) -> None:
-    """Pages of which half stay alone, and so are looked up in both trees."""
+    """Run with half of the pages unique, so that they are searched in both trees."""
     half = pages // 2
     _process(machine, "A", np.hstack([np.resize(_distinct(half // 4), half), _distinct(half, 1)]))
     _scan(machine, 4)
 
 
 def _huge(huge_pages: int, machine: Engine) -> None:
-    """Two processes that have one page in common of each huge page; only these are scanned."""
+    """Run two processes that share the content of one page per huge page; only these pages are scanned."""
     first = np.arange(huge_pages) * HUGE
     for number, p in enumerate("AB"):
         contents = _distinct(huge_pages * HUGE, number)
@@ -102,7 +102,7 @@ def _huge(huge_pages: int, machine: Engine) -> None:
 
 
 def _process(machine: Engine, p: str, contents: U64, mergeable: list[int] | None = None) -> None:
-    """Start a process with these contents; all of its pages are mergeable, or those that are given."""
+    """Start a process with these contents; all of its pages, or only the given ones, are mergeable."""
     machine.proc(p)
     machine.map(p, "x", len(contents), None)
     machine.fill(p, "x", np.arange(len(contents)), contents)
@@ -119,5 +119,5 @@ def _scan(machine: Engine, passes: int) -> None:
 
 
 def _distinct(pages: int, number: int = 0) -> U64:
-    """Return contents that differ from each other and from those of other numbers: uint64[pages]."""
+    """Return distinct contents, different for each `number`: uint64[pages]."""
     return np.arange(1, pages + 1, dtype=np.uint64) + np.uint64((number + 1) << 32)

@@ -1,4 +1,4 @@
-"""A calibration: programs simulated, run for real in turns until the time is up, and the terms that fit."""
+"""A calibration: programs are simulated and run on the host until the time is up; then terms are fitted."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ksmcluster.validate.session import host_profile, left_as_found
 
 #: Pages of the largest program.
 LARGEST = 65536
-#: Seconds after which no repetition begins that would not be over by then.
+#: No repetition begins that would end after this many seconds.
 SECONDS = 50.0
-#: Memory that programs and what watches them need.
+#: Memory that the programs and their monitoring need.
 _MEMORY = 1 << 30
 
 
 class Calibration(NamedTuple):
-    """Of which machine, what was measured, and the terms."""
+    """The machine, the measurements and the fitted terms."""
 
     kernel: str
     cpu: str
     repetitions: int
     measurements: tuple[Measurement, ...]
     fit: Fit
-    #: What moving a KSM frame takes for each mapping, of `[migration.cost]`.
+    #: Time per mapping to move a KSM frame, of `[migration.cost]`.
     mapping: FittedTerm
 
 
@@ -47,9 +47,9 @@ def calibrate(
     seconds: float = SECONDS,
     folder: Path = KSM,
 ) -> Calibration:
-    """Measure ksmd's CPU time on this host; knobs are put back.
+    """Measure ksmd's CPU time on this host, and restore all KSM settings.
 
-    Raises UserError if KSM cannot be had, or others use it meanwhile.
+    Raises UserError if KSM is not available, or if another program uses it meanwhile.
     """
     check_permission(folder)
     knobs, release = Knobs(folder), os.uname().release

@@ -129,7 +129,7 @@ def test_memory_leaves_out_what_does_not_fit(run: Run) -> None:
     sizes = "80000,160000,8000000000000"
     ran = run("bench", "memory", "--nodes", "1", "--pages-per-node", sizes, "--quiet")
     assert ran.code == 0, ran.err
-    assert "Not run, as memory does not suffice" in ran.out
+    assert "Not run: too little memory" in ran.out
     assert ran.out.splitlines()[-2].startswith("  8,000,000,000,000  ")
 
 
@@ -152,13 +152,13 @@ def test_compared_with_a_baseline(run: Run, tmp_path: Path, factor: float, code:
         ("pass --pages 33", "error: --pages 33: give a multiple of 32"),
         ("pass --compare gone.json", "error: --compare gone.json: No such file"),
         ("pass --max-regression much", "error: --max-regression much: give a share"),
-        ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; make it"),
+        ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; create it"),
         ("scaling --nodes 1,none", "error: --nodes 1,none: give numbers above 0"),
         ("scaling --pages-per-node 9", "error: --pages-per-node 9: give a multiple of 8"),
         ("scaling --plot plot.txt", "error: --plot plot.txt: give a name that ends in .png, .svg or .pdf"),
         ("startup --nodes-per-actor 0", "error: --nodes-per-actor 0: give numbers above 0"),
         ("compaction gone", "error: there is no scenario gone"),
-        ("memory --nodes 1 --pages-per-node 80", "error: --pages-per-node: give two sizes at least"),
+        ("memory --nodes 1 --pages-per-node 80", "error: --pages-per-node: give at least two sizes"),
     ],
 )
 def test_mistakes(
@@ -192,7 +192,7 @@ def test_other_files_are_not_replaced(
         Path(theirs).write_text('[{"name": "theirs", "value": 1}]')
     Path("link").symlink_to("theirs.json")
     ran = run("bench", command, option, name, "--quiet")
-    says = "it is a file that this command did not write; choose another name"
+    says = "this command did not write the existing file; choose another name"
     assert ran == (2, "", f"error: {option} {name}: {says}\n")
     assert {file.read_text() for file in tmp_path.iterdir()} == {'[{"name": "theirs", "value": 1}]'}
     assert len(list(tmp_path.iterdir())) == 4

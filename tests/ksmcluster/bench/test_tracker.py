@@ -58,7 +58,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
 def test_baselines_of_nothing_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "baseline.json"
     file.write_text('[{"name": "a", "value": 0}]')
-    with pytest.raises(UserError, match="not above 0"):
+    with pytest.raises(UserError, match="not finite and above 0"):
         read_baseline(file)
     with pytest.raises(UserError, match="No such file"):
         read_baseline(tmp_path / "gone.json")

@@ -156,7 +156,7 @@ def test_weak_keys(image: Path, tmp_path: Path, key: bytes, mode: int, warnings:
         ("--pid 1 --interval 1", "belong together"),
         ("--pid 1 --count 2", "belong together"),
         ("--image IMAGE --interval 1 --count 2", "live processes"),
-        ("--pid 1 --interval nan --count 2", "must not be negative"),
+        ("--pid 1 --interval nan --count 2", "must be at least 0"),
         ("--pid 1 --interval 1 --count 0", "from 1 to 65536"),
         ("--pid 1 --interval 1 --count 65537", "from 1 to 65536"),
         ("--image none", "does not exist"),
@@ -173,7 +173,7 @@ def test_bad_outputs(image: Path, fails: Any, tmp_path: Path) -> None:
     assert "is a folder" in fails("--image", image, "--output", tmp_path)
     assert "no directory" in fails("--image", image, "--output", tmp_path / "none" / "s")
     assert "no directory" in fails("--image", image, "--output", image / "s")
-    assert "read and written" in fails("--image", image, "--output", image)
+    assert "both input and output" in fails("--image", image, "--output", image)
     assert names(tmp_path) == ["image"]
 
 
@@ -183,7 +183,7 @@ def test_other_files_are_not_replaced(image: Path, fails: Any, tmp_path: Path) -
     pq.write_table(pa.table({"years": [1]}), table)
     (tmp_path / "link").symlink_to(thesis)
     for name in ("thesis.tex", "link", "nosuch/../thesis.tex", "table.parquet"):
-        assert "did not write; choose another name" in fails("--image", image, "--output", tmp_path / name)
+        assert "did not write the existing file" in fails("--image", image, "--output", tmp_path / name)
     assert thesis.read_bytes() == b"years"
     assert pq.read_table(table).to_pydict() == {"years": [1]}
     assert names(tmp_path) == ["image", "link", "table.parquet", "thesis.tex"]

@@ -123,7 +123,7 @@ def test_clones_of_one_process_are_a_lower_bound(run: Run, tmp_path: Path) -> No
     assert merged(result) == (1, 3, 8)
     (note,) = result.summary["notes"]
     assert note.startswith("kind0: 4 clones of one process")
-    assert 'with clones = "identical"' in note
+    assert 'clones = "identical" gives' in note
     assert "\nNotes\n  kind0: 4 clones of one process" in str(result)
     for kind in (
         {"count": 1, "snapshot": one},
@@ -164,16 +164,16 @@ def test_memory_stands_still_after_the_last_moment(tmp_path: Path) -> None:
     kind = {"count": 1, "snapshot": path}
     result = simulated(kind, passes=4, **slow)
     assert result.by_node("pages_written").sum(axis=1).tolist() == [0, 0, 1, 0]
-    note = "kind0: 2 moments end at 4.2 s of 12 s simulated; then memory stands still"
+    note = "kind0: the 2 moments end at 4.2 s of 12 s of simulated time; after that, memory does not change"
     assert result.summary["notes"] == [note]
-    assert f"\nNotes\n  {note}\n" in str(result)
+    assert f"Notes {note}" in " ".join(str(result).split())
 
-    late = "kind0: 1 of 2 moments come after the {} simulated"
+    late = "kind0: 1 of 2 moments come after the end of the run ({} of simulated time)"
     assert simulated(kind, passes=1, **slow).summary["notes"] == [late.format("3.1 s")]
     slower = kind | {"replay_interval": 13.0}
     assert simulated(slower, passes=4, **slow).summary["notes"] == [late.format("12 s")]
     assert simulated(slower, passes=5, **slow).summary["notes"] == [
-        "kind0: 2 moments end at 13 s of 15 s simulated; then memory stands still"
+        "kind0: the 2 moments end at 13 s of 15 s of simulated time; after that, memory does not change"
     ]
     still = of_moments(tmp_path / "still", (0.0,), (("ab",),))
     assert simulated({"count": 1, "snapshot": still}, passes=4, **slow).summary["notes"] == []

@@ -460,7 +460,7 @@ def test_a_program_with_a_userfaultfd_of_its_own(start: Start, track: Track) -> 
         target.pid,
         own,
         own + 8,
-        "the program has registered it with a userfaultfd of its own",
+        "the program has registered it with its own userfaultfd",
     )
     target.tell("write(own, 3); write(memory, 4)")
     assert written(tracker, target, first, 64) == [4]

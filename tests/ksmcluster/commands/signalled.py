@@ -217,7 +217,7 @@ class Target:
 
 def _check_checkpoint(ended: Ended, directory: Path) -> None:
     """What the line says of the last checkpoint must be so."""
-    said = re.search(r"checkpoint after pass (\d+); go on with ksmcluster resume ", ended.line)
+    said = re.search(r"checkpoint after pass (\d+); continue with ksmcluster resume ", ended.line)
     passes = [int(path.name[5:]) for path in directory.glob("step-*")] if directory.is_dir() else []
     if max(passes, default=0) != (int(said[1]) if said else 0):
         ended.faults.append(f'checkpoints after {passes}, and it says "{ended.line}"')

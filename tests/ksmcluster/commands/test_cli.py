@@ -102,7 +102,7 @@ def test_config_show_for_compact(run: Run, name: str) -> None:
     ("option", "text"),
     [
         ("--passes", "error: --passes: unknown key"),
-        ("--pages-per-node", "error: --pages-per-node: scales pro"),
+        ("--pages-per-node", "error: --pages-per-node scales pro"),
     ],
 )
 def test_config_show_with_changes_that_compact_does_not_have(run: Run, option: str, text: str) -> None:
@@ -132,7 +132,7 @@ def test_help_ends_with_examples_that_are_understood_and_a_page(run: Run) -> Non
     for name, examples in EXAMPLES.items():
         shown = run(*name.split(), "--help").out
         assert all(f"\n    ksmcluster {line}\n" in shown for line in examples.lines)
-        assert shown.endswith(f"\n  Read on: {examples.page}\n")
+        assert shown.endswith(f"\n  See also: {examples.page}\n")
         assert (REPOSITORY / examples.page).is_file()
         for line in examples.lines:
             words = shlex.split(line)
@@ -237,8 +237,8 @@ def test_output_is_refused_before_the_simulation(
     assert ran == (
         2,
         "",
-        f"error: cannot write the results to {tmp_path}: it is not empty, and what is in it is not an "
-        "earlier output; choose another directory\n",
+        f"error: cannot write the results to {tmp_path}: it is not empty and not an earlier "
+        "output; choose another directory\n",
     )
 
 
@@ -273,7 +273,7 @@ def test_full_standard_output(arguments: list[str]) -> None:
         ("simulate tiny extra", "unexpected extra argument"),
         ("simulat", 'error: no command "simulat"; did you mean "simulate"?'),
         ("capture --output x --pid abc", 'error: --pid: must be a whole number, not "abc"'),
-        ("capture --output x --pid=", "error: --pid: no process was given"),
+        ("capture --output x --pid=", "error: --pid: no process ID given"),
     ],
 )
 def test_wrong_arguments(run: Run, arguments: str, text: str) -> None:

@@ -142,7 +142,7 @@ def test_output(run: Run, tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         ("--address auto --engine inline", "error: --address: "),
-        ("tiny", "error: tiny.toml: [[process]] makes it a scenario of `ksmcluster simulate`"),
+        ("tiny", "error: tiny.toml: it has [[process]], so it is a scenario of `ksmcluster simulate`"),
         ("gone.toml", "error: there is no scenario gone.toml"),
         ("--drain 64", "error: --drain: there is no node 64; the last is 63"),
         ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
@@ -170,8 +170,8 @@ def test_an_output_of_the_other_command_stays(run: Run, tmp_path: Path) -> None:
     run("simulate", "tiny", "--engine", "inline", "--quiet", "--output", str(simulated))
     run("compact", "--output", str(compacted), *SMALL)
     before = (simulated / "summary.json").read_text(), (compacted / "summary.json").read_text()
-    assert "it holds passes.parquet" in run("compact", "--output", str(simulated), *SMALL).err
-    assert "it holds nodes.parquet" in run("simulate", "tiny", "--output", str(compacted)).err
+    assert "it has passes.parquet" in run("compact", "--output", str(simulated), *SMALL).err
+    assert "it has nodes.parquet" in run("simulate", "tiny", "--output", str(compacted)).err
     assert ((simulated / "summary.json").read_text(), (compacted / "summary.json").read_text()) == before
 
 
@@ -179,4 +179,4 @@ def test_where_nothing_can_be_made(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(api, "compact", lambda *_, **__: pytest.fail("has begun"))
     ran = run("compact", "--output", "/proc/x")
     assert ran.code == 2
-    assert "cannot write the results to /proc/x: nothing can be written in /proc: " in ran.err
+    assert "cannot write the results to /proc/x: /proc is not writable: " in ran.err

@@ -58,15 +58,15 @@ def test_the_last_death_leaves_the_finished_passes(tmp_path: Path) -> None:
     (line,) = (line for line in said if not line.startswith("checkpoint after"))
     assert line.startswith("error: a node actor of nodes 0 to 1 on ")
     assert " died: its process was killed or crashed, in pass " in line
-    assert line.endswith(f"; go on with `ksmcluster resume {checkpoint}`")
+    assert line.endswith(f"; continue with `ksmcluster resume {checkpoint}`")
     summary = json.loads((output / "summary.json").read_text())
     assert summary["complete"] is False
     assert 2 <= summary["passes"] < 100_000
     assert summary["notes"][0].startswith(
-        f"the run is not complete, it ended after {summary['passes']} passes: a node actor of nodes 0 to 1"
+        f"the run is incomplete; it ended after {summary['passes']} passes: a node actor of nodes 0 to 1"
     )
     found = load_result(output)
-    assert "the run is not complete" in " ".join(str(found).split())
+    assert "the run is incomplete" in " ".join(str(found).split())
 
 
 def test_what_was_finished_is_that_of_a_complete_run(tmp_path: Path) -> None:

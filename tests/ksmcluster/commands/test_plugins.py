@@ -166,8 +166,8 @@ def test_an_error_of_a_driver_is_a_line_that_names_it(
             with_region(model="pol"),
             '"pol" is not one of "zero", .*; did you mean "pool"',
         ),
-        (with_region(model="a.:B"), 'process.0..region.0..model: "a.:B" is not like PACKAGE.MODULE:CLASS'),
-        (with_region(model="a:B:C"), '"a:B:C" is not like PACKAGE.MODULE:CLASS'),
+        (with_region(model="a.:B"), 'process.0..region.0..model: "a.:B" does not have the form'),
+        (with_region(model="a:B:C"), '"a:B:C" does not have the form PACKAGE.MODULE:CLASS'),
         (with_region(model="a:B", copies=2), 'copies: has no meaning with model = "a:B", only with "unique"'),
         (
             with_region(model="zero", settings={}),
@@ -182,7 +182,7 @@ def test_an_error_of_a_driver_is_a_line_that_names_it(
         (with_policy({"kind": "local", "settings": {}}), 'settings: has no meaning with kind = "local"'),
         (
             DRIVERS | {"driver": [{"name": "m", "kind": "a:", "share": 0.1}]},
-            '"a:" is not like PACKAGE.MODULE',
+            '"a:" does not have the form PACKAGE.MODULE',
         ),
     ],
 )

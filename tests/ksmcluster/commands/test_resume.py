@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert (ran.code, ran.out) == (0, undisturbed.summary_json())
     lines = [line for line in ran.err.splitlines() if str(damaged) in line]
     assert len(lines) == 1
-    assert lines[0].endswith("; going on from the checkpoint before it")
+    assert lines[0].endswith("; continuing from the previous checkpoint")
     assert f"checkpoint after {step} 3: " in ran.err
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / file).unlink()
@@ -164,16 +164,16 @@ def test_checkpoints_of_something_else_are_refused(run: Run, tmp_path: Path) -> 
     assert ran == (
         2,
         "",
-        f"error: {directory}: its checkpoints are of another scenario; choose another directory\n",
+        f"error: {directory}: it has checkpoints of another scenario; choose another directory\n",
     )
     ran = run("compact", *option, *INLINE)
-    text = "its checkpoints are of `ksmcluster simulate`; choose another directory"
+    text = "it has checkpoints of `ksmcluster simulate`; choose another directory"
     assert ran == (2, "", f"error: {directory}: {text}\n")
     ran = run("resume", str(tmp_path), *INLINE)
     assert ran == (
         2,
         "",
-        f"error: {tmp_path}: there is no checkpoint; name the directory of a --checkpoint\n",
+        f"error: {tmp_path}: no checkpoint found; give the directory that was given to --checkpoint\n",
     )
 
 
@@ -188,4 +188,4 @@ def test_checkpoints_of_another_version_are_refused(
     monkeypatch.undo()
     ran = run(*arguments, str(tmp_path / "checkpoints"), *INLINE)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert "checkpoints: its checkpoints are of ksmcluster 0.0.1, and this is" in ran.err
+    assert "checkpoints: its checkpoints are from ksmcluster 0.0.1, but this is" in ran.err

@@ -60,7 +60,7 @@ def test_any_moment(target: Target) -> None:
 @pytest.mark.parametrize(
     ("number", "line"),
     [
-        (signal.SIGTERM, r"terminated; checkpoint after pass (\d+); go on with ksmcluster resume .*ckpt"),
+        (signal.SIGTERM, r"terminated; checkpoint after pass (\d+); continue with ksmcluster resume .*ckpt"),
         (signal.SIGHUP, "hung up; no checkpoint yet"),
     ],
 )

@@ -87,9 +87,9 @@ def test_everything_arrives() -> None:
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("driver[0].name=ksm", '--set driver[0].name: "ksm" is what pages of processes are called'),
+        ("driver[0].name=ksm", '--set driver[0].name: "ksm" is reserved for pages of processes'),
         ("driver[0].kind=ballon", "scenario: driver[0]: no driver 'ballon'; give one of balloon, faulty, "),
-        ("migration.unmovable=0.6", "scenario: driver: shares and migration.unmovable are 1.1 of the memory"),
+        ("migration.unmovable=0.6", "scenario: driver: shares and migration.unmovable add up to 1.1 of"),
         (
             "migration.trigger=often",
             '--set migration.trigger: "often" is not one of "compact_memory", "proactive", "none"',
@@ -111,7 +111,7 @@ def test_drivers_need_the_table() -> None:
 
 def test_nothing_may_be_left_for_processes() -> None:
     said = message("driver[0]={name='a', kind='gpu', share=1, discard=0.0}")
-    assert said == "scenario: driver: nothing is left for the processes"
+    assert said == "scenario: driver: no memory is left for the processes"
 
 
 def test_room_is_what_drivers_leave() -> None:
@@ -119,7 +119,7 @@ def test_room_is_what_drivers_leave() -> None:
     load(SMALL, Overrides(settings=("process[0].count=256",)))
     assert message("process[0].count=257") == (
         "scenario: machine.memory_per_node: too little for the machine: 2570 pages are mapped before any "
-        "merging, and there is room for 2560; it takes at least 10MiB"
+        "merging, but only 2560 fit; at least 10MiB is needed"
     )
 
 

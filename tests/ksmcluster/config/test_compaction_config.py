@@ -126,8 +126,8 @@ def test_defaults_are_those_of_the_machine() -> None:
         ("migration.order=11", "must be at most 10, not 11"),
         ("migration.compactors=0", "must be at least 1, not 0"),
         ("driver[0].share=0", "must be above 0.0, not 0"),
-        ("driver[0].name=lru", '"lru" is what LRU pages are called'),
-        ("driver[0].name=guests", '"guests" is what pages of other nodes\' drivers are called'),
+        ("driver[0].name=lru", '"lru" is reserved for LRU pages'),
+        ("driver[0].name=guests", '"guests" is reserved for pages of other nodes\' drivers'),
         ("cost.scan=3", "unknown key; did you mean"),
     ],
 )
@@ -143,7 +143,7 @@ def test_mistakes_are_told_in_one_line(setting: str, text: str) -> None:
     [
         ({"kind": "drain"}, 'is empty; kind = "drain" needs it'),
         ({"kind": "drain", "nodes": [2]}, "there is no node 2; the last is 1"),
-        ({"kind": "drain", "nodes": [1, 0]}, "are all there are; no node is left to take their pages"),
+        ({"kind": "drain", "nodes": [1, 0]}, "are all nodes; no node is left to take their pages"),
         ({"kind": "even-out", "nodes": [-1]}, "there is no node -1; the last is 1"),
     ],
 )
@@ -169,7 +169,10 @@ def test_distances_need_as_many_nodes() -> None:
     [
         ("driver[0].kind=ballon", "scenario: driver[0]: no driver 'ballon'; give one of balloon, faulty, "),
         ("driver[0].settings.busy=1", "scenario: driver[0]: driver 'balloon' has no setting 'busy'; "),
-        ("machine.unmovable=0.6", "scenario: driver: shares, machine.lru and machine.unmovable are 1.1 of"),
+        (
+            "machine.unmovable=0.6",
+            "scenario: driver: shares, machine.lru and machine.unmovable add up to 1.1",
+        ),
         ("driver=[]", "--set driver: is empty"),
     ],
 )
@@ -187,11 +190,11 @@ def test_an_object_that_fits_no_page() -> None:
 def test_names_are_used_once() -> None:
     driver = SMALL["driver"][0]
     twice = SMALL | {"driver": [driver, {**driver, "share": 0.1}]}
-    assert message(source=twice) == 'scenario: driver[1].name: "a" is the name of an earlier one'
+    assert message(source=twice) == 'scenario: driver[1].name: "a" is already in use'
 
 
 def test_scenarios_of_the_other_command() -> None:
-    with pytest.raises(UserError, match=r"\[\[driver\]\] makes it a scenario of `ksmcluster compact`"):
+    with pytest.raises(UserError, match=r"\[\[driver\]\], so it is a scenario of `ksmcluster compact`"):
         load("compaction-zram")
-    with pytest.raises(UserError, match=r"\[\[process\]\] makes it a scenario of `ksmcluster simulate`"):
+    with pytest.raises(UserError, match=r"\[\[process\]\], so it is a scenario of `ksmcluster simulate`"):
         load_compaction("tiny")

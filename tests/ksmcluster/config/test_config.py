@@ -162,7 +162,7 @@ def test_a_kernel_without_quotes(table: str) -> None:
     """TOML reads 6.10 as 6.1, another kernel."""
     (line,) = message(small(**{table: {"kernel": 6.1}})).splitlines()
     assert line == (
-        f'scenario: {table}.kernel: is a number, and TOML reads 6.10 as 6.1; write it in quotes, as in "6.1"'
+        f'scenario: {table}.kernel: is a number, but TOML reads 6.10 as 6.1; write it in quotes, as in "6.1"'
     )
 
 
@@ -214,7 +214,7 @@ def test_what_is_left_out_is_a_note() -> None:
     data = small(ksm={"smart_scan": 0, "run": 1})
     scenario = load(data, Overrides(settings=("ksm.kernel=6.1",)))
     assert scenario.notes == (
-        'scenario: ksm.smart_scan = 0 is left out: it has no meaning with kernel = "6.1", '
+        'scenario: ksm.smart_scan = 0 is ignored: it has no meaning with kernel = "6.1", '
         'only with "6.12", "6.16", "6.17", "6.18.15", "6.18", "7.2", "7.3"',
     )
     ring = {"nodes": 2, "memory_per_node": "1MiB", "topology": {"kind": "ring", "hop": 7}}
@@ -293,8 +293,8 @@ def ends_of(data: Data, **options: Any) -> tuple[int | None, float | None, float
 @pytest.mark.parametrize(
     ("simulation", "text"),
     [
-        ({"passes": 3, "seconds": 2.0}, "simulation.seconds: says when the run ends, as passes does"),
-        ({"seconds": 2.0, "until": "converged"}, "simulation.until: says when the run ends, as seconds does"),
+        ({"passes": 3, "seconds": 2.0}, "simulation.seconds: says when the run ends, and so does passes"),
+        ({"seconds": 2.0, "until": "converged"}, "simulation.until: says when the run ends, and so does"),
         ({"tolerance": 0.1}, 'simulation.tolerance: has no meaning without until = "converged"'),
         ({"most_passes": 9}, 'simulation.most_passes: has no meaning without until = "converged"'),
         ({"seconds": 0.0}, "simulation.seconds: must be at least 1e-09"),
@@ -307,7 +307,7 @@ def test_wrong_ends(simulation: Data, text: str) -> None:
 
 def test_two_ends_on_the_command_line() -> None:
     assert message(small(), passes=2, seconds=3) == (
-        "--seconds: says when the run ends, as passes does; give one of them"
+        "--seconds: says when the run ends, and so does passes; give only one"
     )
 
 
@@ -358,7 +358,7 @@ def test_one_side_of_a_grid_gives_the_other() -> None:
 @pytest.mark.parametrize(
     ("topology", "text"),
     [
-        ("mash", 'machine.topology: "mash" is no topology, and there is no such file; did you mean "mesh"?'),
+        ("mash", 'machine.topology: "mash" is neither a topology nor an existing file; did you mean "mesh"?'),
         ({"kind": "mesh", "rows": 4}, "machine.topology: has 4 nodes, but machine.nodes is 2"),
         ({"kind": "matrix", "matrix": ["10"]}, "machine.topology: has 1 nodes, but machine.nodes is 2"),
         ({"kind": "matrix"}, 'machine.topology.matrix: is missing; kind = "matrix" needs it'),
@@ -427,7 +427,7 @@ def test_loading_leaves_the_data_alone() -> None:
         ("ksm.run", "--set ksm.run: not of the form key=value"),
         ("=3", "--set =3: not of the form key=value"),
         ("ksm..run=1", "not a path of keys such as ksm.run or process[0].count"),
-        ("process[3].count=1", "--set process[3].count: there is no process[3], they end at process[0]"),
+        ("process[3].count=1", "--set process[3].count: there is no process[3]; the last is process[0]"),
         ("process.count=1", "--set process.count: process is not a table"),
         ("machine[0]=1", "--set machine[0]: machine is not a list"),
         ("machine.nodes.x=1", "--set machine.nodes.x: machine.nodes is not a table"),
@@ -477,14 +477,14 @@ def test_more_memory_than_the_machine_has() -> None:
     text = message(small(), "process[0].count=21")
     assert text == (
         "scenario: machine.memory_per_node: too little for the machine: 210 pages are mapped before any "
-        "merging, and there is room for 200; it takes at least 420KiB"
+        "merging, but only 200 fit; at least 420KiB is needed"
     )
     load(small(), Overrides(settings=("process[0].count=20",)))
 
 
 def test_more_memory_than_the_bound_nodes_have() -> None:
     text = message(small(), "process[0].count=11", "process[0].policy={kind='bind', nodes=[1]}")
-    assert "too little for what is bound to node 1: 110 pages" in text
+    assert "too little for the memory bound to node 1: 110 pages" in text
 
 
 def test_sets_of_bound_nodes_add_up() -> None:
@@ -525,7 +525,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         (["process[0].region[0].sze=1"], 'process[0].region[0].sze: unknown key; did you mean "size"?'),
         (["process[0].region[0].xyz=1"], "unknown key; the keys here are name, size, model, mergeable"),
-        (["process=[]"], "process: is empty; nothing would run"),
+        (["process=[]"], "process: is empty; add a [[process]]"),
         (["process={}"], "process: must be a list of tables"),
         (["process[0].region[0].model=pool"], 'region[0].distinct: is missing; model = "pool" needs it'),
         (["process[0].region[0].law=zipf"], 'law: has no meaning with model = "unique", only with "pool"'),
@@ -537,7 +537,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["process[0].region[0].write[0].hot_fraction=0.2"], "write[0].rate: is missing"),
         (["process[0].region[0].write=[{rate=1, start=5, stop=4}]"], "stop: must be after start = 5.0"),
         (["process[0].region[0].write=[{rate=1, hot_fraction=0}]"], "hot_fraction: must be above 0.0, not 0"),
-        (["process[0].region[1]={name='r', size='4KiB', model='zero'}"], '"r" is the name of an earlier one'),
+        (["process[0].region[1]={name='r', size='4KiB', model='zero'}"], '"r" is already in use'),
         (["process[0].per_node=1"], "process[0].per_node: cannot be given together with count"),
         (["process[0].replay_interval=1"], "replay_interval: has no meaning without snapshot"),
         (["process[0].clones='identical'"], "clones: has no meaning without snapshot"),
@@ -562,7 +562,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["ksm.threads=per-node"], 'ksm.threads: "per-node" needs merge_across_nodes = 0: with 1'),
         (
             ["ksm.threads=per-node", "ksm.merge_across_nodes=0", "ksm.advisor_mode=scan-time"],
-            'ksm.threads: "per-node" needs advisor_mode = "none": the advisor knows of one ksmd only',
+            'ksm.threads: "per-node" needs advisor_mode = "none": the advisor supports only one ksmd',
         ),
         (["ksm.history=steady", "ksm.run=0"], 'ksm.history: "steady" needs run = 1'),
         (["ksm.history_passes=3"], 'ksm.history_passes: needs history = "steady"'),
@@ -596,7 +596,7 @@ def test_workers_need_frames_for_what_they_write(region: Data, frames: int) -> N
     fits = {"nodes": 1, "memory_per_node": f"{4 * frames}KiB"}
     load({"machine": fits, "process": process})
     text = message({"machine": fits | {"memory_per_node": f"{4 * frames - 4}KiB"}, "process": process})
-    assert f"{frames} pages are mapped before any merging, and there is room for {frames - 1}" in text
+    assert f"{frames} pages are mapped before any merging, but only {frames - 1} fit" in text
 
 
 def test_scaling_counts_the_pages_of_workers() -> None:
@@ -634,7 +634,7 @@ def test_a_snapshot_takes_the_place_of_regions(tmp_path: Path) -> None:
     ("content", "text"),
     [
         (b"[machine\n", "not TOML: "),
-        (b'title = "\xff"', "not a text in UTF-8 (byte 9)"),
+        (b'title = "\xff"', "not UTF-8 text (byte 9)"),
         (b"", "machine: is missing"),
     ],
 )
@@ -648,7 +648,7 @@ def test_absent_files(tmp_path: Path) -> None:
     assert message("tny") == 'there is no scenario tny; did you mean "tiny"?'
     compactions = "compaction-drain, compaction-gpu, compaction-zram"
     names = f"{compactions}, containers, default, ksm-compaction, tiny, vm-farm"
-    assert f"the scenarios that come along are {names}" in message(tmp_path / "x.toml")
+    assert f"the bundled scenarios are {names}" in message(tmp_path / "x.toml")
     assert message(tmp_path) == f"cannot read {tmp_path}: Is a directory"
 
 

@@ -36,7 +36,7 @@ def test_too_much_is_refused_at_once(run: Run, engine: str) -> None:
     assert (ran.code, ran.out) == (2, "")
     (line,) = ran.err.splitlines()
     assert line.startswith("error: 57,600,")
-    assert "2.6 TiB of memory at least, and this host has " in line
+    assert "need at least 2.6 TiB of memory, but this host has " in line
     for remedy in ("--pages-per-node", "--nodes", "--address", "--no-memory-check"):
         assert remedy in line
 
@@ -45,7 +45,7 @@ def test_compaction_and_python() -> None:
     huge = ksmcluster.load_compaction(
         overrides=ksmcluster.Overrides(nodes=1024, settings=('machine.memory_per_node="16TiB"',))
     )
-    with pytest.raises(UserError, match=r"320\.0 TiB of memory at least.*machine\.memory_per_node"):
+    with pytest.raises(UserError, match=r"at least 320\.0 TiB of memory.*machine\.memory_per_node"):
         ksmcluster.compact(huge)
 
 
@@ -55,7 +55,7 @@ def test_bytes_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
     real = ksmcluster.load(
         "tiny", ksmcluster.Overrides(settings=("machine.content=bytes",), pages_per_node=4000)
     )
-    with pytest.raises(UserError, match=r"8,000 pages take 31\.6 MiB"):
+    with pytest.raises(UserError, match=r"8,000 pages need at least 31\.6 MiB"):
         ksmcluster.simulate(real, engine="inline")
     ksmcluster.simulate(real, engine="inline", memory_check=False)
 
@@ -72,7 +72,7 @@ def test_a_snapshot_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path
         process = SnapshotProcess(1, "p", "process", (mapping,))
         writer.finish(replace(metadata(tuple(map(float, range(50)))), processes=(process,)))
     monkeypatch.setattr(host_memory, "available", lambda: 1 << 20)
-    with pytest.raises(UserError, match=r"50,000 pages take 1\.4 MiB.*fewer processes or moments"):
+    with pytest.raises(UserError, match=r"50,000 pages need at least 1\.4 MiB.*fewer processes or moments"):
         ksmcluster.simulate(path, engine="inline")
     ksmcluster.simulate(path, engine="inline", memory_check=False)
 
@@ -87,8 +87,8 @@ def limited(*arguments: str) -> str:
 
 def test_limits_of_the_address_space() -> None:
     large = ("simulate", "default", "--engine", "inline", "--quiet", "--pages-per-node", "1000000")
-    assert "3.0 GiB of memory at least" in limited(*large)
-    assert limited(*large, "--no-memory-check").startswith("error: memory ran out: ")
+    assert "need at least 3.0 GiB of memory" in limited(*large)
+    assert limited(*large, "--no-memory-check").startswith("error: out of memory: ")
 
 
 @pytest.mark.parametrize("version", [1, 2])

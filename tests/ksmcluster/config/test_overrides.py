@@ -44,10 +44,13 @@ def test_values_become_toml(value: object) -> None:
     ("settings", "says"),
     [
         ({"ksm.pages_to_scn": 1}, '--set ksm.pages_to_scn: unknown key; did you mean "pages_to_scan"?'),
-        ({"ksm.kernel": 6.10}, 'ksm.kernel: 6.1 may be another kernel than meant; give a text, as in "6.10"'),
+        (
+            {"ksm.kernel": 6.10},
+            'ksm.kernel: the number 6.1 may mean another kernel; give a text, as in "6.10"',
+        ),
         ({"ksm.run": object}, "ksm.run: a value is a number, a text, "),
         ({"ksm..run": 1}, "--set ksm..run=1: "),
-        ("ksm.run=0", 'settings: give a dict or several texts, as in settings=("ksm.run=0",)'),
+        ("ksm.run=0", 'settings: give a dict or a list of texts, as in settings=("ksm.run=0",)'),
     ],
 )
 def test_mistakes_in_settings(settings: Any, says: str) -> None:
@@ -85,7 +88,7 @@ def test_keyword_arguments_change_the_scenario() -> None:
 
 
 def test_a_loaded_scenario_is_not_changed() -> None:
-    with pytest.raises(UserError, match=r"^simulate: the scenario is loaded already; "):
+    with pytest.raises(UserError, match=r"^simulate: the scenario is already loaded; "):
         ksmcluster.simulate(load("tiny"), nodes=3, engine="inline")
     with pytest.raises(UserError, match=r"^sweep: give changes as overrides or as keyword arguments"):
         ksmcluster.sweep("tiny", overrides=Overrides(nodes=2), passes=3)

@@ -67,7 +67,7 @@ def test_a_refusal_of_incomplete_groups_names_the_option() -> None:
     with pytest.raises(UserError) as error:
         load("default", Overrides(nodes=100))
     assert str(error.value) == (
-        "--nodes: 100 nodes do not make up groups of 16, as topology.groups = [4, 4] has them"
+        "--nodes: 100 nodes cannot form groups of 16, which topology.groups = [4, 4] requires"
     )
 
 

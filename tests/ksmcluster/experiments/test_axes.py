@@ -44,16 +44,16 @@ def test_options_are_keys_too() -> None:
         (["ksm.run="], "not of the form KEY=VALUE,VALUE"),
         (["ksm.run=0,,1"], "a value is missing between two commas"),
         (["ksm.run=0,"], "a value is missing between two commas"),
-        (["ksm.run=0", "ksm.run=1"], "ksm.run: is there twice"),
-        (["nodes=1", "machine.nodes=2"], "machine.nodes: is there twice"),
+        (["ksm.run=0", "ksm.run=1"], "ksm.run: given twice"),
+        (["nodes=1", "machine.nodes=2"], "machine.nodes: given twice"),
         (["node=1"], 'no such key; did you mean "nodes"'),
         (["pages=1"], "no such key"),
         (["seed=1,2"], "use --seeds N"),
         (["simulation.seed=1,2"], "use --seeds N"),
-        (["nodes=16..1"], "never gets there"),
-        (["nodes=0..16x2"], "never gets there"),
-        (["nodes=1..16x1"], "never gets there"),
-        (["nodes=1..16+0"], "never gets there"),
+        (["nodes=16..1"], "never reaches its end"),
+        (["nodes=0..16x2"], "never reaches its end"),
+        (["nodes=1..16x1"], "never reaches its end"),
+        (["nodes=1..16+0"], "never reaches its end"),
         (["nodes=1..1000000"], "more than 100,000 values"),
     ],
 )
@@ -97,7 +97,9 @@ def test_nothing_varies() -> None:
 def test_zipped() -> None:
     points = make_points({"a.a": ["1", "2"], "b.b": ["3", "4"]}, zipped=True)
     assert [tuple(point.settings.values()) for point in points] == [("1", "3"), ("2", "4")]
-    with pytest.raises(UserError, match=r"--zip: all keys need as many values: a\.a has 1, b\.b has 2"):
+    with pytest.raises(
+        UserError, match=r"--zip: all keys need the same number of values: a\.a has 1, b\.b has 2"
+    ):
         make_points({"a.a": ["1"], "b.b": ["3", "4"]}, zipped=True)
 
 
@@ -114,8 +116,8 @@ def test_a_file_of_points(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (None, "cannot be read"),
-        (b"", "needs a line with keys"),
-        (b"ksm.run\n", "needs a line with keys"),
+        (b"", "needs a line of keys"),
+        (b"ksm.run\n", "needs a line of keys"),
         (b"ksm.run,nodes\n1,2\n3\n", "line 3 does not have 2 values"),
         (b"\xff", "cannot be read"),
         (b"run\n1\n", "no such key"),

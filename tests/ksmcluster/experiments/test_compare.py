@@ -161,9 +161,9 @@ def test_mistakes(tmp_path: Path, run: Run) -> None:
     result_of(load("tiny")).save(tmp_path / "a")
     ksmcluster.sweep("tiny", {"ksm.pages_to_scan": [100]}, output=tmp_path / "sweep")
     for arguments, says in {
-        (str(tmp_path / "a"),): "name at least two directories",
+        (str(tmp_path / "a"),): "give at least two directories",
         (str(tmp_path / "a"), str(tmp_path)): "not an output of simulate or compact",
-        (str(tmp_path / "a"), str(tmp_path / "sweep")): "they have no point in common",
+        (str(tmp_path / "a"), str(tmp_path / "sweep")): "have no point in common",
     }.items():
         ran = run("compare", *arguments)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)

@@ -86,7 +86,7 @@ def test_of_a_point(run: Run, tmp_path: Path) -> None:
     )
     assert "echo 50 > sleep_millisecs" in ran.out
     for point, says in {
-        "1": "point 1 has no ksmd",
+        "1": "point 1 has no KSM settings",
         "5": "the points are 1 to 4",
         "0": "the points are",
     }.items():
@@ -101,4 +101,4 @@ def test_without_ksmd(run: Run, tmp_path: Path, options: tuple[str, ...]) -> Non
     ksmcluster.compact(small, engine="inline").save(tmp_path / "out")
     ran = run("knobs", str(tmp_path / "out"), *options)
     assert (ran.code, ran.out) == (2, "")
-    assert ("which has no ksmd" if not options else "is no sweep") in ran.err
+    assert ("which has no KSM settings" if not options else "is not a sweep") in ran.err

@@ -101,7 +101,7 @@ def test_names_may_be_short() -> None:
     )
     assert objectives == (Objective("ksm_mappings_remote_fraction", False),)
     assert limits == (Limit("saved_bytes", ">", 0.0),)
-    with pytest.raises(UserError, match=r"before may be free\.before or obtained\.before"):
+    with pytest.raises(UserError, match=r"before could be free\.before or obtained\.before"):
         named(parse_objectives("before:max"), (), names)
     with pytest.raises(UserError, match='no figure saved_byte; did you mean "saved_bytes"'):
         named((), parse_limits(["saved_byte<1"]), names)

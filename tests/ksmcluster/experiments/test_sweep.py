@@ -91,7 +91,7 @@ def test_compact() -> None:
         assert row["obtained.movable_on"] == alone.summary["obtained"]["movable_on"]
         assert row["free_blocks.before[0]"] == alone.summary["free_blocks"]["before"][0]
         assert row["by_driver.lru.moved"] == alone.summary["by_driver"]["lru"]["moved"]
-    with pytest.raises(UserError, match="--passes-rows: is for scenarios of `simulate`"):
+    with pytest.raises(UserError, match="--passes-rows is for scenarios of `simulate`"):
         ksmcluster.sweep("compaction-gpu", overrides=small, passes_rows=True)
 
 
@@ -251,7 +251,7 @@ def test_what_was_done_before_a_kill_is_kept(
     assert 3 <= len(done) < 12
     if number != signal.SIGKILL:
         assert len(rows(out)) == len(done)
-        assert "go on with --resume" in rest
+        assert "continue with --resume" in rest
         assert "Traceback" not in rest
     stamps = {key: record.wall_seconds for key, record in done.items()}
     with started(out, "--resume", "--quiet", "--jobs", str(jobs)) as process:
@@ -316,7 +316,7 @@ def test_another_sweep_is_not_resumed(tmp_path: Path, change: dict[str, Any], sa
     out = tmp_path / "out"
     ksmcluster.sweep("tiny", PAGES, output=out)
     before = {file.name: file.read_bytes() for file in out.iterdir()}
-    with pytest.raises(UserError, match=rf"--resume: .*out holds another sweep \({says}\)") as error:
+    with pytest.raises(UserError, match=rf"--resume: .*out has another sweep \({says}\)") as error:
         ksmcluster.sweep(**{"scenario": "tiny", "vary": PAGES, "output": out, "resume": True} | change)
     assert "\n" not in str(error.value)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
@@ -333,19 +333,19 @@ def test_another_snapshot_under_the_same_name_is_another_sweep(tmp_path: Path) -
 def test_directories_that_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ksmcluster.sweep("tiny", PAGES, output=out)
-    with pytest.raises(UserError, match="out holds a sweep: go on with --resume"):
+    with pytest.raises(UserError, match="out contains a sweep: continue with --resume"):
         ksmcluster.sweep("tiny", PAGES, output=out)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years")
     for resume in (False, True):
-        with pytest.raises(UserError, match="not empty, and not a sweep"):
+        with pytest.raises(UserError, match="not empty and not a sweep"):
             ksmcluster.sweep("tiny", PAGES, output=tmp_path / "other", resume=resume)
     with pytest.raises(UserError, match="cannot write to"):
         ksmcluster.sweep("tiny", PAGES, output=tmp_path / "other" / "thesis.tex" / "x")
     plan = stored.read_plan(out)
     with (
         journal.opened(out, plan, resume=True),
-        pytest.raises(UserError, match="another process runs the sweep in"),
+        pytest.raises(UserError, match="another process is running the sweep in"),
         journal.opened(out, plan, resume=True),
     ):
         pass
@@ -364,7 +364,7 @@ def test_a_sweep_read_again_is_the_same(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("plan.json", "[" * 100_000, "not a sweep (plan.json: Invalid JSON: recursion limit exceeded"),
-        ("plan.json", '{"points": []}', "not a sweep (plan.json: schema_version: is missing); name the"),
+        ("plan.json", '{"points": []}', "not a sweep (plan.json: schema_version: is missing); give the"),
         ("plan.json", "9" * 5000, "not a sweep (plan.json: "),
         ("runs.jsonl", "[" * 100_000 + "\n", "runs.jsonl, line 1: Invalid JSON: recursion limit exceeded"),
         ("runs.jsonl", '{"point": 1, "seed": "1"}\n', "runs.jsonl, line 1: seed: "),
@@ -473,11 +473,11 @@ def test_seeds_give_means_and_noise() -> None:
     ("options", "says"),
     [
         (("--vary", "ksm.run"), "--vary ksm.run: not of the form"),
-        (("--points", "p.csv", "--vary", "ksm.run=1"), "--points: the file has all points"),
+        (("--points", "p.csv", "--vary", "ksm.run=1"), "--points: the file defines all points"),
         (("--jobs", "0"), "--jobs: must be at least 1"),
         (("--limit", "a"), "--limit a: not of the form"),
         (("--objectives", "a"), "--objectives a: not of the form"),
-        (("--address", "auto"), "--address: the inline engine joins no Ray cluster"),
+        (("--address", "auto"), "--address: the inline engine does not use Ray"),
         (("--vary", "engine=steam"), "no engine 'steam'"),
         (("--vary", "simulation.title=a,\udcff"), r"--vary simulation.title: '\udcff' is not UTF-8"),
         (("--vary", "engine=ray", "--vary", "nodes_per_actor=0"), "nodes_per_actor: must be a whole number"),

@@ -119,7 +119,7 @@ def test_a_page_says_what_came_of_it(outputs: Path, tiny: RunData) -> None:
         assert what in page.text
     assert f"pages_sharing {tiny.summary['gauges']['pages_sharing']:,}" in page.text
     assert "merge_across_nodes = 1" in page.text
-    assert "against" not in page.text
+    assert "compared with" not in page.text
 
 
 def test_a_page_on_compaction(outputs: Path) -> None:
@@ -127,8 +127,10 @@ def test_a_page_on_compaction(outputs: Path) -> None:
     (run,) = read_runs([outputs / "zram"])
     got, asked = run.summary["obtained"], run.summary["requested"]
     assert got["movable_on"] > got["movable_off"]
-    says = f"After compaction, {got['movable_on']} of {asked} blocks of 2.0 MiB can be allocated if drivers'"
-    says += f" pages can move, and {got['movable_off']} if they cannot; before, it was {got['before']}."
+    says = f"After compaction, {got['movable_on']} of {asked} blocks of 2.0 MiB can be allocated if driver"
+    says += (
+        f" pages are movable, and {got['movable_off']} if they are not; before compaction, {got['before']}"
+    )
     assert says in page.text
 
 
@@ -136,7 +138,7 @@ def test_runs_are_side_by_side(outputs: Path) -> None:
     page = page_of(outputs, "tiny", "within")
     runs = read_runs([outputs / "tiny", outputs / "within"])
     more, less = (text.size(run.summary["derived"]["saved_bytes_mean"]) for run in runs)
-    assert f"tiny saves the most memory: {more}, against {less} (within)." in page.text
+    assert f"tiny saves the most memory: {more}, compared with {less} (within)." in page.text
     assert "Keys that differ tiny within ksm.merge_across_nodes 1 0 tiny: config.toml" in page.text
 
 
@@ -159,7 +161,7 @@ def test_runs_that_end_at_different_times_are_told_apart(outputs: Path) -> None:
 
 def test_notes_are_there(tiny: RunData) -> None:
     noted = tiny._replace(summary={**tiny.summary, "notes": ["a lower bound"]})
-    assert "Notes a lower bound Not in these numbers" in Page(report([noted])).text
+    assert "Notes a lower bound Not included in these numbers" in Page(report([noted])).text
 
 
 def test_what_users_write_is_escaped() -> None:
@@ -180,7 +182,7 @@ def test_without_gain_the_answer_says_so() -> None:
     different = of_result(ksmcluster.simulate(scenario, engine="inline"))
     answer = Page(report([different])).text
     assert "KSM saves 0 bytes on average" in answer
-    assert "but costs 256.0 KiB by the kernel's own reckoning at the end." in answer
+    assert "but costs 256.0 KiB at the end by the kernel's own estimate." in answer
 
 
 def test_report_command(run: Run, outputs: Path, tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_report_command(run: Run, outputs: Path, tmp_path: Path) -> None:
         ("tiny -o report.txt", "error: --output report.txt: give a name that ends in .html\n"),
         (
             "tiny -o theirs.html",
-            "error: --output theirs.html: it is a file that this command did not write; ",
+            "error: --output theirs.html: this command did not write the existing file; ",
         ),
         ("gone -o x.html", "error: gone: not an output of simulate or compact ("),
     ],
@@ -250,8 +252,8 @@ def test_a_page_on_a_sweep(swept: Path) -> None:
     says = f"Point {best} ({found.points[best - 1].label}) is recommended within ksmd_cpu_percent<=5: "
     saved = text.size(found.outcomes[best - 1].means["saved_bytes"] or 0)
     assert f"{says}saved_bytes {saved}, " in page.text
-    assert "runs that failed 2" in page.text
-    assert "Points that failed 1 (ksm.max_page_sharing=1, " in page.text
+    assert "failed runs 2" in page.text
+    assert "Failed points 1 (ksm.max_page_sharing=1, " in page.text
     assert "ksm.max_page_sharing: must be at least 2, not 1" in page.text
     for line in shell_lines(found.config(best)["ksm"]):
         assert " ".join(line.split()) in page.text
@@ -262,7 +264,7 @@ def test_a_page_on_a_sweep(swept: Path) -> None:
 
 def test_a_page_on_a_sweep_of_compact(swept: Path) -> None:
     _, page = sweep_page(swept / "modes")
-    assert page.pictures[0] == "Allocations that succeed, before compaction and after it"
+    assert page.pictures[0] == "Successful allocations before and after compaction"
     assert "on a real machine" not in page.text
 
 
@@ -282,8 +284,8 @@ def test_a_page_on_a_sweep_that_was_killed(swept: Path, tmp_path: Path) -> None:
     (killed / "runs.jsonl").write_bytes(b"".join(lines[:3]))
     (killed / "plan.json").write_bytes((swept / "knobs" / "plan.json").read_bytes())
     _, page = sweep_page(killed)
-    assert "runs still to be done 3" in page.text
+    assert "missing runs 3" in page.text
     (killed / "runs.jsonl").write_bytes(b"")
     _, page = sweep_page(killed)
     assert page.pictures == []
-    assert "There is no point to recommend." in page.text
+    assert "No point is recommended." in page.text

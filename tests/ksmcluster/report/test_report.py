@@ -54,9 +54,7 @@ def test_report_says_how_long_a_full_scan_takes() -> None:
 def test_report_has_the_share_of_all_threads_together() -> None:
     settings = ("ksm.merge_across_nodes=0", "ksm.threads=per-node", "ksm.sleep_millisecs=0")
     report = str(ksmcluster.simulate(load("tiny", Overrides(settings=settings)), engine="inline"))
-    share = re.search(
-        r"ksmd at (.*) % of a CPU\n +\(all of its 2 threads together, one for each node\)\n", report
-    )
+    share = re.search(r"ksmd at (.*) % of a CPU\n +\(sum of its 2 threads, one per node\)\n", report)
     assert share
     assert 100 < float(share[1]) <= 200
 

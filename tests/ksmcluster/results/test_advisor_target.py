@@ -30,7 +30,7 @@ def test_passes_that_are_too_short() -> None:
 
 
 def test_passes_that_are_too_long() -> None:
-    assert "at most 30,000 pages, and what takes 70 % of a CPU." in note([200, 200])
+    assert "at most 30,000 pages and 70 % of a CPU." in note([200, 200])
 
 
 def test_without_the_advisor_or_ksmd_there_is_no_target() -> None:

@@ -50,4 +50,4 @@ def test_summary_and_report_give_the_headline_first_and_the_end_beside_it(result
     memory = as_text(report(result)).split("Memory\n")[1].split("\n\n")[0].splitlines()
     assert memory[0].split()[:3] == ["saved", "7.4", "MiB"]
     assert memory[2].strip() == "from 6.3 MiB to 8.4 MiB"
-    assert memory[5].split()[:6] == ["at", "the", "end,", "saved", "8.4", "MiB"]
+    assert memory[5].split()[:6] == ["end:", "saved", "8.4", "MiB", "37.5", "%"]

@@ -20,8 +20,8 @@ from tests.ksmcluster.conftest import Run, result_of
 
 TABLES = ("passes", "processes", "mappings")
 FILES = {"summary.json", "provenance.json", "config.toml", *(f"{name}.parquet" for name in TABLES)}
-FOREIGN = "it is not empty, and what is in it is not an earlier output; choose another directory"
-WORKING = "it is the working directory; name a directory in it"
+FOREIGN = "it is not empty and not an earlier output; choose another directory"
+WORKING = "it is the working directory; choose a directory in it"
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ REFUSED = {
     "to-working": WORKING,
     "..": FOREIGN,
     "nosuch/../..": FOREIGN,
-    "/": "it is a mount point; name a directory in it",
-    "/nosuch/../": "it is a mount point; name a directory in it",
-    "/proc": "it is a mount point; name a directory in it",
+    "/": "it is a mount point; choose a directory in it",
+    "/nosuch/../": "it is a mount point; choose a directory in it",
+    "/proc": "it is a mount point; choose a directory in it",
     "file": "it is not a directory; choose another name",
     "to-file": "it is not a directory; choose another name",
     "loop": "it is not a directory; choose another name",

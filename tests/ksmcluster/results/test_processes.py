@@ -41,7 +41,7 @@ def test_names_of_captured_mappings() -> None:
         "  [heap]          200      100     8        60        20  420.8 KiB\n"
         "  (anonymous)     100       50     4        30        10  210.4 KiB"
     )
-    assert [line.split()[:3] for line in shown["Processes that gain most, in pages"].splitlines()[1:]] == [
+    assert [line.split()[:3] for line in shown["Processes that save most, in pages"].splitlines()[1:]] == [
         ["job[1]", "[red]", "200"],
         ["job[0]", "[red]", "100"],
     ]
@@ -61,7 +61,7 @@ def test_kinds_are_named_where_there_are_several() -> None:
         ["b:", "heap"],
         ["a:", "heap"],
     ]
-    assert "b[0]" in shown["Processes that gain most, in pages"]
+    assert "b[0]" in shown["Processes that save most, in pages"]
 
 
 def test_processes_of_one_kind_that_were_not_captured_are_much_the_same() -> None:

@@ -206,7 +206,7 @@ def test_a_link_to_a_directory_stays_a_link(result: Result, tmp_path: Path) -> N
 )
 def test_other_files_are_not_touched(result: Result, tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match="it is not empty, and what is in it is not an earlier output"):
+    with pytest.raises(UserError, match="it is not empty and not an earlier output"):
         result.save(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == content

@@ -54,7 +54,7 @@ def test_writes_after_the_end() -> None:
 def test_one_ksmd_for_each_node_is_compared_at_equal_time() -> None:
     settings = ("ksm.merge_across_nodes=0", "ksm.threads=per-node", "process[0].region[0].write[0].start=0")
     (note,) = notes_of(SMALL, *settings, passes=3)
-    assert note.startswith("with one ksmd for each node 3 passes took ")
+    assert note.startswith("with one ksmd per node, 3 passes took ")
     assert notes_of(SMALL, *settings, seconds=1.0) == []
 
 
@@ -68,7 +68,7 @@ def test_a_run_that_has_not_converged() -> None:
 def test_a_relocation_that_is_not_reached() -> None:
     settings = ("migration.relocate=[{kind='even-out', after_pass=90}]",)
     notes = notes_of("ksm-compaction", *settings, "machine.nodes=2", "machine.topology=ring", seconds=0.5)
-    assert "migration.relocate[0]: nothing is moved, for the run ends before pass 90" in notes
+    assert "migration.relocate[0]: nothing is moved, because the run ends before pass 90" in notes
 
 
 def test_smart_scan_makes_the_final_state_alternate() -> None:
@@ -82,7 +82,7 @@ def test_smart_scan_makes_the_final_state_alternate() -> None:
 
 def test_knobs_left_out_are_noted() -> None:
     (note,) = notes_of("tiny", "ksm.kernel=4.8", "ksm.run=1") or [""]
-    assert "is left out" in note
+    assert "is ignored" in note
 
 
 @pytest.mark.parametrize(

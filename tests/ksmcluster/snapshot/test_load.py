@@ -326,7 +326,7 @@ def test_kernel_knobs_and_nodes_come_from_the_host(tmp_path: Path) -> None:
     assert (ksm.kernel, ksm.pages_to_scan, ksm.smart_scan, ksm.run) == ("6.12", 500, 0, 1)
     assert (machine.nodes, machine.memory_per_node) == (2, 2**30 // PAGE)
     assert machine.topology.matrix == ((10, 21), (21, 10))
-    assert scenario.simulation.title == "job.parquet: what KSM would give if every process called for it"
+    assert scenario.simulation.title == "job.parquet: KSM if every process enabled it"
 
 
 def test_other_nodes_and_processes(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_other_nodes_and_processes(tmp_path: Path) -> None:
     scenario = ksmcluster.load(path, ksmcluster.Overrides(nodes=5, count=7, advice="as-captured"))
     assert (scenario.machine.nodes, scenario.machine.topology.kind) == (5, "fully-connected")
     assert (scenario.process[0].count, scenario.process[0].advice) == (7, "as-captured")
-    assert scenario.simulation.title == "job.parquet: what KSM gives as the host is"
+    assert scenario.simulation.title == "job.parquet: KSM with the host's settings"
 
 
 def test_a_snapshot_without_a_host(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None
 
 
 def test_count_and_advice_are_for_snapshots() -> None:
-    with pytest.raises(UserError, match="--advice: is for snapshots"):
+    with pytest.raises(UserError, match="--advice is for snapshots"):
         ksmcluster.load("tiny", ksmcluster.Overrides(advice="all"))
 
 
@@ -520,5 +520,5 @@ def test_what_a_split_saves(tmp_path: Path) -> None:
         "fallback": 0,
     }
     assert result.summary["huge_pages"] == found
-    assert any("khugepaged sleeps" in note for note in result.summary["notes"])
+    assert any("the model has no khugepaged" in note for note in result.summary["notes"])
     assert "Huge pages\n  before" in str(result)

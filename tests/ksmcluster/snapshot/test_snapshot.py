@@ -165,7 +165,7 @@ def test_not_snapshots(tmp_path: Path) -> None:
         (put(tmp_path / "3", SCHEMA, b"[]"), "damaged snapshot metadata"),
         (put(tmp_path / "4", SCHEMA, b'{"version": 1}'), "damaged snapshot metadata"),
         (put(tmp_path / "5", SCHEMA, b'{"version": 3}'), "snapshot format 3, newer than 2"),
-        (put(tmp_path / "6", other, good), "other columns"),
+        (put(tmp_path / "6", other, good), "does not have the columns"),
     ):
         with pytest.raises(UserError, match=message):
             Snapshot.open(path)
@@ -270,8 +270,8 @@ def _written(folder: Path) -> Path:
     [
         ({"page_size": 16384}, "16384 bytes"),
         ({"moments": []}, "0 moments"),
-        ({"moments": [0.0, float("nan")]}, "not numbers from 0"),
-        ({"moments": [1.0]}, "not numbers from 0"),
+        ({"moments": [0.0, float("nan")]}, "not finite or do not start at 0"),
+        ({"moments": [1.0]}, "not finite or do not start at 0"),
         ({"moments": [0.0, 2.0, 1.0]}, "do not ascend"),
         ({"processes": []}, "no process"),
         ({"version": 0}, "never existed"),
@@ -287,13 +287,13 @@ def test_metadata_that_breaks_the_rules(tmp_path: Path, change: dict[str, Any], 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([(0, 0, 5, 0), (0, 0, 5, 0)], "do not ascend, or come twice"),
-        ([(0, 0, 6, 0), (0, 0, 5, 0)], "do not ascend, or come twice"),
+        ([(0, 0, 5, 0), (0, 0, 5, 0)], "are repeated or not in ascending order"),
+        ([(0, 0, 6, 0), (0, 0, 5, 0)], "are repeated or not in ascending order"),
         ([(0, 1, 5, 0), (0, 0, 5, 0)], "ascending order of moment and process"),
         ([(1, 0, 5, 0)], "process 0 at moment 1"),
         ([(0, 9, 5, 0)], "process 9 at moment 0"),
         ([(0, 0, 2**52, 0)], "in none of its mappings"),
-        ([(0, 0, 5, ZERO)], "a digest and the flag of zeros"),
+        ([(0, 0, 5, ZERO)], "both a digest and the zero flag"),
     ],
 )
 def test_rows_that_break_the_rules(

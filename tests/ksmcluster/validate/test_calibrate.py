@@ -125,7 +125,7 @@ def test_other_users_are_noticed() -> None:
     program = next(programs(256))
     works = simulated(program, PROFILES["6.18"])
     samples = [Sample(0.1, 2, 256 + (i == 2), 0) for i in range(len(works))]
-    with pytest.raises(UserError, match="ksmd visited 257 pages, not 256: is KSM used by others"):
+    with pytest.raises(UserError, match="ksmd visited 257 pages, not 256: does another program use KSM"):
         list(joined(works, [samples]))
 
 

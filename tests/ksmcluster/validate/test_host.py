@@ -167,7 +167,7 @@ def test_refused_while_somebody_uses_ksm(validate: Validate, knobs: Knobs) -> No
     user.communicate("")
     assert ran.returncode == 2
     assert f"({user.pid})" in ran.stderr
-    assert ran.stderr.startswith("error: KSM is in use on this host, by ")
+    assert ran.stderr.startswith("error: KSM is in use on this host by ")
     assert ran.stderr.count("\n") == 1
     assert knobs.saved() == before
 
@@ -175,7 +175,7 @@ def test_refused_while_somebody_uses_ksm(validate: Validate, knobs: Knobs) -> No
 def test_refused_while_another_runs(knobs: Knobs) -> None:
     with knobs.locked():
         ran = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
-    expected = "error: another ksmcluster drives ksmd on this host: wait for it\n"
+    expected = "error: another ksmcluster process drives ksmd on this host: wait for it\n"
     assert (ran.returncode, ran.stderr) == (2, expected)
 
 

@@ -92,7 +92,7 @@ def test_compare_names_the_first_difference(tmp_path: Path) -> None:
     assert lines[0].split()[3] == "sysfs.pages_shared"
     assert lines[1] == "all/batch_end ok"
     assert lines[-1] == "11 of 12 equal"
-    assert "speed.json: no records, left out" in result.stderr
+    assert "speed.json: no records, skipped" in result.stderr
 
     as_data = run("--compare", tmp_path, "--json")
     assert as_data.exit_code == 1

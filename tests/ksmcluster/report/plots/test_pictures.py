@@ -38,7 +38,7 @@ def test_each_kind_is_drawn_with_units(outputs: Path, name: str) -> None:
     for kind in kinds_of(runs):
         axes = picture(kind, runs).axes[0]
         assert axes.get_title(loc="left")
-        assert axes.get_ylabel().endswith(UNITS) or axes.get_ylabel().startswith("blocks obtained, of ")
+        assert axes.get_ylabel().endswith(UNITS) or axes.get_ylabel().startswith("blocks of ")
         x = axes.get_xlabel()
         assert x.endswith((*UNITS, "mappings of a frame")) or x.startswith("order (blocks of 4 KiB")
     simulations = list(KINDS)[:-2]
@@ -145,7 +145,9 @@ def test_results_in_memory_are_drawn_as_their_files(
         tiny.by_node("pages_sharing").tolist()
     )
     assert real_result.plot("memory").svg() == picture("memory", [tiny]).svg()
-    assert "<svg" in real_result.plot("nodes", statistic="frames_used")._repr_svg_()
+    nodes = real_result.plot("nodes", statistic="frames_used")
+    assert "<svg" in nodes._repr_svg_()
+    assert 'alt="frames_used by node and pass"' in nodes._repr_html_()
     assert (
         compacted.plot("obtained").axes[0].get_xticklabels()[0].get_text()
         == "Compaction: memory full of zram"
@@ -175,19 +177,19 @@ def test_command(run: Run, outputs: Path, tmp_path: Path, suffix: str, magic: by
     ("arguments", "says"),
     [
         ("tiny -o x.txt", "error: --output x.txt: give a name that ends in .png, .svg or .pdf"),
-        ("tiny -o theirs.svg", "error: --output theirs.svg: it is a file that this command did not write"),
+        ("tiny -o theirs.svg", "error: --output theirs.svg: this command did not write the existing file"),
         ("gone -o x.svg", "error: gone: not an output of simulate or compact ("),
-        ("tiny -o x.svg --kind memry", 'error: no kind of picture "memry"; did you mean "memory"?'),
-        ("tiny -o x.svg --kind blocks", 'error: no picture "blocks" of tiny: nothing was compacted; use'),
+        ("tiny -o x.svg --kind memry", 'error: unknown kind of picture "memry"; did you mean "memory"?'),
+        ("tiny -o x.svg --kind blocks", 'error: tiny has no picture "blocks": nothing was compacted; use'),
         (
             "zram -o x.svg --kind memory",
-            'error: no picture "memory" of zram: it is an output of compact; use',
+            'error: zram has no picture "memory": it is an output of compact; use',
         ),
-        ("tiny zram -o x.svg", "error: there is no picture of simulate and compact together; give"),
-        ("tiny -o x.svg --kind nodes --statistic p", 'error: no statistic "p"; choose one of pages_mapped,'),
+        ("tiny zram -o x.svg", "error: simulate and compact share no kind of picture; give"),
+        ("tiny -o x.svg --kind nodes --statistic p", 'error: unknown statistic "p"; choose one of pages_map'),
         (
             "tiny -o x.svg --kind scan --statistic p",
-            'error: a statistic can be chosen for the kind "nodes" only',
+            'error: only the kind "nodes" takes a statistic',
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_units_are_those_of_the_metadata() -> None:
 def test_mistakes_in_pictures_of_sweeps() -> None:
     with pytest.raises(UserError, match=r'^the sweep has no column "saved"; choose one of point, seed, '):
         sensitivity(sweep(), "ksm.threads", "saved")
-    with pytest.raises(UserError, match=r"^a Pareto front is drawn over two objectives"):
+    with pytest.raises(UserError, match=r"^a Pareto front needs two objectives"):
         pareto(sweep(), OBJECTIVES[:1])
 
 
@@ -197,14 +197,14 @@ def test_sweeps_are_drawn_by_the_command(run: Run, swept: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--kind obtained", 'no picture "obtained" of a sweep of simulate; use one of compact'),
+        ("--kind obtained", 'a sweep of simulate has no picture "obtained"; use a sweep of compact'),
         (
             "--kind memory",
-            'no picture "memory" of a sweep; choose one of pareto, points, sensitivity, ',
+            'a sweep has no picture "memory"; choose one of pareto, points, sensitivity, ',
         ),
         ("--kind sensitivity --key ksm.run", 'the sweep has no column "ksm.run"; choose one of point, seed,'),
         ("--kind sensitivity --figure savd", "figure: there is no figure savd"),
-        ("--objectives saved_bytes:max", "a Pareto front is drawn over two objectives"),
+        ("--objectives saved_bytes:max", "a Pareto front needs two objectives"),
     ],
 )
 def test_mistakes_of_the_command(run: Run, swept: Path, tmp_path: Path, options: str, says: str) -> None:
@@ -241,7 +241,7 @@ def test_blocks_obtained_at_each_point() -> None:
         for state in ("before", "movable_off", "movable_on")
     ]
     many = ksmcluster.sweep("compaction-zram", {"migration.order": "0..10"}, overrides=small)
-    with pytest.raises(UserError, match=r"^11 points are too many groups of bars"):
+    with pytest.raises(UserError, match=r"^11 points are too many for bars"):
         many.plot("obtained")
 
 
@@ -252,5 +252,5 @@ def test_points_are_bars() -> None:
     assert [bar.get_width() for bar in right.containers[1]] == [1, 5, 8]
     assert left.get_yticklabels()[2].get_text() == "ksm.pages_to_scan=6400\nksm.threads=per-node"
     many = pa.table({"point": range(11), "seed": [1] * 11, "a": range(11), "figure": range(11)})
-    with pytest.raises(UserError, match=r"^11 points are too many bars"):
+    with pytest.raises(UserError, match=r"^11 points are too many for bars"):
         points(varied(many, "a"), ["figure"])
