@@ -9,8 +9,9 @@ simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
 # Two processes, each with a Ray cluster of its own: many tests wait for processes to start or to end.
+# A file's tests run in one of them, since they share actors.
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'

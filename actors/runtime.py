@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.machinery import PathFinder
@@ -105,6 +105,7 @@ def connected(
         own_token()
     import ray
 
+    _keep_stdout_clean()
     if ray.is_initialized():
         yield
         return
@@ -180,6 +181,16 @@ def _put_back(handler: _Handler) -> None:
     """Install a handler of SIGTERM again; only the main thread can."""
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def _keep_stdout_clean() -> None:
+    """Log what Ray says of tasks that it repeats; it prints that to stdout, where results go."""
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        logging.getLogger("ray").info("%s", "\n".join(data["lines"]))
+
+    worker.print_to_stdstream = log
 
 
 def _object_store(frames: int) -> int:

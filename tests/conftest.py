@@ -1,6 +1,10 @@
 """What holds for all tests."""
 
+import fcntl
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,8 +25,12 @@ PageTable.validating = True
 Outbox.check = True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, since they share actors, and so do all that use the host's ksmd."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+@pytest.fixture(autouse=True)
+def _host_ksmd(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests that use the host's ksmd, or memory that it scans, wait for each other in all processes."""
+    if not request.node.get_closest_marker("host_ksmd"):
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "ksmcluster-tests-of-ksmd.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -95,6 +95,27 @@ def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> N
     assert json.loads(done.stdout) == inline
 
 
+def test_what_ray_says_of_repeated_tasks_is_not_on_stdout(ray_cluster: str) -> None:
+    """Results go there: `--json` of a run that has lost an actor is JSON."""
+    program = """
+import logging, sys, time
+from actors.runtime import connected
+with connected(sys.argv[1]):
+    from ray._private.utils import push_error_to_driver
+    from ray._private.worker import global_worker
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("ray").setLevel(logging.INFO)
+    push_error_to_driver(global_worker, "task", "a task is repeated")
+    time.sleep(2)
+print("{}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, ray_cluster], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{}\n"
+    assert "a task is repeated" in done.stderr
+
+
 def test_the_cluster_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """RAY_ADDRESS may be that of a dashboard, for `ray job submit`: outside a job it is not ours."""
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")

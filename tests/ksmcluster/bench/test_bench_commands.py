@@ -48,7 +48,7 @@ def test_pass(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pass.json"]
 
 
-@pytest.mark.xdist_group("ksmd of the host")
+@pytest.mark.host_ksmd
 def test_pass_against_this_hosts_ksmd(knobs: Knobs, tmp_path: Path) -> None:
     before = knobs.saved()
     arguments = ["pass", "--ksmd", "--pages", "320", "--repeat", "2", "--json", str(tmp_path / "pass.json")]

@@ -22,7 +22,7 @@ from ksmcluster.capture.pagemap import Listing
 from ksmcluster.capture.select import Wanted, tree
 from ksmcluster.snapshot import MERGEABLE, SHARED, SHARED_ZERO, Snapshot, SnapshotPages
 
-pytestmark = pytest.mark.xdist_group("ksmd of the host")
+pytestmark = pytest.mark.host_ksmd
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="frame numbers are for root")
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])

@@ -18,7 +18,7 @@ from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import WHOLE_PASS, Ksmd
 from tests.ksmcluster.validate.conftest import knobs
 
-pytestmark = pytest.mark.xdist_group("ksmd of the host")
+pytestmark = pytest.mark.host_ksmd
 
 __all__ = ["knobs"]
 

@@ -15,7 +15,7 @@ from ksmcluster.validate.knobs import Knobs
 
 from .conftest import COMMAND, USER_OF_KSM, children_left
 
-pytestmark = pytest.mark.xdist_group("ksmd of the host")
+pytestmark = pytest.mark.host_ksmd
 
 CALIBRATE = [*COMMAND[:-1], "calibrate", "--quiet", "--output"]
 

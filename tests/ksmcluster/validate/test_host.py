@@ -18,7 +18,7 @@ from tests.paths import SELFTESTS
 
 from .conftest import COMMAND, USER_OF_KSM, Validate, children_left
 
-pytestmark = pytest.mark.xdist_group("ksmd of the host")
+pytestmark = pytest.mark.host_ksmd
 
 #: The first, the second, the last, and all pages of a content are pinned; zeros; then pages that were merged.
 PINNED = """\

@@ -24,7 +24,7 @@ from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.session import validate
 from ksmcluster.validate.timing import PassTime, TimeComparison, TimedEngine
 
-pytestmark = pytest.mark.xdist_group("ksmd of the host")
+pytestmark = pytest.mark.host_ksmd
 
 KNOBS = PROFILES["6.18"].knobs
 
