@@ -120,31 +120,45 @@ def work_of(measurements: Sequence[Measurement], cached_tree: float) -> Floats:
 
 
 def _solve(work: Floats, ns: Floats) -> _Solution:
-    """Fit all terms that occur; set terms that are not separated to their defaults, one by one."""
+    """Fit all terms that occur; set terms that are not separated to their defaults, one by one.
+
+    Such a term is probably off its default by what the fit had found before, at most by all of it. That is a
+    part of the uncertainty of the others.
+    """
     values = np.array([getattr(CostSpec(), term) for term in TERMS])
+    in_doubt = np.zeros(len(TERMS))
     free = [i for i in range(len(TERMS)) if work[:, i].any()]
     while True:
-        found, deviations, error = _least_squares(work, ns, values, free)
+        found, deviations, error = _least_squares(work, ns, values, in_doubt, free)
         doubtful = [d / v if v > 0 else np.inf for d, v in zip(deviations, found, strict=True)]
         if not free or max(doubtful) <= _MOST_UNCERTAIN:
             break
-        del free[int(np.argmax(doubtful))]
+        worst = int(np.argmax(doubtful))
+        term = free.pop(worst)
+        in_doubt[term] = min(values[term], np.hypot(deviations[worst], found[worst] - values[term]))
     values[free] = found
     of_all = np.zeros(len(TERMS))
     of_all[free] = deviations
     return _Solution(values, of_all, tuple(free), error)
 
 
-def _least_squares(work: Floats, ns: Floats, values: Floats, free: list[int]) -> tuple[Floats, Floats, float]:
-    """Return the free terms, their standard deviations, and the sum of squares; the others have `values`."""
+def _least_squares(
+    work: Floats, ns: Floats, values: Floats, in_doubt: Floats, free: list[int]
+) -> tuple[Floats, Floats, float]:
+    """Return the free terms, their standard deviations, and the sum of squares.
+
+    The other terms have `values`, with standard deviations `in_doubt`.
+    """
     fixed = np.setdiff1d(np.arange(len(values)), free)
     scale = ns + _NOISE_NS
     relative = work[:, free] / scale[:, None]
     target = (ns - work[:, fixed] @ values[fixed]) / scale
-    found = np.asarray(np.linalg.lstsq(relative, target, rcond=None)[0], np.float64)
+    columns = np.column_stack([target, work[:, fixed] * in_doubt[fixed] / scale[:, None]])
+    solved = np.linalg.lstsq(relative, columns, rcond=None)[0]
+    found, of_doubt = np.asarray(solved[:, 0], np.float64), np.linalg.norm(solved[:, 1:], axis=1)
     error = float(((relative @ found - target) ** 2).sum())
     variance = max(error / max(len(ns) - len(free), 1), _LEAST_VARIANCE)
-    return found, _deviations(relative) * np.sqrt(variance), error
+    return found, np.hypot(_deviations(relative) * np.sqrt(variance), of_doubt), error
 
 
 def _deviations(columns: Floats) -> Floats:
