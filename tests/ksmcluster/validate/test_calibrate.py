@@ -89,7 +89,7 @@ def test_the_fit_finds_what_times_were_made_of(cost: CostSpec) -> None:
     assert found.ratios == pytest.approx([1.0] * len(known()))
 
 
-# first_visit is so short that it stays at its default, which is 2.7 times as much: checksum cannot be certain.
+# first_visit is short and stays at its default, 2.7 times as much: so checksum is less certain.
 @example(
     CostSpec(
         visit=100,
