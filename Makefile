@@ -78,7 +78,7 @@ slurm: $(STAMP)
 # An environment of its own: the dashboard that takes jobs would slow down the start of each Ray.
 job-submit:
 	$(PYTHON) -m venv build/jobs
-	build/jobs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jobs]' pytest
+	build/jobs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jobs]' pytest pytest-timeout
 	build/jobs/bin/pytest deploy/test_job_submit.py
 
 $(STAMP): pyproject.toml constraints.txt

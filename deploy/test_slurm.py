@@ -213,7 +213,7 @@ def test_two_jobs_at_the_same_time(slurm: Slurm) -> None:
 
 
 def test_scancel_ends_the_job_and_its_ray_alone(slurm: Slurm, other_ray: subprocess.Popen[bytes]) -> None:
-    job = slurm.submit("simulate", "tiny", "--passes", "100000000")
+    job = slurm.submit("simulate", "tiny", "--passes", "1000000")
     until(lambda: "pass 3 of" in job.output)
     assert job.processes()
     slurm.cancel(job)
