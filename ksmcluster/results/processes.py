@@ -19,14 +19,14 @@ from cluster.spec.content import PAGE_SIZE
 from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import OF_PROCESS
 from ksmcluster.report import text
-from ksmcluster.report.console import plain_table
+from ksmcluster.report.console import WIDTH, plain_table
 from ksmcluster.results.columns import ColumnTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: The most rows of a table in the report, and the width of names: all columns take 80 characters.
-MOST_ROWS, LABEL = 10, 25
+#: The most rows of a table in the report, and the largest and smallest width of names.
+MOST_ROWS, LABEL, LEAST_LABEL = 10, 25, 10
 #: Columns of numbers in these tables, by heading.
 COLUMNS = {
     "mapped": "pages_mapped",
@@ -138,10 +138,15 @@ def process_labels(table: CensusTable) -> list[str]:
 
 def _top(head: str, labels: Sequence[str], table: CensusTable) -> Table:
     """Return the rows with the highest profit."""
-    shown = plain_table(head, *COLUMNS, "profit")
-    for label, *cells in top_rows(labels, table):
+    heads = *COLUMNS, "profit"
+    rows = top_rows(labels, table)
+    numbers = zip(heads, *(cells for _, *cells in rows), strict=True)
+    room = WIDTH - 2 - sum(2 + max(map(len, column)) for column in numbers)
+    width = max(LEAST_LABEL, min(LABEL, room))
+    shown = plain_table(head, *heads)
+    for label, *cells in rows:
         # Names may look like markup.
-        shown.add_row(Text(f"  {text.shortened(label, LABEL)}"), *cells)
+        shown.add_row(Text(f"  {text.shortened(label, width)}"), *cells)
     if table.num_rows > MOST_ROWS:
         shown.add_row(f"  {table.num_rows - MOST_ROWS:,} more")
     return shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cluster.machine.census import Census
@@ -14,15 +16,20 @@ PAGES = [100, 90, 50, 4, 30, 0, 0]
 
 
 def sections(
-    kinds: list[str], captured: list[list[CapturedProcess]], names: list[MappingName], of_each: int = 1
+    kinds: list[str],
+    captured: list[list[CapturedProcess]],
+    names: list[MappingName],
+    of_each: int = 1,
+    *,
+    pages: Sequence[int] = PAGES,
 ) -> dict[str, str]:
     """Sections by title, if row i has i + 1 times as many of all pages."""
     of_kind, numbers = np.repeat(np.arange(len(kinds)), of_each), np.tile(np.arange(of_each), len(kinds))
     times = np.arange(1, max(len(of_kind), len(names)) + 1)
-    pages = np.array(PAGES) * times[:, None]
+    counts = np.array(pages) * times[:, None]
     frames = np.array([0, 2, 1])
     census = Census(
-        of_kind, numbers, numbers, pages[: len(of_kind)], tuple(names), pages[: len(names)], frames
+        of_kind, numbers, numbers, counts[: len(of_kind)], tuple(names), counts[: len(names)], frames
     )
     tables = processes(kinds, captured, census), mappings(kinds, captured, census)
     made = report(*tables, frame_mappings(census), plain=True)
@@ -52,6 +59,15 @@ def test_only_the_first_ten() -> None:
     lines = sections(["a"], [[]], names)["What merges, in pages"].splitlines()
     assert [line.split()[0] for line in lines[1:]] == [f"r{i}" for i in range(11, 1, -1)] + ["2"]
     assert lines[-1] == "  2 more"
+
+
+def test_long_names_give_way_to_numbers_that_are_wide() -> None:
+    names = [MappingName(0, "", "a" * 60), MappingName(0, "", "b" * 60)]
+    shown = sections(["a"], [[]], names, pages=[1_000_000] * len(PAGES))["What merges, in pages"]
+    _, *rows = shown.splitlines()
+    assert [row.split()[0][:2] for row in rows] == ["bb", "aa"]  # no name goes on in a second line
+    assert {row.split()[1] for row in rows} == {"2,000,000", "1,000,000"}
+    assert max(map(len, rows)) <= 80
 
 
 def test_kinds_are_named_where_there_are_several() -> None:
