@@ -35,6 +35,12 @@ def estimated(pages: int, passes: int, actors: int, cores: int) -> float:
     return start + passes * (pages / _PAGES / min(actors, cores) + _ACTOR_PASS * actors / cores)
 
 
+def _end(scenario: Scenario) -> str:
+    """Return when a run ends that has no number of passes."""
+    seconds = scenario.simulation.seconds
+    return f"until {text.seconds(seconds)} of simulated time" if seconds else "until it has converged"
+
+
 def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
     """Return a line that says what will run and, if it can be estimated, for how long."""
     nodes, passes = scenario.machine.nodes, scenario.simulation.passes
@@ -42,7 +48,7 @@ def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
     pages = pages_mapped(scenario)
     captured = any(process.snapshot for process in scenario.process)
     what = [text.counted(nodes, "node")] + ([] if captured else [f"{pages:,} pages"])
-    what.append(text.counted(passes, "pass") if passes else "passes until the end condition")
+    what.append(text.counted(passes, "pass") if passes else _end(scenario))
     where = f"on {text.counted(actors, 'Ray actor')}" if actors else "in this process"
     line = f"{', '.join(what)}, {where}"
     if not passes or captured or scenario.migration is not None or options.cluster is not None:

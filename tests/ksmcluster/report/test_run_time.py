@@ -25,10 +25,16 @@ def test_the_plan_of_a_run_names_what_happens_how_long_it_takes_and_a_faster_way
     )
 
 
-@pytest.mark.parametrize("end", [{"seconds": 9.0}, {"until": "converged"}])
-def test_no_time_is_promised_where_the_end_is_open(end: dict[str, object]) -> None:
-    scenario = load("default", Overrides(**end))  # type: ignore[arg-type]
-    line = "64 nodes, 262,144 pages, passes until the end condition, on 8 Ray actors"
+@pytest.mark.parametrize(
+    ("end", "until"),
+    [
+        (Overrides(seconds=9.0), "until 9.0 s of simulated time"),
+        (Overrides(until="converged"), "until it has converged"),
+    ],
+)
+def test_no_time_is_promised_where_the_end_is_open(end: Overrides, until: str) -> None:
+    scenario = load("default", end)
+    line = f"64 nodes, 262,144 pages, {until}, on 8 Ray actors"
     assert plan(scenario, RunOptions(nodes_per_actor=8), cores=2) == line
 
 
