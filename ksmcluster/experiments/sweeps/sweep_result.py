@@ -155,7 +155,8 @@ class SweepResult:
             return obtained(self._blocks(), ", ".join(self.findings().keys) or "scenario")
         choice, table = self.choose(objectives, limits), self.to_arrow()
         if kind == "pareto":
-            return pareto(table, two_to_draw(choice.objectives, self.outcomes), choice.recommended)
+            two = two_to_draw(choice.objectives, self.outcomes)
+            return pareto(table, two, choice.recommended, choice.front)
         name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
         if kind == "points":
             two = [objective.name for objective in two_to_draw(choice.objectives, self.outcomes)]

@@ -25,6 +25,10 @@ def _no_simulation(run: RunData) -> str:
     return "" if run.command == "simulate" else "it is an output of compact; use an output of simulate"
 
 
+def _no_other_nodes(run: RunData) -> str:
+    return _no_simulation(run) or ("" if run.summary["nodes"] > 1 else "it has only one node")
+
+
 def _no_sharers(run: RunData) -> str:
     return _no_simulation(run) or ("" if run.summary["ksm_frame_mappings"] else "it has no KSM frames")
 
@@ -63,7 +67,7 @@ KINDS = {
     "time": PictureKind(SIMULATION, "seconds_of_passes", "how long each pass takes", _no_simulation),
     "nodes": PictureKind(SIMULATION, "nodes", "a statistic by node and pass", _no_simulation),
     "remote": PictureKind(
-        SIMULATION, "remote", "mappings of other nodes' KSM frames by node and pass", _no_simulation
+        SIMULATION, "remote", "mappings of other nodes' KSM frames by node and pass", _no_other_nodes
     ),
     "sharers": PictureKind(SIMULATION, "sharers", "KSM frames by the number of their mappings", _no_sharers),
     "blocks": PictureKind(

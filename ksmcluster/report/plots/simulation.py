@@ -96,6 +96,7 @@ def _heat_map(axes: Axes, values: NDArray[np.int64], title: str, unit: str) -> N
     passes, count = values.shape
     extent = (0.5, passes + 0.5, -0.5, count - 0.5)
     image = axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent)
+    image.set_clim(values.min(), max(values.max(), values.min() + 1))
     axes.figure.colorbar(image, ax=axes, label=unit, format=THOUSANDS, ticks=MaxNLocator(integer=True))
     count_axis(axes.xaxis)
     count_axis(axes.yaxis)

@@ -67,5 +67,5 @@ def count_axis(axis: Axis) -> None:
     """Use only whole numbers as ticks, with thousands separators."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 5, 10], min_n_ticks=1))
     axis.set_major_formatter(THOUSANDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,18 +19,24 @@ from ksmcluster.report import text
 from ksmcluster.report.plots.compaction import BlocksObtained, obtained_bars
 from ksmcluster.report.plots.labels import place_labels
 from ksmcluster.report.plots.picture import Picture, drawn
-from ksmcluster.report.plots.style import BLUE, MOST_BARS, PALETTE, VERMILLION, finish, line_style
+from ksmcluster.report.plots.style import BLUE, MOST_BARS, PALETTE, VERMILLION, count_axis, finish, line_style
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | None = None) -> Picture:
+def pareto(
+    table: pa.Table,
+    objectives: Sequence[Objective],
+    recommended: int | None = None,
+    whole_front: Collection[int] | None = None,
+) -> Picture:
     """Return the points of a sweep by two objectives; a line joins the Pareto front.
 
     Points are means over their seeds; thin lines show the range of the seeds. Points on the front are
-    labelled with their numbers; the point with the number `recommended` is highlighted.
+    labelled with their numbers; the point with the number `recommended` is highlighted. `whole_front` has
+    the points on the front of all objectives, if there are more; the legend says if it is another front.
     """
     if len(objectives) != 2:
         raise UserError("a Pareto front needs two objectives, as in saved_bytes:max,ksmd_cpu_seconds:min")
@@ -48,6 +54,8 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
     }
     front = np.isin(np.arange(len(x)), pareto_front(scores))
     order = np.flatnonzero(front)[np.argsort(x[front], kind="stable")]
+    is_whole = whole_front is None or set(whole_front) == set(numbers[order].tolist())
+    front_label = "Pareto front" if is_whole else "Pareto front of these two"
     errors = [np.array([mean - low, high - mean]) for mean, low, high in spread]
     names = [
         f"{label},\n{'more' if objective.most else 'less'} is better"
@@ -58,7 +66,7 @@ def pareto(table: pa.Table, objectives: Sequence[Objective], recommended: int | 
         place = axes[0]
         place.errorbar(x, y, errors[1], errors[0], fmt="none", ecolor="0.6", elinewidth=0.8, zorder=1)
         place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
-        place.plot(x[order], y[order], "s-", color=VERMILLION, label="Pareto front")
+        place.plot(x[order], y[order], "s-", color=VERMILLION, label=front_label)
         if recommended in numbers:
             at = numbers == recommended
             place.plot(x[at], y[at], "o", ms=11, mfc="none", mec=BLUE, mew=1.5, label="recommended")
@@ -127,6 +135,8 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
             place.set_xscale("log")
             place.set_xticks(np.unique(axis), [f"{value:,g}" for value in np.unique(axis)])
             place.minorticks_off()
+        elif (axis == np.round(axis)).all():
+            count_axis(place.xaxis)
         _scale(place, "y", numbers[~np.isnan(numbers)])
         finish(place, title, _label(key, _unit(table, key)), label)
 

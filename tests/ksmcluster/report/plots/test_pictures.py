@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+import ksmcluster
 from ksmcluster.report.plots.kinds import KINDS, kinds_of, picture, pictures
 from ksmcluster.report.plots.style import MARKERS, PALETTE
 from ksmcluster.report.run_data import RunData, of_result
@@ -82,6 +83,17 @@ def test_heat_maps_have_a_row_for_each_node(tiny: RunData) -> None:
     (image,) = made.axes[0].images
     assert np.asarray(image.get_array()).tolist() == tiny.by_node("ksm_mappings_remote").T.tolist()
     assert made.axes[1].get_ylabel() == "pages"
+
+
+def test_a_heat_map_of_one_node_without_a_value_has_whole_numbers_on_both_scales() -> None:
+    result = ksmcluster.simulate("tiny", engine="inline", nodes=1, passes=2)
+    made = result.plot("nodes", statistic="ksm_mappings_remote")
+    heat_map, scale = made.axes
+    for axis in (heat_map.xaxis, heat_map.yaxis, scale.yaxis):
+        assert axis.get_majorticklocs().tolist() == np.round(axis.get_majorticklocs()).tolist()
+    assert made.axes[0].images[0].get_clim() == (0, 1)
+    with pytest.raises(UserError, match="only one node"):
+        result.plot("remote")
 
 
 def test_sharers_are_those_of_the_summary(tiny: RunData) -> None:

@@ -52,6 +52,18 @@ def test_pareto() -> None:
     assert axes.get_ylabel() == "ksmd_cpu (s),\nless is better"
 
 
+def test_the_legend_tells_the_front_of_two_objectives_from_that_of_all() -> None:
+    for whole, label in (([1, 0], "Pareto front"), ([0, 1, 2], "Pareto front of these two")):
+        (axes,) = pareto(sweep(), OBJECTIVES, whole_front=whole).axes
+        assert [line.get_label() for line in axes.lines][1] == label
+
+
+def test_whole_numbers_of_a_key_have_no_fractions_between_them() -> None:
+    table = varied(sweep().set_column(2, "ksm.smart_scan", pa.array([0, 0, 1, 1, 1, 1])), "ksm.smart_scan")
+    (axes,) = sensitivity(table, "ksm.smart_scan", "saved_bytes").axes
+    assert {0.0, 1.0} <= set(axes.get_xticks()) <= set(range(-2, 4))
+
+
 def test_points_at_one_place_have_one_label() -> None:
     again = sweep().slice(0, 2).set_column(0, "point", pa.array([5, 5]))
     (axes,) = pareto(pa.concat_tables([sweep(), again]), OBJECTIVES).axes
