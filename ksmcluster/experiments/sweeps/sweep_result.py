@@ -154,13 +154,12 @@ class SweepResult:
         if kind == "obtained":
             return obtained(self._blocks(), ", ".join(self.findings().keys) or "scenario")
         choice, table = self.choose(objectives, limits), self.to_arrow()
+        two = two_to_draw(choice.objectives, self.outcomes)
         if kind == "pareto":
-            two = two_to_draw(choice.objectives, self.outcomes)
             return pareto(table, two, choice.recommended, choice.front)
         name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name
         if kind == "points":
-            two = [objective.name for objective in two_to_draw(choice.objectives, self.outcomes)]
-            return points(table, [name] if figure else two)
+            return points(table, [name] if figure else [objective.name for objective in two])
         return sensitivity(table, key or keys(table)[0], name)
 
     def _blocks(self) -> list[BlocksObtained]:
