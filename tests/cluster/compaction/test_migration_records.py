@@ -73,6 +73,9 @@ def test_a_wrong_counter_is_named() -> None:
     record = _copy("blocks/p90_u1_rand50")
     record["runs"][1]["vmstat_delta"]["compact_isolated"] += 1
     assert "run 1 compact_isolated" in str(compare(record))
+    record = _copy("6.12/blocks/p100_u1_rand50")
+    record["runs"][0]["vmstat_delta"]["compact_migrate_scanned"] += 1
+    assert str(compare(record)) == "run 0 compact_migrate_scanned 38911 38912"
 
 
 def test_a_wrong_move_is_named() -> None:
