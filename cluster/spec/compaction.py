@@ -79,7 +79,7 @@ class CompactionSpec:
     #: vm.compaction_proactiveness, 0..100; used by "proactive" alone.
     proactiveness: int = 20
     #: A name in `cluster.compaction.kernel_rules.COMPACTION_RULES`.
-    kernel: str = "6.1"
+    kernel: str = "6.18"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"
     #: Each node allocates `attempts` blocks of 2^order pages, during the compaction or after it.
