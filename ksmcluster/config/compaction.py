@@ -203,7 +203,7 @@ class CompactionScenario(ConfigTable):
     cost: MigrationCostConfig = Field(
         default_factory=lambda: MigrationCostConfig(), description="Simulated costs."
     )
-    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key(..., "Drivers that fill memory.")
+    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key((), "Drivers that fill memory.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -212,9 +212,9 @@ class CompactionScenario(ConfigTable):
         return self
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        if not self.driver:
-            yield "driver", "is empty; add a [[driver]] that fills the memory"
         machine = self.machine
+        if not self.driver and not machine.lru:
+            yield "machine.lru", "is 0, and there is no [[driver]], so no page can move; give one of them"
         others = {"machine.lru": machine.lru, "machine.unmovable": machine.unmovable}
         yield from driver_problems(self.driver, others)
         yield from page_type_problems(self.driver, self.migration.kernel)

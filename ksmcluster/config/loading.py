@@ -70,15 +70,23 @@ def load_either(
 
 
 def _is_compaction(document: _Document) -> bool:
-    """Return whether a document is a scenario of `compact`: it has drivers but no processes."""
-    return "driver" in document.data and "process" not in document.data
+    """Return whether a document is a scenario of `compact`: no processes, but drivers or LRU pages."""
+    return "process" not in document.data and bool(_fillers(document))
+
+
+def _fillers(document: _Document) -> str:
+    """Return the key which says that a document is a scenario of `compact`; empty if there is none."""
+    if "driver" in document.data:
+        return "[[driver]]"
+    machine = document.data.get("machine")
+    return "machine.lru" if isinstance(machine, dict) and "lru" in machine else ""
 
 
 def _simulation(document: _Document, overrides: Overrides) -> Scenario:
     if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
         raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
     if _is_compaction(document):
-        _refuse(document, "driver", "compact")
+        _refuse(document, _fillers(document), "compact")
     changed = overrides.apply(document.data)
     scenario = _without_needless_keys(document, changed)
     if overrides.pages_per_node is not None:
@@ -93,7 +101,7 @@ def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario
     from ksmcluster.config.compaction import CompactionScenario
 
     if "process" in document.data:
-        _refuse(document, "process", "simulate")
+        _refuse(document, "[[process]]", "simulate")
     if overrides.pages_per_node is not None:
         raise UserError("--pages-per-node scales processes; a scenario of `ksmcluster compact` has none")
     scenario = _checked(CompactionScenario, document, overrides.apply(document.data))
@@ -144,10 +152,10 @@ def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]
         raise UserError(_lines(problems_of(error, model), document.label, changed)) from None
 
 
-def _refuse(document: _Document, table: str, command: str) -> NoReturn:
-    """Raise UserError: a table shows that the scenario belongs to the other command."""
+def _refuse(document: _Document, key: str, command: str) -> NoReturn:
+    """Raise UserError: a key shows that the scenario belongs to the other command."""
     raise UserError(
-        f"{document.label}: it has [[{table}]], so it is a scenario of `ksmcluster {command}`; use that"
+        f"{document.label}: it has {key}, so it is a scenario of `ksmcluster {command}`; use that"
     )
 
 
