@@ -62,6 +62,14 @@ class RelocationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StartSpec:
+    """The free memory with which a node begins."""
+
+    #: Numbers of free blocks of orders 0 to 10.
+    free_blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CompactionSpec:
     """The memory of every node, how it is fragmented, and which compactors work on it."""
 
@@ -97,6 +105,9 @@ class CompactionSpec:
     cost: MigrationCostSpec = MigrationCostSpec()
     #: Those with the same `when` run one after the other, in this order.
     relocations: tuple[RelocationSpec, ...] = ()
+    #: By node: its free memory. Owners then share the other memory, in proportion to their parts of the
+    #: memory, and give up none. Empty: they fill the memory, and give up a part.
+    start: tuple[StartSpec, ...] = ()
     #: int64[nodes, nodes], SLIT units; needed for relocations.
     distance: Distances | None = field(default=None, compare=False)
 

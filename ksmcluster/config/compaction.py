@@ -17,15 +17,16 @@ from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.compaction.scenario.start_state import misfit
 from cluster.plugins.loading import PluginError
-from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, StartSpec
 from cluster.spec.limits import MOST_ATTEMPTS
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.config.machine import TopologyConfig, fit
 from ksmcluster.config.problems import not_a_class, refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
-from ksmcluster.config.sizes import Pages, format_size
+from ksmcluster.config.sizes import MOST_PAGES, Pages, format_size
 from ksmcluster.config.tables import (
     ConfigTable,
     Costs,
@@ -51,6 +52,9 @@ CompactionKernel = Literal["4.8", "6.1", "6.12", "6.18", "7.2"]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
 Compactors = Annotated[int, Field(ge=1, le=64)]
 Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
+Blocks = Annotated[int, Field(ge=0, le=MOST_PAGES)]
+#: Numbers of blocks, a list for each node.
+FreeBlocks = Annotated[tuple[Annotated[tuple[Blocks, ...], Field(strict=False)], ...], Field(strict=False)]
 
 
 class CompactionRunConfig(ConfigTable):
@@ -68,6 +72,12 @@ class CompactionMachineConfig(ConfigTable):
     lru: Part = key(SPEC["lru"], "Share of it in LRU pages (anonymous memory of processes), which can move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Share of the LRU pages that is freed before compaction.")
     unmovable: Part = key(SPEC["unmovable"], "Share of it in kernel pages, which never move.")
+    free_blocks: FreeBlocks | None = key(
+        None,
+        "Free memory to begin with, as in `/proc/buddyinfo`: for each node a list of its free blocks of "
+        "orders 0 to 10. Drivers, LRU pages and the kernel then have the other memory, in proportion to "
+        "their shares, and free nothing.",
+    )
     topology: TopologyConfig = Field(
         default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
     )
@@ -82,7 +92,26 @@ class CompactionMachineConfig(ConfigTable):
     @model_validator(mode="after")
     def _shape(self) -> Self:
         fit(self.topology, self.nodes)
+        if problems := list(self._start_problems()):
+            raise refusal(problems)
         return self
+
+    def _start_problems(self) -> Iterator[tuple[str, str]]:
+        if self.free_blocks is None:
+            return
+        if len(self.free_blocks) != self.nodes:
+            yield "free_blocks", f"has {len(self.free_blocks)} lists, but machine.nodes is {self.nodes}"
+            return
+        for node, counts in enumerate(self.free_blocks):
+            if len(counts) != MAX_ORDER + 1:
+                yield f"free_blocks[{node}]", f"must have {MAX_ORDER + 1} numbers, not {len(counts)}"
+            elif wrong := misfit(StartSpec(counts), self.memory_per_node):
+                size = format_size(self.memory_per_node)
+                yield f"free_blocks[{node}]", f"{wrong} in {size} (machine.memory_per_node)"
+
+    def start(self) -> tuple[StartSpec, ...]:
+        """Return the free memory with which each node begins; empty if drivers and LRU pages make it."""
+        return tuple(StartSpec(counts) for counts in self.free_blocks or ())
 
 
 def not_pageblocks(pages: int) -> str:
@@ -211,6 +240,17 @@ class CompactionScenario(ConfigTable):
             raise refusal(problems)
         return self
 
+    def start_notes(self) -> Iterator[str]:
+        """Yield what was drawn of a start state, and what is assumed."""
+        machine = self.machine
+        if machine.free_blocks is not None:
+            shares = [*(driver.share for driver in self.driver), machine.lru]
+            movable = sum(shares) / (sum(shares) + machine.unmovable)
+            yield (
+                "free blocks are as given; their places are drawn with the seed, and so is which used pages "
+                f"can move: {movable:.0%} of them, by the shares of the scenario"
+            )
+
     def _problems(self) -> Iterator[tuple[str, str]]:
         machine = self.machine
         if not self.driver and not machine.lru:
@@ -279,5 +319,6 @@ def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
         relocations=tuple(relocation.to_spec() for relocation in scenario.migration.relocate),
         distance=machine.topology.build(machine.nodes),
         grain=scenario.migration.grain,
+        start=machine.start(),
         **scenario.migration.model_dump(exclude={"grain", "relocate"}),
     )

@@ -34,8 +34,17 @@ _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
 DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
+#: The scenario for the free memory of a machine of which nothing else is known.
+FULL_MACHINE: Mapping[str, Any] = {
+    "simulation": {"title": "Compaction: the free memory of a machine"},
+    "machine": {"lru": 0.8, "unmovable": 0.2},
+}
 #: Prefix of the bundled scenarios of `ksmcluster compact`.
 _COMPACTION = "compaction-"
+_MEMORY_MISSING = (
+    "machine.memory_per_node: is missing; free blocks do not say how much memory a node has in all, so give "
+    "--set machine.memory_per_node=SIZE"
+)
 T = TypeVar("T", bound=ConfigTable)
 
 
@@ -54,10 +63,18 @@ def load(
 def load_compaction(
     source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
     overrides: Overrides | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> CompactionScenario:
-    """Read a scenario of `ksmcluster compact`, as `load` does."""
+    """Read a scenario of `ksmcluster compact`, as `load` does.
+
+    `start`: keys of [machine] for the free memory of a machine (ksmcluster.system.free_memory), which replace
+    those of the scenario before the overrides do.
+    """
     overrides = overrides or Overrides()
-    return _compaction(_read(source, overrides), overrides)
+    document = _read(source, overrides)
+    if start and isinstance(machine := document.data.setdefault("machine", {}), dict):
+        machine |= start
+    return _compaction(document, overrides)
 
 
 def load_either(
@@ -104,8 +121,12 @@ def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario
         _refuse(document, "[[process]]", "simulate")
     if overrides.pages_per_node is not None:
         raise UserError("--pages-per-node scales processes; a scenario of `ksmcluster compact` has none")
-    scenario = _checked(CompactionScenario, document, overrides.apply(document.data))
-    return scenario.with_notes(_of_kernel(document))
+    changed = overrides.apply(document.data)
+    machine = document.data.get("machine")
+    if isinstance(machine, dict) and "free_blocks" in machine and "memory_per_node" not in machine:
+        raise UserError(_MEMORY_MISSING)
+    scenario = _checked(CompactionScenario, document, changed)
+    return scenario.with_notes([*_of_kernel(document), *scenario.start_notes()])
 
 
 def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) -> Scenario:
