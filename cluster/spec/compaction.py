@@ -67,6 +67,12 @@ class StartSpec:
 
     #: Numbers of free blocks of orders 0 to 10.
     free_blocks: tuple[int, ...]
+    #: Numbers of unmovable, movable and reclaimable pageblocks, the first and the last full of kernel pages
+    #: where they are not free. Empty: pageblocks of the kernel are drawn.
+    pageblocks: tuple[int, ...] = ()
+    #: Of the free blocks, those in unmovable and in reclaimable pageblocks.
+    free_unmovable: tuple[int, ...] = ()
+    free_reclaimable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

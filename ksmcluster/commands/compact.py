@@ -58,6 +58,14 @@ def compact(
             "too: --set machine.memory_per_node=SIZE.",
         ),
     ] = None,
+    pagetypeinfo: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A copy of /proc/pagetypeinfo of the same machine, which says what is movable, and how "
+            "much memory there is.",
+        ),
+    ] = None,
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
@@ -91,7 +99,7 @@ def compact(
     overrides = Overrides(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
-    start = start_keys(buddyinfo) if buddyinfo is not None else None
+    start = start_keys(buddyinfo, pagetypeinfo)
     config = load_compaction(scenario or (FULL_MACHINE if start else DEFAULT_COMPACTION), overrides, start)
     with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)

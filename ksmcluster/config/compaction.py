@@ -40,6 +40,7 @@ from ksmcluster.config.tables import (
     as_known_kernel,
     key,
 )
+from ksmcluster.report.text import counted
 
 ZSMALLOC = "zram"  #: kind of the driver whose pages have the page type of zsmalloc
 #: Kinds of drivers that need no page type of zsmalloc, or have it.
@@ -55,6 +56,13 @@ Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
 Blocks = Annotated[int, Field(ge=0, le=MOST_PAGES)]
 #: Numbers of blocks, a list for each node.
 FreeBlocks = Annotated[tuple[Annotated[tuple[Blocks, ...], Field(strict=False)], ...], Field(strict=False)]
+#: Keys of [machine] for a start state, in the order of `StartSpec`, and how many numbers each node has.
+_START = {
+    "free_blocks": MAX_ORDER + 1,
+    "pageblocks": 3,
+    "free_unmovable": MAX_ORDER + 1,
+    "free_reclaimable": MAX_ORDER + 1,
+}
 
 
 class CompactionRunConfig(ConfigTable):
@@ -78,6 +86,16 @@ class CompactionMachineConfig(ConfigTable):
         "orders 0 to 10. Drivers, LRU pages and the kernel then have the other memory, in proportion to "
         "their shares, and free nothing.",
     )
+    pageblocks: FreeBlocks | None = key(
+        None,
+        "With `free_blocks`: for each node the numbers of unmovable, movable and reclaimable pageblocks, as "
+        "in `/proc/pagetypeinfo`. Used pages of the movable ones can move; those of the others are the "
+        "kernel's, and so are pageblocks that are not counted. `unmovable` must be 0 then.",
+    )
+    free_unmovable: FreeBlocks | None = key(
+        None, "With `pageblocks`: for each node, which of `free_blocks` are in unmovable pageblocks."
+    )
+    free_reclaimable: FreeBlocks | None = key(None, "The same for reclaimable pageblocks.")
     topology: TopologyConfig = Field(
         default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
     )
@@ -92,26 +110,36 @@ class CompactionMachineConfig(ConfigTable):
     @model_validator(mode="after")
     def _shape(self) -> Self:
         fit(self.topology, self.nodes)
-        if problems := list(self._start_problems()):
+        if problems := list(self._wrong_lists()) or list(self._misfits()):
             raise refusal(problems)
         return self
 
-    def _start_problems(self) -> Iterator[tuple[str, str]]:
-        if self.free_blocks is None:
-            return
-        if len(self.free_blocks) != self.nodes:
-            yield "free_blocks", f"has {len(self.free_blocks)} lists, but machine.nodes is {self.nodes}"
-            return
-        for node, counts in enumerate(self.free_blocks):
-            if len(counts) != MAX_ORDER + 1:
-                yield f"free_blocks[{node}]", f"must have {MAX_ORDER + 1} numbers, not {len(counts)}"
-            elif wrong := misfit(StartSpec(counts), self.memory_per_node):
+    def _wrong_lists(self) -> Iterator[tuple[str, str]]:
+        """Yield problems of the keys of a start state: `free_blocks` alone, or all of them."""
+        given = [name for name in _START if getattr(self, name) is not None]
+        for name in given if given == ["free_blocks"] else _START if given else ():
+            lists = getattr(self, name)
+            if lists is None:
+                yield name, f"is missing; machine.{given[-1]} needs it"
+            elif len(lists) != self.nodes:
+                yield name, f"has {counted(len(lists), 'list')}, but machine.nodes is {self.nodes}"
+            for node, numbers in enumerate(lists or ()):
+                if len(numbers) != _START[name]:
+                    yield f"{name}[{node}]", f"must have {_START[name]} numbers, not {len(numbers)}"
+
+    def _misfits(self) -> Iterator[tuple[str, str]]:
+        """Yield why a start state does not fit into the memory of a node."""
+        if self.unmovable and self.pageblocks is not None:
+            yield "unmovable", "has no meaning with machine.pageblocks, which says what kernel pages fill"
+        for node, start in enumerate(self.start()):
+            if reason := misfit(start, self.memory_per_node):
                 size = format_size(self.memory_per_node)
-                yield f"free_blocks[{node}]", f"{wrong} in {size} (machine.memory_per_node)"
+                yield f"free_blocks[{node}]", f"{reason} in {size} (machine.memory_per_node)"
 
     def start(self) -> tuple[StartSpec, ...]:
         """Return the free memory with which each node begins; empty if drivers and LRU pages make it."""
-        return tuple(StartSpec(counts) for counts in self.free_blocks or ())
+        lists = [getattr(self, name) for name in _START]
+        return tuple(StartSpec(*node) for node in zip(*filter(None, lists), strict=True))
 
 
 def not_pageblocks(pages: int) -> str:
@@ -243,7 +271,12 @@ class CompactionScenario(ConfigTable):
     def start_notes(self) -> Iterator[str]:
         """Yield what was drawn of a start state, and what is assumed."""
         machine = self.machine
-        if machine.free_blocks is not None:
+        if machine.pageblocks is not None:
+            yield (
+                "free blocks and pageblocks of each type are as given; their places are drawn with the seed; "
+                "used pages of movable pageblocks can move, others cannot"
+            )
+        elif machine.free_blocks is not None:
             shares = [*(driver.share for driver in self.driver), machine.lru]
             movable = sum(shares) / (sum(shares) + machine.unmovable)
             yield (

@@ -43,7 +43,7 @@ FULL_MACHINE: Mapping[str, Any] = {
 _COMPACTION = "compaction-"
 _MEMORY_MISSING = (
     "machine.memory_per_node: is missing; free blocks do not say how much memory a node has in all, so give "
-    "--set machine.memory_per_node=SIZE"
+    "--set machine.memory_per_node=SIZE, or --pagetypeinfo"
 )
 T = TypeVar("T", bound=ConfigTable)
 

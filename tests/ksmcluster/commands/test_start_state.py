@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +22,32 @@ Node 0, zone   Normal     10      9      8      7      6      5      4      3   
 
 Node 2, zone   Normal      0      0      0      0      0      0      0      0      0      0      3
 Node 0, zone  Movable      1      1      1      1      1      1      1      1      1      1      1
+"""
+#: Of the laptop, a moment later: two more free pages, and one of the largest blocks is in use.
+TYPES = """\
+Page block order: 9
+Pages per block:  512
+
+Free pages count per migrate type at order  0    1    2    3    4    5    6   7   8   9  10
+Node    0, zone    DMA, type    Unmovable   1    0    0    1    2    1    1   0   1   0   0
+Node    0, zone    DMA, type      Movable   0    0    0    0    0    0    0   0   0   0   0
+Node    0, zone    DMA, type  Reclaimable   0    0    0    0    0    0    0   0   0   0   0
+Node    0, zone  DMA32, type    Unmovable   9    2    1    5    4    5    2   0   0   0   0
+Node    0, zone  DMA32, type      Movable 752  570  790  470  190   40   10   0   0   0   0
+Node    0, zone  DMA32, type          CMA   0    0    0    0    0    0    0   0   0   0   0
+Node    0, zone  DMA32, type  Reclaimable   0    0    0    0    0    0    0   0   0   0   0
+Node    0, zone Normal, type    Unmovable  10   10   10   10   10   10    0   0   0   0   0
+Node    0, zone Normal, type      Movable >100000 1063 155 1500 537  92   4   0   0   0   0
+Node    0, zone Normal, type  Reclaimable  20   20   20   20   20    0    0   0   0   0   0
+Node    0, zone Normal, type   HighAtomic   0    0    0    0    0    0    0   0   0   0   0
+
+Number of blocks type     Unmovable      Movable  Reclaimable   HighAtomic          CMA
+Node 0, zone      DMA             2            0            0            0            0
+Node 0, zone    DMA32             4           40            0            0            1
+Node 0, zone   Normal             8           60            6            1            0
+
+Number of mixed blocks    Unmovable      Movable  Reclaimable   HighAtomic          CMA
+Node 0, zone   Normal             1            1            1            0            0
 """
 INLINE = ("--engine", "inline", "--quiet", "--json")
 
@@ -78,15 +105,20 @@ def test_nodes_of_a_file(run: Run, tmp_path: Path) -> None:
         ("", (), "is empty; give the text of /proc/buddyinfo"),
         ("MemTotal: 12 kB\n", (), "line 1 is no line of /proc/buddyinfo: 'MemTotal: 12 kB'"),
         (LAPTOP.replace("      0\n", "\n"), (), "line 1 has 10 orders; with pages of 4 KiB there are 11"),
-        (LAPTOP + LAPTOP, (), "line 4 has zone DMA of node 0 again; give one moment only"),
+        (LAPTOP + LAPTOP, (), "line 4 has zone DMA of node 0 again; give the text of one moment"),
         ("\xff", (), "not UTF-8 text (byte 0)"),
         (LAPTOP, (), "machine.memory_per_node: is missing; free blocks do not say how much memory"),
-        (LAPTOP, ("machine.memory_per_node=64MiB",), "free blocks of order 4 do not fit"),
+        (LAPTOP, ("machine.memory_per_node=64MiB",), "of order 4 do not fit beside the larger ones in 64MiB"),
+        (
+            LAPTOP,
+            ("machine.memory_per_node=256MiB", "machine.pageblocks=[[1, 2, 3]]"),
+            "machine.free_unmovable: is missing; machine.pageblocks needs it",
+        ),
         (LAPTOP, ("machine.memory_per_node=3MiB",), "must be a multiple of 2MiB"),
         (
             LAPTOP,
             ("machine.memory_per_node=256MiB", "machine.nodes=2"),
-            "machine.free_blocks: has 1 lists, but machine.nodes is 2",
+            "machine.free_blocks: has 1 list, but machine.nodes is 2",
         ),
         (
             LAPTOP,
@@ -100,8 +132,8 @@ def test_mistakes(run: Run, posted: Path, text: str, settings: tuple[str, ...], 
     sets = [word for setting in settings for word in ("--set", setting)]
     ran = run("compact", "--buddyinfo", str(posted), *sets, *INLINE)
     assert (ran.code, ran.out) == (2, "")
-    assert says in ran.err
-    assert len(ran.err.splitlines()) == 1
+    assert says in ran.err.splitlines()[0]
+    assert all(line.startswith("error: ") for line in ran.err.splitlines())
 
 
 def test_files_that_are_not_read(run: Run, posted: Path) -> None:
@@ -116,3 +148,57 @@ def test_files_that_are_not_read(run: Run, posted: Path) -> None:
     with posted.open("wb") as large:
         large.truncate((16 << 20) + 1)
     assert "are too many; 16,777,216 at most" in run("compact", "--buddyinfo", str(posted)).err
+
+
+def test_types_of_pageblocks(run: Run, posted: Path, tmp_path: Path) -> None:
+    """They say how much memory there is; free blocks are those of buddyinfo."""
+    types, out = tmp_path / "pagetypeinfo", tmp_path / "out"
+    types.write_text(TYPES)
+    files = ("--buddyinfo", str(posted), "--pagetypeinfo", str(types))
+    ran = run("compact", *files, *INLINE, "--output", str(out))
+    assert (ran.code, ran.err) == (0, "")
+    machine = tomllib.loads((out / "config.toml").read_text())["machine"]
+    assert machine["memory_per_node"] == f"{2 * 122}MiB"
+    assert machine["unmovable"] == 0
+    assert machine["pageblocks"] == [[15, 101, 6]]
+    assert machine["free_unmovable"] == [[20, 12, 11, 16, 16, 16, 3, 0, 1, 0, 0]]
+    assert machine["free_reclaimable"] == [[20, 20, 20, 20, 20, 0, 0, 0, 0, 0, 0]]
+    summary = json.loads(ran.out)
+    assert summary["free_blocks"]["before"] == [5141, 1665, 976, 2006, 763, 148, 17, 0, 1, 1, 0]
+    assert "pageblocks of each type are as given" in summary["notes"][0]
+    assert run("compact", str(out / "config.toml"), *INLINE).out == ran.out
+    # alone it is enough if it counts all blocks
+    types.write_text(TYPES.replace(">100000", "   4351"))
+    alone = json.loads(run("compact", "--pagetypeinfo", str(types), *INLINE).out)
+    assert alone["free_blocks"]["before"] == [5143, 1665, 976, 2006, 763, 148, 17, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("", "", "has more than 100000 blocks of an order, uncounted; give --buddyinfo, too"),
+        ("order: 9", "order: 5", "has pageblocks of order 5; order 9 can be simulated"),
+        ("Number of blocks", "Blocks", "is not the whole text of /proc/pagetypeinfo"),
+        ("0, zone    DMA, type", "1, zone    DMA, type", "is not the whole text of /proc/pagetypeinfo"),
+        ("type      Movable   0    0", "type      Movable   0", "line 6 has 10 orders"),
+        ("zone    DMA32             4", "zone    DMA32", "line 19 has 4 numbers for 5 types"),
+        (
+            "Node    0, zone  DMA32, type      Movable",
+            "Node 0, zone DMA, type Movable",
+            "line 9 has zone",
+        ),
+    ],
+)
+def test_mistakes_of_types(run: Run, posted: Path, old: str, new: str, says: str) -> None:
+    posted.write_text(TYPES.replace(old, new))
+    ran = run("compact", "--pagetypeinfo", str(posted), *INLINE)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith(f"error: --pagetypeinfo {posted}: {says}")
+
+
+def test_files_of_two_machines(run: Run, posted: Path, tmp_path: Path) -> None:
+    other = tmp_path / "server"
+    other.write_text(SERVER)
+    posted.write_text(TYPES)
+    ran = run("compact", "--pagetypeinfo", str(posted), "--buddyinfo", str(other))
+    assert ran.err.endswith(": has other nodes than --buddyinfo; give two files of one machine\n")
