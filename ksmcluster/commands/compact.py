@@ -66,6 +66,13 @@ def compact(
             "much memory there is.",
         ),
     ] = None,
+    from_host: Annotated[
+        bool,
+        typer.Option(
+            "--from-host",
+            help="Begin with the free blocks of this machine. As root, its pageblocks are known, too.",
+        ),
+    ] = False,
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
@@ -80,7 +87,7 @@ def compact(
     from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.results.directory import NODES, check_directory
-    from ksmcluster.system.free_memory import start_keys
+    from ksmcluster.system.start_state import start_keys
 
     options = run_options(
         engine,
@@ -99,7 +106,7 @@ def compact(
     overrides = Overrides(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
-    start = start_keys(buddyinfo, pagetypeinfo)
+    start = start_keys(buddyinfo, pagetypeinfo, from_host=from_host)
     config = load_compaction(scenario or (FULL_MACHINE if start else DEFAULT_COMPACTION), overrides, start)
     with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)

@@ -52,7 +52,7 @@ ConfigOrMachine = Annotated[
     typer.Argument(
         metavar="CONFIG",
         help="Name of a bundled scenario, or a TOML file.",
-        show_default="compaction-zram; with --buddyinfo, memory without drivers",
+        show_default="compaction-zram; with free blocks of a machine, no drivers",
         autocompletion=_compactions,
     ),
 ]

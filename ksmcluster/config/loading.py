@@ -67,7 +67,7 @@ def load_compaction(
 ) -> CompactionScenario:
     """Read a scenario of `ksmcluster compact`, as `load` does.
 
-    `start`: keys of [machine] for the free memory of a machine (ksmcluster.system.free_memory), which replace
+    `start`: keys of [machine] for the free memory of a machine (ksmcluster.system.start_state), which replace
     those of the scenario before the overrides do.
     """
     overrides = overrides or Overrides()

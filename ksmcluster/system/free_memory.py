@@ -1,32 +1,27 @@
-"""The free memory of a machine as keys of [machine] in a scenario of `compact`.
+"""The free memory of each node, read from the texts of files in /proc (mm/vmstat.c).
 
-Reads the texts of /proc/buddyinfo and /proc/pagetypeinfo (mm/vmstat.c). Zones of a node are added up.
+Zones of a node are added up. Each function raises ValueError, which says what is wrong with the text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from cluster.spec.content import PAGE_SIZE
-from cluster.spec.input_files import read_input
-from cluster.spec.limits import MOST_TEXT
-from ksmcluster.system.errors import UserError
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 #: Orders 0 to 10, and pageblocks of 2 MiB, as of kernels with pages of 4 KiB.
 _ORDERS = 11
-_PAGEBLOCK_ORDER = 9
+PAGEBLOCK_ORDER = 9
 #: The most characters of a line in a message.
 _SHOWN = 60
 _ZONE = re.compile(r"Node +(\d{1,4}), +zone +(\w+)((?: +\d{1,13})+)", re.ASCII)
 _FREE = re.compile(r"Node +(\d{1,4}), +zone +(\w+), +type +(\w+)((?: +>?\d{1,13})+)", re.ASCII)
+_NODE = re.compile(r"Node +(\d{1,4}), +zone +\w+", re.ASCII)
+_MANAGED = re.compile(r"managed +(\d{1,13})", re.ASCII)
 _BLOCKS = re.compile(r"Number of blocks type((?: +\w+)+)", re.ASCII)
 _BLOCK_ORDER = re.compile(r"Page block order: +(\d{1,3})", re.ASCII)
 #: Where the columns of types are in a scenario; all other types are taken as unmovable.
 _COLUMN = {"Movable": 1, "CMA": 1, "Reclaimable": 2}
-T = TypeVar("T")
 #: Free blocks by order, or pageblocks by type (unmovable, movable, reclaimable), of each node.
 ByNode = dict[int, list[int]]
 
@@ -44,63 +39,8 @@ class PageTypes(NamedTuple):
     is_full: bool
 
 
-def start_keys(buddyinfo: Path | None, pagetypeinfo: Path | None) -> dict[str, Any]:
-    """Return the keys of [machine] that these files say. Raises UserError if they do not say them."""
-    free = None if buddyinfo is None else _parsed(buddyinfo, "--buddyinfo", free_blocks)
-    if pagetypeinfo is None:
-        return {} if free is None else _of_free_blocks(free)
-    types = _parsed(pagetypeinfo, "--pagetypeinfo", page_types)
-    try:
-        return keys_of_types(types, free)
-    except ValueError as error:
-        raise UserError(f"--pagetypeinfo {pagetypeinfo}: {error}") from None
-
-
-def _of_free_blocks(free: ByNode) -> dict[str, Any]:
-    return {"nodes": len(free), "free_blocks": _lists(free)}
-
-
-def keys_of_types(types: PageTypes, free: ByNode | None) -> dict[str, Any]:
-    """Return the keys that /proc/pagetypeinfo says; `free` is what /proc/buddyinfo says, if known.
-
-    The two texts are of different moments, so each type gets at most what there is. Raises ValueError if they
-    are of different machines.
-    """
-    if free is None:
-        if not types.is_full:
-            raise ValueError("has more than 100000 blocks of an order, uncounted; give --buddyinfo, too")
-        free = {node: [sum(three) for three in _by_order(types, node)] for node in types.pageblocks}
-    if free.keys() != types.pageblocks.keys():
-        raise ValueError("has other nodes than --buddyinfo; give two files of one machine")
-    unmovable, reclaimable = {}, {}
-    for node, counts in free.items():
-        by_order = list(zip(_by_order(types, node), counts, strict=True))
-        unmovable[node] = [min(u, most) for (u, _, _), most in by_order]
-        reclaimable[node] = [min(r, most - min(u, most)) for (u, _, r), most in by_order]
-    most = max(map(sum, types.pageblocks.values()))
-    return {
-        **_of_free_blocks(free),
-        "memory_per_node": f"{most * PAGE_SIZE << _PAGEBLOCK_ORDER >> 20}MiB",
-        "unmovable": 0.0,
-        "pageblocks": _lists(types.pageblocks),
-        "free_unmovable": _lists(unmovable),
-        "free_reclaimable": _lists(reclaimable),
-    }
-
-
-def _by_order(types: PageTypes, node: int) -> Iterator[tuple[int, int, int]]:
-    return zip(types.unmovable[node], types.movable[node], types.reclaimable[node], strict=True)
-
-
-def _lists(of_nodes: Mapping[int, list[int]]) -> list[list[int]]:
-    return [of_nodes[node] for node in sorted(of_nodes)]
-
-
 def free_blocks(text: str) -> ByNode:
-    """Return the free blocks by order of each node in /proc/buddyinfo.
-
-    Raises ValueError, which says what is wrong with the text.
-    """
+    """Return the free blocks by order of each node in /proc/buddyinfo."""
     found: ByNode = {}
     zones: set[str] = set()
     for number, line in _lines(text):
@@ -115,7 +55,7 @@ def free_blocks(text: str) -> ByNode:
 
 
 def page_types(text: str) -> PageTypes:
-    """Return what /proc/pagetypeinfo says. Raises ValueError, which says what is wrong with the text."""
+    """Return what /proc/pagetypeinfo says."""
     free: tuple[ByNode, ByNode, ByNode] = ({}, {}, {})
     pageblocks: ByNode = {}
     zones: set[str] = set()
@@ -131,13 +71,25 @@ def page_types(text: str) -> PageTypes:
             _add(pageblocks, int(node), _pageblocks(columns, counts, number))
         elif match := _BLOCKS.fullmatch(line):
             columns = match[1].split()
-        elif (match := _BLOCK_ORDER.fullmatch(line)) and int(match[1]) != _PAGEBLOCK_ORDER:
-            raise ValueError(f"has pageblocks of order {match[1]}; order {_PAGEBLOCK_ORDER} can be simulated")
+        elif (match := _BLOCK_ORDER.fullmatch(line)) and int(match[1]) != PAGEBLOCK_ORDER:
+            raise ValueError(f"has pageblocks of order {match[1]}; order {PAGEBLOCK_ORDER} can be simulated")
         elif line.startswith("Number of mixed blocks"):
             break
     if not pageblocks or any(by_node.keys() != pageblocks.keys() for by_node in free):
         raise ValueError("is not the whole text of /proc/pagetypeinfo")
     return PageTypes(*free, pageblocks, is_full=">" not in text)
+
+
+def managed_pages(text: str) -> dict[int, int]:
+    """Return the pages of each node in /proc/zoneinfo, without those that were reserved at boot."""
+    found: dict[int, int] = {}
+    node = 0
+    for _, line in _lines(text):
+        if match := _NODE.fullmatch(line):
+            node = int(match[1])
+        elif match := _MANAGED.fullmatch(line):
+            found[node] = found.get(node, 0) + int(match[1])
+    return found
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -174,14 +126,3 @@ def _pageblocks(columns: Sequence[str], counts: str, number: int) -> list[int]:
 def _add(found: ByNode, node: int, counts: Sequence[int]) -> None:
     before = found.get(node, [0] * len(counts))
     found[node] = [a + b for a, b in zip(before, counts, strict=True)]
-
-
-def _parsed(file: Path, option: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(read_input(file, MOST_TEXT).decode())
-    except OSError as error:
-        raise UserError(f"{option} {file}: {error.strerror}; give a file that can be read") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{option} {file}: not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:
-        raise UserError(f"{option} {file}: {error}") from None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from ksmcluster.config import FULL_MACHINE, load_compaction
+from ksmcluster.system import kernel_files
+from ksmcluster.system.start_state import start_keys
 from tests.ksmcluster.conftest import Run
 
 #: Of a laptop, and of a machine with two nodes.
@@ -202,3 +207,51 @@ def test_files_of_two_machines(run: Run, posted: Path, tmp_path: Path) -> None:
     posted.write_text(TYPES)
     ran = run("compact", "--pagetypeinfo", str(posted), "--buddyinfo", str(other))
     assert ran.err.endswith(": has other nodes than --buddyinfo; give two files of one machine\n")
+
+
+def test_another_machine_in_place_of_the_scenario(run: Run, posted: Path, tmp_path: Path) -> None:
+    """Nothing is left of what the scenario knew of the pageblocks of its machine."""
+    types, out = tmp_path / "pagetypeinfo", tmp_path / "out"
+    types.write_text(TYPES.replace(">100000", "4351"))
+    run("compact", "--pagetypeinfo", str(types), *INLINE, "--output", str(out))
+    ran = run("compact", str(out / "config.toml"), "--buddyinfo", str(posted), *INLINE, "--output", str(out))
+    assert ran.code == 0, ran.err
+    machine = tomllib.loads((out / "config.toml").read_text())["machine"]
+    assert machine["memory_per_node"] == "244MiB"
+    assert not {"pageblocks", "free_unmovable", "free_reclaimable"} & machine.keys()
+
+
+@pytest.mark.skipif(not os.access("/proc/buddyinfo", os.R_OK), reason="the kernel hides its free memory")
+def test_this_host() -> None:
+    """All its memory fits into what is simulated."""
+    keys = start_keys(None, None, from_host=True)
+    scenario = load_compaction(FULL_MACHINE, start=keys)
+    machine = scenario.machine
+    assert machine.free_blocks is not None
+    free = sum(count << order for node in machine.free_blocks for order, count in enumerate(node))
+    assert 0 < free < machine.nodes * machine.memory_per_node
+    of_nodes = Path("/sys/devices/system/node").glob("node*/meminfo")
+    totals = [int(re.findall(r"MemTotal: +(\d+) kB", file.read_text())[0]) for file in of_nodes]
+    assert sum(totals) // 4 <= machine.nodes * machine.memory_per_node
+
+
+def test_a_host_with_and_without_root(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is what zoneinfo says, in whole pageblocks, or what pagetypeinfo does."""
+    monkeypatch.setattr(kernel_files, "PROC", tmp_path)
+    (tmp_path / "buddyinfo").write_text(LAPTOP)
+    zones = ("DMA", 1000), ("DMA32", 20000), ("Normal", 44600)
+    lines = (f"Node 0, zone {zone}\n  pages free 1\n        managed  {count}\n" for zone, count in zones)
+    (tmp_path / "zoneinfo").write_text("".join(lines))
+    out = tmp_path / "out"
+    counts = [5141, 1665, 976, 2006, 763, 148, 17, 0, 1, 1, 0]
+    for size, blocks in (("258MiB", None), ("244MiB", [[15, 101, 6]])):
+        ran = run("compact", "--from-host", *INLINE, "--output", str(out))
+        assert (ran.code, ran.err) == (0, "")
+        assert json.loads(ran.out)["free_blocks"]["before"] == counts
+        machine = tomllib.loads((out / "config.toml").read_text())["machine"]
+        assert (machine["memory_per_node"], machine.get("pageblocks")) == (size, blocks)
+        (tmp_path / "pagetypeinfo").write_text(TYPES)
+    (tmp_path / "buddyinfo").unlink()
+    assert run("compact", "--from-host").err.startswith(f"error: --from-host {tmp_path}/buddyinfo: No such")
+    ran = run("compact", "--from-host", "--buddyinfo", "x")
+    assert ran.err == "error: --from-host: reads the files of this machine; give no other file\n"
