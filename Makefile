@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
 
-# Three processes, each with a Ray cluster of its own: many tests wait for processes to start or to end.
+# Two processes, each with a Ray cluster of its own: many tests wait for processes to start or to end.
 # A file's tests run in one of them, since they share actors.
 test: $(STAMP)
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'

@@ -113,7 +113,9 @@ def test_another_package_is_named_in_one_line(
 def test_another_package_that_was_imported_before_is_named(installed: Installed, tmp_path: Path) -> None:
     path = package(tmp_path / "mine", "cluster")
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'mine')!r}); import cluster; sys.path.pop(0)"
-    assert installed.imports(tmp_path, f"{program}; import ksmcluster").startswith(f"{path} is in the way")
+    assert installed.imports(tmp_path, f"{program}; import ksmcluster").startswith(
+        f"{path} hides ksmcluster's own package"
+    )
 
 
 def test_a_distribution_that_overwrote_ours_is_told(installed: Installed, tmp_path: Path) -> None:

@@ -33,7 +33,12 @@ def address_of(listener: socket.socket) -> str:
 
 
 def environment(**others: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """No variables of Ray, except for the token of this process's cluster."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RAY_") or name.startswith("RAY_AUTH_")
+    }
     return own | others
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,8 +71,21 @@ class _Worker:
             self._executor.shutdown()
 
 
+def _start_resource_tracker() -> None:
+    """Start the process that counts locks with SIGHUP blocked, as it is with SIGINT and SIGTERM.
+
+    A terminal that closes sends the signal to the whole group. Without the process, others warn at their end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run_side_by_side(tasks: Sequence[Task], jobs: int, cluster: Cluster | None = None) -> Iterator[RunRecord]:
     """Yield the record of each run as soon as it is finished; `jobs` runs are active at a time."""
+    _start_resource_tracker()
     count = min(jobs, len(tasks))
     workers = [_Worker(cluster, number / count) for number in range(count)]
     idle: SimpleQueue[_Worker] = SimpleQueue()

@@ -234,7 +234,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_was_done_before_a_kill_is_kept(
     tmp_path: Path, whole: bytes, number: signal.Signals, jobs: int
 ) -> None:
@@ -252,7 +252,9 @@ def test_what_was_done_before_a_kill_is_kept(
     if number != signal.SIGKILL:
         assert len(rows(out)) == len(done)
         assert "continue with --resume" in rest
+        assert rest.splitlines()[-1].startswith(("interrupted", "terminated", "hung up"))
         assert "Traceback" not in rest
+        assert "Warning" not in rest
     stamps = {key: record.wall_seconds for key, record in done.items()}
     with started(out, "--resume", "--quiet", "--jobs", str(jobs)) as process:
         assert process.wait() == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,20 @@ def knobs() -> Knobs:
     host = Knobs()
     try:
         check_permission(KSM)
-        check_unused(host)
+        _wait_until_unused(host)
     except UserError as error:
         pytest.skip(str(error))
     return host
+
+
+def _wait_until_unused(host: Knobs) -> None:
+    """Wait for what an earlier test has killed: processes take a moment to end."""
+    for _ in range(100):
+        with suppress(UserError):
+            check_unused(host)
+            return
+        time.sleep(0.1)
+    check_unused(host)
 
 
 @pytest.fixture
