@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cluster.spec.topology import Distances
 
@@ -61,8 +62,7 @@ class RelocationSpec:
     min_gain: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class StartSpec:
+class StartSpec(NamedTuple):
     """The free memory with which a node begins."""
 
     #: Numbers of free blocks of orders 0 to 10.
