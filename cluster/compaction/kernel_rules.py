@@ -185,7 +185,7 @@ class CompactionRules(NamedTuple):
 COMPACTION_RULES = {
     kernel.name: CompactionRules(kernel.name, **switches(kernel.name, RULES, KERNELS)) for kernel in KERNELS
 }
-#: What holds where no kernel is named.
+#: For callers that name no kernel; scenarios have a default of their own (`CompactionSpec.kernel`).
 DEFAULT_RULES = COMPACTION_RULES["6.1"]
 
 
