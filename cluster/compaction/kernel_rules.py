@@ -128,8 +128,8 @@ RULES = (
         "6.12",
     ),
     KernelRule(
-        "counts_free_pages",
-        "Scanners of pages to move count all pages of a free block, not one.",
+        "counts_every_page",
+        "`compact_migrate_scanned` counts every page of a free block, not one, and none of a huge page.",
         "6.12",
         read="6.6",
     ),
@@ -170,7 +170,7 @@ class CompactionRules(NamedTuple):
     starts_below: bool
     pcp_grows: bool
     kswapd_at_once: bool
-    counts_free_pages: bool
+    counts_every_page: bool
     movable_sources: bool
     uses_reserve: bool
     proactive_to_zero: bool
@@ -185,7 +185,7 @@ class CompactionRules(NamedTuple):
 COMPACTION_RULES = {
     kernel.name: CompactionRules(kernel.name, **switches(kernel.name, RULES, KERNELS)) for kernel in KERNELS
 }
-#: What holds where no kernel is named.
+#: For callers that name no kernel; scenarios have a default of their own (`CompactionSpec.kernel`).
 DEFAULT_RULES = COMPACTION_RULES["6.1"]
 
 

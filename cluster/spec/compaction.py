@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cluster.spec.topology import Distances
 
@@ -61,6 +62,19 @@ class RelocationSpec:
     min_gain: int = 1
 
 
+class StartSpec(NamedTuple):
+    """The free memory with which a node begins."""
+
+    #: Numbers of free blocks of orders 0 to 10.
+    free_blocks: tuple[int, ...]
+    #: Numbers of unmovable, movable and reclaimable pageblocks, the first and the last full of kernel pages
+    #: where they are not free. Empty: pageblocks of the kernel are drawn.
+    pageblocks: tuple[int, ...] = ()
+    #: Of the free blocks, those in unmovable and in reclaimable pageblocks.
+    free_unmovable: tuple[int, ...] = ()
+    free_reclaimable: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CompactionSpec:
     """The memory of every node, how it is fragmented, and which compactors work on it."""
@@ -79,7 +93,7 @@ class CompactionSpec:
     #: vm.compaction_proactiveness, 0..100; used by "proactive" alone.
     proactiveness: int = 20
     #: A name in `cluster.compaction.kernel_rules.COMPACTION_RULES`.
-    kernel: str = "6.1"
+    kernel: str = "6.18"
     #: "async", "sync-light" or "sync".
     mode: str = "sync"
     #: Each node allocates `attempts` blocks of 2^order pages, during the compaction or after it.
@@ -97,6 +111,9 @@ class CompactionSpec:
     cost: MigrationCostSpec = MigrationCostSpec()
     #: Those with the same `when` run one after the other, in this order.
     relocations: tuple[RelocationSpec, ...] = ()
+    #: By node: its free memory. Owners then share the other memory, in proportion to their parts of the
+    #: memory, and give up none. Empty: they fill the memory, and give up a part.
+    start: tuple[StartSpec, ...] = ()
     #: int64[nodes, nodes], SLIT units; needed for relocations.
     distance: Distances | None = field(default=None, compare=False)
 

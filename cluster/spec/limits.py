@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Bytes of a scenario, a topology, a table of costs, a script, or the points of a sweep.
+#: Bytes of a scenario, topology, table of costs, script, points of a sweep, or copy of a file in /proc.
 MOST_TEXT: Final = 16 << 20
 #: Bytes of a file of JSON (record, baseline, summary, manifest), unpacked, too, and of a run of a sweep.
 MOST_JSON: Final = 256 << 20

@@ -42,11 +42,11 @@ KERNELS = (
     Kernel("4.8", (4, 8), "source"),
     Kernel("6.1", (6, 1), "records of 6.1.192"),
     Kernel("6.12", (6, 12), "records of 6.12.117"),
-    Kernel("6.16", (6, 16), "records of 6.16.12, without huge pages"),
-    Kernel("6.17", (6, 17), "records of 6.17.13, without huge pages"),
+    Kernel("6.16", (6, 16), "records of 6.16.12, few with huge pages"),
+    Kernel("6.17", (6, 17), "records of 6.17.13, few with huge pages"),
     Kernel("6.18.15", (6, 18), "records of 6.18.15"),
     Kernel("6.18", (6, 18, 16), "records of 6.18.44"),
-    Kernel("7.2", (7, 2), "records of 7.2.13"),
+    Kernel("7.2", (7, 2), "records of 7.2.12 and 7.2.13"),
     Kernel("7.3", (7, 3), "records of 7.3.4"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from ksmcluster.commands.options import (
     AsJson,
     CheckpointDirectory,
     CheckpointEvery,
-    Config,
+    ConfigOrMachine,
     ConnectTimeout,
     Engine,
     EngineName,
@@ -31,7 +32,7 @@ from ksmcluster.commands.output import show
 
 
 def compact(
-    scenario: Config = "compaction-zram",
+    scenario: ConfigOrMachine = None,
     nodes: Nodes = None,
     seed: Seed = None,
     settings: Annotated[
@@ -49,6 +50,29 @@ def compact(
         list[int] | None,
         typer.Option(metavar="NODE", help="Node to drain before the compaction; may be repeated."),
     ] = None,
+    buddyinfo: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with the free blocks of this copy of /proc/buddyinfo. Give the memory of a node, "
+            "too: --set machine.memory_per_node=SIZE.",
+        ),
+    ] = None,
+    pagetypeinfo: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A copy of /proc/pagetypeinfo of the same machine, which says what is movable, and how "
+            "much memory there is.",
+        ),
+    ] = None,
+    from_host: Annotated[
+        bool,
+        typer.Option(
+            "--from-host",
+            help="Begin with the free blocks of this machine. As root, its pageblocks are known, too.",
+        ),
+    ] = False,
     checkpoint: CheckpointDirectory = None,
     checkpoint_every: CheckpointEvery = "10m",
     max_failures: MaxFailures = 3,
@@ -59,10 +83,11 @@ def compact(
 ) -> None:
     """Compact memory full of driver pages, and report the large free blocks gained and their cost."""
     from ksmcluster.api import compact as run
-    from ksmcluster.config import Overrides, load_compaction
+    from ksmcluster.config import DEFAULT_COMPACTION, FULL_MACHINE, Overrides, load_compaction
     from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.results.directory import NODES, check_directory
+    from ksmcluster.system.start_state import start_keys
 
     options = run_options(
         engine,
@@ -81,7 +106,8 @@ def compact(
     overrides = Overrides(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
-    config = load_compaction(scenario, overrides)
+    start = start_keys(buddyinfo, pagetypeinfo, from_host=from_host)
+    config = load_compaction(scenario or (FULL_MACHINE if start else DEFAULT_COMPACTION), overrides, start)
     with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)
     show(result, output, as_json=as_json)

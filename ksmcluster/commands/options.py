@@ -47,6 +47,15 @@ Config = Annotated[
         autocompletion=_compactions,
     ),
 ]
+ConfigOrMachine = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Name of a bundled scenario, or a TOML file.",
+        show_default="compaction-zram; with free blocks of a machine, no drivers",
+        autocompletion=_compactions,
+    ),
+]
 ConfigOrSnapshot = Annotated[
     str, typer.Argument(metavar="CONFIG", help=_SNAPSHOT, autocompletion=_simulations)
 ]

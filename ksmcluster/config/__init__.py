@@ -7,6 +7,7 @@ from ksmcluster.config.conversion import to_spec
 from ksmcluster.config.loading import (
     DEFAULT,
     DEFAULT_COMPACTION,
+    FULL_MACHINE,
     bundled,
     bundled_compactions,
     load,
@@ -21,6 +22,7 @@ from ksmcluster.config.scenario import Scenario
 __all__ = [
     "DEFAULT",
     "DEFAULT_COMPACTION",
+    "FULL_MACHINE",
     "Overrides",
     "Scenario",
     "bundled",

@@ -17,15 +17,16 @@ from cluster.compaction.movable.lru_pages import LRU
 from cluster.compaction.pages.buddy import Zone
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES, PageMap
+from cluster.compaction.scenario.start_state import misfit
 from cluster.plugins.loading import PluginError
-from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, StartSpec
 from cluster.spec.limits import MOST_ATTEMPTS
 from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.config.machine import TopologyConfig, fit
 from ksmcluster.config.problems import not_a_class, refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
-from ksmcluster.config.sizes import Pages, format_size
+from ksmcluster.config.sizes import MOST_PAGES, Pages, format_size
 from ksmcluster.config.tables import (
     ConfigTable,
     Costs,
@@ -39,6 +40,7 @@ from ksmcluster.config.tables import (
     as_known_kernel,
     key,
 )
+from ksmcluster.report.text import counted
 
 ZSMALLOC = "zram"  #: kind of the driver whose pages have the page type of zsmalloc
 #: Kinds of drivers that need no page type of zsmalloc, or have it.
@@ -51,6 +53,16 @@ CompactionKernel = Literal["4.8", "6.1", "6.12", "6.18", "7.2"]
 Order = Annotated[int, Field(ge=0, le=MAX_ORDER)]
 Compactors = Annotated[int, Field(ge=1, le=64)]
 Attempts = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
+Blocks = Annotated[int, Field(ge=0, le=MOST_PAGES)]
+#: Numbers of blocks, a list for each node.
+FreeBlocks = Annotated[tuple[Annotated[tuple[Blocks, ...], Field(strict=False)], ...], Field(strict=False)]
+#: Keys of [machine] for a start state, in the order of `StartSpec`, and how many numbers each node has.
+_START = {
+    "free_blocks": MAX_ORDER + 1,
+    "pageblocks": 3,
+    "free_unmovable": MAX_ORDER + 1,
+    "free_reclaimable": MAX_ORDER + 1,
+}
 
 
 class CompactionRunConfig(ConfigTable):
@@ -68,6 +80,22 @@ class CompactionMachineConfig(ConfigTable):
     lru: Part = key(SPEC["lru"], "Share of it in LRU pages (anonymous memory of processes), which can move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Share of the LRU pages that is freed before compaction.")
     unmovable: Part = key(SPEC["unmovable"], "Share of it in kernel pages, which never move.")
+    free_blocks: FreeBlocks | None = key(
+        None,
+        "Free memory to begin with, as in `/proc/buddyinfo`: for each node a list of its free blocks of "
+        "orders 0 to 10. Drivers, LRU pages and the kernel then have the other memory, in proportion to "
+        "their shares, and free nothing.",
+    )
+    pageblocks: FreeBlocks | None = key(
+        None,
+        "With `free_blocks`: for each node the numbers of unmovable, movable and reclaimable pageblocks, as "
+        "in `/proc/pagetypeinfo`. Used pages of the movable ones can move; those of the others are the "
+        "kernel's, and so are pageblocks that are not counted. `unmovable` must be 0 then.",
+    )
+    free_unmovable: FreeBlocks | None = key(
+        None, "With `pageblocks`: for each node, which of `free_blocks` are in unmovable pageblocks."
+    )
+    free_reclaimable: FreeBlocks | None = key(None, "The same for reclaimable pageblocks.")
     topology: TopologyConfig = Field(
         default_factory=lambda: TopologyConfig(), description="Distances between the nodes."
     )
@@ -82,7 +110,36 @@ class CompactionMachineConfig(ConfigTable):
     @model_validator(mode="after")
     def _shape(self) -> Self:
         fit(self.topology, self.nodes)
+        if problems := list(self._wrong_lists()) or list(self._misfits()):
+            raise refusal(problems)
         return self
+
+    def _wrong_lists(self) -> Iterator[tuple[str, str]]:
+        """Yield problems of the keys of a start state: `free_blocks` alone, or all of them."""
+        given = [name for name in _START if getattr(self, name) is not None]
+        for name in given if given == ["free_blocks"] else _START if given else ():
+            lists = getattr(self, name)
+            if lists is None:
+                yield name, f"is missing; machine.{given[-1]} needs it"
+            elif len(lists) != self.nodes:
+                yield name, f"has {counted(len(lists), 'list')}, but machine.nodes is {self.nodes}"
+            for node, numbers in enumerate(lists or ()):
+                if len(numbers) != _START[name]:
+                    yield f"{name}[{node}]", f"must have {_START[name]} numbers, not {len(numbers)}"
+
+    def _misfits(self) -> Iterator[tuple[str, str]]:
+        """Yield why a start state does not fit into the memory of a node."""
+        if self.unmovable and self.pageblocks is not None:
+            yield "unmovable", "has no meaning with machine.pageblocks, which says what kernel pages fill"
+        for node, start in enumerate(self.start()):
+            if reason := misfit(start, self.memory_per_node):
+                size = format_size(self.memory_per_node)
+                yield f"free_blocks[{node}]", f"{reason} in {size} (machine.memory_per_node)"
+
+    def start(self) -> tuple[StartSpec, ...]:
+        """Return the free memory with which each node begins; empty if drivers and LRU pages make it."""
+        lists = [getattr(self, name) for name in _START]
+        return tuple(StartSpec(*node) for node in zip(*filter(None, lists), strict=True))
 
 
 def not_pageblocks(pages: int) -> str:
@@ -203,7 +260,7 @@ class CompactionScenario(ConfigTable):
     cost: MigrationCostConfig = Field(
         default_factory=lambda: MigrationCostConfig(), description="Simulated costs."
     )
-    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key(..., "Drivers that fill memory.")
+    driver: Annotated[tuple[DriverConfig, ...], Field(strict=False)] = key((), "Drivers that fill memory.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -211,10 +268,26 @@ class CompactionScenario(ConfigTable):
             raise refusal(problems)
         return self
 
-    def _problems(self) -> Iterator[tuple[str, str]]:
-        if not self.driver:
-            yield "driver", "is empty; add a [[driver]] that fills the memory"
+    def start_notes(self) -> Iterator[str]:
+        """Yield what was drawn of a start state, and what is assumed."""
         machine = self.machine
+        if machine.pageblocks is not None:
+            yield (
+                "free blocks and pageblocks of each type are as given; their places are drawn with the seed; "
+                "used pages of movable pageblocks can move, others cannot"
+            )
+        elif machine.free_blocks is not None:
+            shares = [*(driver.share for driver in self.driver), machine.lru]
+            movable = sum(shares) / (sum(shares) + machine.unmovable)
+            yield (
+                "free blocks are as given; their places are drawn with the seed, and so is which used pages "
+                f"can move: {movable:.0%} of them, by the shares of the scenario"
+            )
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        machine = self.machine
+        if not self.driver and not machine.lru:
+            yield "machine.lru", "is 0, and there is no [[driver]], so no page can move; give one of them"
         others = {"machine.lru": machine.lru, "machine.unmovable": machine.unmovable}
         yield from driver_problems(self.driver, others)
         yield from page_type_problems(self.driver, self.migration.kernel)
@@ -279,5 +352,6 @@ def to_compaction_spec(scenario: CompactionScenario) -> CompactionSpec:
         relocations=tuple(relocation.to_spec() for relocation in scenario.migration.relocate),
         distance=machine.topology.build(machine.nodes),
         grain=scenario.migration.grain,
+        start=machine.start(),
         **scenario.migration.model_dump(exclude={"grain", "relocate"}),
     )

@@ -34,8 +34,17 @@ _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
 DEFAULT = "default"
 DEFAULT_COMPACTION = "compaction-zram"
+#: The scenario for the free memory of a machine of which nothing else is known.
+FULL_MACHINE: Mapping[str, Any] = {
+    "simulation": {"title": "Compaction: the free memory of a machine"},
+    "machine": {"lru": 0.8, "unmovable": 0.2},
+}
 #: Prefix of the bundled scenarios of `ksmcluster compact`.
 _COMPACTION = "compaction-"
+_MEMORY_MISSING = (
+    "machine.memory_per_node: is missing; free blocks do not say how much memory a node has in all, so give "
+    "--set machine.memory_per_node=SIZE, or --pagetypeinfo"
+)
 T = TypeVar("T", bound=ConfigTable)
 
 
@@ -54,10 +63,18 @@ def load(
 def load_compaction(
     source: str | os.PathLike[str] | Mapping[str, Any] = DEFAULT_COMPACTION,
     overrides: Overrides | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> CompactionScenario:
-    """Read a scenario of `ksmcluster compact`, as `load` does."""
+    """Read a scenario of `ksmcluster compact`, as `load` does.
+
+    `start`: keys of [machine] for the free memory of a machine (ksmcluster.system.start_state), which replace
+    those of the scenario before the overrides do.
+    """
     overrides = overrides or Overrides()
-    return _compaction(_read(source, overrides), overrides)
+    document = _read(source, overrides)
+    if start and isinstance(machine := document.data.setdefault("machine", {}), dict):
+        machine |= start
+    return _compaction(document, overrides)
 
 
 def load_either(
@@ -70,15 +87,23 @@ def load_either(
 
 
 def _is_compaction(document: _Document) -> bool:
-    """Return whether a document is a scenario of `compact`: it has drivers but no processes."""
-    return "driver" in document.data and "process" not in document.data
+    """Return whether a document is a scenario of `compact`: no processes, but drivers or LRU pages."""
+    return "process" not in document.data and bool(_fillers(document))
+
+
+def _fillers(document: _Document) -> str:
+    """Return the key which says that a document is a scenario of `compact`; empty if there is none."""
+    if "driver" in document.data:
+        return "[[driver]]"
+    machine = document.data.get("machine")
+    return "machine.lru" if isinstance(machine, dict) and "lru" in machine else ""
 
 
 def _simulation(document: _Document, overrides: Overrides) -> Scenario:
     if overrides.pages_per_node is not None and overrides.pages_per_node < 1:
         raise UserError(f"--pages-per-node: must be at least 1, not {overrides.pages_per_node}")
     if _is_compaction(document):
-        _refuse(document, "driver", "compact")
+        _refuse(document, _fillers(document), "compact")
     changed = overrides.apply(document.data)
     scenario = _without_needless_keys(document, changed)
     if overrides.pages_per_node is not None:
@@ -93,11 +118,15 @@ def _compaction(document: _Document, overrides: Overrides) -> CompactionScenario
     from ksmcluster.config.compaction import CompactionScenario
 
     if "process" in document.data:
-        _refuse(document, "process", "simulate")
+        _refuse(document, "[[process]]", "simulate")
     if overrides.pages_per_node is not None:
         raise UserError("--pages-per-node scales processes; a scenario of `ksmcluster compact` has none")
-    scenario = _checked(CompactionScenario, document, overrides.apply(document.data))
-    return scenario.with_notes(_of_kernel(document))
+    changed = overrides.apply(document.data)
+    machine = document.data.get("machine")
+    if isinstance(machine, dict) and "free_blocks" in machine and "memory_per_node" not in machine:
+        raise UserError(_MEMORY_MISSING)
+    scenario = _checked(CompactionScenario, document, changed)
+    return scenario.with_notes([*_of_kernel(document), *scenario.start_notes()])
 
 
 def _without_needless_keys(document: _Document, changed: Mapping[KeyPath, str]) -> Scenario:
@@ -144,10 +173,10 @@ def _checked(model: type[T], document: _Document, changed: Mapping[KeyPath, str]
         raise UserError(_lines(problems_of(error, model), document.label, changed)) from None
 
 
-def _refuse(document: _Document, table: str, command: str) -> NoReturn:
-    """Raise UserError: a table shows that the scenario belongs to the other command."""
+def _refuse(document: _Document, key: str, command: str) -> NoReturn:
+    """Raise UserError: a key shows that the scenario belongs to the other command."""
     raise UserError(
-        f"{document.label}: it has [[{table}]], so it is a scenario of `ksmcluster {command}`; use that"
+        f"{document.label}: it has {key}, so it is a scenario of `ksmcluster {command}`; use that"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ksmcluster.config.compaction import TriggeredMigrationConfig
 from ksmcluster.report import text
 
@@ -19,6 +21,13 @@ STATE_WORDS = {
     "movable_off": "after, pages unmovable",
     "movable_on": "after, pages movable",
 }
+
+
+def state_words(present: Container[str]) -> dict[str, str]:
+    """Return the states of memory among these, with their words; without drivers, nothing is unmovable."""
+    if "movable_off" in present:
+        return STATE_WORDS
+    return {"before": "before", "movable_on": "after"}
 
 
 def who(migration: TriggeredMigrationConfig) -> tuple[str, ...]:

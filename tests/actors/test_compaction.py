@@ -10,7 +10,7 @@ import ksmcluster
 from actors.compaction.run_compaction import run_compaction
 from actors.run_options import INLINE, RunOptions
 from cluster.machine.pass_result import ActorsStarting, Event
-from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec
+from cluster.spec.compaction import CompactionSpec, DriverSpec, RelocationSpec, StartSpec
 from cluster.spec.errors import SimulationError
 from cluster.spec.topology import ring
 
@@ -46,6 +46,15 @@ def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: 
         )
         assert repr(made) == inline
     assert events[-1] == ActorsStarting(2, 2)
+
+
+@pytest.mark.parametrize("drivers", [(), DRIVERS])
+def test_start_states(ray_cluster: str, drivers: tuple[DriverSpec, ...]) -> None:
+    start = tuple(StartSpec((99 + node, 80, 70, 60, 9, 8, 7, 2, 1, 1, 1)) for node in range(3))
+    spec = replace(MOVING, drivers=drivers, start=start)
+    inline = run_compaction(spec, INLINE)
+    made = run_compaction(spec, RunOptions(address=ray_cluster, nodes_per_actor=2, migration_actors=2))
+    assert repr(made) == repr(inline)
 
 
 def test_from_python(ray_cluster: str) -> None:

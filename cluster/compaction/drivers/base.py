@@ -104,6 +104,8 @@ class PageDriver:
             raise PageStateError(f"{what}; there must be one for each")
         elif answers.any():
             first = int(np.argmax(answers != 0))
+            if first == 0:
+                return answers[:1]
             answers, newpages, pages = answers[: first + 1], newpages[:first], pages[:first]
         numbers = self.page_at[pages]
         self.page_at[pages] = NO_PAGE

@@ -91,7 +91,8 @@ class ScriptedDriver(PageDriver):
     def answers(self, pages: I64, mode: MigrateMode) -> I64:
         s, numbers = self.scripts, self.page_at[pages]
         answers = np.where(s.failures[numbers] > 0, s.error[numbers], 0)
-        return np.where(np.isin(s.rel[numbers], GIVE_UP_SELF), s.relerr[numbers], answers)
+        rel = s.rel[numbers]
+        return np.where((rel == GIVE_UP_SELF[0]) | (rel == GIVE_UP_SELF[1]), s.relerr[numbers], answers)
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         if not self._log and not self.scripts.rel.any():

@@ -72,16 +72,14 @@ class ProxyTargets:
     def __init__(self, memory: Memory, proxies: Proxies, count: int) -> None:
         self._pages = memory.pages
         self._spare = proxies.spare(count)
-        self._used = 0
 
     def take(self, count: int, owed: int = 0) -> Pfns:
-        taken = self._spare[self._used : self._used + count]
-        self._used += len(taken)
+        taken, self._spare = self._spare[:count], self._spare[count:]
         self._pages.get(taken)
         return taken
 
     def give_back(self, pfns: Pfns) -> None:
-        self._used -= len(pfns)
+        self._spare = np.concatenate([pfns, self._spare])
         self._pages.put(pfns)
 
     def take_block(self, order: int) -> None:

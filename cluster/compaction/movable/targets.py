@@ -23,7 +23,7 @@ class Targets(Protocol):
         """
 
     def give_back(self, pfns: Pfns) -> None:
-        """Return unused pages of the last `take`, in the order in which they came."""
+        """Return unused pages, the first of which is the next one to take. int64[n]."""
 
     def take_block(self, order: int) -> int | None:
         """Take a block of 2^order new pages; None if there is none at hand."""

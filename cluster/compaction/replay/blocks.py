@@ -14,7 +14,7 @@ from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.script.record import Difference, Json
 
-#: counters that follow from the start map alone; compact_migrate_scanned needs the orders of compound pages
+#: counters that follow from the start map alone
 COUNTERS = ("pgmigrate_success", "pgmigrate_fail", "compact_free_scanned", "compact_isolated")
 
 
@@ -37,7 +37,7 @@ def compare_compact(record: Json) -> Difference | None:
     Where pages of the recorded system itself moved too, targets depend on pages that a map does not show
     (pages in per-CPU batches on their way to the LRU lists). Then only the moved pages are compared.
     """
-    before: ScriptedDriver | None = None
+    before, rules = None, rules_of(record)
     for number, run in enumerate(record["runs"]):
         memory, driver, lru = memory_of(record, record["states"][number])
         if before is None:
@@ -47,11 +47,11 @@ def compare_compact(record: Json) -> Difference | None:
             _continue_scripts(before, driver)
         before = driver
         step = f"run {number}"
-        moves = compact_all(memory, rules_of(record))
+        moves = compact_all(memory, rules)
         ours, theirs = moves[driver.page_at[moves[:, 1]] >= 0], moves_of(run)
         alone = not run["summary"]["other_migrated"] and not lru.isolated
         difference = (
-            first_difference(step, "moves", ours, theirs) or _counters(step, memory, run)
+            first_difference(step, "moves", ours, theirs) or _counters(step, memory, run, rules)
             if alone
             else first_difference(step, "sources", np.unique(ours[:, 0]), np.unique(theirs[:, 0]))
         )
@@ -72,7 +72,7 @@ def compare_zram(record: Json) -> Difference | None:
         theirs = np.flatnonzero(kinds == driver.kind)
         difference = (
             first_difference(after, "pages", np.sort(driver.frame_of), theirs)
-            or _counters(after, memory, record["runs"][number])
+            or _counters(after, memory, record["runs"][number], rules_of(record))
             or _free_blocks(after, memory, driver.kind, states[before], states[after])
         )
         if difference:
@@ -88,10 +88,12 @@ def _continue_scripts(before: ScriptedDriver, after: ScriptedDriver) -> None:
         getattr(after.scripts, name)[known] = getattr(before.scripts, name)[numbers[known]]
 
 
-def _counters(step: str, memory: Memory, run: Json) -> Difference | None:
+def _counters(step: str, memory: Memory, run: Json, rules: CompactionRules) -> Difference | None:
+    # Without `counts_every_page`, a compound page counts once, and a map does not show orders.
+    names = (*COUNTERS, "compact_migrate_scanned") if rules.counts_every_page else COUNTERS
     ours = memory.vmstat.as_dict()
-    theirs = {name: run["vmstat_delta"].get(name, 0) for name in COUNTERS}
-    name = next((name for name in COUNTERS if ours[name] != theirs[name]), None)
+    theirs = {name: run["vmstat_delta"].get(name, 0) for name in names}
+    name = next((name for name in names if ours[name] != theirs[name]), None)
     return None if name is None else Difference(step, name, ours[name], theirs[name])
 
 

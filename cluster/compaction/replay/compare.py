@@ -43,8 +43,9 @@ TWO_COMPACTORS = MigrationComparison(
 BLOCKS = MigrationComparison(
     "blocks",
     compare_compact,
-    "all moves in order, counters of migrations, pages isolated and scanned for targets, free blocks of "
-    "order 9; if pages of the recorded system move, the moved pages and the free blocks",
+    "all moves in order, counters of migrations, of pages isolated and scanned (compact_migrate_scanned from "
+    "6.12 on only), free blocks of order 9; if pages of the recorded system move, the moved pages and the "
+    "free blocks",
     "pages that the recorded system takes after the run",
 )
 LRU = MigrationComparison(

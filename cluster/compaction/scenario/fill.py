@@ -1,4 +1,7 @@
-"""A node's memory before a compaction: filled by drivers, LRU pages and the kernel, then freed in part."""
+"""A node's memory before a compaction: filled by drivers, LRU pages and the kernel, then freed in part.
+
+With a start state, the free blocks are given instead, and owners fill the other memory.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cluster.arrays.words import I64, empty
+from cluster.arrays.words import I64, Pfns, empty
 from cluster.compaction.drivers.registry import DriverError, make_checked_driver
 from cluster.compaction.drivers.scenario_driver import ScenarioDriver
 from cluster.compaction.internode.foreign_pages import ForeignPages, Proxies
@@ -27,6 +30,7 @@ from cluster.compaction.pages.page_map import (
 )
 from cluster.compaction.scenario.mix_owners import default_grain, frames_of_owners
 from cluster.compaction.scenario.random_streams import Purpose, random_stream
+from cluster.compaction.scenario.start_state import draw_start
 from cluster.mm.frames import PAGE_MAPPING_ANON
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 
@@ -93,20 +97,15 @@ def fill_memory(spec: CompactionSpec, node: int, lru: LruPages | None = None) ->
     """
     size = spec.pages_per_node
     lru = lru or LruPages(empty_memory(size, proxies=size if spec.relocations else 0))
-    memory, pages = lru.memory, lru.memory.pages
+    memory = lru.memory
     made = [_make_driver(d, memory) for d in spec.drivers]
     drivers = [driver for driver, _owner in made]
-    fixed = memory.alloc_bulk(round(spec.unmovable * size), MigrateType.UNMOVABLE)
-    pages.set_kind(fixed, PageKind.UNMOVABLE)
     owners = [_of_driver(d, driver, size) for d, driver in zip(spec.drivers, drivers, strict=True)]
     owners.append(_of_lru(spec, memory, lru))
-    filling = [owner for owner in owners if owner.wanted]
-    for migratetype in sorted({owner.migratetype for owner in filling}):
-        _fill([owner for owner in filling if owner.migratetype == migratetype], memory, spec)
-    rng = random_stream(spec.seed, Purpose.DISCARDS, node)
-    for owner in owners:
-        count = round(owner.give_up * len(owner.units))
-        owner.discard(np.sort(rng.choice(owner.units, count, replace=False)))
+    if spec.start:
+        _fill_around_free_blocks(owners, memory, spec, node)
+    else:
+        _fill_and_give_up(owners, memory, spec, node)
     numbers = {d.name: owner for d, (_driver, owner) in zip(spec.drivers, made, strict=True)} | lru.owners
     if not spec.relocations:
         return FilledMemory(memory, drivers, lru, numbers)
@@ -141,21 +140,58 @@ def _of_lru(spec: CompactionSpec, memory: Memory, lru: LruPages) -> _Filler:
     return _Filler(allocate, memory.put, MigrateType.MOVABLE, wanted, spec.lru_discard)
 
 
-def _fill(owners: list[_Filler], memory: Memory, spec: CompactionSpec) -> None:
-    """Let owners of one migrate type fill memory, mixed at the scenario's grain.
+def _fill_and_give_up(owners: list[_Filler], memory: Memory, spec: CompactionSpec, node: int) -> None:
+    """Let the kernel and the owners fill memory; then owners give up units drawn at random."""
+    fixed = memory.alloc_bulk(round(spec.unmovable * spec.pages_per_node), MigrateType.UNMOVABLE)
+    memory.pages.set_kind(fixed, PageKind.UNMOVABLE)
+    zone, filling = memory.zones[0], [owner for owner in owners if owner.wanted]
+    for migratetype in sorted({owner.migratetype for owner in filling}):
+        alike = [owner for owner in filling if owner.migratetype == migratetype]
+        wanted = [owner.wanted for owner in alike]
+        frames = np.sort(memory.alloc_bulk(sum(wanted), migratetype))
+        zone.free(_fill_mixed(alike, frames, wanted, zone, spec))
+    rng = random_stream(spec.seed, Purpose.DISCARDS, node)
+    for owner in owners:
+        count = round(owner.give_up * len(owner.units))
+        owner.discard(np.sort(rng.choice(owner.units, count, replace=False)))
+
+
+def _fill_around_free_blocks(owners: list[_Filler], memory: Memory, spec: CompactionSpec, node: int) -> None:
+    """Draw the start state of a node, and let owners fill what is movable of its memory.
+
+    LRU pages, the last of the owners, get what drivers have no use for.
+    """
+    pages, zone = memory.pages, memory.zones[0]
+    parts = np.array([*(driver.share for driver in spec.drivers), spec.lru])
+    kernel = spec.unmovable / (spec.unmovable + parts.sum())
+    rng = random_stream(spec.seed, Purpose.START, node)
+    state = draw_start(spec.start[node], spec.pages_per_node, kernel, rng)
+    memory.alloc_bulk(spec.pages_per_node)
+    pages.set_kind(state.kernel, PageKind.UNMOVABLE)
+    ends = np.rint(np.cumsum(parts) / parts.sum() * len(state.movable)).astype(np.int64)
+    wanted = np.diff(ends, prepend=0).tolist()
+    zone.free(_fill_mixed(owners, state.movable, wanted, zone, spec))
+    owners[-1].fill(zone)
+    # Owners that allocate from memory of another type have changed the types.
+    pages.set_pageblock_type(slice(0, len(state.pageblock_types)), state.pageblock_types)
+    zone.free(state.free)
+
+
+def _fill_mixed(
+    owners: list[_Filler], frames: Pfns, wanted: list[int], zone: Zone, spec: CompactionSpec
+) -> Pfns:
+    """Let owners fill these used frames, mixed at the scenario's grain; return all that is free then, taken.
 
     Each owner fills all its frames at once, while no other memory is free. So the time does not depend on
     the grain.
     """
-    zone, wanted = memory.zones[0], [owner.wanted for owner in owners]
     grain = max([spec.grain or default_grain(wanted), *map(_largest_block, spec.drivers)])
-    frames = np.sort(memory.alloc_bulk(sum(wanted), owners[0].migratetype))
     kept_back = [zone.take(zone.start, zone.end)]
     for owner, own in zip(owners, frames_of_owners(frames, wanted, grain), strict=True):
         zone.free(own)
         owner.fill(zone)
         kept_back.append(zone.take(zone.start, zone.end))
-    zone.free(np.concatenate(kept_back))
+    return np.concatenate(kept_back)
 
 
 def _largest_block(spec: DriverSpec) -> int:

@@ -16,11 +16,15 @@ from cluster.spec.compaction import CompactionSpec
 
 
 class MemoryHost(Memories):
-    """Memories of some nodes of a scenario, each with a copy in which no page of a driver moves."""
+    """Memories of some nodes of a scenario; beside each, a copy in which no page of a driver moves.
+
+    There are no copies if there is no driver.
+    """
 
     def __init__(self, nodes: Sequence[int], spec: CompactionSpec) -> None:
         super().__init__({node: NodeMemory(spec, node, fill_memory(spec, node)) for node in nodes})
-        self._without_drivers = {node: memory.without_drivers() for node, memory in self.memories.items()}
+        copied = self.memories if spec.drivers else {}
+        self._without_drivers = {node: memory.without_drivers() for node, memory in copied.items()}
         #: What a memory is made of; its state refers to it.
         self._inputs = {"spec": spec}
         self._packages = spec.packages
@@ -49,11 +53,12 @@ class MemoryHost(Memories):
         """End the compaction of its nodes, and compact the copies. Call it once, before `reports`."""
         for node, memory in self.memories.items():
             memory.finish()
-            compact_to_the_end(self._without_drivers[node])
+            if node in self._without_drivers:
+                compact_to_the_end(self._without_drivers[node])
 
     def reports(self) -> list[NodeReport]:
         """Return what became of its nodes."""
-        return [memory.report(self._without_drivers[node]) for node, memory in self.memories.items()]
+        return [memory.report(self._without_drivers.get(node)) for node, memory in self.memories.items()]
 
 
 def run_compactors(memory: NodeMemory) -> None:

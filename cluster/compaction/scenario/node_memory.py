@@ -135,11 +135,12 @@ class NodeMemory:
         """Return a copy of this memory as it is now, in which no driver's page can move."""
         return NodeMemory(self.spec, self.node, self.filled.without_drivers())
 
-    def report(self, without_drivers: NodeMemory) -> NodeReport:
+    def report(self, without_drivers: NodeMemory | None) -> NodeReport:
         """Return what became of the node, beside its copy `without_drivers` from before the compaction.
 
-        Both are finished.
+        Both are finished. There is no copy if there is no driver: it would be the same.
         """
+        without_drivers = without_drivers or self
         return NodeReport(
             node=self.node,
             before=self.before,

@@ -17,7 +17,8 @@ class NodeReport:
     """What became of a node.
 
     before, after, without: free blocks by order (int64[11]) before the compaction, after it, and after a
-    compaction in which no driver's page can move. obtained_*: blocks that the scenario's requests got then.
+    compaction in which no driver's page can move; that is as `after` if there is no driver. obtained_*:
+    blocks that the scenario's requests got then.
     by_driver: drivers in the order of the scenario, then LRU pages and foreign pages. vmstat: as in
     `memory.VmStat`. seconds: simulated time of the compactors.
     traffic: pages sent to other nodes; None if the scenario has no relocations. walks: over KSM frames.

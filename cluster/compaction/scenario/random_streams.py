@@ -13,6 +13,7 @@ class Purpose(IntEnum):
     DISCARDS = 1  #: units that owners give up after the filling
     STEPS = 2  #: where a compactor's turn ends
     ORDER = 3  #: whose turn it is in a round
+    START = 4  #: where free blocks lie in a start state, and which pageblocks are the kernel's
 
 
 def random_stream(seed: int, purpose: Purpose, node: int, round_number: int = 0) -> np.random.Generator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.words import I64
+from cluster.compaction.kernel_rules import CompactionRules
 from cluster.compaction.movable.isolation import Isolation
 from cluster.compaction.movable.page_movable import isolatable, isolated, still_movable
 from cluster.compaction.pages.memory import Memory
@@ -21,10 +22,13 @@ class BlockScan:
     `whole`: the batch takes all movable pages up to the end of the pageblock.
     """
 
-    def __init__(self, memory: Memory, request: Request, low: int, *, whole: bool) -> None:
+    def __init__(
+        self, memory: Memory, request: Request, low: int, rules: CompactionRules, *, whole: bool
+    ) -> None:
         self._memory = memory
         self._pages = memory.pages
         self._request = request
+        self._rules = rules
         self._whole = whole
         self.start = self.low = low
         self.end = block_end(low, PAGEBLOCK_ORDER)
@@ -97,7 +101,7 @@ class BlockScan:
         return isolation
 
     def _advance(self, stop: int) -> None:
-        self.scanned += scan_count(self._pages, self.low, stop)
+        self.scanned += scan_count(self._pages, self.low, stop, self._rules)
         self._memory.vmstat.skipped_isolated += isolated(self._pages, self.low, stop)
         self.low = stop
 

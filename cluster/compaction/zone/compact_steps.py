@@ -151,7 +151,8 @@ class CompactionSteps:
         if low is None:
             self._sources.isolated_nothing()
         else:
-            self._scan = BlockScan(self.memory, self.request, low, whole=self._sources.rescan)
+            whole = self._sources.rescan
+            self._scan = BlockScan(self.memory, self.request, low, self._rules, whole=whole)
 
     def _end_iteration(self) -> Status:
         """Return whether to go on, after a look at what the last iteration has freed."""

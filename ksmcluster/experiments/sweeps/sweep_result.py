@@ -172,7 +172,8 @@ class SweepResult:
         for outcome in filter(lambda outcome: outcome.runs, self.outcomes):
             config = self.config(outcome.point.number)
             label = "\n".join(outcome.point.settings.values()) or config["simulation"]["title"]
-            got = {state: outcome.means[f"obtained.{state}"] or 0 for state in STATES}
+            means = {state: f"obtained.{state}" for state in STATES}
+            got = {s: outcome.means[mean] or 0 for s, mean in means.items() if mean in outcome.means}
             requested = config["migration"]["attempts"] * config["machine"]["nodes"]
             found.append(BlocksObtained(label, got, requested))
         return found

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.report import text
-from ksmcluster.report.compaction_words import STATE_WORDS, who
+from ksmcluster.report.compaction_words import state_words, who
 from ksmcluster.report.html.sections import Facts, HtmlTable, Sections
 from ksmcluster.report.html.states import blocks_table, drivers_table, relocations_table
 from ksmcluster.report.run_data import RunData
@@ -27,9 +27,9 @@ def sections(run: RunData) -> Sections:
     """Return the report's sections about a run."""
     assert isinstance(run.config, CompactionScenario)
     summary = run.summary
+    pages = ", with movable and with unmovable driver pages" if "movable_off" in summary["obtained"] else ""
     question = (
-        "How many large blocks of memory can be allocated after compaction, with movable and with unmovable "
-        "driver pages, and what does that cost?"
+        f"How many large blocks of memory can be allocated after compaction{pages}, and what does that cost?"
     )
     asked = {
         "machine": f"{text.counted(summary['nodes'], 'node')} of "
@@ -53,11 +53,10 @@ def sections(run: RunData) -> Sections:
 def answer(run: RunData) -> str:
     """Return how many blocks can be allocated, in one sentence."""
     summary, got = run.summary, run.summary["obtained"]
-    return (
-        f"After compaction, {got['movable_on']:,} of {summary['requested']:,} blocks of {_size(summary)} can "
-        f"be allocated if driver pages are movable, and {got['movable_off']:,} if they are not; "
-        f"before compaction, {got['before']:,}."
-    )
+    after = f"{got['movable_on']:,} of {summary['requested']:,} blocks of {_size(summary)} can be allocated"
+    if "movable_off" in got:
+        after += f" if driver pages are movable, and {got['movable_off']:,} if they are not"
+    return f"After compaction, {after}; before compaction, {got['before']:,}."
 
 
 def _size(summary: Mapping[str, Any]) -> str:
@@ -65,7 +64,8 @@ def _size(summary: Mapping[str, Any]) -> str:
 
 
 def _found(summary: Mapping[str, Any]) -> Facts:
-    return {f"blocks {head}": f"{summary['obtained'][state]:,}" for state, head in STATE_WORDS.items()}
+    got = summary["obtained"]
+    return {f"blocks {head}": f"{got[state]:,}" for state, head in state_words(got).items()}
 
 
 def _cost(summary: Mapping[str, Any]) -> Facts:
@@ -82,7 +82,7 @@ def _cost(summary: Mapping[str, Any]) -> Facts:
 def _allocations(summary: Mapping[str, Any]) -> HtmlTable:
     rows = [
         (head, f"{summary['obtained'][state]:,}", f"{summary['available'][state]:,}")
-        for state, head in STATE_WORDS.items()
+        for state, head in state_words(summary["obtained"]).items()
     ]
     title = f"Blocks of {_size(summary)}: {summary['requested']:,} requested"
     return HtmlTable(title, ("memory", "obtained", "available"), rows)

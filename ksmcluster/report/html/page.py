@@ -113,7 +113,9 @@ def _best(runs: Sequence[RunData]) -> str:
         return ""
     words = [text.size(gain) if simulations else f"{gain:,} blocks" for gain in gains]
     others = ", ".join(f"{words[n]} ({run.label})" for n, run in enumerate(runs) if n != best)
-    what = "saves the most memory" if simulations else "gives the most blocks with movable driver pages"
+    with_drivers = any("movable_off" in run.summary.get("obtained", ()) for run in runs)
+    blocks = "gives the most blocks" + (" with movable driver pages" if with_drivers else "")
+    what = "saves the most memory" if simulations else blocks
     return f"{runs[best].label} {what}: {words[best]}, compared with {others}."
 
 

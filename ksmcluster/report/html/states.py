@@ -7,18 +7,19 @@ from typing import Any
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.report import text
-from ksmcluster.report.compaction_words import COUNTS, STATE_WORDS
+from ksmcluster.report.compaction_words import COUNTS, STATE_WORDS, state_words
 from ksmcluster.report.html.sections import HtmlTable
 from ksmcluster.report.run_data import RunData
 
 
 def blocks_table(title: str, free_blocks: Mapping[str, Sequence[int]]) -> HtmlTable:
     """Return a table of free blocks by order."""
+    words = state_words(free_blocks)
     rows = [
         (f"{order}", text.size(PAGE_SIZE << order), *(f"{count:,}" for count in counts))
-        for order, counts in enumerate(zip(*(free_blocks[state] for state in STATE_WORDS), strict=True))
+        for order, counts in enumerate(zip(*(free_blocks[state] for state in words), strict=True))
     ]
-    return HtmlTable(title, ("order", "size", *STATE_WORDS.values()), rows)
+    return HtmlTable(title, ("order", "size", *words.values()), rows)
 
 
 def drivers_table(by_driver: Mapping[str, Mapping[str, int]]) -> HtmlTable:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.report import text
-from ksmcluster.report.compaction_words import STATE_WORDS
+from ksmcluster.report.compaction_words import state_words
 from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish
 from ksmcluster.report.run_data import RunData
 
@@ -29,7 +29,7 @@ class CompactionStates(NamedTuple):
 
 
 class BlocksObtained(NamedTuple):
-    """Blocks obtained by allocations, by state of memory, and the number requested."""
+    """Blocks obtained by allocations, by state of memory (without drivers two), and the number requested."""
 
     label: str
     obtained: Mapping[str, float]
@@ -55,12 +55,13 @@ def blocks(axes: Axes, runs: Sequence[RunData]) -> None:
     (run,) = runs
     done = compaction_of(run.summary)
     sizes = np.array([PAGE_SIZE << order for order in range(len(done.free_blocks["before"]))])
-    memory = {state: np.array(done.free_blocks[state]) * sizes for state in STATES}
+    words = state_words(done.free_blocks)
+    memory = {state: np.array(done.free_blocks[state]) * sizes for state in words}
     factor, unit = text.byte_unit(float(max(of_state.max() for of_state in memory.values())))
     places = np.arange(len(sizes))
-    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
-        label = STATE_WORDS[state]
-        place = places + (index - 1) * 0.28
+    for index, (state, label) in enumerate(words.items()):
+        colour, hatch = STATES[state]
+        place = places + (index - (len(words) - 1) / 2) * 0.28
         axes.bar(
             place, memory[state] / factor, 0.28, color=colour, hatch=hatch, label=label, ec="white", lw=0
         )
@@ -87,14 +88,17 @@ def obtained(axes: Axes, runs: Sequence[RunData]) -> None:
 def obtained_bars(axes: Axes, groups: Sequence[BlocksObtained]) -> None:
     """Draw a group of bars per compaction, with a bar for each state of memory."""
     places = np.arange(len(groups))
-    for index, (state, (colour, hatch)) in enumerate(STATES.items()):
+    words = state_words({state for group in groups for state in group.obtained})
+    for index, (state, label) in enumerate(words.items()):
+        colour, hatch = STATES[state]
+        having = [number for number, group in enumerate(groups) if state in group.obtained]
         bars = axes.bar(
-            places + (index - 1) * 0.28,
-            [group.obtained[state] for group in groups],
+            places[having] + (index - (len(words) - 1) / 2) * 0.28,
+            [groups[number].obtained[state] for number in having],
             0.26,
             color=colour,
             hatch=hatch,
-            label=STATE_WORDS[state],
+            label=label,
             ec="white",
             lw=0,
         )

@@ -31,7 +31,16 @@ from ksmcluster.report.compaction_words import COUNTS, who
 from ksmcluster.report.console import as_text, plain_table
 from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.compaction import relocations
-from ksmcluster.results.compaction.node_reports import STATES, available, free_blocks, obtained, row, work
+from ksmcluster.results.compaction.node_reports import (
+    STATES,
+    WITHOUT_DRIVERS,
+    States,
+    available,
+    free_blocks,
+    obtained,
+    row,
+    work,
+)
 from ksmcluster.results.directory import NODES, RELOCATIONS, write_directory
 from ksmcluster.results.identity import config_digest
 from ksmcluster.results.provenance import provenance
@@ -70,7 +79,8 @@ class CompactionResult:
         """Return the result for the reports of all nodes, in their order."""
         spec = to_compaction_spec(config)
         relocated = tuple(relocation_results(spec, reports))
-        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r)} for r in reports]
+        states = _states(config)
+        rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r, states)} for r in reports]
         nodes = NodeTable({name: np.array([of_node[name] for of_node in rows]) for name in rows[0]})
         summary = {
             "schema_version": SCHEMA_VERSION,
@@ -82,9 +92,9 @@ class CompactionResult:
             "nodes": config.machine.nodes,
             "order": config.migration.order,
             "requested": config.migration.attempts * config.machine.nodes,
-            "obtained": obtained(reports),
+            "obtained": obtained(reports, states),
             "available": _available(config, reports),
-            "free_blocks": free_blocks(reports),
+            "free_blocks": free_blocks(reports, states),
             **work(reports),
             "relocations": [relocations.summary(done) for done in relocated],
             "simulated_seconds": simulated_seconds(spec, reports),
@@ -137,16 +147,22 @@ class CompactionResult:
 
     def __repr__(self) -> str:
         asked, got = (self.summary[name] for name in ("requested", "obtained"))
-        blocks = f"{got['movable_off']} to {got['movable_on']} of {asked} blocks obtained"
+        least = f"{got['movable_off']} to " if "movable_off" in got else ""
+        blocks = f"{least}{got['movable_on']} of {asked} blocks obtained"
         return f"<CompactionResult: {text.counted(self.summary['nodes'], 'node')}, {blocks}>"
 
 
+def _states(config: CompactionScenario) -> States:
+    return STATES if config.driver else WITHOUT_DRIVERS
+
+
 def _available(config: CompactionScenario, reports: Sequence[NodeReport]) -> dict[str, int]:
-    free = available(reports, config.migration.order)
+    states = _states(config)
+    free = available(reports, config.migration.order, states)
     if config.migration.trigger != "direct":
         return free
     # Allocators keep the blocks that they get.
-    kept = obtained(reports) | {"before": 0}
+    kept = obtained(reports, states) | {"before": 0}
     return {name: count + kept[name] for name, count in free.items()}
 
 
@@ -159,7 +175,7 @@ def report(result: CompactionResult) -> RenderableType:
             _obtained(summary)
         ),
         **({"Direct compaction": _direct(summary["vmstat"])} if summary["trigger"] == "direct" else {}),
-        "Free blocks, all nodes": _blocks(summary),
+        "Free blocks, all nodes": _blocks(summary, _states(result.config)),
         "Pages by driver": drivers(summary["by_driver"]),
         "Moved between nodes": result.relocations(),
         "Contention": contention(summary["contention"]),
@@ -192,6 +208,8 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
         "movable_off": "compacted, driver pages unmovable",
         "movable_on": "compacted, driver pages movable",
     }
+    if "movable_off" not in summary["obtained"]:
+        says = {"before": "before compaction", "movable_on": "compacted"}
     for name, what in says.items():
         got = summary["obtained"][name]
         style = "green" if got == summary["requested"] else "red"
@@ -205,10 +223,10 @@ def _obtained(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _blocks(summary: Mapping[str, Any]) -> Table:
-    table = plain_table("order", "size", *(head for head, _, _ in STATES.values()))
+def _blocks(summary: Mapping[str, Any], states: States) -> Table:
+    table = plain_table("order", "size", *(head for head, _, _ in states.values()))
     for order in range(MAX_ORDER + 1):
-        counts = [f"{summary['free_blocks'][name][order]:,}" for name in STATES]
+        counts = [f"{summary['free_blocks'][name][order]:,}" for name in states]
         table.add_row(f"  {order}", text.size(PAGE_SIZE << order), *counts)
     return table
 

@@ -10,7 +10,8 @@ import pytest
 
 from cluster.compaction.replay.compare import compare
 from cluster.compaction.replay.direct import requests, rows, start
-from cluster.compaction.replay.migration_record import load, moves_of
+from cluster.compaction.replay.migration_record import load, moves_of, rules_of
+from cluster.compaction.zone.kcompactd import Proactive
 from tests.paths import DATA
 
 RECORDS: dict[str, dict[str, Any]] = {
@@ -28,6 +29,16 @@ def test_record(name: str) -> None:
 def test_there_are_records_of_every_kernel() -> None:
     kernels = [name.partition("/")[0] for name in RECORDS]
     assert {kernel: kernels.count(kernel) for kernel in kernels} == {"6.1": 2, "6.12": 5, "6.18": 6, "7.2": 5}
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "6.18", "7.2"])
+def test_kcompactd_counts_every_page_that_it_scans(kernel: str) -> None:
+    """Its second round meets free blocks of two pageblocks, which the first round has made."""
+    record = RECORDS[f"{kernel}/kcompactd_proactive_p100"]
+    memory, _driver = start(record)
+    Proactive(memory, 100, rules_of(record)).run()
+    expected = record["runs"][0]["vmstat_delta"]["compact_migrate_scanned"]
+    assert memory.vmstat.compact_migrate_scanned == expected
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,7 @@ PAIRS = st.lists(st.sampled_from([(i, j) for i in range(3) for j in range(3) if 
     release=st.sampled_from([0.0, 0.5]),
     rounds=st.lists(PAIRS, min_size=1, max_size=3),
     pages=st.sampled_from([1, 40, 600, 5000]),
+    kernel=st.sampled_from(["6.1", "6.12", "7.2"]),
 )
 def test_nothing_is_lost_between_nodes(
     seed: int,
@@ -418,13 +419,14 @@ def test_nothing_is_lost_between_nodes(
     release: float,
     rounds: list[list[tuple[int, int]]],
     pages: int,
+    kernel: str,
 ) -> None:
     """Transfers and compactors in any order, messages that are repeated, drivers that fail at random."""
     # of its own: what happens takes more choices than hypothesis has for an example
     order = Random(seed)
     rates = {"refuse": refuse, "again": again, "fail": fail, "no_memory": no_memory, "release": release}
     odd = replace(ODD, settings=tuple({**rates, "seed": seed}.items()))
-    host = world(replace(SPEC_OF_WORLD, drivers=(odd, ZRAM), seed=seed))
+    host = world(replace(SPEC_OF_WORLD, drivers=(odd, ZRAM), seed=seed, kernel=kernel))
     before, lru, used = holdings(host)
     compactors = [(node, c) for node in range(3) for c in range(2)]
     for pairs in rounds:

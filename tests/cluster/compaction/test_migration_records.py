@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cluster.compaction.replay.compare import compare
+from cluster.compaction.replay.compare import compare, comparison_of
 from cluster.compaction.replay.migration_record import chosen, hashed, load, moves_of
 from cluster.script.record import RecordError
 from cluster.spec.profile import profile_of_release
 from ksmcluster.validate.replay import ReplayError, compare_records
-from tests.paths import DATA
+from tests.paths import DATA, DOCS
 
 ORACLE = DATA / "oracle_migrate"
 #: By kind and name those of 6.1; by kernel, kind and name the others.
@@ -47,6 +48,20 @@ def test_there_are_records_of_every_kind() -> None:
     }
 
 
+def test_the_page_on_validity_counts_them() -> None:
+    paths = [*ORACLE.glob("*.json.xz"), *ORACLE.glob("*/*.json.xz")]
+    counts = Counter(
+        (comparison_of(record).kind, "6.1" if path.parent == ORACLE else path.parent.name)
+        for path in paths
+        for record in load(path)
+    )
+    text = (DOCS / "explanation" / "validity.md").read_text()
+    assert f"There are {counts.total()} records of page migration" in text
+    for kind in {kind for kind, _kernel in counts}:
+        numbers = " | ".join(str(counts[kind, kernel]) for kernel in ("6.1", "6.12", "6.18", "7.2"))
+        assert f"| {kind} | {numbers} |" in text
+
+
 def _copy(name: str) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(json.dumps(RECORDS[name]))
     return record
@@ -73,6 +88,9 @@ def test_a_wrong_counter_is_named() -> None:
     record = _copy("blocks/p90_u1_rand50")
     record["runs"][1]["vmstat_delta"]["compact_isolated"] += 1
     assert "run 1 compact_isolated" in str(compare(record))
+    record = _copy("6.12/blocks/p100_u1_rand50")
+    record["runs"][0]["vmstat_delta"]["compact_migrate_scanned"] += 1
+    assert str(compare(record)) == "run 0 compact_migrate_scanned 38911 38912"
 
 
 def test_a_wrong_move_is_named() -> None:

@@ -36,6 +36,18 @@ def test_high_order_memory_is_there_only_if_pages_can_move() -> None:
         assert (report.before @ sizes) == (report.after @ sizes) == (report.without @ sizes)
 
 
+@pytest.mark.parametrize("trigger", ["compact_memory", "direct", "proactive"])
+def test_memory_without_drivers(trigger: str) -> None:
+    """There is nothing that could be unmovable: no second memory is compacted."""
+    spec = replace(SPEC, drivers=(), lru=0.9, trigger=trigger)
+    assert not MemoryHost([0], spec)._without_drivers
+    for report in compact_inline(spec):
+        assert list(report.by_driver) == ["lru"]
+        assert (report.obtained_before, report.obtained_after) == (0, 1)
+        assert report.obtained_without == report.obtained_after
+        assert np.array_equal(report.without, report.after)
+
+
 @pytest.mark.parametrize("kernel", ["4.8", "6.1"])
 @pytest.mark.parametrize("compactors", [1, 2, 4])
 def test_counts_agree_with_vmstat(kernel: str, compactors: int) -> None:

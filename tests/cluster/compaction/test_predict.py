@@ -64,9 +64,11 @@ def outcome(memory: Memory, gpu: Gpu, compaction: Compaction) -> list[object]:
     pages = memory.pages
     moves = [np.column_stack(pair) for pair in compaction.moves]
     counters = asdict(memory.vmstat)
-    # where the scanner stops inside a free block, its rest counts once, or by page if it was merged meanwhile
-    scanned = counters.pop("compact_migrate_scanned")
-    assert scanned >= compaction.succeeded
+    if not compaction.control.rules.counts_every_page:
+        # where the scanner stops inside a free block, its rest counts once, or by page if it was merged
+        # meanwhile
+        scanned = counters.pop("compact_migrate_scanned")
+        assert scanned >= compaction.succeeded
     everything = [pages.mapping, pages.flags, pages.refcount, pages.skip, gpu.frame_of, gpu._in_use]
     return [
         np.concatenate([np.zeros((0, 2), np.int64), *moves]).tolist(),

@@ -15,7 +15,7 @@ from tests.paths import DATA
 RECORDS = DATA / "oracle"
 #: Records with huge pages.
 THP_RECORDS = DATA / "oracle_thp"
-#: Records of kernels that differ, without huge pages.
+#: Records of kernels that differ, nearly all without huge pages.
 KERNEL_RECORDS = DATA / "oracle_kernels"
 #: Records of exec, memory failure and soft offline.
 LIFE_RECORDS = DATA / "oracle_life"

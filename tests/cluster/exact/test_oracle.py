@@ -9,7 +9,7 @@ import pytest
 from cluster.script.record import compare, dumps
 from tests.paths import DOCS
 
-from .oracle import THP_RECORDS, documents, replay
+from .oracle import KERNEL_RECORDS, LIFE_RECORDS, THP_RECORDS, documents, replay
 
 DOCUMENTS = documents()
 
@@ -29,7 +29,8 @@ def test_the_page_on_validity_counts_them() -> None:
     text = (DOCS / "explanation" / "validity.md").read_text()
     rows = re.findall(r"^\|.* \| [\d, ]+ \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
     numbers = [[int(number.replace(",", "")) for number in row] for row in rows]
-    every = [*DOCUMENTS.values(), *documents(THP_RECORDS).values()]
+    others = (THP_RECORDS, KERNEL_RECORDS, LIFE_RECORDS)
+    every = [*DOCUMENTS.values(), *(record for folder in others for record in documents(folder).values())]
     steps = sum(len(document["records"]) for document in every)
     assert [sum(column) for column in zip(*numbers, strict=True)] == [len(every), steps]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.arrays.columns import rows_with
 from cluster.arrays.words import HUGE_SIZE, I64, block_of, is_huge_word, pfn_of
 from cluster.compaction.internode.drain import NO_ROOM
+from cluster.compaction.kernel_rules import COMPACTION_RULES, DEFAULT_RULES
 from cluster.compaction.movable.movable_frames import MovableFrames
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import USED, PageKind
@@ -131,21 +132,24 @@ def test_huge_pages_are_aligned_blocks_that_compaction_passes_over() -> None:
     assert report.by_driver["anon"].isolated == 0
 
 
+@pytest.mark.parametrize(("kernel", "scanned"), [("6.1", 3), ("6.12", 2 * HUGE_SIZE)])
 @pytest.mark.parametrize("mode", list(MigrateMode))
-def test_a_scanner_looks_at_one_page_of_a_huge_page(mode: MigrateMode) -> None:
-    """Two huge pages, then a free block; the free scanner has the last pageblock."""
+def test_what_the_scanner_counts_of_huge_pages_and_free_blocks(
+    mode: MigrateMode, kernel: str, scanned: int
+) -> None:
+    """Two huge pages, then a free block of two pageblocks; the free scanner has the last pageblock."""
     frames = MovableFrames(empty_memory(4 * HUGE_SIZE), with_bytes=False)
     frames.map_anon(frames.alloc_huge(2), 1)
-    run = Compaction(frames.memory, frames.memory.zones[0], Request(mode))
+    run = Compaction(frames.memory, frames.memory.zones[0], Request(mode), rules=COMPACTION_RULES[kernel])
     assert run.run() == Status.COMPLETE
-    assert (run.control.migrate_scanned, run.control.free_scanned) == (3, 0)
+    assert (run.control.migrate_scanned, run.control.free_scanned) == (scanned, 0)
 
 
 def test_async_direct_compaction_leaves_a_pageblock_that_is_a_huge_page() -> None:
     frames = MovableFrames(empty_memory(8 * HUGE_SIZE), with_bytes=False)
     frames.map_anon(frames.alloc_huge(2), 1)
     request = Request(MigrateMode.ASYNC, order=4, direct=True, whole_zone=False, ignore_skip_hint=False)
-    scan = BlockScan(frames.memory, request, 0, whole=False)
+    scan = BlockScan(frames.memory, request, 0, DEFAULT_RULES, whole=False)
     while not scan.finished:
         assert len(scan.step(None)) == 0
     assert (scan.low, scan.scanned, scan.isolated) == (HUGE_SIZE, 1, 0)

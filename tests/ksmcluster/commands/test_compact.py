@@ -15,6 +15,7 @@ import pytest
 from ksmcluster import api
 from ksmcluster.config import Overrides, load_compaction
 from ksmcluster.results.compaction.compaction_result import CompactionResult
+from ksmcluster.results.loading import load_result
 from tests.ksmcluster.conftest import Run
 
 Golden = Callable[[str, str], None]
@@ -51,6 +52,28 @@ def test_report_of_allocations(golden: Golden) -> None:
     result = replace(made, provenance=made.provenance | {"timing": TIMING})
     golden("compact-direct.txt", f"{result}\n")
     assert result.summary["obtained"]["movable_on"] > result.summary["obtained"]["movable_off"] == 0
+
+
+def test_report_without_drivers(tmp_path: Path) -> None:
+    """Nothing is said of unmovable pages of drivers, in no file, table or picture."""
+    settings = ("machine.memory_per_node=16MiB", "driver=[]", "machine.lru=0.9")
+    made = api.compact(load_compaction("compaction-gpu", Overrides(2, settings=settings)), engine="inline")
+    for part in ("obtained", "available", "free_blocks"):
+        assert list(made.summary[part]) == ["before", "movable_on"]
+    assert list(made.summary["by_driver"]) == ["lru"]
+    assert "driver pages" not in str(made)
+    assert "movable" not in str(made)
+    assert "4 to" not in repr(made)
+    made.save(tmp_path / "out")
+    loaded = load_result(tmp_path / "out")
+    assert isinstance(loaded, CompactionResult)
+    assert loaded.summary == made.summary
+    assert not [name for name in loaded.nodes if "movable_off" in name]
+    page = loaded._repr_html_()
+    assert "unmovable" not in page
+    for kind in ("blocks", "obtained"):
+        _, words = loaded.plot(kind).axes[0].get_legend_handles_labels()
+        assert [word for word in words if word != "requested"] == ["before", "after"]
 
 
 def test_report_of_kcompactd() -> None:

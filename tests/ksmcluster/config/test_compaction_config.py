@@ -13,7 +13,15 @@ from cluster.compaction.kernel_rules import COMPACTION_RULES
 from cluster.compaction.scenario.memory_host import compact_inline
 from cluster.compaction.scenario.relocation_result import relocation_results
 from cluster.spec.compaction import CompactionSpec, DriverSpec
-from ksmcluster.config import Overrides, bundled_compactions, load, load_compaction, resolved_toml, to_spec
+from ksmcluster.config import (
+    Overrides,
+    bundled_compactions,
+    load,
+    load_compaction,
+    load_either,
+    resolved_toml,
+    to_spec,
+)
 from ksmcluster.config.compaction import CompactionKernel, to_compaction_spec
 from ksmcluster.system.errors import UserError
 
@@ -173,7 +181,10 @@ def test_distances_need_as_many_nodes() -> None:
             "machine.unmovable=0.6",
             "scenario: driver: shares, machine.lru and machine.unmovable add up to 1.1",
         ),
-        ("driver=[]", "--set driver: is empty"),
+        (
+            "driver=[]",
+            "scenario: machine.lru: is 0, and there is no [[driver]], so no page can move; give one",
+        ),
     ],
 )
 def test_mistakes_that_need_more_than_a_key(setting: str, text: str) -> None:
@@ -191,6 +202,17 @@ def test_names_are_used_once() -> None:
     driver = SMALL["driver"][0]
     twice = SMALL | {"driver": [driver, {**driver, "share": 0.1}]}
     assert message(source=twice) == 'scenario: driver[1].name: "a" is already in use'
+
+
+def test_scenarios_without_drivers() -> None:
+    """LRU pages are enough; they also say whose scenario it is."""
+    plain = {"machine": SMALL["machine"] | {"lru": 0.5}}
+    made = load_compaction(copy.deepcopy(plain))
+    assert to_compaction_spec(made).drivers == ()
+    assert load_either(copy.deepcopy(plain)) == made
+    assert load_either(tomllib.loads(resolved_toml(made))) == made
+    with pytest.raises(UserError, match=r"has machine.lru, so it is a scenario of `ksmcluster compact`"):
+        load(copy.deepcopy(plain))
 
 
 def test_scenarios_of_the_other_command() -> None:
