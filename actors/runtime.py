@@ -105,8 +105,8 @@ def connected(
         own_token()
     import ray
 
-    _keep_stdout_clean()
     if ray.is_initialized():
+        _keep_stdout_clean()
         yield
         return
     with private_folder() if address is None else nullcontext() as folder:
@@ -203,6 +203,7 @@ def _start(frames: int, folder: str | None) -> OwnProcesses:
     """Start a Ray of our own; raise RayStartError if that fails."""
     import ray
 
+    _keep_stdout_clean()
     _check_loopback()
     try:
         with on_loopback(), in_other_groups():
@@ -240,6 +241,7 @@ def join(address: str, timeout: float) -> None:
 
     # Ray's own level comes with ray.init(); the check below looks for the cluster as that does.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    _keep_stdout_clean()
     try:
         check_answers(address, timeout)
     except TimeoutError as error:

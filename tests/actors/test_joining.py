@@ -100,19 +100,22 @@ def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> N
     assert json.loads(done.stdout) == inline
 
 
-def test_what_ray_says_of_repeated_tasks_is_not_on_stdout(ray_cluster: str) -> None:
-    """Results go there: `--json` of a run that has lost an actor is JSON."""
-    program = """
+@pytest.mark.parametrize("way", ["connected(sys.argv[1])", "nullcontext(join(sys.argv[1], 30))"])
+def test_what_ray_says_of_repeated_tasks_is_not_on_stdout(ray_cluster: str, way: str) -> None:
+    """Results go there: `--json` of a run that has lost an actor is JSON. Workers of sweeps call `join`."""
+    program = f"""
 import logging, sys, time
-from actors.runtime import connected
-with connected(sys.argv[1]):
+from contextlib import nullcontext
+from actors.runtime import connected, environment, join
+environment()
+with {way}:
     from ray._private.utils import push_error_to_driver
     from ray._private.worker import global_worker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     logging.getLogger("ray").setLevel(logging.INFO)
     push_error_to_driver(global_worker, "task", "a task is repeated")
     time.sleep(2)
-print("{}")
+print("{{}}")
 """
     done = subprocess.run(
         [sys.executable, "-c", program, ray_cluster], capture_output=True, text=True, check=True
