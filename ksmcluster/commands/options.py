@@ -38,12 +38,13 @@ def _scenarios(incomplete: str) -> list[str]:
     return _simulations(incomplete) + _compactions(incomplete)
 
 
+_SCENARIO = "Name of a bundled scenario, or a TOML file."
 _SNAPSHOT = "Name of a bundled scenario, a TOML file or a snapshot."
 Config = Annotated[
     str,
     typer.Argument(
         metavar="CONFIG",
-        help="Name of a bundled scenario, or a TOML file.",
+        help=_SCENARIO,
         autocompletion=_compactions,
     ),
 ]
@@ -51,7 +52,7 @@ ConfigOrMachine = Annotated[
     str | None,
     typer.Argument(
         metavar="CONFIG",
-        help="Name of a bundled scenario, or a TOML file.",
+        help=_SCENARIO,
         show_default="compaction-zram; with free blocks of a machine, no drivers",
         autocompletion=_compactions,
     ),

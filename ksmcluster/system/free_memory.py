@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-#: Orders 0 to 10, and pageblocks of 2 MiB, as of kernels with pages of 4 KiB.
-_ORDERS = 11
-PAGEBLOCK_ORDER = 9
+from cluster.compaction.pages.page_map import MAX_ORDER, PAGEBLOCK_ORDER
+
+#: Orders 0 to 10, as of kernels with pages of 4 KiB.
+_ORDERS = MAX_ORDER + 1
 #: The most characters of a line in a message.
 _SHOWN = 60
 _ZONE = re.compile(r"Node +(\d{1,4}), +zone +(\w+)((?: +\d{1,13})+)", re.ASCII)

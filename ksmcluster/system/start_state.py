@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.input_files import read_input
 from cluster.spec.limits import MOST_TEXT
 from ksmcluster.system import kernel_files
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.free_memory import (
-    PAGEBLOCK_ORDER,
     ByNode,
     PageTypes,
     free_blocks,
