@@ -113,19 +113,20 @@ class Scanner:
 
     def ranges(self, window: Window) -> list[SlotRange]:
         """Return the slots of the window's part of every process in ksmd's list; neighbours are joined."""
-        n = self._n
-        runs: list[SlotRange] = []
-        index = n.spaces.index
-        for i in index.by_slot:
-            vma = index.vmas[i]
-            low, high = self._clip(vma, window)
-            if low >= high:
-                continue
-            start, stop = vma.slot0 + low - vma.start, vma.slot0 + high - vma.start
-            if runs and runs[-1].stop == start and runs[-1].mergeable == vma.mergeable:
-                start = runs.pop().start
-            runs.append(SlotRange(start, stop, vma.mergeable))
-        return runs
+        n, index = self._n, self._n.spaces.index
+        rank = n.ranks_of(index.mm)
+        base = rank << VPN_BITS
+        low = np.maximum(index.start, window.low - base)
+        high = np.minimum(index.end, window.high - base)
+        rows = np.flatnonzero((rank >= 0) & (low < high))
+        if len(rows) == 0:
+            return []
+        slot0 = (index.slot0 - index.start)[rows]
+        start, stop, mergeable = slot0 + low[rows], slot0 + high[rows], index.mergeable[rows]
+        joined = (start[1:] == stop[:-1]) & (mergeable[1:] == mergeable[:-1])
+        first, last = np.flatnonzero(np.append(True, ~joined)), np.flatnonzero(np.append(~joined, True))
+        columns = start[first].tolist(), stop[last].tolist(), mergeable[first].tolist()
+        return list(map(SlotRange, *columns))
 
     def count(self, low: int) -> dict[int, int]:
         """Return how many pages a scan from position `low` to the end of the pass would visit, by mm."""

@@ -430,10 +430,10 @@ def _mergeable(kind: ProcessSpec) -> Bool:
 
 def joined_statistics(answers: list[c.Statistics]) -> dict[str, I64]:
     """Join the statistics of all nodes, in ascending order: int64[nodes] by name."""
-    columns = {
-        name: np.array([answer.counts.get(name, 0) for answer in answers], np.int64)
-        for name in (*NODE_NAMES, *HIDDEN)
-    }
+    names = (*NODE_NAMES, *HIDDEN)
+    # One array: to make one for each name takes half of the time of a steady pass.
+    counts = np.array([[answer.counts.get(name, 0) for answer in answers] for name in names], np.int64)
+    columns = dict(zip(names, counts, strict=True))
     columns["pages_shared"] = np.sum([answer.shared for answer in answers], axis=0)
     columns["pages_sharing"] = np.sum([answer.sharing for answer in answers], axis=0)
     tracked = columns["ksm_merging_pages"] + columns["pages_unshared"]

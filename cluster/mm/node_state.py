@@ -272,15 +272,18 @@ class NodeState:
         index = mm & (MAX_MMS_PER_NODE - 1)
         return int(self.ranks[mm >> MM_INDEX_BITS, index]) if index < self.ranks.shape[1] else -1
 
+    def ranks_of(self, mms: I64) -> I64:
+        """Return the rank of each mm in ksmd's list, -1 if it is not in the list. int64[n] -> int64[n]."""
+        index = mms & (MAX_MMS_PER_NODE - 1)
+        known = index < self.ranks.shape[1]
+        return np.where(known, self.ranks[mms >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
+
     def _runs(self, keys: ItemKeys) -> tuple[I64, I64, I64]:
         """Return runs of items of one mm: its number, how many items, its rank in ksmd's list or -1."""
         mm = mm_of_key(keys)
         starts = np.flatnonzero(changes(mm))
         run = mm[starts]
-        index = run & (MAX_MMS_PER_NODE - 1)
-        known = index < self.ranks.shape[1]
-        ranks = np.where(known, self.ranks[run >> MM_INDEX_BITS, np.where(known, index, 0)], -1)
-        return run, np.diff(starts, append=len(mm)), ranks
+        return run, np.diff(starts, append=len(mm)), self.ranks_of(run)
 
     def validate(self) -> None:
         """Raise AssertionError if parts of the node contradict each other or themselves."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cluster.arrays.words import I64, VPN_BITS, Bool, ItemKeys, Slots
+from cluster.arrays.words import I64, VPN_BITS, VPN_MASK, Bool, ItemKeys, Slots, mm_of_key
 from cluster.mm.anon_vma import AnonVmas
 from cluster.mm.page_table import PageTable
 from cluster.spec.errors import SimulationError
@@ -167,11 +167,14 @@ class VmaIndex:
         slot0 = np.array([v.slot0 for v in vmas], np.int64)
         key0 = np.array([(v.mm << VPN_BITS) | v.start for v in vmas], np.int64)
         pages = np.array([v.pages for v in vmas], np.int64)
-        self.by_slot = np.argsort(slot0, kind="stable")
-        self._slot0 = slot0[self.by_slot]
-        self._key_less_slot = (key0 - slot0)[self.by_slot]
-        #: By rank of the slot: whether the VMA is mergeable.
-        self.mergeable: Bool = np.array([v.mergeable for v in vmas], np.bool_)[self.by_slot]
+        self.by_slot = by_slot = np.argsort(slot0, kind="stable")
+        self.slot0 = slot0[by_slot]
+        self._key_less_slot = (key0 - slot0)[by_slot]
+        #: By rank of the slot: the process, the virtual pages [start, end), and whether the VMA is mergeable.
+        self.mm = mm_of_key(key0)[by_slot]
+        self.start = (key0 & VPN_MASK)[by_slot]
+        self.end = self.start + pages[by_slot]
+        self.mergeable: Bool = np.array([v.mergeable for v in vmas], np.bool_)[by_slot]
         #: Whether any VMA may get huge pages.
         self.any_huge = any(v.huge for v in vmas)
         by_key = np.argsort(key0, kind="stable")
@@ -181,7 +184,7 @@ class VmaIndex:
 
     def vma_of(self, slots: Slots) -> I64:
         """Return the rank of each slot's VMA by slot. int64[n] -> int64[n]."""
-        return _rank(self._slot0, slots)
+        return _rank(self.slot0, slots)
 
     def keys(self, slots: Slots, vma_of: I64) -> ItemKeys:
         """Return the item keys of slots whose VMAs are known."""
@@ -191,9 +194,9 @@ class VmaIndex:
         """Return item keys of ascending slots, and whether their VMAs are mergeable; quicker than `keys`."""
         if len(slots) == 0:
             return slots, np.empty(0, np.bool_)
-        low, high = np.searchsorted(self._slot0, slots[[0, -1]], "right")
+        low, high = np.searchsorted(self.slot0, slots[[0, -1]], "right")
         vmas = slice(int(low) - 1, int(high))
-        count = np.diff(np.searchsorted(slots, self._slot0[vmas]), append=len(slots))
+        count = np.diff(np.searchsorted(slots, self.slot0[vmas]), append=len(slots))
         keys = np.repeat(self._key_less_slot[vmas], count)
         keys += slots
         return keys, np.repeat(self.mergeable[vmas], count)
