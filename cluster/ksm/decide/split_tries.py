@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.columns import changes
+from cluster.arrays.columns import changes, order_by
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, empty, is_huge_word
 from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes, positions_of
 from cluster.spec.profile import Profile
@@ -185,8 +185,10 @@ def _firsts(blocks: I64, positions: I64) -> I64:
     low = blocks - blocks.min()
     size = int(low.max()) + 1
     if size > (len(blocks) << 6) + (1 << 16):
-        order = np.lexsort((positions, blocks))
-        return order[np.flatnonzero(changes(blocks[order]))]
+        order, ascending = order_by(blocks.view(np.uint64))
+        starts, of_order = np.flatnonzero(changes(ascending)), positions[order]
+        first = np.repeat(np.minimum.reduceat(of_order, starts), np.diff(starts, append=len(order)))
+        return order[np.flatnonzero(of_order == first)]
     least = np.full(size, END)
     np.minimum.at(least, low, positions)
     return np.flatnonzero(least[low] == positions)
