@@ -55,7 +55,11 @@ class Merger:
         """Assign the items of these pages to the stable nodes of the mapped frames (ADDED_TO_STABLE)."""
         slots = self._slots(keys)
         self._n.table.set_stable(slots)
-        self._scanner.undo_checksums(slots[checksum_skipped == 1])
+        unchecked = slots[checksum_skipped == 1]
+        self._scanner.undo_checksums(unchecked)
+        # Pages that another visit of this window made KSM pages are neither checksummed nor searched for.
+        self._n.counters["checksums"] -= len(slots)
+        self._n.counters["changed"] -= len(unchecked)
 
     def on_removed_from_trees(self, keys: ItemKeys, checksum_compared: U8) -> None:
         """Remove the items of these pages from the trees until the next visit (REMOVED_FROM_TREES)."""

@@ -266,6 +266,7 @@ class Scanner:
         if len(slots) == 0:
             return
         table = self._n.table
+        self._n.counters["checksums"] += len(slots)
         state, digests = table.state[slots], table.tree_key[slots]
         unchanged = ((state & HAS_CHECKSUM) != 0) & (table.checksums(slots) == checksum(digests))
         kinds = VisitKind.MIGRATED + ((state & STABLE) != 0) + 2 * ~unchanged

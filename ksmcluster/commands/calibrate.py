@@ -30,9 +30,9 @@ _NO_NODES = "not measured: needs two nodes"
 
 
 def calibrate(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write [cost] to.")] = Path(
-        "cost.toml"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write [cost] to.")
+    ] = Path("cost.toml"),
     quiet: Quiet = False,
 ) -> None:
     """Measure the cost of ksmd's work on this host, and write it for `simulate --cost`.

@@ -33,7 +33,7 @@ from ksmcluster.system.errors import UserError
 
 
 def capture(
-    output: Annotated[Path, typer.Option(help="Snapshot file to write (Parquet).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Snapshot file to write (Parquet).")],
     command: Annotated[
         list[str] | None,
         typer.Argument(

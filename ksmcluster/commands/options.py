@@ -161,7 +161,9 @@ Limits = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(help="Directory to write summary.json, config.toml, provenance.json and tables to."),
+    typer.Option(
+        "--output", "-o", help="Directory to write summary.json, config.toml, provenance.json and tables to."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress display.")]

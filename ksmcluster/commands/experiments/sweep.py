@@ -77,7 +77,8 @@ def sweep(
         bool, typer.Option("--passes-rows", help="Also write a row per pass, with the figures of the pass.")
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="Directory that stores each finished run, and sweep.parquet.")
+        Path,
+        typer.Option("--output", "-o", help="Directory that stores each finished run, and sweep.parquet."),
     ] = ...,  # type: ignore[assignment]
     resume: Annotated[
         bool, typer.Option("--resume", help="Run what is missing or failed in the directory.")

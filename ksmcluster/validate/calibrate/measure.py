@@ -13,14 +13,16 @@ from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.spec.profile import Profile
 from ksmcluster.system.errors import UserError
 from ksmcluster.validate import procfs
-from ksmcluster.validate.calibrate.programs import Program
+from ksmcluster.validate.calibrate.programs import HUGE, Program
 from ksmcluster.validate.children import Children
 from ksmcluster.validate.host import HostMachine
 from ksmcluster.validate.knobs import Knobs
 from ksmcluster.validate.ksmd import Ksmd
 
 _KNOBS = {"advisor_mode": "none", "merge_across_nodes": 1, "use_zero_pages": 0, "max_page_sharing": 256}
-_SPLITS = "thp_split_page"
+_SPLITS, _HUGE_CHECKSUMS = "thp_split_page", "huge_checksums"
+#: The field of /proc/vmstat with the number of huge pages of programs.
+_HUGE_PAGES = "nr_anon_transparent_hugepages"
 _ADVICE_HUGE = 14
 #: The last wake-up of a pass only parks ksmd: it scans nothing.
 _TO_PARK = 1
@@ -47,6 +49,8 @@ class Sample(NamedTuple):
     wakeups: int
     pages: int
     splits: int
+    #: Huge pages before the step; unlike the others, not what the step adds.
+    huge_pages: int
 
 
 class Measurement(NamedTuple):
@@ -80,7 +84,8 @@ class _TimedKsmd(Ksmd):
         super().__init__(knobs)
         self.samples: list[Sample] = []
         self._pages_to_scan = pages_to_scan
-        self._ballast = np.zeros(_BALLAST // 8, np.int64)
+        self._ballast = np.ones(_BALLAST // 8, np.int64)
+        self._huge_pages_of_others = self._seen().huge_pages
 
     def step(self, pages: int) -> None:
         self._ballast += 1
@@ -89,7 +94,9 @@ class _TimedKsmd(Ksmd):
             self._pass_with_sleeps()
         else:
             super().step(pages)
-        self.samples.append(Sample(*np.subtract(self._seen(), before).tolist()))
+        huge_pages = before.huge_pages - self._huge_pages_of_others
+        added = Sample(*np.subtract(self._seen(), before).tolist())
+        self.samples.append(added._replace(huge_pages=huge_pages))
 
     def _pass_with_sleeps(self) -> None:
         self.drain()
@@ -99,8 +106,11 @@ class _TimedKsmd(Ksmd):
         )
 
     def _seen(self) -> Sample:
-        splits = procfs.vmstat((_SPLITS,)).get(_SPLITS, 0)
-        return Sample(self.cpu_seconds(), self.wakeups(), self._knobs.number("pages_scanned"), splits)
+        found = procfs.vmstat((_SPLITS, _HUGE_PAGES))
+        pages = self._knobs.number("pages_scanned")
+        return Sample(
+            self.cpu_seconds(), self.wakeups(), pages, found.get(_SPLITS, 0), found.get(_HUGE_PAGES, 0)
+        )
 
 
 class _HugeMachine(HostMachine):
@@ -144,14 +154,20 @@ def joined(works: Iterable[Work], repetitions: Iterable[Iterable[Sample]]) -> It
             raise UserError(
                 f"ksmd visited {samples[0].pages:.0f} pages, not {visits}: does another program use KSM?"
             )
-        wakeups, splits = (
-            float(np.median([getattr(s, name) for s in good])) for name in ("wakeups", "splits")
+        wakeups, splits, huge_pages = (
+            float(np.median([getattr(s, name) for s in good])) for name in ("wakeups", "splits", "huge_pages")
         )
         cpu_seconds = tuple(sample.cpu_seconds for sample in good)
-        yield Measurement(_with_splits(work, splits), max(wakeups - _TO_PARK, 1), cpu_seconds)
+        yield Measurement(_on_host(work, splits, huge_pages), max(wakeups - _TO_PARK, 1), cpu_seconds)
 
 
-def _with_splits(work: Work, splits: float) -> Work:
-    """Return the work with the host's number of splits."""
-    none, done = np.zeros(1, np.int64), np.array([round(splits)])
-    return work._replace(old=work.old | {_SPLITS: none}, new=work.new | {_SPLITS: done})
+def _on_host(work: Work, splits: float, huge_pages: float) -> Work:
+    """Return the work as it was with the host's huge pages, of which the simulation has none.
+
+    All pages, scanned or not, are equally often in huge pages.
+    """
+    in_huge = min(huge_pages * HUGE / work.old["pages_mapped"].sum(), 1)
+    checksums = (work.new["checksums"] - work.old["checksums"]) * in_huge
+    done = {_SPLITS: np.array([round(splits)]), _HUGE_CHECKSUMS: checksums.round().astype(np.int64)}
+    none = dict.fromkeys(done, np.zeros(1, np.int64))
+    return work._replace(old=work.old | none, new=work.new | done)

@@ -41,15 +41,15 @@ def programs(largest: int) -> Iterator[Program]:
     yield Program(f"skipped {size}", partial(_unique, size, 8), smart_scan=1)
     for pages in (8, 16):
         yield Program(f"huge {pages}", partial(_huge, pages), huge=True)
-    yield from _with_sleeps(size)
+    yield Program(f"unique {2 * size} in huge pages", partial(_unique, 2 * size, 2), huge=True)
+    yield from _with_sleeps(size, largest)
 
 
-def _with_sleeps(size: int) -> Iterator[Program]:
+def _with_sleeps(size: int, largest: int) -> Iterator[Program]:
     """Yield programs for ksmd's default way of working: it sleeps after some pages."""
-    for pages, at_once in ((size // 2, 100), (size // 8, 25)):
+    for pages, at_once in ((largest // 2, 2000), (size // 2, 100), (size // 8, 25)):
         yield Program(f"unique {pages}, {at_once} at once", partial(_unique, pages, 3), pages_to_scan=at_once)
-    for group, at_once in ((2, 100), (16, 25)):
-        pages = size * at_once // 200
+    for pages, group, at_once in ((largest // 2, 4, 2000), (size // 2, 2, 100), (size // 8, 16, 25)):
         name = f"merged {pages} by {group}, {at_once} at once"
         yield Program(name, partial(merged, pages, group), pages_to_scan=at_once)
     yield Program(f"mixed {size}, 400 at once", partial(_mixed, size), pages_to_scan=400)

@@ -216,6 +216,22 @@ def test_each_huge_page_split_counts() -> None:
     assert (done["split"], done["split_zero"]) == ([2, 0], [700, 0])
 
 
+def test_pages_that_became_ksm_pages_in_this_pass_are_not_checksummed() -> None:
+    """Four equal pages, inherited by two workers.
+
+    The second page merges with the first, and its frame becomes a KSM frame. When ksmd comes to the workers,
+    their second pages are KSM pages.
+    """
+    region = RegionSpec("r", 4, ContentModel.POOL, distinct=1)
+    kind = ProcessSpec("parent", 1, (region,), workers=2)
+    machine = MachineSpec(1, 64, fully_connected(1))
+    spec = replace(SPEC, machine=machine, processes=(kind,), passes=2, cost=replace(FREE, checksum=100))
+    first, second = run_passes(spec, INLINE)
+    assert second.nodes["pages_sharing"].sum() == 11
+    assert first.nodes["ksmd_cpu_ns"].sum() == 12 * 100
+    assert second.nodes["ksmd_cpu_ns"].sum() == 10 * 100
+
+
 def test_checksums_in_huge_pages_take_less() -> None:
     """Three processes of 512 pages with a huge page each, and a fourth without, all unique."""
     huge = RegionSpec("r", 512, ContentModel.UNIQUE, huge_pages=1.0)

@@ -21,22 +21,25 @@ from ksmcluster.config import load_cost
 from ksmcluster.system.errors import UserError
 from ksmcluster.validate.calibrate.fit import Fit, FittedTerm, estimate, fit, work_of
 from ksmcluster.validate.calibrate.measure import Measurement, Sample, joined, simulated
-from ksmcluster.validate.calibrate.programs import programs
+from ksmcluster.validate.calibrate.programs import HUGE, programs
 from ksmcluster.validate.calibrate.session import Calibration, calibrate
 
 
 @cache
 def known(*, splits: bool = True) -> tuple[Measurement, ...]:
-    """The work of all programs, with huge pages split in the merging passes of those that have them."""
+    """The work of all programs on a host with huge pages; those that merge are split in the second pass."""
     found: list[Measurement] = []
     for program in programs(16384):
         works = simulated(program, PROFILES["6.18"])
         samples = []
         for i, work in enumerate(works):
             pages = int((work.new["pages_scanned"] - work.old["pages_scanned"]).sum())
-            split = 2 * int(program.name.split()[1]) if splits and program.huge and i == 1 else 0
+            number = int(program.name.split()[1].rstrip(","))
+            merging = program.name.startswith("huge")
+            huge = (2 * number * (i < 2) if merging else number // HUGE) if splits and program.huge else 0
+            split = huge if merging and i == 1 else 0
             slept = pages // program.pages_to_scan if program.pages_to_scan else 0
-            samples.append(Sample(0.0, slept + 2, pages, split))
+            samples.append(Sample(0.0, slept + 2, pages, split, huge))
         found += joined(works, [samples])
     return tuple(found)
 
@@ -59,6 +62,7 @@ costs = st.builds(
     first_visit=st.floats(50, 300),
     skip=st.floats(100, 600),
     checksum=st.floats(200, 2000),
+    huge_saves=st.floats(150, 250),
     stable_level=st.floats(30, 300),
     unstable_level=st.floats(80, 500),
     uncached_level=st.floats(200, 1000),
@@ -79,7 +83,6 @@ def test_the_fit_finds_what_times_were_made_of(cost: CostSpec) -> None:
     values = {term.name: term.value for term in found.terms}
     assert values == pytest.approx({f.name: getattr(cost, f.name) for f in fields(CostSpec)}, rel=1e-6)
     assert {term.name for term in found.terms if term.uncertainty is None} == {
-        "huge_saves",
         "split_zero",
         "remote",
         "cow_fault",
@@ -124,7 +127,11 @@ def test_what_was_not_measured_stays_at_its_default() -> None:
     cost = CostSpec(visit=400, checksum=900, wakeup=30_000)
     without_splits = fit(timed(cost, known(splits=False), noise=0, seed=0))
     skipless = [m for m in timed(cost, known(), noise=0, seed=0) if not m.work.name.startswith("skipped")]
-    for found, name in ((without_splits, "split"), (fit(skipless), "skip")):
+    for found, name in (
+        (without_splits, "split"),
+        (without_splits, "huge_saves"),
+        (fit(skipless), "skip"),
+    ):
         (term,) = [term for term in found.terms if term.name == name]
         assert term == FittedTerm(name, getattr(CostSpec(), name), None)
         assert found.cost.visit == pytest.approx(400)
@@ -144,7 +151,7 @@ def test_terms_that_are_one_in_all_measurements_are_not_separated() -> None:
 def test_other_users_are_noticed() -> None:
     program = next(programs(256))
     works = simulated(program, PROFILES["6.18"])
-    samples = [Sample(0.1, 2, 256 + (i == 2), 0) for i in range(len(works))]
+    samples = [Sample(0.1, 2, 256 + (i == 2), 0, 0) for i in range(len(works))]
     with pytest.raises(UserError, match="ksmd visited 257 pages, not 256: does another program use KSM"):
         list(joined(works, [samples]))
 
@@ -153,8 +160,8 @@ def test_a_pass_that_ksmd_did_not_end_with_is_left_out() -> None:
     """In one of two repetitions ksmd had begun with the third pass when it was stopped."""
     program = next(programs(256))
     works = simulated(program, PROFILES["6.18"])
-    exact = [Sample(0.1, 2, 256, 0)] * len(works)
-    late = [Sample(0.2, 3, 256 + {1: 25, 2: -25}.get(i, 0), 0) for i in range(len(works))]
+    exact = [Sample(0.1, 2, 256, 0, 0)] * len(works)
+    late = [Sample(0.2, 3, 256 + {1: 25, 2: -25}.get(i, 0), 0, 0) for i in range(len(works))]
     found = list(joined(works, [exact, late]))
     assert [m.cpu_seconds for m in found] == [(0.1, 0.2), (0.1,), (0.1,), (0.1, 0.2)]
     assert [m.wakeups for m in found] == [1.5, 1, 1, 1.5]
@@ -178,7 +185,8 @@ def test_programs_do_what_they_are_for() -> None:
     assert done("mixed 1024", 3)["stable_level"] > 512
     assert done("skipped 1024", 5)["skip"] == 1024
     assert done("forked 256", 2)["checksum"] == 1024
-    assert done("huge 16", 2)["split"] == 32
+    assert (done("huge 16", 2)["split"], done("huge 16", 2)["huge_saves"]) == (32, -32)
+    assert done("unique 2048 in huge pages", 2)["huge_saves"] == -2048
     slept = done("unique 512, 100 at once", 2)
     at_once = done("unique 1024", 2)
     assert (slept["wakeup"], at_once["wakeup"]) == (6, 1)
