@@ -20,6 +20,7 @@ from typing import Any
 
 from actors.own_ray import RayStartError, in_other_groups, on_loopback, own_token, private_folder
 from actors.run_options import STALL_TIMEOUT
+from actors.watching.frozen_start import watched_start
 from actors.watching.head import check_answers, first_line
 from actors.watching.own_processes import OwnProcesses
 from actors.watching.watchdog import Watchdog
@@ -112,10 +113,10 @@ def connected(
     with private_folder() if address is None else nullcontext() as folder:
         own = None
         with _sigterm_kept():
-            if address is None:
-                own = _start(frames, folder)
-            else:
+            if address is not None:
                 join(address, timeout)
+            elif folder is not None:
+                own = _start(frames, folder, stall)
         watchdog = Watchdog(own, partial(check_answers, cluster_address()), stall)
         try:
             yield
@@ -199,14 +200,14 @@ def _object_store(frames: int) -> int:
     return max(_LEAST_OBJECT_STORE, min(frames * _BYTES_PER_FRAME, int(memory * _PART_OF_MEMORY)))
 
 
-def _start(frames: int, folder: str | None) -> OwnProcesses:
+def _start(frames: int, folder: str, stall: float) -> OwnProcesses:
     """Start a Ray of our own; raise RayStartError if that fails."""
     import ray
 
     _keep_stdout_clean()
     _check_loopback()
     try:
-        with on_loopback(), in_other_groups():
+        with on_loopback(), in_other_groups(), watched_start(folder, stall):
             context = ray.init(
                 address="local",
                 include_dashboard=False,

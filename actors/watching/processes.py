@@ -30,10 +30,14 @@ class LinuxProcess(NamedTuple):
 
     def kill(self) -> None:
         """Kill it, if it is still there."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
         now = process(self.pid)
         if now is not None and now.start == self.start:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
 
 def process(pid: int) -> LinuxProcess | None:
