@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ BYTES_PER_PAGE, WORK_BYTES_PER_PAGE = 48, 48
 #: arrays' memory is returned, and the system zeroes the pages of the next array again, at 1 to 6 µs a page.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MMAP_BYTES, _NEVER_TRIM = 64 << 20, 32 << 20, -1
+
+#: One part in so many of the memory of this host is reserved at most.
+_MOST = 8
 
 #: Less than the size from which numpy asks for huge pages, of which a shared host may have none ready.
 _BLOCK_BYTES = 3 << 20
@@ -70,6 +74,8 @@ class Heap:
             _fault_in(part.view(np.uint8))
         pages = [sum(map(len, parts)) for parts in tree_keys]
         size = sum(pages) * BYTES_PER_PAGE + max(pages) * WORK_BYTES_PER_PAGE
+        # A machine that nearly fills this host takes what it needs, which is less, and has page faults.
+        size = min(size, os.sysconf("SC_PHYS_PAGES") * _PAGE_SIZE // _MOST)
         blocks = [np.empty(_BLOCK_BYTES, np.uint8) for _ in range(size // _BLOCK_BYTES)]
         for block in blocks:
             _fault_in(block)

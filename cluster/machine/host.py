@@ -12,7 +12,7 @@ from cluster.machine.node import Node, Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command, Populate
-from cluster.wire.mailbox import Inbox, Mail, receive
+from cluster.wire.mailbox import Inbox, Mail, deliveries
 
 if TYPE_CHECKING:
     from cluster.compaction.scenario.node_memory import NodeMemory
@@ -89,11 +89,8 @@ class Host:
 
         Empties `mail`, so that each inbox is freed as soon as its node has taken it in.
         """
-        inboxes = _inboxes(mail, to)
-        mail.clear()
         reports, sent = [], []
-        for node in to:
-            inbox = receive(inboxes.pop(node))
+        for node, inbox in zip(to, deliveries(mail, to), strict=True):
             self._memory.before_step(inbox)
             report, sends = self.nodes[node].step(command, inbox)
             reports.append(report)
@@ -108,12 +105,3 @@ class Host:
     def _prepare(self) -> None:
         """Prepare for the first window, after all memory is there."""
         self._memory.reserve([node.tree_keys() for node in self.nodes.values()])
-
-
-def _inboxes(mail: list[Mail], to: list[int]) -> dict[int, list[Inbox]]:
-    """Return the parts of each node's inbox, in the order of the senders."""
-    inboxes: dict[int, list[Inbox]] = {node: [] for node in to}
-    for sent_by in sorted(mail, key=lambda sent_by: sent_by.sender):
-        for node, inbox in sent_by.inboxes().items():
-            inboxes[node].append(inbox)
-    return inboxes

@@ -1,14 +1,14 @@
 """Mail between nodes: for each kind of message a table of numpy columns, one row a message.
 
-A node fills an `Outbox` during a superstep. `Outbox.pack` sorts each table by destination; `receive` joins
-what a node gets in the next superstep, in the order of the sending nodes. This order does not depend on how
-nodes are spread over actors, so neither does any result.
+A node fills an `Outbox` during a superstep. `Outbox.pack` sorts each table by destination; `deliveries`
+joins what a node gets in the next superstep, in the order of the sending nodes. This order does not depend on
+how nodes are spread over actors, so neither does any result.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,6 +17,12 @@ import numpy as np
 from cluster.arrays.columns import changes
 from cluster.arrays.words import I64, Array
 from cluster.wire.messages import Kind, check_columns
+
+#: The rows of one table of mail, about.
+TABLE_ROWS = 1 << 17
+#: Receivers whose mail is put together at once. With more pairs of a sender and a receiver, and on average
+#: fewer rows of each, their rows are sorted.
+BLOCK, MANY_PAIRS, FEW_ROWS = 256, 1 << 12, 64
 
 #: The messages that a node gets, from one node or from all: columns by kind.
 Inbox = dict[Kind, tuple[Array, ...]]
@@ -35,39 +41,41 @@ class MessageTable(NamedTuple):
         if first == last:
             return None
         bounds = self.bounds[first : last + 1]
-        start, stop = bounds[0], bounds[-1]
-        columns = tuple(column[start:stop] for column in self.columns)
-        return MessageTable(self.to[first:last], tuple(bound - start for bound in bounds), columns)
+        columns = tuple(column[bounds[0] : bounds[-1]] for column in self.columns)
+        return MessageTable(self.to[first:last], _from_zero(bounds), columns)
 
 
 class Mail(NamedTuple):
-    """The messages of one node in one superstep, in whole columns, which can be passed on without a copy."""
+    """The messages of one node in one superstep, in whole columns, which can be passed on without a copy.
+
+    Where there are many, those to a few neighbouring nodes are a table of their own: its memory is free as
+    soon as these nodes have taken it in.
+    """
 
     sender: int
-    tables: dict[Kind, MessageTable]
+    #: Of each kind the tables by ascending receivers; each receiver is in one of them.
+    tables: dict[Kind, tuple[MessageTable, ...]]
+
+    def _all(self) -> Iterator[tuple[Kind, MessageTable]]:
+        return ((kind, table) for kind, tables in self.tables.items() for table in tables)
 
     @property
     def to(self) -> tuple[int, ...]:
         """The receiving nodes, ascending."""
-        return tuple(sorted({node for table in self.tables.values() for node in table.to}))
+        return tuple(sorted(set().union(*(table.to for _, table in self._all()))))
 
     @property
     def nbytes(self) -> int:
         """The bytes of all columns."""
-        return sum(column.nbytes for table in self.tables.values() for column in table.columns)
+        return sum(column.nbytes for _, table in self._all() for column in table.columns)
 
     def among(self, low: int, high: int) -> Mail:
         """Return the messages to nodes [low, high) as views."""
-        parts = {kind: table.among(low, high) for kind, table in self.tables.items()}
-        return Mail(self.sender, {kind: part for kind, part in parts.items() if part})
-
-    def inboxes(self) -> dict[int, Inbox]:
-        """Return views of the messages by receiving node."""
-        inboxes: dict[int, Inbox] = {}
-        for kind, (to, bounds, columns) in self.tables.items():
-            for node, (low, high) in zip(to, pairwise(bounds), strict=True):
-                inboxes.setdefault(node, {})[kind] = tuple(column[low:high] for column in columns)
-        return inboxes
+        parts = {
+            kind: tuple(part for table in tables if (part := table.among(low, high)))
+            for kind, tables in self.tables.items()
+        }
+        return Mail(self.sender, {kind: tables for kind, tables in parts.items() if tables})
 
 
 class Outbox:
@@ -106,24 +114,100 @@ class Outbox:
         """Return the number of messages since the last `pack`."""
         return sum(len(part) for parts in self._parts.values() for part in parts[0])
 
-    def _by_destination(self, table: list[list[Array]]) -> MessageTable:
-        to = _joined(table[0])
+    def _by_destination(self, parts: list[list[Array]]) -> tuple[MessageTable, ...]:
+        to = _joined(parts[0])
         order = np.argsort(to, kind="stable") if (to[1:] < to[:-1]).any() else None
-        columns = [_joined(parts) if order is None else _joined(parts)[order] for parts in table[1:]]
-        self.bytes_sent += int(np.count_nonzero(to != self._node)) * sum(c.nbytes // len(to) for c in columns)
         if order is not None:
             to = to[order]
         first = np.flatnonzero(changes(to))
-        return MessageTable(tuple(to[first].tolist()), (*first.tolist(), len(to)), tuple(columns))
+        receivers, bounds = to[first].tolist(), (*first.tolist(), len(to))
+        # A receiver is in the table in which its last row falls.
+        number = np.array(bounds[1:]) // TABLE_ROWS if order is not None else np.zeros(len(first), np.int64)
+        cuts = (*np.flatnonzero(changes(number)).tolist(), len(receivers))
+        others = int(np.count_nonzero(to != self._node))
+        columns = []
+        for part in parts[1:]:
+            whole = _joined(part)
+            self.bytes_sent += others * (whole.nbytes // len(to))
+            columns.append(_cut(whole, order, [bounds[cut] for cut in cuts]))
+        return tuple(
+            MessageTable(tuple(receivers[low:high]), _from_zero(bounds[low : high + 1]), table)
+            for (low, high), table in zip(pairwise(cuts), zip(*columns, strict=True), strict=True)
+        )
 
 
-def receive(parts: Iterable[Inbox]) -> Inbox:
-    """Join what several nodes sent to one node, in the order given; the receiver owns the columns."""
-    rows: dict[Kind, list[tuple[Array, ...]]] = {}
-    for part in parts:
-        for kind, columns in part.items():
-            rows.setdefault(kind, []).append(columns)
-    return {kind: joined(rows[kind]) for kind in sorted(rows)}
+def _from_zero(bounds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return bounds of rows counted from the first one on."""
+    start = bounds[0]
+    return tuple(bound - start for bound in bounds) if start else bounds
+
+
+def _cut(column: Array, order: I64 | None, bounds: list[int]) -> list[Array]:
+    """Return the rows of a column in this order, cut at the bounds."""
+    if order is None:
+        return [column[low:high] for low, high in pairwise(bounds)]
+    return [column[order[low:high]] for low, high in pairwise(bounds)]
+
+
+def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:
+    """Yield what all nodes sent to each of the nodes `to`, ascending, in the order of the senders.
+
+    The receivers own the columns. Empties `mail`, so that its memory is free as soon as these have it.
+    """
+    tables: dict[Kind, list[MessageTable]] = {}
+    for sent in sorted(mail, key=lambda sent: sent.sender):
+        for kind, of_kind in sent.tables.items():
+            tables.setdefault(kind, []).extend(of_kind)
+    mail.clear()
+    for at in range(0, len(to), BLOCK):
+        block = to[at : at + BLOCK]
+        inboxes = _block_inboxes({kind: tables[kind] for kind in sorted(tables)}, block)
+        tables = {kind: [t for t in of_kind if t.to[-1] > block[-1]] for kind, of_kind in tables.items()}
+        for node in block:
+            yield {kind: joined(pieces) for kind, pieces in inboxes.pop(node).items()}
+
+
+def _block_inboxes(
+    tables: dict[Kind, list[MessageTable]], to: Sequence[int]
+) -> dict[int, dict[Kind, list[tuple[Array, ...]]]]:
+    """Return for each of a few nodes the messages of each kind, in pieces of several tables."""
+    inboxes: dict[int, dict[Kind, list[tuple[Array, ...]]]] = {node: {} for node in to}
+    for kind, of_kind in tables.items():
+        runs = [(table, bisect_left(table.to, to[0]), bisect_right(table.to, to[-1])) for table in of_kind]
+        pairs = sum(last - first for _, first, last in runs)
+        rows = sum(table.bounds[last] - table.bounds[first] for table, first, last in runs)
+        if pairs > MANY_PAIRS and rows < FEW_ROWS * pairs:
+            joint = _by_receiver(runs)
+            runs = [(joint, 0, len(joint.to))]
+        for table, first, last in runs:
+            bounds = pairwise(table.bounds[first : last + 1])
+            for node, (low, high) in zip(table.to[first:last], bounds, strict=True):
+                piece = tuple(column[low:high] for column in table.columns)
+                inboxes[node].setdefault(kind, []).append(piece)
+    return inboxes
+
+
+def _by_receiver(runs: list[tuple[MessageTable, int, int]]) -> MessageTable:
+    """Join the messages to receivers [first, last) of each table, and sort them by receiver.
+
+    That is quicker than many pieces of a few rows.
+    """
+    bounds = [np.array(table.bounds[first : last + 1]) for table, first, last in runs]
+    receivers = np.concatenate([np.array(table.to[first:last], np.uint16) for table, first, last in runs])
+    to = np.repeat(receivers, np.concatenate([np.diff(of_run) for of_run in bounds]))
+    order = np.argsort(to, kind="stable")
+    to = to[order]
+    starts = np.flatnonzero(changes(to))
+    columns = zip(*(table.columns for table, _, _ in runs), strict=True)
+    rows = [slice(of_run[0], of_run[-1]) for of_run in bounds]
+    return MessageTable(
+        tuple(to[starts].tolist()),
+        (*starts.tolist(), len(to)),
+        tuple(
+            np.concatenate([column[part] for column, part in zip(parts, rows, strict=True)])[order]
+            for parts in columns
+        ),
+    )
 
 
 def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from actors.simulation.shared_mail import SharedMail, UnreadableMailError, read_mail
-from cluster.wire.mailbox import Mail, Outbox, receive
+from cluster.wire.mailbox import Mail, Outbox, deliveries
 from cluster.wire.messages import Kind
 
 #: Unpickles mail, and prints the item keys in it.
 READER = """
 import pickle, sys
 for mail in pickle.load(sys.stdin.buffer):
-    print(mail.sender, *(column.tolist() for table in mail.tables.values() for column in table.columns))
+    tables = [table for of_kind in mail.tables.values() for table in of_kind]
+    print(mail.sender, *(column.tolist() for table in tables for column in table.columns))
 """
 
 
@@ -68,10 +69,11 @@ def test_it_stays_for_one_superstep_more(shared_mail: SharedMail) -> None:
 
 def test_a_receiver_has_columns_of_its_own(shared_mail: SharedMail) -> None:
     (read,) = pickle.loads(put(shared_mail, 1, [mail(0, [5, 6])]))
-    views = read.inboxes()[2][Kind.PUT]
-    assert not views[0].flags.writeable
-    (column,) = receive([read.inboxes()[2]])[Kind.PUT]
-    assert not np.shares_memory(column, views[0])
+    (view,) = read.tables[Kind.PUT][0].columns
+    assert not view.flags.writeable
+    inbox = list(deliveries([read], range(4)))[2]
+    (column,) = inbox[Kind.PUT]
+    assert not np.shares_memory(column, view)
     column += 1
     assert column.tolist() == [7, 6]
 

@@ -153,9 +153,9 @@ class NewTries:
 
 def _without_fruitless_searches(trees: Trees, arrivals: Arrivals) -> Arrivals:
     """Return the visits without searches of stable trees that neither have the content nor get it."""
-    stable_only = _STABLE_ONLY[arrivals.kind]
-    if not stable_only.any():
+    if arrivals.kind.max(initial=0) < VisitKind.STABLE_ONLY:
         return arrivals
+    stable_only = _STABLE_ONLY[arrivals.kind]
     about = (arrivals.digest[~stable_only], trees.recheck, trees.stable.digest, trees.empty_chains.digest)
     rows = rows_where(~stable_only | is_in(arrivals.digest, distinct(np.concatenate(about))))
     return Arrivals._make(column[rows] for column in arrivals)
@@ -166,6 +166,8 @@ class _ArrivalsByContent:
 
     def __init__(self, trees: Trees, arrived: Arrivals, also: Digests) -> None:
         self._trees, self._arrived = trees, arrived
+        #: Whether all visits are to pages with frames of their own that are looked up.
+        self._plain = not (arrived.kind != VisitKind.CANDIDATE).any()
         # An item leaves its old tree before it is looked up: visits of one position stay as they came.
         self._ascend = self._in_scan_order()
         self._order, digests = order_by(arrived.digest, None if self._ascend else self._pos)
@@ -202,7 +204,8 @@ class _ArrivalsByContent:
             new &= self._trees.unstable.lost_zeros(self._digests) < 0
         single = new & (self._count == 1)
         merging = new & (self._count > 1) & (self._count <= limit)
-        merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
+        if not self._plain:
+            merging &= ~self._have(self._arrived.kind == VisitKind.CANDIDATE_FIXED)
         self._wait(np.flatnonzero(single), decision.table_changes)
         if tries is not None:
             self._add_tries(np.flatnonzero(merging), tries)
@@ -223,7 +226,8 @@ class _ArrivalsByContent:
         trees = self._trees
         kind = self._arrived.kind
         new: Bool = self._count > 0
-        new &= ~self._have((kind != VisitKind.CANDIDATE) & (kind != VisitKind.CANDIDATE_FIXED))
+        if not self._plain:
+            new &= ~self._have((kind != VisitKind.CANDIDATE) & (kind != VisitKind.CANDIDATE_FIXED))
         for known in (trees.stable, trees.unstable, trees.empty_chains, trees.migrating):
             if len(known):
                 new &= ~is_in(self._digests, known.digest)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.wire.mailbox import Mail, Outbox, receive
+from cluster.wire import mailbox
+from cluster.wire.mailbox import Mail, Outbox
 from cluster.wire.messages import Kind
 
 NODES = 5
@@ -31,8 +33,28 @@ def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
     return out.pack()
 
 
-@given(st.tuples(_ROWS, _ROWS), st.sets(st.integers(1, NODES - 1)), st.integers(0, NODES - 1))
+@given(
+    st.tuples(_ROWS, _ROWS),
+    st.sets(st.integers(1, NODES - 1)),
+    st.integers(0, NODES - 1),
+    st.sampled_from([1, 4, mailbox.TABLE_ROWS]),
+    st.sampled_from([1, 2, mailbox.BLOCK]),
+    st.sampled_from([0, mailbox.MANY_PAIRS]),
+)
 def test_every_node_gets_what_was_sent_to_it(
+    rows: tuple[list[tuple[Kind, int]], list[tuple[Kind, int]]],
+    cuts: set[int],
+    node: int,
+    table_rows: int,
+    block: int,
+    pairs: int,
+) -> None:
+    """However rows are cut into tables, and put together on their way."""
+    with mock.patch.multiple(mailbox, TABLE_ROWS=table_rows, BLOCK=block, MANY_PAIRS=pairs):
+        _check_mail(rows, cuts, node)
+
+
+def _check_mail(
     rows: tuple[list[tuple[Kind, int]], list[tuple[Kind, int]]], cuts: set[int], node: int
 ) -> None:
     edges = [0, *sorted(cuts), NODES]
@@ -42,7 +64,8 @@ def test_every_node_gets_what_was_sent_to_it(
         assert whole.to == tuple(sorted({to for _, to in sent}))
         pieces = [whole.among(low, high) for low, high in pairwise(edges)]
         parts += pickle.loads(pickle.dumps(pieces, 5))
-    got = receive(inboxes[node] for part in parts if node in (inboxes := part.inboxes()))
+    got = list(mailbox.deliveries(parts, range(NODES)))[node]
+    assert not parts
     wanted = {
         kind: [number for sent in rows for number, row in enumerate(sent) if row == (kind, node)]
         for kind in (Kind.PUT, Kind.GET, Kind.FILL)
