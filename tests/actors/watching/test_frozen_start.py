@@ -54,7 +54,7 @@ def test_a_raylet_that_does_not_go_on_ends_the_command(tmp_path: Path) -> None:
         _, stderr = command.communicate(timeout=60)
     assert command.returncode == 1
     assert stderr.splitlines() == [
-        "error: Ray did not start: a process of it did nothing for 10 s; start again, or resume from the "
+        "error: Ray did not start: a process of it did nothing for 2 s; start again, or resume from the "
         "last checkpoint if there is one"
     ]
     now = process(raylet.pid)
