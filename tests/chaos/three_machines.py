@@ -16,7 +16,8 @@ from actors.runtime import environment
 from actors.watching.processes import LinuxProcess, descendants
 
 _PORT = 26379
-_OBJECT_STORE = str(100 << 20)
+#: Bytes of each machine's object store.
+OBJECT_STORE = 100 << 20
 #: The time that a raylet has to start, in seconds.
 _START_SECONDS = 120.0
 
@@ -24,7 +25,7 @@ _START_SECONDS = 120.0
 class Machine:
     """A raylet and what descends from it; `prefix` is the command that runs others there."""
 
-    def __init__(self, prefix: Sequence[str], address: str, head: str | None) -> None:
+    def __init__(self, prefix: Sequence[str], address: str, head: str | None, object_store: int) -> None:
         """Start it as the head, or let it join the cluster of `head`."""
         self.prefix = prefix
         self.address = address
@@ -37,7 +38,7 @@ class Machine:
                 *role,
                 f"--node-ip-address={address}",
                 "--num-cpus=2",
-                f"--object-store-memory={_OBJECT_STORE}",
+                f"--object-store-memory={object_store}",
                 "--block",
             ],
             stdout=subprocess.DEVNULL,
@@ -64,9 +65,9 @@ class Machine:
 class ThreeMachines:
     """The cluster: a head, which has to live, and two others."""
 
-    def __init__(self, places: Sequence[tuple[Sequence[str], str]]) -> None:
+    def __init__(self, places: Sequence[tuple[Sequence[str], str]], object_store: int) -> None:
         """Take the prefix of commands and the address of each machine."""
-        self._places = places
+        self._places, self._object_store = places, object_store
         self.address = f"{places[0][1]}:{_PORT}"
         self.machines: list[Machine] = []
         # One after the other: they share a directory, and choose names of sockets there.
@@ -80,7 +81,7 @@ class ThreeMachines:
 
     def _start(self, place: int) -> Machine:
         prefix, address = self._places[place]
-        return Machine(prefix, address, self.address if place else None)
+        return Machine(prefix, address, self.address if place else None, self._object_store)
 
     @property
     def prefix(self) -> Sequence[str]:
@@ -119,13 +120,13 @@ class ThreeMachines:
 
 
 @contextmanager
-def three_machines() -> Iterator[ThreeMachines]:
+def three_machines(object_store: int = OBJECT_STORE) -> Iterator[ThreeMachines]:
     """Provide the cluster: each machine with an address of its own where root can make network namespaces."""
     environment()
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     with ExitStack() as stack:
         places = stack.enter_context(_namespaces()) if _has_namespaces() else [((), "127.0.0.1")] * 3
-        cluster = ThreeMachines(places)
+        cluster = ThreeMachines(places, object_store)
         stack.callback(cluster.close)
         yield cluster
 
