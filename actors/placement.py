@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 
 def node_blocks(nodes: int, per_actor: int) -> list[list[int]]:
@@ -24,12 +25,12 @@ def machine_of_actors(actors: int, cpus: Sequence[float], shift: float = 0.0) ->
     return [next(i for i, end in enumerate(ends) if position < end) for position in where]
 
 
-def group_of(actor: int) -> int:
-    """Return the group of an actor: eight neighbours, mostly on one machine.
+def groups_of(machines: Sequence[str]) -> list[int]:
+    """Return the group of each actor, from the machine of each: neighbours on one machine are a group.
 
     A group gets one object for all its mail, as each object costs Ray time.
     """
-    return actor // 8
+    return list(accumulate((one != other for one, other in pairwise(machines)), initial=0))
 
 
 def node_ranges(of: Sequence[int]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import ray
 
 from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
-from actors.placement import group_of, node_ranges
+from actors.placement import node_ranges
 from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
@@ -37,13 +37,14 @@ class NodeActor(SavedNodes[Host], SlimActor):
         nodes: list[int],
         actor_of: list[int],
         near: list[int],
+        group_of: list[int],
         spec: SimulationSpec,
         snapshots: Mapping[str, CapturedPages],
     ) -> str:
         """Replace the actor's nodes by these, empty; return the Ray node that it runs on.
 
         `nodes` are in a row, `actor_of[n]` is the actor of node n, `near` are the actors on the same Ray
-        node, this one included.
+        node, this one included, and `group_of[a]` is the group of actor a.
         """
         self._host = Host(nodes, spec, snapshots, Heap())
         self._calls = NumberedCalls()
@@ -53,7 +54,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._near = set(near)
         #: The range low..high-1 that holds all nodes of near actors, and maybe others.
         self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
-        self._groups = node_ranges([group_of(actor) for actor in actor_of])
+        self._group_of = group_of
+        self._groups = node_ranges([group_of[actor] for actor in actor_of])
         #: Its own nodes are low..high-1.
         self._low, self._high = nodes[0], nodes[-1] + 1
         self._seq = 0
@@ -115,7 +117,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
             near = self._near.intersection(receivers)
             shared = self._shared_mail.put(seq, self._to_others(sent, *self._near_nodes)) if near else None
             pickled |= dict.fromkeys(near, shared)
-            far_groups = {group_of(actor) for actor in receivers if pickled[actor] is None}
+            far_groups = {self._group_of[actor] for actor in receivers if pickled[actor] is None}
         groups = (
             self._to_others(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
         )

@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 from actors.answers import answers
-from actors.placement import group_of
+from actors.placement import groups_of
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
@@ -16,7 +16,7 @@ class RayFabric:
     """The coordinator's way to the nodes (implements `cluster.machine.fabric.Fabric`).
 
     Little mail comes with an actor's answer. More lies in memory that the other actors of its machine map,
-    and is one object for each group of actors on other machines. The coordinator passes on bytes and
+    and is one object for each other machine. The coordinator passes on bytes and
     references; it never reads the mail.
     """
 
@@ -27,8 +27,9 @@ class RayFabric:
         self._machines = machines
         self._actor_of = [actor for actor, nodes in enumerate(nodes_of) for _ in nodes]
         self.nodes = len(self._actor_of)
-        groups = group_of(len(actors) - 1) + 1
-        self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
+        self._group_of = groups_of(machines)
+        results = 1 + self._group_of[-1] + 1
+        self._steps = [actor.step.options(num_returns=results) for actor in actors]
         self._seq = 0
         #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail
         #: by sender.
@@ -52,7 +53,7 @@ class RayFabric:
         for actor, machine in enumerate(self._machines):
             near.setdefault(machine, []).append(actor)
         self._taking = [
-            actor.take.remote(nodes, self._actor_of, near[machine], *inputs)
+            actor.take.remote(nodes, self._actor_of, near[machine], self._group_of, *inputs)
             for nodes, actor, machine in zip(self._nodes_of, self._actors, self._machines, strict=True)
         ]
 
@@ -76,7 +77,7 @@ class RayFabric:
             reports += of_actor
             for receiver, pickled in sent.items():
                 if pickled is None:
-                    self._mail.setdefault(receiver, []).append(refs[1 + group_of(receiver)])
+                    self._mail.setdefault(receiver, []).append(refs[1 + self._group_of[receiver]])
                 else:
                     self._pickled_mail.setdefault(receiver, {})[actor] = pickled
         self._addressed = {node for report in reports for node in report.to}
