@@ -31,10 +31,15 @@ RUNS = {
     "pass": ["pass"],
     "scaling": ["scaling", "--plot", str(RESULTS / PLOT)],
     "scaling-inline": ["scaling", "--engine", "inline"],
+    "scaling-8": ["scaling", "--nodes", "8"],
+    "scaling-1024": [
+        *("scaling", "--nodes", "64,1024", "--pages-per-node", "16384", "--processes", "64", "--repeat", "3")
+    ],
     "startup": ["startup"],
     # A run takes a twentieth of a second: less than a shared host stays as fast as it is.
     "compaction": ["compaction", "--repeat", "25"],
     "memory": ["memory", "--nodes", "64", "--pages-per-node", "32768,65536,131072,1048576"],
+    "tebibyte": ["memory", "--nodes", "64", "--pages-per-node", "1048576,4194304"],
 }
 #: With --short; what is left out says nothing about small sizes.
 SHORT = ("pass", "scaling", "startup", "compaction", "memory")
@@ -80,19 +85,31 @@ TARGETS = (
         _PAGES_PER_MIB,
     ),
     Target(
-        "pages in a MiB, steady (64 bytes each)", "memory, inline, 64 nodes: steady, fitted", (1 << 20) / 64
+        "pages in a MiB, steady (45 bytes each)", "memory, inline, 64 nodes: steady, fitted", (1 << 20) / 45
+    ),
+    Target(
+        "1 TiB: pages in a MiB at the peak (70 bytes each)",
+        "memory, inline, 64 nodes of 4194304 pages: peak",
+        (1 << 20) / 70,
     ),
     Target(
         "weak scaling to 64 nodes, `ray`: least time a page / the worst",
-        "scaling, ray, *against the best",
+        "scaling, ray, 262144 *against the best",
         0.8,
     ),
+    Target(
+        "1,024 nodes in 64 actors, `ray`: time a page of 64 nodes / of 1,024",
+        "scaling, ray, 16384 *against the best",
+        0.8,
+    ),
+    Target("pages for each KiB sent (16 bytes each)", "scaling, ray, 262144 *, sent", 64),
     Target(
         "weak scaling to 64 nodes, `inline`: least time a page / the worst",
         "scaling, inline, *against the best",
         0.8,
     ),
-    Target("strong scaling, 2 processes / 1", "scaling, * processes against 1", 1.7),
+    Target("strong scaling on 64 nodes, 2 processes / 1", "scaling, 64 nodes of 262144 *s against 1", 1.8),
+    Target("strong scaling on 8 nodes, 2 processes / 1", "scaling, 8 nodes of 262144 *s against 1", 1.5),
     Target("compaction: moves a second of CPU", "compaction, *: moves a second", 2e6),
 )
 

@@ -34,10 +34,11 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     used = min(point.processes, scaling.cores)
     against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
     sent = sum(point.bytes_sent) / point.pages
-    return [
+    found = [
         Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes per page sent"),
         Measure(f"{name}, time a page against the best", "x", against),
     ]
+    return [*found, Measure(f"{name}, sent", "pages/KiB", (1024 / sent,))] if sent else found
 
 
 def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:

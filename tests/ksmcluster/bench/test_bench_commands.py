@@ -71,9 +71,12 @@ def test_scaling(run: Run, tmp_path: Path) -> None:
     assert "Strong scaling" not in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
     assert list(entries(file)) == [
-        f"scaling, inline, 64 pages a node: {nodes}{what}"
-        for nodes in ("1 node", "2 nodes")
-        for what in ("", ", time a page against the best")
+        *(
+            f"scaling, inline, 64 pages a node: {nodes}{what}"
+            for nodes in ("1 node", "2 nodes")
+            for what in ("", ", time a page against the best")
+        ),
+        "scaling, inline, 64 pages a node: 2 nodes, sent",
     ]
     assert ET.parse(plot).getroot().tag.endswith("svg")
 
@@ -184,10 +187,17 @@ def test_mistakes(
     ],
 )
 def test_other_files_are_not_replaced(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str, name: str
+    run: Run,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    option: str,
+    name: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
     for theirs in ("theirs.json", "theirs.png", "theirs.svg"):
         Path(theirs).write_text('[{"name": "theirs", "value": 1}]')
     Path("link").symlink_to("theirs.json")

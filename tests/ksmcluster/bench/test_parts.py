@@ -103,12 +103,14 @@ def test_strong_scaling_is_paired() -> None:
     assert [measure.name for measure in measures] == [
         "scaling, ray, 1000 pages a node: 8 nodes",
         "scaling, ray, 1000 pages a node: 8 nodes, time a page against the best",
+        "scaling, ray, 1000 pages a node: 8 nodes, sent",
         "scaling, 8 nodes of 1000 pages: 2 processes against 1",
         "scaling, 8 nodes of 1000 pages, first pass: 2 processes to 1",
     ]
     assert measures[0].values == pytest.approx((16e6, 2e6))  # pages/s times the seconds of a loop
-    assert measures[2].values == pytest.approx((2.0, 1.5))
-    assert measures[3].values == pytest.approx((1.25, 2.0))
+    assert measures[2].values == (8000 / (16 / 1024),)
+    assert measures[3].values == pytest.approx((2.0, 1.5))
+    assert measures[4].values == pytest.approx((1.25, 2.0))
 
 
 def test_family() -> None:
