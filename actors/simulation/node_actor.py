@@ -15,11 +15,12 @@ from actors.placement import node_ranges
 from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
+from cluster.arrays.words import NODE_FIELD_SIZE
 from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.wire.mailbox import Mail
+from cluster.wire.mailbox import Mail, merged
 
 #: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
 LITTLE_MAIL = 1 << 18
@@ -94,7 +95,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
             self._kept = read = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = self._among(sent, self._low, self._high)
-            self._last_answer = self._answer(seq, reports, sent)
+            self._last_answer = self._answer(seq, reports, merged(self._to_others(sent, 0, NODE_FIELD_SIZE)))
             self._seq = seq
         return self._last_answer
 

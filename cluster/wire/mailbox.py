@@ -56,18 +56,19 @@ class Mail(NamedTuple):
     #: Of each kind the tables by ascending receivers; each receiver is in one of them.
     tables: dict[Kind, tuple[MessageTable, ...]]
 
-    def _all(self) -> Iterator[tuple[Kind, MessageTable]]:
+    def all_tables(self) -> Iterator[tuple[Kind, MessageTable]]:
+        """Return all tables and their kinds."""
         return ((kind, table) for kind, tables in self.tables.items() for table in tables)
 
     @property
     def to(self) -> tuple[int, ...]:
         """The receiving nodes, ascending."""
-        return tuple(sorted(set().union(*(table.to for _, table in self._all()))))
+        return tuple(sorted(set().union(*(table.to for _, table in self.all_tables()))))
 
     @property
     def nbytes(self) -> int:
         """The bytes of all columns."""
-        return sum(column.nbytes for _, table in self._all() for column in table.columns)
+        return sum(column.nbytes for _, table in self.all_tables() for column in table.columns)
 
     def among(self, low: int, high: int) -> Mail:
         """Return the messages to nodes [low, high) as views."""
@@ -149,6 +150,28 @@ def _cut(column: Array, order: I64 | None, bounds: list[int]) -> list[Array]:
     return [column[order[low:high]] for low, high in pairwise(bounds)]
 
 
+def merged(mail: list[Mail]) -> list[Mail]:
+    """Return the mail of nodes in a row, ascending, as that of the first one, if it is many small pieces.
+
+    Nobody else's mail comes between, so the order of the senders stays.
+    """
+    tables = [table for sent in mail for _, table in sent.all_tables()]
+    if len(mail) < 2 or not _is_in_small_pieces(
+        sum(len(table.to) for table in tables), sum(table.bounds[-1] for table in tables)
+    ):
+        return mail
+    kinds = sorted({kind for sent in mail for kind in sent.tables})
+    of_kind = {
+        kind: [(t, 0, len(t.to)) for sent in mail for t in sent.tables.get(kind, ())] for kind in kinds
+    }
+    return [Mail(mail[0].sender, {kind: (_by_receiver(runs),) for kind, runs in of_kind.items()})]
+
+
+def _is_in_small_pieces(pairs: int, rows: int) -> bool:
+    """Return whether rows of so many pairs of a sender and a receiver are better sorted than cut."""
+    return pairs > MANY_PAIRS and rows < FEW_ROWS * pairs
+
+
 def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:
     """Yield what all nodes sent to each of the nodes `to`, ascending, in the order of the senders.
 
@@ -176,7 +199,7 @@ def _block_inboxes(
         runs = [(table, bisect_left(table.to, to[0]), bisect_right(table.to, to[-1])) for table in of_kind]
         pairs = sum(last - first for _, first, last in runs)
         rows = sum(table.bounds[last] - table.bounds[first] for table, first, last in runs)
-        if pairs > MANY_PAIRS and rows < FEW_ROWS * pairs:
+        if _is_in_small_pieces(pairs, rows):
             joint = _by_receiver(runs)
             runs = [(joint, 0, len(joint.to))]
         for table, first, last in runs:

@@ -40,6 +40,7 @@ def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
     st.sampled_from([1, 4, mailbox.TABLE_ROWS]),
     st.sampled_from([1, 2, mailbox.BLOCK]),
     st.sampled_from([0, mailbox.MANY_PAIRS]),
+    st.booleans(),
 )
 def test_every_node_gets_what_was_sent_to_it(
     rows: tuple[list[tuple[Kind, int]], list[tuple[Kind, int]]],
@@ -48,14 +49,15 @@ def test_every_node_gets_what_was_sent_to_it(
     table_rows: int,
     block: int,
     pairs: int,
+    merging: bool,
 ) -> None:
     """However rows are cut into tables, and put together on their way."""
     with mock.patch.multiple(mailbox, TABLE_ROWS=table_rows, BLOCK=block, MANY_PAIRS=pairs):
-        _check_mail(rows, cuts, node)
+        _check_mail(rows, cuts, node, merging=merging)
 
 
 def _check_mail(
-    rows: tuple[list[tuple[Kind, int]], list[tuple[Kind, int]]], cuts: set[int], node: int
+    rows: tuple[list[tuple[Kind, int]], list[tuple[Kind, int]]], cuts: set[int], node: int, *, merging: bool
 ) -> None:
     edges = [0, *sorted(cuts), NODES]
     parts: list[Mail] = []
@@ -64,6 +66,8 @@ def _check_mail(
         assert whole.to == tuple(sorted({to for _, to in sent}))
         pieces = [whole.among(low, high) for low, high in pairwise(edges)]
         parts += pickle.loads(pickle.dumps(pieces, 5))
+    if merging:
+        parts = mailbox.merged(parts)
     got = list(mailbox.deliveries(parts, range(NODES)))[node]
     assert not parts
     wanted = {
