@@ -13,7 +13,7 @@ from statistics import median
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
 from actors.runtime import connected
-from cluster.spec.errors import SimulationError
+from ksmcluster.api.running import one_line
 from ksmcluster.bench.tools.calibration import calibrated
 from ksmcluster.bench.tools.clocked import clocked
 from ksmcluster.bench.tools.shapes import spread_out
@@ -88,7 +88,7 @@ def measure_scaling(
 ) -> Scaling:
     """Measure the engine `ray` on at most `processes` actors (default: one per core), or `inline` on one.
 
-    Raises UserError for errors that the user can fix.
+    Raises UserError for errors that the user can fix, RunFailedError if Ray does not start or an actor dies.
     """
     if pages_per_node < PAGES_MULTIPLE or pages_per_node % PAGES_MULTIPLE:
         raise UserError(f"--pages-per-node {pages_per_node}: give a multiple of {PAGES_MULTIPLE}")
@@ -97,16 +97,13 @@ def measure_scaling(
     weak = tuple(Point(n, _processes(n, most), n * pages_per_node) for n in sorted(set(nodes)))
     last = weak[-1]
     alone = Point(last.nodes, 1, last.pages) if last.processes > 1 else None
-    try:
-        with nullcontext() if engine == "inline" else connected(None, last.pages):
-            for number in range(1, repeat + 1):
-                for point in [*weak, *([alone] if alone else [])]:
-                    where = f" in {text.counted(point.processes, 'actor')}" if engine == "ray" else ""
-                    tell(f"{number} of {repeat}: {text.counted(point.nodes, 'node')}{where}")
-                    for _ in range(_SMALL_TIMES if point.nodes * _SMALL <= last.nodes else 1):
-                        _measure(point, engine)
-    except SimulationError as error:
-        raise UserError(str(error)) from error
+    with one_line(), nullcontext() if engine == "inline" else connected(None, last.pages):
+        for number in range(1, repeat + 1):
+            for point in [*weak, *([alone] if alone else [])]:
+                where = f" in {text.counted(point.processes, 'actor')}" if engine == "ray" else ""
+                tell(f"{number} of {repeat}: {text.counted(point.nodes, 'node')}{where}")
+                for _ in range(_SMALL_TIMES if point.nodes * _SMALL <= last.nodes else 1):
+                    _measure(point, engine)
     return Scaling(engine, cores, weak, alone)
 
 

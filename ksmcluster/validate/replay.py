@@ -31,7 +31,7 @@ from cluster.script.record import (
     read_documents,
 )
 from cluster.script.runner import ScriptTopology, run
-from cluster.spec.errors import SimulationError
+from cluster.spec.errors import LostError, SimulationError
 from cluster.spec.input_files import read_input
 from cluster.spec.limits import MOST_TEXT
 from cluster.spec.profile import Profile, profile_of_release
@@ -61,12 +61,16 @@ class ReplayTarget:
 
     @contextmanager
     def started(self) -> Iterator[ReplayTarget]:
-        """Yield a target that can create machines; for `ray`, with Ray and a pool of actors."""
+        """Yield a target that can create machines; for `ray`, with Ray and a pool of actors.
+
+        Raises RunFailedError if Ray does not start, or an actor dies.
+        """
         if self.engine == "ray":
             from actors.runtime import connected
             from actors.simulation.actor_pool import ActorPool
+            from ksmcluster.api.running import one_line
 
-            with connected(None), closing(ActorPool()) as pool:
+            with one_line(), connected(None), closing(ActorPool()) as pool:
                 yield replace(self, pool=pool)
         else:
             yield self
@@ -191,6 +195,8 @@ def replay_script(name: str, path: Path, on: ReplayTarget, profile: Profile, nod
         topology = ScriptTopology(nodes or script.nodes(), swap=script.swap())
         with on.machine(profile, topology) as machine:
             return run(script, machine, topology, name=name, kernel=profile.name)
+    except LostError:
+        raise
     except SimulationError as error:
         raise ReplayError(f"{path}: {error}") from error
     except ScriptError as error:
@@ -262,6 +268,8 @@ def _compare_document(
         if difference is None and not explain_equal:
             return RecordComparison(name, None, chance=chance)
         reasons = shape_reasons(script, profile, topology)
+    except LostError:
+        raise
     except (ValueError, SimulationError) as error:
         raise ReplayError(f"{path}: record {document['scenario']}: {error}") from error
     except ScriptError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -127,7 +127,20 @@ def test_the_token_of_a_new_cluster(variables: dict[str, str], mode: str, has_to
     ],
 )
 def test_a_folder_that_cannot_be(folder: str, says: str) -> None:
-    done = subprocess.run(COMMAND, env={"RAY_TMPDIR": folder}, capture_output=True, text=True, check=False)
+    check_refused(COMMAND, folder, says)
+
+
+@pytest.mark.parametrize("command", ["replay {script} --engine ray", "bench scaling --short"])
+def test_other_commands_whose_ray_does_not_start(command: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.scn"
+    script.write_text("proc A\nmap A x 1\nscan\n")
+    words = command.format(script=script).split()
+    check_refused([*COMMAND[:3], *words], "/dev/null/ray", "no folder for it in /dev/null/ray: ")
+
+
+def check_refused(command: Sequence[str], folder: str, says: str) -> None:
+    done = subprocess.run(command, env={"RAY_TMPDIR": folder}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
