@@ -17,7 +17,7 @@ from actors.watching.own_processes import OwnProcesses
 from actors.watching.processes import FrozenProcesses
 
 #: Seconds from one look to the next. Ray waits for a raylet that it cannot reach for ten seconds or more.
-_PERIOD = 1.0
+_PERIOD = 0.25
 
 
 @contextmanager
