@@ -35,7 +35,7 @@ class HugeWindow:
     def _decide(self, routed: Digests) -> None:
         node = self._trees.node
         self._version = node.split_times.version
-        self._tries = SplitTries(node.split_times, routed, node.profile)
+        self._tries = SplitTries(node.split_times, routed, node.profile, node.failed)
         self._decision = self._visits.decide(self._tries)
 
     def tell_tries(self) -> None:

@@ -59,13 +59,13 @@ class UnstablePage:
 
     def look(self, tries: SplitTries, pos: int) -> None:
         """Block searches if the split of a huge page has taken this page of zeros away."""
-        if tries.zero_gone and is_huge_word(self.frame) and not tries.whole(self.frame, pos):
+        if tries.takes_one_away(self.frame) and not tries.whole(self.frame, pos):
             self.gone = tries.split_position(block_of(self.frame))
             self.frame, self.blocked = NONE, True
 
     def gone_at(self, tries: SplitTries) -> int:
         """Return when this page of zeros was taken away, or `END`."""
-        if tries.zero_gone and is_huge_word(self.frame):
+        if tries.takes_one_away(self.frame):
             return tries.split_position(block_of(self.frame))
         return self.gone
 
@@ -257,8 +257,9 @@ class Content:
     def _taken_away(self, visit: Visit) -> bool:
         """Return whether the split of its huge page has unmapped this page of zeros."""
         tries = self._rules.tries
-        gone = tries is not None and tries.zero_gone and is_huge_word(visit.frame)
-        return gone and tries is not None and not tries.whole(visit.frame, visit.pos)
+        if tries is None or not tries.takes_one_away(visit.frame):
+            return False
+        return not tries.whole(visit.frame, visit.pos)
 
     def _small(self, frame: int, visit: Visit, key: int | None = None) -> bool:
         """Split the huge page of a frame, if it is part of one; return whether the page is mapped by itself.
@@ -271,7 +272,7 @@ class Content:
         if tries is None or not tries.whole(frame, visit.pos):
             return True
         split = tries.split(frame, visit.key if key is None else key, visit.pos)
-        return split and not (self.digest == 0 and tries.zero_gone)
+        return split and not (self.digest == 0 and tries.takes_one_away(frame))
 
     def _same_huge_page(self, visit: Visit, other: UnstablePage) -> bool:
         """Return whether both pages are of one huge page, which is split then without a merge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, Bool, block_of, is_huge_word
+from cluster.arrays.words import I64, Bool, block_of
 from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
@@ -90,7 +90,7 @@ class OneByOne:
         if tries is None or not tries.zero_gone:
             return rows[:0]
         simple = np.isin(visits.kind[rows], (VisitKind.CANDIDATE, VisitKind.HUGE_ZERO)).all()
-        rows = rows[is_huge_word(visits.frame[rows]) & (visits.row[rows] < 0)]
+        rows = rows[tries.takes_away(visits.frame[rows]) & (visits.row[rows] < 0)]
         tries.assume_planned()
         thinned = tries.split_before(block_of(visits.frame[rows]), visits.pos[rows])
         if simple:

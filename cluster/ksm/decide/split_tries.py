@@ -16,6 +16,7 @@ import numpy as np
 from cluster.arrays.columns import changes, order_by
 from cluster.arrays.words import I64, Bool, Digests, FrameWords, ItemKeys, block_of, empty, is_huge_word
 from cluster.mm.huge.split_times import NEVER, SplitTime, SplitTimes, positions_of
+from cluster.mm.sparse.failed_frames import FailedFrames
 from cluster.spec.profile import Profile
 from cluster.wire.window import END
 
@@ -39,9 +40,9 @@ class ZerosGone(NamedTuple):
 class SplitTries:
     """The tries of one decision."""
 
-    def __init__(self, times: SplitTimes, routed: Digests, profile: Profile) -> None:
+    def __init__(self, times: SplitTimes, routed: Digests, profile: Profile, failed: FailedFrames) -> None:
         """`routed`: contents to be decided one by one."""
-        self._times, self._profile = times, profile
+        self._times, self._profile, self._failed = times, profile, failed
         self._keep_all = profile.split_stops_at_pmd
         self.routed = routed
         #: A split unmaps pages of zeros.
@@ -61,9 +62,25 @@ class SplitTries:
 
     def again(self) -> SplitTries:
         """Return an object for a decision of the same window that is not carried out."""
-        return SplitTries(self._times, empty(np.uint64), self._profile)
+        return SplitTries(self._times, empty(np.uint64), self._profile, self._failed)
+
+    def takes_away(self, frames: FrameWords) -> Bool:
+        """Return which frames, if they hold zeros, the split of their huge page unmaps: int64[n] -> bool[n].
+
+        Frames whose memory has failed stay.
+        """
+        huge: Bool = is_huge_word(frames)
+        if not self.zero_gone:
+            return np.zeros(len(frames), np.bool_)
+        return huge & ~self._failed.among(frames) if len(self._failed) else huge
 
     # One by one.
+
+    def takes_one_away(self, frame: int) -> bool:
+        """Do as `takes_away` for one frame."""
+        if not self.zero_gone or not is_huge_word(frame):
+            return False
+        return len(self._failed) == 0 or bool(self.takes_away(np.array([frame]))[0])
 
     def whole(self, frame: int, position: int) -> bool:
         """Return whether a frame is part of a huge page that has not been split before this moment."""

@@ -56,8 +56,19 @@ def test_with_the_shapes_of_trees(script: Script) -> None:
     assert difference(script) is None
 
 
+#: A page of zeros whose memory has failed stays when its huge page is split, and the next search meets it.
+FAILED_ZERO_STAYS = Script(
+    "6.16",
+    ScriptTopology(1),
+    "proc A\nhugemap A x 512 lazy\nfill A x 0 512 zero\nmergeable A x\n"
+    "proc B\nhugemap B y 512 lazy\nfill B y 0 512 zero\nmergeable B y\n"
+    "scan 1\nfork A C\npoison A x 0 1\nscan 1",
+)
+
+
 @settings(max_examples=20, deadline=None)
 @given(huge_scripts(life=True))
+@example(FAILED_ZERO_STAYS)
 def test_exec_and_memory_failure(script: Script) -> None:
     assert difference(script) is None
 
