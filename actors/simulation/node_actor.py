@@ -95,7 +95,9 @@ class NodeActor(SavedNodes[Host], SlimActor):
             self._kept = read = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = self._among(sent, self._low, self._high)
-            self._last_answer = self._answer(seq, reports, merged(self._to_others(sent, 0, NODE_FIELD_SIZE)))
+            below, above = (0, self._low), (self._high, NODE_FIELD_SIZE)
+            others = merged(self._among(sent, *below) + self._among(sent, *above))
+            self._last_answer = self._answer(seq, reports, others)
             self._seq = seq
         return self._last_answer
 
@@ -108,6 +110,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
         return self._shared_mail.take_back(seq)
 
     def _answer(self, seq: int, reports: list[Report], sent: list[Mail]) -> list[Any]:
+        """Return what `step` does; `sent` is the mail to nodes of other actors."""
         to = {self._actor_of[node] for report in reports for node in report.to}
         receivers = sorted(to - {self._actor_of[self._low]})
         pickled: dict[int, bytes | None] = dict.fromkeys(receivers)
@@ -116,18 +119,13 @@ class NodeActor(SavedNodes[Host], SlimActor):
             pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
         else:
             near = self._near.intersection(receivers)
-            shared = self._shared_mail.put(seq, self._to_others(sent, *self._near_nodes)) if near else None
+            shared = self._shared_mail.put(seq, self._among(sent, *self._near_nodes)) if near else None
             pickled |= dict.fromkeys(near, shared)
             far_groups = {self._group_of[actor] for actor in receivers if pickled[actor] is None}
         groups = (
-            self._to_others(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
+            self._among(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
         )
         return [pickle.dumps((reports, pickled), 5), *groups]
-
-    def _to_others(self, sent: list[Mail], low: int, high: int) -> list[Mail]:
-        """Return the mail to nodes low..high-1 without the actor's own."""
-        below = self._among(sent, low, min(high, self._low))
-        return below + self._among(sent, max(low, self._high), high)
 
     @staticmethod
     def _among(mail: list[Mail], low: int, high: int) -> list[Mail]:

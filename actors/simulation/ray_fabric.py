@@ -16,8 +16,8 @@ class RayFabric:
     """The coordinator's way to the nodes (implements `cluster.machine.fabric.Fabric`).
 
     Little mail comes with an actor's answer. More lies in memory that the other actors of its machine map,
-    and is one object for each other machine. The coordinator passes on bytes and
-    references; it never reads the mail.
+    and is one object for each other machine. The coordinator passes on bytes and references; it never reads
+    the mail.
     """
 
     def __init__(self, nodes_of: list[list[int]], actors: list[Any], machines: list[str]) -> None:
@@ -28,8 +28,8 @@ class RayFabric:
         self._actor_of = [actor for actor, nodes in enumerate(nodes_of) for _ in nodes]
         self.nodes = len(self._actor_of)
         self._group_of = groups_of(machines)
-        results = 1 + self._group_of[-1] + 1
-        self._steps = [actor.step.options(num_returns=results) for actor in actors]
+        groups = self._group_of[-1] + 1
+        self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._seq = 0
         #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail
         #: by sender.
