@@ -29,8 +29,8 @@ BYTES_PER_PAGE, WORK_BYTES_PER_PAGE = 48, 48
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MMAP_BYTES, _NEVER_TRIM = 64 << 20, 32 << 20, -1
 
-#: One part in so many of the memory of this host is reserved at most.
-_MOST = 8
+#: At most an eighth of this host's memory is reserved.
+_PARTS_OF_MEMORY = 8
 
 #: Less than the size from which numpy asks for huge pages, of which a shared host may have none ready.
 _BLOCK_BYTES = 3 << 20
@@ -75,7 +75,7 @@ class Heap:
         pages = [sum(map(len, parts)) for parts in tree_keys]
         size = sum(pages) * BYTES_PER_PAGE + max(pages) * WORK_BYTES_PER_PAGE
         # A machine that nearly fills this host takes what it needs, which is less, and has page faults.
-        size = min(size, os.sysconf("SC_PHYS_PAGES") * _PAGE_SIZE // _MOST)
+        size = min(size, os.sysconf("SC_PHYS_PAGES") * _PAGE_SIZE // _PARTS_OF_MEMORY)
         blocks = [np.empty(_BLOCK_BYTES, np.uint8) for _ in range(size // _BLOCK_BYTES)]
         for block in blocks:
             _fault_in(block)

@@ -151,9 +151,10 @@ def _cut(column: Array, order: I64 | None, bounds: list[int]) -> list[Array]:
 
 
 def merged(mail: list[Mail]) -> list[Mail]:
-    """Return the mail of nodes in a row, ascending, as that of the first one, if it is many small pieces.
+    """Join the mail of an actor's nodes, which are in a row, to mail of the first one.
 
-    Nobody else's mail comes between, so the order of the senders stays.
+    Mail in large pieces stays as it is. No other sender is between these nodes, so receivers find all rows in
+    the order of the senders.
     """
     tables = [table for sent in mail for _, table in sent.all_tables()]
     if len(mail) < 2 or not _is_in_small_pieces(
@@ -168,7 +169,7 @@ def merged(mail: list[Mail]) -> list[Mail]:
 
 
 def _is_in_small_pieces(pairs: int, rows: int) -> bool:
-    """Return whether rows of so many pairs of a sender and a receiver are better sorted than cut."""
+    """Return whether it is quicker to sort rows by receiver than to cut them for each sender and receiver."""
     return pairs > MANY_PAIRS and rows < FEW_ROWS * pairs
 
 

@@ -1,4 +1,4 @@
-"""Start states: free blocks are those that were given, wherever they lie, and memory is full otherwise."""
+"""Start states: the free blocks are as given, at any place; all other memory is used."""
 
 from __future__ import annotations
 

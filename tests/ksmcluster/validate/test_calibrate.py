@@ -27,7 +27,7 @@ from ksmcluster.validate.calibrate.session import Calibration, calibrate
 
 @cache
 def known(*, splits: bool = True) -> tuple[Measurement, ...]:
-    """The work of all programs on a host with huge pages; those that merge are split in the second pass."""
+    """The work of all programs on a host with huge pages. Merging splits these in the second pass."""
     found: list[Measurement] = []
     for program in programs(16384):
         works = simulated(program, PROFILES["6.18"])
