@@ -9,7 +9,6 @@ from cluster.arrays.words import (
     HUGE_SIZE,
     FrameWords,
     Slots,
-    block_of,
     is_huge_word,
     node_of_frame,
 )
@@ -139,7 +138,6 @@ class Collapser:
         self._mappings.install(bases[first >= 0], first[first >= 0])
         copied = entries >= 0
         n.out.send(Kind.COPY, node_of_frame(entries[copied]), entries[copied], frames[copied])
-        n.huge_pages.deferred.difference_update(block_of(entries[is_huge_word(entries)]).tolist())
 
 
 def _may_have_huge_pages(mm: Mm, page: int) -> bool:

@@ -43,6 +43,7 @@ class HugeMappings:
         slots = slots_of(bases)
         self._n.table.map_huge(slots, words_of(first))
         self._n.huge_pages.map(bases)
+        self._n.huge_pages.deferred.difference_update(block_of(first).tolist())
         # Pages that were there before may still be in the unstable tree.
         self._allocator.tell_frames(slots)
 
@@ -52,8 +53,8 @@ class HugeMappings:
         n.table.map_huge(slots, frames)
         n.huge_pages.used = True
         self._allocator.tell_frames(slots)
-        if len(slots) < HUGE_SIZE:
-            n.huge_pages.deferred |= {int(block_of(frames)[0])}
+        block, deferred = int(block_of(frames)[0]), n.huge_pages.deferred
+        (deferred.add if len(slots) < HUGE_SIZE else deferred.discard)(block)
 
     def map_zero(self, slots: Slots) -> None:
         """Map the huge zero page at untouched pages that are read."""

@@ -26,7 +26,7 @@ class HugePages:
         self.ever: Slots = empty()
         #: Bases that have kept a page table, with or without entries.
         self.tables: set[int] = set()
-        #: Blocks that are partly unmapped (the deferred split queue).
+        #: Blocks that are partly unmapped (the deferred split queue); of freed ones nobody asks.
         self.deferred: set[int] = set()
 
     def map(self, bases: Slots) -> None:
@@ -69,7 +69,9 @@ class HugePages:
         """Follow huge pages that have migrated: their blocks before and after."""
         if self.deferred:
             names = dict(zip(old.tolist(), new.tolist(), strict=True))
-            self.deferred = {names.get(block, block) for block in self.deferred}
+            # what was at the new place before is gone
+            there = self.deferred - (set(names.values()) - names.keys())
+            self.deferred = {names.get(block, block) for block in there}
 
     def validate(self, huge: Slots) -> None:
         """Raise AssertionError unless the PMDs map slots with the bit HUGE, which are `huge`."""

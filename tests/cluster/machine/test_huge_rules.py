@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
+from cluster.machine.fabric import InlineFabric
+from cluster.machine.replay.script_engine import ScriptEngine, spec_for
 from cluster.script.engine import Engine
 from cluster.script.runner import ScriptTopology
+from cluster.spec.profile import PROFILES
 from tests.cluster.machine.engines import exact, play, vector
 
 Json = dict[str, Any]
@@ -112,3 +116,25 @@ def test_a_huge_page_comes_back_under_an_item_of_the_unstable_tree(played: Play)
         ScriptTopology(1),
     )
     assert document["records"][-1]["vmstat"]["thp_split_page"] == 1
+
+
+def test_a_huge_page_queued_by_a_collapse_is_not_queued_again(played: Play) -> None:
+    """The collapse in A takes the last mapping of page 0, then B unmaps page 1; B still maps the others."""
+    document = played(
+        "proc A\nhugemap A x 512\nfill A x 0 512 seq 1\nfork A B\nfill B x 0 1 const 3\n"
+        "fill A x 511 1 const 3\ncollapse A x 0 512\ndontneed B x 1 1\nrecord end",
+        ScriptTopology(1),
+    )
+    vmstat = document["records"][-1]["vmstat"]
+    assert (vmstat["thp_collapse_alloc"], vmstat["thp_deferred_split_page"]) == (1, 1)
+
+
+def test_a_huge_page_in_frames_of_a_queued_one_is_queued_itself() -> None:
+    """The machine has frames for two huge pages; the third process gets those of an exited one."""
+    profile = PROFILES["6.18"]
+    spec = spec_for(profile, 1)
+    spec = replace(spec, machine=replace(spec.machine, frames_per_node=1024))
+    engine = ScriptEngine(profile, 1, swap=False, fabric=InlineFabric(spec, {}))
+    lives = (f"proc {p}\nhugemap {p} x 512\ndontneed {p} x 0 1\nexit {p}\n" for p in "ABC")
+    vmstat = play("".join(lives) + "record end", engine, ScriptTopology(1))["records"][-1]["vmstat"]
+    assert (vmstat["thp_fault_alloc"], vmstat["thp_deferred_split_page"]) == (3, 3)
