@@ -52,24 +52,41 @@ def answers(refs: Any) -> Any:
     Raises SimulationError or MemoryError if an actor did, ActorLostError if one died or is out of reach,
     HeadLostError if the head of the cluster is lost.
     """
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return wait_for(refs)
+    except RayTaskError as error:
+        if isinstance(error.cause, SimulationError | MemoryError):
+            raise error.cause from None
+        if isinstance(error.cause, RayError):
+            raise lost(error.cause) from error
+        raise
+    except RayError as error:
+        raise lost(error) from error
+
+
+def wait_for(refs: Any) -> Any:
+    """Return what `ray.get` returns, and raise what it raises, or what `check_cluster` does."""
     import ray
-    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+    from ray.exceptions import GetTimeoutError
 
     while True:
-        # Actors go on without the head, until Ray ends this process.
-        HEAD.check()
+        check_cluster()
         try:
             return ray.get(refs, timeout=WAIT)
         except GetTimeoutError:
             continue
-        except RayTaskError as error:
-            if isinstance(error.cause, SimulationError | MemoryError):
-                raise error.cause from None
-            if isinstance(error.cause, RayError):
-                raise lost(error.cause) from error
-            raise
-        except RayError as error:
-            raise lost(error) from error
+
+
+def check_cluster() -> None:
+    """Raise HeadLostError if the head of the cluster is lost, ActorLostError if all its machines are.
+
+    Without the head, actors go on until Ray ends this process. Without machines, a new actor waits for ever.
+    """
+    HEAD.check()
+    if HEAD.alone:
+        raise ActorLostError("its machine died, or is out of reach")
 
 
 def lost(error: Exception) -> ActorLostError:

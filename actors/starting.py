@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from actors.answers import WAIT, answers
+from actors.answers import WAIT, answers, check_cluster
 from actors.placement import machine_of_actors
-from actors.watching.head import HEAD, check_answers
+from actors.watching.head import check_answers
 from cluster.machine.pass_result import ActorsStarting, Event
 
 #: Raylets that are asked at the same time, and the time that each has to answer, in seconds.
@@ -77,7 +77,7 @@ def wait_until_ready(actors: list[Any], on_event: Callable[[Event], None]) -> No
     on_event(ActorsStarting(0, len(actors)))
     while waiting:
         done, waiting = ray.wait(waiting, timeout=WAIT)
-        HEAD.check()
+        check_cluster()
         answers(done)
         if done:
             on_event(ActorsStarting(len(actors) - len(waiting), len(actors)))

@@ -6,11 +6,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.answers import WAIT, ActorLostError, answers
+from actors.answers import answers, wait_for
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.node_states import restore_actors, save_actors
 from actors.checkpoint.state_files import SavedFile
-from actors.watching.head import HEAD
 from cluster.compaction.internode.node_commands import AnswerT, NodeCommand, StepResult, TransferStep
 from cluster.compaction.scenario.node_report import NodeReport
 from cluster.spec.errors import SimulationError
@@ -83,22 +82,16 @@ class RayCompactorPool:
 
     def _outcomes(self, actor: int, call: Any) -> list[list[Any]] | None:
         """Return the answer of a migration actor; if it died, replace it and return None."""
-        import ray
-        from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
-        while True:
-            HEAD.check()
-            try:
-                outcomes: list[list[Any]] = ray.get(call, timeout=WAIT)
-            except GetTimeoutError:
-                _check_machines()
-            except RayTaskError:
-                return answers(call)  # type: ignore[no-any-return]
-            except RayError as error:
-                self._replace(actor, error)
-                return None
-            else:
-                return outcomes
+        try:
+            outcomes: list[list[Any]] = wait_for(call)
+        except RayTaskError:
+            return answers(call)  # type: ignore[no-any-return]
+        except RayError as error:
+            self._replace(actor, error)
+            return None
+        return outcomes
 
     def _replace(self, actor: int, error: Exception) -> None:
         import ray
@@ -128,11 +121,3 @@ class RayCompactorPool:
         """End the compaction; return the report of each node, in their order."""
         found: list[list[NodeReport]] = answers([owner.finish.remote() for owner in self._owners])
         return [report for of_owner in found for report in of_owner]
-
-
-def _check_machines() -> None:
-    """Raise ActorLostError if no machine is alive: a new migration actor would wait for one for ever."""
-    import ray
-
-    if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-        raise ActorLostError("its machine died, or is out of reach", "migration actor")

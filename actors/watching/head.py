@@ -23,6 +23,8 @@ class Head:
     def __init__(self) -> None:
         #: Why it is lost, or "".
         self.lost = ""
+        #: Whether all machines of the cluster are dead, or out of reach.
+        self.alone = False
 
     def check(self) -> None:
         """Raise HeadLostError if it is lost."""

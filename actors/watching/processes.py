@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")
+_RAYLET = "/raylet/raylet\0"
 
 
 class LinuxProcess(NamedTuple):
@@ -105,4 +106,9 @@ def is_of_ray(one: LinuxProcess) -> bool:
     command = one.command()
     if command.startswith("ray::"):
         return "Agent" not in command
-    return any(name in command for name in ("/raylet/raylet\0", "/gcs/gcs_server\0", "/default_worker.py\0"))
+    return any(name in command for name in (_RAYLET, "/gcs/gcs_server\0", "/default_worker.py\0"))
+
+
+def is_raylet(one: LinuxProcess) -> bool:
+    """Return whether it is a raylet, of which each machine of a cluster has one."""
+    return _RAYLET in one.command()

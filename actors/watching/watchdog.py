@@ -1,4 +1,4 @@
-"""The watchdog of a run on Ray: it kills frozen processes, and notices when the head is lost.
+"""The watchdog of a run on Ray: it kills frozen processes, and notices what of the cluster is lost.
 
 A killed process is a death as any other: whoever waits for it gets an error, and the run goes on from its
 last checkpoint. So nothing has to know how long a superstep may take.
@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.watching.head import HEAD, first_line
 from actors.watching.own_processes import OwnProcesses
-from actors.watching.processes import FrozenProcesses
+from actors.watching.processes import FrozenProcesses, is_raylet
 
 #: Looks in the time after which a process without CPU time is frozen.
 LOOKS = 10
@@ -44,7 +44,7 @@ class Watchdog:
         self._watchers: dict[str, Any] = {}
         self._over = Event()
         self._thread = Thread(target=self._watch, name="watchdog", daemon=True)
-        HEAD.lost = ""
+        HEAD.lost, HEAD.alone = "", False
         self._thread.start()
 
     def close(self) -> None:
@@ -65,7 +65,9 @@ class Watchdog:
                     HEAD.lost = f"the head of the Ray cluster is lost: {first_line(error)}"
                     return
             if self._own is not None:
-                for one in self._frozen.look(self._own.refresh()):
+                found = self._own.refresh()
+                HEAD.alone = not any(is_raylet(one) for one in found)
+                for one in self._frozen.look(found):
                     one.kill()
             elif looks * self._period >= self._stall / 2:
                 self._look_on_machines()
@@ -77,6 +79,7 @@ class Watchdog:
 
         with suppress(RayError):
             machines = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+            HEAD.alone = not machines
             self._watchers = {
                 machine: self._watchers.get(machine) or self._start(machine) for machine in machines
             }
