@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.arrays.columns import counts_in_runs
-from cluster.arrays.words import I64
+from cluster.arrays.columns import counts_in_runs, rows_with
+from cluster.arrays.words import I64, node_of_frame
 from cluster.mm.node_state import NodeState
-from cluster.mm.page_state import ITEM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
+from cluster.mm.page_state import ITEM, KSM, KSM_ZERO, PRESENT, STABLE, UNSTABLE
 from cluster.wire.commands import MappingName, ProcessCounts
 
 #: What is counted, in this order, and the bit of the pages.
@@ -46,6 +46,8 @@ class Census(NamedTuple):
     mappings: I64
     #: int64[k]: KSM frames with 1, 2, 3 to 4, 5 to 8, ... mappings.
     ksm_frames: I64
+    #: int64[nodes, nodes]: page table entries that map a KSM frame, by the process's node and the frame's.
+    ksm_mappings: I64
     #: Huge pages that a PMD maps; several may map one.
     huge_pages: int = 0
     #: Times since the start that small pages took the place of a huge page, since no node had one free.
@@ -61,7 +63,9 @@ def _no_rows(*columns: int) -> I64:
 _COLUMNS = len(COUNTED) + len(HUGE_COLUMNS)
 #: Where nothing was counted: no process, and no mapping.
 EMPTY = Census(
-    _no_rows(), _no_rows(), _no_rows(), _no_rows(_COLUMNS), (), _no_rows(_COLUMNS), ksm_frames=_no_rows()
+    *(_no_rows(), _no_rows(), _no_rows(), _no_rows(_COLUMNS), (), _no_rows(_COLUMNS)),
+    ksm_frames=_no_rows(),
+    ksm_mappings=_no_rows(0),
 )
 
 
@@ -89,6 +93,7 @@ def count_node(n: NodeState, names: Sequence[ProcessName]) -> ProcessCounts:
         mapping_names=tuple(rows),
         mappings=_sums(counts, mapping, len(rows)),
         ksm_frames=n.frames.ksm_frames_by_mappings(),
+        ksm_mappings=np.bincount(node_of_frame(n.table.pte[rows_with(state, KSM)]), minlength=n.nodes),
         huge_pages=len(np.unique(n.table.pte[huge.pmds])),
         huge_fallback=n.counters["thp_fault_fallback"],
         huge_split_to_move=n.counters["thp_migration_split"],
@@ -122,6 +127,7 @@ def joined(parts: Sequence[ProcessCounts]) -> Census:
         tuple(names),
         mappings,
         frames,
+        ksm_mappings=np.stack([part.ksm_mappings for part in parts]),
         huge_pages=sum(part.huge_pages for part in parts),
         huge_fallback=sum(part.huge_fallback for part in parts),
         huge_split_to_move=sum(part.huge_split_to_move for part in parts),

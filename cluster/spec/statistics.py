@@ -94,5 +94,13 @@ OF_PROCESS = (
     Statistic("huge_pages", "huge pages", "huge pages that a PMD maps"),
 )
 
+#: Of a pair of nodes, at the end of a run.
+OF_PAIR = (
+    Statistic("node", "", "node of the processes"),
+    Statistic("frame_node", "", "node of the KSM frames"),
+    Statistic("distance", "SLIT units", "distance between the two"),
+    Statistic("ksm_mappings", "pages", "page table entries of these processes that map such a frame"),
+)
+
 NODE = GAUGES + COUNTERS
 NODE_NAMES = tuple(s.name for s in NODE)

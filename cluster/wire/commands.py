@@ -549,6 +549,8 @@ class ProcessCounts(NamedTuple):
     mapping_names: tuple[MappingName, ...]
     mappings: I64
     ksm_frames: I64
+    #: int64[nodes]: page table entries that map a KSM frame, by the frame's node.
+    ksm_mappings: I64
     huge_pages: int
     huge_fallback: int
     huge_split_to_move: int

@@ -28,9 +28,10 @@ NODES = "nodes.parquet"
 RELOCATIONS = "relocations.parquet"
 PROCESSES = "processes.parquet"
 MAPPINGS = "mappings.parquet"
+NODE_PAIRS = "node_pairs.parquet"
 CONFIG = "config.toml"
 #: Optional tables of an output, by the table that identifies its command.
-TABLES = {PASSES: {PROCESSES, MAPPINGS, RELOCATIONS}, NODES: {RELOCATIONS}}
+TABLES = {PASSES: {PROCESSES, MAPPINGS, NODE_PAIRS, RELOCATIONS}, NODES: {RELOCATIONS}}
 
 
 class Writable(Protocol):

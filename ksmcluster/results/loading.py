@@ -24,6 +24,7 @@ from ksmcluster.results.compaction.compaction_result import CompactionResult, No
 from ksmcluster.results.directory import (
     CONFIG,
     MAPPINGS,
+    NODE_PAIRS,
     NODES,
     PASSES,
     PROCESSES,
@@ -31,6 +32,7 @@ from ksmcluster.results.directory import (
     RELOCATIONS,
     SUMMARY,
 )
+from ksmcluster.results.node_pairs import NodePairs
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.result import PassTable, Result
 from ksmcluster.system.errors import UserError
@@ -84,7 +86,8 @@ def _simulated(folder: Path, config: Scenario, summary: dict[str, Any], provenan
         relocated = moves.of(folder, summary["migration"]["relocations"])
     passes = PassTable.of_arrow(_read(folder / PASSES))
     processes, mappings = (CensusTable.of_arrow(_read(folder / name)) for name in (PROCESSES, MAPPINGS))
-    return Result(config, passes, summary, provenance, processes, mappings, relocated)
+    pairs = NodePairs.of_arrow(_read(folder / NODE_PAIRS))
+    return Result(config, passes, summary, provenance, processes, mappings, pairs, relocated)
 
 
 def _read(path: Path) -> pa.Table:

@@ -31,6 +31,7 @@ from ksmcluster.results.columns import ColumnTable
 from ksmcluster.results.compaction import pass_compaction, relocations
 from ksmcluster.results.directory import (
     MAPPINGS,
+    NODE_PAIRS,
     PASSES,
     PROCESSES,
     RELOCATIONS,
@@ -38,6 +39,7 @@ from ksmcluster.results.directory import (
 )
 from ksmcluster.results.headline import HEADLINE, headline
 from ksmcluster.results.identity import config_digest
+from ksmcluster.results.node_pairs import NodePairs, node_pairs
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.provenance import provenance
 from ksmcluster.results.timing import Timing
@@ -115,6 +117,8 @@ class Result:
     processes: CensusTable
     #: The same per name of mappings, by kind and captured name.
     mappings: CensusTable
+    #: One row per pair of nodes, of which processes on one map KSM frames of the other at the end of the run.
+    node_pairs: NodePairs
     #: The moves between nodes, in the order in which they happened.
     relocated: tuple[RelocationResult, ...] = ()
 
@@ -155,7 +159,8 @@ class Result:
             "notes": [*notes, *advisor, *huge_pages.notes(huge.get("huge_pages", {}))],
         }
         of_each = processes.processes(*names, census), processes.mappings(*names, census)
-        return cls(config, table, summary, provenance(spent), *of_each, relocated)
+        pairs = node_pairs(census.ksm_mappings, _distance(config))
+        return cls(config, table, summary, provenance(spent), *of_each, pairs, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
         """Return a statistic as int64[passes, nodes]."""
@@ -171,6 +176,7 @@ class Result:
             PASSES: self.passes.to_arrow(),
             PROCESSES: self.processes.to_arrow(),
             MAPPINGS: self.mappings.to_arrow(),
+            NODE_PAIRS: self.node_pairs.to_arrow(),
         }
         if self.relocated:
             tables[RELOCATIONS] = relocations.table(self.relocated, self.distance)
@@ -179,7 +185,7 @@ class Result:
     @property
     def distance(self) -> Distances:
         """Distances between the nodes."""
-        return self.config.machine.topology.build(self.config.machine.nodes)
+        return _distance(self.config)
 
     def plot(self, kind: str = "memory", *, statistic: str | None = None) -> Picture:
         """Draw a picture of this kind, as `ksmcluster plot` does: a matplotlib figure.
@@ -212,6 +218,10 @@ class Result:
     def __repr__(self) -> str:
         machine, saved = self.config.machine, self.summary["derived"]["saved_bytes_mean"]
         return f"<Result: {machine.nodes} nodes, {self.summary['passes']} passes, {saved:.0f} bytes saved>"
+
+
+def _distance(config: Scenario) -> Distances:
+    return config.machine.topology.build(config.machine.nodes)
 
 
 def _table(passes: Sequence[PassResult]) -> PassTable:

@@ -79,7 +79,10 @@ def pass_result(number: int, nodes: int) -> PassResult:
 
 
 def census_of(config: Scenario) -> Census:
-    """Two processes of each kind: the second has twice what the first has; and each region as much."""
+    """Two processes of each kind: the second has twice what the first has; and each region as much.
+
+    Node 0 maps KSM frames of the last node, too.
+    """
     kinds = np.repeat(np.arange(len(config.process)), 2)
     numbers = np.tile([0, 1], len(config.process))
     names = [MappingName(i, "", r.name) for i, kind in enumerate(config.process) for r in kind.region]
@@ -87,7 +90,10 @@ def census_of(config: Scenario) -> Census:
     base = np.array([1000, 900, 500, 40, 300, 0, 0])
     processes = base * (numbers + 1)[:, None]
     mappings = base * np.arange(1, len(names) + 1)[:, None]
-    return Census(kinds, numbers, numbers, processes, tuple(names), mappings, np.array([3, 0, 12, 40]))
+    ksm_mappings = np.diag(np.full(config.machine.nodes, 7))
+    ksm_mappings[0, [0, -1]] = 60, 50
+    frames = np.array([3, 0, 12, 40])
+    return Census(kinds, numbers, numbers, processes, tuple(names), mappings, frames, ksm_mappings)
 
 
 def result_of(config: Scenario) -> Result:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ksmcluster.config.problems import did_you_mean
 from ksmcluster.report.plots.files import require_matplotlib
 from ksmcluster.report.run_data import RunData
+from ksmcluster.results.directory import NODE_PAIRS
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def _no_simulation(run: RunData) -> str:
 
 
 def _no_other_nodes(run: RunData) -> str:
-    return _no_simulation(run) or ("" if run.summary["nodes"] > 1 else "it has only one node")
+    if why_not := _no_simulation(run):
+        return why_not
+    if run.summary["nodes"] == 1:
+        return "it has only one node"
+    return "" if run.tables[NODE_PAIRS].num_rows else "at its end, no KSM frame is mapped"
 
 
 def _no_sharers(run: RunData) -> str:
@@ -67,7 +72,10 @@ KINDS = {
     "time": PictureKind(SIMULATION, "seconds_of_passes", "how long each pass takes", _no_simulation),
     "nodes": PictureKind(SIMULATION, "nodes", "a statistic by node and pass", _no_simulation),
     "remote": PictureKind(
-        SIMULATION, "remote", "mappings of other nodes' KSM frames by node and pass", _no_other_nodes
+        SIMULATION,
+        "remote",
+        "mappings of KSM frames, by node of the process and of the frame",
+        _no_other_nodes,
     ),
     "sharers": PictureKind(SIMULATION, "sharers", "KSM frames by the number of their mappings", _no_sharers),
     "blocks": PictureKind(

@@ -15,6 +15,8 @@ from cluster.spec.statistics import COUNTERS, GAUGES
 from ksmcluster.report import text
 from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, THOUSANDS, count_axis, finish, line_style
 from ksmcluster.report.run_data import RunData
+from ksmcluster.results.directory import NODE_PAIRS
+from ksmcluster.results.node_pairs import matrix
 from ksmcluster.system.errors import UserError
 
 UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
@@ -81,27 +83,29 @@ def nodes(axes: Axes, runs: Sequence[RunData], statistic: str = "ksm_merging_pag
     if statistic not in UNITS:
         raise UserError(f'unknown statistic "{statistic}"; choose one of {", ".join(UNITS)}')
     (run,) = runs
-    _heat_map(axes, run.by_node(statistic), f"{statistic} by node and pass", UNITS[statistic])
+    _heat_map(axes, run.by_node(statistic), 1, UNITS[statistic])
+    finish(axes, f"{statistic} by node and pass", "pass", "node")
+    axes.grid(visible=False)
 
 
 def remote(axes: Axes, runs: Sequence[RunData]) -> None:
-    """Draw mappings of KSM frames on other nodes, by node of the process and pass."""
+    """Draw the mappings of KSM frames by the process's node and the frame's, at the end of the run."""
     (run,) = runs
-    title = "Mappings of KSM frames on other nodes, by the process's node"
-    _heat_map(axes, run.by_node("ksm_mappings_remote"), title, "pages")
+    values = matrix(run.tables[NODE_PAIRS].to_pydict(), run.summary["nodes"])
+    _heat_map(axes, values, 0, "page table entries")
+    finish(axes, "Mappings of KSM frames at the end", "node of the process", "node of the KSM frame")
+    axes.grid(visible=False)
 
 
-def _heat_map(axes: Axes, values: NDArray[np.int64], title: str, unit: str) -> None:
-    """Draw `values`, int64[passes, nodes], as a heat map."""
-    passes, count = values.shape
-    extent = (0.5, passes + 0.5, -0.5, count - 0.5)
+def _heat_map(axes: Axes, values: NDArray[np.int64], first: int, unit: str) -> None:
+    """Draw `values` as a heat map, int64[columns, rows]; columns count from `first`, rows from 0."""
+    columns, rows = values.shape
+    extent = (first - 0.5, columns + first - 0.5, -0.5, rows - 0.5)
     image = axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent)
     image.set_clim(values.min(), max(values.max(), values.min() + 1))
     axes.figure.colorbar(image, ax=axes, label=unit, format=THOUSANDS, ticks=MaxNLocator(integer=True))
     count_axis(axes.xaxis)
     count_axis(axes.yaxis)
-    finish(axes, title, "pass", "node")
-    axes.grid(visible=False)
 
 
 def sharers(axes: Axes, runs: Sequence[RunData]) -> None:

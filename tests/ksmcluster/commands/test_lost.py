@@ -80,7 +80,7 @@ def test_what_was_finished_is_that_of_a_complete_run(tmp_path: Path) -> None:
     )
     # Those of the end are missing, and the scenario has another number of passes.
     assert differences(tmp_path / "partly", tmp_path / "whole") == [
-        *("config.toml", "mappings.parquet", "processes.parquet", "summary.json")
+        *("config.toml", "mappings.parquet", "node_pairs.parquet", "processes.parquet", "summary.json")
     ]
 
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from cluster.compaction import kernel_rules
 from cluster.spec import limits, profile
-from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS, Statistic
+from cluster.spec.statistics import COUNTERS, GAUGES, OF_PAIR, OF_PROCESS, Statistic
 from ksmcluster.config import Scenario
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.problems import several_tables, shown, table_of, tables
@@ -34,6 +34,7 @@ def sections() -> dict[str, str]:
         "gauges": statistics(GAUGES),
         "counters": statistics(COUNTERS),
         "of_process": statistics(OF_PROCESS),
+        "of_pair": statistics(OF_PAIR),
         "derived": statistics(DERIVED),
         "huge_pages": statistics(HUGE_PAGES),
         "timing": statistics(TIMING),

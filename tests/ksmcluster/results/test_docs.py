@@ -43,7 +43,7 @@ def test_every_table_is_there() -> None:
         *("kernels", "kernel_rules", "compaction_kernels", "compaction_rules")
     ]
     assert markers(RESULTS.read_text()) == [
-        *("gauges", "counters", "of_process", "derived", "huge_pages", "timing")
+        *("gauges", "counters", "of_process", "of_pair", "derived", "huge_pages", "timing")
     ]
 
 

@@ -18,7 +18,7 @@ from ksmcluster.results.result import Result
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run, result_of
 
-TABLES = ("passes", "processes", "mappings")
+TABLES = ("passes", "processes", "mappings", "node_pairs")
 FILES = {"summary.json", "provenance.json", "config.toml", *(f"{name}.parquet" for name in TABLES)}
 FOREIGN = "it is not empty and not an earlier output; choose another directory"
 WORKING = "it is the working directory; choose a directory in it"
@@ -201,7 +201,7 @@ def test_an_output_that_was_changed_stays(
 def test_an_output_without_the_tables_that_it_may_lack_is_replaced(result: Result, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result.save(out)
-    for name in ("processes.parquet", "mappings.parquet"):
+    for name in ("processes.parquet", "mappings.parquet", "node_pairs.parquet"):
         (out / name).unlink()
     result.save(out)
     assert {path.name for path in out.iterdir()} == FILES

@@ -28,9 +28,8 @@ def sections(
     times = np.arange(1, max(len(of_kind), len(names)) + 1)
     counts = np.array(pages) * times[:, None]
     frames = np.array([0, 2, 1])
-    census = Census(
-        of_kind, numbers, numbers, counts[: len(of_kind)], tuple(names), counts[: len(names)], frames
-    )
+    counts_of = counts[: len(of_kind)], tuple(names), counts[: len(names)]
+    census = Census(of_kind, numbers, numbers, *counts_of, frames, np.zeros((1, 1), np.int64))
     tables = processes(kinds, captured, census), mappings(kinds, captured, census)
     made = report(*tables, frame_mappings(census), plain=True)
     return {title: as_text(table) for title, table in made.items()}

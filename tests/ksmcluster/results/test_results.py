@@ -14,7 +14,7 @@ from actors.run_options import RunKeywords, RunOptions
 from cluster.machine.census import Census
 from cluster.machine.pass_result import PassResult
 from cluster.spec.captured_pages import CapturedProcess
-from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, OF_PROCESS, SCHEMA_VERSION
+from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, OF_PAIR, OF_PROCESS, SCHEMA_VERSION
 from cluster.wire.commands import MappingName
 from ksmcluster.config import load, resolved_toml
 from ksmcluster.results.processes import mappings, processes
@@ -23,7 +23,7 @@ from ksmcluster.results.timing import Timing
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import census_of, result_of
 
-TABLES = ("passes", "processes", "mappings")
+TABLES = ("passes", "processes", "mappings", "node_pairs")
 FILES = {"summary.json", "provenance.json", "config.toml", *(f"{name}.parquet" for name in TABLES)}
 
 
@@ -97,13 +97,24 @@ def test_a_row_for_each_process_and_mapping_name(result: Result) -> None:
     ]
 
 
+def test_a_row_for_each_pair_of_nodes_with_mappings(result: Result, tmp_path: Path) -> None:
+    assert list(result.node_pairs) == [s.name for s in OF_PAIR]
+    rows = list(zip(*result.node_pairs.to_arrow().to_pydict().values(), strict=True))
+    assert rows == [(0, 0, 10, 60), (0, 2, 20, 50), (1, 1, 10, 7), (2, 2, 10, 7)]
+    result.save(tmp_path / "out")
+    loaded = ksmcluster.load_result(tmp_path / "out")
+    assert isinstance(loaded, Result)
+    assert loaded.node_pairs.to_arrow() == result.node_pairs.to_arrow()
+
+
 def test_captured_processes_have_names_and_pids() -> None:
     """Three processes of two captured ones."""
     captured = [CapturedProcess("sh", (), (), 0, pid=11), CapturedProcess("awk", (), (), 0, pid=12)]
     counts = np.zeros((3, 7), np.int64)
     names = (MappingName(0, "awk", ""), MappingName(0, "sh", "[heap]"))
     zeros = np.zeros(3, np.int64)
-    census = Census(zeros, np.arange(3), zeros, counts, names, counts[:2], np.zeros(0, np.int64))
+    of_frames = np.zeros(0, np.int64), np.zeros((1, 1), np.int64)
+    census = Census(zeros, np.arange(3), zeros, counts, names, counts[:2], *of_frames)
     table = processes(["job"], [captured], census).to_arrow().to_pydict()
     assert (table["name"], table["pid"]) == (["sh", "awk", "sh"], [11, 12, 11])
     table = mappings(["job"], [captured], census).to_arrow().to_pydict()

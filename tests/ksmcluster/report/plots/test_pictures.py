@@ -17,12 +17,16 @@ from ksmcluster.report.plots.style import MARKERS, PALETTE
 from ksmcluster.report.run_data import RunData, of_result
 from ksmcluster.report.saved_runs import read_runs
 from ksmcluster.results.compaction.compaction_result import CompactionResult
+from ksmcluster.results.directory import NODE_PAIRS
 from ksmcluster.results.result import Result
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 
 #: Words that every label of an axis ends with, or is.
-UNITS = ("(s)", "(bytes)", "(KiB)", "(MiB)", "(GiB)", "pages, all nodes", "pass", "node", "run", "KSM frames")
+UNITS = (
+    *("(s)", "(bytes)", "(KiB)", "(MiB)", "(GiB)", "pages, all nodes", "pass", "node", "run", "KSM frames"),
+    *("node of the process", "node of the KSM frame"),
+)
 
 
 def read(outputs: Path, *names: str) -> list[RunData]:
@@ -76,13 +80,19 @@ def test_counters_are_sums_over_the_nodes(tiny: RunData) -> None:
         assert list(lines[name].get_xdata()) == list(range(1, tiny.summary["passes"] + 1))
 
 
-def test_heat_maps_have_a_row_for_each_node(tiny: RunData) -> None:
-    (image,) = picture("nodes", [tiny], "frames_used").axes[0].images
-    assert np.asarray(image.get_array()).tolist() == tiny.by_node("frames_used").T.tolist()
-    made = picture("remote", [tiny])
+def test_a_heat_map_has_a_row_for_each_node(tiny: RunData) -> None:
+    made = picture("nodes", [tiny], "frames_used")
     (image,) = made.axes[0].images
-    assert np.asarray(image.get_array()).tolist() == tiny.by_node("ksm_mappings_remote").T.tolist()
+    assert np.asarray(image.get_array()).tolist() == tiny.by_node("frames_used").T.tolist()
     assert made.axes[1].get_ylabel() == "pages"
+
+
+def test_the_matrix_of_mappings_agrees_with_the_statistics_of_the_nodes(tiny: RunData) -> None:
+    (image,) = picture("remote", [tiny]).axes[0].images
+    by_frame_node = np.asarray(image.get_array())
+    assert by_frame_node.sum(axis=0).tolist() == tiny.by_node("ksm_mappings")[-1].tolist()
+    remote = by_frame_node.sum(axis=0) - np.diag(by_frame_node)
+    assert remote.tolist() == tiny.by_node("ksm_mappings_remote")[-1].tolist()
 
 
 def test_a_heat_map_of_one_node_without_a_value_has_whole_numbers_on_both_scales() -> None:
@@ -137,7 +147,8 @@ def test_runs_side_by_side_have_the_same_scales(outputs: Path) -> None:
     assert [axes.get_title(loc="left").splitlines()[0] for axes in (left, right)] == ["tiny", "within"]
     images = [made.axes[0].images[0] for made in pictures("remote", runs)]
     assert images[0].get_clim() == images[1].get_clim()
-    assert images[0].get_clim()[1] == runs[0].by_node("ksm_mappings_remote").max()
+    largest = [run.tables[NODE_PAIRS]["ksm_mappings"].to_numpy().max() for run in runs]
+    assert images[0].get_clim()[1] == max(largest)
 
 
 def test_colours_and_markers_tell_lines_apart(tiny: RunData) -> None:
