@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import is_in, rows_with
-from cluster.arrays.words import HUGE_SIZE, Bool, FrameWords, Slots, block_of, mm_of_key
+from cluster.arrays.words import HUGE_SIZE, I64, Bool, FrameWords, Slots, block_of, mm_of_key
 from cluster.mm.huge.allocate import Allocated, HugeAllocator, slots_of, words_of
 from cluster.mm.node_state import NodeState
 from cluster.mm.page_alloc import PageAllocator
@@ -109,6 +109,7 @@ class HugeMappings:
         if not n.profile.reuse_of_huge_page:
             several = blocks[1:][blocks[1:] == blocks[:-1]]
             reused &= by_pmd | ~np.isin(of, several)
+            reused[_last_mappings(of, blocks)] = True
         whole = slots_of(np.unique(n.bases_of(slots[reused & by_pmd])))
         table.set_exclusive(whole[(table.state[whole] & SHARED) != 0])
         return reused
@@ -185,3 +186,14 @@ class HugeMappings:
         n = self._n
         n.counters["thp_deferred_split_page"] += len(blocks - n.huge_pages.deferred)
         n.huge_pages.deferred |= blocks
+
+
+def _last_mappings(written: I64, mapped: I64) -> I64:
+    """Return the last page written of each block of which all mapped pages are written, by its place.
+
+    written, mapped: the block of each page; `mapped` ascends. The copies before leave one mapping.
+    """
+    blocks, from_end, count = np.unique(written[::-1], return_index=True, return_counts=True)
+    there = np.searchsorted(mapped, blocks, "right") - np.searchsorted(mapped, blocks, "left")
+    last: I64 = len(written) - 1 - from_end[count == there]
+    return last

@@ -138,3 +138,15 @@ def test_a_huge_page_in_frames_of_a_queued_one_is_queued_itself() -> None:
     lives = (f"proc {p}\nhugemap {p} x 512\ndontneed {p} x 0 1\nexit {p}\n" for p in "ABC")
     vmstat = play("".join(lives) + "record end", engine, ScriptTopology(1))["records"][-1]["vmstat"]
     assert (vmstat["thp_fault_alloc"], vmstat["thp_deferred_split_page"]) == (3, 3)
+
+
+def test_the_last_page_written_of_a_huge_page_is_not_copied(played: Play) -> None:
+    """Before 6.16, pages mapped one by one are copied while the huge page has other mappings."""
+    text = (
+        "proc A\nhugemap A x 512\nfill A x 0 512 seq 1\nfork A B\nexit A\n"
+        "mergeable B x\nunmergeable B x 0 1\nfill B x 0 512 seq 1\nrecord end"
+    )
+    for kernel, thp, deferred in (("6.12", "0*511 1", 1), ("6.18", "1*512", 0)):
+        (record,) = played(text, ScriptTopology(1), kernel)["records"]
+        assert record["regions"][0]["thp"] == thp
+        assert record["vmstat"]["thp_deferred_split_page"] == deferred
