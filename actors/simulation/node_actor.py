@@ -118,6 +118,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
         if sum(mail.nbytes for mail in sent) <= LITTLE_MAIL:
             pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
         else:
+            sent = [mail.narrowed() for mail in sent]
             near = self._near.intersection(receivers)
             shared = self._shared_mail.put(seq, self._among(sent, *self._near_nodes)) if near else None
             pickled |= dict.fromkeys(near, shared)

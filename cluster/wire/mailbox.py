@@ -10,22 +10,27 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cluster.arrays.columns import changes
 from cluster.arrays.words import I64, Array
 from cluster.wire.messages import Kind, check_columns
+from cluster.wire.narrow import Narrow, narrowed, widened
 
 #: The rows of one table of mail, about.
 TABLE_ROWS = 1 << 17
 #: Receivers whose mail is put together at once. With more pairs of a sender and a receiver, and on average
 #: fewer rows of each, their rows are sorted.
 BLOCK, MANY_PAIRS, FEW_ROWS = 256, 1 << 12, 64
+#: Columns become narrow if there are as many rows for each receiver.
+NARROW_ROWS = 512
 
 #: The messages that a node gets, from one node or from all: columns by kind.
 Inbox = dict[Kind, tuple[Array, ...]]
+#: A column, or a part of one.
+Column = Array | Narrow
 
 
 class MessageTable(NamedTuple):
@@ -33,7 +38,7 @@ class MessageTable(NamedTuple):
 
     to: tuple[int, ...]
     bounds: tuple[int, ...]
-    columns: tuple[Array, ...]
+    columns: tuple[Column, ...]
 
     def among(self, low: int, high: int) -> MessageTable | None:
         """Return the messages to nodes [low, high) as views, or None if there are none."""
@@ -41,8 +46,25 @@ class MessageTable(NamedTuple):
         if first == last:
             return None
         bounds = self.bounds[first : last + 1]
-        columns = tuple(column[bounds[0] : bounds[-1]] for column in self.columns)
+        columns = self.rows(bounds[0], bounds[-1])
         return MessageTable(self.to[first:last], _from_zero(bounds), columns)
+
+    def rows(self, low: int, high: int) -> tuple[Column, ...]:
+        """Return the rows between two bounds as views."""
+        return tuple(
+            column[low:high] if isinstance(column, np.ndarray) else column.part(low, high)
+            for column in self.columns
+        )
+
+    def narrowed(self) -> MessageTable:
+        """Return the same messages with narrow columns, if there are many for each receiver."""
+        if self.bounds[-1] < NARROW_ROWS * len(self.to):
+            return self
+        columns = (
+            narrowed(column, self.bounds) if isinstance(column, np.ndarray) else column
+            for column in self.columns
+        )
+        return self._replace(columns=tuple(columns))
 
 
 class Mail(NamedTuple):
@@ -77,6 +99,11 @@ class Mail(NamedTuple):
             for kind, tables in self.tables.items()
         }
         return Mail(self.sender, {kind: tables for kind, tables in parts.items() if tables})
+
+    def narrowed(self) -> Mail:
+        """Return the same messages, with narrow columns where that takes fewer bytes."""
+        tables = {kind: tuple(table.narrowed() for table in of_kind) for kind, of_kind in self.tables.items()}
+        return Mail(self.sender, tables)
 
 
 class Outbox:
@@ -193,9 +220,9 @@ def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:
 
 def _block_inboxes(
     tables: dict[Kind, list[MessageTable]], to: Sequence[int]
-) -> dict[int, dict[Kind, list[tuple[Array, ...]]]]:
+) -> dict[int, dict[Kind, list[tuple[Column, ...]]]]:
     """Return for each of a few nodes the messages of each kind, in pieces of several tables."""
-    inboxes: dict[int, dict[Kind, list[tuple[Array, ...]]]] = {node: {} for node in to}
+    inboxes: dict[int, dict[Kind, list[tuple[Column, ...]]]] = {node: {} for node in to}
     for kind, of_kind in tables.items():
         runs = [(table, bisect_left(table.to, to[0]), bisect_right(table.to, to[-1])) for table in of_kind]
         pairs = sum(last - first for _, first, last in runs)
@@ -206,8 +233,7 @@ def _block_inboxes(
         for table, first, last in runs:
             bounds = pairwise(table.bounds[first : last + 1])
             for node, (low, high) in zip(table.to[first:last], bounds, strict=True):
-                piece = tuple(column[low:high] for column in table.columns)
-                inboxes[node].setdefault(kind, []).append(piece)
+                inboxes[node].setdefault(kind, []).append(table.rows(low, high))
     return inboxes
 
 
@@ -228,21 +254,22 @@ def _by_receiver(runs: list[tuple[MessageTable, int, int]]) -> MessageTable:
         tuple(to[starts].tolist()),
         (*starts.tolist(), len(to)),
         tuple(
-            np.concatenate([column[part] for column, part in zip(parts, rows, strict=True)])[order]
+            np.concatenate([widened([column])[part] for column, part in zip(parts, rows, strict=True)])[order]
             for parts in columns
         ),
     )
 
 
-def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+def joined(parts: Sequence[tuple[Column, ...]]) -> tuple[Array, ...]:
     """Join tables of the same columns in the order given."""
     return tuple(_joined(list(columns)) for columns in zip(*parts, strict=True))
 
 
-def _joined(parts: list[Array]) -> Array:
+def _joined(parts: list[Any]) -> Array:
     """Join the parts of a column, and clear the list, which frees the parts."""
+    part: Column = parts[0]
     # Read-only columns are views of another process's memfd; copy them before it is unmapped.
-    alone = len(parts) == 1 and parts[0].flags.writeable
-    whole = parts[0] if alone else np.concatenate(parts)
+    if len(parts) > 1 or not isinstance(part, np.ndarray) or not part.flags.writeable:
+        part = widened(parts)
     parts.clear()
-    return whole
+    return part

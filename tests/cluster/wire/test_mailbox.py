@@ -40,6 +40,7 @@ def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
     st.sampled_from([1, 4, mailbox.TABLE_ROWS]),
     st.sampled_from([1, 2, mailbox.BLOCK]),
     st.sampled_from([0, mailbox.MANY_PAIRS]),
+    st.sampled_from([0, mailbox.NARROW_ROWS]),
     st.booleans(),
 )
 def test_every_node_gets_what_was_sent_to_it(
@@ -49,10 +50,12 @@ def test_every_node_gets_what_was_sent_to_it(
     table_rows: int,
     block: int,
     pairs: int,
+    narrow_rows: int,
     merging: bool,
 ) -> None:
     """However rows are cut into tables, and put together on their way."""
-    with mock.patch.multiple(mailbox, TABLE_ROWS=table_rows, BLOCK=block, MANY_PAIRS=pairs):
+    changed = {"TABLE_ROWS": table_rows, "BLOCK": block, "MANY_PAIRS": pairs, "NARROW_ROWS": narrow_rows}
+    with mock.patch.multiple(mailbox, **changed):
         _check_mail(rows, cuts, node, merging=merging)
 
 
@@ -64,7 +67,9 @@ def _check_mail(
     for sender, sent in enumerate(rows):
         whole = mail_of(sender, sent)
         assert whole.to == tuple(sorted({to for _, to in sent}))
-        pieces = [whole.among(low, high) for low, high in pairwise(edges)]
+        # The sender's process keeps its own mail as it is.
+        ours, others = whole.among(*edges[:2]), whole.among(edges[1], NODES).narrowed()
+        pieces = [ours, *(others.among(low, high) for low, high in pairwise(edges[1:]))]
         parts += pickle.loads(pickle.dumps(pieces, 5))
     if merging:
         parts = mailbox.merged(parts)
