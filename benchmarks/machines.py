@@ -1,8 +1,8 @@
 """Measures the merging pass on three Ray nodes with links between them, against the same on one Ray node.
 
 The Ray nodes are in network namespaces of this host, and share its cores; `tc` gives their links a rate.
-Needs root. Prints for each rate the efficiency, the time on one Ray node divided by that on three, and how
-long the bytes of a Ray node are on the wire at this rate.
+Needs root. Prints for each rate the efficiency, the time on one Ray node divided by that on three, and what a
+link carries in a run: all of Ray's bytes that a machine sends, and their time on the wire at this rate.
 """
 
 from __future__ import annotations
@@ -34,19 +34,27 @@ def main() -> None:
     if given.join:
         print(json.dumps(passes(given.join, given.nodes, given.pages_per_node, given.repeat)))
         return
-    alone, sent = passes(None, given.nodes, given.pages_per_node, given.repeat)
-    print(f"one Ray node: first {alone[0]:.3f} s, merging {alone[1]:.3f} s, {sent / 1e6:.0f} MB to others")
+    first, alone = passes(None, given.nodes, given.pages_per_node, given.repeat)
+    print(f"one Ray node: first {first:.3f} s, merging {alone:.3f} s")
     with three_machines(object_store=2 << 30) as cluster:
         for rate in given.rates:
+            before = sent(cluster)
             first, merging = on_machines(cluster, rate, given)
-            times = f"first {first:.3f} s, merging {merging:.3f} s, efficiency {alone[1] / merging:.2f}"
-            print(
-                f"three, {rate}: {times}; {sent / MACHINES * 8 / RATES[rate]:.3f} s on the wire", flush=True
-            )
+            a_run = max(after - at for after, at in zip(sent(cluster), before, strict=True)) / given.repeat
+            times = f"first {first:.3f} s, merging {merging:.3f} s, efficiency {alone / merging:.2f}"
+            wire = f"{a_run / 1e6:.0f} MB, {a_run * 8 / RATES[rate]:.3f} s on the wire"
+            print(f"three, {rate}: {times}; {wire}", flush=True)
 
 
-def passes(address: str | None, nodes: int, pages: int, repeat: int) -> tuple[tuple[float, float], int]:
-    """Return the medians of the seconds of the first and the merging pass, and the bytes to other actors."""
+def sent(cluster: ThreeMachines) -> list[int]:
+    """Return the bytes that each machine has sent since its start."""
+    show = ["ip", "-statistics", "-json", "link", "show", "eth0"]
+    shown = (subprocess.check_output([*machine.prefix, *show]) for machine in cluster.machines)
+    return [int(json.loads(text)[0]["stats64"]["tx"]["bytes"]) for text in shown]
+
+
+def passes(address: str | None, nodes: int, pages: int, repeat: int) -> tuple[float, float]:
+    """Return the medians of the seconds of the first and the merging pass."""
     from actors.run_options import RunOptions
     from actors.runtime import connected
     from ksmcluster.bench.tools.clocked import clocked
@@ -55,9 +63,7 @@ def passes(address: str | None, nodes: int, pages: int, repeat: int) -> tuple[tu
     options = RunOptions("ray", nodes_per_actor=-(-nodes // MACHINES))
     with connected(address, nodes * pages):
         runs = [clocked(spread_out(nodes, pages, 3), time.perf_counter, options) for _ in range(repeat)]
-    sent = sum(int(result.nodes["bytes_sent"].sum()) for result in runs[0].results)
-    between = int(sent * (1 - 1 / MACHINES))
-    return (median(run.seconds[0] for run in runs), median(run.seconds[1] for run in runs)), between
+    return median(run.seconds[0] for run in runs), median(run.seconds[1] for run in runs)
 
 
 def on_machines(cluster: ThreeMachines, rate: str, given: argparse.Namespace) -> tuple[float, float]:
@@ -68,7 +74,7 @@ def on_machines(cluster: ThreeMachines, rate: str, given: argparse.Namespace) ->
     child = [sys.executable, __file__, "--join", cluster.address, "--repeat", str(given.repeat)]
     sizes = ["--nodes", str(given.nodes), "--pages-per-node", str(given.pages_per_node)]
     done = subprocess.run([*cluster.prefix, *child, *sizes], stdout=subprocess.PIPE, text=True, check=True)
-    (first, merging), _ = json.loads(done.stdout.splitlines()[-1])
+    first, merging = json.loads(done.stdout.splitlines()[-1])
     return first, merging
 
 

@@ -25,7 +25,7 @@ TABLE_ROWS = 1 << 17
 #: fewer rows of each, their rows are sorted.
 BLOCK, MANY_PAIRS, FEW_ROWS = 256, 1 << 12, 64
 #: Columns become narrow if there are as many rows for each receiver.
-NARROW_ROWS = 512
+NARROW_ROWS = 128
 
 #: The messages that a node gets, from one node or from all: columns by kind.
 Inbox = dict[Kind, tuple[Array, ...]]
