@@ -31,6 +31,8 @@ MOVING = replace(
         RelocationSpec("drain", (1,), when="after"),
     ),
 )
+#: Free blocks by order, as /proc/buddyinfo has them.
+STARTS = tuple(StartSpec((99 + node, 80, 70, 60, 9, 8, 7, 2, 1, 1, 1)) for node in range(3))
 
 
 def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: str) -> None:
@@ -50,8 +52,7 @@ def test_ray_gives_what_inline_gives_however_many_actors_there_are(ray_cluster: 
 
 @pytest.mark.parametrize("drivers", [(), DRIVERS])
 def test_start_states(ray_cluster: str, drivers: tuple[DriverSpec, ...]) -> None:
-    start = tuple(StartSpec((99 + node, 80, 70, 60, 9, 8, 7, 2, 1, 1, 1)) for node in range(3))
-    spec = replace(MOVING, drivers=drivers, start=start)
+    spec = replace(MOVING, drivers=drivers, start=STARTS)
     inline = run_compaction(spec, INLINE)
     made = run_compaction(spec, RunOptions(address=ray_cluster, nodes_per_actor=2, migration_actors=2))
     assert repr(made) == repr(inline)

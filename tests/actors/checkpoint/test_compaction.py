@@ -24,7 +24,7 @@ from cluster.machine.pass_result import CheckpointFailed, CheckpointWritten, Eve
 from cluster.spec.compaction import CompactionSpec, DriverSpec
 from cluster.spec.errors import LostError
 from tests.actors.checkpoint.test_resumed import keeper
-from tests.actors.test_compaction import MOVING, SPEC
+from tests.actors.test_compaction import MOVING, SPEC, STARTS
 from tests.actors.test_killed import processes
 
 FAULTY = DriverSpec(
@@ -40,6 +40,7 @@ SPECS = {
     "faulty": replace(SPEC, drivers=(SPEC.drivers[0], FAULTY)),
     "direct": replace(SPEC, trigger="direct", order=4, attempts=40),
     "proactive": replace(SPEC, trigger="proactive", proactiveness=60),
+    "start": replace(MOVING, start=STARTS),
     "old": replace(SPEC, kernel="4.8", mode="sync-light", batch=32, turn=200),
 }
 
