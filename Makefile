@@ -18,7 +18,7 @@ notebook: $(STAMP)
 	$(BIN)/pytest tests/test_notebooks.py
 
 # About an hour; FUZZ_EXAMPLES says how many inputs of each kind.
-FUZZ_EXAMPLES ?= 4000
+FUZZ_EXAMPLES ?= 40000
 fuzz: $(STAMP)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 0 tests/fuzz
 
