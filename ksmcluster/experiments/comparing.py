@@ -58,9 +58,10 @@ class Comparisons(tuple[RunComparison, ...]):
         return comparison_cell(self)
 
     def __repr__(self) -> str:
-        sides = " and ".join(side.name for side in self[0].sides)
-        differing = sum(len(comparison.figures) for comparison in self)
-        points = f" at {counted(len(self), 'point')}" if len(self) > 1 else ""
+        compared = [comparison for comparison in self if not comparison.absent]
+        sides = " and ".join(side.name for side in compared[0].sides)
+        differing = sum(len(comparison.figures) for comparison in compared)
+        points = f" at {counted(len(compared), 'point')}" if len(self) > 1 else ""
         return f"<Comparisons: {sides}: {counted(differing, 'figure')} differ{points}>"
 
 
@@ -70,21 +71,32 @@ Compared = str | Path | Result | CompactionResult | SweepResult
 def compare(*sources: Compared) -> Comparisons:
     """Compare outputs of simulate or compact, or sweeps, with the first of them.
 
-    Each source is a directory or a result. Runs give one comparison; sweeps give one for each common point.
+    Each source is a directory or a result. Runs give one comparison; sweeps give one for each point, in which
+    nothing is compared if some of them lack the point.
     Raises UserError if there are fewer than two sources, if a directory has no results, or if the sources
     have nothing in common.
     """
     if len(sources) < 2:
         raise UserError("compare: give at least two directories")
     sides = [dict(_sides(source, number)) for number, source in enumerate(sources, 1)]
-    common = [label for label in sides[0] if all(label in others for others in sides[1:])]
-    if not common:
-        first, second = (_name(source, number) for number, source in enumerate(sources[:2], 1))
+    names = [_name(source, number) for number, source in enumerate(sources, 1)]
+    labels = dict.fromkeys(label for of_source in sides for label in of_source)
+    found = Comparisons(_at(label, names, sides) for label in labels)
+    if all(comparison.absent for comparison in found):
         raise UserError(
-            f"{first} and {second} have no point in common; compare runs with runs, "
+            f"{names[0]} and {names[1]} have no point in common; compare runs with runs, "
             "and sweeps with sweeps over the same keys"
         )
-    return Comparisons(_comparison(label, [of_source[label] for of_source in sides]) for label in common)
+    return found
+
+
+def _at(label: str, names: Sequence[str], sides: Sequence[Mapping[str, Side]]) -> RunComparison:
+    """Compare the sources at a point."""
+    there = [of_source[label] for of_source in sides if label in of_source]
+    absent = tuple(name for name, of_source in zip(names, sides, strict=True) if label not in of_source)
+    if absent:
+        return RunComparison(label, tuple(there), {}, (), 0, absent)
+    return _comparison(label, there)
 
 
 def _name(source: Compared, number: int) -> str:

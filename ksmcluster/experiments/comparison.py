@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ksmcluster.experiments.figures import Figure, Figures, unit_of
-
-if TYPE_CHECKING:
-    pass
 
 Key = str | int | float | bool | None
 
@@ -55,6 +52,8 @@ class RunComparison:
     figures: tuple[FigureDifference, ...]
     #: Number of equal figures.
     equal: int
+    #: Names of the sweeps that lack this point, or have no finished run of it; then nothing is compared.
+    absent: tuple[str, ...] = ()
 
     @property
     def figures_by_name(self) -> dict[str, FigureDifference]:
@@ -64,6 +63,11 @@ class RunComparison:
     def beyond(self, tolerance: float) -> list[FigureDifference]:
         """Return the figures that differ by more than both the tolerance and the noise."""
         return [difference for difference in self.figures if difference.is_beyond(tolerance)]
+
+    @property
+    def beyond_noise(self) -> list[FigureDifference]:
+        """Return the figures that differ by more than the noise."""
+        return self.beyond(0.0)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each figure that differs: its values by side, and the change from the first."""
@@ -99,6 +103,7 @@ class RunComparison:
                 for difference in self.figures
             ],
             "equal": self.equal,
+            "absent": list(self.absent),
         }
 
 

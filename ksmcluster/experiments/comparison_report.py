@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -14,6 +15,8 @@ from ksmcluster.experiments.sweeps.sweep_report import shown
 from ksmcluster.report import text
 from ksmcluster.results.result import DERIVED
 
+#: In front of a figure that differs by more than the tolerance.
+MARK = "!"
 #: The most characters of a name in one line: the table then fits 80 columns.
 _NAME_WIDTH = 26
 _DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
@@ -22,9 +25,30 @@ _DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
 def report(found: Sequence[RunComparison], tolerance: float | None) -> RenderableType:
     """Return the report of all comparisons; with a tolerance, figures beyond it are marked."""
     parts: list[RenderableType] = []
+    several = len(found) > 1
+    equal = [comparison for comparison in found if several and _is_equal(comparison)]
     for comparison in found:
-        parts += [*_one(comparison, tolerance, several=len(found) > 1), Text()]
+        if comparison not in equal and not comparison.absent:
+            parts += [*_one(comparison, tolerance, several=several), Text()]
+    if equal:
+        parts += [Text(f"{text.counted(len(equal), 'point')}: all figures are equal."), Text()]
+    for note in absences(found):
+        parts += [Text(note, style="yellow"), Text()]
     return Group(*parts[:-1])
+
+
+def _is_equal(comparison: RunComparison) -> bool:
+    return not (comparison.keys or comparison.figures or comparison.absent)
+
+
+def absences(found: Sequence[RunComparison]) -> list[str]:
+    """Say how many points of sweeps are not compared, as others lack them."""
+    counts = Counter((comparison.sides[0].name, comparison.absent) for comparison in found)
+    return [
+        f"{text.counted(count, 'point')} of {name}: not in {' and '.join(absent)}, or not finished there."
+        for (name, absent), count in counts.items()
+        if absent
+    ]
 
 
 def _one(comparison: RunComparison, tolerance: float | None, *, several: bool) -> list[RenderableType]:
@@ -35,8 +59,10 @@ def _one(comparison: RunComparison, tolerance: float | None, *, several: bool) -
     else:
         parts += [Text("The scenarios are the same.")]
     if comparison.figures:
-        parts += [*_notes(comparison), Text(), _figures(comparison, heads, tolerance)]
-        parts += [Text(), Text(f"{comparison.equal} other figures are equal.")]
+        parts += [*_notes(comparison), Text(), _figures(comparison, heads, tolerance), Text()]
+        if noisy := len(comparison.figures) - len(comparison.beyond_noise):
+            parts += [Text(f"Within the noise: {text.counted(noisy, 'other figure')}.")]
+        parts += [Text(f"{comparison.equal} other figures are equal.")]
     else:
         parts += [Text(f"All {comparison.equal} figures are equal.")]
     return parts
@@ -98,22 +124,23 @@ def _figures(comparison: RunComparison, heads: Sequence[str], tolerance: float |
     has_noise = any(difference.noise is not None for difference in comparison.figures)
     if has_noise:
         table.add_column("noise", justify="right")
-    for difference in in_order(comparison.figures):
-        style = "red" if tolerance is not None and difference.is_beyond(tolerance) else ""
+    for difference in in_order(comparison.beyond_noise):
+        is_beyond = tolerance is not None and difference.is_beyond(tolerance)
         noise = [_noise(difference)] if has_noise else []
-        table.add_row(*_cells(difference), *noise, style=style)
+        name = _in_lines(difference.name, MARK if is_beyond else " ")
+        table.add_row(name, *_cells(difference), *noise, style="red" if is_beyond else "")
     return table
 
 
-def _cells(difference: FigureDifference) -> list[str | Text]:
+def _cells(difference: FigureDifference) -> list[str]:
     values = (shown(difference.name, value) for value in difference.values)
-    return [_in_lines(difference.name), *values, *map(change_text, difference.relative[1:])]
+    return [*values, *map(change_text, difference.relative[1:])]
 
 
-def _in_lines(name: str) -> Text:
-    """Return an indented name; a name that would be too wide is broken after an underscore."""
+def _in_lines(name: str, mark: str) -> Text:
+    """Return a name behind a mark; a name that would be too wide is broken after an underscore."""
     end = name.rfind("_", 0, _NAME_WIDTH) + 1 if len(name) > _NAME_WIDTH else 0
-    return Text(f"  {name[:end]}\n  {name[end:]}" if end else f"  {name}")
+    return Text(f"{mark} {name[:end]}\n  {name[end:]}" if end else f"{mark} {name}")
 
 
 def change_text(relative: float | None) -> str:
@@ -122,4 +149,10 @@ def change_text(relative: float | None) -> str:
 
 
 def _noise(difference: FigureDifference) -> str:
-    return "" if difference.noise is None else f"± {shown(difference.name, difference.noise)}"
+    """Return the noise as the change is given: relative to the first value, if that is not 0."""
+    if difference.noise is None:
+        return ""
+    first = difference.values[0]
+    if not first:
+        return f"± {shown(difference.name, difference.noise)}"
+    return f"± {100 * difference.noise / abs(first):.2f} %"

@@ -51,6 +51,9 @@ _NO_RESULT = (
 def load_result(directory: str | Path) -> Result | CompactionResult:
     """Return the result in a directory. Raises UserError if there is none."""
     folder = Path(directory)
+    if not folder.is_dir():
+        wrong = "not a directory" if folder.exists() else "no such directory"
+        raise UserError(f"{folder}: {wrong}; give that of an --output")
     try:
         summary, provenance = (
             json.loads(read_input(folder / name, MOST_JSON)) for name in (SUMMARY, PROVENANCE)

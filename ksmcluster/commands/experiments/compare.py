@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ksmcluster.commands.output import emit
+from ksmcluster.report.text import counted
 from ksmcluster.system.errors import UserError
 
 
@@ -21,7 +22,7 @@ def compare(
         typer.Option(
             metavar="PART",
             help="Exit with 1 if a figure differs by more than this share of its first value (0.01 is 1 %) "
-            "and by more than its standard deviation over seeds.",
+            "and by more than its standard deviation over seeds, or if sweeps do not have the same points.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -33,7 +34,7 @@ def compare(
     from rich.console import Console
 
     from ksmcluster.experiments.comparing import compare as compared
-    from ksmcluster.experiments.comparison_report import report
+    from ksmcluster.experiments.comparison_report import MARK, report
     from ksmcluster.report.console import printed
 
     if tolerance is not None and not tolerance >= 0:
@@ -45,6 +46,11 @@ def compare(
         emit(printed(report(found, tolerance), Console()))
     if tolerance is None:
         return
-    if beyond := sum(len(comparison.beyond(tolerance)) for comparison in found):
-        typer.echo(f"{beyond} figures differ by more than {tolerance:g}", err=True)
+    beyond = sum(len(comparison.beyond(tolerance)) for comparison in found)
+    absent = sum(bool(comparison.absent) for comparison in found)
+    if beyond:
+        typer.echo(f"{beyond} figures differ by more than {tolerance:g} (marked {MARK})", err=True)
+    if absent:
+        typer.echo(f"{counted(absent, 'point')} could not be compared", err=True)
+    if beyond or absent:
         raise typer.Exit(1)

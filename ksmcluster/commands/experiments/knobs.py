@@ -10,6 +10,7 @@ import typer
 
 from ksmcluster.commands.options import Limits, Objectives
 from ksmcluster.commands.output import emit
+from ksmcluster.report.text import counted
 from ksmcluster.system.errors import UserError
 
 
@@ -59,4 +60,9 @@ def _of_sweep(directory: Path, point: int | None, objectives: str | None, limits
     ksm = found.config(number).get("ksm")
     if ksm is None:
         raise UserError(f"{directory}: point {number} has no KSM settings: it failed, or ran `compact`")
-    return [f"# point {number} of {directory}: {found.points[number - 1].label}", *shell_lines(ksm)]
+    heads = [f"# point {number} of {directory}: {found.points[number - 1].label}"]
+    if found.missing and point is None:
+        heads.append(
+            f"# recommended without {counted(found.missing, 'run')} that are missing (sweep --resume)"
+        )
+    return [*heads, *shell_lines(ksm)]

@@ -27,6 +27,8 @@ class Choice(NamedTuple):
     """Points by number: the Pareto front, and the recommended point within all limits."""
 
     objectives: tuple[Objective, ...]
+    #: Of these, those that differ between points by more than counts as equal; all if none does.
+    differing: tuple[Objective, ...]
     limits: tuple[Limit, ...]
     front: tuple[int, ...]
     recommended: int | None
@@ -46,6 +48,13 @@ class Findings(NamedTuple):
     seeds: int
     #: Number of runs that are still missing.
     missing: int
+    #: Figures that tables show besides those of the objectives and limits.
+    more: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> list[str]:
+        """Return the figures that tables show."""
+        return list(dict.fromkeys([*self.more, *self.choice.figures]))
 
     @property
     def keys(self) -> list[str]:
@@ -69,15 +78,17 @@ def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
 
 def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits: Sequence[Limit]) -> Choice:
     """Return the front and the best point, among the points that have all figures."""
-    scores = {p.point.number: s for p in outcomes if (s := _scores(p.means, objectives)) is not None}
+    compared = [outcome for outcome in outcomes if _has_all(outcome.means, objectives)]
+    differing = tuple(objective for objective in objectives if differs(objective.name, compared))
+    differing = differing or tuple(objectives)
+    scores = {outcome.point.number: _scores(outcome.means, differing) for outcome in compared}
     within = {
         outcome.point.number: scores[outcome.point.number]
-        for outcome in outcomes
-        if outcome.point.number in scores
-        and all(limit.is_kept(outcome.means.get(limit.name)) for limit in limits)
+        for outcome in compared
+        if all(limit.is_kept(outcome.means.get(limit.name)) for limit in limits)
     }
     front = tuple(pareto.front(scores))
-    return Choice(tuple(objectives), tuple(limits), front, pareto.best(within))
+    return Choice(tuple(objectives), differing, tuple(limits), front, pareto.best(within))
 
 
 def differs(name: str, outcomes: Sequence[Outcome]) -> bool:
@@ -86,15 +97,14 @@ def differs(name: str, outcomes: Sequence[Outcome]) -> bool:
     return bool(values) and max(values) - min(values) > pareto.NEAR * max(map(abs, values))
 
 
-def two_to_draw(objectives: Sequence[Objective], outcomes: Sequence[Outcome]) -> tuple[Objective, ...]:
+def two_to_draw(choice: Choice) -> tuple[Objective, ...]:
     """Return the first two objectives that differ between points; if fewer than two do, the first two."""
-    differing = tuple(objective for objective in objectives if differs(objective.name, outcomes))
-    return differing[:2] if len(differing) > 1 else tuple(objectives[:2])
+    return choice.differing[:2] if len(choice.differing) > 1 else choice.objectives[:2]
 
 
-def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """Return the scores of a point; None if it lacks a figure."""
-    values = [(objective, means.get(objective.name)) for objective in objectives]
-    if not values or any(value is None for _, value in values):
-        return None
-    return tuple(objective.score(value) for objective, value in values if value is not None)
+def _has_all(means: Figures, objectives: Sequence[Objective]) -> bool:
+    return bool(objectives) and all(means.get(objective.name) is not None for objective in objectives)
+
+
+def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    return tuple(objective.score(means[objective.name] or 0) for objective in objectives)

@@ -116,15 +116,20 @@ def carry_out(
     with journal.opened(output, described, resume=resume) as kept:
         done = read_records(kept.directory)
         start = time.perf_counter()
+        # Now, too: a sweep that is killed has its objectives and limits.
+        _write_provenance(kept, jobs, 0.0, wanted)
         try:
             _run_all(plan, jobs, done, kept, progress)
         finally:
             result = sweep_of(described, done, wanted)
             kept.write(TABLE, parquet(result.to_arrow()))
-            spent = {"jobs": jobs, "wall_seconds": time.perf_counter() - start}
-            data = provenance(spent) | {"wanted": wanted._asdict()}
-            kept.write(PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
+            _write_provenance(kept, jobs, time.perf_counter() - start, wanted)
     return result
+
+
+def _write_provenance(kept: Journal, jobs: int | None, seconds: float, wanted: Preference) -> None:
+    data = provenance({"jobs": jobs, "wall_seconds": seconds}) | {"wanted": wanted._asdict()}
+    kept.write(PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
 
 
 def _run_all(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ksmcluster.experiments.figures import Figure, unit_of
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome
+from ksmcluster.experiments.sweeps.pareto import NEAR
 from ksmcluster.report import text
 
 #: The most points in the table; with more points, it shows only the front.
@@ -55,7 +56,7 @@ def _heading(found: Findings) -> Text:
 
 
 def _table(found: Findings) -> Table:
-    keys, figures = found.keys, found.choice.figures
+    keys, figures = found.keys, found.figures
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("  point", justify="right", no_wrap=True)
     for name in (*(key.rpartition(".")[2] for key in keys), *figures):
@@ -96,18 +97,32 @@ def cell(outcome: Outcome, name: str) -> str:
 
 def _conclusions(found: Findings) -> list[str]:
     choice = found.choice
-    wanted = ", ".join(map(str, choice.objectives))
+    wanted = ", ".join(map(str, choice.differing))
     lines = [f"{ON_FRONT} Pareto front of {wanted}: {text.counted(len(choice.front), 'point')}"]
+    if same := same_everywhere(choice):
+        lines.append(same)
     limits = " and ".join(map(str, choice.limits))
     within = f" within {limits}" if limits else ""
     if choice.recommended is None:
         return [*lines, f"No point is recommended{within}."]
     point = found.outcomes[choice.recommended - 1].point
-    lines.append(
-        f"Recommended{within}: point {point.number} ({point.label}). It has the best "
-        f"{choice.objectives[0].name}; among points within 1 % of the best, the next objective decides."
-    )
+    lines.append(f"Recommended{within}: point {point.number} ({point.label}). {why(choice)}")
     return lines
+
+
+def same_everywhere(choice: Choice) -> str:
+    """Say which objectives do not decide, as all points count as equal; empty if all decide."""
+    same = [objective.name for objective in choice.objectives if objective not in choice.differing]
+    return f"The same at all points, within {100 * NEAR:g} %: {', '.join(same)}." if same else ""
+
+
+def why(choice: Choice) -> str:
+    """Say why the recommended point is the best."""
+    first, *others = (objective.name for objective in choice.differing)
+    best = f"It has the {'highest' if choice.differing[0].most else 'lowest'} {first}"
+    if not others:
+        return f"{best}."
+    return f"{best}, or is within {100 * NEAR:g} % of it; among such points, {others[0]} decides."
 
 
 def _errors(outcomes: Sequence[Outcome]) -> list[Text]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ksmcluster.report.plots.compaction import BlocksObtained
     from ksmcluster.report.plots.picture import Picture
 
+#: Figures that tables show besides those of the objectives and limits, by command.
+MORE_FIGURES = {"compact": ("obtained.before", "obtained.movable_off")}
 #: Kinds of pictures of a sweep.
 SWEEP_PICTURES = ("pareto", "points", "sensitivity", "obtained")
 
@@ -115,7 +117,8 @@ class SweepResult:
     def findings(self, objectives: str | None = None, limits: Sequence[str] = ()) -> Findings:
         """Return the content of the report; the arguments are those of `choose`."""
         choice = self.choose(objectives, limits)
-        return Findings(self.outcomes, choice, len(self.plan["seeds"]), self.missing)
+        more = MORE_FIGURES.get(self.plan["command"], ())
+        return Findings(self.outcomes, choice, len(self.plan["seeds"]), self.missing, more)
 
     def config(self, number: int) -> Mapping[str, Any]:
         """Return the keys of the scenario at a point, as in config.toml; empty if the scenario is wrong.
@@ -154,7 +157,7 @@ class SweepResult:
         if kind == "obtained":
             return obtained(self._blocks(), ", ".join(self.findings().keys) or "scenario")
         choice, table = self.choose(objectives, limits), self.to_arrow()
-        two = two_to_draw(choice.objectives, self.outcomes)
+        two = two_to_draw(choice)
         if kind == "pareto":
             return pareto(table, two, choice.recommended, choice.front)
         name = full_name(figure, self.figure_names, "figure") if figure else choice.objectives[0].name

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ksmcluster.experiments.comparison import RunComparison
-from ksmcluster.experiments.comparison_report import change_text, in_order, key_text, notes, short_names
+from ksmcluster.experiments.comparison_report import (
+    absences,
+    change_text,
+    in_order,
+    key_text,
+    notes,
+    short_names,
+)
 from ksmcluster.experiments.sweeps.outcomes import Findings
 from ksmcluster.experiments.sweeps.sweep_report import shown
 from ksmcluster.report.html.sections import HtmlTable
@@ -31,6 +38,7 @@ def comparison_cell(found: Sequence[RunComparison]) -> str:
     differing = sum(len(comparison.figures) for comparison in found)
     equal = sum(comparison.equal for comparison in found)
     said = [f"{differing:,} figures differ, {equal:,} are equal."]
+    said += absences(found)
     said += dict.fromkeys(note for comparison in found for note in notes(comparison))
     return rendered("cell.html", title="Comparisons", answer=" ".join(said), facts={}, tables=tables)
 

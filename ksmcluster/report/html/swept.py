@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ksmcluster.experiments.sweeps.outcomes import Choice, Findings, Outcome
-from ksmcluster.experiments.sweeps.pareto import NEAR
-from ksmcluster.experiments.sweeps.sweep_report import MOST_POINTS, cell, in_table, shown
+from ksmcluster.experiments.sweeps.sweep_report import (
+    MOST_POINTS,
+    cell,
+    in_table,
+    same_everywhere,
+    shown,
+    why,
+)
 from ksmcluster.report import text
 from ksmcluster.report.html.sections import Facts, HtmlTable
 
@@ -20,7 +26,10 @@ def answer(findings: Findings) -> str:
         return f"No point is recommended{within}."
     best = findings.outcomes[choice.recommended - 1]
     figures = ", ".join(f"{name} {cell(best, name)}" for name in choice.figures)
-    return f"Point {best.point.number} ({best.point.label}) is recommended{within}: {figures}."
+    missing = (
+        f" Not all is known: {text.counted(findings.missing, 'run')} missing." if findings.missing else ""
+    )
+    return f"Point {best.point.number} ({best.point.label}) is recommended{within}: {figures}.{missing}"
 
 
 def question(findings: Findings) -> str:
@@ -34,7 +43,7 @@ def question(findings: Findings) -> str:
 
 def points_table(findings: Findings) -> HtmlTable:
     """Return the points, with the figures of the objectives and limits."""
-    keys, figures = findings.keys, findings.choice.figures
+    keys, figures = findings.keys, findings.figures
     rows = [
         (
             f"{outcome.point.number}",
@@ -59,11 +68,13 @@ def points_table(findings: Findings) -> HtmlTable:
 def _about_front(choice: Choice) -> str:
     if not choice.front:
         return ""
-    wanted = ", ".join(map(str, choice.objectives))
-    return (
-        f"A point is on the Pareto front if no other point is better in one of {wanted} and worse in none. "
-        f"Among points within {100 * NEAR:g} % of the best in an objective, the next objective decides."
-    )
+    wanted = ", ".join(map(str, choice.differing))
+    said = [
+        f"A point is on the Pareto front if no other point is better in one of {wanted} and worse in none.",
+        same_everywhere(choice),
+        f"Why point {choice.recommended}: {why(choice)}" if choice.recommended is not None else "",
+    ]
+    return " ".join(filter(None, said))
 
 
 def _mark(outcome: Outcome, choice: Choice) -> str:

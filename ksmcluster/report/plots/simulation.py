@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import Locator, MaxNLocator
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
@@ -92,18 +93,29 @@ def remote(axes: Axes, runs: Sequence[RunData]) -> None:
     """Draw the mappings of KSM frames by the process's node and the frame's, at the end of the run."""
     (run,) = runs
     values = matrix(run.tables[NODE_PAIRS].to_pydict(), run.summary["nodes"])
-    _heat_map(axes, values, 0, "page table entries")
-    finish(axes, "Mappings of KSM frames at the end", "node of the process", "node of the KSM frame")
+    # A few nodes often have most of the KSM frames.
+    scale = LogNorm(1, max(int(values.max()), 10))
+    _heat_map(axes, np.ma.masked_equal(values, 0), 0, "page table entries", scale)
+    elsewhere = text.percent(1 - float(np.trace(values) / values.sum()))
+    title = f"Mappings of KSM frames at the end: {elsewhere} on other nodes"
+    finish(axes, title, "node of the process", "node of the KSM frame")
     axes.grid(visible=False)
 
 
-def _heat_map(axes: Axes, values: NDArray[np.int64], first: int, unit: str) -> None:
+def _heat_map(
+    axes: Axes, values: NDArray[np.int64], first: int, unit: str, scale: LogNorm | None = None
+) -> None:
     """Draw `values` as a heat map, int64[columns, rows]; columns count from `first`, rows from 0."""
     columns, rows = values.shape
     extent = (first - 0.5, columns + first - 0.5, -0.5, rows - 0.5)
     image = axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent)
-    image.set_clim(values.min(), max(values.max(), values.min() + 1))
-    axes.figure.colorbar(image, ax=axes, label=unit, format=THOUSANDS, ticks=MaxNLocator(integer=True))
+    if scale is None:
+        image.set_clim(values.min(), max(values.max(), values.min() + 1))
+        ticks: Locator | None = MaxNLocator(integer=True)
+    else:
+        image.set_norm(scale)
+        ticks = None
+    axes.figure.colorbar(image, ax=axes, label=unit, format=THOUSANDS, ticks=ticks)
     count_axis(axes.xaxis)
     count_axis(axes.yaxis)
 

@@ -12,6 +12,8 @@ import ksmcluster
 from ksmcluster.config import Overrides, load
 from ksmcluster.experiments.comparing import compare
 from ksmcluster.experiments.comparison import FigureDifference, RunComparison, Side
+from ksmcluster.experiments.comparison_report import report
+from ksmcluster.report.console import as_text
 from tests.ksmcluster.conftest import Run, result_of
 from tests.ksmcluster.snapshot.test_load import page, snapshot
 
@@ -127,6 +129,34 @@ def test_sweeps_are_compared_point_by_point_with_noise(tmp_path: Path, run: Run)
     ran = run("compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert "noise" in ran.out
     assert "ksm.pages_to_scan=400" in ran.out
+
+
+def test_points_that_a_sweep_lacks_are_named(tmp_path: Path, run: Run) -> None:
+    values = {"all": [100, 400], "some": [100]}
+    for name, scan in values.items():
+        ksmcluster.sweep("tiny", {"ksm.pages_to_scan": scan}, output=tmp_path / name)
+    found = compare(tmp_path / "all", tmp_path / "some")
+    assert [comparison.absent for comparison in found] == [(), (str(tmp_path / "some"),)]
+    assert repr(found).endswith("0 figures differ at 1 point>")
+    ran = run("compare", str(tmp_path / "all"), str(tmp_path / "some"), "--tolerance", "0.5")
+    assert ran.code == 1
+    assert "1 point: all figures are equal." in ran.out
+    assert f"1 point of {tmp_path / 'all'}: not in {tmp_path / 'some'}" in " ".join(ran.out.split())
+    assert ran.err.splitlines() == ["1 point could not be compared"]
+    assert run("compare", str(tmp_path / "some"), str(tmp_path / "some"), "--tolerance", "0").code == 0
+
+
+def test_figures_within_the_noise_are_only_counted() -> None:
+    sides = tuple(Side(name, {}, {}, {}) for name in ("a", "b"))
+    figures = (
+        FigureDifference("cow_ksm", (100.0, 103.0), (0.0, 0.03), 2.0),
+        FigureDifference("pages_shared", (100.0, 101.0), (0.0, 0.01), 2.0),
+    )
+    shown = as_text(report([RunComparison("", sides, {}, figures, 5)], 0.005)).splitlines()
+    assert [line.split() for line in shown if "±" in line] == [
+        ["!", "cow_ksm", "100", "pages", "103", "pages", "+3.00", "%", "±", "2.00", "%"]
+    ]
+    assert shown[-2:] == ["Within the noise: 1 other figure.", "5 other figures are equal."]
 
 
 def test_a_run_and_a_sweep_over_seeds(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmcluster.experiments.sweeps.axes import SweepPoint
+from ksmcluster.experiments.sweeps.outcomes import Outcome, choose
 from ksmcluster.experiments.sweeps.pareto import (
     Limit,
     Objective,
@@ -44,6 +46,18 @@ def test_within_one_percent_the_next_objective_decides() -> None:
     assert best({1: (1000.0, -9.0), 2: (995.0, -1.0), 3: (989.0, 0.0)}) == 2
     # For objectives that are to be small as well.
     assert best({1: (-100.0, 1.0), 2: (-100.5, 2.0), 3: (-102.0, 3.0)}) == 2
+
+
+def test_an_objective_that_hardly_differs_does_not_count() -> None:
+    """Point 2 saves 0.5 % less at half of the CPU time; by 2 % less, it would be a matter of taste."""
+    wanted = parse_objectives("saved:max,cpu:min")
+    for saved, on_front, recommended in ((995.0, (2,), 2), (980.0, (1, 2), 1)):
+        figures = {1: {"saved": 1000.0, "cpu": 8.0}, 2: {"saved": saved, "cpu": 4.0}}
+        outcomes = [Outcome(SweepPoint(n, {}), means, {}, 1, ()) for n, means in figures.items()]
+        choice = choose(outcomes, wanted, ())
+        assert (choice.front, choice.recommended) == (on_front, recommended)
+        assert choice.objectives == wanted
+        assert choice.differing == wanted[-len(on_front) :]
 
 
 scores = st.integers(-3, 3).map(float)

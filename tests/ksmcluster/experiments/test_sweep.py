@@ -20,6 +20,7 @@ from ksmcluster.experiments.figures import figures
 from ksmcluster.experiments.sweeps import journal, stored
 from ksmcluster.experiments.sweeps.plan import RunKey
 from ksmcluster.experiments.sweeps.run_one import RunDone
+from ksmcluster.experiments.sweeps.sweep_result import load_sweep
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run
 from tests.ksmcluster.snapshot.test_load import page, snapshot
@@ -239,7 +240,7 @@ def test_what_was_done_before_a_kill_is_kept(
     tmp_path: Path, whole: bytes, number: signal.Signals, jobs: int
 ) -> None:
     out = tmp_path / "out"
-    with started(out, "--jobs", str(jobs)) as process:
+    with started(out, "--jobs", str(jobs), "--limit", "ksmd_cpu_percent<=5") as process:
         wait_for_line(process, "run 3 of 12")
         if number == signal.SIGKILL:
             process.kill()  # alone: its workers end because it does
@@ -249,6 +250,7 @@ def test_what_was_done_before_a_kill_is_kept(
         rest = process.stderr.read() if process.stderr else ""
     done = stored.read_records(out)
     assert 3 <= len(done) < 12
+    assert load_sweep(out).wanted.limits == ("ksmd_cpu_percent<=5",)
     if number != signal.SIGKILL:
         assert len(rows(out)) == len(done)
         assert "continue with --resume" in rest

@@ -66,12 +66,12 @@ def test_a_compaction_read_again_is_the_same(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("damage", ["no directory", "empty", "no provenance", "not JSON"])
+@pytest.mark.parametrize("damage", ["empty", "no provenance", "not JSON"])
 def test_what_is_no_output(damage: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     if damage == "empty":
         out.mkdir()
-    elif damage != "no directory":
+    else:
         ksmcluster.simulate("tiny", engine="inline").save(out)
         if damage == "not JSON":
             (out / "summary.json").write_text("{")
@@ -80,6 +80,13 @@ def test_what_is_no_output(damage: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="out: not an output of simulate or compact") as error:
         ksmcluster.load_result(out)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, wrong in (("gone", "no such directory"), ("file", "not a directory")):
+        with pytest.raises(UserError, match=f"{name}: {wrong}; give that of an --output$"):
+            ksmcluster.load_result(tmp_path / name)
 
 
 def test_only_provenance_differs_between_equal_runs(tmp_path: Path) -> None:

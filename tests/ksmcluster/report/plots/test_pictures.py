@@ -201,7 +201,7 @@ def test_command(run: Run, outputs: Path, tmp_path: Path, suffix: str, magic: by
     [
         ("tiny -o x.txt", "error: --output x.txt: give a name that ends in .png, .svg or .pdf"),
         ("tiny -o theirs.svg", "error: --output theirs.svg: this command did not write the existing file"),
-        ("gone -o x.svg", "error: gone: not an output of simulate or compact ("),
+        ("gone -o x.svg", "error: gone: no such directory; give that of an --output"),
         ("tiny -o x.svg --kind memry", 'error: unknown kind of picture "memry"; did you mean "memory"?'),
         ("tiny -o x.svg --kind blocks", 'error: tiny has no picture "blocks": nothing was compacted; use'),
         (
