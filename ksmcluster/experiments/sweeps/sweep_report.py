@@ -116,10 +116,10 @@ def same_everywhere(choice: Choice) -> str:
     return f"The same at all points, within {100 * NEAR:g} %: {', '.join(same)}." if same else ""
 
 
-def why(choice: Choice) -> str:
-    """Say why the recommended point is the best."""
+def why(choice: Choice, point: str = "It") -> str:
+    """Say why the recommended point is the best; the sentence begins with `point`."""
     first, *others = (objective.name for objective in choice.differing)
-    best = f"It has the {'highest' if choice.differing[0].most else 'lowest'} {first}"
+    best = f"{point} has the {'highest' if choice.differing[0].most else 'lowest'} {first}"
     if not others:
         return f"{best}."
     return f"{best}, or is within {100 * NEAR:g} % of it; among such points, {others[0]} decides."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -63,7 +64,10 @@ def sweep_sections(found: SweepResult) -> SweepSections:
 
 
 def sweep_pictures(found: SweepResult, prefix: str) -> list[Markup]:
-    """Return pictures of the Pareto front and of each key's influence; their ids begin with the prefix."""
+    """Return pictures of the Pareto front, and of each key's influence or of all points.
+
+    Their ids begin with the prefix.
+    """
     findings = found.findings()
     done = [outcome.point for outcome in found.outcomes if outcome.runs]
     if not done:
@@ -71,10 +75,14 @@ def sweep_pictures(found: SweepResult, prefix: str) -> list[Markup]:
     differing = [o.name for o in findings.choice.objectives if differs(o.name, found.outcomes)]
     drawn = [] if found.plan["command"] == "simulate" or len(done) > MOST_BARS else [found.plot("obtained")]
     drawn += [found.plot("pareto")] if len(differing) > 1 else []
-    for key in findings.keys:
-        if len({point.settings[key] for point in done}) > 1:
-            names = differing[:2] or findings.choice.figures[:1]
-            drawn += [found.plot("sensitivity", key=key, figure=name) for name in names]
+    values = {key: {point.settings[key] for point in done} for key in findings.keys}
+    if len(done) < prod(map(len, values.values())) and len(done) <= MOST_BARS:
+        # Values were paired, so there is no line over those of one key.
+        drawn.append(found.plot("points"))
+        values = {}
+    for key in [key for key, several in values.items() if len(several) > 1]:
+        names = differing[:2] or findings.choice.figures[:1]
+        drawn += [found.plot("sensitivity", key=key, figure=name) for name in names]
     return [inline(picture, f"{prefix}{number}-") for number, picture in enumerate(drawn)]
 
 

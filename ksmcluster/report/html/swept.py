@@ -72,7 +72,7 @@ def _about_front(choice: Choice) -> str:
     said = [
         f"A point is on the Pareto front if no other point is better in one of {wanted} and worse in none.",
         same_everywhere(choice),
-        f"Why point {choice.recommended}: {why(choice)}" if choice.recommended is not None else "",
+        why(choice, f"Point {choice.recommended}") if choice.recommended is not None else "",
     ]
     return " ".join(filter(None, said))
 

@@ -127,10 +127,16 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
             at = np.unique(axis[rows])
             mean, low, high = _by_group(numbers[rows], axis[rows], at)
             style = line_style(index)
+            if ticks is not None:
+                # Names have no order that a line could show.
+                beside = at + 0.1 * (index - (len(groups) - 1) / 2)
+                place.errorbar(beside, mean, (mean - low, high - mean), label=name, linestyle="none", **style)
+                continue
             place.plot(at, mean, label=name, **style)
             place.fill_between(at, low, high, color=style["color"], alpha=0.2, lw=0)
         if ticks is not None:
             place.set_xticks(range(len(ticks)), ticks)
+            place.set_xlim(-0.5, len(ticks) - 0.5)
         elif _is_wide(axis):
             place.set_xscale("log")
             place.set_xticks(np.unique(axis), [f"{value:,g}" for value in np.unique(axis)])

@@ -262,6 +262,14 @@ def test_a_page_on_a_sweep(swept: Path) -> None:
     assert page.pictures[0] == "Points of the sweep, by their numbers"
 
 
+def test_a_page_on_paired_values_shows_the_points(tmp_path: Path) -> None:
+    paired = {"ksm.pages_to_scan": [100, 800, 400], "ksm.smart_scan": [0, 1, 1]}
+    ksmcluster.sweep("tiny", paired, zipped=True, output=tmp_path / "paired")
+    _, page = sweep_page(tmp_path / "paired")
+    # The front, and bars of the two objectives that differ, under the title of the first.
+    assert page.pictures == ["Points of the sweep, by their numbers", "simulated_seconds"]
+
+
 def test_a_page_on_a_sweep_of_compact(swept: Path) -> None:
     _, page = sweep_page(swept / "modes")
     assert page.pictures[0] == "Successful allocations before and after compaction"

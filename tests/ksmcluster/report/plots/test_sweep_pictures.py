@@ -159,6 +159,7 @@ def test_keys_of_words_are_in_places_of_their_own() -> None:
     (axes,) = sensitivity(varied(sweep(), "ksm.threads"), "ksm.threads", "saved_bytes").axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "per-node"]
     assert axes.lines[0].get_xydata().tolist() == [[0, 6], [1, 10]]
+    assert axes.lines[0].get_linestyle() == "None"  # words have no order
 
 
 def test_units_are_those_of_the_metadata() -> None:
