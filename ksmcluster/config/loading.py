@@ -23,6 +23,7 @@ from ksmcluster.config.problems import ConfigProblem, did_you_mean, dotted, prob
 from ksmcluster.config.problems import Path as KeyPath
 from ksmcluster.config.scenario import Scenario
 from ksmcluster.config.tables import ConfigTable
+from ksmcluster.report.text import one_line
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.toml import check_values, parse_toml
 
@@ -277,6 +278,6 @@ def _lines(problems: list[ConfigProblem], label: str, changed: Mapping[KeyPath, 
 
 def _line(problem: ConfigProblem, label: str, changed: Mapping[KeyPath, str]) -> str:
     """Return the mistake, and where it was made: on the command line or in the file."""
-    if option := changed.get(problem.path):
-        return f"{option}: {problem.text}"
-    return f"{label}: {dotted(problem.path)}: {problem.text}" if problem.path else f"{label}: {problem.text}"
+    place = f"{label}: {dotted(problem.path)}" if problem.path else label
+    where = changed.get(problem.path, place)
+    return one_line(f"{where}: {problem.text}")

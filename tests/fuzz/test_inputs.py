@@ -84,6 +84,7 @@ def test_texts_of_scenarios(tmp_path_factory: pytest.TempPathFactory, text: str)
 @example(".".join("a" * 50_000), "1")
 @example("process[" + "9" * 5000 + "].count", "1")
 @example("ksm.run", "9" * 5000)
+@example("process[0].region[0].size", "0\n\n0")
 def test_overrides(key: str, text: str) -> None:
     with refused(UserError):
         load("tiny", Overrides(settings=(f"{key}={text}",)))
