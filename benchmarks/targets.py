@@ -102,7 +102,7 @@ TARGETS = (
         "scaling, ray, 16384 *against the best",
         0.8,
     ),
-    Target("pages for each KiB sent (16 bytes each)", "scaling, ray, 262144 *, sent", 64),
+    Target("pages for each KiB of mail (16 bytes each)", "scaling, ray, 262144 *, mail", 64),
     Target(
         "weak scaling to 64 nodes, `inline`: least time a page / the worst",
         "scaling, inline, *against the best",

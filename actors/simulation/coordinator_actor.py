@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from actors.compaction.ray_compactor_pool import RayCompactorPool
@@ -39,15 +40,15 @@ class CoordinatorActor(SlimActor):
         fills its nodes as soon as it can. machines: the Ray node of each. migration_actors: how many drive
         the compactors, if the scenario has any.
         """
-        fabric = RayFabric(nodes_of, actors, machines)
-        fabric.take(spec, *snapshots)
+        self._fabric = RayFabric(nodes_of, actors, machines)
+        self._fabric.take(spec, *snapshots)
         # Ray ends the migration actors together with this one, which starts them.
         if self._compactor_pool is not None:
             self._compactor_pool.close()
         self._compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         if state is not None:
-            fabric.wait()
-        self._simulation = Simulation(fabric, spec, self._compactor_pool, state)
+            self._fabric.wait()
+        self._simulation = Simulation(self._fabric, spec, self._compactor_pool, state)
 
     def state(self) -> Encoded:
         """Return its state between two passes. No message is under way then."""
@@ -59,4 +60,8 @@ class CoordinatorActor(SlimActor):
 
     def run_pass(self) -> PassResult | None:
         """Run one pass of ksmd; return its result, or None after the last pass."""
-        return None if self._simulation.ended else timed_pass(self._simulation)
+        if self._simulation.ended:
+            return None
+        before = self._fabric.mail_bytes
+        result = timed_pass(self._simulation)
+        return replace(result, mail_bytes=self._fabric.mail_bytes - before)

@@ -79,10 +79,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
         """Run superstep `seq` of the nodes `to`; a repeated call returns the first one's answer.
 
         `pickled_mail`, by actor, and `mail` come from other actors; rows for nodes of other actors are
-        ignored. Returns 1 + groups objects. The first one is pickled: the reports, and for each receiving
-        actor its mail in bytes, or None if it is in the object of the actor's group; or instead, a list of
-        the senders whose mail it cannot read, if there are any: nothing is done then. Then the mail for each
-        group of actors on other machines, or None if it gets none this way.
+        ignored. Returns 1 + groups objects. The first one is pickled: the reports; for each receiving actor
+        its mail in bytes, or None if it is in the object of the actor's group; how many bytes all this mail
+        has. Or instead, a list of the senders whose mail it cannot read, if there are any: nothing is done
+        then. Then the mail for each group of actors on other machines, or None if it gets none this way.
         """
         if seq != self._seq:
             self._shared_mail.begin(seq)
@@ -115,10 +115,12 @@ class NodeActor(SavedNodes[Host], SlimActor):
         receivers = sorted(to - {self._actor_of[self._low]})
         pickled: dict[int, bytes | None] = dict.fromkeys(receivers)
         far_groups: set[int] = set()
-        if sum(mail.nbytes for mail in sent) <= LITTLE_MAIL:
+        mail_bytes = _bytes_of(sent)
+        if mail_bytes <= LITTLE_MAIL:
             pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
         else:
             sent = [mail.narrowed() for mail in sent]
+            mail_bytes = _bytes_of(sent)
             near = self._near.intersection(receivers)
             shared = self._shared_mail.put(seq, self._among(sent, *self._near_nodes)) if near else None
             pickled |= dict.fromkeys(near, shared)
@@ -126,10 +128,14 @@ class NodeActor(SavedNodes[Host], SlimActor):
         groups = (
             self._among(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
         )
-        return [pickle.dumps((reports, pickled), 5), *groups]
+        return [pickle.dumps((reports, pickled, mail_bytes), 5), *groups]
 
     @staticmethod
     def _among(mail: list[Mail], low: int, high: int) -> list[Mail]:
         """Return the mail to nodes low..high-1."""
         parts = [sent.among(low, high) for sent in mail] if low < high else []
         return [part for part in parts if part.tables]
+
+
+def _bytes_of(mail: list[Mail]) -> int:
+    return sum(sent.nbytes for sent in mail)

@@ -35,6 +35,8 @@ class RayFabric:
         #: by sender.
         self._mail: dict[int, list[Any]] = {}
         self._pickled_mail: dict[int, dict[int, bytes]] = {}
+        #: Bytes of all mail between actors so far.
+        self.mail_bytes = 0
         #: The nodes that mail is under way to.
         self._addressed: set[int] = set()
         #: The calls that give the actors their nodes.
@@ -73,8 +75,9 @@ class RayFabric:
             stepped |= self._step(packed, {actor: to_of[actor] for actor in unreadable})
         self._mail, self._pickled_mail = {}, {}
         reports: list[Report] = []
-        for actor, (refs, (of_actor, sent)) in stepped.items():
+        for actor, (refs, (of_actor, sent, mail_bytes)) in stepped.items():
             reports += of_actor
+            self.mail_bytes += mail_bytes
             for receiver, pickled in sent.items():
                 if pickled is None:
                     self._mail.setdefault(receiver, []).append(refs[1 + self._group_of[receiver]])

@@ -115,7 +115,9 @@ def _is_result(of: object, nodes: int) -> bool:
         isinstance(of, PassResult)
         and all(of.nodes[name].shape == (nodes,) and of.nodes[name].dtype == np.int64 for name in NODE_NAMES)
         and all(isinstance(number, int | float) for number in (of.simulated_seconds, of.wall_seconds))
-        and all(isinstance(number, int) for number in (of.full_scans, of.pages_to_scan, of.windows))
+        and all(
+            isinstance(number, int) for number in (of.full_scans, of.pages_to_scan, of.windows, of.mail_bytes)
+        )
         and all(isinstance(report, NodeReport) for report in of.compaction)
         and all(isinstance(relocation, RelocationResult) for relocation in of.relocated)
     )

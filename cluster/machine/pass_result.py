@@ -27,6 +27,8 @@ class PassResult:
     windows: int
     #: Time that this pass took on the host.
     wall_seconds: float
+    #: Bytes of the mail that left a process of the host.
+    mail_bytes: int = 0
     #: The compaction after the pass, by node; empty without [migration].
     compaction: tuple[NodeReport, ...] = ()
     #: Relocations between nodes after the pass, before the compaction.

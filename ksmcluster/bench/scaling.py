@@ -45,6 +45,8 @@ class Point:
     loops: list[float] = field(default_factory=list)
     #: Bytes sent to other nodes in each pass.
     bytes_sent: list[int] = field(default_factory=list)
+    #: Bytes of mail to nodes of other processes, in all passes.
+    mail_bytes: int = 0
 
     def rates(self) -> tuple[float, ...]:
         """Return the pages per second of each repetition."""
@@ -53,6 +55,11 @@ class Point:
     def rate(self) -> float:
         """Return the median of the rates."""
         return median(self.rates())
+
+    def mail_per_page(self) -> float:
+        """Return the bytes of mail for each page whose messages go to another process."""
+        others = 1 - 1 / self.processes
+        return self.mail_bytes / (others * self.pages) if others else 0.0
 
     def core_ns(self, cores: int) -> float:
         """Return core nanoseconds per page, over all cores in use."""
@@ -122,3 +129,4 @@ def _measure(point: Point, engine: str) -> None:
     point.first.append(run.seconds[0])
     point.loops.append(loop)
     point.bytes_sent = [int(result.nodes["bytes_sent"].sum()) for result in run.results]
+    point.mail_bytes = sum(result.mail_bytes for result in run.results)

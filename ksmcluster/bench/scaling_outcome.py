@@ -33,12 +33,15 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     calibrated_rates = tuple(r * loop for r, loop in zip(point.rates(), point.loops, strict=True))
     used = min(point.processes, scaling.cores)
     against = tuple(rate / used * scaling.best() * 1e-9 for rate in point.rates())
-    sent = sum(point.bytes_sent) / point.pages
+    mail = point.mail_per_page()
     found = [
-        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s, {sent:.1f} bytes per page sent"),
+        Measure(name, UNIT, calibrated_rates, f"{point.rate():,.0f} pages/s"),
         Measure(f"{name}, time a page against the best", "x", against),
     ]
-    return [*found, Measure(f"{name}, sent", "pages/KiB", (1024 / sent,))] if sent else found
+    if not mail:
+        return found
+    extra = f"{mail:.1f} bytes for each page whose messages go to another process"
+    return [*found, Measure(f"{name}, mail", "pages/KiB", (1024 / mail,), extra)]
 
 
 def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:
@@ -76,10 +79,11 @@ def _millions(rate: float) -> str:
 
 
 def _traffic(scaling: Scaling) -> Table:
-    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes/page")
+    shown = plain_table("nodes", "first pass", "merging pass", "steady pass", "bytes/page", "as mail")
     for point in scaling.weak:
         sizes = [text.size(sent) for sent in point.bytes_sent]
-        shown.add_row(f"  {point.nodes}", *sizes, f"{sum(point.bytes_sent) / point.pages:.1f}")
+        per_page = sum(point.bytes_sent) / point.pages, point.mail_per_page()
+        shown.add_row(f"  {point.nodes}", *sizes, *(f"{count:.1f}" for count in per_page))
     return shown
 
 

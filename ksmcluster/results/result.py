@@ -82,6 +82,7 @@ TIMING = (
     Statistic("wall_seconds", "s", "from the start to the end of the simulation"),
     Statistic("start_seconds", "s", "... part of it before the first pass: the start of Ray and the actors"),
     Statistic("pass_seconds", "s", "a list: time of each pass"),
+    Statistic("mail_bytes", "bytes", "a list: what actors sent to other actors in each pass"),
     Statistic("pages_per_second", "pages/s", "pages_scanned / time of all passes"),
 )
 
@@ -324,5 +325,6 @@ def _timing(timing: Timing, passes: Sequence[PassResult], scanned: int) -> dict[
         "wall_seconds": timing.wall_seconds,
         "start_seconds": timing.start_seconds,
         "pass_seconds": seconds,
+        "mail_bytes": [result.mail_bytes for result in passes],
         "pages_per_second": scanned / sum(seconds) if sum(seconds) else None,
     }

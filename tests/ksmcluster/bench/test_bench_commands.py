@@ -76,7 +76,6 @@ def test_scaling(run: Run, tmp_path: Path) -> None:
             for nodes in ("1 node", "2 nodes")
             for what in ("", ", time a page against the best")
         ),
-        "scaling, inline, 64 pages a node: 2 nodes, sent",
     ]
     assert ET.parse(plot).getroot().tag.endswith("svg")
 

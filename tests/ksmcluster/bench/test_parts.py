@@ -97,18 +97,26 @@ def test_strong_scaling_is_paired() -> None:
         8, 1, 8000, seconds=[0.004, 0.006], first=[0.001, 0.002], loops=[1.0, 1.0], bytes_sent=[0, 0, 0]
     )
     last = Point(
-        8, 2, 8000, seconds=[0.002, 0.004], first=[0.0008, 0.001], loops=[2.0, 0.5], bytes_sent=[0, 16, 0]
+        8,
+        2,
+        8000,
+        seconds=[0.002, 0.004],
+        first=[0.0008, 0.001],
+        loops=[2.0, 0.5],
+        bytes_sent=[0, 16, 0],
+        mail_bytes=16,
     )
     measures = outcome(Scaling("ray", 2, (last,), alone)).measures
     assert [measure.name for measure in measures] == [
         "scaling, ray, 1000 pages a node: 8 nodes",
         "scaling, ray, 1000 pages a node: 8 nodes, time a page against the best",
-        "scaling, ray, 1000 pages a node: 8 nodes, sent",
+        "scaling, ray, 1000 pages a node: 8 nodes, mail",
         "scaling, 8 nodes of 1000 pages: 2 processes against 1",
         "scaling, 8 nodes of 1000 pages, first pass: 2 processes to 1",
     ]
     assert measures[0].values == pytest.approx((16e6, 2e6))  # pages/s times the seconds of a loop
-    assert measures[2].values == (8000 / (16 / 1024),)
+    # Half of the pages are in the other process.
+    assert measures[2].values == (4000 / (16 / 1024),)
     assert measures[3].values == pytest.approx((2.0, 1.5))
     assert measures[4].values == pytest.approx((1.25, 2.0))
 

@@ -135,6 +135,7 @@ def test_timing_holds_what_differs_from_run_to_run(result: Result) -> None:
     assert list(timing) == [s.name for s in TIMING]
     assert timing["pages_per_second"] == 24000 / 1.0
     assert timing["pass_seconds"] == [0.25] * 4
+    assert timing["mail_bytes"] == [0] * 4
 
 
 def test_without_any_mapping_there_is_no_mean() -> None:
