@@ -99,7 +99,7 @@ TARGETS = (
     ),
     Target(
         "1,024 nodes in 64 actors, `ray`: time a page of 64 nodes / of 1,024",
-        "scaling, ray, 16384 *against the best",
+        "scaling, ray, 16384 *: 1,024 nodes*against the best",
         0.8,
     ),
     Target("pages for each KiB of mail (16 bytes each)", "scaling, ray, 262144 *, mail", 64),
