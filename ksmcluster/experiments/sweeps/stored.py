@@ -88,7 +88,8 @@ class _Host(_Stored):
 
 class _Timing(_Stored):
     jobs: int | None
-    wall_seconds: _Number
+    #: None while the sweep runs, and if it was killed.
+    wall_seconds: _Number | None
 
 
 class _Wanted(_Stored):

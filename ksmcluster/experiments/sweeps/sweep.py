@@ -117,7 +117,7 @@ def carry_out(
         done = read_records(kept.directory)
         start = time.perf_counter()
         # Now, too: a sweep that is killed has its objectives and limits.
-        _write_provenance(kept, jobs, 0.0, wanted)
+        _write_provenance(kept, jobs, None, wanted)
         try:
             _run_all(plan, jobs, done, kept, progress)
         finally:
@@ -127,7 +127,7 @@ def carry_out(
     return result
 
 
-def _write_provenance(kept: Journal, jobs: int | None, seconds: float, wanted: Preference) -> None:
+def _write_provenance(kept: Journal, jobs: int | None, seconds: float | None, wanted: Preference) -> None:
     data = provenance({"jobs": jobs, "wall_seconds": seconds}) | {"wanted": wanted._asdict()}
     kept.write(PROVENANCE, json.dumps(data, indent=2).encode() + b"\n")
 

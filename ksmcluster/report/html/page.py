@@ -70,7 +70,7 @@ def _swept(sweep: SavedSweep, prefix: str) -> dict[str, Any]:
     if sweep.provenance:
         jobs, wall = (sweep.provenance["timing"][name] for name in ("jobs", "wall_seconds"))
         side_by_side = f", {text.counted(jobs, 'point')} in parallel" if jobs else ""
-        took = text.seconds(wall) + side_by_side
+        took = ("killed" if wall is None else text.seconds(wall)) + side_by_side
         origin = _host(sweep.provenance) | {"last command": took}
     return {
         **sweep_sections(sweep.result)._asdict(),

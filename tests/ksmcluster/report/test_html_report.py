@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -285,7 +286,7 @@ def test_sweeps_beside_runs(swept: Path, outputs: Path) -> None:
 
 
 def test_a_page_on_a_sweep_that_was_killed(swept: Path, tmp_path: Path) -> None:
-    """There is no provenance.json then, nor all runs."""
+    """Then not all runs are there, and maybe no provenance.json."""
     killed = tmp_path / "killed"
     killed.mkdir()
     lines = (swept / "knobs" / "runs.jsonl").read_bytes().splitlines(keepends=True)
@@ -293,7 +294,11 @@ def test_a_page_on_a_sweep_that_was_killed(swept: Path, tmp_path: Path) -> None:
     (killed / "plan.json").write_bytes((swept / "knobs" / "plan.json").read_bytes())
     _, page = sweep_page(killed)
     assert "missing runs 3" in page.text
+    provenance = json.loads((swept / "knobs" / "provenance.json").read_text())
+    provenance["timing"]["wall_seconds"] = None  # as it is before the first run is done
+    (killed / "provenance.json").write_text(json.dumps(provenance))
+    assert "last command killed" in sweep_page(killed)[1].text
     (killed / "runs.jsonl").write_bytes(b"")
     _, page = sweep_page(killed)
     assert page.pictures == []
-    assert "No point is recommended." in page.text
+    assert "No point is recommended within ksmd_cpu_percent<=5." in page.text
