@@ -109,7 +109,7 @@ class Snapshot:
                 raise
             raise UserError(f"{path} is not a snapshot: make one with `ksmcluster capture`") from error
         try:
-            _check_sizes(path, parquet.metadata)
+            _check_sizes(path, parquet)
             return cls(path, parquet, _read_metadata(path, parquet))
         except BaseException:
             parquet.close()
@@ -270,20 +270,38 @@ def _check_regular(path: Path) -> None:
         raise OSError("not a regular file")
 
 
-def _check_sizes(path: Path, parquet: pq.FileMetaData) -> None:
+def _check_sizes(path: Path, parquet: pq.ParquetFile) -> None:
     """Raise UserError if the file declares more uncompressed data than its number of rows allows."""
-    groups = [parquet.row_group(group) for group in range(parquet.num_row_groups)]
+    groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
     wrong = ""
-    for group in groups:
+    for number, group in enumerate(groups):
         most = group.num_rows * MOST_ROW + MOST_GROUP
         if not 0 <= group.num_rows <= MOST_GROUP_ROWS or not 0 <= group.total_byte_size <= most:
             wrong = "it has too much uncompressed data"
-        if any(group.column(i).num_values != group.num_rows for i in range(group.num_columns)):
+        elif group.num_rows == 0:
+            continue  # Its columns are not looked at.
+        elif not _has_good_columns(parquet, number):
+            wrong = "a column is damaged"
+        elif any(group.column(i).num_values != group.num_rows for i in range(group.num_columns)):
             wrong = "its columns differ in length"
-    if sum(group.num_rows for group in groups) != parquet.num_rows:
+    if sum(group.num_rows for group in groups) != parquet.metadata.num_rows:
         wrong = "rows are missing"
     if wrong:
         raise UserError(f"{path} breaks the snapshot format, {wrong}: capture it again")
+
+
+def _has_good_columns(parquet: pq.ParquetFile, row_group: int) -> bool:
+    """Return whether the columns of a row group can be read: of wrong metadata, pyarrow aborts the process.
+
+    Reading a row checks them first.
+    """
+    try:
+        next(parquet.iter_batches(1, row_groups=[row_group]), None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if _is_of_the_system(error):
+            raise
+        return False
+    return True
 
 
 def is_snapshot(path: Path) -> bool:
@@ -318,7 +336,8 @@ def _digests(column: pa.ChunkedArray) -> NDArray[np.uint8]:
 
 def _ranges(parquet: pq.FileMetaData, row_group: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the ranges of moments and processes of a row group; the widest ones without statistics."""
-    moment, process = (parquet.row_group(row_group).column(column).statistics for column in (0, 1))
+    group = parquet.row_group(row_group)
+    moment, process = (group.column(i).statistics if group.num_rows else None for i in (0, 1))
     return _range(moment), _range(process)
 
 

@@ -179,8 +179,37 @@ def test_damaged_pages(tmp_path: Path) -> None:
     middle = len(whole) // 3
     whole[100:middle] = bytes(middle - 100)
     (tmp_path / "s").write_bytes(whole)
+    with pytest.raises(UserError, match="damaged"), Snapshot.open(tmp_path / "s") as snapshot:
+        snapshot.pages(0)
+
+
+def test_a_later_page_of_a_column_is_damaged(tmp_path: Path) -> None:
+    """It is found when it is read, and not before."""
+    rng = np.random.default_rng(1)
+    pages = {n: (rng.bytes(16), MERGEABLE) for n in range(100_000)}
+    write(tmp_path / "s", {(0, 0): pages}, metadata())
+    whole = bytearray((tmp_path / "s").read_bytes())
+    whole[1_500_000:1_500_100] = bytes(100)
+    (tmp_path / "s").write_bytes(whole)
     with Snapshot.open(tmp_path / "s") as snapshot, pytest.raises(UserError, match="damaged"):
         snapshot.pages(0)
+
+
+def test_metadata_of_which_pyarrow_would_abort(tmp_path: Path) -> None:
+    """One bit of the footer is wrong. Of some that are, pyarrow throws where nothing catches it."""
+    write(tmp_path / "s", {(0, 0): {n: (bytes([n]) * 16, MERGEABLE) for n in range(5)}}, metadata())
+    whole = (tmp_path / "s").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for at in range(footer, len(whole) - 8):
+        changed = bytearray(whole)
+        changed[at] ^= 0x10
+        (tmp_path / "changed").write_bytes(changed)
+        try:
+            Snapshot.open(tmp_path / "changed").close()
+        except UserError:
+            refused += 1
+    assert refused > 100
 
 
 def spans(names: str) -> st.SearchStrategy[list[Mapping]]:
