@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 #: Exceptions raised by reading files that are not ours.
 _NO_RESULT = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
-    *(OSError, RecursionError, TypeError, ValueError),
+    *(NotImplementedError, OSError, RecursionError, TypeError, ValueError),
 )
 
 

@@ -22,7 +22,7 @@ from cluster.machine.pass_result import Event, PassStarted
 from cluster.script.parser import ScriptError, parse
 from cluster.spec.errors import SimulationError
 from cluster.spec.profile import PROFILES
-from ksmcluster import Overrides, compare, load, resume, simulate, sweep
+from ksmcluster import Overrides, compare, load, load_result, resume, simulate, sweep
 from ksmcluster.api.checkpoints import checkpointed
 from ksmcluster.bench.tools.tracker import read_baseline
 from ksmcluster.capture.core import CoreSource
@@ -190,6 +190,28 @@ def test_sweeps(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         assert sweep_sections(saved.result)
     with refused(UserError):
         compare(folder / "out", folder / "out")
+
+
+@cache
+def simulated() -> dict[str, bytes]:
+    """The files of an output of simulate, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulate("tiny", engine="inline", passes=2, pages_per_node=64).save(Path(folder) / "out")
+        return {path.name: path.read_bytes() for path in (Path(folder) / "out").iterdir()}
+
+
+@FUZZ
+@given(st.data())
+def test_outputs(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("fuzz") / "out"
+    folder.mkdir()
+    files = dict(simulated())
+    name = data.draw(st.sampled_from(sorted(files)))
+    files[name] = data.draw(damaged(files[name]))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with refused(UserError):
+        load_result(folder)
 
 
 CELLS = ["ksm.run", "1", "2", "nodes", "x", "machine.nodes"]
