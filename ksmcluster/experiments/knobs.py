@@ -40,7 +40,7 @@ def _speed(ksm: Mapping[str, Any]) -> Iterator[str]:
     """Yield the scan speed: of the advisor, or pages_to_scan, which an advisor would overwrite."""
     advisor = ksm.get("advisor_mode")
     if advisor == "scan-time":
-        for name in _ADVISOR:
+        for name in filter(ksm.__contains__, _ADVISOR):
             yield f"echo {ksm[name]} > {name}"
         yield f"echo {advisor} > advisor_mode"
         return

@@ -107,6 +107,39 @@ class _Provenance(_Stored):
     wanted: _Wanted
 
 
+class _Tables(BaseModel):
+    """What reports take from the scenario of a point."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Simulation(_Tables):
+    title: str = ""
+
+
+class _Machine(_Tables):
+    nodes: int
+
+
+class _Ksm(_Tables):
+    kernel: str
+    run: int
+    pages_to_scan: int
+    threads: str
+    advisor_mode: str | None = None
+
+
+class _Migration(_Tables):
+    attempts: int
+
+
+class _Config(_Tables):
+    simulation: _Simulation
+    machine: _Machine
+    ksm: _Ksm | None = None
+    migration: _Migration | None = None
+
+
 def read_plan(directory: Path) -> dict[str, Any]:
     """Return plan.json. Raises UserError if the directory is not that of a sweep."""
     try:
@@ -127,10 +160,10 @@ def config_of(point: Mapping[str, str], number: int) -> dict[str, Any]:
     """
     try:
         config = parse_toml(point["config"])
-        if config and not all(isinstance(table, dict | list) for table in config.values()):
-            raise ValueError("not a scenario")
+        if config:
+            _Config.model_validate(config)
     except ValueError as error:
-        raise UserError(f"{PLAN}: the scenario of point {number} cannot be read: {error}") from None
+        raise UserError(_reason(f"{PLAN}: the scenario of point {number}", error)) from None
     return config
 
 
