@@ -23,7 +23,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, U16, U32, Array
 
-#: Steps are stored if runs have at least so many values on average.
+#: The least average length of runs for which a column takes the form `Steps`.
 _RUN = 32
 _LARGEST_STEP = np.uint64((1 << 16) - 1)
 _HALF = 32

@@ -25,20 +25,19 @@ _DERIVED = {statistic.name for statistic in DERIVED} | {"ksmd_cpu_percent"}
 def report(found: Sequence[RunComparison], tolerance: float | None) -> RenderableType:
     """Return the report of all comparisons; with a tolerance, figures beyond it are marked."""
     parts: list[RenderableType] = []
-    several = len(found) > 1
-    equal = [comparison for comparison in found if several and _is_equal(comparison)]
+    several, equal = len(found) > 1, 0
     for comparison in found:
-        if comparison not in equal and not comparison.absent:
+        if comparison.absent:
+            continue
+        if several and not (comparison.keys or comparison.figures):
+            equal += 1
+        else:
             parts += [*_one(comparison, tolerance, several=several), Text()]
     if equal:
-        parts += [Text(f"{text.counted(len(equal), 'point')}: all figures are equal."), Text()]
+        parts += [Text(f"{text.counted(equal, 'point')}: all figures are equal."), Text()]
     for note in absences(found):
         parts += [Text(note, style="yellow"), Text()]
     return Group(*parts[:-1])
-
-
-def _is_equal(comparison: RunComparison) -> bool:
-    return not (comparison.keys or comparison.figures or comparison.absent)
 
 
 def absences(found: Sequence[RunComparison]) -> list[str]:

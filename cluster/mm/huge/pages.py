@@ -26,7 +26,7 @@ class HugePages:
         self.ever: Slots = empty()
         #: Bases that have kept a page table, with or without entries.
         self.tables: set[int] = set()
-        #: Blocks that are partly unmapped (the deferred split queue); of freed ones nobody asks.
+        #: Blocks that are partly unmapped (the deferred split queue). Freed blocks may stay in it.
         self.deferred: set[int] = set()
 
     def map(self, bases: Slots) -> None:

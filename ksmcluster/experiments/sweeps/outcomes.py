@@ -27,7 +27,7 @@ class Choice(NamedTuple):
     """Points by number: the Pareto front, and the recommended point within all limits."""
 
     objectives: tuple[Objective, ...]
-    #: Of these, those that differ between points by more than counts as equal; all if none does.
+    #: The objectives whose values differ between points by more than 1 %; all objectives if there are none.
     differing: tuple[Objective, ...]
     limits: tuple[Limit, ...]
     front: tuple[int, ...]
