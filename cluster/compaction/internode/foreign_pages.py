@@ -73,7 +73,7 @@ class ProxyTargets:
         self._pages = memory.pages
         self._spare = proxies.spare(count)
 
-    def take(self, count: int, owed: int = 0) -> Pfns:
+    def take(self, count: int, owed: int = 0, *, together: bool = False, all_first: bool = False) -> Pfns:
         taken, self._spare = self._spare[:count], self._spare[count:]
         self._pages.get(taken)
         return taken

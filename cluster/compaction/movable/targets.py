@@ -16,10 +16,12 @@ from cluster.compaction.pages.page_map import MAX_ORDER, MigrateType
 class Targets(Protocol):
     """A source of new pages: used (reference 1), unlocked, without an owner."""
 
-    def take(self, count: int, owed: int = 0) -> Pfns:
+    def take(self, count: int, owed: int = 0, *, together: bool = False, all_first: bool = False) -> Pfns:
         """Take at most `count` new pages, at least one if there is any at all. int64[0..count].
 
-        owed: pages that will be free once the targets taken before are in use.
+        owed: pages that will be free once the targets taken before are in use. together: nothing else happens
+        before `count` pages are taken; all_first: nor is any of these in use before, else a page is freed for
+        each of them.
         """
 
     def give_back(self, pfns: Pfns) -> None:
@@ -35,7 +37,7 @@ class AllocatedTargets:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def take(self, count: int, owed: int = 0) -> Pfns:
+    def take(self, count: int, owed: int = 0, *, together: bool = False, all_first: bool = False) -> Pfns:
         return self._memory.alloc_bulk(count, MigrateType.MOVABLE)
 
     def give_back(self, pfns: Pfns) -> None:
@@ -87,14 +89,12 @@ def take_targets(targets: Targets, count: int, *, all_first: bool = False) -> Pf
 
     all_first: all are taken before the first is in use; else each page is freed before the next target.
     """
-    taken = targets.take(count)
+    taken = targets.take(count, together=True, all_first=all_first)
     if len(taken) == count:
         return taken
     parts, got = [taken], len(taken)
-    while got < count:
-        more = targets.take(count - got, 0 if all_first else got)
-        if len(more) == 0:
-            break
-        parts.append(more)
-        got += len(more)
+    while len(parts[-1]) and got < count:
+        owed = 0 if all_first else got
+        parts.append(targets.take(count - got, owed, together=True, all_first=all_first))
+        got += len(parts[-1])
     return np.concatenate(parts)

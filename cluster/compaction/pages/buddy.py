@@ -159,15 +159,11 @@ class Zone:
         self.pages.remove_free(pfns)
         self.free_pages -= len(pfns)
 
-    def take_block(self, pfn: int, order: int) -> Pfns:
-        """Take a whole free block. int64[2^order]."""
-        span = slice(pfn, pfn + (1 << order))
-        if self.lists is not None:
-            self.lists.remove(pfn, order)
-        self.pages.remove_free(span)
-        self.pages.mark_used(span)
-        self.free_pages -= 1 << order
-        return np.arange(span.start, span.stop)
+    def use_unlisted(self, pfns: Pfns) -> None:
+        """Do the same with pages of whole free blocks that are in no list any more."""
+        self.pages.remove_free(pfns)
+        self.pages.mark_used(pfns)
+        self.free_pages -= len(pfns)
 
     def heads(self, start: int, stop: int) -> Pfns:
         """Return the first pages of the free blocks that start in start..stop-1, ascending. int64[n]."""

@@ -53,6 +53,8 @@ class FreeLists:
         self.after: list[int] = []
         self.before: list[int] = []
         self.counts = [0] * (MAX_ORDER + 1)
+        #: by anchor, a page that no block of the list is above
+        self._bounds: list[int] = []
         self.fill()
 
     @staticmethod
@@ -84,17 +86,32 @@ class FreeLists:
         after[anchors] = anchors
         before = after.copy()
         self.counts = [0] * (MAX_ORDER + 1)
+        self._bounds = [-1] * len(anchors)
         for order, kind, blocks in lists:
             anchor = np.array([self.anchor(order, kind)])
             after[np.concatenate([anchor, blocks])] = np.concatenate([blocks, anchor])
             before[np.concatenate([blocks, anchor])] = np.concatenate([anchor, blocks])
             self.counts[order] += len(blocks)
+            self._bounds[self.anchor(order, kind)] = int(blocks.max(initial=-1))
         self.after, self.before = after.tolist(), before.tolist()
 
     def first(self, order: int, migratetype: int) -> int | None:
         """Return the block at the head of a list, if it has any."""
         pfn = self.after[self.anchor(order, migratetype)]
         return pfn if pfn >= 0 else None
+
+    def bound(self, order: int, migratetype: int) -> int:
+        """Return a page that no block of a list is above, not far from the highest one."""
+        anchor = self.anchor(order, migratetype)
+        bound = self._bounds[anchor]
+        if bound >= 0 and self._pages.order[bound] != order:
+            # the highest block is gone
+            after, block, bound = self.after, self.after[anchor], -1
+            while block >= 0:
+                bound = max(bound, block)
+                block = after[block]
+            self._bounds[anchor] = bound
+        return bound
 
     def add(self, pfn: int, order: int, *, at_tail: bool = False) -> None:
         """Add a free block to the list of its order and its pageblock's type."""
@@ -104,6 +121,8 @@ class FreeLists:
         self.after[behind] = self.before[ahead] = pfn
         self.after[pfn], self.before[pfn] = ahead, behind
         self.counts[order] += 1
+        if pfn > self._bounds[anchor]:
+            self._bounds[anchor] = pfn
 
     def remove(self, pfn: int, order: int) -> None:
         """Take a block from its list."""

@@ -45,6 +45,7 @@ class FreeScanner:
         #: in place of the stack, where large folios need blocks
         self._lists = BlockLists() if self._by_order and memory.pages.folio_order is not None else None
         self._orders: list[I64] = []  #: of the blocks fetched, as `by_order` takes them
+        self._fetched_none = False  #: what the next fetch has come to, if it is made already
         self._alone = False
         self._unmarked: list[I64] = []
         self._watched = -1
@@ -52,11 +53,14 @@ class FreeScanner:
         #: pages of earlier batches that are free as soon as their targets are in use
         self.owed = 0
 
-    def take(self, count: int, owed: int = 0) -> I64:
+    def take(self, count: int, owed: int = 0, *, together: bool = False, all_first: bool = False) -> I64:
         """Take from the page fetched last to the first; fetch only if none is left (compaction_alloc)."""
+        if self.empty and self._fetched_none:
+            self._fetched_none = False
+            return _NO_PAGES
         if self.empty:
             self._control.owed = self.owed + owed
-            self._fetch()
+            self._fetch(count if together and self._lists is None else 1, all_first=all_first)
             self._control.owed = 0
         if self._lists is not None:
             return self._take_one(self._lists)
@@ -77,7 +81,7 @@ class FreeScanner:
         if self._lists is None:
             return None
         if self.empty:
-            self._fetch()
+            self._fetch(1, all_first=False)
         pfn = self._lists.take(order)
         self._control.wanted -= 0 if pfn is None else 1 << order
         return pfn
@@ -129,32 +133,56 @@ class FreeScanner:
             self._zone.pages.mark_used(np.concatenate(self._unmarked))
             self._unmarked = []
 
-    def _fetch(self) -> None:
-        """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages)."""
+    def _fetch(self, count: int, *, all_first: bool) -> None:
+        """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages).
+
+        An optimistic run makes do with the block of one search; it fetches until it has `count` pages.
+        """
         c = self._control
         fetched: list[I64] = []
-        self._missing = c.wanted
-        self._orders = []
+        above = _NO_PAGES
+        self._missing, self._orders = c.wanted, []
         if c.rules.fast_search and c.request.order > 0:
-            got = fast_search.isolate_freepages(c)
-            self._add(fetched, got.pages, got.scanned)
-            if fetched and (c.request.optimistic or self._missing <= 0):
-                self._stack = got.pages[::-1] if self._by_order else got.pages
-                self._top = len(self._stack)
-                return
-            if self._by_order and fetched:
-                self._orders.append(_orders_of_block(got.pages))
-            if got.around is not None and self._missing > 0 and not c.request.optimistic:
-                self._around(fetched, got.around)
+            optimistic = c.request.optimistic
+            found = fast_search.isolate_freepages(c, count if optimistic else 1, all_first=all_first)
+            pages = self._take_found(fetched, found)
+            if optimistic and self._lists is None and len(pages):
+                above = (
+                    pages[::-1] if self._by_order else pages_of(found.heads[::-1], 1 << found.orders[::-1])
+                )
+                if not found.failed:
+                    self._stack, self._top = above, len(above)
+                    return
+                # as they are in use by then, the search that failed begins a fetch of its own
+                fetched.clear()
+                self._orders.clear()
+                self._missing = c.wanted - (len(pages) if self._by_order else 0)
+                c.owed += 0 if all_first else len(pages)
+            if found.around is not None and self._missing > 0 and not optimistic:
+                self._around(fetched, found.around)
         if not fetched:
             self._scan_down(fetched)
+        self._fetched_none = len(above) > 0 and not fetched
+        self._store(fetched, above)
+
+    def _take_found(self, fetched: list[I64], found: fast_search.Found) -> I64:
+        """Take the blocks found by searches; return their pages. int64[n]"""
+        pages = pages_of(found.heads, 1 << found.orders)
+        self._note_orders(pages)
+        self._zone.use_unlisted(pages)
+        self._add(fetched, pages, found.scanned)
+        return pages
+
+    def _store(self, fetched: list[I64], above: I64) -> None:
+        """Lay up what was fetched; the pages `above` are the next ones. int64[n]"""
         if self._lists is not None:
             for pages, orders in zip(fetched, self._orders, strict=True):
                 self._lists.add(pages[orders >= 0], orders[orders >= 0])
             return
-        self._stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
+        stack = fetched[0] if len(fetched) == 1 else np.concatenate([_NO_PAGES, *fetched])
         if self._by_order and fetched:
-            self._stack = by_order(self._stack, np.concatenate(self._orders))[::-1]
+            stack = by_order(stack, np.concatenate(self._orders))[::-1]
+        self._stack = np.concatenate([stack, above]) if len(above) else stack
         self._top = len(self._stack)
 
     def _add(self, fetched: list[I64], pages: I64, scanned: int) -> None:
@@ -370,10 +398,3 @@ class FreeScanner:
         self._note_orders(taken)
         self._zone.use(taken)
         return stop, scanned + max(-(-(stop - position) // stride), 0), taken
-
-
-def _orders_of_block(pages: I64) -> I64:
-    """Return the orders of the pages of one free block, as `by_order` takes them. int64[n] -> int64[n]."""
-    orders = np.full(len(pages), TAIL, np.int64)
-    orders[0] = len(pages).bit_length() - 1
-    return orders
