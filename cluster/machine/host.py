@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from cluster.compaction.scenario.node_memory import NodeMemory
 
 
+#: Mail of a node above this size becomes narrow, in bytes: that of all nodes is the larger part of what a
+#: merging pass needs beside the simulated memory. To copy less of it takes longer, unless it fills the host.
+LARGE_MAIL = 64 << 20
+
+
 class MessageMemory(Protocol):
     """Manages the memory that messages take in a process. Results do not depend on it."""
 
@@ -95,7 +100,7 @@ class Host:
             report, sends = self.nodes[node].step(command, inbox)
             reports.append(report)
             if sends.tables:
-                sent.append(sends)
+                sent.append(sends.narrowed() if sends.nbytes > LARGE_MAIL else sends)
         if isinstance(command, Populate):
             self._prepare()
         if not sent:

@@ -1,14 +1,16 @@
-"""A plot of pages per second against nodes."""
+"""A plot of pages per second and of efficiency against nodes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ksmcluster.report.plots.files import is_picture, write_picture
-from ksmcluster.report.plots.style import BLUE
+from ksmcluster.report.plots.style import BLUE, VERMILLION
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ksmcluster.bench.scaling import Scaling
@@ -28,28 +30,60 @@ def draw(scaling: Scaling, path: Path) -> None:
 
 
 def figure_of(scaling: Scaling) -> Figure:
-    """Return the picture as a matplotlib figure."""
+    """Return the picture as a matplotlib figure: pages per second above, the efficiency below."""
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6.5), layout="constrained", dpi=150)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _draw_rates(above, scaling)
+    _draw_efficiency(below, scaling)
+    nodes = [point.nodes for point in scaling.weak]
+    below.set_xscale("log", base=2)
+    below.set_xticks(nodes, labels=[str(n) for n in nodes], minor=False)
+    below.set_xlabel("NUMA nodes")
+    above.set_title(_title(scaling), fontsize="medium")
+    for axes in above, below:
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def _draw_rates(axes: Axes, scaling: Scaling) -> None:
     from matplotlib.ticker import EngFormatter
 
     nodes = [point.nodes for point in scaling.weak]
     rates = [point.rates() for point in scaling.weak]
-    figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=150)
-    axes = figure.subplots()
     axes.plot(nodes, [scaling.ideal(point) for point in scaling.weak], "--", color="0.5", label="ideal")
     axes.plot(nodes, [point.rate() for point in scaling.weak], "o-", color=BLUE, label="measured (median)")
     axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color=BLUE, alpha=0.2, lw=0)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(nodes, labels=[str(n) for n in nodes], minor=False)
     # The default margin is a fraction of the data's range, which may be almost zero.
     axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel("NUMA nodes")
     axes.set_ylabel("pages/s, first and merging pass")
-    axes.set_title(_title(scaling), fontsize="medium")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    return figure
+
+
+def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
+    """Draw the parts of the ideal rate that are reached, and of the ideal speed-up by several processes."""
+    from matplotlib.ticker import PercentFormatter
+
+    from ksmcluster.bench.scaling import ratios
+
+    points, last = scaling.weak, scaling.weak[-1]
+    nodes = [point.nodes for point in points]
+    reached = [[rate / scaling.ideal(point) for rate in point.rates()] for point in points]
+    axes.plot(nodes, [median(r) for r in reached], "o-", color=BLUE, label="measured / ideal")
+    axes.fill_between(
+        nodes, [min(r) for r in reached], [max(r) for r in reached], color=BLUE, alpha=0.2, lw=0
+    )
+    if scaling.alone:
+        speedups = [s / last.processes for s in ratios(scaling.alone.seconds, last.seconds)]
+        low, middle, high = min(speedups), median(speedups), max(speedups)
+        label = f"speed-up by {last.processes} processes / {last.processes}"
+        spread = [[middle - low], [high - middle]]
+        axes.errorbar([last.nodes], [middle], spread, fmt="s", color=VERMILLION, capsize=3, label=label)
+    axes.set_ylim(0, max(1.1, 1.08 * axes.dataLim.y1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylabel("efficiency")
 
 
 def _title(scaling: Scaling) -> str:

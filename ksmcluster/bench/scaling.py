@@ -84,6 +84,11 @@ class Scaling:
         return min(point.core_ns(self.cores) for point in self.weak)
 
 
+def ratios(more: Sequence[float], less: Sequence[float]) -> tuple[float, ...]:
+    """Return how many times as long each repetition took as its pair."""
+    return tuple(m / n for m, n in zip(more, less, strict=True))
+
+
 def measure_scaling(
     nodes: Sequence[int],
     pages_per_node: int,

@@ -6,7 +6,7 @@ from statistics import median
 
 from rich.table import Table
 
-from ksmcluster.bench.scaling import Point, Scaling
+from ksmcluster.bench.scaling import Point, Scaling, ratios
 from ksmcluster.bench.tools.calibration import UNIT
 from ksmcluster.bench.tools.measure import BenchOutcome, Measure, figure, spread
 from ksmcluster.report import text
@@ -49,13 +49,9 @@ def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:
     nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
     name, processes = f"scaling, {nodes} of {per_node} pages", text.counted(together.processes, "process")
     return (
-        Measure(f"{name}: {processes} against 1", "x", _ratios(alone.seconds, together.seconds)),
-        Measure(f"{name}, first pass: {processes} to 1", "x", _ratios(alone.first, together.first)),
+        Measure(f"{name}: {processes} against 1", "x", ratios(alone.seconds, together.seconds)),
+        Measure(f"{name}, first pass: {processes} to 1", "x", ratios(alone.first, together.first)),
     )
-
-
-def _ratios(more: list[float], less: list[float]) -> tuple[float, ...]:
-    return tuple(m / n for m, n in zip(more, less, strict=True))
 
 
 def _weak_table(scaling: Scaling) -> Table:

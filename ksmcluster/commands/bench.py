@@ -91,7 +91,8 @@ def scaling(
     ] = EngineName.RAY,
     processes: Annotated[int | None, _option("Actors that share the nodes.", "one per core", min=1)] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png|.svg|.pdf", help="Plot pages/s against nodes.")
+        Path | None,
+        typer.Option(metavar="FILE.png|.svg|.pdf", help="Plot pages/s and efficiency against nodes."),
     ] = None,
     short: Short = False,
     repeat: Repeat = None,

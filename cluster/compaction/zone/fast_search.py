@@ -167,7 +167,8 @@ class _TargetSearch:
 
         What was looked at is the last to be looked at next time.
         """
-        if (length := self._barren.get(order, self._limit + 1)) <= self._limit:
+        length = self._barren.get(order, self._limit + 1)
+        if length <= self._limit and self._bounds[order] < self._c.zone.cache.free_pfn:
             best, seen = 0, length
         else:
             best, seen = self._search(order)

@@ -75,12 +75,23 @@ def test_ideal_and_core_time() -> None:
 def test_all_of_the_picture_is_seen(count: int) -> None:
     """On the most cores, with the most pages, on few points that are nearly the same and on many."""
     weak = tuple(Point(2**i, 2**i, 2**i * 1_048_576, seconds=[0.2 - i / 1000]) for i in range(count))
-    figure = figure_of(Scaling("ray", 128, weak, None))
+    alone = Point(weak[-1].nodes, 1, weak[-1].pages, seconds=[1.0])
+    figure = figure_of(Scaling("ray", 128, weak, alone))
     figure.draw_without_rendering()
-    (axes,) = figure.axes
-    assert axes.get_ylim()[1] > 1.05 * max(line.get_ydata().max() for line in axes.lines)
-    title = axes.title.get_window_extent()
+    for axes in figure.axes:
+        assert axes.get_ylim()[1] > 1.05 * max(line.get_ydata().max() for line in axes.lines)
+    title = figure.axes[0].title.get_window_extent()
     assert 0 <= title.x0 < title.x1 <= figure.bbox.x1
+
+
+def test_efficiency_is_drawn_with_that_of_several_processes() -> None:
+    weak = (Point(1, 1, 1000, seconds=[0.002]), Point(8, 4, 8000, seconds=[0.005, 0.010, 0.008]))
+    alone = Point(8, 1, 8000, seconds=[0.015, 0.020, 0.016])
+    below = figure_of(Scaling("ray", 4, weak, alone)).axes[1]
+    # ideal: 1 and 4 million pages a second; three, two and two times as fast as in one process
+    measured, speedup = (line.get_ydata() for line in (below.lines[0], below.containers[0].lines[0]))
+    assert measured == pytest.approx([1, 0.5])
+    assert speedup == pytest.approx([0.5])
 
 
 def test_ratios_of_startup() -> None:
