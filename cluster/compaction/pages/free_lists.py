@@ -49,9 +49,9 @@ class FreeLists:
         self._pages = pages
         self.start = start
         self.end = end
-        #: by page frame number, the next block in its list and the one before; the last places are anchors
-        self.after: list[int] = []
-        self.before: list[int] = []
+        #: int32[pages and anchors], by page frame number: the next block in its list, and the one before.
+        #: Single elements are quicker to read and write in their memoryviews.
+        self.after, self.before = (np.zeros(end + (MAX_ORDER + 1) * _TYPES, np.int32) for _ in range(2))
         self.counts = [0] * (MAX_ORDER + 1)
         #: by anchor, a page that no block of the list is above
         self._bounds: list[int] = []
@@ -82,9 +82,8 @@ class FreeLists:
     def set_lists(self, lists: Iterable[tuple[int, int, I64]]) -> None:
         """Begin with these lists: order, type, and the blocks from the head of the list. int64[n]."""
         anchors = -1 - np.arange((MAX_ORDER + 1) * _TYPES)
-        after = np.zeros(self.end + len(anchors), np.int64)
-        after[anchors] = anchors
-        before = after.copy()
+        after, before = self.after, self.before
+        after[anchors] = before[anchors] = anchors
         self.counts = [0] * (MAX_ORDER + 1)
         self._bounds = [-1] * len(anchors)
         for order, kind, blocks in lists:
@@ -93,11 +92,10 @@ class FreeLists:
             before[np.concatenate([blocks, anchor])] = np.concatenate([anchor, blocks])
             self.counts[order] += len(blocks)
             self._bounds[self.anchor(order, kind)] = int(blocks.max(initial=-1))
-        self.after, self.before = after.tolist(), before.tolist()
 
     def first(self, order: int, migratetype: int) -> int | None:
         """Return the block at the head of a list, if it has any."""
-        pfn = self.after[self.anchor(order, migratetype)]
+        pfn = int(self.after[self.anchor(order, migratetype)])
         return pfn if pfn >= 0 else None
 
     def bound(self, order: int, migratetype: int) -> int:
@@ -106,7 +104,8 @@ class FreeLists:
         bound = self._bounds[anchor]
         if bound >= 0 and self._pages.order[bound] != order:
             # the highest block is gone
-            after, block, bound = self.after, self.after[anchor], -1
+            after = self.after.data
+            block, bound = after[anchor], -1
             while block >= 0:
                 bound = max(bound, block)
                 block = after[block]
@@ -116,18 +115,20 @@ class FreeLists:
     def add(self, pfn: int, order: int, *, at_tail: bool = False) -> None:
         """Add a free block to the list of its order and its pageblock's type."""
         anchor = self.anchor(order, int(self._pages.pageblock_type[pfn >> PAGEBLOCK_ORDER]))
-        behind = self.before[anchor] if at_tail else anchor
-        ahead = self.after[behind]
-        self.after[behind] = self.before[ahead] = pfn
-        self.after[pfn], self.before[pfn] = ahead, behind
+        after, before = self.after.data, self.before.data
+        behind = before[anchor] if at_tail else anchor
+        ahead = after[behind]
+        after[behind] = before[ahead] = pfn
+        after[pfn], before[pfn] = ahead, behind
         self.counts[order] += 1
         if pfn > self._bounds[anchor]:
             self._bounds[anchor] = pfn
 
     def remove(self, pfn: int, order: int) -> None:
         """Take a block from its list."""
-        ahead, behind = self.after[pfn], self.before[pfn]
-        self.after[behind], self.before[ahead] = ahead, behind
+        after, before = self.after.data, self.before.data
+        ahead, behind = after[pfn], before[pfn]
+        after[behind], before[ahead] = ahead, behind
         self.counts[order] -= 1
 
     def remove_all(self, heads: Pfns) -> None:
@@ -150,13 +151,14 @@ class FreeLists:
 
     def turn(self, anchor: int, first: int) -> None:
         """Turn a list round so that it begins with the block `first`."""
-        ahead, behind = self.after[anchor], self.before[anchor]
+        after, before = self.after.data, self.before.data
+        ahead, behind = after[anchor], before[anchor]
         if first in (anchor, ahead):
             return
-        last = self.before[first]
-        self.after[behind], self.before[ahead] = ahead, behind
-        self.after[last], self.before[anchor] = anchor, last
-        self.after[anchor], self.before[first] = first, anchor
+        last = before[first]
+        after[behind], before[ahead] = ahead, behind
+        after[last], before[anchor] = anchor, last
+        after[anchor], before[first] = first, anchor
 
     def release(self, pfns: Pfns, capture: int | None = None) -> int | None:
         """Free pages one after the other: merge them, and list the new blocks.

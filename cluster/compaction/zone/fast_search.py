@@ -41,7 +41,7 @@ def _source_below(c: Control, high_pfn: int) -> int | None:
     """
     lists, skip = _lists(c), c.zone.pages.skip
     limit, scanned = c.scan_limit(), 0
-    after = lists.after
+    after = lists.after.data
     for order in range(c.request.order - 1, COSTLY_ORDER - 1, -1):
         if scanned >= limit:
             break
@@ -199,7 +199,7 @@ class _TargetSearch:
         Return the best block or 0, the block where it stopped (below 0: all were looked at), and how many
         blocks were looked at.
         """
-        limit, low, least, before = self._limit, self._low, self._least, self._lists.before
+        limit, low, least, before = self._limit, self._low, self._least, self._lists.before.data
         seen = best = top = 0
         block = before[anchor]
         while block >= 0:
@@ -224,7 +224,7 @@ class _TargetSearch:
 
     def _pass_by(self, anchor: int) -> tuple[int, int, int]:
         """Do the same where no block is above `least`, or so high that the zone would remember it."""
-        before, limit = self._lists.before, self._limit
+        before, limit = self._lists.before.data, self._limit
         block = before[anchor]
         seen = 0
         while block >= 0:
