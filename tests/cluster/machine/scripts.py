@@ -138,7 +138,6 @@ class _Writer:
         self.write(action, p, r, start, count, *more.get(action, []))
 
 
-#: The vectorised machine does not know the rules of 7.3 yet.
 KERNELS = sorted(PROFILES)
 
 
