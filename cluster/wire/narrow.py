@@ -8,8 +8,8 @@ large table takes the first of these forms that fits:
 - `Halves`: the upper half of each word is a base plus one or two bytes, the lower one is as it is.
 - `Repeated`, for other types than int64: all values are equal.
 
-Digests are like random numbers, and stay as they are. Columns of a process's own mail do, too: to narrow a
-column and to widen it takes as long as to copy it some times.
+Digests are like random numbers, and stay as they are. Columns of a process's own mail do, too, unless memory
+is scarce: to narrow a column and to widen it takes as long as to copy it some times.
 """
 
 from __future__ import annotations

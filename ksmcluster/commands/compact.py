@@ -87,7 +87,7 @@ def compact(
     from ksmcluster.report.console import error_console
     from ksmcluster.report.progress import shown
     from ksmcluster.results.directory import NODES, check_directory
-    from ksmcluster.system.start_state import start_keys
+    from ksmcluster.system.start_state import host_notes, start_keys
 
     options = run_options(
         engine,
@@ -108,6 +108,8 @@ def compact(
     )
     start = start_keys(buddyinfo, pagetypeinfo, from_host=from_host)
     config = load_compaction(scenario or (FULL_MACHINE if start else DEFAULT_COMPACTION), overrides, start)
+    if from_host:
+        config = config.with_notes([*config.notes, *host_notes()])
     with shown(error_console(), quiet=quiet, step="round") as listener:
         result = run(config, options, progress=listener)
     show(result, output, as_json=as_json)

@@ -19,6 +19,7 @@ _ZONE = re.compile(r"Node +(\d{1,4}), +zone +(\w+)((?: +\d{1,13})+)", re.ASCII)
 _FREE = re.compile(r"Node +(\d{1,4}), +zone +(\w+), +type +(\w+)((?: +>?\d{1,13})+)", re.ASCII)
 _NODE = re.compile(r"Node +(\d{1,4}), +zone +\w+", re.ASCII)
 _MANAGED = re.compile(r"managed +(\d{1,13})", re.ASCII)
+_WAITING = re.compile(r"count: +(\d{1,13})", re.ASCII)
 _BLOCKS = re.compile(r"Number of blocks type((?: +\w+)+)", re.ASCII)
 _BLOCK_ORDER = re.compile(r"Page block order: +(\d{1,3})", re.ASCII)
 #: Where the columns of types are in a scenario; all other types are taken as unmovable.
@@ -91,6 +92,11 @@ def managed_pages(text: str) -> dict[int, int]:
         elif match := _MANAGED.fullmatch(line):
             found[node] = found.get(node, 0) + int(match[1])
     return found
+
+
+def waiting_pages(text: str) -> int:
+    """Return the pages in /proc/zoneinfo that are free, but wait on per-CPU lists (struct per_cpu_pages)."""
+    return sum(int(match[1]) for _, line in _lines(text) if (match := _WAITING.fullmatch(line)))
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

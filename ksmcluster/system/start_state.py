@@ -20,8 +20,11 @@ from ksmcluster.system.free_memory import (
     free_blocks,
     managed_pages,
     page_types,
+    waiting_pages,
 )
 
+#: A part of the memory on per-CPU lists below which they are not worth a note: that of an idle machine.
+_FEW_WAITING = 0.01
 T = TypeVar("T")
 
 
@@ -50,6 +53,18 @@ def _of_host(proc: Path) -> dict[str, Any]:
     managed = _parsed(proc / "zoneinfo", "--from-host", managed_pages)
     most = max((-(-pages >> PAGEBLOCK_ORDER) for pages in managed.values()), default=0)
     return {**_of_free_blocks(free), "memory_per_node": _size(most)}
+
+
+def host_notes() -> Iterator[str]:
+    """Yield what makes the start state of this machine unlike it."""
+    text = kernel_files.read(kernel_files.PROC / "zoneinfo") or ""
+    waiting, managed = waiting_pages(text), sum(managed_pages(text).values())
+    if waiting > _FEW_WAITING * managed:
+        yield (
+            f"{waiting:,} free pages ({waiting / managed:.0%} of the memory) wait on per-CPU lists and "
+            "count as used; compaction by the kernel leaves their pageblocks as they are; better: wait "
+            "until the machine has been idle for a minute"
+        )
 
 
 def _of_types(pagetypeinfo: Path, option: str, free: ByNode | None) -> dict[str, Any]:

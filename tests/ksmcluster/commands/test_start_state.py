@@ -255,3 +255,20 @@ def test_a_host_with_and_without_root(run: Run, tmp_path: Path, monkeypatch: pyt
     assert run("compact", "--from-host").err.startswith(f"error: --from-host {tmp_path}/buddyinfo: No such")
     ran = run("compact", "--from-host", "--buddyinfo", "x")
     assert ran.err == "error: --from-host: reads the files of this machine; give no other file\n"
+
+
+@pytest.mark.parametrize(("waiting", "noted"), [(100, False), (300, True)])
+def test_free_pages_on_per_cpu_lists_of_this_host(
+    waiting: int, noted: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not in buddyinfo; in real runs on 6.18, pageblocks with some of them stayed as they were."""
+    monkeypatch.setattr(kernel_files, "PROC", tmp_path)
+    (tmp_path / "buddyinfo").write_text(LAPTOP)
+    cpus = "".join(f"    cpu: {cpu}\n              count:    {waiting}\n" for cpu in range(4))
+    (tmp_path / "zoneinfo").write_text(f"Node 0, zone   Normal\n        managed  65600\n  pagesets\n{cpus}")
+    ran = run("compact", "--from-host", *INLINE)
+    assert ran.code == 0, ran.err
+    found = [note for note in json.loads(ran.out).get("notes", []) if "per-CPU lists" in note]
+    assert [note.partition(" wait")[0] for note in found] == (
+        ["1,200 free pages (2% of the memory)"] if noted else []
+    )
