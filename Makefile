@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test fuzz fuzz-engines signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test fuzz fuzz-engines fuzz-kernel signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -25,6 +25,10 @@ fuzz: $(STAMP)
 # Half an hour. Of a run that was interrupted, `make fuzz-engines FUZZ="--seed N --count N"` does the rest.
 fuzz-engines: $(STAMP)
 	$(BIN)/python -m tests.fuzz.engines $(FUZZ)
+
+# The real KSM of this host; needs root. Ten minutes.
+fuzz-kernel: $(STAMP)
+	$(BIN)/python -m tests.fuzz.kernel $(FUZZ)
 
 # All commands, each ended by signals at random moments.
 signals: $(STAMP)
