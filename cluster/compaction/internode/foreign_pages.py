@@ -78,7 +78,7 @@ class ProxyTargets:
         self._pages.get(taken)
         return taken
 
-    def give_back(self, pfns: Pfns) -> None:
+    def give_back(self, pfns: Pfns, *, none_left: bool = False) -> None:
         self._spare = np.concatenate([pfns, self._spare])
         self._pages.put(pfns)
 

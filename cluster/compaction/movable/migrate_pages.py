@@ -162,7 +162,7 @@ class BatchMigration(PageMigration):
             return False
         new = take_targets(self._targets, len(batch), all_first=True)
         if len(new) < len(batch):
-            self._targets.give_back(new)
+            self._targets.give_back(new, none_left=True)
             return False
         pages.lock(batch)
         pages.lock_targets(new)

@@ -24,8 +24,11 @@ class Targets(Protocol):
         each of them.
         """
 
-    def give_back(self, pfns: Pfns) -> None:
-        """Return unused pages, the first of which is the next one to take. int64[n]."""
+    def give_back(self, pfns: Pfns, *, none_left: bool = False) -> None:
+        """Return unused pages, the first of which is the next one to take. int64[n].
+
+        none_left: it was just seen that there are no others, so after them `take` does not look again.
+        """
 
     def take_block(self, order: int) -> int | None:
         """Take a block of 2^order new pages; None if there is none at hand."""
@@ -40,7 +43,7 @@ class AllocatedTargets:
     def take(self, count: int, owed: int = 0, *, together: bool = False, all_first: bool = False) -> Pfns:
         return self._memory.alloc_bulk(count, MigrateType.MOVABLE)
 
-    def give_back(self, pfns: Pfns) -> None:
+    def give_back(self, pfns: Pfns, *, none_left: bool = False) -> None:
         self._memory.free(pfns)
 
     def take_block(self, order: int) -> int | None:

@@ -91,8 +91,9 @@ class FreeScanner:
         """Return whether the next target has to be fetched."""
         return not self._lists if self._lists is not None else self._top == 0
 
-    def give_back(self, pfns: I64) -> None:
+    def give_back(self, pfns: I64, *, none_left: bool = False) -> None:
         """Take back unused pages; they are the next ones again (compaction_free)."""
+        self._fetched_none = none_left
         if self._lists is not None:
             self._lists.give_back(pfns)
         else:

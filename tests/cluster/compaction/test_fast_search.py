@@ -76,3 +76,20 @@ def test_targets_taken_together_are_those_taken_one_by_one(
         assert take_targets(together.targets, count, all_first=all_first).tolist() == expected.tolist()
         assert together.state() == single.state()
     assert together.targets.drain().tolist() == single.targets.drain().tolist()
+
+
+def test_the_end_of_the_targets_is_found_once() -> None:
+    """As in migrate_pages_batch(), which asks once for the target that there is not."""
+    scan = Scan("6.18", 1, [0] * (PAGEBLOCKS - 1) + [0.02], PAGES)
+    scan.control.wanted = 32
+    targets = scan.targets
+    taken = take_targets(targets, 32, all_first=True)
+    assert 0 < len(taken) < 32
+    scanned = scan.control.free_scanned
+    targets.give_back(taken, none_left=True)
+    assert targets.take(32).tolist() == taken.tolist()
+    assert len(targets.take(1)) == 0
+    assert scan.control.free_scanned == scanned
+    # from now on there may be others
+    assert len(targets.take(1)) == 0
+    assert scan.control.free_scanned > scanned
