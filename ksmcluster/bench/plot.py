@@ -76,9 +76,10 @@ def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
         nodes, [min(r) for r in reached], [max(r) for r in reached], color=BLUE, alpha=0.2, lw=0
     )
     if scaling.alone:
-        speedups = [s / last.processes for s in ratios(scaling.alone.seconds, last.seconds)]
+        used = min(last.processes, scaling.cores)
+        speedups = [s / used for s in ratios(scaling.alone.seconds, last.seconds)]
         low, middle, high = min(speedups), median(speedups), max(speedups)
-        label = f"speed-up by {last.processes} processes / {last.processes}"
+        label = f"speed-up by {last.processes} processes / {used}"
         spread = [[middle - low], [high - middle]]
         axes.errorbar([last.nodes], [middle], spread, fmt="s", color=VERMILLION, capsize=3, label=label)
     axes.set_ylim(0, max(1.1, 1.08 * axes.dataLim.y1))
