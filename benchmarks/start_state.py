@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from cluster.arrays.words import Bool
+from cluster.compaction.pages.page_map import PAGEBLOCK_ORDER
+from cluster.compaction.scenario.node_report import blocks_of
 from ksmcluster.system.free_memory import free_blocks, managed_pages, waiting_pages
+from ksmcluster.system.kernel_files import PROC
+from ksmcluster.validate.procfs import vmstat
 
-PROC = Path("/proc")
 PAGE = mmap.PAGESIZE
-#: Order of a huge page.
-HUGE = 9
 #: The per-CPU lists are short below this part of the memory; the longest wait for it, in seconds.
 SHORT, LONGEST_WAIT = 1 / 200, 120
 
@@ -107,12 +108,11 @@ def free() -> list[int]:
 
 def migrated() -> int:
     """Return how many pages were migrated since the host started."""
-    counters = dict(line.split() for line in (PROC / "vmstat").read_text().splitlines())
-    return int(counters["pgmigrate_success"])
+    return vmstat(["pgmigrate_success"])["pgmigrate_success"]
 
 
 def huge_pages(blocks: list[int]) -> int:
-    return sum(count << order >> HUGE for order, count in enumerate(blocks) if order >= HUGE)
+    return blocks_of(np.array(blocks), PAGEBLOCK_ORDER)
 
 
 def predicted(options: list[str]) -> dict[str, Any]:

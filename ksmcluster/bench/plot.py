@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -51,11 +52,10 @@ def figure_of(scaling: Scaling) -> Figure:
 def _draw_rates(axes: Axes, scaling: Scaling) -> None:
     from matplotlib.ticker import EngFormatter
 
-    nodes = [point.nodes for point in scaling.weak]
-    rates = [point.rates() for point in scaling.weak]
-    axes.plot(nodes, [scaling.ideal(point) for point in scaling.weak], "--", color="0.5", label="ideal")
-    axes.plot(nodes, [point.rate() for point in scaling.weak], "o-", color=BLUE, label="measured (median)")
-    axes.fill_between(nodes, [min(r) for r in rates], [max(r) for r in rates], color=BLUE, alpha=0.2, lw=0)
+    points = scaling.weak
+    nodes = [point.nodes for point in points]
+    axes.plot(nodes, [scaling.ideal(point) for point in points], "--", color="0.5", label="ideal")
+    _draw_measured(axes, nodes, [point.rates() for point in points], "measured (median)")
     # The default margin is a fraction of the data's range, which may be almost zero.
     axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     axes.yaxis.set_major_formatter(EngFormatter())
@@ -69,12 +69,8 @@ def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
     from ksmcluster.bench.scaling import ratios
 
     points, last = scaling.weak, scaling.weak[-1]
-    nodes = [point.nodes for point in points]
     reached = [[rate / scaling.ideal(point) for rate in point.rates()] for point in points]
-    axes.plot(nodes, [median(r) for r in reached], "o-", color=BLUE, label="measured / ideal")
-    axes.fill_between(
-        nodes, [min(r) for r in reached], [max(r) for r in reached], color=BLUE, alpha=0.2, lw=0
-    )
+    _draw_measured(axes, [point.nodes for point in points], reached, "measured / ideal")
     if scaling.alone:
         used = min(last.processes, scaling.cores)
         speedups = [s / used for s in ratios(scaling.alone.seconds, last.seconds)]
@@ -85,6 +81,13 @@ def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
     axes.set_ylim(0, max(1.1, 1.08 * axes.dataLim.y1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("efficiency")
+
+
+def _draw_measured(axes: Axes, nodes: list[int], values: Sequence[Sequence[float]], label: str) -> None:
+    """Draw the medians of repetitions, and a band from the least to the greatest."""
+    axes.plot(nodes, [median(of_point) for of_point in values], "o-", color=BLUE, label=label)
+    lowest, highest = ([edge(of_point) for of_point in values] for edge in (min, max))
+    axes.fill_between(nodes, lowest, highest, color=BLUE, alpha=0.2, lw=0)
 
 
 def _title(scaling: Scaling) -> str:

@@ -46,12 +46,12 @@ def drawn(number: int) -> list[str]:
 
 
 def compared(script: Path) -> tuple[Comparison, bool]:
-    """Return a comparison, and whether one of a few was equal."""
-    comparison = validate(script, "exact")
-    equal = not comparison.differing()
-    for _ in range(TRIES - 1):
-        equal = equal or not validate(script, "exact").differing()
-    return comparison, equal
+    """Return the first comparison that is equal, else the last one, and whether it is."""
+    for _ in range(TRIES):
+        comparison = validate(script, "exact")
+        if not comparison.differing():
+            return comparison, True
+    return comparison, False
 
 
 def main() -> None:

@@ -135,9 +135,9 @@ class FreeScanner:
             self._unmarked = []
 
     def _fetch(self, count: int, *, all_first: bool) -> None:
-        """Fetch at least as many pages as the batch has, if there are so many (isolate_freepages).
+        """Fetch targets for the whole batch, or all that there are (isolate_freepages).
 
-        An optimistic run makes do with the block of one search; it fetches until it has `count` pages.
+        An optimistic run does less: it searches for one block after the other, until they have `count` pages.
         """
         c = self._control
         fetched: list[I64] = []
