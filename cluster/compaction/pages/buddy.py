@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.arrays.words import I64, Pfns
-from cluster.compaction.pages.free_lists import FreeLists, PcpRules, PerCpuList
+from cluster.compaction.pages.free_lists import FreeLists
 from cluster.compaction.pages.page_map import (
     MAX_ORDER,
     PAGEBLOCK_ORDER,
@@ -20,6 +20,7 @@ from cluster.compaction.pages.page_map import (
     MigrateType,
     PageMap,
 )
+from cluster.compaction.pages.per_cpu_list import PcpRules, PerCpuList
 
 _ORDERS = np.arange(MAX_ORDER + 1)
 

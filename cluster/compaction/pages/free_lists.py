@@ -1,4 +1,4 @@
-"""The order of a zone's free lists (free_area[] in mm/page_alloc.c), and the per-cpu list before them.
+"""The order of a zone's free lists (free_area[] in mm/page_alloc.c).
 
 Which blocks are free follows from the pages that are. In which order the lists hold them does not: it depends
 on the history of every page. It matters to the searches of direct compaction alone, so a zone has `FreeLists`
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.arrays.words import I64, Array, Pfns
+from cluster.compaction.pages.ordered_lists import OrderedLists
 from cluster.compaction.pages.page_map import (
     MAX_BLOCK_PAGES,
     MAX_ORDER,
@@ -40,27 +41,28 @@ class NewBlocks(NamedTuple):
 
 
 class FreeLists:
-    """Doubly linked lists of the free blocks of a zone, by order and type; `PageMap.order` says which.
-
-    A list begins and ends at its `anchor`. `counts`: blocks by order.
-    """
+    """The free blocks of a zone in lists, by order and type; `PageMap.order` says which are free."""
 
     def __init__(self, pages: PageMap, start: int, end: int) -> None:
         self._pages = pages
         self.start = start
         self.end = end
-        #: int32[pages and anchors], by page frame number: the next block in its list, and the one before.
-        #: Single elements are quicker to read and write in their memoryviews.
-        self.after, self.before = (np.zeros(end + (MAX_ORDER + 1) * _TYPES, np.int32) for _ in range(2))
-        self.counts = [0] * (MAX_ORDER + 1)
-        #: by anchor, a page that no block of the list is above
+        #: by `number`
+        self.lists = OrderedLists((MAX_ORDER + 1) * _TYPES, end)
+        #: by `number`, a page that no block of the list is above
         self._bounds: list[int] = []
         self.fill()
 
     @staticmethod
-    def anchor(order: int, migratetype: int) -> int:
-        """Return what stands for the head and the tail of a list: an index from the end, below 0."""
-        return -1 - (order * _TYPES + migratetype)
+    def number(order: int, migratetype: int) -> int:
+        """Return the number of a list in `lists`."""
+        return order * _TYPES + migratetype
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of free blocks by order."""
+        counts = self.lists.counts
+        return [sum(counts[low : low + _TYPES]) for low in range(0, len(counts), _TYPES)]
 
     def fill(self) -> None:
         """List all free blocks as if their pages had been freed from the lowest to the highest."""
@@ -70,95 +72,69 @@ class FreeLists:
         free = (order != USED) & (pfns >= self.start) & (pfns < self.end)
         bases = np.arange(first, behind) << MAX_ORDER
         _order, made = _merged(_levels(np.where(free, pfns, _NEVER)), bases)
-        types = self._pages.pageblock_type[made.pfns >> PAGEBLOCK_ORDER]
-        lists: list[tuple[int, int, I64]] = []
-        for k in range(MAX_ORDER + 1):
-            for kind in range(_TYPES):
-                these = (made.orders == k) & (types == kind)
-                at_head, at_tail = made.pfns[these & ~made.at_tail], made.pfns[these & made.at_tail]
-                lists.append((k, kind, np.concatenate([at_head[::-1], at_tail])))
-        self.set_lists(lists)
+        self.set_lists([])
+        self._add_all(made)
 
     def set_lists(self, lists: Iterable[tuple[int, int, I64]]) -> None:
         """Begin with these lists: order, type, and the blocks from the head of the list. int64[n]."""
-        anchors = -1 - np.arange((MAX_ORDER + 1) * _TYPES)
-        after, before = self.after, self.before
-        after[anchors] = before[anchors] = anchors
-        self.counts = [0] * (MAX_ORDER + 1)
-        self._bounds = [-1] * len(anchors)
-        for order, kind, blocks in lists:
-            anchor = np.array([self.anchor(order, kind)])
-            after[np.concatenate([anchor, blocks])] = np.concatenate([blocks, anchor])
-            before[np.concatenate([blocks, anchor])] = np.concatenate([anchor, blocks])
-            self.counts[order] += len(blocks)
-            self._bounds[self.anchor(order, kind)] = int(blocks.max(initial=-1))
+        given = {self.number(order, kind): blocks for order, kind, blocks in lists}
+        none = np.zeros(0, np.int64)
+        self.lists.fill([given.get(number, none) for number in range(len(self.lists.counts))])
+        self._bounds = [
+            int(given[number].max(initial=-1)) if number in given else -1
+            for number in range(len(self.lists.counts))
+        ]
 
     def first(self, order: int, migratetype: int) -> int | None:
         """Return the block at the head of a list, if it has any."""
-        pfn = int(self.after[self.anchor(order, migratetype)])
-        return pfn if pfn >= 0 else None
+        number = self.number(order, migratetype)
+        return int(self.lists.head(number, 1)[0]) if self.lists.counts[number] else None
 
     def bound(self, order: int, migratetype: int) -> int:
         """Return a page that no block of a list is above, not far from the highest one."""
-        anchor = self.anchor(order, migratetype)
-        bound = self._bounds[anchor]
+        number = self.number(order, migratetype)
+        bound = self._bounds[number]
         if bound >= 0 and self._pages.order[bound] != order:
             # the highest block is gone
-            after = self.after.data
-            block, bound = after[anchor], -1
-            while block >= 0:
-                bound = max(bound, block)
-                block = after[block]
-            self._bounds[anchor] = bound
+            bound = self._bounds[number] = int(self.lists.pages(number).max(initial=-1))
         return bound
 
     def add(self, pfn: int, order: int, *, at_tail: bool = False) -> None:
         """Add a free block to the list of its order and its pageblock's type."""
-        anchor = self.anchor(order, int(self._pages.pageblock_type[pfn >> PAGEBLOCK_ORDER]))
-        after, before = self.after.data, self.before.data
-        behind = before[anchor] if at_tail else anchor
-        ahead = after[behind]
-        after[behind] = before[ahead] = pfn
-        after[pfn], before[pfn] = ahead, behind
-        self.counts[order] += 1
-        if pfn > self._bounds[anchor]:
-            self._bounds[anchor] = pfn
+        self._add_all(NewBlocks(np.array([pfn]), np.array([order]), np.array([at_tail])))
 
-    def remove(self, pfn: int, order: int) -> None:
+    def _add_all(self, blocks: NewBlocks) -> None:
+        """Add free blocks one after the other."""
+        numbers = blocks.orders * _TYPES + self._pages.pageblock_type[blocks.pfns >> PAGEBLOCK_ORDER]
+        for number in np.flatnonzero(np.bincount(numbers)).tolist():
+            of_list = numbers == number
+            at_head, at_tail = blocks.pfns[of_list & ~blocks.at_tail], blocks.pfns[of_list & blocks.at_tail]
+            self.lists.join_head(number, at_head)
+            self.lists.join_tail(number, at_tail)
+            highest = max(int(at_head.max(initial=-1)), int(at_tail.max(initial=-1)))
+            self._bounds[number] = max(self._bounds[number], highest)
+
+    def remove(self, pfn: int) -> None:
         """Take a block from its list."""
-        after, before = self.after.data, self.before.data
-        ahead, behind = after[pfn], before[pfn]
-        after[behind], before[ahead] = ahead, behind
-        self.counts[order] -= 1
+        self.lists.leave(np.array([pfn]))
 
     def remove_all(self, heads: Pfns) -> None:
-        for pfn, order in zip(heads.tolist(), self._pages.order[heads].tolist(), strict=True):
-            self.remove(pfn, order)
+        """Take blocks from their lists."""
+        self.lists.leave(heads)
 
     def cut(self, pfn: int, whole: int, order: int) -> None:
         """Take a block of order `whole` that is cut down to `order`; list its other parts (expand)."""
-        self.remove(pfn, whole)
+        self.remove(pfn)
         for k in range(whole - 1, order - 1, -1):
             self.add(pfn + (1 << k), k)
 
     def relist(self, start: int) -> None:
         """Move the free blocks of a pageblock to the lists of its type, which has changed."""
-        span = slice(start, start + PAGEBLOCK_PAGES)
-        for place in (self._pages.order[span] >= 0).nonzero()[0].tolist():
-            order = int(self._pages.order[start + place])
-            self.remove(start + place, order)
-            self.add(start + place, order, at_tail=True)
-
-    def turn(self, anchor: int, first: int) -> None:
-        """Turn a list round so that it begins with the block `first`."""
-        after, before = self.after.data, self.before.data
-        ahead, behind = after[anchor], before[anchor]
-        if first in (anchor, ahead):
-            return
-        last = before[first]
-        after[behind], before[ahead] = ahead, behind
-        after[last], before[anchor] = anchor, last
-        after[anchor], before[first] = first, anchor
+        order = self._pages.order[start : start + PAGEBLOCK_PAGES]
+        places = (order >= 0).nonzero()[0]
+        self.remove_all(start + places)
+        at_tail = np.ones(len(places), np.bool_)
+        self._add_all(NewBlocks(start + places, order[places].astype(np.int64), at_tail))
 
     def release(self, pfns: Pfns, capture: int | None = None) -> int | None:
         """Free pages one after the other: merge them, and list the new blocks.
@@ -183,8 +159,7 @@ class FreeLists:
         gone = ((old >= 0) & (order != old)).nonzero()
         self.remove_all((blocks[gone[0]] << MAX_ORDER) + gone[1])
         rows[blocks] = order
-        for pfn, k, tail in zip(made.pfns.tolist(), made.orders.tolist(), made.at_tail.tolist(), strict=True):
-            self.add(pfn, k, at_tail=tail)
+        self._add_all(made)
         return captured
 
 
@@ -231,68 +206,3 @@ def _merged(levels: list[Array], bases: I64) -> tuple[Array, NewBlocks]:
     return order, NewBlocks(
         np.concatenate(pfns)[by_time], np.concatenate(orders)[by_time], np.concatenate(tails)[by_time]
     )
-
-
-class PcpRules(NamedTuple):
-    """The size of a per-cpu list (struct per_cpu_pages), in pages."""
-
-    high: int
-    batch: int
-    #: A list that is full too often grows to at most so many pages; None: its size is fixed.
-    most: int | None = None
-
-
-class PerCpuList:
-    """Pages freed lately that are not in the free lists yet, oldest first (struct per_cpu_pages).
-
-    Each time it is full without an allocation in between, it gives up twice as many pages, all but `batch`.
-    """
-
-    def __init__(self, rules: PcpRules) -> None:
-        self._rules = rules
-        self._waiting: list[Pfns] = []
-        self._high = rules.high
-        self._doublings = 0
-        self._freed = 0  #: pages freed since the last allocation, up to 32 batches
-        self.count = 0
-
-    def put(self, pfns: Pfns) -> list[Pfns]:
-        """Add pages in their order; return those that leave the list, in groups."""
-        leaving = []
-        while (room := max(self._limit() - self.count, 1)) <= len(pfns):
-            self._append(pfns[:room])
-            pfns = pfns[room:]
-            leaving.append(self.take(self._give_up()))
-        if len(pfns):
-            self._append(pfns)
-        return leaving
-
-    def _append(self, pfns: Pfns) -> None:
-        self._waiting.append(pfns)
-        self.count += len(pfns)
-        self._freed = min(self._freed + len(pfns), self._rules.batch << 5)
-
-    def _limit(self) -> int:
-        return self._high
-
-    def _give_up(self) -> int:
-        """Return how many pages a full list gives up (nr_pcp_free)."""
-        high, batch, most = self._rules.high, self._rules.batch, self._rules.most
-        if most is None:
-            wanted = batch << self._doublings
-            self._doublings += wanted < high - batch
-        else:
-            high = self._high
-            self._high = max(high, min(max(self._freed + batch, self._rules.high), most))
-            wanted = self._freed
-        return max(batch, min(wanted, high - batch))
-
-    def take(self, count: int) -> Pfns:
-        """Remove the oldest `count` pages and return them."""
-        waiting = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        self._waiting = [waiting[count:]] if count < len(waiting) else []
-        self.count -= min(count, len(waiting))
-        return waiting[:count]
-
-    def take_all(self) -> Pfns:
-        return self.take(self.count) if self.count else np.zeros(0, np.int64)

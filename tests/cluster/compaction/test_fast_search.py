@@ -43,7 +43,8 @@ class Scan:
         counted = c.free_scanned, c.fast_search_fail, c.search_order, c.free_pfn, c.wanted
         free = zone.free_pages, zone.cache.free_pfn, lists.counts, self.memory.vmstat.compact_isolated
         pages = zone.pages.order.tolist(), zone.pages.skip.tolist()
-        return counted, free, lists.after.tolist(), lists.before.tolist(), pages
+        blocks = [lists.lists.pages(number).tolist() for number in range(len(lists.lists.counts))]
+        return counted, free, blocks, pages
 
 
 def take_one_by_one(targets: FreeScanner, count: int, *, all_first: bool) -> Pfns:

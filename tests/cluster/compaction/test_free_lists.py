@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.compaction.pages.buddy import Zone
-from cluster.compaction.pages.free_lists import FreeLists, PcpRules, PerCpuList
+from cluster.compaction.pages.free_lists import FreeLists
 from cluster.compaction.pages.page_map import MigrateType, PageMap
+from cluster.compaction.pages.per_cpu_list import PcpRules, PerCpuList
 
 MOVABLE = MigrateType.MOVABLE
 
@@ -19,12 +20,7 @@ def lists_of(*free: int) -> FreeLists:
 
 
 def blocks(lists: FreeLists, order: int) -> list[int]:
-    found, anchor = [], lists.anchor(order, MOVABLE)
-    pfn = lists.after[anchor]
-    while pfn != anchor:
-        found.append(pfn)
-        pfn = lists.after[pfn]
-    return found
+    return lists.lists.pages(lists.number(order, MOVABLE)).tolist()
 
 
 def test_freed_pages_come_first_unless_they_will_merge_soon() -> None:
@@ -38,9 +34,9 @@ def test_freed_pages_come_first_unless_they_will_merge_soon() -> None:
 def test_a_list_turns_round_to_any_of_its_blocks() -> None:
     lists = lists_of(0, 10, 20, 30)
     assert blocks(lists, 0) == [30, 20, 10, 0]
-    lists.turn(lists.anchor(0, MOVABLE), 10)
+    lists.lists.turn(lists.number(0, MOVABLE), 10)
     assert blocks(lists, 0) == [10, 0, 30, 20]
-    lists.turn(lists.anchor(0, MOVABLE), 10)
+    lists.lists.turn(lists.number(0, MOVABLE), 10)
     assert blocks(lists, 0) == [10, 0, 30, 20]
 
 
