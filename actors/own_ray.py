@@ -1,4 +1,4 @@
-"""A Ray of our own is private: it listens on loopback, and its files and its token are this user's alone."""
+"""A Ray of our own is private and small: only this user can reach it, and it has no process without use."""
 
 from __future__ import annotations
 
@@ -72,6 +72,26 @@ def in_other_groups() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
+
+
+@contextmanager
+def without_services() -> Iterator[None]:
+    """Let a Ray that is started inside do without the processes that a run has no use for.
+
+    These are the autoscaler, the dashboard's server, which starts even if it is to serve nothing, and the log
+    monitor. Each takes as much time to start as an actor.
+    """
+    from ray._private.node import Node
+
+    names = ("start_monitor", "start_api_server", "start_log_monitor")
+    starting = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, lambda _node, **_settings: None)
+    try:
+        yield
+    finally:
+        for name, start in starting.items():
+            setattr(Node, name, start)
 
 
 @contextmanager

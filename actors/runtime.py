@@ -18,7 +18,14 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
-from actors.own_ray import RayStartError, in_other_groups, on_loopback, own_token, private_folder
+from actors.own_ray import (
+    RayStartError,
+    in_other_groups,
+    on_loopback,
+    own_token,
+    private_folder,
+    without_services,
+)
 from actors.run_options import STALL_TIMEOUT
 from actors.watching.frozen_start import watched_start
 from actors.watching.head import check_answers, first_line
@@ -34,8 +41,6 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Nothing is scaled here. Of Ray's two autoscalers, version 2 ends at once when Ray is shut down.
-    "RAY_enable_autoscaler_v2": "1",
     "RAY_enable_metrics_collection": "0",
     # Free objects at once. Ray would wait a second, and put new objects into memory that was never touched,
     # whose page faults take longer than the copy.
@@ -207,7 +212,7 @@ def _start(frames: int, folder: str, stall: float) -> OwnProcesses:
     _keep_stdout_clean()
     _check_loopback()
     try:
-        with on_loopback(), in_other_groups(), watched_start(folder, stall):
+        with on_loopback(), in_other_groups(), without_services(), watched_start(folder, stall):
             context = ray.init(
                 address="local",
                 include_dashboard=False,

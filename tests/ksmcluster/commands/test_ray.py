@@ -95,7 +95,9 @@ def test_a_signal_leaves_no_ray_behind(
         assert process.stderr
         while not process.stderr.readline().startswith("pass 2 "):
             assert process.poll() is None
-        assert processes_of(environment)
+        running = " ".join(processes_of(environment))
+        assert "gcs_server" in running
+        assert not any(script in running for script in ("monitor.py", "dashboard.py"))
         if waiting:  # in Ray's C++, which has its own way with what a handler raises
             os.kill(coordinator_of(environment), signal.SIGSTOP)
             time.sleep(1)
