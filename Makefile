@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: simulate test fuzz fuzz-engines fuzz-kernel signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit clean
+.PHONY: simulate test fuzz fuzz-engines fuzz-kernel signals chaos notebook bench bench-short bench-docs docs check lint types imports format dist slurm job-submit oldest clean
 
 simulate: $(STAMP)
 	$(BIN)/ksmcluster simulate --nodes 64
@@ -84,6 +84,16 @@ job-submit:
 	$(PYTHON) -m venv build/jobs
 	build/jobs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jobs]' pytest pytest-timeout
 	build/jobs/bin/pytest deploy/test_job_submit.py
+
+# The oldest versions of all packages that pyproject.toml allows. An old typer words the reference differently.
+OLDEST_TESTS ?= tests/actors $(addprefix tests/ksmcluster/,commands experiments report results snapshot)
+oldest:
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --quiet --disable-pip-version-check uv
+	build/oldest/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e '.[pandas,plot]'
+	build/oldest/bin/uv pip install --quiet --python build/oldest/bin/python duckdb hypothesis pytest pytest-timeout pytest-xdist
+	build/oldest/bin/pytest -n 2 --dist loadfile -o filterwarnings=default $(OLDEST_TESTS) \
+	    --deselect 'tests/ksmcluster/results/test_docs.py::test_tables_are_up_to_date[commands.md]'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -169,7 +169,9 @@ def _sigterm_kept() -> Iterator[None]:
     """
     from ray._private import ray_constants, utils
 
-    installing, disabled = utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+    # Older versions of Ray have no such constant, and always install the handler of their C++.
+    disabled = getattr(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", False)
+    installing = utils.set_sigterm_handler
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
         utils.set_sigterm_handler = lambda _handler: None

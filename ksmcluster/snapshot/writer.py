@@ -133,16 +133,22 @@ class SnapshotWriter:
         self._parquet.close()
         assert self._sink is not None
         size = int(self._sink.tell())
-        os.fsync(self._sink.fileno())
         self._sink.close()
+        _sync(self._temporary)
         check_file(self._path, str(self._path), is_snapshot)  # again: it may have changed meanwhile
         self._temporary.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(self._path.parent)
         return size
+
+
+def _sync(path: Path) -> None:
+    """Sync a file or folder to disk."""
+    # The descriptor of an open pyarrow file is out of reach in many versions of pyarrow.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _parquet(sink: pa.OSFile) -> pq.ParquetWriter:
