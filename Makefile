@@ -85,15 +85,14 @@ job-submit:
 	build/jobs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jobs]' pytest pytest-timeout
 	build/jobs/bin/pytest deploy/test_job_submit.py
 
-# The oldest versions of all packages that pyproject.toml allows. An old typer words the reference differently.
+# The oldest versions of all packages that pyproject.toml allows.
 OLDEST_TESTS ?= tests/actors $(addprefix tests/ksmcluster/,commands experiments report results snapshot)
 oldest:
 	$(PYTHON) -m venv build/oldest
 	build/oldest/bin/pip install --quiet --disable-pip-version-check uv
 	build/oldest/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e '.[pandas,plot]'
 	build/oldest/bin/uv pip install --quiet --python build/oldest/bin/python duckdb hypothesis pytest pytest-timeout pytest-xdist
-	build/oldest/bin/pytest -n 2 --dist loadfile -o filterwarnings=default $(OLDEST_TESTS) \
-	    --deselect 'tests/ksmcluster/results/test_docs.py::test_tables_are_up_to_date[commands.md]'
+	build/oldest/bin/pytest -n 2 --dist loadfile -o filterwarnings=default $(OLDEST_TESTS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
