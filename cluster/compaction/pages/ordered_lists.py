@@ -102,17 +102,19 @@ class OrderedLists:
 
     def _put_before(self, number: int, pages: I64 | I32) -> None:
         self._make_room(number, before=len(pages))
-        high = self._low[number]
-        low = self._low[number] = high - len(pages)
-        self._items[low:high] = pages
-        self._place[pages] = np.arange(low, high, dtype=np.int32)
+        low = self._low[number] = self._low[number] - len(pages)
+        self._put(low, pages)
 
     def _put_behind(self, number: int, pages: I64 | I32) -> None:
         self._make_room(number, behind=len(pages))
-        low = self._high[number]
-        high = self._high[number] = low + len(pages)
+        self._high[number] = self._put(self._high[number], pages)
+
+    def _put(self, low: int, pages: I64 | I32) -> int:
+        """Put pages into the places from `low` on, and return the place behind them."""
+        high = low + len(pages)
         self._items[low:high] = pages
         self._place[pages] = np.arange(low, high, dtype=np.int32)
+        return high
 
     def _make_room(self, number: int, before: int = 0, behind: int = 0) -> None:
         """Make sure that a list has so many free places before and behind it."""
@@ -125,10 +127,8 @@ class OrderedLists:
             lists = [self.pages(other) for other in range(len(self.counts))]
             self._lay_out(lists, number, before + behind)
             return
-        low = self._low[number] = start + free // 2
-        high = self._high[number] = low + len(pages)
-        self._items[low:high] = pages
-        self._place[pages] = np.arange(low, high, dtype=np.int32)
+        self._low[number] = start + free // 2
+        self._high[number] = self._put(self._low[number], pages)
 
     def _lay_out(self, lists: Sequence[I32], number: int = 0, more: int = 0) -> None:
         """Lay out all lists anew; that of this number gets so many places more."""
@@ -138,8 +138,5 @@ class OrderedLists:
         self._start = [0, *np.cumsum(sizes).tolist()]
         self._items = np.full(self._start[-1], _GONE)
         self._low = [start + free for start, free in zip(self._start[:-1], room, strict=True)]
-        self._high = [low + len(pages) for low, pages in zip(self._low, lists, strict=True)]
+        self._high = [self._put(low, pages) for low, pages in zip(self._low, lists, strict=True)]
         self.counts = [len(pages) for pages in lists]
-        for low, high, pages in zip(self._low, self._high, lists, strict=True):
-            self._items[low:high] = pages
-            self._place[pages] = np.arange(low, high, dtype=np.int32)
