@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from actors.checkpoint.state_files import DamagedError, SavedFile, UnwritableError, read_state, write_file
+from actors.disk import sync
 from cluster.checkpoint.encode import Encoded
 from cluster.spec.errors import SimulationError
 from cluster.spec.input_files import read_input
@@ -73,12 +74,12 @@ def new_checkpoint(
         manifest = {"format": FORMAT, "run": dict(run), "steps": steps, "files": sorted(files)}
         text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n"
         write_file(folder / MANIFEST, iter([memoryview(text.encode())]))
-        _sync(folder)
+        sync(folder)
         complete = directory / _name(steps)
         if complete.exists():
             shutil.rmtree(complete)
         folder.rename(complete)
-        _sync(directory)
+        sync(directory)
     except OSError as error:
         raise UnwritableError(f"cannot write {directory}: {os.strerror(error.errno or 0)}") from error
     finally:
@@ -140,11 +141,3 @@ def _name(steps: int) -> str:
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     return blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from actors.disk import sync
 from ksmcluster.snapshot.metadata import Metadata, to_json
 from ksmcluster.snapshot.order import ORDER_KEY
 from ksmcluster.snapshot.reader import is_snapshot
@@ -134,21 +135,12 @@ class SnapshotWriter:
         assert self._sink is not None
         size = int(self._sink.tell())
         self._sink.close()
-        _sync(self._temporary)
+        # By its path: many versions of pyarrow do not tell the descriptor of an open file.
+        sync(self._temporary)
         check_file(self._path, str(self._path), is_snapshot)  # again: it may have changed meanwhile
         self._temporary.replace(self._path)
-        _sync(self._path.parent)
+        sync(self._path.parent)
         return size
-
-
-def _sync(path: Path) -> None:
-    """Sync a file or folder to disk."""
-    # The descriptor of an open pyarrow file is out of reach in many versions of pyarrow.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parquet(sink: pa.OSFile) -> pq.ParquetWriter:

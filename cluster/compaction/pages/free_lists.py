@@ -77,13 +77,11 @@ class FreeLists:
 
     def set_lists(self, lists: Iterable[tuple[int, int, I64]]) -> None:
         """Begin with these lists: order, type, and the blocks from the head of the list. int64[n]."""
-        given = {self.number(order, kind): blocks for order, kind, blocks in lists}
-        none = np.zeros(0, np.int64)
-        self.lists.fill([given.get(number, none) for number in range(len(self.lists.counts))])
-        self._bounds = [
-            int(given[number].max(initial=-1)) if number in given else -1
-            for number in range(len(self.lists.counts))
-        ]
+        of_number = [np.zeros(0, np.int64)] * len(self.lists.counts)
+        for order, kind, blocks in lists:
+            of_number[self.number(order, kind)] = blocks
+        self.lists.fill(of_number)
+        self._bounds = [int(blocks.max(initial=-1)) for blocks in of_number]
 
     def first(self, order: int, migratetype: int) -> int | None:
         """Return the block at the head of a list, if it has any."""
@@ -99,24 +97,14 @@ class FreeLists:
             bound = self._bounds[number] = int(self.lists.pages(number).max(initial=-1))
         return bound
 
-    def add(self, pfn: int, order: int, *, at_tail: bool = False) -> None:
-        """Add a free block to the list of its order and its pageblock's type."""
-        self._add_all(NewBlocks(np.array([pfn]), np.array([order]), np.array([at_tail])))
-
     def _add_all(self, blocks: NewBlocks) -> None:
-        """Add free blocks one after the other."""
+        """Add free blocks one after the other to the lists of their orders and their pageblocks' types."""
         numbers = blocks.orders * _TYPES + self._pages.pageblock_type[blocks.pfns >> PAGEBLOCK_ORDER]
         for number in np.flatnonzero(np.bincount(numbers)).tolist():
             of_list = numbers == number
-            at_head, at_tail = blocks.pfns[of_list & ~blocks.at_tail], blocks.pfns[of_list & blocks.at_tail]
-            self.lists.join_head(number, at_head)
-            self.lists.join_tail(number, at_tail)
-            highest = max(int(at_head.max(initial=-1)), int(at_tail.max(initial=-1)))
-            self._bounds[number] = max(self._bounds[number], highest)
-
-    def remove(self, pfn: int) -> None:
-        """Take a block from its list."""
-        self.lists.leave(np.array([pfn]))
+            self.lists.join_head(number, blocks.pfns[of_list & ~blocks.at_tail])
+            self.lists.join_tail(number, blocks.pfns[of_list & blocks.at_tail])
+            self._bounds[number] = max(self._bounds[number], int(blocks.pfns[of_list].max()))
 
     def remove_all(self, heads: Pfns) -> None:
         """Take blocks from their lists."""
@@ -124,9 +112,9 @@ class FreeLists:
 
     def cut(self, pfn: int, whole: int, order: int) -> None:
         """Take a block of order `whole` that is cut down to `order`; list its other parts (expand)."""
-        self.remove(pfn)
-        for k in range(whole - 1, order - 1, -1):
-            self.add(pfn + (1 << k), k)
+        self.remove_all(np.array([pfn]))
+        orders = np.arange(whole - 1, order - 1, -1)
+        self._add_all(NewBlocks(pfn + (1 << orders), orders, np.zeros(len(orders), np.bool_)))
 
     def relist(self, start: int) -> None:
         """Move the free blocks of a pageblock to the lists of its type, which has changed."""

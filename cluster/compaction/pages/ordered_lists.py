@@ -42,7 +42,7 @@ class OrderedLists:
         return self._left(self._low[number], self._high[number])
 
     def head(self, number: int, most: int) -> I32:
-        """Return at most so many pages from the head of a list on. int32[n]"""
+        """Return the first pages of a list, `most` at most. int32[n]"""
         low, high = self._low[number], self._high[number]
         span = most
         while True:
@@ -52,7 +52,7 @@ class OrderedLists:
             span *= 2
 
     def tail(self, number: int, most: int) -> I32:
-        """Return at most so many pages from the tail of a list on, the last one first. int32[n]"""
+        """Return the last pages of a list, `most` at most; the last one comes first. int32[n]"""
         low, high = self._low[number], self._high[number]
         span = most
         while True:
@@ -117,7 +117,7 @@ class OrderedLists:
         return high
 
     def _make_room(self, number: int, before: int = 0, behind: int = 0) -> None:
-        """Make sure that a list has so many free places before and behind it."""
+        """Make sure that a list has `before` free places before it and `behind` free places behind it."""
         start, stop = self._start[number : number + 2]
         if self._low[number] - before >= start and self._high[number] + behind <= stop:
             return
@@ -131,7 +131,7 @@ class OrderedLists:
         self._high[number] = self._put(self._low[number], pages)
 
     def _lay_out(self, lists: Sequence[I32], number: int = 0, more: int = 0) -> None:
-        """Lay out all lists anew; that of this number gets so many places more."""
+        """Lay out all lists anew; list `number` gets `more` additional free places at each end."""
         room = [len(pages) // 2 + _SPARE for pages in lists]
         room[number] += more
         sizes = [len(pages) + 2 * free for pages, free in zip(lists, room, strict=True)]

@@ -14,7 +14,7 @@ class PcpRules(NamedTuple):
 
     high: int
     batch: int
-    #: A list that is full too often grows to at most so many pages; None: its size is fixed.
+    #: The most pages of a list that grows because it is full too often; None: its size is fixed.
     most: int | None = None
 
 
@@ -33,9 +33,9 @@ class PerCpuList:
         self.count = 0
 
     def put(self, pfns: Pfns) -> list[Pfns]:
-        """Add pages in their order; return those that leave the list, in groups."""
+        """Add pages in their order. Return the groups of pages that leave the list because it is full."""
         leaving = []
-        while (room := max(self._limit() - self.count, 1)) <= len(pfns):
+        while (room := max(self._high - self.count, 1)) <= len(pfns):
             self._append(pfns[:room])
             pfns = pfns[room:]
             leaving.append(self.take(self._give_up()))
@@ -47,9 +47,6 @@ class PerCpuList:
         self._waiting.append(pfns)
         self.count += len(pfns)
         self._freed = min(self._freed + len(pfns), self._rules.batch << 5)
-
-    def _limit(self) -> int:
-        return self._high
 
     def _give_up(self) -> int:
         """Return how many pages a full list gives up (nr_pcp_free)."""

@@ -189,9 +189,10 @@ class _TargetSearch:
             way.limit = max(1, limit >> 1)
 
     def _search(self, way: _Way, number: int, searches: int) -> list[int] | None:
-        """Take what so many searches find in this list, as long as they come the same way; None: nothing.
+        """Take the blocks that `searches` searches find in this list; None if the first finds nothing.
 
-        Each goes on where the last one ended. If `searches` is 0, what is found is not taken.
+        Each search begins where the last one ended. Stop before one that would take another way. If
+        `searches` is 0, make one search, and do not take its block.
         """
         c, order, limit = self._c, self.order, way.limit
         self._turn(number, self._turns.pop(number, 0))
@@ -215,9 +216,9 @@ class _TargetSearch:
                 c.search_order, c.fast_search_fail = order, 0
             if not again or len(found) >= searches:
                 break
-            # What was passed is at the head now.
-            fair += [(end + passed - at, other) for passed, other in fair[first_fair:best]] if whole else []
-            end += place - at if whole else 0
+            if whole:  # what was passed is at the head now
+                fair += [(end + passed - at, other) for passed, other in fair[first_fair:best]]
+                end += place - at
             first_fair, at = best + 1, place + 1
             best, stop = self._walk(fair, first_fair, at, limit)
         self._lists.turn(number, found[-1])
