@@ -22,7 +22,6 @@ from cluster.arrays.words import (
     frames_of_blocks,
     mm_of_key,
     node_of_frame,
-    node_of_mm,
     on_node,
     pfn_of,
 )
@@ -239,7 +238,7 @@ class HugeSplitter:
         zero = zero[n.frames.mapcount[pfns[zero]] > 0]
         if len(n.failed):
             zero = zero[~n.failed.among(frames[zero])]
-        owners = node_of_mm((n.frames.mapping[pfns[zero]] >> np.uint32(2)).astype(np.int64))
+        owners = n.frames.owner_nodes(pfns[zero])
         n.out.send(Kind.ZEROED, owners, frames[zero], positions[rows][zero >> HUGE_ORDER])
 
     def on_zeroed(self, frames: FrameWords, positions: I64) -> None:

@@ -77,14 +77,15 @@ class NodeView:
             + [np.arange(v.slot0, v.slot0 + v.pages) for v in index.vmas if not v.unmapped]
         )
         used = n.frames.in_use()
+        mapcount = n.frames.mapcount[used].astype(np.int32)
         return NodeDump(
             keys=index.keys(slots, index.vma_of(slots)) if len(slots) else slots,
             pte=n.table.pte[slots],
             by_pmd=self._by_pmd(slots),
             state=n.table.state[slots],
             frames=used,
-            mapcount=n.frames.mapcount[used],
-            refcount=n.frames.mapcount[used] + n.frames.pins[used],
+            mapcount=mapcount,
+            refcount=mapcount + n.frames.pins[used],
             mapping=n.frames.mapping[used],
             content=n.frames.content[used],
             free_count=n.frames.free_count,

@@ -1,7 +1,8 @@
 """Physical frames of one NUMA node (struct page, mm/page_alloc.c).
 
 The two low bits of the `mapping` word say what a frame is, as in the kernel (include/linux/page-flags.h). The
-other bits are the number of the mm of an anonymous frame; the content of a KSM frame names its stable node.
+other bits are the node of the process whose anon_vma an anonymous frame has; the content of a KSM frame names
+its stable node.
 """
 
 from __future__ import annotations
@@ -9,26 +10,42 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.arrays.columns import distinct_below, rows_where
-from cluster.arrays.words import HUGE_SIZE, I64, U8, U32, U64, Array, Bool, Digests, FrameWords, Pfns, pfn_of
+from cluster.arrays.words import (
+    HUGE_SIZE,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Array,
+    Bool,
+    Digests,
+    FrameWords,
+    Pfns,
+    node_of_mm,
+    pfn_of,
+)
 from cluster.spec.content import PAGE_SIZE, page_bytes
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2
 PAGE_MAPPING_KSM = PAGE_MAPPING_ANON | PAGE_MAPPING_MOVABLE
 PAGE_MAPPING_FLAGS = 0x3
+_FLAG_BITS = 2
 
 
 class Frames:
     """Structure of arrays, one element a frame; memory is used only for frames that were ever allocated.
 
-    mapping uint32; mapcount int32; pins uint16: references that are not mappings; content uint64: digest;
-    data uint8[n, PAGE_SIZE] or None. A frame with neither mappings nor pins is free.
+    mapping uint16; mapcount int16, or int32 since a frame had more mappings than that holds; pins uint16:
+    references that are not mappings; content uint64: digest; data uint8[n, PAGE_SIZE] or None. A frame with
+    neither mappings nor pins is free.
     """
 
     def __init__(self, count: int, *, with_bytes: bool) -> None:
         self.count = count
-        self.mapping = np.zeros(count, np.uint32)
-        self.mapcount = np.zeros(count, np.int32)
+        self.mapping = np.zeros(count, np.uint16)
+        self.mapcount: Array = np.zeros(count, np.int16)
         self.pins = np.zeros(count, np.uint16)
         self.content = np.zeros(count, np.uint64)
         self.data: U8 | None = np.zeros((count, PAGE_SIZE), np.uint8) if with_bytes else None
@@ -57,7 +74,7 @@ class Frames:
         """Return how many KSM frames have 1, 2, 3 to 4, 5 to 8, ... mappings: int64[n], the last not 0."""
         mappings = self.mapcount[np.flatnonzero(self.is_ksm(slice(None)))]
         # Frames that only the swap cache refers to have none.
-        return np.bincount(np.ceil(np.log2(mappings[mappings > 0])).astype(np.int64))
+        return np.bincount(np.ceil(np.log2(mappings[mappings > 0], dtype=np.float64)).astype(np.int64))
 
     def in_use(self) -> Pfns:
         """Return the pfns of frames in use, ascending."""
@@ -115,7 +132,7 @@ class Frames:
 
     def map_anon(self, pfns: Pfns, mm: Array | int) -> None:
         """Map new frames for the first time, by the process `mm`."""
-        self.mapping[pfns] = np.asarray(mm) << 2 | PAGE_MAPPING_ANON
+        self.mapping[pfns] = node_of_mm(np.asarray(mm)) << _FLAG_BITS | PAGE_MAPPING_ANON
         self.mapcount[pfns] = 1
 
     def write(self, pfns: Pfns, ids: U64, digests: Digests) -> None:
@@ -138,8 +155,17 @@ class Frames:
 
     def get(self, pfns: Pfns, count: I64) -> None:
         """Add `count` mappings to each frame; frames may repeat."""
+        self._make_room(pfns, count)
         # ufunc.at is quick only if both sides are of one type.
-        np.add.at(self.mapcount, pfns, count.astype(np.int32))
+        np.add.at(self.mapcount, pfns, count.astype(self.mapcount.dtype))
+
+    def _make_room(self, pfns: Pfns, count: Array) -> None:
+        """Widen `mapcount` if it might not hold `count` more mappings of each frame."""
+        most = np.iinfo(self.mapcount.dtype).max
+        if len(pfns) == 0 or int(count.sum()) <= (left := most - int(self.mapcount[pfns].max())):
+            return
+        if np.bincount(pfns, count).max() > left:
+            self.mapcount = self.mapcount.astype(np.int32)
 
     def pin(self, pfns: Pfns) -> None:
         """Add a reference that is not a mapping to each frame; frames may repeat."""
@@ -150,7 +176,7 @@ class Frames:
 
         Return the pfns of the KSM frames among the freed ones; their content can still be read.
         """
-        np.subtract.at(self.mapcount, pfns, np.int32(1))
+        np.subtract.at(self.mapcount, pfns, self.mapcount.dtype.type(1))
         return self._free_unreferenced(pfns)
 
     def unpin(self, pfns: Pfns) -> Pfns:
@@ -180,16 +206,21 @@ class Frames:
 
     def is_ksm(self, pfns: Pfns | slice) -> Bool:
         """Return which frames are KSM frames (PageKsm()). bool[n]."""
-        ksm: Bool = (self.mapping[pfns] & np.uint32(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
+        ksm: Bool = (self.mapping[pfns] & np.uint16(PAGE_MAPPING_FLAGS)) == PAGE_MAPPING_KSM
         return ksm
 
+    def owner_nodes(self, pfns: Pfns) -> I64:
+        """Return the nodes of the processes that anonymous frames belong to. int64[n]."""
+        return (self.mapping[pfns] >> np.uint16(_FLAG_BITS)).astype(np.int64)
+
     def move_in(
-        self, pfns: Pfns, digests: Digests, mapping: U32, pins: Array, mapcount: Array, pages: U8 | None
+        self, pfns: Pfns, digests: Digests, mapping: U16, pins: Array, mapcount: Array, pages: U8 | None
     ) -> None:
         """Fill new frames with frames that have migrated here with all their references."""
         self.fill(pfns, digests, pages)
         self.mapping[pfns] = mapping
         self.pins[pfns] = pins
+        self._make_room(pfns, mapcount)
         self.mapcount[pfns] = mapcount
 
     def move_out(self, pfns: Pfns) -> None:

@@ -21,7 +21,7 @@ from cluster.arrays.words import (
     HUGE_SIZE,
     I64,
     U8,
-    U32,
+    U16,
     Array,
     Digests,
     FrameWords,
@@ -34,7 +34,6 @@ from cluster.arrays.words import (
     is_ksm_word,
     ksm_word,
     node_of_frame,
-    node_of_mm,
     on_node,
     pfn_of,
 )
@@ -122,14 +121,14 @@ class FrameMigration:
     def _send_frames(self, frames: FrameWords, to: I64) -> None:
         store, pfns = self._n.frames, pfn_of(frames)
         digests, *data = store.read(pfns)
-        about = store.mapping[pfns], store.pins[pfns], store.mapcount[pfns]
+        about = store.mapping[pfns], store.pins[pfns], store.mapcount[pfns].astype(np.int32)
         self._n.out.send(Kind.MOVE_IN, to, frames, digests, *about, *data)
 
     def on_move_in(
         self,
         old: FrameWords,
         digests: Digests,
-        mapping: U32,
+        mapping: U16,
         pins: Array,
         mapcount: Array,
         data: U8 | None = None,
@@ -176,8 +175,7 @@ class FrameMigration:
         new[ksm] = ksm_word(new[ksm], n.migration_seq)
         store.make_ksm(new[ksm])
         self._to_all(Kind.MOVED, old[ksm], new[ksm], digests[ksm])
-        owner = node_of_mm((store.mapping[pfns[~ksm]] >> np.uint32(2)).astype(np.int64))
-        n.out.send(Kind.MOVED, owner, old[~ksm], new[~ksm], digests[~ksm])
+        n.out.send(Kind.MOVED, store.owner_nodes(pfns[~ksm]), old[~ksm], new[~ksm], digests[~ksm])
 
     def on_moved_out(self, frames: FrameWords) -> None:
         self._n.frames.move_out(pfn_of(frames))

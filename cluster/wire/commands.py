@@ -581,7 +581,7 @@ class NodeDump(NamedTuple):
     frames: Pfns
     mapcount: NDArray[np.int32]
     refcount: NDArray[np.int32]
-    mapping: NDArray[np.uint32]
+    mapping: NDArray[np.uint16]
     content: Digests
     free_count: int
     #: By page: whether a PMD maps it.

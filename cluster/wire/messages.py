@@ -221,7 +221,7 @@ MESSAGES: dict[Kind, Message] = {
     Kind.RMAP_FOUND: Message("The mappings found.", (_FRAME, _COUNT)),
     Kind.MOVE_IN: Message(
         "A frame moves to the receiver, with its struct page.",
-        (_FRAME, _DIGEST, ("mapping", np.uint32), ("pins", np.uint16), ("mapcount", np.int32)),
+        (_FRAME, _DIGEST, ("mapping", np.uint16), ("pins", np.uint16), ("mapcount", np.int32)),
         data=True,
     ),
     Kind.MOVED: Message("A frame has a new name.", (_FRAME, ("new_frame", np.int64), _DIGEST)),
