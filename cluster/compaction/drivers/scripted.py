@@ -11,7 +11,7 @@ from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
 from cluster.compaction.movable.page_movable import clear_page_movable, release
 from cluster.compaction.pages.memory import Memory
-from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
+from cluster.compaction.pages.movable_operations import NEVER_MOVES, IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import OWNER_SHIFT, PG_ISOLATED, PG_LOCKED, PG_LRU
 
 ALWAYS = 255  #: a count that is never used up
@@ -93,6 +93,23 @@ class ScriptedDriver(PageDriver):
         answers = np.where(s.failures[numbers] > 0, s.error[numbers], 0)
         rel = s.rel[numbers]
         return np.where((rel == GIVE_UP_SELF[0]) | (rel == GIVE_UP_SELF[1]), s.relerr[numbers], answers)
+
+    def predict_retries(self, pages: I64, mode: MigrateMode) -> I64 | None:
+        s, numbers = self.scripts, self.page_at[pages]
+        fails = s.failures[numbers] > 0
+        if (
+            self._log
+            or s.rel.any()
+            or s.refusals[numbers].any()
+            or (s.error[numbers[fails]] != -errno.EAGAIN).any()
+        ):
+            return None
+        return np.where(s.failures[numbers] == ALWAYS, NEVER_MOVES, s.failures[numbers])
+
+    def tried(self, pages: I64, times: I64) -> None:
+        numbers = self.page_at[pages]
+        counted = self.scripts.failures[numbers] != ALWAYS
+        self.scripts.failures[numbers[counted]] -= times[counted]
 
     def migrate_page(self, newpages: I64, pages: I64, mode: MigrateMode) -> I64:
         if not self._log and not self.scripts.rel.any():

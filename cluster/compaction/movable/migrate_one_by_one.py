@@ -180,7 +180,7 @@ class OneByOneMigration(PageMigration):
         return True
 
     def _move_predicted(self, batch: Pfns) -> None:
-        """Make all attempts that are left."""
+        """Make all attempts that are left, or those up to a move that changes the free lists."""
         pages = self._memory.pages
         self._predicted = NO_PAGES
         eagain_counts = predict_retries(self._memory, batch, self._mode, self._rules)
@@ -190,12 +190,17 @@ class OneByOneMigration(PageMigration):
             self._prediction_failed = True
             return
         _batch, passes = self._passes.remaining()
-        plan = plan_migration(batch, eagain_counts, self._targets, passes)
+        plan = plan_migration(batch, eagain_counts, self._targets, passes, self._room(batch))
         carry_out(self._memory, plan, self._mode)
         if len(plan.old):
             self._complete(plan.old, plan.new)
-        self._passes.end_passes(plan.retry, plan.untried)
+        self._passes.go_to(plan.number, plan.retry, plan.untried)
         pages.unlock(plan.retry)
         pages.unlock(plan.untried)
-        if len(plan.untried):
+        if len(plan.untried) and not plan.goes_on:
             self._out_of_memory()
+
+    def _room(self, batch: Pfns) -> int | None:
+        """Return how many pages may be freed before the free lists change; None: there are none."""
+        pcp = self._memory.zone_of(int(batch[0])).pcp
+        return None if pcp is None else pcp.room

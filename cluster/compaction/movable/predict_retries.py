@@ -32,7 +32,8 @@ class MigrationPlan:
     """The outcome of a batch. `old` move to `new`, in this order; the others are in the order of the batch.
 
     eagain_counts: attempts of each page of the batch that answer -EAGAIN; None for none. retry: pages whose
-    last attempt did. untried: pages without an attempt in the last pass, for want of a target.
+    last attempt did. untried: pages without an attempt in the last pass, which is `number`, for want of a
+    target, or, if the plan is to go on, because further attempts depend on what these moves change.
     """
 
     batch: Pfns
@@ -41,6 +42,8 @@ class MigrationPlan:
     new: Pfns
     retry: Pfns
     untried: Pfns
+    number: int = MAX_PASSES - 1
+    goes_on: bool = False
 
 
 def predict_retries(memory: Memory, batch: Pfns, mode: MigrateMode, rules: CompactionRules) -> I64 | None:
@@ -91,24 +94,30 @@ def keep_targets(eagain_counts: I64, new: Pfns, first: int) -> tuple[I64, Pfns, 
 
 
 def plan_migration(
-    batch: Pfns, eagain_counts: I64, targets: Targets, passes: I64 | None = None
+    batch: Pfns, eagain_counts: I64, targets: Targets, passes: I64 | None = None, room: int | None = None
 ) -> MigrationPlan:
     """Plan all attempts that the pages of a batch need, as if made one after the other; take the targets.
 
     passes: passes that the pages have behind them, if any: p + 1 for some, then p for the rest. int64[n]
+    room: how many pages may move before other pages are free; None: each page that moves is free at once.
     """
+    listed = room is not None
     if passes is None and np.count_nonzero(eagain_counts) == 0:
-        new = take_targets(targets, len(batch))
-        return MigrationPlan(batch, None, batch[: len(new)], new, _NO_PAGES, batch[len(new) :])
+        wanted = len(batch[:room])
+        new = take_targets(targets, wanted, all_first=listed)
+        rest, goes_on = batch[len(new) :], len(new) == wanted < len(batch)
+        return MigrationPlan(batch, None, batch[: len(new)], new, _NO_PAGES, rest, 0, goes_on)
     made = np.zeros(len(batch), np.int64) if passes is None else passes
     moves_in = made + eagain_counts
     order = np.argsort(moves_in, kind="stable")[: np.count_nonzero(moves_in < MAX_PASSES)]
-    new = take_targets(targets, len(order))
-    complete = len(new) == len(order)
+    wanted = len(order[:room])
+    new = take_targets(targets, wanted, all_first=listed)
     order = order[: len(new)]
     start = int(made[-1]), int(np.count_nonzero(made > made[-1]))
     end = next_attempt(moves_in, order, start)
-    if end is not None and complete and len(probe := targets.take(1, len(new))):
+    goes_on = end is not None and len(new) == wanted == room
+    probes = end is not None and len(new) == wanted != room
+    if probes and len(probe := targets.take(1, 0 if listed else len(new))):
         targets.give_back(probe)
         end = None
     number, place = end or (MAX_PASSES, 0)
@@ -118,7 +127,8 @@ def plan_migration(
         retry, untried = batch[moves_in >= MAX_PASSES], _NO_PAGES
     else:
         retry, untried = batch[tried & (moves_in > number)], batch[~tried & (moves_in >= number)]
-    return MigrationPlan(batch, eagain_counts, batch[order], new, retry, untried)
+    last = min(number, MAX_PASSES - 1)
+    return MigrationPlan(batch, eagain_counts, batch[order], new, retry, untried, last, goes_on)
 
 
 def carry_out(memory: Memory, plan: MigrationPlan, mode: MigrateMode) -> None:

@@ -66,10 +66,10 @@ class RetryPasses:
         made = np.repeat([self.number + 1, self.number], [len(self.retry), len(self.pending)])
         return np.concatenate([np.array(self.retry, np.int64), self.pending]), made
 
-    def end_passes(self, retry: Pfns, untried: Pfns) -> None:
-        """Be in the last pass, in which `retry` answered -EAGAIN and `untried` were not tried."""
+    def go_to(self, number: int, retry: Pfns, untried: Pfns) -> None:
+        """Be in this pass, in which `retry` answered -EAGAIN and `untried` were not tried yet."""
         self.retry, self.pending = retry.tolist(), untried
-        self.number = MAX_PASSES - 1
+        self.number = number
 
     @property
     def begun(self) -> bool:

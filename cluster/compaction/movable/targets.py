@@ -92,12 +92,15 @@ def take_targets(targets: Targets, count: int, *, all_first: bool = False) -> Pf
 
     all_first: all are taken before the first is in use; else each page is freed before the next target.
     """
-    taken = targets.take(count, together=True, all_first=all_first)
-    if len(taken) == count:
-        return taken
-    parts, got = [taken], len(taken)
-    while len(parts[-1]) and got < count:
+    parts: list[Pfns] = []
+    got = 0
+    while got < count:
         owed = 0 if all_first else got
-        parts.append(targets.take(count - got, owed, together=True, all_first=all_first))
-        got += len(parts[-1])
-    return np.concatenate(parts)
+        taken = targets.take(count - got, owed, together=True, all_first=all_first)
+        if len(taken) == count:
+            return taken
+        if len(taken) == 0:
+            break
+        parts.append(taken)
+        got += len(taken)
+    return np.concatenate([np.zeros(0, np.int64), *parts])

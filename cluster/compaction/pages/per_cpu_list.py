@@ -35,13 +35,18 @@ class PerCpuList:
     def put(self, pfns: Pfns) -> list[Pfns]:
         """Add pages in their order. Return the groups of pages that leave the list because it is full."""
         leaving = []
-        while (room := max(self._high - self.count, 1)) <= len(pfns):
+        while (room := self.room) <= len(pfns):
             self._append(pfns[:room])
             pfns = pfns[room:]
             leaving.append(self.take(self._give_up()))
         if len(pfns):
             self._append(pfns)
         return leaving
+
+    @property
+    def room(self) -> int:
+        """How many pages fill it; with the last of them, some leave it."""
+        return max(self._high - self.count, 1)
 
     def _append(self, pfns: Pfns) -> None:
         self._waiting.append(pfns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cluster.compaction.pages.page_map import MigrateType, PageMap
 from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
+from cluster.compaction.zone.direct_compact import Allocation
 from cluster.mm.frames import PAGE_MAPPING_ANON
 
 PAGES = 12 * 512
@@ -61,22 +63,22 @@ def filled(seed: int, busy: float, used: float, clumps: int) -> tuple[Memory, Gp
 
 
 def outcome(memory: Memory, gpu: Gpu, compaction: Compaction) -> list[object]:
-    pages = memory.pages
-    moves = [np.column_stack(pair) for pair in compaction.moves]
-    counters = asdict(memory.vmstat)
+    *found, counters = state(memory, gpu, compaction.moves)
     if not compaction.control.rules.counts_every_page:
         # where the scanner stops inside a free block, its rest counts once, or by page if it was merged
         # meanwhile
         scanned = counters.pop("compact_migrate_scanned")
         assert scanned >= compaction.succeeded
+    return [*found, counters, compaction.status]
+
+
+def state(memory: Memory, gpu: Gpu, moves: list[tuple[I64, I64]]) -> list[Any]:
+    """Return what moved, the memory, and at last the counters."""
+    pages = memory.pages
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *map(np.column_stack, moves)])
     everything = [pages.mapping, pages.flags, pages.refcount, pages.skip, gpu.frame_of, gpu._in_use]
-    return [
-        np.concatenate([np.zeros((0, 2), np.int64), *moves]).tolist(),
-        *(array.tolist() for array in everything),
-        counters,
-        memory.zones[0].buddyinfo().tolist(),
-        compaction.status,
-    ]
+    buddyinfo = memory.zones[0].buddyinfo()
+    return [*(array.tolist() for array in (pairs, *everything, buddyinfo)), asdict(memory.vmstat)]
 
 
 @settings(max_examples=80)
@@ -200,3 +202,39 @@ def test_attempts_that_a_busy_gpu_fails(busy: float) -> None:
     eagain_counts = gpu.predict_retries(pfns, MigrateMode.SYNC)
     for k in range(1, 4):
         assert (eagain_counts >= k).mean() == pytest.approx(busy**k, abs=0.06)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**16),
+    busy=st.sampled_from([0.0, 0.3, 0.9]),
+    used=st.sampled_from([0.5, 0.9]),
+    clumps=st.sampled_from([1, 16]),
+    kernel=st.sampled_from(sorted(COMPACTION_RULES)),
+    watermark=st.sampled_from([0.0, 0.5]),
+)
+def test_direct_compaction_is_the_same(
+    seed: int, busy: float, used: float, clumps: int, kernel: str, watermark: float
+) -> None:
+    """The order of the free lists, on which later searches depend, is the same, too."""
+    found = []
+    for predicts in (True, False):
+        memory, gpu = filled(seed, busy, used, clumps)
+        zone = memory.zones[0]
+        zone.watermark_min = zone.watermark_low = int(zone.free_pages * watermark)
+        if not predicts:
+            blind(memory)
+        requests = [Allocation(memory, 9, rules=COMPACTION_RULES[kernel]) for _ in range(4)]
+        blocks = [request.run() for request in requests]
+        validate(memory)
+        moves = [pair for request in requests for pair in request.moves]
+        found.append([blocks, *state(memory, gpu, moves), free_lists(zone)])
+    assert found[0] == found[1]
+
+
+def free_lists(zone: Zone) -> list[list[int]]:
+    zone.drain()
+    if zone.lists is None:
+        return []
+    lists = zone.lists.lists
+    return [lists.pages(number).tolist() for number in range(len(lists.counts))]
