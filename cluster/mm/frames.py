@@ -15,7 +15,6 @@ from cluster.arrays.words import (
     I64,
     U8,
     U16,
-    U32,
     U64,
     Array,
     Bool,
@@ -32,6 +31,8 @@ PAGE_MAPPING_MOVABLE = 0x2
 PAGE_MAPPING_KSM = PAGE_MAPPING_ANON | PAGE_MAPPING_MOVABLE
 PAGE_MAPPING_FLAGS = 0x3
 _FLAG_BITS = 2
+#: How many pfns 16 bits tell apart.
+_RUN = 1 << 16
 
 
 class Frames:
@@ -50,7 +51,8 @@ class Frames:
         self.content = np.zeros(count, np.uint64)
         self.data: U8 | None = np.zeros((count, PAGE_SIZE), np.uint8) if with_bytes else None
         self._fresh = 0
-        self._recycled: list[U32] = []
+        #: Freed frames, each part of one run of pfns: the first pfn of the run, and `_packed` offsets.
+        self._recycled: list[tuple[int, U8 | U16]] = []
         self._recycled_count = 0
         #: How many KSM frames there are; None if not counted since the last change.
         self._ksm_frames: int | None = None
@@ -89,11 +91,12 @@ class Frames:
         """Take at most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
         taken: list[Pfns] = []
         while wanted and self._recycled:
-            last = self._recycled.pop()
-            if len(last) > wanted:
-                self._recycled.append(last[:-wanted])
-                last = last[-wanted:]
-            taken.append(last.astype(np.int64))
+            first, packed = self._recycled.pop()
+            offsets = _unpacked(packed)
+            if len(offsets) > wanted:
+                self._recycled.append((first, offsets[:-wanted]))
+            last = offsets[-wanted:].astype(np.int64) + first
+            taken.append(last)
             wanted -= len(last)
             self._recycled_count -= len(last)
         fresh = min(wanted, self.count - self._fresh)
@@ -117,7 +120,9 @@ class Frames:
 
     def _recycled_blocks(self, wanted: int) -> Pfns:
         """Take at most `wanted` blocks all of whose frames have been freed."""
-        free = np.concatenate(self._recycled).astype(np.int64)
+        free = np.concatenate(
+            [_unpacked(packed).astype(np.int64) + first for first, packed in self._recycled]
+        )
         blocks = np.flatnonzero(np.bincount(free // HUGE_SIZE) == HUGE_SIZE)[:wanted]
         if len(blocks):
             left = free[~np.isin(free // HUGE_SIZE, blocks)]
@@ -126,9 +131,11 @@ class Frames:
         return blocks
 
     def _recycle(self, pfns: Pfns) -> None:
-        if len(pfns):
-            self._recycled.append(pfns.astype(np.uint32))
-            self._recycled_count += len(pfns)
+        runs = pfns // _RUN
+        for part in np.split(pfns, np.flatnonzero(np.diff(runs)) + 1) if len(pfns) else ():
+            first = int(part[0]) // _RUN * _RUN
+            self._recycled.append((first, _packed((part - first).astype(np.uint16))))
+        self._recycled_count += len(pfns)
 
     def map_anon(self, pfns: Pfns, mm: Array | int) -> None:
         """Map new frames for the first time, by the process `mm`."""
@@ -195,7 +202,8 @@ class Frames:
 
     def retire(self, pfn: int) -> None:
         """Take a free frame out of use for good (page_handle_poison())."""
-        self._recycled = [part[part != pfn] for part in self._recycled]
+        parts = [(first, _unpacked(packed)) for first, packed in self._recycled]
+        self._recycled = [(first, offsets[offsets != pfn - first]) for first, offsets in parts]
         self._recycled_count -= 1
         self.pins[pfn] = 1
 
@@ -233,3 +241,19 @@ class Frames:
         """Make frames KSM frames (folio_set_stable_node())."""
         self.mapping[pfn_of(frames)] = PAGE_MAPPING_KSM
         self._ksm_frames = None
+
+
+def _packed(offsets: U16) -> U8 | U16:
+    """Return offsets in a run of pfns as they are or, if that takes less memory, as a bit for each pfn."""
+    if len(offsets) <= _RUN // 16:
+        return offsets
+    bits = np.zeros(_RUN, np.bool_)
+    bits[offsets] = True
+    return np.packbits(bits)
+
+
+def _unpacked(packed: U8 | U16) -> U16:
+    """Return the offsets; those that were bits ascend."""
+    if packed.dtype == np.uint16:
+        return packed.view(np.uint16)
+    return np.flatnonzero(np.unpackbits(packed.view(np.uint8))).astype(np.uint16)

@@ -1,10 +1,11 @@
-"""Frames with few and with many mappings."""
+"""Frames with few and with many mappings, and frames that are used again."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,20 @@ def test_a_frame_with_many_mappings_moves_in() -> None:
     mapping, pins = np.ones(1, np.uint16), np.zeros(1, np.uint16)
     frames.move_in(frames.alloc(1), np.zeros(1, np.uint64), mapping, pins, np.array([70_000], np.int32), None)
     assert frames.mapcount.tolist() == [70_000]
+
+
+@pytest.mark.parametrize("freed", [5, 5_000, 90_000])
+def test_freed_frames_are_used_again_before_others(freed: int) -> None:
+    frames = Frames(200_000, with_bytes=False)
+    frames.map_anon(used := frames.alloc(150_000), 0)
+    gone = np.sort(np.random.default_rng(freed).choice(used, freed, replace=False))
+    frames.put(gone)
+    assert frames.used == 150_000 - freed
+    taken = [frames.alloc(wanted) for wanted in (1, freed // 2, freed, 200_000)]
+    again = np.concatenate(taken)[:freed]
+    assert np.array_equal(np.sort(again), gone)
+    assert np.concatenate(taken)[freed:].tolist() == list(range(150_000, 200_000))
+    assert frames.free_count == 0
 
 
 def test_one_stable_node_may_have_more_sharers_than_16_bits_count() -> None:
