@@ -62,11 +62,12 @@ class Compaction(CompactionSteps):
 
     @property
     def _batches_allowed(self) -> bool:
-        """Batches can go together: they are not observed one by one, and none of them ends the run."""
+        """Batches can go together: they are not observed, none ends the run, and none changes free lists."""
         request = self.request
         whole = request.order == WHOLE_ZONE_ORDER and request.good_enough is None and not request.optimistic
         observed = self._trace is not None or self.memory.on_isolate is not None
-        return self.grain is None and whole and not observed and self.memory.pages.folio_order is None
+        alone = self.grain is None and self.zone.lists is None and self.memory.pages.folio_order is None
+        return alone and whole and not observed
 
     def _step_batches(self) -> None:
         """Collect batch after batch, as long as their outcome can be predicted; carry them out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.arrays.words import I64, Bool
+from cluster.arrays.words import I64, Array, Bool
 from cluster.compaction.drivers.balloon import Balloon
 from cluster.compaction.drivers.base import PageDriver
 from cluster.compaction.drivers.gpu import Gpu
 from cluster.compaction.drivers.zsmalloc import Zram
-from cluster.compaction.kernel_rules import COMPACTION_RULES
+from cluster.compaction.kernel_rules import COMPACTION_RULES, CompactionRules
 from cluster.compaction.movable.counting import Counted
 from cluster.compaction.movable.lru_pages import LruPages
 from cluster.compaction.pages.buddy import Zone
@@ -26,6 +27,7 @@ from cluster.compaction.pages.validate import validate
 from cluster.compaction.zone.compact_control import Request
 from cluster.compaction.zone.compact_zone import Compaction
 from cluster.compaction.zone.direct_compact import Allocation
+from cluster.compaction.zone.kcompactd import Proactive
 from cluster.mm.frames import PAGE_MAPPING_ANON
 
 PAGES = 12 * 512
@@ -76,9 +78,9 @@ def state(memory: Memory, gpu: Gpu, moves: list[tuple[I64, I64]]) -> list[Any]:
     """Return what moved, the memory, and at last the counters."""
     pages = memory.pages
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *map(np.column_stack, moves)])
-    everything = [pages.mapping, pages.flags, pages.refcount, pages.skip, gpu.frame_of, gpu._in_use]
-    buddyinfo = memory.zones[0].buddyinfo()
-    return [*(array.tolist() for array in (pairs, *everything, buddyinfo)), asdict(memory.vmstat)]
+    of_pages: list[Array] = [pages.mapping, pages.flags, pages.refcount, pages.skip]
+    everything = [pairs, *of_pages, gpu.frame_of, gpu._in_use, memory.zones[0].buddyinfo()]
+    return [*(array.tolist() for array in everything), asdict(memory.vmstat)]
 
 
 @settings(max_examples=80)
@@ -204,7 +206,16 @@ def test_attempts_that_a_busy_gpu_fails(busy: float) -> None:
         assert (eagain_counts >= k).mean() == pytest.approx(busy**k, abs=0.06)
 
 
-@settings(max_examples=15)
+COMPACTORS: dict[str, Callable[[Memory, CompactionRules], Allocation | Proactive | Compaction]] = {
+    "direct": lambda memory, rules: Allocation(memory, 9, rules=rules),
+    "kcompactd": lambda memory, rules: Proactive(memory, 100, rules),
+    "compact_memory": lambda memory, rules: Compaction(
+        memory, memory.zones[0], Request(MigrateMode.SYNC), rules=rules
+    ),
+}
+
+
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**16),
     busy=st.sampled_from([0.0, 0.3, 0.9]),
@@ -212,9 +223,10 @@ def test_attempts_that_a_busy_gpu_fails(busy: float) -> None:
     clumps=st.sampled_from([1, 16]),
     kernel=st.sampled_from(sorted(COMPACTION_RULES)),
     watermark=st.sampled_from([0.0, 0.5]),
+    kinds=st.lists(st.sampled_from(sorted(COMPACTORS)), min_size=1, max_size=3),
 )
-def test_direct_compaction_is_the_same(
-    seed: int, busy: float, used: float, clumps: int, kernel: str, watermark: float
+def test_compactors_that_keep_free_lists_do_the_same(
+    seed: int, busy: float, used: float, clumps: int, kernel: str, watermark: float, kinds: list[str]
 ) -> None:
     """The order of the free lists, on which later searches depend, is the same, too."""
     found = []
@@ -224,11 +236,13 @@ def test_direct_compaction_is_the_same(
         zone.watermark_min = zone.watermark_low = int(zone.free_pages * watermark)
         if not predicts:
             blind(memory)
-        requests = [Allocation(memory, 9, rules=COMPACTION_RULES[kernel]) for _ in range(4)]
-        blocks = [request.run() for request in requests]
+        moves = []
+        for kind in kinds:
+            compactor = COMPACTORS[kind](memory, COMPACTION_RULES[kernel])
+            compactor.run()
+            moves += compactor.moves
         validate(memory)
-        moves = [pair for request in requests for pair in request.moves]
-        found.append([blocks, *state(memory, gpu, moves), free_lists(zone)])
+        found.append([*state(memory, gpu, moves), free_lists(zone)])
     assert found[0] == found[1]
 
 
