@@ -157,13 +157,15 @@ class Zone:
         """Do the first half of `use`; `PageMap.mark_used` is the other one."""
         if self.lists is not None:
             self.lists.remove_all(pfns[self.pages.order[pfns] >= 0])
-        self.pages.remove_free(pfns)
-        self.free_pages -= len(pfns)
+        self._no_longer_free(pfns)
 
     def use_unlisted(self, pfns: Pfns) -> None:
-        """Do the same with pages of whole free blocks that are in no list any more."""
-        self.pages.remove_free(pfns)
+        """Do the same as `use` with pages of whole free blocks that are in no list any more."""
+        self._no_longer_free(pfns)
         self.pages.mark_used(pfns)
+
+    def _no_longer_free(self, pfns: Pfns) -> None:
+        self.pages.remove_free(pfns)
         self.free_pages -= len(pfns)
 
     def heads(self, start: int, stop: int) -> Pfns:
