@@ -14,7 +14,7 @@ import pytest
 from actors.checkpoint.keeper import CheckpointKeeper, Interval
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.run_passes import run_passes
-from cluster.machine.pass_result import Event, PassDone
+from cluster.machine.pass_result import Event, PassDone, PassResult
 from cluster.plugins.loading import PluginError
 from cluster.plugins.workload_model import WorkloadModel
 from cluster.spec.plugin import PluginSpec
@@ -57,15 +57,21 @@ SPEC = SimulationSpec(
 )
 
 
+@pytest.fixture(scope="module")
+def undisturbed() -> list[PassResult]:
+    return list(run_passes(SPEC, INLINE))
+
+
 @pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 1), (1, 0), (0, 0)])
-def test_a_run_goes_on_with_other_actors(ray_cluster: str, tmp_path: Path, first: int, then: int) -> None:
+def test_a_run_goes_on_with_other_actors(
+    ray_cluster: str, tmp_path: Path, undisturbed: list[PassResult], first: int, then: int
+) -> None:
     """`first` and `then` are nodes of an actor; 0 is the inline engine."""
     before, after = (
         RunOptions(address=ray_cluster, nodes_per_actor=packed) if packed else INLINE
         for packed in (first, then)
     )
     keeper = CheckpointKeeper(tmp_path, {}, Interval(steps=2))
-    undisturbed = list(run_passes(SPEC, INLINE))
     with closing(run_passes(SPEC, before, checkpoints=keeper)) as run:
         assert same([next(run), next(run)], undisturbed[:2])
     events: list[Event] = []
