@@ -25,14 +25,13 @@ from cluster.arrays.words import (
     pfn_of,
 )
 from cluster.spec.content import PAGE_SIZE, page_bytes
+from cluster.wire.narrow import Narrow, Steps, narrowed, widened
 
 PAGE_MAPPING_ANON = 0x1
 PAGE_MAPPING_MOVABLE = 0x2
 PAGE_MAPPING_KSM = PAGE_MAPPING_ANON | PAGE_MAPPING_MOVABLE
 PAGE_MAPPING_FLAGS = 0x3
 _FLAG_BITS = 2
-#: How many pfns 16 bits tell apart.
-_RUN = 1 << 16
 
 
 class Frames:
@@ -51,8 +50,8 @@ class Frames:
         self.content = np.zeros(count, np.uint64)
         self.data: U8 | None = np.zeros((count, PAGE_SIZE), np.uint8) if with_bytes else None
         self._fresh = 0
-        #: Freed frames, each part of one run of pfns: the first pfn of the run, and `_packed` offsets.
-        self._recycled: list[tuple[int, U8 | U16]] = []
+        #: Pfns of freed frames, `_packed`, in the order in which they were freed.
+        self._recycled: list[Array | Narrow] = []
         self._recycled_count = 0
         #: How many KSM frames there are; None if not counted since the last change.
         self._ksm_frames: int | None = None
@@ -91,12 +90,11 @@ class Frames:
         """Take at most `wanted` free frames: recently freed ones first, then ascending pfns. int64[n]."""
         taken: list[Pfns] = []
         while wanted and self._recycled:
-            first, packed = self._recycled.pop()
-            offsets = _unpacked(packed)
-            if len(offsets) > wanted:
-                self._recycled.append((first, offsets[:-wanted]))
-            last = offsets[-wanted:].astype(np.int64) + first
-            taken.append(last)
+            last = _unpacked(self._recycled.pop())
+            if len(last) > wanted:
+                self._recycled.append(last[:-wanted])
+                last = last[-wanted:]
+            taken.append(last.astype(np.int64))
             wanted -= len(last)
             self._recycled_count -= len(last)
         fresh = min(wanted, self.count - self._fresh)
@@ -120,9 +118,7 @@ class Frames:
 
     def _recycled_blocks(self, wanted: int) -> Pfns:
         """Take at most `wanted` blocks all of whose frames have been freed."""
-        free = np.concatenate(
-            [_unpacked(packed).astype(np.int64) + first for first, packed in self._recycled]
-        )
+        free = np.concatenate([_unpacked(part) for part in self._recycled]).astype(np.int64)
         blocks = np.flatnonzero(np.bincount(free // HUGE_SIZE) == HUGE_SIZE)[:wanted]
         if len(blocks):
             left = free[~np.isin(free // HUGE_SIZE, blocks)]
@@ -131,11 +127,9 @@ class Frames:
         return blocks
 
     def _recycle(self, pfns: Pfns) -> None:
-        runs = pfns // _RUN
-        for part in np.split(pfns, np.flatnonzero(np.diff(runs)) + 1) if len(pfns) else ():
-            first = int(part[0]) // _RUN * _RUN
-            self._recycled.append((first, _packed((part - first).astype(np.uint16))))
-        self._recycled_count += len(pfns)
+        if len(pfns):
+            self._recycled.append(_packed(pfns))
+            self._recycled_count += len(pfns)
 
     def map_anon(self, pfns: Pfns, mm: Array | int) -> None:
         """Map new frames for the first time, by the process `mm`."""
@@ -171,7 +165,8 @@ class Frames:
         most = np.iinfo(self.mapcount.dtype).max
         if len(pfns) == 0 or int(count.sum()) <= (left := most - int(self.mapcount[pfns].max())):
             return
-        if np.bincount(pfns, count).max() > left:
+        _, which = np.unique(pfns, return_inverse=True)
+        if np.bincount(which, count).max() > left:
             self.mapcount = self.mapcount.astype(np.int32)
 
     def pin(self, pfns: Pfns) -> None:
@@ -202,8 +197,8 @@ class Frames:
 
     def retire(self, pfn: int) -> None:
         """Take a free frame out of use for good (page_handle_poison())."""
-        parts = [(first, _unpacked(packed)) for first, packed in self._recycled]
-        self._recycled = [(first, offsets[offsets != pfn - first]) for first, offsets in parts]
+        parts = [_unpacked(part).astype(np.int64) for part in self._recycled]
+        self._recycled = [_packed(left) for part in parts if len(left := part[part != pfn])]
         self._recycled_count -= 1
         self.pins[pfn] = 1
 
@@ -243,17 +238,15 @@ class Frames:
         self._ksm_frames = None
 
 
-def _packed(offsets: U16) -> U8 | U16:
-    """Return offsets in a run of pfns as they are or, if that takes less memory, as a bit for each pfn."""
-    if len(offsets) <= _RUN // 16:
-        return offsets
-    bits = np.zeros(_RUN, np.bool_)
-    bits[offsets] = True
-    return np.packbits(bits)
+def _packed(pfns: Pfns) -> Array | Narrow:
+    """Return pfns, one or more, in fewer bytes: where many ascend by little, in one or two each."""
+    packed = narrowed(pfns, [0, len(pfns)])
+    if isinstance(packed, Steps):
+        packed.steps[packed.starts] = 0
+        packed = packed._replace(steps=packed.steps.astype(np.min_scalar_type(packed.steps.max())))
+    return packed
 
 
-def _unpacked(packed: U8 | U16) -> U16:
-    """Return the offsets; those that were bits ascend."""
-    if packed.dtype == np.uint16:
-        return packed.view(np.uint16)
-    return np.flatnonzero(np.unpackbits(packed.view(np.uint8))).astype(np.uint16)
+def _unpacked(packed: Array | Narrow) -> Array:
+    """Return the pfns, as integers of any type."""
+    return packed if isinstance(packed, np.ndarray) else widened([packed])

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster.arrays.words import I64, U16, U32, Array
+from cluster.arrays.words import I64, U32, Array
 
 #: The least average length of runs for which a column takes the form `Steps`.
 _RUN = 32
@@ -69,8 +69,8 @@ class Offsets(NamedTuple):
 class Steps(NamedTuple):
     """Runs of int64, each with its first value, and the steps from each value to the next."""
 
-    #: At the start of a run, the step has no meaning.
-    steps: U16
+    #: uint16, or uint8; at the start of a run, the step has no meaning.
+    steps: Array
     #: Where runs start, ascending, and their first values.
     starts: list[int]
     firsts: list[int]

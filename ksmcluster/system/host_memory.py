@@ -12,7 +12,7 @@ from ksmcluster.system.errors import UserError
 
 #: Bytes that a page takes at least. This is below the resident memory (docs/explanation/performance.md) and
 #: far below the peak, so that no run that would fit is refused.
-PAGE = 45
+PAGE = 44
 #: The same for a page table entry that maps an already mapped frame.
 MAPPING = 20
 #: The same for a page of `ksmcluster compact`, which holds each memory twice.

@@ -56,16 +56,20 @@ def test_a_frame_with_many_mappings_moves_in() -> None:
 
 
 @pytest.mark.parametrize("freed", [5, 5_000, 90_000])
-def test_freed_frames_are_used_again_before_others(freed: int) -> None:
+@pytest.mark.parametrize("ascending", [True, False])
+def test_frames_freed_last_are_used_again_first(freed: int, ascending: bool) -> None:
+    """Two batches; what is taken of one is in the order in which it was freed."""
     frames = Frames(200_000, with_bytes=False)
-    frames.map_anon(used := frames.alloc(150_000), 0)
-    gone = np.sort(np.random.default_rng(freed).choice(used, freed, replace=False))
-    frames.put(gone)
-    assert frames.used == 150_000 - freed
-    taken = [frames.alloc(wanted) for wanted in (1, freed // 2, freed, 200_000)]
-    again = np.concatenate(taken)[:freed]
-    assert np.array_equal(np.sort(again), gone)
-    assert np.concatenate(taken)[freed:].tolist() == list(range(150_000, 200_000))
+    frames.map_anon(frames.alloc(190_000), 0)
+    gone = np.random.default_rng(freed).permutation(190_000)[: 2 * freed]
+    early, late = gone[:freed], gone[freed:]
+    if ascending:
+        early, late = np.sort(early), np.sort(late)
+    for batch in (early, late):
+        frames.move_out(batch)
+    assert frames.used == 190_000 - 2 * freed
+    taken = [frames.alloc(wanted).tolist() for wanted in (1, freed - 1, freed, 200_000)]
+    assert taken == [late[-1:].tolist(), late[:-1].tolist(), early.tolist(), list(range(190_000, 200_000))]
     assert frames.free_count == 0
 
 

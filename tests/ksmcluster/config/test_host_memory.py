@@ -36,7 +36,7 @@ def test_too_much_is_refused_at_once(run: Run, engine: str) -> None:
     assert (ran.code, ran.out) == (2, "")
     (line,) = ran.err.splitlines()
     assert line.startswith("error: 57,600,")
-    assert "need at least 2.4 TiB of memory, but this host has " in line
+    assert "need at least 2.3 TiB of memory, but this host has " in line
     for remedy in ("--pages-per-node", "--nodes", "--address", "--no-memory-check"):
         assert remedy in line
 
@@ -87,7 +87,7 @@ def limited(*arguments: str) -> str:
 
 def test_limits_of_the_address_space() -> None:
     large = ("simulate", "default", "--engine", "inline", "--quiet", "--pages-per-node", "1000000")
-    assert "need at least 2.7 GiB of memory" in limited(*large)
+    assert "need at least 2.6 GiB of memory" in limited(*large)
     assert limited(*large, "--no-memory-check").startswith("error: out of memory: ")
 
 
