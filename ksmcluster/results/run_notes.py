@@ -25,10 +25,21 @@ _RETURN = 0.1
 
 def run_notes(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
     """Yield the notes on a run, a line each."""
+    yield from _first_pass(spec, passes)
     yield from _outside(spec, passes)
     yield from _not_converged(spec, passes)
     yield from _threads(spec, passes)
     yield from _alternating(passes)
+
+
+def _first_pass(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
+    """Yield a note if ksmd has seen each page once, and so could not know which of them change."""
+    if len(passes) == passes[-1].full_scans == 1 and spec.ksm.history == "fresh":
+        took = text.seconds(passes[-1].simulated_seconds)
+        yield (
+            f"the run ended with ksmd's first pass, which took {took} of simulated time: pages merge from the "
+            "second pass on, so simulate two passes or more"
+        )
 
 
 def _outside(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:

@@ -45,6 +45,12 @@ def test_a_run_that_holds_all_the_scenario_has_needs_no_note() -> None:
     assert notes_of("tiny") == []
 
 
+def test_a_run_that_ends_before_pages_merge() -> None:
+    (note,) = notes_of("tiny", passes=1)
+    assert note.startswith("the run ended with ksmd's first pass, which took ")
+    assert notes_of("tiny", passes=2) == []
+
+
 def test_writes_after_the_end() -> None:
     (note,) = notes_of(SMALL, passes=3)
     assert note.startswith("a, r: writes begin at 3.0 s, after the ")
