@@ -119,7 +119,8 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScen
         found = latest(real_path(Path(directory)))
     if found is None:
         raise UserError(
-            f"{os.fspath(directory)}: no checkpoint found; give the directory that was given to --checkpoint"
+            f"{os.fspath(directory)}: no complete checkpoint found; give the directory that was given to "
+            "--checkpoint or, if the run ended before its first checkpoint, repeat the first command"
         )
     run = _run(os.fspath(directory), found.run)
     _check_version(os.fspath(directory), run)

@@ -29,6 +29,8 @@ from ksmcluster.commands.options import (
     run_options,
 )
 from ksmcluster.commands.output import show
+from ksmcluster.report.text import counted
+from ksmcluster.system.errors import UserError
 
 
 def compact(
@@ -107,6 +109,8 @@ def compact(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )
     start = start_keys(buddyinfo, pagetypeinfo, from_host=from_host)
+    if start and nodes not in (None, start["nodes"]):
+        raise UserError(f"--nodes: the files' machine has {counted(start['nodes'], 'node')}; leave it out")
     config = load_compaction(scenario or (FULL_MACHINE if start else DEFAULT_COMPACTION), overrides, start)
     if from_host:
         config = config.with_notes([*config.notes, *host_notes()])

@@ -146,8 +146,11 @@ def not_pageblocks(pages: int) -> str:
     """Return why compaction cannot use this memory of a node; empty if it consists of whole pageblocks."""
     if pages % PAGEBLOCK_PAGES == 0 and pages >= 2 * PAGEBLOCK_PAGES:
         return ""
-    least = format_size(2 * PAGEBLOCK_PAGES)
-    return f"must be a multiple of 2MiB, from {least}, not {format_size(pages)}"
+    least, near = 2 * PAGEBLOCK_PAGES, pages // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
+    return (
+        f"must be a multiple of 2MiB, from {format_size(least)}, not {format_size(pages)}; "
+        f"give {format_size(max(near, least))}"
+    )
 
 
 class MigrationConfig(ConfigTable):
@@ -189,6 +192,13 @@ class MigrationConfig(ConfigTable):
     @classmethod
     def _known(cls, kernel: object) -> object:
         return as_known_kernel(kernel, KERNELS)
+
+    @field_validator("trigger", mode="before", check_fields=False)
+    @classmethod
+    def _by_its_name(cls, trigger: object) -> object:
+        if trigger == "kcompactd":
+            raise ValueError('kcompactd\'s compaction is called "proactive"')
+        return trigger
 
 
 class TriggeredMigrationConfig(MigrationConfig):
@@ -281,7 +291,7 @@ class CompactionScenario(ConfigTable):
             movable = sum(shares) / (sum(shares) + machine.unmovable)
             yield (
                 "free blocks are as given; their places are drawn with the seed, and so is which used pages "
-                f"can move: {movable:.0%} of them, by the shares of the scenario"
+                f"can move: {movable:.0%} of them, by the shares of drivers and kernel (machine.unmovable)"
             )
 
     def _problems(self) -> Iterator[tuple[str, str]]:

@@ -256,6 +256,8 @@ def _content(path: Path) -> bytes:
     try:
         return read_input(path, MOST_TEXT)
     except FileNotFoundError:
+        if path.suffix or len(path.parts) > 1:
+            raise UserError(f"there is no file {path}; check the name") from None
         names = _files()
         hint = did_you_mean(str(path), names) or f"; the bundled scenarios are {', '.join(names)}"
         raise UserError(f"there is no scenario {path}{hint}") from None

@@ -109,7 +109,11 @@ class TopologyConfig(ConfigTable):
         """Return the distance matrix. Raises ValueError if the numbers are inconsistent."""
         sides = (self.rows or 0) * (self.columns or 0)
         if self.kind in ("mesh", "torus") and sides != nodes:
-            raise ValueError(f"has {sides} nodes, but machine.nodes is {nodes}")
+            rows, columns = topology.squarest(nodes)
+            raise ValueError(
+                f"has {sides} nodes, but machine.nodes is {nodes}; "
+                f"for example, give rows = {rows} and columns = {columns}"
+            )
         match self.kind:
             case "ring":
                 matrix = topology.ring(nodes, self.hop or 0)
@@ -124,7 +128,9 @@ class TopologyConfig(ConfigTable):
             case _:
                 matrix = topology.fully_connected(nodes, self.remote or 0)
         if len(matrix) != nodes:
-            raise ValueError(f"has {len(matrix)} nodes, but machine.nodes is {nodes}")
+            raise ValueError(
+                f"has {len(matrix)} nodes, but machine.nodes is {nodes}; give a topology of as many"
+            )
         return matrix
 
 

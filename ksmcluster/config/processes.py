@@ -243,7 +243,7 @@ class ProcessConfig(ConfigTable):
         if self.count is None and self.per_node is None:
             problems.append(("", "has neither count nor per_node; give one of them"))
         if self.count is not None and self.per_node is not None:
-            problems.append(("per_node", "cannot be given together with count"))
+            problems.append(("per_node", "cannot be given together with count; leave one out, or --unset it"))
         if self.snapshot is None and not self.region:
             problems.append(("", "has no memory; add a [[process.region]] or a snapshot"))
         if self.snapshot is not None:

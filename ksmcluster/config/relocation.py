@@ -91,4 +91,4 @@ def relocation_problems(
         elif relocation.kind == "drain" and not relocation.nodes:
             yield path, 'is empty; kind = "drain" needs it'
         elif relocation.kind == "drain" and len(set(relocation.nodes)) == nodes:
-            yield path, "are all nodes; no node is left to take their pages"
+            yield path, "drains all nodes; leave one that takes their pages"

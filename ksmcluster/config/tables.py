@@ -68,7 +68,9 @@ def base_directory(info: ValidationInfo) -> Path:
 def kernel_in_quotes(kernel: object) -> object:
     """Return the name of a kernel unchanged. Raises ValueError if it is a number: 6.10 would become 6.1."""
     if isinstance(kernel, float):
-        raise ValueError(f'is a number, but TOML reads 6.10 as 6.1; write it in quotes, as in "{kernel}"')
+        raise ValueError(
+            f'is a number, but TOML reads 6.10 as 6.1; write it in quotes: "{kernel}" or "{kernel}0"'
+        )
     return kernel
 
 

@@ -37,8 +37,8 @@ def _first_pass(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[
     if len(passes) == passes[-1].full_scans == 1 and spec.ksm.history == "fresh":
         took = text.seconds(passes[-1].simulated_seconds)
         yield (
-            f"the run ended with ksmd's first pass, which took {took} of simulated time: pages merge from the "
-            "second pass on, so simulate two passes or more"
+            f"the run ended with ksmd's first pass, which took {took} of simulated time: pages merge from "
+            "the second pass on, so simulate two passes or more"
         )
 
 

@@ -107,7 +107,8 @@ class Snapshot:
         except (pa.ArrowException, OSError, ValueError) as error:
             if _is_of_the_system(error):
                 raise
-            raise UserError(f"{path} is not a snapshot: make one with `ksmcluster capture`") from error
+            what = "is not a snapshot, or not all of one"
+            raise UserError(f"{path} {what}: copy it again, or make one with `ksmcluster capture`") from error
         try:
             _check_sizes(path, parquet)
             return cls(path, parquet, _read_metadata(path, parquet))

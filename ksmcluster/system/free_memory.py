@@ -53,6 +53,8 @@ def free_blocks(text: str) -> ByNode:
         _add(found, int(node), _orders(counts, number))
     if not found:
         raise ValueError("is empty; give the text of /proc/buddyinfo")
+    if not text.endswith("\n"):
+        raise ValueError("may be cut off: the last line has no line break; add one if it is whole")
     return found
 
 

@@ -18,13 +18,16 @@ class Gpu(PageDriver):
     """Pages in use answer -EAGAIN: pinned pages, and a share `busy` of all pages at any attempt.
 
     busy 0..1: the device picks a page up and drops it again between one attempt and the next. The answers
-    depend on the seed and on the attempts at each page, not on the batches of the attempts.
+    depend on the seed and on the attempts at each page, not on the batches of the attempts. Raises ValueError
+    for another `busy`.
     """
 
     kind = PageKind.GPU
 
     def __init__(self, memory: Memory, *, busy: float = 0.0, seed: int = 0) -> None:
         super().__init__(memory)
+        if isinstance(busy, bool) or not isinstance(busy, int | float) or not 0 <= busy <= 1:
+            raise ValueError(f"busy: must be a number from 0 to 1, not {busy!r}")
         self.pinned: Bool = np.zeros(0, np.bool_)
         self._busy = busy
         self._seed = seed

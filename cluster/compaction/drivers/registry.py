@@ -41,6 +41,8 @@ def make_driver(name: str, memory: Memory, settings: Mapping[str, object]) -> Sc
     try:
         driver = factory(memory, **settings)
     except (TypeError, ValueError) as error:
+        if name in BUILT_IN:
+            raise DriverError(f"{who}: {error}") from error
         raise DriverError(f"{who} with settings {dict(settings)}: {error}{place(error)}") from error
     except Exception as error:
         raise failure(who, error) from error

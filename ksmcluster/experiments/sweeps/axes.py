@@ -93,7 +93,7 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
         lines = io.StringIO(text, newline="")
         heads, *rows = [row for row in csv.reader(lines, skipinitialspace=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--points {path}: cannot be read: {error}") from None
+        raise UserError(f"--points {path}: cannot be read: {_reason(error)}") from None
     if not rows:
         raise UserError(f"--points {path}: needs a line of keys and a line per point")
     if wrong := [number for number, row in enumerate(rows, 2) if len(row) != len(heads)]:
@@ -102,6 +102,10 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
     for head, column in zip(heads, zip(*rows, strict=True), strict=True):
         _add(axes, head, [value.strip() for value in column])
     return make_points(axes, zipped=True)
+
+
+def _reason(error: OSError | UnicodeDecodeError | csv.Error) -> str:
+    return f"{error.strerror}; check the name" if isinstance(error, OSError) else str(error)
 
 
 def overrides_of(settings: Settings, base: Overrides) -> Overrides:

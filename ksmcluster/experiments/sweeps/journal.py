@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -32,8 +33,12 @@ class Journal:
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the directory atomically."""
         beside = self.directory / f".{name}.new"
-        beside.write_bytes(data)
-        beside.replace(self.directory / name)
+        try:
+            beside.write_bytes(data)
+            beside.replace(self.directory / name)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -53,7 +58,9 @@ def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[J
             _cut(file)
             yield Journal(real, file)
     except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another --output") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = "make room and continue with --resume" if full else "choose another --output"
+        raise UserError(f"cannot write to {directory}: {error.strerror}; {way_out}") from error
 
 
 def _check(real: Path, named: Path, plan: dict[str, Any], resume: bool) -> None:

@@ -130,7 +130,14 @@ def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOpt
         own = _checked(replace(options, **changes))
         return PlannedPoint(point, load_either(source, overrides_of(point.settings, base)), own)
     except (SimulationError, UserError, ValueError) as error:
-        return PlannedPoint(point, None, options, str(error))
+        return PlannedPoint(point, None, options, _as_varied(str(error), point))
+
+
+def _as_varied(error: str, point: SweepPoint) -> str:
+    """Return the lines of an error with the option that gave the keys of the point."""
+    for key in point.settings:
+        error = error.replace(f"--set {key}:", f"--vary {key}:")
+    return error
 
 
 def _checked(options: RunOptions) -> RunOptions:

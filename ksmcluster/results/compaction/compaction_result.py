@@ -6,7 +6,7 @@ docs/reference/compaction.md describes every number.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,7 @@ class CompactionResult:
         spec = to_compaction_spec(config)
         relocated = tuple(relocation_results(spec, reports))
         states = _states(config)
+        notes = [*config.notes, *_idle(config, reports)]
         rows = [{"node": r.node, "simulated_seconds": r.seconds, **row(r, states)} for r in reports]
         nodes = NodeTable({name: np.array([of_node[name] for of_node in rows]) for name in rows[0]})
         summary = {
@@ -98,7 +99,7 @@ class CompactionResult:
             **work(reports),
             "relocations": [relocations.summary(done) for done in relocated],
             "simulated_seconds": simulated_seconds(spec, reports),
-            **({"notes": list(config.notes)} if config.notes else {}),
+            **({"notes": notes} if notes else {}),
         }
         return cls(config, nodes, summary, provenance(asdict(timing)), relocated)
 
@@ -150,6 +151,17 @@ class CompactionResult:
         least = f"{got['movable_off']} to " if "movable_off" in got else ""
         blocks = f"{least}{got['movable_on']} of {asked} blocks obtained"
         return f"<CompactionResult: {text.counted(self.summary['nodes'], 'node')}, {blocks}>"
+
+
+def _idle(config: CompactionScenario, reports: Sequence[NodeReport]) -> Iterator[str]:
+    """Yield a note if kcompactd had no reason to begin (should_proactive_compact_node())."""
+    if config.migration.trigger == "proactive" and not any(
+        report.vmstat["compact_migrate_scanned"] for report in reports
+    ):
+        yield (
+            "kcompactd found no node fragmented enough and did nothing; with a larger "
+            f"migration.proactiveness than {config.migration.proactiveness} it begins earlier"
+        )
 
 
 def _states(config: CompactionScenario) -> States:

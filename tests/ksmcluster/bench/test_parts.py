@@ -172,7 +172,7 @@ def test_resident_memory() -> None:
 
 def test_programs() -> None:
     assert run_program("ksmcluster.cli", "--version").startswith("ksmcluster ")
-    with pytest.raises(UserError, match=r"simulate gone.toml failed: error: there is no scenario gone.toml"):
+    with pytest.raises(UserError, match=r"simulate gone.toml failed: error: there is no file gone.toml"):
         run_program("ksmcluster.cli", "simulate", "gone.toml")
 
 

@@ -269,7 +269,7 @@ def test_full_standard_output(arguments: list[str]) -> None:
         ("simulate tiny --engine steam", "'steam' is not one of 'ray', 'inline'"),
         ("simulate tiny --nodes many", 'error: --nodes: must be a whole number, not "many"\n'),
         ("simulate tiny --nodes-per-actor 0", "error: --nodes-per-actor: must be at least 1, not "),
-        ("simulate gone.toml", "error: there is no scenario gone.toml"),
+        ("simulate gone.toml", "error: there is no file gone.toml"),
         ("simulate tiny extra", "unexpected extra argument"),
         ("simulat", 'error: no command "simulat"; did you mean "simulate"?'),
         ("capture --output x --pid abc", 'error: --pid: must be a whole number, not "abc"'),

@@ -161,14 +161,30 @@ def test_output(run: Run, tmp_path: Path) -> None:
     assert (config.simulation.seed, config.machine.nodes) == (4, 2)
 
 
+@pytest.mark.parametrize(("proactiveness", "idle"), [(1, True), (100, False)])
+def test_kcompactd_with_nothing_to_do_says_so(run: Run, proactiveness: int, idle: bool) -> None:
+    knobs = ("migration.trigger=proactive", f"migration.proactiveness={proactiveness}")
+    ran = run("compact", "--json", *SMALL, *(word for knob in knobs for word in ("--set", knob)))
+    notes = json.loads(ran.out).get("notes", [])
+    assert [note.partition(" and ")[0] for note in notes] == (
+        ["kcompactd found no node fragmented enough"] if idle else []
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ("--address auto --engine inline", "error: --address: "),
         ("tiny", "error: tiny.toml: it has [[process]], so it is a scenario of `ksmcluster simulate`"),
-        ("gone.toml", "error: there is no scenario gone.toml"),
+        ("gone.toml", "error: there is no file gone.toml"),
         ("--drain 64", "error: --drain: there is no node 64; the last is 63"),
         ("--nodes 0", "error: --nodes: must be at least 1, not 0"),
+        ("--set migration.trigger=kcompactd", 'kcompactd\'s compaction is called "proactive"'),
+        (
+            "compaction-gpu --set driver[0].settings.busy=30",
+            "driver[0]: driver 'gpu': busy: must be a number from 0 to 1, not 30",
+        ),
+        ("compaction-gpu --set driver[0].settings.busy=x", "busy: must be a number from 0 to 1, not 'x'"),
         ("--migration-actors 0", "error: --migration-actors: must be at least 1"),
     ],
 )

@@ -173,7 +173,8 @@ def test_checkpoints_of_something_else_are_refused(run: Run, tmp_path: Path) -> 
     assert ran == (
         2,
         "",
-        f"error: {tmp_path}: no checkpoint found; give the directory that was given to --checkpoint\n",
+        f"error: {tmp_path}: no complete checkpoint found; give the directory that was given to --checkpoint "
+        "or, if the run ended before its first checkpoint, repeat the first command\n",
     )
 
 

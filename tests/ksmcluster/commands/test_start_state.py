@@ -64,6 +64,18 @@ def posted(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_text_that_may_be_cut_off_is_refused(run: Run, posted: Path) -> None:
+    posted.write_text(LAPTOP[:-1])
+    ran = run("compact", "--buddyinfo", str(posted), *INLINE)
+    assert ran.code == 2
+    assert "may be cut off: the last line has no line break" in ran.err
+
+
+def test_the_files_say_how_many_nodes_there_are(run: Run, posted: Path) -> None:
+    ran = run("compact", "--buddyinfo", str(posted), "--nodes", "2", *INLINE)
+    assert (ran.code, ran.err) == (2, "error: --nodes: the files' machine has 1 node; leave it out\n")
+
+
 def test_free_blocks_of_a_file(run: Run, posted: Path, tmp_path: Path) -> None:
     """The run begins with them; its config.toml says them, so that it can be repeated without the file."""
     out = tmp_path / "out"

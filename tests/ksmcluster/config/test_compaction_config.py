@@ -151,7 +151,7 @@ def test_mistakes_are_told_in_one_line(setting: str, text: str) -> None:
     [
         ({"kind": "drain"}, 'is empty; kind = "drain" needs it'),
         ({"kind": "drain", "nodes": [2]}, "there is no node 2; the last is 1"),
-        ({"kind": "drain", "nodes": [1, 0]}, "are all nodes; no node is left to take their pages"),
+        ({"kind": "drain", "nodes": [1, 0]}, "drains all nodes; leave one that takes their pages"),
         ({"kind": "even-out", "nodes": [-1]}, "there is no node -1; the last is 1"),
     ],
 )
@@ -169,7 +169,10 @@ def test_draining_from_the_command_line() -> None:
 
 def test_distances_need_as_many_nodes() -> None:
     said = message("machine.topology.kind=mesh", "machine.topology.rows=3")
-    assert said == "scenario: machine.topology: has 3 nodes, but machine.nodes is 2"
+    assert said == (
+        "scenario: machine.topology: has 3 nodes, but machine.nodes is 2; "
+        "for example, give rows = 1 and columns = 2"
+    )
 
 
 @pytest.mark.parametrize(

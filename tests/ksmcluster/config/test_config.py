@@ -162,7 +162,8 @@ def test_a_kernel_without_quotes(table: str) -> None:
     """TOML reads 6.10 as 6.1, another kernel."""
     (line,) = message(small(**{table: {"kernel": 6.1}})).splitlines()
     assert line == (
-        f'scenario: {table}.kernel: is a number, but TOML reads 6.10 as 6.1; write it in quotes, as in "6.1"'
+        f"scenario: {table}.kernel: is a number, but TOML reads 6.10 as 6.1; "
+        'write it in quotes: "6.1" or "6.10"'
     )
 
 
@@ -648,7 +649,8 @@ def test_absent_files(tmp_path: Path) -> None:
     assert message("tny") == 'there is no scenario tny; did you mean "tiny"?'
     compactions = "compaction-drain, compaction-gpu, compaction-zram"
     names = f"{compactions}, containers, default, ksm-compaction, tiny, vm-farm"
-    assert f"the bundled scenarios are {names}" in message(tmp_path / "x.toml")
+    assert f"the bundled scenarios are {names}" in message("quite-another")
+    assert message(tmp_path / "x.toml") == f"there is no file {tmp_path / 'x.toml'}; check the name"
     assert message(tmp_path) == f"cannot read {tmp_path}: Is a directory"
 
 

@@ -180,7 +180,7 @@ def test_a_scenario_that_is_wrong_everywhere_is_refused(run: Run, tmp_path: Path
     out = tmp_path / "out"
     ran = run("sweep", "tiny", "--vary", "ksm.page_to_scan=1,2", "--output", str(out))
     assert (ran.code, ran.out) == (2, "")
-    assert 'unknown key; did you mean "pages_to_scan"?' in ran.err
+    assert ran.err == 'error: --vary ksm.page_to_scan: unknown key; did you mean "pages_to_scan"?\n'
     assert not out.exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import ksmcluster
-from cluster.machine.pass_result import ActorsStarting, PassDone, PassStarted, RunStarting
+from cluster.machine.pass_result import ActorsStarting, CheckpointFailed, PassDone, PassStarted, RunStarting
 from ksmcluster.config import Overrides, load
 from ksmcluster.report import text
 from ksmcluster.report.progress import shown
@@ -158,6 +158,14 @@ def test_progress_with_an_open_end(terminal: bool) -> None:
 
 def test_quiet() -> None:
     assert progress(Console(file=io.StringIO()), quiet=True) == ""
+
+
+def test_a_checkpoint_that_is_not_written_is_said_even_so() -> None:
+    out = io.StringIO()
+    with shown(Console(file=out), quiet=True) as listener:
+        for event in (PassStarted(1, None), CheckpointFailed("no space"), PassDone(pass_result(1, 2))):
+            listener(event)
+    assert out.getvalue() == "no checkpoint: no space; the run continues\n"
 
 
 @pytest.mark.parametrize(
