@@ -110,8 +110,8 @@ def _check_version(directory: str, run: dict[str, Any]) -> None:
         )
 
 
-def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScenario:
-    """Return the scenario of the checkpoints in a directory.
+def checkpointed(directory: str | os.PathLike[str]) -> tuple[Scenario | CompactionScenario, int]:
+    """Return the scenario of the checkpoints in a directory, and the passes or rounds that are done.
 
     Raises UserError if there are none, or if another version wrote them.
     """
@@ -127,8 +127,8 @@ def checkpointed(directory: str | os.PathLike[str]) -> Scenario | CompactionScen
     try:
         config = parse_toml(run["config"])
         if run["command"] == "compact":
-            return load_compaction(config)
-        return load(config).with_notes(run["notes"])
+            return load_compaction(config), found.steps
+        return load(config).with_notes(run["notes"]), found.steps
     except (UserError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -40,7 +40,7 @@ def resume(
     """
     with one_line():
         options = replace(replace(options, **changes), checkpoint=os.fspath(directory))
-    scenario = checkpointed(directory)
+    scenario, _steps = checkpointed(directory)
     if isinstance(scenario, Scenario):
         return run(scenario, options, progress)
     return compact(scenario, options, progress=progress)

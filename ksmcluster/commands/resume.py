@@ -68,10 +68,10 @@ def resume(
         max_failures,
         stall_timeout,
     )
-    scenario = checkpointed(checkpoint)
+    scenario, steps = checkpointed(checkpoint)
     if output is not None:
         output = check_directory(output, PASSES if isinstance(scenario, Scenario) else NODES)
-    planned = plan(scenario, options, cores()) if isinstance(scenario, Scenario) else ""
+    planned = plan(scenario, options, cores(), steps) if isinstance(scenario, Scenario) else ""
     step = "pass" if isinstance(scenario, Scenario) else "round"
     display = shown(error_console(), quiet=quiet, plan=planned, step=step)
     with partly_shown(output, as_json=as_json), display as listener:

@@ -41,21 +41,23 @@ def _end(scenario: Scenario) -> str:
     return f"until {text.seconds(seconds)} of simulated time" if seconds else "until it has converged"
 
 
-def plan(scenario: Scenario, options: RunOptions, cores: int) -> str:
-    """Return a line that says what will run and, if it can be estimated, for how long."""
+def plan(scenario: Scenario, options: RunOptions, cores: int, done: int = 0) -> str:
+    """Return a line that says what will run after `done` passes and, if it can be estimated, for how long."""
     nodes, passes = scenario.machine.nodes, scenario.simulation.passes
     actors = len(node_blocks(nodes, options.nodes_per_actor)) if options.on_ray else 0
     pages = pages_mapped(scenario)
     captured = any(process.snapshot for process in scenario.process)
     what = [text.counted(nodes, "node")] + ([] if captured else [f"{pages:,} pages"])
     what.append(text.counted(passes, "pass") if passes else _end(scenario))
+    if done:
+        what.append(f"after pass {done:,}")
     where = f"on {text.counted(actors, 'Ray actor')}" if actors else "in this process"
     line = f"{', '.join(what)}, {where}"
     if not passes or captured or scenario.migration is not None or options.cluster is not None:
         return line
-    took = estimated(pages, passes, actors, cores)
+    took = estimated(pages, passes - done, actors, cores)
     line += f": about {text.seconds(math.ceil(took))} on {text.counted(cores, 'core')}"
-    inline = estimated(pages, passes, 0, cores)
+    inline = estimated(pages, passes - done, 0, cores)
     if took < _WORTH * inline:
         return line
     return f"{line}, or {text.seconds(math.ceil(inline))} with --engine inline"

@@ -25,6 +25,14 @@ def test_the_plan_of_a_run_names_what_happens_how_long_it_takes_and_a_faster_way
     )
 
 
+def test_what_is_done_takes_no_time() -> None:
+    scenario = load("default", Overrides(nodes=8, passes=400))
+    lines = [plan(scenario, INLINE, 1, done) for done in (0, 300)]
+    assert lines[1].startswith("8 nodes, 32,768 pages, 400 passes, after pass 300, in this process: about ")
+    whole, rest = (float(re.search(r"about ([\d.]+) s", line)[1]) for line in lines)  # type: ignore[index]
+    assert whole / 5 < rest < whole / 3
+
+
 @pytest.mark.parametrize(
     ("end", "until"),
     [
