@@ -50,9 +50,8 @@ def keeper(scenario: Scenario | CompactionScenario, options: RunOptions) -> Chec
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"--checkpoint {directory}: {os.strerror(error.errno or 0)}; choose another directory"
-        ) from error
+        wrong = "not a directory" if path.exists() else os.strerror(error.errno or 0)
+        raise UserError(f"--checkpoint {directory}: {wrong}; choose another directory") from error
     with one_line():
         earlier = latest(path)
     if earlier is not None:

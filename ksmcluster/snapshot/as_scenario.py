@@ -41,13 +41,14 @@ _TITLES: dict[str, str] = {
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a file starts like a Parquet file."""
+    """Return whether a file starts like a Parquet file, or has the name of one."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError):
         return False
     try:
-        return stat.S_ISREG(os.fstat(file).st_mode) and os.read(file, len(_MAGIC)) == _MAGIC
+        named = path.suffix == ".parquet"
+        return stat.S_ISREG(os.fstat(file).st_mode) and (named or os.read(file, len(_MAGIC)) == _MAGIC)
     except OSError:
         return False
     finally:

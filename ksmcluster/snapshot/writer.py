@@ -77,6 +77,9 @@ class SnapshotWriter:
         except PermissionError as error:
             folder = self._path.parent
             raise UserError(f"no permission to write in {folder}: choose another output") from error
+        except FileNotFoundError as error:
+            folder = self._path.parent
+            raise UserError(f"{folder} takes no files: choose another output") from error
         except BaseException:
             self._discard()
             raise

@@ -173,6 +173,7 @@ def test_bad_outputs(image: Path, fails: Any, tmp_path: Path) -> None:
     assert "is a folder" in fails("--image", image, "--output", tmp_path)
     assert "no directory" in fails("--image", image, "--output", tmp_path / "none" / "s")
     assert "no directory" in fails("--image", image, "--output", image / "s")
+    assert "takes no files" in fails("--image", image, "--output", "/proc/s")
     assert "both input and output" in fails("--image", image, "--output", image)
     assert names(tmp_path) == ["image"]
 

@@ -270,6 +270,11 @@ def test_full_standard_output(arguments: list[str]) -> None:
         ("simulate tiny --nodes many", 'error: --nodes: must be a whole number, not "many"\n'),
         ("simulate tiny --nodes-per-actor 0", "error: --nodes-per-actor: must be at least 1, not "),
         ("simulate gone.toml", "error: there is no file gone.toml"),
+        ("simulate /dev/null/a.toml", "error: cannot read /dev/null/a.toml: Not a directory"),
+        (
+            "simulate tiny --engine inline --checkpoint /dev/null",
+            "error: --checkpoint /dev/null: not a directory; choose another directory",
+        ),
         ("simulate tiny extra", "unexpected extra argument"),
         ("simulat", 'error: no command "simulat"; did you mean "simulate"?'),
         ("capture --output x --pid abc", 'error: --pid: must be a whole number, not "abc"'),
@@ -281,6 +286,13 @@ def test_wrong_arguments(run: Run, arguments: str, text: str) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert text in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_an_empty_file_with_the_name_of_a_snapshot(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s.parquet").touch()
+    ran = run("simulate", str(tmp_path / "s.parquet"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {tmp_path / 's.parquet'} is not a snapshot, or not all of one: ")
 
 
 def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
