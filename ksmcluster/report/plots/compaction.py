@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from cluster.spec.content import PAGE_SIZE
 from ksmcluster.report import text
 from ksmcluster.report.compaction_words import state_words
-from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish
+from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, count_axis, finish, name_ticks
 from ksmcluster.report.run_data import RunData
 
 #: Colour of each state of memory, and hatching for print without colours.
@@ -112,6 +112,6 @@ def obtained_bars(axes: Axes, groups: Sequence[BlocksObtained]) -> None:
         lw=1,
         label="requested",
     )
-    axes.set_xticks(places, [group.label for group in groups])
+    name_ticks(axes, [group.label for group in groups])
     count_axis(axes.yaxis)
     axes.margins(y=0.12)

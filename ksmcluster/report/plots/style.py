@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ COLOUR_MAP = "cividis"
 THOUSANDS = "{x:,.0f}"
 #: The most groups of bars in a picture of a sweep.
 MOST_BARS = 10
+#: How many letters of labels fit below an inch of a picture.
+_LETTERS_PER_INCH = 8
 #: Size of one picture in inches: a column of a page.
 WIDTH, HEIGHT = 4.8, 3.2
 
@@ -61,6 +65,20 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(visible=True)
+
+
+def name_ticks(axes: Axes, labels: Sequence[str]) -> None:
+    """Write a label below each of the places 0, 1, ...; on one line, and slanting, if they would touch."""
+    lengths = [max(map(len, label.split("\n"))) for label in labels]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = figure.get_figwidth() * _LETTERS_PER_INCH / len(labels)
+    places = range(len(labels))
+    if max(((a + b) / 2 for a, b in pairwise(lengths)), default=0) < room:
+        axes.set_xticks(places, labels)
+        return
+    slanting = [", ".join(label.split("\n")) for label in labels]
+    axes.set_xticks(places, slanting, rotation=30, ha="right", rotation_mode="anchor")
 
 
 def count_axis(axis: Axis) -> None:

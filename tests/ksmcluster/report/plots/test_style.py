@@ -1,0 +1,38 @@
+"""Labels below groups of bars."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from matplotlib.figure import Figure
+
+from ksmcluster.report.plots.style import name_ticks
+
+
+@pytest.mark.parametrize(
+    ("labels", "slanting"),
+    [
+        (["before"], False),
+        (["a", "b", "c", "d", "e", "f"], False),
+        (
+            [f"6.{minor}\n{name}" for minor in (1, 18) for name in ("direct", "compact_memory", "proactive")],
+            True,
+        ),
+        (["compaction of a machine", "the same without drivers", "another"], True),
+    ],
+)
+def test_labels_do_not_touch(labels: list[str], slanting: bool) -> None:
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.add_subplot()
+    axes.bar(range(len(labels)), 1)
+    name_ticks(axes, labels)
+    figure.draw_without_rendering()
+    ticks = axes.get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == [
+        label.replace("\n", ", ") if slanting else label for label in labels
+    ]
+    assert all((tick.get_rotation() != 0) == slanting for tick in ticks)
+    if not slanting:
+        boxes = [tick.get_window_extent() for tick in ticks]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
