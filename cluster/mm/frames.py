@@ -92,7 +92,7 @@ class Frames:
         while wanted and self._recycled:
             last = _unpacked(self._recycled.pop())
             if len(last) > wanted:
-                self._recycled.append(last[:-wanted])
+                self._recycled.append(last[:-wanted].astype(np.uint32, copy=False))
                 last = last[-wanted:]
             taken.append(last.astype(np.int64))
             wanted -= len(last)
