@@ -159,8 +159,8 @@ def _idle(config: CompactionScenario, reports: Sequence[NodeReport]) -> Iterator
         report.vmstat["compact_migrate_scanned"] for report in reports
     ):
         yield (
-            "kcompactd found no node fragmented enough and did nothing; with a larger "
-            f"migration.proactiveness than {config.migration.proactiveness} it begins earlier"
+            "kcompactd found no node fragmented enough and did nothing, at migration.proactiveness = "
+            f"{config.migration.proactiveness}; it begins the earlier, the larger that is"
         )
 
 
