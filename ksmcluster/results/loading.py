@@ -62,6 +62,8 @@ def load_result(directory: str | Path) -> Result | CompactionResult:
         if isinstance(config, CompactionScenario):
             return _compacted(folder, config, summary, provenance)
         return _simulated(folder, config, summary, provenance)
+    except PermissionError as error:
+        raise UserError(f"{folder}: no permission to read it; ask its owner") from error
     except (*_NO_RESULT, UserError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -152,7 +152,7 @@ def sweep(
         check(done.record)
         listener(done)
 
-    set_note(lambda: f"the finished runs are in {output}: continue with --resume")
+    set_note(lambda: f"the runs finished so far are in {output}: continue with --resume")
     with shown(error_console(), quiet=quiet) as listener:
         result = carry_out(plan, output, jobs, resume, told, wanted)
     emit(printed(report(result.findings()), Console()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_what_is_no_output(damage: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="out: not an output of simulate or compact") as error:
         ksmcluster.load_result(out)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all files")
+def test_what_may_not_be_read(tmp_path: Path) -> None:
+    ksmcluster.simulate("tiny", engine="inline").save(tmp_path / "out")
+    (tmp_path / "out" / "summary.json").chmod(0)
+    with pytest.raises(UserError, match="out: no permission to read it; ask its owner$"):
+        ksmcluster.load_result(tmp_path / "out")
 
 
 def test_what_is_no_directory(tmp_path: Path) -> None:
