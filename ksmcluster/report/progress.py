@@ -37,7 +37,8 @@ def shown(console: Console, *, quiet: bool = False, plan: str = "", step: str = 
     `step` is what checkpoints count: "pass", or "round".
     """
     if quiet:
-        yield _Warnings(console, step)
+        lines = _Lines(console, plan, step)
+        yield lambda event: lines(event) if isinstance(event, CheckpointFailed) else None
     elif console.is_jupyter:
         yield _InJupyter()
     elif is_live(console):
@@ -92,18 +93,6 @@ def _did(result: PassResult, total: int | None) -> str:
     rate = f"{pages / result.wall_seconds:,.0f} pages/s, " if result.wall_seconds else ""
     time = "" if total else f"{text.seconds(result.simulated_seconds)} simulated, "
     return f"{time}{rate}{text.size(saved)} saved"
-
-
-class _Warnings:
-    """A line for each checkpoint that could not be written."""
-
-    def __init__(self, console: Console, step: str) -> None:
-        self.console = console
-        self.step = step
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, CheckpointFailed):
-            self.console.print(_line(event, self.step), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Live:

@@ -78,8 +78,7 @@ class SnapshotWriter:
             folder = self._path.parent
             raise UserError(f"no permission to write in {folder}: choose another output") from error
         except FileNotFoundError as error:
-            folder = self._path.parent
-            raise UserError(f"{folder} takes no files: choose another output") from error
+            raise UserError(f"{self._path.parent} takes no files: choose another output") from error
         except BaseException:
             self._discard()
             raise

@@ -298,7 +298,7 @@ def _read_text(path: Path) -> str:
         data = read_input(path, MOST_TEXT)
     except OSError as error:
         raise ReplayError(f"{path}: {error.strerror}; give a file that can be read") from error
-    if {".json", ".xz"} & set(path.suffixes):
+    if path.name.endswith(RECORD_SUFFIXES):
         raise ReplayError(f"{path}: a record, not a script; add --compare to replay and compare it")
     try:
         return data.decode()

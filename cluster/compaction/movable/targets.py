@@ -97,10 +97,8 @@ def take_targets(targets: Targets, count: int, *, all_first: bool = False) -> Pf
     while got < count:
         owed = 0 if all_first else got
         taken = targets.take(count - got, owed, together=True, all_first=all_first)
-        if len(taken) == count:
-            return taken
         if len(taken) == 0:
             break
         parts.append(taken)
         got += len(taken)
-    return np.concatenate([np.zeros(0, np.int64), *parts])
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int64), *parts])

@@ -92,8 +92,10 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
         text = read_input(path, MOST_TEXT).decode()
         lines = io.StringIO(text, newline="")
         heads, *rows = [row for row in csv.reader(lines, skipinitialspace=True) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--points {path}: cannot be read: {_reason(error)}") from None
+    except OSError as error:
+        raise UserError(f"--points {path}: cannot be read: {error.strerror}; check the name") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--points {path}: cannot be read: {error}") from None
     if not rows:
         raise UserError(f"--points {path}: needs a line of keys and a line per point")
     if wrong := [number for number, row in enumerate(rows, 2) if len(row) != len(heads)]:
@@ -102,10 +104,6 @@ def read_points(path: Path) -> tuple[SweepPoint, ...]:
     for head, column in zip(heads, zip(*rows, strict=True), strict=True):
         _add(axes, head, [value.strip() for value in column])
     return make_points(axes, zipped=True)
-
-
-def _reason(error: OSError | UnicodeDecodeError | csv.Error) -> str:
-    return f"{error.strerror}; check the name" if isinstance(error, OSError) else str(error)
 
 
 def overrides_of(settings: Settings, base: Overrides) -> Overrides:

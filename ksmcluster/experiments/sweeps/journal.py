@@ -32,13 +32,9 @@ class Journal:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the directory atomically."""
-        beside = self.directory / f".{name}.new"
-        try:
-            beside.write_bytes(data)
-            beside.replace(self.directory / name)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        with sibling(self.directory / name) as beside:
+            (beside / name).write_bytes(data)
+            (beside / name).replace(self.directory / name)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def make_plan(
     planned = tuple(_planned(source, point, base, options) for point in points)
     scenarios = [point.scenario for point in planned if point.scenario is not None]
     if not scenarios:
-        raise UserError(planned[0].error)
+        raise UserError(_as_varied(planned[0].error, planned[0].point))
     if len({type(scenario) for scenario in scenarios}) > 1:
         raise UserError("some points are scenarios of `simulate`, others of `compact`; run a sweep for each")
     command = "simulate" if isinstance(scenarios[0], Scenario) else "compact"
@@ -130,7 +130,7 @@ def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOpt
         own = _checked(replace(options, **changes))
         return PlannedPoint(point, load_either(source, overrides_of(point.settings, base)), own)
     except (SimulationError, UserError, ValueError) as error:
-        return PlannedPoint(point, None, options, _as_varied(str(error), point))
+        return PlannedPoint(point, None, options, str(error))
 
 
 def _as_varied(error: str, point: SweepPoint) -> str:

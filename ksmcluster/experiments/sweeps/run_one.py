@@ -82,7 +82,7 @@ def failed(key: RunKey, error: Exception | str, seconds: float = 0.0) -> RunReco
         if isinstance(error, UserError | RunFailedError | str)
         else f"{type(error).__name__}: {error}"
     )
-    lines = (line.removeprefix("--set ").removeprefix("--vary ") for line in text.splitlines())
+    lines = (line.removeprefix("--set ") for line in text.splitlines())
     return RunRecord(key, error=one_line("; ".join(lines)), wall_seconds=seconds)
 
 
