@@ -32,7 +32,7 @@ from cluster.spec.limits import MOST_JSON
 
 MANIFEST = "manifest.json"
 #: Grows with each change of what is written.
-FORMAT = 3
+FORMAT = 4
 #: How many checkpoints stay.
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{6,12})", re.ASCII)

@@ -35,9 +35,9 @@ class Clock:
         self._woken = np.zeros(threads)
         self._work = np.zeros(threads)
         self._pages = np.zeros(threads, np.int64)
-        #: When the pass began, and how long the thread that ends it last sleeps after its last page.
         self._pass_began = 0.0
-        self._last_sleep = 0.0
+        #: When the thread that ends a pass last has scanned its last page; it sleeps after that.
+        self.last_page_seconds = 0.0
         #: Simulated seconds that the workload's writes have reached.
         self.ticked = 0.0
 
@@ -75,9 +75,9 @@ class Clock:
 
     def _sleep_at_end(self) -> None:
         """Let ksmd sleep after the last pages of a pass."""
-        last = self._wakeup_period(self._work)
-        self._woken += last
-        self._last_sleep = float((last - self._work)[np.argmax(self._woken)])
+        last_page = self._woken + self._work
+        self._woken += self._wakeup_period(self._work)
+        self.last_page_seconds = float(last_page[np.argmax(self._woken)])
         self._work, self._pages = np.zeros_like(self._work), np.zeros_like(self._pages)
 
     def _wakeup_period(self, work: Seconds) -> Seconds:
@@ -93,7 +93,7 @@ class Clock:
 
     def pass_seconds(self) -> float:
         """Return the time of the pass that has just ended, without the sleep after its last page."""
-        return self.seconds - self._pass_began - self._last_sleep
+        return self.last_page_seconds - self._pass_began
 
     def stand_by(self, columns: Columns) -> None:
         """Advance by the time that an idle ksmd would sleep in a pass over all mapped pages.

@@ -105,26 +105,35 @@ class Simulation:
     def _scan(self) -> int:
         """Run ksmd once over all memory, and the workload's writes; return the number of windows."""
         clock, machine = self._clock, self._machine
-        self._write()
+        self._write_until(clock.seconds)
         if not machine.ksmd_should_run:
             clock.stand_by(machine.collect())
+            self._end_scan(clock.seconds)
             return 0
         windows = self._windows()
         for number, high in enumerate(windows):
             if number:
-                self._write()
+                self._write_until(clock.seconds)
             machine.now_ms = int(clock.seconds * 1000)
             machine.searches = clock.searches if number else 0.0
             ended = machine.scan_to(high)
             clock.advance(machine.collect(), ended=ended)
+        self._end_scan(clock.last_page_seconds)
         return len(windows)
 
-    def _write(self) -> None:
-        """Carry out the writes of the time since the last ones."""
+    def _end_scan(self, seconds: float) -> None:
+        """Carry out the writes until the last page is scanned: the statistics of a pass are those of then."""
+        if self._write_until(seconds):
+            self._clock.columns = self._machine.collect()
+
+    def _write_until(self, seconds: float) -> bool:
+        """Carry out the writes since the last ones; return whether there was any time for them."""
         clock = self._clock
-        if self._spec.writes and clock.ticked < clock.seconds:
-            self._machine.tick(clock.ticked, clock.seconds)
-            clock.ticked = clock.seconds
+        if not self._spec.writes or clock.ticked >= seconds:
+            return False
+        self._machine.tick(clock.ticked, seconds)
+        clock.ticked = seconds
+        return True
 
     def _windows(self) -> list[WindowEnd | None]:
         """Plan the windows of a pass: as many as the scenario says, or as its writes need."""

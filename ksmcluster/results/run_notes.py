@@ -15,8 +15,6 @@ from cluster.spec.scenario import ProcessSpec, SimulationSpec
 from ksmcluster.report import text
 from ksmcluster.results.result import saved_bytes
 
-#: Writes to a page, in a time, that are too few to matter.
-_FEW_WRITES = 0.1
 #: The figures that may alternate, besides the saved memory.
 _ALTERNATING = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
 #: A figure alternates if it swings by more than this share of the mapped pages ...
@@ -28,7 +26,6 @@ _RETURN = 0.1
 def run_notes(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
     """Yield the notes on a run, a line each."""
     yield from _first_pass(spec, passes)
-    yield from _last_window(spec, passes)
     yield from _outside(spec, passes)
     yield from _not_converged(spec, passes)
     yield from _threads(spec, passes)
@@ -43,20 +40,6 @@ def _first_pass(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[
             f"the run ended with ksmd's first pass, which took {took} of simulated time: pages merge from "
             "the second pass on, so simulate two passes or more"
         )
-
-
-def _last_window(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:
-    """Yield a note if the memory at the end lacks copies that workers made in the last window."""
-    before = passes[-2].simulated_seconds if len(passes) > 1 else 0.0
-    end = passes[-1].simulated_seconds
-    took = (end - before) / max(passes[-1].windows, 1)
-    for kind in spec.processes:
-        writes = [write for region in kind.regions for write in region.writes if kind.workers]
-        if any(write.rate * took > _FEW_WRITES and write.within(end - took, end) for write in writes):
-            yield (
-                f"{kind.name}: the end is without the writes of the last {text.seconds(took)} and the memory "
-                "that they take from what workers share; with a larger windows_per_pass, it lacks less"
-            )
 
 
 def _outside(spec: SimulationSpec, passes: Sequence[PassResult]) -> Iterator[str]:

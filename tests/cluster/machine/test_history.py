@@ -93,9 +93,9 @@ def test_time_and_writes_begin_with_the_first_pass() -> None:
     common = RegionSpec("common", 400, ContentModel.REPLICATED, writes=(WriteSpec(1e6, stop=0.5),))
     spec = replace(SPEC, processes=(ProcessSpec("a", 3, (common,)),), passes=3)
     passes = simulated(spec, pages_to_scan=10)
-    assert total(passes[0], "pages_written") == 0
-    assert total(passes[0], "pages_sharing") == 800
-    assert total(passes[1], "cow_ksm") == 1200
+    assert total(passes[0], "pages_written") == total(passes[0], "cow_ksm") == 1200
+    # Items leave their stable nodes when ksmd visits them next.
+    assert [total(of_pass, "pages_sharing") for of_pass in passes] == [800, 0, 0]
     # 1,200 visits of 10 pages, 24 ms each, and the last sleep.
     assert passes[0].simulated_seconds == pytest.approx(121 * 0.024)
 

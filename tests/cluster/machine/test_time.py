@@ -103,15 +103,23 @@ def test_with_local_memory_both_do_the_same() -> None:
         assert all(np.array_equal(a.nodes[name], b.nodes[name]) for name in a.nodes)
 
 
-def test_writes_follow_the_time_of_the_pass() -> None:
-    """All pages are written from 0.4 s on: one ksmd is in its first pass then, two are in their second."""
-    region = replace(SPEC.processes[0].regions[0], writes=(WriteSpec(1e6, start=0.4),))
+@pytest.mark.parametrize(
+    ("threads", "start", "written"),
+    [
+        # Of one ksmd's passes, the first scans its last page at 0.520 s, and ends with a sleep at 0.544 s.
+        ("one", 0.4, [300, 600, 600]),
+        ("one", 0.51, [300, 600, 600]),
+        ("one", 0.53, [0, 600, 600]),
+        # Of two, at 0.332 s and 0.356 s.
+        ("per-node", 0.34, [0, 600, 600]),
+        ("per-node", 0.4, [0, 300, 600]),
+    ],
+)
+def test_writes_follow_the_time_of_the_pass(threads: str, start: float, written: list[int]) -> None:
+    """All pages are written from `start` on: during the sleep before a pass, and until its last page."""
+    region = replace(SPEC.processes[0].regions[0], writes=(WriteSpec(1e6, start=start),))
     kinds = (replace(SPEC.processes[0], regions=(region,)),)
-    written = {
-        threads: [int(r.nodes["pages_written"].sum()) for r in simulated(threads, processes=kinds)]
-        for threads in ("one", "per-node")
-    }
-    assert written == {"one": [0, 300, 300], "per-node": [0, 0, 300]}
+    assert [int(r.nodes["pages_written"].sum()) for r in simulated(threads, processes=kinds)] == written
 
 
 @pytest.mark.parametrize("run", [0, 1])
@@ -121,9 +129,10 @@ def test_time_passes_with_nothing_to_scan(run: int) -> None:
     spec = replace(SPEC, ksm=replace(SPEC.ksm, run=run), processes=(ProcessSpec("a", 2, (untouched,)),))
     results = list(run_passes(spec, INLINE))
     assert ends(results)[:2] == pytest.approx([0.024, 0.048])
-    assert [int(r.nodes["pages_written"].sum()) for r in results] == [0, 0, 0]
     (later,) = list(run_passes(replace(spec, passes=4), INLINE))[3:]
-    assert later.nodes["pages_written"].sum() == 200
+    written = [int(r.nodes["pages_written"].sum()) for r in (*results, later)]
+    # ksmd's third pass finds the end at once, at 0.048 s, and sleeps until 0.072 s.
+    assert written == ([0, 0, 0, 400] if run else [0, 0, 200, 200])
     assert (later.full_scans, later.windows) == ((4, 1) if run else (0, 0))
 
 

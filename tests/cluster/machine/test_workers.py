@@ -67,13 +67,15 @@ def simulated(spec: SimulationSpec) -> list[dict[str, int]]:
 def replayed(
     engine: ExactEngine, writes: list[tuple[str, str, I64, U64]], passes: int
 ) -> list[dict[str, int]]:
-    """The counters that the kernel has, of a machine with these writes before each pass but the first."""
+    """The counters that the kernel has, of a machine with these writes after each pass and before others."""
     seen = []
     before = dict.fromkeys(("pages_scanned", "pages_skipped", "cow_ksm"), 0)
     for number in range(passes):
         for write in writes if number else ():
             engine.fill(*write)
         engine.scan()
+        for write in writes:
+            engine.fill(*write)
         view = engine.view()
         counts = {**view.sysfs, **view.vmstat}
         counts["rmap_items"] = sum(int(of["ksm_rmap_items"]) for of in view.procs.values())

@@ -51,20 +51,6 @@ def test_a_run_that_ends_before_pages_merge() -> None:
     assert notes_of("tiny", passes=2) == []
 
 
-@pytest.mark.parametrize(("workers", "windows", "noted"), [(0, 1, 0), (2, 1, 1), (2, 1000, 0)])
-def test_the_end_lacks_the_writes_of_the_last_window(workers: int, windows: int, noted: int) -> None:
-    """They take memory only from what workers share."""
-    settings = (
-        f"process[0].workers={workers}",
-        f"simulation.windows_per_pass={windows}",
-        "process[0].region[0].write[0].start=0",
-    )
-    notes = notes_of(SMALL, *settings, passes=3)
-    assert [note.partition(" the writes of the last ")[0] for note in notes] == [
-        "a: the end is without"
-    ] * noted
-
-
 def test_writes_after_the_end() -> None:
     (note,) = notes_of(SMALL, passes=3)
     assert note.startswith("a, r: writes begin at 3.0 s, after the ")
