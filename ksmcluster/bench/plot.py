@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ksmcluster.bench.scaling import Scaling
+    from ksmcluster.bench.scaling import Point, Scaling
 
 #: Title in the picture's metadata; it marks files that `bench` may replace.
 TITLE = "ksmcluster bench scaling"
@@ -66,21 +66,32 @@ def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
     """Draw the parts of the ideal rate that are reached, and of the ideal speed-up by several processes."""
     from matplotlib.ticker import PercentFormatter
 
-    from ksmcluster.bench.scaling import ratios
-
-    points, last = scaling.weak, scaling.weak[-1]
+    points = scaling.weak
     reached = [[rate / scaling.ideal(point) for rate in point.rates()] for point in points]
     _draw_measured(axes, [point.nodes for point in points], reached, "measured / ideal")
     if scaling.alone:
-        used = min(last.processes, scaling.cores)
-        speedups = [s / used for s in ratios(scaling.alone.seconds, last.seconds)]
-        low, middle, high = min(speedups), median(speedups), max(speedups)
-        label = f"speed-up by {last.processes} processes / {used}"
-        spread = [[middle - low], [high - middle]]
-        axes.errorbar([last.nodes], [middle], spread, fmt="s", color=VERMILLION, capsize=3, label=label)
+        _draw_speedup(axes, scaling, scaling.alone)
     axes.set_ylim(0, max(1.1, 1.08 * axes.dataLim.y1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("efficiency")
+
+
+def _draw_speedup(axes: Axes, scaling: Scaling, alone: Point) -> None:
+    """Draw how many times as fast several processes are, by those that have a core; apart, they could be."""
+    from ksmcluster.bench.scaling import ratios
+
+    last, apart = scaling.weak[-1], scaling.apart
+    used = min(last.processes, scaling.cores)
+    speedups = [s / used for s in ratios(alone.seconds, last.seconds)]
+    low, middle, high = min(speedups), median(speedups), max(speedups)
+    label = f"speed-up by {last.processes} processes / {used}"
+    spread = [[middle - low], [high - middle]]
+    axes.errorbar([last.nodes], [middle], spread, fmt="s", color=VERMILLION, capsize=3, label=label)
+    if apart:
+        limit = median(ratios(alone.seconds, apart.seconds)) / used
+        axes.plot(
+            [last.nodes], [limit], "_k", markersize=14, markeredgewidth=2, label="speed-up without messages"
+        )
 
 
 def _draw_measured(axes: Axes, nodes: list[int], values: Sequence[Sequence[float]], label: str) -> None:

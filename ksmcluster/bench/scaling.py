@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
+from threading import Barrier
 
 from actors.placement import node_blocks
 from actors.run_options import RunOptions
 from actors.runtime import connected
 from ksmcluster.api.running import one_line
 from ksmcluster.bench.tools.calibration import calibrated
-from ksmcluster.bench.tools.clocked import clocked
+from ksmcluster.bench.tools.clocked import Clocked, clocked
 from ksmcluster.bench.tools.shapes import spread_out
 from ksmcluster.report import text
 from ksmcluster.report.progress import Tell
@@ -68,12 +70,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """All points by the number of nodes; with several processes, also the largest machine in a single one."""
+    """All points by the number of nodes; with several processes, also the largest machine in a single one.
+
+    `apart` are as many processes at the same time, each with an equal part of its nodes as a machine of its
+    own: what the cores, caches and memory bus of this host give without any message. None if no equal parts.
+    """
 
     engine: str
     cores: int
     weak: tuple[Point, ...]
     alone: Point | None
+    apart: Point | None
 
     def ideal(self, point: Point) -> float:
         """Return the pages per second if every core ran at its best speed."""
@@ -109,6 +116,9 @@ def measure_scaling(
     weak = tuple(Point(n, _processes(n, most), n * pages_per_node) for n in sorted(set(nodes)))
     last = weak[-1]
     alone = Point(last.nodes, 1, last.pages) if last.processes > 1 else None
+    apart = (
+        Point(last.nodes, last.processes, last.pages) if alone and last.nodes % last.processes == 0 else None
+    )
     with one_line(), nullcontext() if engine == "inline" else connected(None, last.pages):
         for number in range(1, repeat + 1):
             for point in [*weak, *([alone] if alone else [])]:
@@ -116,7 +126,10 @@ def measure_scaling(
                 tell(f"{number} of {repeat}: {text.counted(point.nodes, 'node')}{where}")
                 for _ in range(_SMALL_TIMES if point.nodes * _SMALL <= last.nodes else 1):
                     _measure(point, engine)
-    return Scaling(engine, cores, weak, alone)
+            if apart:
+                tell(f"{number} of {repeat}: {text.counted(apart.processes, 'machine')} at the same time")
+                _measure_apart(apart)
+    return Scaling(engine, cores, weak, alone, apart)
 
 
 def _processes(nodes: int, most: int) -> int:
@@ -135,3 +148,22 @@ def _measure(point: Point, engine: str) -> None:
     point.loops.append(loop)
     point.bytes_sent = [int(result.nodes["bytes_sent"].sum()) for result in run.results]
     point.mail_bytes = sum(result.mail_bytes for result in run.results)
+
+
+def _measure_apart(point: Point) -> None:
+    """Run a machine of an equal part of the nodes in each process; all begin their first pass together."""
+    nodes = point.nodes // point.processes
+    spec = spread_out(nodes, point.pages // point.nodes, _PASSES)
+    begin = Barrier(point.processes)
+
+    def run(_process: int) -> Clocked:
+        try:
+            return clocked(spec, time.perf_counter, RunOptions("ray", nodes_per_actor=nodes), begin.wait)
+        except BaseException:
+            begin.abort()
+            raise
+
+    with ThreadPoolExecutor(point.processes) as threads:
+        runs = list(threads.map(run, range(point.processes)))
+    point.seconds.append(max(sum(run.seconds[:_TIMED]) for run in runs))
+    point.first.append(max(run.seconds[0] for run in runs))

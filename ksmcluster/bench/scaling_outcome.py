@@ -21,8 +21,9 @@ def outcome(scaling: Scaling) -> BenchOutcome:
     title = f"Weak scaling, engine {scaling.engine}: first and merging pass, {time} time; medians of {repeat}"
     tables = [(title, _weak_table(scaling)), ("Sent between nodes", _traffic(scaling))]
     if scaling.alone:
-        measures += _strong(scaling.weak[-1], scaling.alone)
-        tables.append(("Strong scaling, the largest machine", _strong_table(scaling.weak[-1], scaling.alone)))
+        strong = _strong(scaling, scaling.alone)
+        measures += [m for row in strong.values() for m in row]
+        tables.append(("Strong scaling, the largest machine", _strong_table(scaling.alone, strong)))
     return BenchOutcome(tuple(measures), tuple(tables))
 
 
@@ -44,14 +45,24 @@ def _weak(scaling: Scaling, point: Point) -> list[Measure]:
     return [*found, Measure(f"{name}, mail", "pages/KiB", (1024 / mail,), extra)]
 
 
-def _strong(together: Point, alone: Point) -> tuple[Measure, Measure]:
-    """Return the speed-up of both passes and of the first one, per repetition."""
+def _strong(scaling: Scaling, alone: Point) -> dict[str, tuple[Measure, Measure]]:
+    """Return the speed-up of both passes and of the first one, per repetition, by what is compared."""
     nodes, per_node = text.counted(alone.nodes, "node"), alone.pages // alone.nodes
-    name, processes = f"scaling, {nodes} of {per_node} pages", text.counted(together.processes, "process")
-    return (
-        Measure(f"{name}: {processes} against 1", "x", ratios(alone.seconds, together.seconds)),
-        Measure(f"{name}, first pass: {processes} to 1", "x", ratios(alone.first, together.first)),
-    )
+    name = f"scaling, {nodes} of {per_node} pages"
+    last, apart = scaling.weak[-1], scaling.apart
+    pairs = {"against 1": (alone, last)}
+    if apart:
+        pairs["apart against 1"] = alone, apart
+        pairs[f"against {last.processes} apart"] = apart, last
+    found = {}
+    for what, (slower, faster) in pairs.items():
+        several = text.counted(last.processes, "process")
+        first = f"{name}, first pass: {several} {what.replace('against', 'to')}"
+        found[f"{last.processes} {what}"] = (
+            Measure(f"{name}: {several} {what}", "x", ratios(slower.seconds, faster.seconds)),
+            Measure(first, "x", ratios(slower.first, faster.first)),
+        )
+    return found
 
 
 def _weak_table(scaling: Scaling) -> Table:
@@ -83,10 +94,9 @@ def _traffic(scaling: Scaling) -> Table:
     return shown
 
 
-def _strong_table(together: Point, alone: Point) -> Table:
-    shown = plain_table("processes", "seconds", "times as fast", "from to", "first pass", "from to")
-    both, first = _strong(together, alone)
-    shown.add_row("  1", f"{median(alone.seconds):.3f}", "1", "", "1", "")
-    ratios = [cell for m in (both, first) for cell in (figure(m.value), spread(m.values))]
-    shown.add_row(f"  {together.processes}", f"{median(together.seconds):.3f}", *ratios)
+def _strong_table(alone: Point, strong: dict[str, tuple[Measure, Measure]]) -> Table:
+    shown = plain_table("processes", "times as fast", "from to", "first pass", "from to")
+    shown.add_row(f"  1, {median(alone.seconds):.3f} s", "1", "", "1", "")
+    for what, measures in strong.items():
+        shown.add_row(f"  {what}", *(cell for m in measures for cell in (figure(m.value), spread(m.values))))
     return shown

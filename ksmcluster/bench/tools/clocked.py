@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.run_options import INLINE, RunOptions
@@ -20,11 +21,21 @@ class Clocked:
     seconds: list[float]
 
 
-def clocked(spec: SimulationSpec, clock: Clock, options: RunOptions = INLINE) -> Clocked:
-    """Run a simulation once. Raises SimulationError if it cannot run."""
+def clocked(
+    spec: SimulationSpec,
+    clock: Clock,
+    options: RunOptions = INLINE,
+    when_filled: Callable[[], object] = lambda: None,
+) -> Clocked:
+    """Run a simulation once; `when_filled` is called before its first pass.
+
+    Raises SimulationError if it cannot run.
+    """
     marks = [clock()]
 
     def on_event(event: Event) -> None:
+        if isinstance(event, PassStarted) and event.number == 1:
+            when_filled()
         if isinstance(event, PassStarted | PassDone):
             marks.append(clock())
 

@@ -64,7 +64,7 @@ def test_ideal_and_core_time() -> None:
         Point(2, 2, 2000, seconds=[0.004]),
         Point(8, 8, 8000, seconds=[0.005]),
     )
-    scaling = Scaling("ray", 4, weak, None)
+    scaling = Scaling("ray", 4, weak, None, None)
     assert [point.rate() for point in weak] == pytest.approx([1e6, 1e6, 3.2e6])
     assert [point.core_ns(4) for point in weak] == pytest.approx([1000, 2000, 1250])
     assert scaling.best() == pytest.approx(1000)
@@ -76,7 +76,7 @@ def test_all_of_the_picture_is_seen(count: int) -> None:
     """On the most cores, with the most pages, on few points that are nearly the same and on many."""
     weak = tuple(Point(2**i, 2**i, 2**i * 1_048_576, seconds=[0.2 - i / 1000]) for i in range(count))
     alone = Point(weak[-1].nodes, 1, weak[-1].pages, seconds=[1.0])
-    figure = figure_of(Scaling("ray", 128, weak, alone))
+    figure = figure_of(Scaling("ray", 128, weak, alone, alone))
     figure.draw_without_rendering()
     for axes in figure.axes:
         assert axes.get_ylim()[1] > 1.05 * max(line.get_ydata().max() for line in axes.lines)
@@ -87,11 +87,15 @@ def test_all_of_the_picture_is_seen(count: int) -> None:
 def test_efficiency_is_drawn_with_that_of_several_processes() -> None:
     weak = (Point(1, 1, 1000, seconds=[0.002]), Point(8, 4, 8000, seconds=[0.005, 0.010, 0.008]))
     alone = Point(8, 1, 8000, seconds=[0.015, 0.020, 0.016])
-    below = figure_of(Scaling("ray", 4, weak, alone)).axes[1]
-    # ideal: 1 and 4 million pages a second; three, two and two times as fast as in one process
-    measured, speedup = (line.get_ydata() for line in (below.lines[0], below.containers[0].lines[0]))
+    apart = Point(8, 4, 8000, seconds=[0.005, 0.008, 0.005])
+    below = figure_of(Scaling("ray", 4, weak, alone, apart)).axes[1]
+    # ideal: 1 and 4 million pages a second; three, two and two times as fast as in one process, and apart
+    # three, two and a half, and 3.2 times
+    lines = below.lines[0], below.containers[0].lines[0], below.lines[-1]
+    measured, speedup, limit = (line.get_ydata() for line in lines)
     assert measured == pytest.approx([1, 0.5])
     assert speedup == pytest.approx([0.5])
+    assert limit == pytest.approx([0.75])
 
 
 def test_ratios_of_startup() -> None:
@@ -117,19 +121,28 @@ def test_strong_scaling_is_paired() -> None:
         bytes_sent=[0, 16, 0],
         mail_bytes=16,
     )
-    measures = outcome(Scaling("ray", 2, (last,), alone)).measures
+    apart = Point(8, 2, 8000, seconds=[0.002, 0.002], first=[0.0005, 0.001])
+    measures = outcome(Scaling("ray", 2, (last,), alone, apart)).measures
     assert [measure.name for measure in measures] == [
         "scaling, ray, 1000 pages a node: 8 nodes",
         "scaling, ray, 1000 pages a node: 8 nodes, time a page against the best",
         "scaling, ray, 1000 pages a node: 8 nodes, mail",
         "scaling, 8 nodes of 1000 pages: 2 processes against 1",
         "scaling, 8 nodes of 1000 pages, first pass: 2 processes to 1",
+        "scaling, 8 nodes of 1000 pages: 2 processes apart against 1",
+        "scaling, 8 nodes of 1000 pages, first pass: 2 processes apart to 1",
+        "scaling, 8 nodes of 1000 pages: 2 processes against 2 apart",
+        "scaling, 8 nodes of 1000 pages, first pass: 2 processes to 2 apart",
     ]
     assert measures[0].values == pytest.approx((16e6, 2e6))  # pages/s times the seconds of a loop
     # Half of the pages are in the other process.
     assert measures[2].values == (4000 / (16 / 1024),)
     assert measures[3].values == pytest.approx((2.0, 1.5))
     assert measures[4].values == pytest.approx((1.25, 2.0))
+    assert measures[5].values == pytest.approx((2.0, 3.0))
+    assert measures[6].values == pytest.approx((2.0, 2.0))
+    assert measures[7].values == pytest.approx((1.0, 0.5))
+    assert measures[8].values == pytest.approx((0.625, 1.0))
 
 
 def test_family() -> None:
