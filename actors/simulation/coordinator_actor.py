@@ -19,6 +19,8 @@ from cluster.spec.scenario import SimulationSpec
 class CoordinatorActor(SlimActor):
     """Wraps a `cluster.machine.simulation.Simulation`."""
 
+    _fabric: RayFabric
+
     def __init__(self) -> None:
         super().__init__()
         self._compactor_pool: RayCompactorPool | None = None
@@ -40,19 +42,23 @@ class CoordinatorActor(SlimActor):
         fills its nodes as soon as it can. machines: the Ray node of each. migration_actors: how many drive
         the compactors, if the scenario has any.
         """
-        self._fabric = RayFabric(nodes_of, actors, machines)
-        self._fabric.take(spec, *snapshots)
         # Ray ends the migration actors together with this one, which starts them.
         if self._compactor_pool is not None:
             self._compactor_pool.close()
+            self._fabric.end_talks()
+        self._fabric = RayFabric(nodes_of, actors, machines)
+        # Migration actors call the node actors in the middle of a pass.
+        self._fabric.take(spec, *snapshots, lines=spec.migration is None)
         self._compactor_pool = RayCompactorPool(nodes_of, actors, migration_actors if spec.migration else 0)
         if state is not None:
             self._fabric.wait()
         self._simulation = Simulation(self._fabric, spec, self._compactor_pool, state)
 
     def state(self) -> Encoded:
-        """Return its state between two passes. No message is under way then."""
-        return self._simulation.state()
+        """Return its state between two passes. No message is under way then, and actors take calls."""
+        state = self._simulation.state()
+        self._fabric.end_talks()
+        return state
 
     def census(self) -> Census:
         """Return what ksmd has made of each process and mapping."""
@@ -63,5 +69,6 @@ class CoordinatorActor(SlimActor):
         if self._simulation.ended:
             return None
         before = self._fabric.mail_bytes
-        result = timed_pass(self._simulation)
+        with self._fabric.direct():
+            result = timed_pass(self._simulation)
         return replace(result, mail_bytes=self._fabric.mail_bytes - before)

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
-import ray
-
 from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.placement import node_ranges
+from actors.simulation.direct_lines import LineAddress, open_line
 from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
@@ -41,8 +40,9 @@ class NodeActor(SavedNodes[Host], SlimActor):
         group_of: list[int],
         spec: SimulationSpec,
         snapshots: Mapping[str, CapturedPages],
-    ) -> str:
-        """Replace the actor's nodes by these, empty; return the Ray node that it runs on.
+        coordinator: LineAddress | None = None,
+    ) -> bool:
+        """Replace the actor's nodes by these, empty; return whether it has a line to the coordinator.
 
         `nodes` are in a row, `actor_of[n]` is the actor of node n, `near` are the actors on the same Ray
         node, this one included, and `group_of[a]` is the group of actor a.
@@ -63,7 +63,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._last_answer: list[Any] = []
         #: The mail that its nodes sent to each other in the last superstep.
         self._kept: list[Mail] = []
-        return str(ray.get_runtime_context().get_node_id())
+        self._line = open_line(coordinator, actor_of[self._low]) if coordinator else None
+        return self._line is not None
 
     def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
         """Let a compactor of each (node, compactor) pair take a turn; return which are done.
@@ -100,6 +101,27 @@ class NodeActor(SavedNodes[Host], SlimActor):
             self._last_answer = self._answer(seq, reports, others)
             self._seq = seq
         return self._last_answer
+
+    def talk(self, request: bytes) -> None:
+        """Run the superstep of a request, and those that come on the line to the coordinator, until b"".
+
+        A request is the pickled arguments of `step`; the answer is the first object that it returns, or b""
+        if there are others: then the coordinator calls `step`.
+        """
+        line = self._line
+        assert line is not None
+        while request:
+            try:
+                answer, *others = self.step(*pickle.loads(request))
+            except BaseException:
+                # The coordinator waits for the line, and looks at this call when it ends.
+                line.close()
+                raise
+            try:
+                line.send_bytes(answer if others == [None] * len(others) else b"")
+                request = line.recv_bytes()
+            except (EOFError, OSError):  # the coordinator has died, or its run has failed
+                return
 
     def send_again(self, seq: int, readers: Set[int]) -> list[Mail]:
         """Return the mail of superstep `seq` to near actors, some of which could not read it.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from actors.answers import answers
 from actors.placement import groups_of
+from actors.simulation.direct_lines import Lines, Listening
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
@@ -41,16 +44,25 @@ class RayFabric:
         self._addressed: set[int] = set()
         #: The calls that give the actors their nodes.
         self._taking: list[Any] = []
+        self._listening: Listening | None = None
+        self._lines = Lines({}, self._begin_talk)
+        #: Whether lines may be used.
+        self._is_direct = False
 
-    def take(self, spec: SimulationSpec, snapshots: Any) -> None:
+    def take(self, spec: SimulationSpec, snapshots: Any, *, lines: bool = False) -> None:
         """Give the actors the empty nodes of a new machine; the next superstep waits until they have them.
 
-        `snapshots` refers to a Mapping[str, CapturedPages], which all actors of a machine share.
+        `snapshots` refers to a Mapping[str, CapturedPages], which all actors of a machine share. With
+        `lines`, those of this process's machine get lines to it, if there is no other machine.
         """
         import ray
 
         # Put once, not sent to each actor.
-        inputs = ray.put(spec), snapshots
+        here = ray.get_runtime_context().get_node_id()
+        if lines and set(self._machines) == {here}:
+            with suppress(OSError):
+                self._listening = Listening(len(self._actors))
+        inputs = ray.put(spec), snapshots, self._listening and self._listening.address
         near: dict[str, list[int]] = {}
         for actor, machine in enumerate(self._machines):
             near.setdefault(machine, []).append(actor)
@@ -61,8 +73,26 @@ class RayFabric:
 
     def wait(self) -> None:
         """Wait until the actors have their nodes."""
-        answers(self._taking)
-        self._taking = []
+        connected = sum(answers(self._taking))
+        if self._listening is not None:
+            self._lines = Lines(self._listening.accept(connected), self._begin_talk)
+        self._taking, self._listening = [], None
+
+    @contextmanager
+    def direct(self) -> Iterator[None]:
+        """Reach actors with lines by these in the block; they take no calls then until `end_talks`."""
+        self._is_direct = True
+        try:
+            yield
+        except BaseException:
+            self._lines.close()
+            raise
+        finally:
+            self._is_direct = False
+
+    def end_talks(self) -> None:
+        """Let all actors take calls."""
+        self._lines.end_talks()
 
     def superstep(self, command: Command | None) -> list[Report]:
         """Step every node that gets a command or messages; return their reports, by ascending node."""
@@ -92,24 +122,39 @@ class RayFabric:
 
     def _step(self, command: bytes, to_of: dict[int, list[int]]) -> dict[int, tuple[list[Any], Any]]:
         """Step nodes of each actor; return what each call returns, and its first object unpickled."""
-        returns = {
-            actor: self._steps[actor].remote(
-                self._seq, command, to, self._pickled_mail.get(actor, {}), *self._mail.get(actor, [])
-            )
-            for actor, to in to_of.items()
+        requests = {
+            actor: (self._seq, command, to, self._pickled_mail.get(actor, {})) for actor, to in to_of.items()
         }
-        self.wait()
+        talking = {a for a in requests if self._is_direct and a in self._lines and not self._mail.get(a)}
+        self._lines.free(requests.keys() - talking)
+        returns = self._call({actor: of for actor, of in requests.items() if actor not in talking})
+        told = self._lines.ask({actor: requests[actor] for actor in talking})
+        # What a line does not carry, a repeated call does.
+        returns |= self._call({actor: requests[actor] for actor in talking - told.keys()})
         answered = answers([refs[0] for refs in returns.values()])
-        return {
+        called = {
             actor: (refs, pickle.loads(answer))
             for (actor, refs), answer in zip(returns.items(), answered, strict=True)
         }
+        return {actor: called[actor] if actor in called else ([], told[actor]) for actor in to_of}
+
+    def _call(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, list[Any]]:
+        returns = {
+            actor: self._steps[actor].remote(*request, *self._mail.get(actor, []))
+            for actor, request in requests.items()
+        }
+        self.wait()
+        return returns
+
+    def _begin_talk(self, actor: int, request: bytes) -> Any:
+        return self._actors[actor].talk.options(max_task_retries=0).remote(request)
 
     def _send_again(self, unreadable: dict[int, list[int]]) -> None:
         """Replace mail in shared memory by objects of Ray's store, for readers that cannot open it.
 
         `unreadable` are the senders by reader.
         """
+        self._lines.end_talks()
         readers: dict[int, set[int]] = {}
         for reader, senders in unreadable.items():
             for sender in senders:

@@ -245,8 +245,8 @@ def test_the_coordinator_runs_no_pass_after_the_last(ray_cluster: str) -> None:
 def test_node_actors_spread_over_the_cluster_and_leave_it_running(ray_cluster: str) -> None:
     with closing(ActorPool()) as pool:
         places = [
-            actor.take.remote([node], [0] * 5, [0], [0], SPEC, {})
-            for node, actor in enumerate(pool.actors(5))
+            actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
+            for actor in pool.actors(5)
         ]
         assert len(set(ray.get(places))) == 3
     assert sum(node["Alive"] for node in ray.nodes()) == 3

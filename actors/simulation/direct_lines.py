@@ -1,0 +1,141 @@
+"""Lines between the coordinator and the node actors of its machine, for supersteps without Ray's calls.
+
+A call of Ray wakes several threads of each process, there and back: 1 to 4 ms, where a message on a Unix
+socket takes a tenth of one. The name of the socket is in Linux's abstract namespace, so no file is left
+behind, whatever dies. Any process of the machine may connect to it, so actors show a token.
+
+An actor that is called with `talk` is on its line until it hears b"". It answers no other call meanwhile.
+"""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Any, NamedTuple
+
+from actors.answers import WAIT, answers, check_cluster
+
+_TOKEN_SIZE, _ACTOR_SIZE = 16, 4
+#: The longest wait for the token of a process that has connected, in seconds.
+_TOKEN_SECONDS = 1.0
+
+
+class LineAddress(NamedTuple):
+    """Where the coordinator listens, and what an actor says first."""
+
+    name: str
+    token: bytes
+
+
+class Listening:
+    """The coordinator's end, until the actors have connected."""
+
+    def __init__(self, actors: int) -> None:
+        """Raises OSError where there are no such sockets."""
+        self.address = LineAddress(f"\0ksmcluster {secrets.token_hex(16)}", secrets.token_bytes(_TOKEN_SIZE))
+        self._listener = Listener(self.address.name, "AF_UNIX", backlog=actors)
+
+    def accept(self, connected: int) -> dict[int, Connection]:
+        """Return the line to each of so many actors, all of which have called `open_line`; stop listening."""
+        found: dict[int, Connection] = {}
+        with self._listener as listener:
+            while len(found) < connected:
+                line = listener.accept()
+                said = _said(line)
+                if secrets.compare_digest(said[:_TOKEN_SIZE], self.address.token):
+                    found[int.from_bytes(said[_TOKEN_SIZE:], "big")] = line
+        return found
+
+
+def _said(line: Connection) -> bytes:
+    """Return the first message of a process that has connected, b"" if it is none of an actor."""
+    try:
+        return line.recv_bytes(_TOKEN_SIZE + _ACTOR_SIZE) if line.poll(_TOKEN_SECONDS) else b""
+    except (EOFError, OSError):
+        return b""
+
+
+def open_line(address: LineAddress, actor: int) -> Connection | None:
+    """Return an actor's end of its line to the coordinator; None if it cannot reach it."""
+    try:
+        line: Connection = Client(address.name, "AF_UNIX")
+    except OSError:  # a sandbox, or a network namespace of its own
+        return None
+    line.send_bytes(address.token + actor.to_bytes(_ACTOR_SIZE, "big"))
+    return line
+
+
+class Lines:
+    """The coordinator's lines, and the calls of `talk` of the actors that are on them."""
+
+    def __init__(self, lines: dict[int, Connection], talk: Callable[[int, bytes], Any]) -> None:
+        """Take the line to each actor, and what calls an actor with its first request."""
+        self._lines = lines
+        self._talk = talk
+        self._talks: dict[int, Any] = {}
+
+    def __contains__(self, actor: int) -> bool:
+        return actor in self._lines
+
+    def ask(self, requests: Mapping[int, object]) -> dict[int, Any]:
+        """Return what actors with lines answer, without those that are to be called; requests are pickled.
+
+        Raises what ended the talk of an actor.
+        """
+        for actor, request in requests.items():
+            self._say(actor, pickle.dumps(request, 5))
+        answered: dict[int, Any] = {}
+        waiting = {self._lines[actor]: actor for actor in requests}
+        while waiting:
+            ready = wait(list(waiting), WAIT)
+            if not ready:
+                check_cluster()
+            for line in ready:
+                assert isinstance(line, Connection)
+                actor = waiting.pop(line)
+                if answer := self._received(actor, line):
+                    answered[actor] = pickle.loads(answer)
+        if len(answered) < len(requests):
+            self.end_talks()
+        return answered
+
+    def _say(self, actor: int, request: bytes) -> None:
+        if actor not in self._talks:
+            self._talks[actor] = self._talk(actor, request)
+            return
+        # If the actor has left its line, it is seen when the answer is read.
+        with suppress(OSError):
+            self._lines[actor].send_bytes(request)
+
+    def _received(self, actor: int, line: Connection) -> bytes:
+        """Return what an actor says, b"" if it has left its line; raise the error for which it did."""
+        try:
+            return line.recv_bytes()
+        except (EOFError, OSError):
+            del self._lines[actor]
+            line.close()
+            answers(self._talks.pop(actor))
+            return b""
+
+    def free(self, actors: Collection[int]) -> None:
+        """Let all actors leave their lines if any of these is on its line."""
+        if any(actor in self._talks for actor in actors):
+            self.end_talks()
+
+    def end_talks(self) -> None:
+        """Let the actors leave their lines, for calls; the next request calls them back."""
+        for actor in self._talks:
+            # The next call of an actor that has died says so.
+            with suppress(OSError):
+                self._lines[actor].send_bytes(b"")
+        self._talks.clear()
+
+    def close(self) -> None:
+        """Give up all lines, whatever is under way on them. Actors leave them then."""
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+        self._talks.clear()

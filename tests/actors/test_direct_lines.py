@@ -1,0 +1,166 @@
+"""Lines between the coordinator and node actors: what is said on them, and runs that use them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Client, Connection
+from typing import Any
+
+import pytest
+import ray
+
+from actors.run_options import INLINE, RunOptions
+from actors.simulation import actor_pool
+from actors.simulation.actor_pool import ActorPool
+from actors.simulation.coordinator_actor import CoordinatorActor
+from actors.simulation.direct_lines import LineAddress, Lines, Listening, open_line
+from actors.simulation.run_passes import run_passes
+from actors.starting import machines, placements
+from cluster.spec.errors import SimulationError
+from cluster.spec.scenario import (
+    ContentModel,
+    MachineSpec,
+    ProcessSpec,
+    RegionSpec,
+    SimulationSpec,
+    WriteSpec,
+)
+from cluster.spec.topology import ring
+from ksmcluster.bench.tools.shapes import spread_out
+from tests.actors.test_engine import SPEC, same
+from tests.actors.test_unshared_mail import forbid_memfd, hide_proc
+
+#: More than little mail between the nodes.
+LARGE = spread_out(4, 1 << 15, 3)
+
+
+def test_only_actors_with_the_token_get_a_line() -> None:
+    listening = Listening(4)
+    with Client(listening.address.name, "AF_UNIX") as stranger:
+        stranger.send_bytes(secrets.token_bytes(20))
+    Client(listening.address.name, "AF_UNIX").close()
+    line = open_line(listening.address, 3)
+    assert line is not None
+    (actor,) = (lines := listening.accept(1))
+    lines[actor].send_bytes(b"hello")
+    assert (actor, line.recv_bytes()) == (3, b"hello")
+    assert open_line(listening.address, 4) is None
+
+
+def test_no_line_where_nobody_listens() -> None:
+    assert open_line(LineAddress(f"\0{secrets.token_hex(16)}", b""), 0) is None
+
+
+Act = Callable[[Connection, bytes], object]
+
+
+@contextmanager
+def lines_to(*acts: Act) -> Iterator[Lines]:
+    """Lines to as many actors, each of which does so in a thread when it is called, until the end."""
+    listening = Listening(len(acts))
+    ends = [open_line(listening.address, actor) for actor in range(len(acts))]
+    threads = []
+
+    def talk(actor: int, request: bytes) -> Any:
+        threads.append(threading.Thread(target=acts[actor], args=(ends[actor], request)))
+        threads[-1].start()
+        return ray.put(None)
+
+    lines = Lines(listening.accept(len(acts)), talk)
+    yield lines
+    lines.end_talks()
+    for thread in threads:
+        thread.join()
+
+
+def echo(line: Connection, request: bytes) -> None:
+    while request:
+        line.send_bytes(request)
+        request = line.recv_bytes()
+
+
+def test_answers_are_those_of_the_actors(ray_cluster: str) -> None:
+    with lines_to(echo, echo) as lines:
+        for turn in range(3):
+            assert lines.ask({0: [turn], 1: "one"}) == {0: [turn], 1: "one"}
+            if turn == 1:
+                lines.end_talks()
+
+
+def test_an_actor_that_leaves_its_line_is_to_be_called(ray_cluster: str) -> None:
+    left = []
+
+    def tell(line: Connection, _request: bytes) -> None:
+        line.send_bytes(b"")
+        left.append(line.recv_bytes())
+
+    with lines_to(echo, lambda line, _request: line.close(), tell) as lines:
+        assert lines.ask({0: "a", 1: "b", 2: "c"}) == {0: "a"}
+        assert [actor in lines for actor in range(3)] == [True, False, True]
+        assert lines.ask({0: "again"}) == {0: "again"}
+    assert left == [b""]
+
+
+class OneMachine(ActorPool):
+    """Actors on the Ray node that has the coordinator."""
+
+    def coordinator(self) -> Any:
+        if self._coordinator is None:
+            (placement,) = placements(1, machines()[:1])
+            made = ray.remote(num_cpus=0)(CoordinatorActor).options(scheduling_strategy=placement)
+            self._coordinator = made.remote()
+        return self._coordinator
+
+    def has_lines(self, actors: int) -> list[bool]:
+        def look(coordinator: Any) -> list[bool]:
+            return [actor in coordinator._fabric._lines for actor in range(actors)]
+
+        found: list[bool] = ray.get(self.coordinator().__ray_call__.remote(look))
+        return found
+
+
+@pytest.fixture
+def pool(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneMachine]:
+    monkeypatch.setattr(actor_pool, "machines", lambda: machines()[:1])
+    with closing(OneMachine()) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("packed", [1, 2])
+def test_the_result_is_that_of_calls(pool: OneMachine, ray_cluster: str, packed: int) -> None:
+    """One run after the other on the same actors."""
+    options = RunOptions(address=ray_cluster, nodes_per_actor=packed)
+    for spec in (SPEC, LARGE):
+        assert same(list(run_passes(spec, INLINE)), list(run_passes(spec, options, pool=pool)))
+        assert all(pool.has_lines(-(-spec.machine.nodes // packed)))
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or os.uname().machine != "x86_64", reason="mounts, and knows system calls"
+)
+@pytest.mark.parametrize("change", [forbid_memfd, hide_proc])
+def test_mail_that_cannot_be_shared_goes_by_calls(
+    pool: OneMachine, ray_cluster: str, change: Callable[[], None]
+) -> None:
+    actor = pool.actors(4)[1]
+    ray.get(actor.__ray_call__.remote(lambda _: change()))
+    made = list(run_passes(LARGE, RunOptions(address=ray_cluster), pool=pool))
+    assert same(made, list(run_passes(LARGE, INLINE)))
+
+
+def test_an_error_in_the_middle_of_a_pass_comes_out_as_itself(pool: OneMachine, ray_cluster: str) -> None:
+    """Workers get copies of what they write until no frame is left."""
+    region = RegionSpec("r", 100, ContentModel.UNIQUE, writes=(WriteSpec(1e6, start=1e-6),))
+    spec = SimulationSpec(
+        MachineSpec(2, 250, ring(2)), SPEC.ksm, (ProcessSpec("p", 2, (region,), workers=2),), passes=3
+    )
+    with pytest.raises(SimulationError, match="out of memory: a process of node"):
+        list(run_passes(spec, RunOptions(address=ray_cluster), pool=pool))
+    # The run has ended its actors; there are others for the next one.
+    spec = replace(spec, machine=replace(spec.machine, frames_per_node=300))
+    assert len(list(run_passes(spec, RunOptions(address=ray_cluster), pool=pool))) == 3
