@@ -259,12 +259,13 @@ def test_windows_follow_the_rate() -> None:
 def test_writes_of_what_pages_hold_break_sharing_alone() -> None:
     """Worker w writes every third page from w on. It shares frames with its parent until then."""
     own = replace(spec(region("Same"), workers=2), ksm=KsmSpec(run=0), passes=1)
-    before, _ = simulated(own)
-    used = sum(node.state.frames.used for node in before.host.nodes.values())
+    fabric = InlineFabric(own, {})
+    Simulation(fabric, own, InlineCompactorPool(fabric.host.memories))
+    used = sum(node.state.frames.used for node in fabric.host.nodes.values())
     assert used == 5 * 20
-    for node in before.host.nodes.values():
+    for node in fabric.host.nodes.values():
         node.workload.tick(Tick(0.0, 1.0))
-    used = sum(node.state.frames.used for node in before.host.nodes.values())
+    used = sum(node.state.frames.used for node in fabric.host.nodes.values())
     assert 5 * 20 < used <= 5 * (20 + 7 + 7 + 6)
 
 
