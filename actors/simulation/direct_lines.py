@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any, NamedTuple
@@ -39,7 +39,10 @@ class Listening:
         self._listener = Listener(self.address.name, "AF_UNIX", backlog=actors)
 
     def accept(self, connected: int) -> dict[int, Connection]:
-        """Return the line to each of so many actors, all of which have called `open_line`; stop listening."""
+        """Return the line to each actor, and stop listening.
+
+        connected: how many actors there are to wait for. All of them have called `open_line`.
+        """
         found: dict[int, Connection] = {}
         with self._listener as listener:
             while len(found) < connected:
@@ -81,9 +84,9 @@ class Lines:
         return actor in self._lines
 
     def ask(self, requests: Mapping[int, object]) -> dict[int, Any]:
-        """Return what actors with lines answer, without those that are to be called; requests are pickled.
+        """Send each actor its request, pickled, and return the answers. All must have lines.
 
-        Raises what ended the talk of an actor.
+        An actor that cannot answer on its line is left out. Raises the error that ended an actor's talk.
         """
         for actor, request in requests.items():
             self._say(actor, pickle.dumps(request, 5))
@@ -98,8 +101,6 @@ class Lines:
                 actor = waiting.pop(line)
                 if answer := self._received(actor, line):
                     answered[actor] = pickle.loads(answer)
-        if len(answered) < len(requests):
-            self.end_talks()
         return answered
 
     def _say(self, actor: int, request: bytes) -> None:
@@ -119,11 +120,6 @@ class Lines:
             line.close()
             answers(self._talks.pop(actor))
             return b""
-
-    def free(self, actors: Collection[int]) -> None:
-        """Let all actors leave their lines if any of these is on its line."""
-        if any(actor in self._talks for actor in actors):
-            self.end_talks()
 
     def end_talks(self) -> None:
         """Let the actors leave their lines, for calls; the next request calls them back."""

@@ -103,10 +103,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
         return self._last_answer
 
     def talk(self, request: bytes) -> None:
-        """Run the superstep of a request, and those that come on the line to the coordinator, until b"".
+        """Run the superstep of this request, then those of requests on the line, until b"" comes.
 
-        A request is the pickled arguments of `step`; the answer is the first object that it returns, or b""
-        if there are others: then the coordinator calls `step`.
+        A request is the pickled arguments of `step`. The answer on the line is the first object that `step`
+        returns, or b"" if it returns more: then the coordinator calls `step`.
         """
         line = self._line
         assert line is not None

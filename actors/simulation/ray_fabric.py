@@ -60,6 +60,7 @@ class RayFabric:
         # Put once, not sent to each actor.
         here = ray.get_runtime_context().get_node_id()
         if lines and set(self._machines) == {here}:
+            # Where there are no such sockets, all supersteps are calls.
             with suppress(OSError):
                 self._listening = Listening(len(self._actors))
         inputs = ray.put(spec), snapshots, self._listening and self._listening.address
@@ -125,26 +126,26 @@ class RayFabric:
         requests = {
             actor: (self._seq, command, to, self._pickled_mail.get(actor, {})) for actor, to in to_of.items()
         }
-        talking = {a for a in requests if self._is_direct and a in self._lines and not self._mail.get(a)}
-        self._lines.free(requests.keys() - talking)
-        returns = self._call({actor: of for actor, of in requests.items() if actor not in talking})
-        told = self._lines.ask({actor: requests[actor] for actor in talking})
-        # What a line does not carry, a repeated call does.
-        returns |= self._call({actor: requests[actor] for actor in talking - told.keys()})
-        answered = answers([refs[0] for refs in returns.values()])
-        called = {
-            actor: (refs, pickle.loads(answer))
-            for (actor, refs), answer in zip(returns.items(), answered, strict=True)
-        }
-        return {actor: called[actor] if actor in called else ([], told[actor]) for actor in to_of}
+        can_talk = self._is_direct and all(a in self._lines and a not in self._mail for a in requests)
+        told = self._lines.ask(requests) if can_talk else {}
+        stepped: dict[int, tuple[list[Any], Any]] = {actor: ([], answer) for actor, answer in told.items()}
+        if len(told) < len(requests):
+            # What lines do not carry, calls do; those that repeat a request change nothing.
+            self._lines.end_talks()
+            stepped |= self._call({actor: of for actor, of in requests.items() if actor not in told})
+        return {actor: stepped[actor] for actor in requests}
 
-    def _call(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, list[Any]]:
+    def _call(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, tuple[list[Any], Any]]:
         returns = {
             actor: self._steps[actor].remote(*request, *self._mail.get(actor, []))
             for actor, request in requests.items()
         }
         self.wait()
-        return returns
+        answered = answers([refs[0] for refs in returns.values()])
+        return {
+            actor: (refs, pickle.loads(answer))
+            for (actor, refs), answer in zip(returns.items(), answered, strict=True)
+        }
 
     def _begin_talk(self, actor: int, request: bytes) -> Any:
         return self._actors[actor].talk.options(max_task_retries=0).remote(request)

@@ -112,8 +112,7 @@ class Simulation:
             return 0
         windows = self._windows()
         for number, high in enumerate(windows):
-            if number:
-                self._write_until(clock.seconds)
+            self._write_until(clock.seconds)
             machine.now_ms = int(clock.seconds * 1000)
             machine.searches = clock.searches if number else 0.0
             ended = machine.scan_to(high)

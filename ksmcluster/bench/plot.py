@@ -77,7 +77,7 @@ def _draw_efficiency(axes: Axes, scaling: Scaling) -> None:
 
 
 def _draw_speedup(axes: Axes, scaling: Scaling, alone: Point) -> None:
-    """Draw how many times as fast several processes are, by those that have a core; apart, they could be."""
+    """Draw the speed-up by several processes for each core that they use, and what the host gives."""
     from ksmcluster.bench.scaling import ratios
 
     last, apart = scaling.weak[-1], scaling.apart
