@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 
 def node_blocks(nodes: int, per_actor: int) -> list[list[int]]:
@@ -25,14 +24,6 @@ def machine_of_actors(actors: int, cpus: Sequence[float], shift: float = 0.0) ->
     return [next(i for i, end in enumerate(ends) if position < end) for position in where]
 
 
-def groups_of(machines: Sequence[str]) -> list[int]:
-    """Return the group of each actor, from the machine of each: neighbours on one machine are a group.
-
-    A group gets one object for all its mail, as each object costs Ray time.
-    """
-    return list(accumulate((one != other for one, other in pairwise(machines)), initial=0))
-
-
-def node_ranges(of: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the node range low..high-1 of each actor or group; `of[n]`, ascending, is that of node n."""
-    return [(bisect_left(of, number), bisect_right(of, number)) for number in range(of[-1] + 1)]
+def node_ranges(actor_of: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the node range low..high-1 of each actor; `actor_of[n]`, ascending, is that of node n."""
+    return [(bisect_left(actor_of, a), bisect_right(actor_of, a)) for a in range(actor_of[-1] + 1)]

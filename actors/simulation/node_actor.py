@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
-from typing import Any
 
 from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
+from actors.links.direct_lines import LineAddress, open_line
+from actors.links.far_mail import FarMail
+from actors.links.read_mail import read_mail
+from actors.links.shared_mail import SharedMail
+from actors.links.tcp import own_host
 from actors.placement import node_ranges
-from actors.simulation.direct_lines import LineAddress, open_line
-from actors.simulation.shared_mail import SharedMail, read_mail
 from actors.tuning.heap import Heap
 from actors.tuning.slim_actor import SlimActor
 from cluster.arrays.words import NODE_FIELD_SIZE
@@ -19,7 +21,7 @@ from cluster.machine.host import Host
 from cluster.machine.node import Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
-from cluster.wire.mailbox import Mail, merged
+from cluster.wire.mailbox import Mail, among, merged
 
 #: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
 LITTLE_MAIL = 1 << 18
@@ -31,36 +33,36 @@ class NodeActor(SavedNodes[Host], SlimActor):
     def __init__(self) -> None:
         super().__init__()
         self._shared_mail = SharedMail()
+        self._far_mail = FarMail(own_host())
 
     def take(
         self,
         nodes: list[int],
         actor_of: list[int],
         near: list[int],
-        group_of: list[int],
         spec: SimulationSpec,
         snapshots: Mapping[str, CapturedPages],
         coordinator: LineAddress | None = None,
     ) -> bool:
         """Replace the actor's nodes by these, empty; return whether it has a line to the coordinator.
 
-        `nodes` are in a row, `actor_of[n]` is the actor of node n, `near` are the actors on the same Ray
-        node, this one included, and `group_of[a]` is the group of actor a.
+        `nodes` are in a row, `actor_of[n]` is the actor of node n, and `near` are the actors on the same Ray
+        node, this one included.
         """
         self._host = Host(nodes, spec, snapshots, Heap())
         self._calls = NumberedCalls()
         self._shared_mail.close()
+        self._far_mail.close()
         self._actor_of = actor_of
         self._nodes_of = node_ranges(actor_of)
-        self._near = set(near)
+        #: The actors that mail in shared memory reaches, and those that it reaches over TCP.
+        self._near, self._far = set(near), set(actor_of)
         #: The range low..high-1 that holds all nodes of near actors, and maybe others.
         self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
-        self._group_of = group_of
-        self._groups = node_ranges([group_of[actor] for actor in actor_of])
         #: Its own nodes are low..high-1.
         self._low, self._high = nodes[0], nodes[-1] + 1
         self._seq = 0
-        self._last_answer: list[Any] = []
+        self._last_answer = b""
         #: The mail that its nodes sent to each other in the last superstep.
         self._kept: list[Mail] = []
         self._line = open_line(coordinator, actor_of[self._low]) if coordinator else None
@@ -76,87 +78,81 @@ class NodeActor(SavedNodes[Host], SlimActor):
 
     def step(
         self, seq: int, command: bytes, to: list[int], pickled_mail: Mapping[int, bytes], *mail: list[Mail]
-    ) -> list[Any]:
+    ) -> bytes:
         """Run superstep `seq` of the nodes `to`; a repeated call returns the first one's answer.
 
         `pickled_mail`, by actor, and `mail` come from other actors; rows for nodes of other actors are
-        ignored. Returns 1 + groups objects. The first one is pickled: the reports; for each receiving actor
-        its mail in bytes, or None if it is in the object of the actor's group; how many bytes all this mail
-        has. Or instead, a list of the senders whose mail it cannot read, if there are any: nothing is done
-        then. Then the mail for each group of actors on other machines, or None if it gets none this way.
+        ignored. Returns, pickled: the reports; for each receiving actor its mail in bytes, or None if it is
+        to be had by `send_again`; how many bytes all this mail has. Or instead, a list of the senders whose
+        mail it cannot read, if there are any: nothing is done then.
         """
         if seq != self._seq:
             self._shared_mail.begin(seq)
-            self._last_answer = []
-            read, unreadable = read_mail(pickled_mail)
+            self._far_mail.begin(seq)
+            self._last_answer = b""
+            read, unreadable = read_mail(pickled_mail, self._low, self._high)
             if unreadable:
-                return [pickle.dumps(unreadable, 5), *(None for _ in self._groups)]
+                return pickle.dumps(unreadable, 5)
             arrived = [sent for part in (read, *mail) for sent in part]
-            received = self._kept + self._among(arrived, self._low, self._high)
+            received = self._kept + among(arrived, self._low, self._high)
             self._kept = read = arrived = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
-            self._kept = self._among(sent, self._low, self._high)
+            self._kept = among(sent, self._low, self._high)
             below, above = (0, self._low), (self._high, NODE_FIELD_SIZE)
-            others = merged(self._among(sent, *below) + self._among(sent, *above))
-            self._last_answer = self._answer(seq, reports, others)
+            others = merged(among(sent, *below) + among(sent, *above))
+            self._last_answer = pickle.dumps(self._answer(seq, reports, others), 5)
             self._seq = seq
         return self._last_answer
 
     def talk(self, request: bytes) -> None:
         """Run the superstep of this request, then those of requests on the line, until b"" comes.
 
-        A request is the pickled arguments of `step`. The answer on the line is the first object that `step`
-        returns, or b"" if it returns more: then the coordinator calls `step`.
+        A request is the pickled arguments of `step`, which answers on the line.
         """
         line = self._line
         assert line is not None
         while request:
             try:
-                answer, *others = self.step(*pickle.loads(request))
+                answer = self.step(*pickle.loads(request))
             except BaseException:
                 # The coordinator waits for the line, and looks at this call when it ends.
                 line.close()
                 raise
             try:
-                line.send_bytes(answer if others == [None] * len(others) else b"")
+                line.send_bytes(answer)
                 request = line.recv_bytes()
             except (EOFError, OSError):  # the coordinator has died, or its run has failed
                 return
 
     def send_again(self, seq: int, readers: Set[int]) -> list[Mail]:
-        """Return the mail of superstep `seq` to near actors, some of which could not read it.
+        """Return the mail of superstep `seq` to these actors, which could not read it.
 
-        From now on, it sends no mail to those readers in shared memory.
+        From now on, its mail to them takes another way.
         """
+        self._far -= readers - self._near
         self._near -= readers
-        return self._shared_mail.take_back(seq)
+        nodes = [self._nodes_of[reader] for reader in readers]
+        # Far mail, if there is any, is all that it sent.
+        mail = self._far_mail.take_back(seq) or self._shared_mail.take_back(seq)
+        return among(mail, min(low for low, _ in nodes), max(high for _, high in nodes))
 
-    def _answer(self, seq: int, reports: list[Report], sent: list[Mail]) -> list[Any]:
+    def _answer(
+        self, seq: int, reports: list[Report], sent: list[Mail]
+    ) -> tuple[list[Report], dict[int, bytes | None], int]:
         """Return what `step` does; `sent` is the mail to nodes of other actors."""
         to = {self._actor_of[node] for report in reports for node in report.to}
         receivers = sorted(to - {self._actor_of[self._low]})
-        pickled: dict[int, bytes | None] = dict.fromkeys(receivers)
-        far_groups: set[int] = set()
-        mail_bytes = _bytes_of(sent)
-        if mail_bytes <= LITTLE_MAIL:
-            pickled = {a: pickle.dumps(self._among(sent, *self._nodes_of[a]), 5) for a in receivers}
-        else:
-            sent = [mail.narrowed() for mail in sent]
-            mail_bytes = _bytes_of(sent)
-            near = self._near.intersection(receivers)
-            shared = self._shared_mail.put(seq, self._among(sent, *self._near_nodes)) if near else None
-            pickled |= dict.fromkeys(near, shared)
-            far_groups = {self._group_of[actor] for actor in receivers if pickled[actor] is None}
-        groups = (
-            self._among(sent, *nodes) if g in far_groups else None for g, nodes in enumerate(self._groups)
-        )
-        return [pickle.dumps((reports, pickled, mail_bytes), 5), *groups]
-
-    @staticmethod
-    def _among(mail: list[Mail], low: int, high: int) -> list[Mail]:
-        """Return the mail to nodes low..high-1."""
-        parts = [sent.among(low, high) for sent in mail] if low < high else []
-        return [part for part in parts if part.tables]
+        of: dict[int, bytes | None] = dict.fromkeys(receivers)
+        if _bytes_of(sent) <= LITTLE_MAIL:
+            of |= {a: pickle.dumps(among(sent, *self._nodes_of[a]), 5) for a in receivers}
+            return reports, of, _bytes_of(sent)
+        sent = [mail.narrowed() for mail in sent]
+        if near := self._near.intersection(receivers):
+            of |= dict.fromkeys(near, self._shared_mail.put(seq, among(sent, *self._near_nodes)))
+        if others := {actor for actor in receivers if of[actor] is None}:
+            location = self._far_mail.put(seq, sent)
+            of |= dict.fromkeys(others & self._far, location)
+        return reports, of, _bytes_of(sent)
 
 
 def _bytes_of(mail: list[Mail]) -> int:

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from actors.answers import answers
-from actors.placement import groups_of
-from actors.simulation.direct_lines import Lines, Listening
+from actors.links.direct_lines import Lines, Listening
+from actors.links.tcp import own_host
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
@@ -19,8 +19,8 @@ class RayFabric:
     """The coordinator's way to the nodes (implements `cluster.machine.fabric.Fabric`).
 
     Little mail comes with an actor's answer. More lies in memory that the other actors of its machine map,
-    and is one object for each other machine. The coordinator passes on bytes and references; it never reads
-    the mail.
+    and those of other machines fetch over TCP, or else in objects of Ray. The coordinator passes on bytes and
+    references; it never reads the mail.
     """
 
     def __init__(self, nodes_of: list[list[int]], actors: list[Any], machines: list[str]) -> None:
@@ -30,9 +30,6 @@ class RayFabric:
         self._machines = machines
         self._actor_of = [actor for actor, nodes in enumerate(nodes_of) for _ in nodes]
         self.nodes = len(self._actor_of)
-        self._group_of = groups_of(machines)
-        groups = self._group_of[-1] + 1
-        self._steps = [actor.step.options(num_returns=1 + groups) for actor in actors]
         self._seq = 0
         #: What other actors sent to each actor in the last superstep: references to mail, and pickled mail
         #: by sender.
@@ -53,22 +50,22 @@ class RayFabric:
         """Give the actors the empty nodes of a new machine; the next superstep waits until they have them.
 
         `snapshots` refers to a Mapping[str, CapturedPages], which all actors of a machine share. With
-        `lines`, those of this process's machine get lines to it, if there is no other machine.
+        `lines`, the actors get lines to this process.
         """
         import ray
 
-        # Put once, not sent to each actor.
-        here = ray.get_runtime_context().get_node_id()
-        if lines and set(self._machines) == {here}:
+        if lines:
+            is_alone = set(self._machines) == {ray.get_runtime_context().get_node_id()}
             # Where there are no such sockets, all supersteps are calls.
             with suppress(OSError):
-                self._listening = Listening(len(self._actors))
+                self._listening = Listening(len(self._actors), None if is_alone else own_host())
+        # Put once, not sent to each actor.
         inputs = ray.put(spec), snapshots, self._listening and self._listening.address
         near: dict[str, list[int]] = {}
         for actor, machine in enumerate(self._machines):
             near.setdefault(machine, []).append(actor)
         self._taking = [
-            actor.take.remote(nodes, self._actor_of, near[machine], self._group_of, *inputs)
+            actor.take.remote(nodes, self._actor_of, near[machine], *inputs)
             for nodes, actor, machine in zip(self._nodes_of, self._actors, self._machines, strict=True)
         ]
 
@@ -101,19 +98,24 @@ class RayFabric:
         packed = pickle.dumps(command, 5)
         to_of = {actor: self._called(nodes, command) for actor, nodes in enumerate(self._nodes_of)}
         stepped = self._step(packed, {actor: to for actor, to in to_of.items() if to})
-        while unreadable := {a: answer for a, (_, answer) in stepped.items() if isinstance(answer, list)}:
-            self._send_again(unreadable)
+        while unreadable := {a: answer for a, answer in stepped.items() if isinstance(answer, list)}:
+            for reader, senders in unreadable.items():
+                for sender in senders:
+                    del self._pickled_mail[reader][sender]
+            self._ask_for_objects(unreadable, self._seq - 1)
             stepped |= self._step(packed, {actor: to_of[actor] for actor in unreadable})
         self._mail, self._pickled_mail = {}, {}
         reports: list[Report] = []
-        for actor, (refs, (of_actor, sent, mail_bytes)) in stepped.items():
+        unsent: dict[int, list[int]] = {}
+        for actor, (of_actor, sent, mail_bytes) in stepped.items():
             reports += of_actor
             self.mail_bytes += mail_bytes
             for receiver, pickled in sent.items():
                 if pickled is None:
-                    self._mail.setdefault(receiver, []).append(refs[1 + self._group_of[receiver]])
+                    unsent.setdefault(receiver, []).append(actor)
                 else:
                     self._pickled_mail.setdefault(receiver, {})[actor] = pickled
+        self._ask_for_objects(unsent, self._seq)
         self._addressed = {node for report in reports for node in report.to}
         return reports
 
@@ -121,47 +123,42 @@ class RayFabric:
         """Return those of an actor's nodes that get the command or messages."""
         return nodes if command is not None else [node for node in nodes if node in self._addressed]
 
-    def _step(self, command: bytes, to_of: dict[int, list[int]]) -> dict[int, tuple[list[Any], Any]]:
-        """Step nodes of each actor; return what each call returns, and its first object unpickled."""
+    def _step(self, command: bytes, to_of: dict[int, list[int]]) -> dict[int, Any]:
+        """Step nodes of each actor; return what each call returns, unpickled."""
         requests = {
             actor: (self._seq, command, to, self._pickled_mail.get(actor, {})) for actor, to in to_of.items()
         }
         can_talk = self._is_direct and all(a in self._lines and a not in self._mail for a in requests)
-        told = self._lines.ask(requests) if can_talk else {}
-        stepped: dict[int, tuple[list[Any], Any]] = {actor: ([], answer) for actor, answer in told.items()}
-        if len(told) < len(requests):
+        stepped = self._lines.ask(requests) if can_talk else {}
+        if len(stepped) < len(requests):
             # What lines do not carry, calls do; those that repeat a request change nothing.
             self._lines.end_talks()
-            stepped |= self._call({actor: of for actor, of in requests.items() if actor not in told})
+            stepped |= self._call({actor: of for actor, of in requests.items() if actor not in stepped})
         return {actor: stepped[actor] for actor in requests}
 
-    def _call(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, tuple[list[Any], Any]]:
-        returns = {
-            actor: self._steps[actor].remote(*request, *self._mail.get(actor, []))
+    def _call(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        refs = [
+            self._actors[actor].step.remote(*request, *self._mail.get(actor, []))
             for actor, request in requests.items()
-        }
+        ]
         self.wait()
-        answered = answers([refs[0] for refs in returns.values()])
-        return {
-            actor: (refs, pickle.loads(answer))
-            for (actor, refs), answer in zip(returns.items(), answered, strict=True)
-        }
+        return dict(zip(requests, map(pickle.loads, answers(refs)), strict=True))
 
     def _begin_talk(self, actor: int, request: bytes) -> Any:
         return self._actors[actor].talk.options(max_task_retries=0).remote(request)
 
-    def _send_again(self, unreadable: dict[int, list[int]]) -> None:
-        """Replace mail in shared memory by objects of Ray's store, for readers that cannot open it.
+    def _ask_for_objects(self, senders_of: Mapping[int, list[int]], seq: int) -> None:
+        """Let senders put mail of a superstep into Ray's store, as an object for each machine of readers.
 
-        `unreadable` are the senders by reader.
+        `senders_of` are the senders by reader.
         """
-        self._lines.end_talks()
-        readers: dict[int, set[int]] = {}
-        for reader, senders in unreadable.items():
+        readers: dict[tuple[int, str], set[int]] = {}
+        for reader, senders in senders_of.items():
             for sender in senders:
-                readers.setdefault(sender, set()).add(reader)
-        for sender, of_sender in readers.items():
-            mail = self._actors[sender].send_again.remote(self._seq - 1, of_sender)
-            for reader in of_sender:
-                del self._pickled_mail[reader][sender]
+                readers.setdefault((sender, self._machines[reader]), set()).add(reader)
+        if readers:
+            self._lines.end_talks()
+        for (sender, _), of_machine in readers.items():
+            mail = self._actors[sender].send_again.remote(seq, of_machine)
+            for reader in of_machine:
                 self._mail.setdefault(reader, []).append(mail)

@@ -106,6 +106,12 @@ class Mail(NamedTuple):
         return Mail(self.sender, tables)
 
 
+def among(mail: list[Mail], low: int, high: int) -> list[Mail]:
+    """Return the mail to nodes low..high-1 as views."""
+    parts = [sent.among(low, high) for sent in mail] if low < high else []
+    return [part for part in parts if part.tables]
+
+
 class Outbox:
     """Collects the messages of one node in one superstep."""
 

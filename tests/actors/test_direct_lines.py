@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 import ray
 
+from actors.answers import ActorLostError
+from actors.links import tcp
+from actors.links.direct_lines import LineAddress, Lines, Listening, open_line
 from actors.run_options import INLINE, RunOptions
 from actors.simulation import actor_pool
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.coordinator_actor import CoordinatorActor
-from actors.simulation.direct_lines import LineAddress, Lines, Listening, open_line
 from actors.simulation.run_passes import run_passes
 from actors.starting import machines, placements
 from cluster.spec.errors import SimulationError
@@ -39,11 +42,17 @@ from tests.actors.test_unshared_mail import forbid_memfd, hide_proc
 LARGE = spread_out(4, 1 << 15, 3)
 
 
-def test_only_actors_with_the_token_get_a_line() -> None:
-    listening = Listening(4)
-    with Client(listening.address.name, "AF_UNIX") as stranger:
+#: All actors on this machine, or some on others.
+HOSTS = (None, "127.0.0.1")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_only_actors_with_the_token_get_a_line(host: str | None) -> None:
+    listening = Listening(4, host)
+    name: Any = listening.address.name
+    with Client(name, "AF_INET" if host else "AF_UNIX") as stranger:
         stranger.send_bytes(secrets.token_bytes(20))
-    Client(listening.address.name, "AF_UNIX").close()
+    Client(name, "AF_INET" if host else "AF_UNIX").close()
     line = open_line(listening.address, 3)
     assert line is not None
     (actor,) = (lines := listening.accept(1))
@@ -53,16 +62,21 @@ def test_only_actors_with_the_token_get_a_line() -> None:
 
 
 def test_no_line_where_nobody_listens() -> None:
-    assert open_line(LineAddress(f"\0{secrets.token_hex(16)}", b""), 0) is None
+    assert open_line(LineAddress(b"\0" + secrets.token_bytes(16), b""), 0) is None
+
+
+def test_an_actor_whose_connection_broke_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECT_SECONDS", 0.1)
+    assert Listening(1, None).accept(1) == {}
 
 
 Act = Callable[[Connection, bytes], object]
 
 
 @contextmanager
-def lines_to(*acts: Act) -> Iterator[Lines]:
+def lines_to(*acts: Act, host: str | None = None) -> Iterator[Lines]:
     """Lines to as many actors, each of which does so in a thread when it is called, until the end."""
-    listening = Listening(len(acts))
+    listening = Listening(len(acts), host)
     ends = [open_line(listening.address, actor) for actor in range(len(acts))]
     threads = []
 
@@ -84,8 +98,11 @@ def echo(line: Connection, request: bytes) -> None:
         request = line.recv_bytes()
 
 
-def test_answers_are_those_of_the_actors(ray_cluster: str) -> None:
-    with lines_to(echo, echo) as lines:
+@pytest.mark.parametrize("host", HOSTS)
+def test_answers_are_those_of_the_actors(ray_cluster: str, host: str | None) -> None:
+    large = bytes(1 << 20)
+    with lines_to(echo, echo, host=host) as lines:
+        assert lines.ask({0: large, 1: b""}) == {0: large, 1: b""}
         for turn in range(3):
             assert lines.ask({0: [turn], 1: "one"}) == {0: [turn], 1: "one"}
             if turn == 1:
@@ -106,6 +123,23 @@ def test_an_actor_that_leaves_its_line_is_to_be_called(ray_cluster: str) -> None
     assert left == [b""]
 
 
+def test_an_actor_that_died_without_a_word(ray_cluster: str) -> None:
+    """As a machine without power: Ray learns of it, and its lines stay open."""
+    dead = ray.remote(num_cpus=0)(Dead).remote()
+    listening = Listening(1, "127.0.0.1")
+    _end = open_line(listening.address, 0)
+    lines = Lines(listening.accept(1), lambda _actor, _request: dead.die.remote())
+    with pytest.raises(ActorLostError, match="process was killed or crashed"):
+        lines.ask({0: "a"})
+
+
+class Dead:
+    """Dies when it is called."""
+
+    def die(self) -> None:
+        os._exit(1)
+
+
 class OneMachine(ActorPool):
     """Actors on the Ray node that has the coordinator."""
 
@@ -116,13 +150,6 @@ class OneMachine(ActorPool):
             self._coordinator = made.remote()
         return self._coordinator
 
-    def has_lines(self, actors: int) -> list[bool]:
-        def look(coordinator: Any) -> list[bool]:
-            return [actor in coordinator._fabric._lines for actor in range(actors)]
-
-        found: list[bool] = ray.get(self.coordinator().__ray_call__.remote(look))
-        return found
-
 
 @pytest.fixture
 def pool(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneMachine]:
@@ -131,13 +158,49 @@ def pool(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneMachi
         yield pool
 
 
+def lines_of(pool: ActorPool, actors: int) -> list[str | None]:
+    """Return the family of the line to each actor, None where there is none."""
+
+    def look(coordinator: Any) -> list[str | None]:
+        lines = coordinator._fabric._lines
+        return [
+            socket.socket(fileno=os.dup(lines._lines[actor].fileno())).family.name if actor in lines else None
+            for actor in range(actors)
+        ]
+
+    found: list[str | None] = ray.get(pool.coordinator().__ray_call__.remote(look))
+    return found
+
+
 @pytest.mark.parametrize("packed", [1, 2])
 def test_the_result_is_that_of_calls(pool: OneMachine, ray_cluster: str, packed: int) -> None:
     """One run after the other on the same actors."""
     options = RunOptions(address=ray_cluster, nodes_per_actor=packed)
     for spec in (SPEC, LARGE):
+        actors = -(-spec.machine.nodes // packed)
         assert same(list(run_passes(spec, INLINE)), list(run_passes(spec, options, pool=pool)))
-        assert all(pool.has_lines(-(-spec.machine.nodes // packed)))
+        assert lines_of(pool, actors) == ["AF_UNIX"] * actors
+
+
+def test_machines_have_lines_over_tcp(ray_cluster: str) -> None:
+    with closing(ActorPool()) as pool:
+        made = list(run_passes(LARGE, RunOptions(address=ray_cluster), pool=pool))
+        assert same(made, list(run_passes(LARGE, INLINE)))
+        assert lines_of(pool, 4) == ["AF_INET"] * 4
+
+
+def test_where_one_actor_has_no_line_all_are_called(ray_cluster: str) -> None:
+    def cut_off(_actor: object) -> None:
+        def refuse(_address: tuple[str, int]) -> socket.socket:
+            raise ConnectionRefusedError
+
+        tcp.connected = refuse
+
+    with closing(ActorPool()) as pool:
+        ray.get(pool.actors(4)[2].__ray_call__.remote(cut_off))
+        made = list(run_passes(LARGE, RunOptions(address=ray_cluster), pool=pool))
+        assert same(made, list(run_passes(LARGE, INLINE)))
+        assert lines_of(pool, 4) == ["AF_INET", "AF_INET", None, "AF_INET"]
 
 
 @pytest.mark.skipif(

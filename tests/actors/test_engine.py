@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.placement import groups_of, machine_of_actors, node_blocks, node_ranges
+from actors.placement import machine_of_actors, node_blocks, node_ranges
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.coordinator_actor import CoordinatorActor
@@ -259,10 +259,6 @@ def test_actors_are_shared_out_by_cpus() -> None:
     assert machine_of_actors(2, [2, 2, 2, 2]) == [1, 3]
     assert machine_of_actors(2, [2, 2, 2, 2], 0.25) == [2, 0]
     assert node_blocks(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
-    groups = groups_of(["b", "b", "b", "a", "b"])
-    assert groups == [0, 0, 0, 1, 2]
-    # Five actors of two nodes each.
-    assert node_ranges([groups[node // 2] for node in range(10)]) == [(0, 6), (6, 8), (8, 10)]
     assert node_ranges([0, 0, 1, 2, 2]) == [(0, 2), (2, 3), (3, 5)]
 
 
@@ -270,12 +266,11 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
     one = replace(SPEC, machine=MachineSpec(1, 800, ring(1)))
     with closing(ActorPool()) as pool:
         (actor,) = pool.actors(1)
-        ray.get(actor.take.remote([0], [0], [0], [0], one, {}))
+        ray.get(actor.take.remote([0], [0], [0], one, {}))
 
         def step(number: int, command: c.Command) -> list[Report]:
             packed = pickle.dumps(command)
-            answer, _sent = actor.step.options(num_returns=2).remote(number, packed, [0], {})
-            reports: list[Report] = pickle.loads(ray.get(answer))[0]
+            reports: list[Report] = pickle.loads(ray.get(actor.step.remote(number, packed, [0], {})))[0]
             return reports
 
         step(1, c.NewProcess(0))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.simulation.shared_mail import SharedMail, UnreadableMailError, read_mail
+from actors.links.shared_mail import SharedMail, UnreadableMailError, read_mail
 from cluster.wire.mailbox import Mail, Outbox, deliveries
 from cluster.wire.messages import Kind
 

@@ -14,11 +14,11 @@ from contextlib import closing
 import pytest
 import ray
 
+from actors.links.shared_mail import SharedMail
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.node_actor import LITTLE_MAIL
 from actors.simulation.run_passes import run_passes
-from actors.simulation.shared_mail import SharedMail
 from cluster.machine.pass_result import PassResult
 from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_engine import same

@@ -12,7 +12,6 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -84,18 +83,6 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def read_mail(pickled: Mapping[int, bytes]) -> tuple[list[Mail], list[int]]:
-    """Unpickle the mail of each sender; return the mail, and the senders whose mail cannot be read."""
-    mail: list[Mail] = []
-    unreadable = []
-    for sender, packed in pickled.items():
-        try:
-            mail += pickle.loads(packed)
-        except UnreadableMailError:
-            unreadable.append(sender)
-    return mail, unreadable
-
-
 class SharedMail:
     """The mail that one actor sends to the actors of its machine.
 
@@ -150,7 +137,9 @@ class SharedMail:
         return pickle.dumps(location, 5)
 
     def take_back(self, seq: int) -> list[Mail]:
-        """Return the mail of a superstep, which is not freed yet."""
+        """Return the mail of a superstep, which is not freed yet; [] if there is none."""
+        if seq not in self._open:
+            return []
         memory, location = self._open[seq]
         return _unpickled(_mapped(memory), location.contents)
 

@@ -1,8 +1,8 @@
-"""Lines between the coordinator and the node actors of its machine, for supersteps without Ray's calls.
+"""Lines between the coordinator and the node actors, for supersteps without Ray's calls.
 
-A call of Ray wakes several threads of each process, there and back: 1 to 4 ms, where a message on a Unix
-socket takes a tenth of one. The name of the socket is in Linux's abstract namespace, so no file is left
-behind, whatever dies. Any process of the machine may connect to it, so actors show a token.
+A call of Ray wakes several threads of each process, there and back: 1 to 4 ms, where a message on a socket
+takes a tenth of one. On one machine these are Unix sockets with a name in Linux's abstract namespace, so no
+file is left behind, whatever dies; between machines, TCP. Any process may connect, so actors show a token.
 
 An actor that is called with `talk` is on its line until it hears b"". It answers no other call meanwhile.
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import pickle
 import secrets
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from actors.answers import WAIT, answers, check_cluster
+from actors.links import tcp
 
 _TOKEN_SIZE, _ACTOR_SIZE = 16, 4
 #: The longest wait for the token of a process that has connected, in seconds.
@@ -24,33 +26,47 @@ _TOKEN_SECONDS = 1.0
 
 
 class LineAddress(NamedTuple):
-    """Where the coordinator listens, and what an actor says first."""
+    """Where the coordinator listens, by the name of a Unix socket or TCP; and what an actor says first."""
 
-    name: str
+    name: bytes | tuple[str, int]
     token: bytes
 
 
 class Listening:
     """The coordinator's end, until the actors have connected."""
 
-    def __init__(self, actors: int) -> None:
-        """Raises OSError where there are no such sockets."""
-        self.address = LineAddress(f"\0ksmcluster {secrets.token_hex(16)}", secrets.token_bytes(_TOKEN_SIZE))
-        self._listener = Listener(self.address.name, "AF_UNIX", backlog=actors)
+    def __init__(self, actors: int, host: str | None) -> None:
+        """Listen for so many actors.
+
+        host: the address of this machine for the others; None if all actors are here. Raises OSError where
+        there are no such sockets.
+        """
+        self._socket = tcp.bound(host) if host else _on_this_machine()
+        self._socket.listen(actors)
+        self._socket.settimeout(tcp.CONNECT_SECONDS)
+        name = self._socket.getsockname()
+        self.address = LineAddress(name[:2] if host else name, secrets.token_bytes(_TOKEN_SIZE))
 
     def accept(self, connected: int) -> dict[int, Connection]:
         """Return the line to each actor, and stop listening.
 
-        connected: how many actors there are to wait for. All of them have called `open_line`.
+        connected: how many actors there are to wait for. All of them have called `open_line`. One whose
+        connection broke since then has no line.
         """
         found: dict[int, Connection] = {}
-        with self._listener as listener:
+        with self._socket, suppress(TimeoutError):
             while len(found) < connected:
-                line = listener.accept()
+                line = Connection(self._socket.accept()[0].detach())
                 said = _said(line)
                 if secrets.compare_digest(said[:_TOKEN_SIZE], self.address.token):
                     found[int.from_bytes(said[_TOKEN_SIZE:], "big")] = line
         return found
+
+
+def _on_this_machine() -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    found.bind(f"\0ksmcluster {secrets.token_hex(16)}")
+    return found
 
 
 def _said(line: Connection) -> bytes:
@@ -64,11 +80,19 @@ def _said(line: Connection) -> bytes:
 def open_line(address: LineAddress, actor: int) -> Connection | None:
     """Return an actor's end of its line to the coordinator; None if it cannot reach it."""
     try:
-        line: Connection = Client(address.name, "AF_UNIX")
-    except OSError:  # a sandbox, or a network namespace of its own
+        line = Connection(_connected(address.name).detach())
+    except OSError:  # a sandbox, a network namespace of its own, or a firewall
         return None
     line.send_bytes(address.token + actor.to_bytes(_ACTOR_SIZE, "big"))
     return line
+
+
+def _connected(name: bytes | tuple[str, int]) -> socket.socket:
+    if not isinstance(name, bytes):
+        return tcp.connected(name)
+    found = socket.socket(socket.AF_UNIX)
+    found.connect(name)
+    return found
 
 
 class Lines:
@@ -96,12 +120,20 @@ class Lines:
             ready = wait(list(waiting), WAIT)
             if not ready:
                 check_cluster()
+                self._check_talks()
             for line in ready:
                 assert isinstance(line, Connection)
                 actor = waiting.pop(line)
                 if answer := self._received(actor, line):
                     answered[actor] = pickle.loads(answer)
         return answered
+
+    def _check_talks(self) -> None:
+        """Raise the error that ended an actor's talk: a machine without power says nothing on its lines."""
+        import ray
+
+        talks = list(self._talks.values())
+        answers(ray.wait(talks, num_returns=len(talks), timeout=0)[0])
 
     def _say(self, actor: int, request: bytes) -> None:
         if actor not in self._talks:
