@@ -1,1 +1,4 @@
-"""What coordinators and node actors send each other without Ray: requests on lines, and large mail."""
+"""What node actors and the coordinator send each other without Ray: commands on sockets, and large mail.
+
+Imports `cluster.wire`; changes nothing but its own connections and memory.
+"""

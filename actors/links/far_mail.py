@@ -24,7 +24,7 @@ from actors.links import tcp
 from cluster.wire.mailbox import Mail, among
 
 #: Senders that a receiver reads from at the same time.
-_AT_A_TIME = 8
+_AT_A_TIME = 32
 _TOKEN_SIZE = 16
 #: The superstep, and the nodes low..high-1 whose mail is wanted.
 _WANTED = Struct(">QII")
@@ -98,8 +98,8 @@ class FarMail:
         """Keep the mail of a superstep; return the pickled `FarLocation` of it, None if there is none."""
         self._kept[seq] = mail
         if self._server is None:
-            with suppress(OSError):  # a sandbox
-                self._server = _Server((self._host, 0), self._token, self._answer, self._kept)
+            with suppress(OSError):  # a sandbox, or TLS
+                self._server = _Server(self._host, self._token, self._answer, self._kept)
         if self._server is None:
             return None
         port = self._server.server_address[1]
@@ -120,11 +120,13 @@ class _Server(ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(
-        self, address: tuple[str, int], token: bytes, answer: bytes, kept: Mapping[int, list[Mail]]
-    ) -> None:
-        self.address_family = tcp.family(address[0])
-        super().__init__(address, _Reader)
+    def __init__(self, host: str, token: bytes, answer: bytes, kept: Mapping[int, list[Mail]]) -> None:
+        """Listen on a free port of this address. Raises OSError."""
+        super().__init__((host, 0), _Reader, bind_and_activate=False)
+        self.socket.close()
+        self.socket = tcp.bound(host)
+        self.server_address = self.socket.getsockname()
+        self.server_activate()
         self.token, self.answer, self.kept = token, answer, kept
         Thread(target=self.serve_forever, daemon=True).start()
 
@@ -135,16 +137,13 @@ class _Reader(StreamRequestHandler):
     server: _Server
     timeout = tcp.STALL_SECONDS
     wbufsize = 1 << 16
-    disable_nagle_algorithm = True
 
     def handle(self) -> None:
         # A receiver that has left asks again in another way.
         with suppress(OSError, KeyError):
-            said = self.rfile.read(_TOKEN_SIZE + _WANTED.size)
-            if len(said) == _TOKEN_SIZE + _WANTED.size and secrets.compare_digest(
-                said[:_TOKEN_SIZE], self.server.token
-            ):
-                seq, low, high = _WANTED.unpack(said[_TOKEN_SIZE:])
+            token, wanted = self.rfile.read(_TOKEN_SIZE), self.rfile.read(_WANTED.size)
+            if secrets.compare_digest(token, self.server.token) and len(wanted) == _WANTED.size:
+                seq, low, high = _WANTED.unpack(wanted)
                 self._send(among(self.server.kept[seq], low, high))
 
     def _send(self, mail: list[Mail]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 #: The longest waits for a connection, and for the other machine to take or say something, in seconds.
@@ -21,7 +22,12 @@ def family(host: str) -> socket.AddressFamily:
 
 
 def bound(host: str) -> socket.socket:
-    """Return a socket that is bound to a free port of this address. Raises OSError."""
+    """Return a socket that is bound to a free port of this address.
+
+    Raises OSError, also if Ray's own connections are encrypted, as these are not.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        raise OSError("Ray uses TLS")
     found = socket.socket(family(host))
     found.bind((host, 0))
     # Connections have it from the socket that listens.

@@ -34,6 +34,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
         super().__init__()
         self._shared_mail = SharedMail()
         self._far_mail = FarMail(own_host())
+        #: The actors that TCP does not reach, and whether there may be a line to the coordinator: a firewall
+        #: is not tried again in each run.
+        self._unreached: set[int] = set()
+        self._may_talk = True
 
     def take(
         self,
@@ -55,8 +59,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._far_mail.close()
         self._actor_of = actor_of
         self._nodes_of = node_ranges(actor_of)
-        #: The actors that mail in shared memory reaches, and those that it reaches over TCP.
-        self._near, self._far = set(near), set(actor_of)
+        #: The actors that mail in shared memory reaches.
+        self._near = set(near)
         #: The range low..high-1 that holds all nodes of near actors, and maybe others.
         self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
         #: Its own nodes are low..high-1.
@@ -65,7 +69,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._last_answer = b""
         #: The mail that its nodes sent to each other in the last superstep.
         self._kept: list[Mail] = []
-        self._line = open_line(coordinator, actor_of[self._low]) if coordinator else None
+        self._line = open_line(coordinator, actor_of[self._low]) if coordinator and self._may_talk else None
+        self._may_talk &= coordinator is None or self._line is not None
         return self._line is not None
 
     def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
@@ -129,7 +134,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
 
         From now on, its mail to them takes another way.
         """
-        self._far -= readers - self._near
+        self._unreached |= readers - self._near
         self._near -= readers
         nodes = [self._nodes_of[reader] for reader in readers]
         # Far mail, if there is any, is all that it sent.
@@ -151,7 +156,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
             of |= dict.fromkeys(near, self._shared_mail.put(seq, among(sent, *self._near_nodes)))
         if others := {actor for actor in receivers if of[actor] is None}:
             location = self._far_mail.put(seq, sent)
-            of |= dict.fromkeys(others & self._far, location)
+            of |= dict.fromkeys(others - self._unreached, location)
         return reports, of, _bytes_of(sent)
 
 

@@ -16,6 +16,7 @@ import pytest
 import ray
 
 from actors.links import tcp
+from actors.links.direct_lines import Listening
 from actors.links.far_mail import FarLocation, FarMail, fetched
 from actors.links.read_mail import read_mail
 from actors.links.shared_mail import SharedMail
@@ -33,6 +34,7 @@ LOCAL = "127.0.0.1"
 #: Reads the mail to nodes 1 and 2, and prints it.
 READER = """
 import pickle, sys
+from actors.links.direct_lines import Listening
 from actors.links.far_mail import fetched
 for mail in fetched({0: pickle.load(sys.stdin.buffer)}, 1, 3)[0]:
     for kind, table in mail.all_tables():
@@ -157,6 +159,13 @@ def test_an_address_that_is_not_here() -> None:
     assert [sent.sender for sent in far.take_back(1)] == [0]
 
 
+def test_nothing_goes_beside_connections_that_are_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    assert FarMail(LOCAL).put(1, [mail(0, [5])]) is None
+    with pytest.raises(OSError, match="TLS"):
+        Listening(1, LOCAL)
+
+
 #: Four nodes on three machines.
 SPEC = spread_out(4, 1 << 15, 2)
 
@@ -194,9 +203,10 @@ def test_all_of_it_goes_this_way(ray_cluster: str, inline: list[PassResult]) -> 
         assert same(list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool)), inline)
         # No receiver had to ask for another way.
         served = [
-            a.__ray_call__.remote(lambda a: (a._far_mail._server is not None, a._far)) for a in pool.actors(4)
+            a.__ray_call__.remote(lambda a: (a._far_mail._server is not None, a._unreached))
+            for a in pool.actors(4)
         ]
-        assert ray.get(served) == [(True, {0, 1, 2, 3})] * 4
+        assert ray.get(served) == [(True, set())] * 4
 
 
 @pytest.mark.parametrize("change", [unreachable, cut_off, sealed])
