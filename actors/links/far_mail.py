@@ -1,156 +1,141 @@
-"""Mail between actors of different machines, over TCP.
+"""Mail to actors of other machines: over TCP into memory that these share.
 
 Ray's object store does the same, but copies each object three times, in pieces that its processes pass on.
-Here a receiver asks the sender itself, and gets no more than the rows for its own nodes.
+Here one actor of the other machine receives what a sender has for all of them, whatever it is doing itself.
 
-A firewall may forbid that. So a receiver gives up after a while, and says whose mail it cannot read.
+A firewall may forbid that. So a sender gives up after a while, and its mail goes through Ray.
 """
 
 from __future__ import annotations
 
 import pickle
 import secrets
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from struct import Struct
 from threading import Thread
-from typing import BinaryIO, NamedTuple
-
-import numpy as np
+from typing import BinaryIO, NamedTuple, cast
 
 from actors.links import tcp
+from actors.links.shared_mail import MailFile, SharedFile, SharedMail
 from cluster.wire.mailbox import Mail, among
 
-#: Senders that a receiver reads from at the same time.
+#: Machines that an actor sends to at the same time.
 _AT_A_TIME = 32
 _TOKEN_SIZE = 16
-#: The superstep, and the nodes low..high-1 whose mail is wanted.
-_WANTED = Struct(">QII")
-_LENGTH = Struct(">Q")
+#: The superstep, and the size of the mail.
+_HEADER = Struct(">QQ")
+#: Bytes that are read and written at once: they stay in a core's cache.
+_PIECE_SIZE = 1 << 18
 
 
-class FarLocation(NamedTuple):
-    """Where mail is had: the sender's address, what each side says first, and the superstep."""
+class FarAddress(NamedTuple):
+    """Where an actor receives mail, and what each side says first."""
 
     host: str
     port: int
     token: bytes
     answer: bytes
-    seq: int
 
 
-def fetched(locations: Mapping[int, FarLocation], low: int, high: int) -> dict[int, list[Mail]]:
-    """Return the mail to nodes low..high-1 by sender, without the senders that cannot be reached."""
-    if not locations:
-        return {}
-    with ThreadPoolExecutor(min(len(locations), _AT_A_TIME)) as threads:
-        read = threads.map(lambda location: _fetched(location, low, high), locations.values())
-        return {sender: mail for sender, mail in zip(locations, read, strict=True) if mail is not None}
+class FarMachine(NamedTuple):
+    """Another machine: its actors, the range low..high-1 that holds their nodes, and where it takes mail."""
+
+    actors: frozenset[int]
+    low: int
+    high: int
+    address: FarAddress
 
 
-def _fetched(location: FarLocation, low: int, high: int) -> list[Mail] | None:
-    """Return the mail to nodes low..high-1, None if the sender cannot be reached."""
+def send_far(seq: int, mail: list[Mail], machines: list[FarMachine]) -> list[bytes | None]:
+    """Send each machine its part of the mail of a superstep.
+
+    Returns for each machine bytes that unpickle to the mail in its processes; None if it cannot be reached.
+    """
+    if len(machines) < 2:
+        return [_send(seq, mail, machine) for machine in machines]
+    with ThreadPoolExecutor(min(len(machines), _AT_A_TIME)) as threads:
+        return list(threads.map(lambda machine: _send(seq, mail, machine), machines))
+
+
+def _send(seq: int, mail: list[Mail], machine: FarMachine) -> bytes | None:
+    made = MailFile.of(among(mail, machine.low, machine.high))
+    host, port, token, answer = machine.address
     try:
-        with tcp.connected((location.host, location.port)) as connection:
+        with tcp.connected((host, port)) as connection, connection.makefile("rb") as file:
             connection.settimeout(tcp.STALL_SECONDS)
-            connection.sendall(location.token + _WANTED.pack(location.seq, low, high))
-            with connection.makefile("rb") as file:
-                # Another program may listen there since the sender has died: its pickles are not read.
-                if not secrets.compare_digest(_read(file, _TOKEN_SIZE), location.answer):
-                    return None
-                contents = _read(file, *_LENGTH.unpack(_read(file, _LENGTH.size)))
-                mail, sizes = pickle.loads(contents)
-                read: list[Mail] = pickle.loads(mail, buffers=[_read(file, size) for size in sizes])
-                return read
+            connection.sendall(token)
+            # Another program may listen there since the receiver has died: it gets nothing.
+            if not secrets.compare_digest(file.read(_TOKEN_SIZE), answer):
+                return None
+            with connection.makefile("wb", _PIECE_SIZE) as out:
+                out.write(_HEADER.pack(seq, made.size))
+                made.write(cast("BinaryIO", out))
+            kept = pickle.load(file)
+            assert isinstance(kept, SharedFile)
+            return made.at(kept)
     except (OSError, EOFError):
         return None
 
 
-def _read(file: BinaryIO, size: int) -> memoryview:
-    """Return the next bytes. Raises EOFError if there are fewer."""
-    column = np.empty(size, np.uint8).data
-    if file.readinto(column) < size:  # type: ignore[attr-defined]
-        raise EOFError
-    return column
+class Reception:
+    """Takes mail for the actors of this machine into shared memory of one of them."""
 
+    def __init__(self, host: str, shared_mail: SharedMail) -> None:
+        """Listen on the address on which other machines reach this one.
 
-class FarMail:
-    """The mail that one actor keeps for the actors of other machines.
-
-    Mail of superstep s is read during superstep s + 1, and freed when superstep s + 2 begins.
-    """
-
-    def __init__(self, host: str) -> None:
-        """Take the address on which other machines reach this one."""
-        self._host = host
-        self._token, self._answer = secrets.token_bytes(_TOKEN_SIZE), secrets.token_bytes(_TOKEN_SIZE)
-        self._kept: dict[int, list[Mail]] = {}
-        self._server: _Server | None = None
-
-    def begin(self, seq: int) -> None:
-        """Begin a superstep: free the mail that all have read."""
-        for earlier in [n for n in self._kept if n + 1 < seq]:
-            del self._kept[earlier]
-
-    def put(self, seq: int, mail: list[Mail]) -> bytes | None:
-        """Keep the mail of a superstep; return the pickled `FarLocation` of it, None if there is none."""
-        self._kept[seq] = mail
-        if self._server is None:
-            with suppress(OSError):  # a sandbox, or TLS
-                self._server = _Server(self._host, self._token, self._answer, self._kept)
-        if self._server is None:
-            return None
-        port = self._server.server_address[1]
-        return pickle.dumps(FarLocation(self._host, port, self._token, self._answer, seq), 5)
-
-    def take_back(self, seq: int) -> list[Mail]:
-        """Return the mail of a superstep, which is not freed yet; [] if there is none."""
-        return self._kept.get(seq, [])
-
-    def close(self) -> None:
-        """Free all mail."""
-        self._kept.clear()
+        Raises OSError if that is not possible, or if no memory can be shared.
+        """
+        if not shared_mail.works:
+            raise OSError("no memory can be shared")
+        token, answer = secrets.token_bytes(_TOKEN_SIZE), secrets.token_bytes(_TOKEN_SIZE)
+        server = _Server(host, token, answer, shared_mail)
+        self.address = FarAddress(host, server.server_address[1], token, answer)
 
 
 class _Server(ThreadingTCPServer):
-    """Gives mail to those who know the token."""
-
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, host: str, token: bytes, answer: bytes, kept: Mapping[int, list[Mail]]) -> None:
-        """Listen on a free port of this address. Raises OSError."""
-        super().__init__((host, 0), _Reader, bind_and_activate=False)
+    def __init__(self, host: str, token: bytes, answer: bytes, shared_mail: SharedMail) -> None:
+        super().__init__((host, 0), _Sender, bind_and_activate=False)
         self.socket.close()
         self.socket = tcp.bound(host)
         self.server_address = self.socket.getsockname()
         self.server_activate()
-        self.token, self.answer, self.kept = token, answer, kept
+        self.token, self.answer, self.shared_mail = token, answer, shared_mail
         Thread(target=self.serve_forever, daemon=True).start()
 
 
-class _Reader(StreamRequestHandler):
-    """One receiver."""
+class _Sender(StreamRequestHandler):
+    """One sender."""
 
     server: _Server
     timeout = tcp.STALL_SECONDS
-    wbufsize = 1 << 16
 
     def handle(self) -> None:
-        # A receiver that has left asks again in another way.
-        with suppress(OSError, KeyError):
-            token, wanted = self.rfile.read(_TOKEN_SIZE), self.rfile.read(_WANTED.size)
-            if secrets.compare_digest(token, self.server.token) and len(wanted) == _WANTED.size:
-                seq, low, high = _WANTED.unpack(wanted)
-                self._send(among(self.server.kept[seq], low, high))
+        # A sender whose mail does not arrive, or cannot be kept, hears nothing, and takes another way.
+        with suppress(OSError, EOFError):
+            if not secrets.compare_digest(self.rfile.read(_TOKEN_SIZE), self.server.token):
+                return
+            self.wfile.write(self.server.answer)
+            seq, size = _HEADER.unpack(_whole(self.rfile.read(_HEADER.size), _HEADER.size))
+            memory = self.server.shared_mail.keep(seq, lambda file: self._copy(file, size))
+            self.wfile.write(pickle.dumps(SharedFile.of(memory), 5))
 
-    def _send(self, mail: list[Mail]) -> None:
-        columns: list[pickle.PickleBuffer] = []
-        packed = pickle.dumps(mail, 5, buffer_callback=columns.append)
-        views = [column.raw() for column in columns]
-        contents = pickle.dumps((packed, [view.nbytes for view in views]), 5)
-        self.wfile.write(self.server.answer + _LENGTH.pack(len(contents)) + contents)
-        for view in views:
-            self.wfile.write(view)
+    def _copy(self, file: BinaryIO, size: int) -> None:
+        """Write so many bytes of the sender into a file."""
+        piece = memoryview(bytearray(_PIECE_SIZE))
+        while size:
+            part = piece[: min(size, _PIECE_SIZE)]
+            got = self.rfile.readinto(part)
+            file.write(_whole(part[:got], len(part)))
+            size -= len(part)
+
+
+def _whole(read: bytes | memoryview, size: int) -> bytes | memoryview:
+    """Return what was read. Raises EOFError if there is less."""
+    if len(read) < size:
+        raise EOFError
+    return read

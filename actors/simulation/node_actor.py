@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from functools import partial
 
 from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.links.direct_lines import LineAddress, open_line
-from actors.links.far_mail import FarMail
-from actors.links.read_mail import read_mail
-from actors.links.shared_mail import SharedMail
+from actors.links.far_mail import FarAddress, FarMachine, Reception, send_far
+from actors.links.shared_mail import SharedMail, read_mail
 from actors.links.tcp import own_host
 from actors.placement import node_ranges
 from actors.tuning.heap import Heap
@@ -33,10 +33,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
     def __init__(self) -> None:
         super().__init__()
         self._shared_mail = SharedMail()
-        self._far_mail = FarMail(own_host())
-        #: The actors that TCP does not reach, and whether there may be a line to the coordinator: a firewall
-        #: is not tried again in each run.
-        self._unreached: set[int] = set()
+        self._reception: Reception | None = None
+        #: Where TCP does not reach, and whether there may be a line to the coordinator: a firewall is not
+        #: tried again in each run.
+        self._unreached: set[FarAddress] = set()
         self._may_talk = True
 
     def take(
@@ -47,8 +47,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
         spec: SimulationSpec,
         snapshots: Mapping[str, CapturedPages],
         coordinator: LineAddress | None = None,
-    ) -> bool:
-        """Replace the actor's nodes by these, empty; return whether it has a line to the coordinator.
+    ) -> tuple[bool, FarAddress | None]:
+        """Replace the actor's nodes by these, empty.
+
+        Returns whether it has a line to the coordinator, and where it takes mail for its machine.
 
         `nodes` are in a row, `actor_of[n]` is the actor of node n, and `near` are the actors on the same Ray
         node, this one included.
@@ -56,11 +58,13 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._host = Host(nodes, spec, snapshots, Heap())
         self._calls = NumberedCalls()
         self._shared_mail.close()
-        self._far_mail.close()
         self._actor_of = actor_of
         self._nodes_of = node_ranges(actor_of)
-        #: The actors that mail in shared memory reaches.
+        #: The actors that mail in shared memory reaches, and other machines.
         self._near = set(near)
+        self._far: list[FarMachine] = []
+        #: Those whose mail goes through Ray.
+        self._cut_off: set[int] = set()
         #: The range low..high-1 that holds all nodes of near actors, and maybe others.
         self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
         #: Its own nodes are low..high-1.
@@ -69,9 +73,22 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._last_answer = b""
         #: The mail that its nodes sent to each other in the last superstep.
         self._kept: list[Mail] = []
+        #: What it sent to other machines in the last two supersteps, by superstep.
+        self._sent_far: dict[int, list[Mail]] = {}
         self._line = open_line(coordinator, actor_of[self._low]) if coordinator and self._may_talk else None
         self._may_talk &= coordinator is None or self._line is not None
-        return self._line is not None
+        return self._line is not None, self._address() if len(near) <= max(actor_of) else None
+
+    def _address(self) -> FarAddress | None:
+        """Return where it takes mail for its machine, None if it cannot."""
+        if self._reception is None:
+            with suppress(OSError):
+                self._reception = Reception(own_host(), self._shared_mail)
+        return self._reception.address if self._reception else None
+
+    def meet(self, machines: list[FarMachine]) -> None:
+        """Send mail to these other machines."""
+        self._far = machines
 
     def take_turns(self, seq: int, turns: Sequence[tuple[int, int]]) -> list[bool]:
         """Let a compactor of each (node, compactor) pair take a turn; return which are done.
@@ -93,9 +110,9 @@ class NodeActor(SavedNodes[Host], SlimActor):
         """
         if seq != self._seq:
             self._shared_mail.begin(seq)
-            self._far_mail.begin(seq)
+            self._sent_far = {n: sent for n, sent in self._sent_far.items() if n + 1 >= seq}
             self._last_answer = b""
-            read, unreadable = read_mail(pickled_mail, self._low, self._high)
+            read, unreadable = read_mail(pickled_mail)
             if unreadable:
                 return pickle.dumps(unreadable, 5)
             arrived = [sent for part in (read, *mail) for sent in part]
@@ -132,13 +149,13 @@ class NodeActor(SavedNodes[Host], SlimActor):
     def send_again(self, seq: int, readers: Set[int]) -> list[Mail]:
         """Return the mail of superstep `seq` to these actors, which could not read it.
 
-        From now on, its mail to them takes another way.
+        From now on, its mail to them goes through Ray.
         """
-        self._unreached |= readers - self._near
+        self._cut_off |= readers
         self._near -= readers
         nodes = [self._nodes_of[reader] for reader in readers]
-        # Far mail, if there is any, is all that it sent.
-        mail = self._far_mail.take_back(seq) or self._shared_mail.take_back(seq)
+        # If it has sent to others than near actors, that is all of its mail.
+        mail = self._sent_far.get(seq) or self._shared_mail.take_back(seq)
         return among(mail, min(low for low, _ in nodes), max(high for _, high in nodes))
 
     def _answer(
@@ -155,9 +172,20 @@ class NodeActor(SavedNodes[Host], SlimActor):
         if near := self._near.intersection(receivers):
             of |= dict.fromkeys(near, self._shared_mail.put(seq, among(sent, *self._near_nodes)))
         if others := {actor for actor in receivers if of[actor] is None}:
-            location = self._far_mail.put(seq, sent)
-            of |= dict.fromkeys(others - self._unreached, location)
+            self._sent_far[seq] = sent
+            of |= self._sent(seq, sent, others - self._cut_off)
         return reports, of, _bytes_of(sent)
+
+    def _sent(self, seq: int, mail: list[Mail], receivers: Set[int]) -> dict[int, bytes]:
+        """Send mail to the machines of these actors; return where it is, for each one that is reached."""
+        machines = [of for of in self._far if of.actors & receivers and of.address not in self._unreached]
+        locations: dict[int, bytes] = {}
+        for machine, location in zip(machines, send_far(seq, mail, machines), strict=True):
+            if location is None:
+                self._unreached.add(machine.address)
+            else:
+                locations |= dict.fromkeys(machine.actors & receivers, location)
+        return locations
 
 
 def _bytes_of(mail: list[Mail]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.answers import answers
 from actors.links.direct_lines import Lines, Listening
+from actors.links.far_mail import FarAddress, FarMachine
 from actors.links.tcp import own_host
 from cluster.machine.node import Report
 from cluster.spec.scenario import SimulationSpec
@@ -71,10 +72,29 @@ class RayFabric:
 
     def wait(self) -> None:
         """Wait until the actors have their nodes."""
-        connected = sum(answers(self._taking))
+        taken = answers(self._taking)
+        if taken:
+            self._introduce([address for _, address in taken])
         if self._listening is not None:
+            connected = sum(is_connected for is_connected, _ in taken)
             self._lines = Lines(self._listening.accept(connected), self._begin_talk)
         self._taking, self._listening = [], None
+
+    def _introduce(self, addresses: list[FarAddress | None]) -> None:
+        """Tell each actor where the other machines take its mail; `addresses` are the actors' own."""
+        on_machine: dict[str, list[int]] = {}
+        for actor, machine in enumerate(self._machines):
+            on_machine.setdefault(machine, []).append(actor)
+        for sender, actor in enumerate(self._actors):
+            others: list[FarMachine] = []
+            for machine, of_machine in on_machine.items():
+                # Those of a machine share the work.
+                address = addresses[of_machine[sender % len(of_machine)]]
+                if machine != self._machines[sender] and address is not None:
+                    low, high = self._nodes_of[of_machine[0]][0], self._nodes_of[of_machine[-1]][-1] + 1
+                    others.append(FarMachine(frozenset(of_machine), low, high, address))
+            if others:
+                actor.meet.remote(others)
 
     @contextmanager
     def direct(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Mail that actors of other machines fetch over TCP."""
+"""Mail that goes over TCP into memory that actors of another machine share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,8 @@ import ray
 
 from actors.links import tcp
 from actors.links.direct_lines import Listening
-from actors.links.far_mail import FarLocation, FarMail, fetched
-from actors.links.read_mail import read_mail
-from actors.links.shared_mail import SharedMail
+from actors.links.far_mail import FarAddress, FarMachine, Reception, send_far
+from actors.links.shared_mail import SharedMail, read_mail
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.node_actor import LITTLE_MAIL
@@ -31,12 +32,10 @@ from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_engine import same
 
 LOCAL = "127.0.0.1"
-#: Reads the mail to nodes 1 and 2, and prints it.
+#: Prints the mail that it reads from memory of the receiver.
 READER = """
 import pickle, sys
-from actors.links.direct_lines import Listening
-from actors.links.far_mail import fetched
-for mail in fetched({0: pickle.load(sys.stdin.buffer)}, 1, 3)[0]:
+for mail in pickle.load(sys.stdin.buffer):
     for kind, table in mail.all_tables():
         print(mail.sender, kind.name, table.to, *(column.tolist() for column in table.columns))
 """
@@ -50,68 +49,74 @@ def mail(sender: int, keys: Sequence[int]) -> Mail:
     return out.pack()
 
 
-def location(far: FarMail, seq: int, sent: list[Mail]) -> FarLocation:
-    packed = far.put(seq, sent)
-    assert packed is not None
-    found = pickle.loads(packed)
-    assert isinstance(found, FarLocation)
-    return found
+@pytest.fixture
+def received() -> Iterator[SharedMail]:
+    """The memory of the actor that takes the mail of its machine."""
+    with closing(SharedMail()) as received:
+        yield received
 
 
-def test_another_process_gets_the_rows_for_its_nodes() -> None:
-    sent = [mail(0, [5, 6]), mail(3, [7])]
-    ran = subprocess.run(
-        [sys.executable, "-c", READER],
-        input=pickle.dumps(location(FarMail(LOCAL), 1, sent)),
-        capture_output=True,
-        check=True,
-    )
+def machine(received: SharedMail, low: int = 0, high: int = 4) -> FarMachine:
+    return FarMachine(frozenset(range(low, high)), low, high, Reception(LOCAL, received).address)
+
+
+def test_the_other_machine_gets_the_rows_for_its_nodes(received: SharedMail) -> None:
+    (location,) = send_far(1, [mail(0, [5, 6]), mail(3, [7])], [machine(received, 1, 3)])
+    assert location is not None
+    ran = subprocess.run([sys.executable, "-c", READER], input=location, capture_output=True, check=True)
     assert ran.stdout.decode().splitlines() == [
         "0 PUT (1, 2) [105, 106, 205, 206]",
         "3 PUT (1, 2) [107, 207]",
     ]
 
 
-def test_large_columns_arrive_whole() -> None:
+def test_large_columns_arrive_whole(received: SharedMail) -> None:
     keys = np.arange(300_000)
-    (read,) = fetched({7: location(FarMail(LOCAL), 1, [mail(0, keys.tolist())])}, 3, 4)[7]
-    (column,) = read.tables[Kind.PUT][0].columns
-    assert isinstance(column, np.ndarray)
+    (location,) = send_far(1, [mail(0, keys.tolist())], [machine(received, 3, 4)])
+    assert location is not None
+    (sent,) = pickle.loads(location)
+    (column,) = sent.tables[Kind.PUT][0].columns
     assert np.array_equal(column, keys[::-1] + 300)
 
 
-def test_it_stays_for_one_superstep_more() -> None:
-    far = FarMail(LOCAL)
-    of_three = location(far, 3, [mail(0, [5])])
-    far.begin(4)
-    location(far, 4, [])
-    assert [sent.sender for sent in fetched({0: of_three}, 0, 4)[0]] == [0]
-    assert [sent.sender for sent in far.take_back(3)] == [0]
-    far.begin(5)
-    assert fetched({0: of_three}, 0, 4) == {}
-    assert far.take_back(3) == []
+def test_it_stays_for_one_superstep_more(received: SharedMail) -> None:
+    far = machine(received)
+    (location,) = send_far(3, [mail(0, [5])], [far])
+    received.begin(4)
+    # The sender may be a superstep ahead.
+    (ahead,) = send_far(5, [mail(1, [5])], [far])
+    assert location is not None and ahead is not None
+    assert [sent.sender for sent in pickle.loads(location)] == [0]
+    received.begin(5)
+    assert read_mail({0: location, 1: ahead})[1] == [0]
+    received.begin(6)
+    assert read_mail({1: ahead})[1] == []
 
 
-def test_only_those_with_the_token_get_mail() -> None:
-    found = location(FarMail(LOCAL), 1, [mail(0, [5])])
-    assert fetched({0: found._replace(token=secrets.token_bytes(16))}, 0, 4) == {}
-    with socket.create_connection((found.host, found.port)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(100))
-        assert stranger.makefile("rb").read() == b""
-    assert fetched({0: found}, 0, 4).keys() == {0}
+def test_each_machine_is_sent_to(received: SharedMail) -> None:
+    gone = FarMachine(frozenset([2]), 2, 3, FarAddress(*unused(), b"", b""))
+    sent = send_far(1, [mail(0, [5])], [machine(received, 0, 1), gone, machine(received, 1, 2)])
+    assert sent[1] is None
+    for node in (0, 1):
+        location = sent[2 * node]
+        assert location is not None
+        assert [part.to for part in pickle.loads(location)] == [(node,)]
 
 
-def serving(answer: bytes) -> FarLocation:
-    """Where another program listens, and answers so."""
-    listening = socket.create_server((LOCAL, 0))
+def test_mail_of_those_without_the_token_is_not_taken(received: SharedMail) -> None:
+    far = machine(received)
+    stranger = far.address._replace(token=secrets.token_bytes(16))
+    assert send_far(1, [mail(0, [5])], [far._replace(address=stranger)]) == [None]
+    with socket.create_connection((far.address.host, far.address.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(100))
+        assert connection.makefile("rb").read() == b""
+    assert send_far(1, [mail(0, [5])], [far]) != [None]
 
-    def serve() -> None:
-        with listening, listening.accept()[0] as connection:
-            connection.recv(100)
-            connection.sendall(answer)
 
-    Thread(target=serve).start()
-    return FarLocation(*listening.getsockname(), b"t" * 16, b"a" * 16, 1)
+def unused() -> tuple[str, int]:
+    with socket.create_server((LOCAL, 0)) as closed:
+        host, port = closed.getsockname()
+        return host, port
 
 
 class Trap:
@@ -121,71 +126,99 @@ class Trap:
         return sys.exit, ("unpickled",)
 
 
+def sent_to(answer: bytes) -> bytes | None:
+    """Send mail to a program that says so, and takes all."""
+    with socket.create_server((LOCAL, 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+        thread = Thread(target=serve)
+        thread.start()
+        address = FarAddress(*listening.getsockname(), b"t" * 16, b"a" * 16)
+        (location,) = send_far(1, [mail(0, [5])], [FarMachine(frozenset([0]), 0, 4, address)])
+        thread.join()
+    return location
+
+
 def test_what_another_program_says_is_not_unpickled() -> None:
-    trap = pickle.dumps(Trap())
-    length = len(trap).to_bytes(8, "big")
-    assert fetched({0: serving(b"b" * 16 + length + trap)}, 0, 4) == {}
+    assert sent_to(b"b" * 16 + pickle.dumps(Trap())) is None
     with pytest.raises(SystemExit):
-        fetched({0: serving(b"a" * 16 + length + trap)}, 0, 4)
+        sent_to(b"a" * 16 + pickle.dumps(Trap()))
 
 
-@pytest.mark.parametrize("said", [b"", b"a" * 7, b"a" * 16, b"a" * 16 + b"\0" * 7 + b"\x09" + b"b"])
-def test_a_sender_that_dies_in_the_middle(said: bytes) -> None:
-    assert fetched({0: serving(said)}, 0, 4) == {}
+@pytest.mark.parametrize("said", [b"", b"a" * 7, b"a" * 16])
+def test_a_receiver_that_dies_in_the_middle(said: bytes) -> None:
+    assert sent_to(said) is None
 
 
-def test_a_sender_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "STALL_SECONDS", 0.1)
     with socket.create_server((LOCAL, 0)) as silent:
-        assert fetched({0: FarLocation(*silent.getsockname(), b"", b"", 1)}, 0, 4) == {}
+        address = FarAddress(*silent.getsockname(), b"", b"")
+        assert send_far(1, [mail(0, [5])], [FarMachine(frozenset([0]), 0, 4, address)]) == [None]
 
 
-def test_senders_that_cannot_be_reached_are_told() -> None:
-    with socket.create_server((LOCAL, 0)) as closed:
-        address = closed.getsockname()
-    gone = pickle.dumps(FarLocation(*address, b"", b"", 1))
-    with closing(SharedMail()) as shared:
-        near = shared.put(1, [mail(2, [8])])
-        far = FarMail(LOCAL).put(1, [mail(1, [9])])
-        assert near is not None and far is not None
-        read, unreadable = read_mail({4: gone, 5: near, 6: far}, 0, 4)
-        assert sorted(sent.sender for sent in read) == [1, 2]
-    assert unreadable == [4]
+def files_in_memory() -> int:
+    links = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    return sum("ksmcluster mail" in link for link in links)
 
 
-def test_an_address_that_is_not_here() -> None:
-    far = FarMail("192.0.2.1")  # of documentation, RFC 5737
-    assert far.put(1, [mail(0, [5])]) is None
-    assert [sent.sender for sent in far.take_back(1)] == [0]
+def test_nothing_is_left_of_a_sender_that_dies_in_the_middle(received: SharedMail) -> None:
+    far = machine(received)
+    address = far.address
+    assert send_far(1, [mail(0, [5])], [far]) != [None]
+    with socket.create_connection((address.host, address.port)) as connection:
+        connection.sendall(address.token + (1).to_bytes(8, "big") + (1000).to_bytes(8, "big") + b"half")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.makefile("rb").read() == address.answer
+    assert files_in_memory() == 1
 
 
-def test_nothing_goes_beside_connections_that_are_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_cannot_be_shared_takes_no_mail(received: SharedMail) -> None:
+    received.works = False
+    with pytest.raises(OSError, match="shared"):
+        Reception(LOCAL, received)
+
+
+def test_an_address_that_is_not_here(received: SharedMail) -> None:
+    with pytest.raises(OSError, match="assign"):
+        Reception("192.0.2.1", received)  # of documentation, RFC 5737
+
+
+def test_nothing_goes_beside_connections_that_are_encrypted(
+    received: SharedMail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    assert FarMail(LOCAL).put(1, [mail(0, [5])]) is None
-    with pytest.raises(OSError, match="TLS"):
-        Listening(1, LOCAL)
+    for listen in (lambda: Reception(LOCAL, received), lambda: Listening(1, LOCAL)):
+        with pytest.raises(OSError, match="TLS"):
+            listen()
 
 
 #: Four nodes on three machines.
 SPEC = spread_out(4, 1 << 15, 2)
 
 
+def refuse(_address: object) -> socket.socket:
+    raise ConnectionRefusedError
+
+
 def unreachable(actor: object) -> None:
-    """Let nobody fetch mail from this actor."""
-    actor._far_mail = FarMail("192.0.2.1")  # type: ignore[attr-defined]
+    """Let nobody send mail to this actor."""
+    tcp.bound = refuse
 
 
 def cut_off(actor: object) -> None:
-    """Let this actor fetch no mail."""
-
-    def refuse(_address: tuple[str, int]) -> socket.socket:
-        raise ConnectionRefusedError
-
+    """Let this actor send no mail to other machines."""
     tcp.connected = refuse
 
 
 def sealed(actor: object) -> None:
-    """Let this actor neither give nor fetch mail, on its own machine either."""
+    """Let this actor neither send mail nor take it, on its own machine either."""
     unreachable(actor)
     cut_off(actor)
     actor._shared_mail.works = False  # type: ignore[attr-defined]
@@ -199,14 +232,17 @@ def inline() -> list[PassResult]:
 
 
 def test_all_of_it_goes_this_way(ray_cluster: str, inline: list[PassResult]) -> None:
+    """On the same actors one run after the other."""
     with closing(ActorPool()) as pool:
-        assert same(list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool)), inline)
-        # No receiver had to ask for another way.
-        served = [
-            a.__ray_call__.remote(lambda a: (a._far_mail._server is not None, a._unreached))
-            for a in pool.actors(4)
-        ]
-        assert ray.get(served) == [(True, set())] * 4
+        for _ in range(2):
+            assert same(list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool)), inline)
+
+        def look(actor: Any) -> tuple[int, set[object], set[object]]:
+            return len(actor._far), actor._unreached, actor._cut_off
+
+        machines = pool.machines(4)
+        found = ray.get([actor.__ray_call__.remote(look) for actor in pool.actors(4)])
+        assert found == [(len(set(machines)) - 1, set(), set())] * 4
 
 
 @pytest.mark.parametrize("change", [unreachable, cut_off, sealed])

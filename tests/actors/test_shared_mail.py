@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.links.read_mail import read_mail
-from actors.links.shared_mail import SharedMail, UnreadableMailError
+from actors.links.shared_mail import SharedMail, UnreadableMailError, read_mail
 from cluster.wire.mailbox import Mail, Outbox, deliveries
 from cluster.wire.messages import Kind
 
@@ -86,7 +85,7 @@ def path_of(location: bytes) -> str:
 
 
 def unreadable(location: bytes) -> bool:
-    return read_mail({3: location}, 0, 4) == ([], [3])
+    return read_mail({3: location}) == ([], [3])
 
 
 def test_what_is_not_the_file_of_the_sender(shared_mail: SharedMail, tmp_path: Path) -> None:
