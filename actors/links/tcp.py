@@ -46,4 +46,5 @@ def connected(address: tuple[str, int]) -> socket.socket:
 def _do_not_wait(connection: socket.socket) -> None:
     """Send what is written at once, and end the connection if the other machine does not take it."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_SECONDS * 1000))
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_SECONDS * 1000))

@@ -19,9 +19,9 @@ from cluster.wire.commands import Command
 class RayFabric:
     """The coordinator's way to the nodes (implements `cluster.machine.fabric.Fabric`).
 
-    Little mail comes with an actor's answer. More lies in memory that the other actors of its machine map,
-    and those of other machines fetch over TCP, or else in objects of Ray. The coordinator passes on bytes and
-    references; it never reads the mail.
+    Little mail comes with an actor's answer. More lies in memory that the actors of a machine map, to which
+    it goes over TCP if this is another machine; or else in objects of Ray. The coordinator passes on bytes
+    and references; it never reads the mail.
     """
 
     def __init__(self, nodes_of: list[list[int]], actors: list[Any], machines: list[str]) -> None:
