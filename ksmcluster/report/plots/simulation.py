@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES
 from ksmcluster.report import text
-from ksmcluster.report.plots.style import BLUE, GREEN, ORANGE, THOUSANDS, count_axis, finish, line_style
+from ksmcluster.report.plots.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    THOUSANDS,
+    count_axis,
+    finish,
+    line_style,
+    name_ticks,
+)
 from ksmcluster.report.run_data import RunData
 from ksmcluster.results.directory import NODE_PAIRS
 from ksmcluster.results.node_pairs import matrix
@@ -125,9 +134,8 @@ def sharers(axes: Axes, runs: Sequence[RunData]) -> None:
     (run,) = runs
     ranges = run.summary["ksm_frame_mappings"]
     spans = [f"{r['from']}" if r["from"] == r["to"] else f"{r['from']}\u2013{r['to']}" for r in ranges]
-    places = range(len(ranges))
-    axes.bar(places, [r["frames"] for r in ranges], color=BLUE, width=0.8)
-    axes.set_xticks(places, spans, rotation=45 if len(ranges) > 6 else 0)
+    axes.bar(range(len(ranges)), [r["frames"] for r in ranges], color=BLUE, width=0.8)
+    name_ticks(axes, spans)
     count_axis(axes.yaxis)
     finish(axes, "KSM frames by the number of their mappings", "mappings of a frame", "KSM frames")
     axes.grid(visible=False, axis="x")
