@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -217,6 +218,29 @@ def cut_off(actor: object) -> None:
     tcp.connected = refuse
 
 
+def flaky(actor: object) -> None:
+    """Let each second of this actor's connections fail."""
+    connected, calls = tcp.connected, count()
+
+    def sometimes(address: tuple[str, int]) -> socket.socket:
+        return refuse(address) if next(calls) % 2 else connected(address)
+
+    tcp.connected = sometimes
+
+
+def full(actor: object) -> None:
+    """Let each third piece of mail find no memory on this actor's machine."""
+    shared_mail: SharedMail = actor._shared_mail  # type: ignore[attr-defined]
+    keep, calls = shared_mail.keep, count()
+
+    def sometimes(seq: int, write: Callable[[BinaryIO], None]) -> int:
+        if next(calls) % 3 == 2:
+            raise OSError("no memory")
+        return keep(seq, write)
+
+    shared_mail.keep = sometimes  # type: ignore[method-assign]
+
+
 def sealed(actor: object) -> None:
     """Let this actor neither send mail nor take it, on its own machine either."""
     unreachable(actor)
@@ -245,7 +269,7 @@ def test_all_of_it_goes_this_way(ray_cluster: str, inline: list[PassResult]) -> 
         assert found == [(len(set(machines)) - 1, set(), set())] * 4
 
 
-@pytest.mark.parametrize("change", [unreachable, cut_off, sealed])
+@pytest.mark.parametrize("change", [unreachable, cut_off, flaky, full, sealed])
 @pytest.mark.parametrize("changed", [[1], range(4)])
 def test_the_result_is_the_same(
     ray_cluster: str, inline: list[PassResult], change: Callable[[object], None], changed: Sequence[int]
