@@ -18,10 +18,10 @@ from actors.answers import answers
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.node_states import read_nodes, write_nodes
+from actors.checkpoint.recovery import recovered
 from actors.checkpoint.state_files import SavedFile, write_state
 from actors.compaction.ray_compactor_pool import RayCompactorPool
 from actors.placement import node_blocks
-from actors.recovery import recovered
 from actors.run_options import ON_RAY, RunOptions
 from actors.runtime import connected
 from actors.starting import placements, wait_until_ready

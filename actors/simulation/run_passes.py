@@ -11,8 +11,8 @@ import numpy as np
 
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
+from actors.checkpoint.recovery import recovered
 from actors.checkpoint.state_files import DamagedError, SavedFile, write_state
-from actors.recovery import recovered
 from actors.run_options import ON_RAY, RunOptions
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.runs import Run, started

@@ -180,7 +180,7 @@ def _cut(column: Array, order: I64 | None, bounds: list[int]) -> list[Array]:
     """Return the rows of a column in this order, cut at the bounds."""
     if order is None:
         return [column[low:high] for low, high in pairwise(bounds)]
-    return [column.take(order[low:high]) for low, high in pairwise(bounds)]
+    return [column.take(order[low:high], axis=0) for low, high in pairwise(bounds)]
 
 
 def merged(mail: list[Mail]) -> list[Mail]:
