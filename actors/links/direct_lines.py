@@ -36,10 +36,10 @@ class Listening:
     """The coordinator's end, until the actors have connected."""
 
     def __init__(self, actors: int, host: str | None) -> None:
-        """Listen for so many actors.
+        """Let actors connect.
 
-        host: the address of this machine for the others; None if all actors are here. Raises OSError where
-        there are no such sockets.
+        actors: how many there are. host: the address of this machine for the others; None if all actors are
+        here. Raises OSError where there are no such sockets.
         """
         self._socket = tcp.bound(host) if host else _on_this_machine()
         self._socket.listen(actors)
@@ -110,7 +110,7 @@ class Lines:
     def ask(self, requests: Mapping[int, object]) -> dict[int, Any]:
         """Send each actor its request, pickled, and return the answers. All must have lines.
 
-        An actor that cannot answer on its line is left out. Raises the error that ended an actor's talk.
+        An actor that has left its line is not among them. Raises the error that ended an actor's talk.
         """
         for actor, request in requests.items():
             self._say(actor, pickle.dumps(request, 5))

@@ -79,19 +79,17 @@ def _send(seq: int, mail: list[Mail], machine: FarMachine) -> bytes | None:
         return None
 
 
-class Reception:
-    """Takes mail for the actors of this machine into shared memory of one of them."""
+def receive_far(host: str, shared_mail: SharedMail) -> FarAddress:
+    """Take mail for the actors of this machine into this memory, until the process ends; return where.
 
-    def __init__(self, host: str, shared_mail: SharedMail) -> None:
-        """Listen on the address on which other machines reach this one.
-
-        Raises OSError if that is not possible, or if no memory can be shared.
-        """
-        if not shared_mail.works:
-            raise OSError("no memory can be shared")
-        token, answer = secrets.token_bytes(_TOKEN_SIZE), secrets.token_bytes(_TOKEN_SIZE)
-        server = _Server(host, token, answer, shared_mail)
-        self.address = FarAddress(host, server.server_address[1], token, answer)
+    host: the address on which other machines reach this one. Raises OSError if one cannot listen there, or if
+    no memory can be shared.
+    """
+    if not shared_mail.works:
+        raise OSError("no memory can be shared")
+    token, answer = secrets.token_bytes(_TOKEN_SIZE), secrets.token_bytes(_TOKEN_SIZE)
+    server = _Server(host, token, answer, shared_mail)
+    return FarAddress(host, server.server_address[1], token, answer)
 
 
 class _Server(ThreadingTCPServer):
@@ -125,7 +123,7 @@ class _Sender(StreamRequestHandler):
             self.wfile.write(pickle.dumps(SharedFile.of(memory), 5))
 
     def _copy(self, file: BinaryIO, size: int) -> None:
-        """Write so many bytes of the sender into a file."""
+        """Copy the next bytes of the sender into a file."""
         piece = memoryview(bytearray(_PIECE_SIZE))
         while size:
             part = piece[: min(size, _PIECE_SIZE)]

@@ -16,11 +16,6 @@ def own_host() -> str:
     return str(get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
-def family(host: str) -> socket.AddressFamily:
-    """Return the family of an IP address."""
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
 def bound(host: str) -> socket.socket:
     """Return a socket that is bound to a free port of this address.
 
@@ -28,7 +23,7 @@ def bound(host: str) -> socket.socket:
     """
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         raise OSError("Ray uses TLS")
-    found = socket.socket(family(host))
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     found.bind((host, 0))
     # Connections have it from the socket that listens.
     _do_not_wait(found)

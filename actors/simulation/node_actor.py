@@ -10,7 +10,7 @@ from functools import partial
 from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.links.direct_lines import LineAddress, open_line
-from actors.links.far_mail import FarAddress, FarMachine, Reception, send_far
+from actors.links.far_mail import FarAddress, FarMachine, receive_far, send_far
 from actors.links.shared_mail import SharedMail, read_mail
 from actors.links.tcp import own_host
 from actors.placement import node_ranges
@@ -33,7 +33,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
     def __init__(self) -> None:
         super().__init__()
         self._shared_mail = SharedMail()
-        self._reception: Reception | None = None
+        #: Where it takes mail for its machine.
+        self._address: FarAddress | None = None
         #: Where TCP does not reach, and whether there may be a line to the coordinator: a firewall is not
         #: tried again in each run.
         self._unreached: set[FarAddress] = set()
@@ -73,18 +74,14 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._last_answer = b""
         #: The mail that its nodes sent to each other in the last superstep.
         self._kept: list[Mail] = []
-        #: What it sent to other machines in the last two supersteps, by superstep.
+        #: All that it sent in the last two supersteps, where not all of it was shared with near actors.
         self._sent_far: dict[int, list[Mail]] = {}
         self._line = open_line(coordinator, actor_of[self._low]) if coordinator and self._may_talk else None
         self._may_talk &= coordinator is None or self._line is not None
-        return self._line is not None, self._address() if len(near) <= max(actor_of) else None
-
-    def _address(self) -> FarAddress | None:
-        """Return where it takes mail for its machine, None if it cannot."""
-        if self._reception is None:
-            with suppress(OSError):
-                self._reception = Reception(own_host(), self._shared_mail)
-        return self._reception.address if self._reception else None
+        if self._address is None and len(near) <= max(actor_of):
+            with suppress(OSError):  # a sandbox, TLS, or no shared memory
+                self._address = receive_far(own_host(), self._shared_mail)
+        return self._line is not None, self._address
 
     def meet(self, machines: list[FarMachine]) -> None:
         """Send mail to these other machines."""

@@ -29,6 +29,10 @@ class RayFabric:
         self._nodes_of = nodes_of
         self._actors = actors
         self._machines = machines
+        #: The actors of each Ray node, ascending.
+        self._on_machine: dict[str, list[int]] = {}
+        for number, machine in enumerate(machines):
+            self._on_machine.setdefault(machine, []).append(number)
         self._actor_of = [actor for actor, nodes in enumerate(nodes_of) for _ in nodes]
         self.nodes = len(self._actor_of)
         self._seq = 0
@@ -62,11 +66,8 @@ class RayFabric:
                 self._listening = Listening(len(self._actors), None if is_alone else own_host())
         # Put once, not sent to each actor.
         inputs = ray.put(spec), snapshots, self._listening and self._listening.address
-        near: dict[str, list[int]] = {}
-        for actor, machine in enumerate(self._machines):
-            near.setdefault(machine, []).append(actor)
         self._taking = [
-            actor.take.remote(nodes, self._actor_of, near[machine], *inputs)
+            actor.take.remote(nodes, self._actor_of, self._on_machine[machine], *inputs)
             for nodes, actor, machine in zip(self._nodes_of, self._actors, self._machines, strict=True)
         ]
 
@@ -82,17 +83,18 @@ class RayFabric:
 
     def _introduce(self, addresses: list[FarAddress | None]) -> None:
         """Tell each actor where the other machines take its mail; `addresses` are the actors' own."""
-        on_machine: dict[str, list[int]] = {}
-        for actor, machine in enumerate(self._machines):
-            on_machine.setdefault(machine, []).append(actor)
+        taking: dict[str, list[FarMachine]] = {}
+        for machine, on in self._on_machine.items():
+            nodes = self._nodes_of[on[0]][0], self._nodes_of[on[-1]][-1] + 1
+            actors = frozenset(on)
+            taking[machine] = [FarMachine(actors, *nodes, to) for to in map(addresses.__getitem__, on) if to]
         for sender, actor in enumerate(self._actors):
-            others: list[FarMachine] = []
-            for machine, of_machine in on_machine.items():
-                # Those of a machine share the work.
-                address = addresses[of_machine[sender % len(of_machine)]]
-                if machine != self._machines[sender] and address is not None:
-                    low, high = self._nodes_of[of_machine[0]][0], self._nodes_of[of_machine[-1]][-1] + 1
-                    others.append(FarMachine(frozenset(of_machine), low, high, address))
+            # Those of a machine share the work.
+            others = [
+                of_machine[sender % len(of_machine)]
+                for machine, of_machine in taking.items()
+                if machine != self._machines[sender] and of_machine
+            ]
             if others:
                 actor.meet.remote(others)
 
@@ -151,7 +153,7 @@ class RayFabric:
         can_talk = self._is_direct and all(a in self._lines and a not in self._mail for a in requests)
         stepped = self._lines.ask(requests) if can_talk else {}
         if len(stepped) < len(requests):
-            # What lines do not carry, calls do; those that repeat a request change nothing.
+            # Actors that have not answered are called. A call that repeats a request changes nothing.
             self._lines.end_talks()
             stepped |= self._call({actor: of for actor, of in requests.items() if actor not in stepped})
         return {actor: stepped[actor] for actor in requests}

@@ -36,6 +36,7 @@ from cluster.spec.scenario import (
 from cluster.spec.topology import ring
 from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_engine import SPEC, same
+from tests.actors.test_far_mail import cut_off
 from tests.actors.test_unshared_mail import forbid_memfd, hide_proc
 
 #: More than little mail between the nodes.
@@ -190,12 +191,6 @@ def test_machines_have_lines_over_tcp(ray_cluster: str) -> None:
 
 
 def test_where_one_actor_has_no_line_all_are_called(ray_cluster: str) -> None:
-    def cut_off(_actor: object) -> None:
-        def refuse(_address: tuple[str, int]) -> socket.socket:
-            raise ConnectionRefusedError
-
-        tcp.connected = refuse
-
     with closing(ActorPool()) as pool:
         ray.get(pool.actors(4)[2].__ray_call__.remote(cut_off))
         made = list(run_passes(LARGE, RunOptions(address=ray_cluster), pool=pool))

@@ -20,7 +20,7 @@ import ray
 
 from actors.links import tcp
 from actors.links.direct_lines import Listening
-from actors.links.far_mail import FarAddress, FarMachine, Reception, send_far
+from actors.links.far_mail import FarAddress, FarMachine, receive_far, send_far
 from actors.links.shared_mail import SharedMail, read_mail
 from actors.run_options import INLINE, RunOptions
 from actors.simulation.actor_pool import ActorPool
@@ -58,7 +58,7 @@ def received() -> Iterator[SharedMail]:
 
 
 def machine(received: SharedMail, low: int = 0, high: int = 4) -> FarMachine:
-    return FarMachine(frozenset(range(low, high)), low, high, Reception(LOCAL, received).address)
+    return FarMachine(frozenset(range(low, high)), low, high, receive_far(LOCAL, received))
 
 
 def test_the_other_machine_gets_the_rows_for_its_nodes(received: SharedMail) -> None:
@@ -183,19 +183,19 @@ def test_nothing_is_left_of_a_sender_that_dies_in_the_middle(received: SharedMai
 def test_memory_that_cannot_be_shared_takes_no_mail(received: SharedMail) -> None:
     received.works = False
     with pytest.raises(OSError, match="shared"):
-        Reception(LOCAL, received)
+        receive_far(LOCAL, received)
 
 
 def test_an_address_that_is_not_here(received: SharedMail) -> None:
     with pytest.raises(OSError, match="assign"):
-        Reception("192.0.2.1", received)  # of documentation, RFC 5737
+        receive_far("192.0.2.1", received)  # of documentation, RFC 5737
 
 
 def test_nothing_goes_beside_connections_that_are_encrypted(
     received: SharedMail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    for listen in (lambda: Reception(LOCAL, received), lambda: Listening(1, LOCAL)):
+    for listen in (lambda: receive_far(LOCAL, received), lambda: Listening(1, LOCAL)):
         with pytest.raises(OSError, match="TLS"):
             listen()
 
@@ -209,7 +209,7 @@ def refuse(_address: object) -> socket.socket:
 
 
 def unreachable(actor: object) -> None:
-    """Let nobody send mail to this actor."""
+    """Let this actor take no mail from other machines."""
     tcp.bound = refuse
 
 
