@@ -21,9 +21,9 @@ from cluster.wire.narrow import Narrow, narrowed, widened
 
 #: The rows of one table of mail, about.
 TABLE_ROWS = 1 << 17
-#: Receivers whose mail is put together at once. With more pairs of a sender and a receiver, and on average
-#: fewer rows of each, their rows are sorted.
-BLOCK, MANY_PAIRS, FEW_ROWS = 256, 1 << 12, 64
+#: Receivers whose mail is put together at once. With on average fewer rows of each sender for each receiver,
+#: their rows are sorted.
+BLOCK, FEW_ROWS = 256, 64
 #: Columns become narrow if there are as many rows for each receiver.
 NARROW_ROWS = 128
 
@@ -203,7 +203,7 @@ def merged(mail: list[Mail]) -> list[Mail]:
 
 def _is_in_small_pieces(pairs: int, rows: int) -> bool:
     """Return whether it is quicker to sort rows by receiver than to cut them for each sender and receiver."""
-    return pairs > MANY_PAIRS and rows < FEW_ROWS * pairs
+    return rows < FEW_ROWS * pairs
 
 
 def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:

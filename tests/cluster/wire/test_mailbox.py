@@ -39,7 +39,7 @@ def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
     st.integers(0, NODES - 1),
     st.sampled_from([1, 4, mailbox.TABLE_ROWS]),
     st.sampled_from([1, 2, mailbox.BLOCK]),
-    st.sampled_from([0, mailbox.MANY_PAIRS]),
+    st.sampled_from([0, mailbox.FEW_ROWS]),
     st.sampled_from([0, mailbox.NARROW_ROWS]),
     st.booleans(),
 )
@@ -49,12 +49,12 @@ def test_every_node_gets_what_was_sent_to_it(
     node: int,
     table_rows: int,
     block: int,
-    pairs: int,
+    few_rows: int,
     narrow_rows: int,
     merging: bool,
 ) -> None:
     """However rows are cut into tables, and put together on their way."""
-    changed = {"TABLE_ROWS": table_rows, "BLOCK": block, "MANY_PAIRS": pairs, "NARROW_ROWS": narrow_rows}
+    changed = {"TABLE_ROWS": table_rows, "BLOCK": block, "FEW_ROWS": few_rows, "NARROW_ROWS": narrow_rows}
     with mock.patch.multiple(mailbox, **changed):
         _check_mail(rows, cuts, node, merging=merging)
 
