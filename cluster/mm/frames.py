@@ -240,7 +240,7 @@ class Frames:
 
 def _packed(pfns: Pfns) -> Array | Narrow:
     """Return pfns, one or more, in fewer bytes: where many ascend by little, in one or two each."""
-    packed = narrowed(pfns, [0, len(pfns)])
+    packed = narrowed(pfns, np.array([0, len(pfns)]))
     if isinstance(packed, Steps):
         packed.steps[packed.starts] = 0
         packed = packed._replace(steps=packed.steps.astype(np.min_scalar_type(packed.steps.max())))

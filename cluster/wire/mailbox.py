@@ -7,7 +7,6 @@ how nodes are spread over actors, so neither does any result.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cluster.arrays.columns import changes
-from cluster.arrays.words import I64, Array
+from cluster.arrays.words import I64, U16, Array
 from cluster.wire.messages import Kind, check_columns
 from cluster.wire.narrow import Narrow, narrowed, widened
 
@@ -36,18 +35,18 @@ Column = Array | Narrow
 class MessageTable(NamedTuple):
     """Messages of one kind for several nodes: to[i], ascending, gets rows [bounds[i], bounds[i + 1])."""
 
-    to: tuple[int, ...]
-    bounds: tuple[int, ...]
+    to: U16
+    bounds: I64
     columns: tuple[Column, ...]
 
     def among(self, low: int, high: int) -> MessageTable | None:
         """Return the messages to nodes [low, high) as views, or None if there are none."""
-        first, last = bisect_left(self.to, low), bisect_left(self.to, high)
+        first, last = np.searchsorted(self.to, (low, high)).tolist()
         if first == last:
             return None
         bounds = self.bounds[first : last + 1]
-        columns = self.rows(bounds[0], bounds[-1])
-        return MessageTable(self.to[first:last], _from_zero(bounds), columns)
+        columns = self.rows(int(bounds[0]), int(bounds[-1]))
+        return MessageTable(self.to[first:last], bounds - bounds[0], columns)
 
     def rows(self, low: int, high: int) -> tuple[Column, ...]:
         """Return the rows between two bounds as views."""
@@ -85,7 +84,7 @@ class Mail(NamedTuple):
     @property
     def to(self) -> tuple[int, ...]:
         """The receiving nodes, ascending."""
-        return tuple(sorted(set().union(*(table.to for _, table in self.all_tables()))))
+        return tuple(sorted(set().union(*(table.to.tolist() for _, table in self.all_tables()))))
 
     @property
     def nbytes(self) -> int:
@@ -154,26 +153,20 @@ class Outbox:
         if order is not None:
             to = to[order]
         first = np.flatnonzero(changes(to))
-        receivers, bounds = to[first].tolist(), (*first.tolist(), len(to))
+        receivers, bounds = to[first].astype(np.uint16), np.append(first, len(to))
         # A receiver is in the table in which its last row falls.
-        number = np.array(bounds[1:]) // TABLE_ROWS if order is not None else np.zeros(len(first), np.int64)
+        number = bounds[1:] // TABLE_ROWS if order is not None else np.zeros(len(first), np.int64)
         cuts = (*np.flatnonzero(changes(number)).tolist(), len(receivers))
         others = int(np.count_nonzero(to != self._node))
         columns = []
         for part in parts[1:]:
             whole = _joined(part)
             self.bytes_sent += others * (whole.nbytes // len(to))
-            columns.append(_cut(whole, order, [bounds[cut] for cut in cuts]))
+            columns.append(_cut(whole, order, bounds[list(cuts)].tolist()))
         return tuple(
-            MessageTable(tuple(receivers[low:high]), _from_zero(bounds[low : high + 1]), table)
+            MessageTable(receivers[low:high], bounds[low : high + 1] - bounds[low], table)
             for (low, high), table in zip(pairwise(cuts), zip(*columns, strict=True), strict=True)
         )
-
-
-def _from_zero(bounds: tuple[int, ...]) -> tuple[int, ...]:
-    """Return bounds of rows counted from the first one on."""
-    start = bounds[0]
-    return tuple(bound - start for bound in bounds) if start else bounds
 
 
 def _cut(column: Array, order: I64 | None, bounds: list[int]) -> list[Array]:
@@ -230,15 +223,15 @@ def _block_inboxes(
     """Return for each of a few nodes the messages of each kind, in pieces of several tables."""
     inboxes: dict[int, dict[Kind, list[tuple[Column, ...]]]] = {node: {} for node in to}
     for kind, of_kind in tables.items():
-        runs = [(table, bisect_left(table.to, to[0]), bisect_right(table.to, to[-1])) for table in of_kind]
+        runs = [(table, *np.searchsorted(table.to, (to[0], to[-1] + 1)).tolist()) for table in of_kind]
         pairs = sum(last - first for _, first, last in runs)
-        rows = sum(table.bounds[last] - table.bounds[first] for table, first, last in runs)
+        rows = sum(int(table.bounds[last] - table.bounds[first]) for table, first, last in runs)
         if _is_in_small_pieces(pairs, rows):
             joint = _by_receiver(runs)
             runs = [(joint, 0, len(joint.to))]
         for table, first, last in runs:
-            bounds = pairwise(table.bounds[first : last + 1])
-            for node, (low, high) in zip(table.to[first:last], bounds, strict=True):
+            bounds = pairwise(table.bounds[first : last + 1].tolist())
+            for node, (low, high) in zip(table.to[first:last].tolist(), bounds, strict=True):
                 inboxes[node].setdefault(kind, []).append(table.rows(low, high))
     return inboxes
 
@@ -248,8 +241,8 @@ def _by_receiver(runs: list[tuple[MessageTable, int, int]]) -> MessageTable:
 
     That is quicker than many pieces of a few rows.
     """
-    bounds = [np.array(table.bounds[first : last + 1]) for table, first, last in runs]
-    receivers = np.concatenate([np.array(table.to[first:last], np.uint16) for table, first, last in runs])
+    bounds = [table.bounds[first : last + 1] for table, first, last in runs]
+    receivers = np.concatenate([table.to[first:last] for table, first, last in runs])
     to = np.repeat(receivers, np.concatenate([np.diff(of_run) for of_run in bounds]))
     order = np.argsort(to, kind="stable")
     to = to[order]
@@ -257,8 +250,8 @@ def _by_receiver(runs: list[tuple[MessageTable, int, int]]) -> MessageTable:
     columns = zip(*(table.columns for table, _, _ in runs), strict=True)
     rows = [slice(of_run[0], of_run[-1]) for of_run in bounds]
     return MessageTable(
-        tuple(to[starts].tolist()),
-        (*starts.tolist(), len(to)),
+        to[starts],
+        np.append(starts, len(to)),
         tuple(
             np.concatenate([widened([column])[part] for column, part in zip(parts, rows, strict=True)])[order]
             for parts in columns

@@ -117,7 +117,7 @@ class Halves(NamedTuple):
 Narrow = Repeated | Offsets | Steps | Halves
 
 
-def narrowed(column: Array, bounds: Sequence[int]) -> Array | Narrow:
+def narrowed(column: Array, bounds: I64) -> Array | Narrow:
     """Return a column in a narrow form, or itself if none fits.
 
     bounds: the rows at which the column may be cut: 0, ..., its length, which is not 0.
@@ -140,11 +140,11 @@ def _offsets(column: I64, least: int, most: int) -> Offsets:
     return Offsets(least, (column - least).astype(np.min_scalar_type(most - least)))
 
 
-def _steps(column: I64, bounds: Sequence[int]) -> Steps | None:
+def _steps(column: I64, bounds: I64) -> Steps | None:
     steps = np.empty(len(column), np.int64)
     np.subtract(column[1:], column[:-1], out=steps[1:])
     jumps = steps.view(np.uint64) > _LARGEST_STEP
-    jumps[list(bounds[:-1])] = True
+    jumps[bounds[:-1]] = True
     if np.count_nonzero(jumps) * _RUN > len(column):
         return None
     starts = np.flatnonzero(jumps)

@@ -38,7 +38,7 @@ READER = """
 import pickle, sys
 for mail in pickle.load(sys.stdin.buffer):
     for kind, table in mail.all_tables():
-        print(mail.sender, kind.name, table.to, *(column.tolist() for column in table.columns))
+        print(mail.sender, kind.name, tuple(table.to.tolist()), *(column.tolist() for column in table.columns))
 """
 
 

@@ -34,7 +34,7 @@ TWO_RUNS = np.concatenate([np.arange(5, 5 + 128), (1 << 40) - np.arange(128)[::-
     ],
 )
 def test_the_form_of_a_column(column: Array, form: type, bytes_of_each: int) -> None:
-    narrow = narrowed(column, (0, ROWS))
+    narrow = narrowed(column, np.array([0, ROWS]))
     assert type(narrow) is form
     assert narrow.nbytes == bytes_of_each * ROWS
     back = widened([narrow])
@@ -45,7 +45,7 @@ def test_the_form_of_a_column(column: Array, form: type, bytes_of_each: int) -> 
 
 
 def test_runs_begin_at_jumps_and_where_the_column_may_be_cut() -> None:
-    narrow = narrowed(TWO_RUNS, (0, 64, ROWS))
+    narrow = narrowed(TWO_RUNS, np.array([0, 64, ROWS]))
     assert isinstance(narrow, Steps)
     assert narrow.starts == [0, 64, 128]
     assert narrow.firsts == [5, 5 + 64, (1 << 40) - 127]
@@ -77,7 +77,7 @@ def test_parts_of_several_columns_are_joined_in_order(
     bounds = (0, *sorted(cuts), ROWS)
     parts, wanted = [], []
     for column in columns:
-        form = narrowed(column, bounds) if data.draw(st.booleans()) else column
+        form = narrowed(column, np.array(bounds)) if data.draw(st.booleans()) else column
         for low, high in pairwise(bounds):
             if data.draw(st.booleans()):
                 parts.append(form[low:high] if isinstance(form, np.ndarray) else form.part(low, high))
