@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -120,10 +119,9 @@ class NodeState:
         if not self.homes_follow:
             self.table.keep_homes()
 
-    @cached_property
-    def zonelists(self) -> I64:
-        """int64[nodes, nodes]: in row i all nodes, the nearest to node i first (build_zonelists())."""
-        return np.argsort(self.distance, axis=1, kind="stable")
+    def zonelist(self, start: int) -> I64:
+        """Return all nodes, the nearest to node `start` first (build_zonelists()): int64[nodes]."""
+        return np.argsort(self.distance[start], kind="stable")
 
     @property
     def limit(self) -> int:

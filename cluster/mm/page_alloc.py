@@ -16,6 +16,7 @@ from cluster.arrays.words import (
     I64,
     MAX_MMS_PER_NODE,
     U8,
+    U16,
     U64,
     VPN_MASK,
     Digests,
@@ -47,7 +48,7 @@ class PageAllocator:
 
     `sources` says what the frames will hold: NEW_CONTENT means the content with the id in `ids`; a frame word
     means a copy of that frame, which then loses a mapping; a swap entry means what is in swap.
-    `attempt` (uint8) is how many nodes had no free frame for the page.
+    `attempt` (uint16) is how many nodes had no free frame for the page.
     """
 
     def __init__(self, node: NodeState, policies: Mapping[PolicySpec, CheckedPolicy]) -> None:
@@ -57,13 +58,13 @@ class PageAllocator:
 
     def write(self, slots: Slots, ids: U64) -> None:
         """Give pages frames with the contents of these ids."""
-        self._place(slots, ids, np.full(len(slots), NEW_CONTENT), np.zeros(len(slots), np.uint8))
+        self._place(slots, ids, np.full(len(slots), NEW_CONTENT), np.zeros(len(slots), np.uint16))
 
     def copy(self, slots: Slots, sources: I64) -> None:
         """Give pages frames with copies of other frames, or with what is in swap."""
-        self._place(slots, np.zeros(len(slots), np.uint64), sources, np.zeros(len(slots), np.uint8))
+        self._place(slots, np.zeros(len(slots), np.uint64), sources, np.zeros(len(slots), np.uint16))
 
-    def _place(self, slots: Slots, ids: U64, sources: I64, attempt: U8) -> None:
+    def _place(self, slots: Slots, ids: U64, sources: I64, attempt: U16) -> None:
         """Find frames for pages, here at once and on other nodes by message."""
         while len(slots):
             n = self._n
@@ -79,7 +80,7 @@ class PageAllocator:
             got = len(frames)
             self._install(slots[here][:got], frames, sources[here][:got])
             slots, ids, sources = slots[here][got:], ids[here][got:], sources[here][got:]
-            attempt = attempt[here][got:] + np.uint8(1)
+            attempt = attempt[here][got:] + np.uint16(1)
 
     def _fill(self, keys: ItemKeys, ids: U64, sources: I64) -> FrameWords:
         """Take frames of this node for as many of the pages as possible, and write new content to them."""
@@ -91,16 +92,16 @@ class PageAllocator:
         n.frames.write(pfns[new], ids, n.contents.digests(ids))
         return frame_word(n.id, pfns)
 
-    def on_alloc(self, slots: Slots, keys: ItemKeys, ids: U64, attempt: U8, sources: I64) -> None:
+    def on_alloc(self, slots: Slots, keys: ItemKeys, ids: U64, attempt: U16, sources: I64) -> None:
         frames = np.full(len(keys), -1)
         filled = self._fill(keys, ids, sources)
         frames[: len(filled)] = filled
         self._n.out.send(Kind.ALLOC_REPLY, node_of_key(keys), slots, frames, ids, attempt, sources)
 
-    def on_alloc_reply(self, slots: Slots, frames: FrameWords, ids: U64, attempt: U8, sources: I64) -> None:
+    def on_alloc_reply(self, slots: Slots, frames: FrameWords, ids: U64, attempt: U16, sources: I64) -> None:
         got = frames >= 0
         self._install(slots[got], frames[got], sources[got])
-        self._place(slots[~got], ids[~got], sources[~got], attempt[~got] + np.uint8(1))
+        self._place(slots[~got], ids[~got], sources[~got], attempt[~got] + np.uint16(1))
 
     def _install(self, slots: Slots, frames: FrameWords, sources: I64) -> None:
         n = self._n
@@ -141,9 +142,9 @@ class PageAllocator:
         """Return the first node that each page's policy asks for a frame. int64[n]."""
         index = self._n.spaces.index
         vma_of = index.vma_of(slots)
-        return self._targets(vma_of, index.keys(slots, vma_of), np.zeros(len(slots), np.uint8))
+        return self._targets(vma_of, index.keys(slots, vma_of), np.zeros(len(slots), np.uint16))
 
-    def _targets(self, vma_of: I64, keys: ItemKeys, attempt: U8) -> I64:
+    def _targets(self, vma_of: I64, keys: ItemKeys, attempt: U16) -> I64:
         """Return the node to ask for each page's frame in this attempt. int64[n]."""
         targets = np.empty(len(keys), np.int64)
         index = self._n.spaces.index
@@ -158,28 +159,34 @@ class PageAllocator:
             targets[of_vma] = self._targets_of(vma, keys[of_vma] & VPN_MASK, attempt[of_vma])
         return targets
 
-    def _targets_of(self, vma: Vma, vpns: I64, attempt: U8) -> I64:
+    def _targets_of(self, vma: Vma, vpns: I64, attempt: U16) -> I64:
         n, policy = self._n, vma.policy
         if policy.plugin is not None:
             return self._ask_policy(vma, vpns, attempt)
         if policy.policy is PolicyMode.INTERLEAVE:
-            first = np.array(policy.nodes)[vpns % len(policy.nodes)]
-            order = n.zonelists
-        else:
-            start = policy.nodes[0] if policy.policy is PolicyMode.PREFERRED else n.id
-            zonelist = n.zonelists[start]
-            if policy.policy is PolicyMode.BIND:
-                zonelist = zonelist[np.isin(zonelist, policy.nodes)]
-            first, order = np.zeros(len(vpns), np.int64), zonelist[None, :]
+            return self._next_nodes(np.array(policy.nodes)[vpns % len(policy.nodes)], attempt)
+        order = n.zonelist(policy.nodes[0] if policy.policy is PolicyMode.PREFERRED else n.id)
         bound = policy.policy is PolicyMode.BIND
-        self._check_attempts(attempt, order.shape[1], "the nodes it is bound to" if bound else "any node")
-        targets: I64 = order[first, attempt]
+        if bound:
+            order = order[np.isin(order, policy.nodes)]
+        self._check_attempts(attempt, len(order), "the nodes it is bound to" if bound else "any node")
+        targets: I64 = order[attempt]
         return targets
 
-    def _ask_policy(self, vma: Vma, vpns: I64, attempt: U8) -> I64:
+    def _next_nodes(self, first: I64, attempt: U16) -> I64:
+        """Return the node to ask in this attempt: the first one, then the others, the nearest to it first."""
+        n = self._n
+        self._check_attempts(attempt, n.nodes, "any node")
+        targets, refused = first.copy(), np.flatnonzero(attempt)
+        for start in np.unique(first[refused]).tolist():
+            of_start = refused[first[refused] == start]
+            targets[of_start] = n.zonelist(start)[attempt[of_start]]
+        return targets
+
+    def _ask_policy(self, vma: Vma, vpns: I64, attempt: U16) -> I64:
         """Ask the user's policy for the node of a page's first attempt; then come all, the nearest first."""
         n, first = self._n, attempt == 0
-        order = np.append(-1, n.zonelists[n.id])
+        order = np.append(-1, n.zonelist(n.id))
         self._check_attempts(attempt, len(order), "any node")
         targets: I64 = order[attempt]
         if first.any():
@@ -190,7 +197,7 @@ class PageAllocator:
             targets[first] = self._policies[vma.policy].nodes_for(faults)
         return targets
 
-    def _check_attempts(self, attempt: U8, most: int, allowed: str) -> None:
+    def _check_attempts(self, attempt: U16, most: int, allowed: str) -> None:
         """Raise OutOfMemoryError if a page has been refused by all nodes that are allowed."""
         if int(attempt.max(initial=0)) >= most:
             raise OutOfMemoryError(

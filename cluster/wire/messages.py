@@ -100,7 +100,7 @@ _NODE: Column = ("node", np.int64)
 _BLOCK: Column = ("block", np.int64)
 _POSITION: Column = ("position", np.int64)
 _NTH: Column = ("nth", np.int64)
-_ALLOC: tuple[Column, ...] = (_ID, ("attempt", np.uint8), ("source", np.int64))
+_ALLOC: tuple[Column, ...] = (_ID, ("attempt", np.uint16), ("source", np.int64))
 
 MESSAGES: dict[Kind, Message] = {
     # Frames and mappings.

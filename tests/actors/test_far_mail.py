@@ -38,7 +38,7 @@ READER = """
 import pickle, sys
 for mail in pickle.load(sys.stdin.buffer):
     for kind, table in mail.all_tables():
-        print(mail.sender, kind.name, tuple(table.to.tolist()), *(column.tolist() for column in table.columns))
+        print(mail.sender, kind.name, table.to.tolist(), *(column.tolist() for column in table.columns))
 """
 
 
@@ -66,8 +66,8 @@ def test_the_other_machine_gets_the_rows_for_its_nodes(received: SharedMail) -> 
     assert location is not None
     ran = subprocess.run([sys.executable, "-c", READER], input=location, capture_output=True, check=True)
     assert ran.stdout.decode().splitlines() == [
-        "0 PUT (1, 2) [105, 106, 205, 206]",
-        "3 PUT (1, 2) [107, 207]",
+        "0 PUT [1, 2] [105, 106, 205, 206]",
+        "3 PUT [1, 2] [107, 207]",
     ]
 
 
