@@ -163,15 +163,17 @@ class PageAllocator:
         n, policy = self._n, vma.policy
         if policy.plugin is not None:
             return self._ask_policy(vma, vpns, attempt)
-        if policy.policy is PolicyMode.INTERLEAVE:
-            return self._next_nodes(np.array(policy.nodes)[vpns % len(policy.nodes)], attempt)
-        order = n.zonelist(policy.nodes[0] if policy.policy is PolicyMode.PREFERRED else n.id)
-        bound = policy.policy is PolicyMode.BIND
-        if bound:
+        if policy.policy is PolicyMode.BIND:
+            order = n.zonelist(n.id)
             order = order[np.isin(order, policy.nodes)]
-        self._check_attempts(attempt, len(order), "the nodes it is bound to" if bound else "any node")
-        targets: I64 = order[attempt]
-        return targets
+            self._check_attempts(attempt, len(order), "the nodes it is bound to")
+            targets: I64 = order[attempt]
+            return targets
+        if policy.policy is PolicyMode.INTERLEAVE:
+            first = np.array(policy.nodes)[vpns % len(policy.nodes)]
+        else:
+            first = np.full(len(vpns), policy.nodes[0] if policy.policy is PolicyMode.PREFERRED else n.id)
+        return self._next_nodes(first, attempt)
 
     def _next_nodes(self, first: I64, attempt: U16) -> I64:
         """Return the node to ask in this attempt: the first one, then the others, the nearest to it first."""
