@@ -44,6 +44,8 @@ class MessageTable(NamedTuple):
         first, last = np.searchsorted(self.to, (low, high)).tolist()
         if first == last:
             return None
+        if last - first == len(self.to):
+            return self
         bounds = self.bounds[first : last + 1]
         columns = self.rows(int(bounds[0]), int(bounds[-1]))
         return MessageTable(self.to[first:last], bounds - bounds[0], columns)
@@ -156,16 +158,17 @@ class Outbox:
         receivers, bounds = to[first].astype(np.uint16), np.append(first, len(to))
         # A receiver is in the table in which its last row falls.
         number = bounds[1:] // TABLE_ROWS if order is not None else np.zeros(len(first), np.int64)
-        cuts = (*np.flatnonzero(changes(number)).tolist(), len(receivers))
+        cuts = np.append(np.flatnonzero(changes(number)), len(receivers))
+        row_cuts = bounds[cuts].tolist()
         others = int(np.count_nonzero(to != self._node))
         columns = []
         for part in parts[1:]:
             whole = _joined(part)
             self.bytes_sent += others * (whole.nbytes // len(to))
-            columns.append(_cut(whole, order, bounds[list(cuts)].tolist()))
+            columns.append(_cut(whole, order, row_cuts))
         return tuple(
             MessageTable(receivers[low:high], bounds[low : high + 1] - bounds[low], table)
-            for (low, high), table in zip(pairwise(cuts), zip(*columns, strict=True), strict=True)
+            for (low, high), table in zip(pairwise(cuts.tolist()), zip(*columns, strict=True), strict=True)
         )
 
 
@@ -183,20 +186,16 @@ def merged(mail: list[Mail]) -> list[Mail]:
     the order of the senders.
     """
     tables = [table for sent in mail for _, table in sent.all_tables()]
-    if len(mail) < 2 or not _is_in_small_pieces(
-        sum(len(table.to) for table in tables), sum(table.bounds[-1] for table in tables)
-    ):
+    if len(mail) < 2 or not _is_in_small_pieces(tables):
         return mail
     kinds = sorted({kind for sent in mail for kind in sent.tables})
-    of_kind = {
-        kind: [(t, 0, len(t.to)) for sent in mail for t in sent.tables.get(kind, ())] for kind in kinds
-    }
-    return [Mail(mail[0].sender, {kind: (_by_receiver(runs),) for kind, runs in of_kind.items()})]
+    of_kind = {kind: [table for sent in mail for table in sent.tables.get(kind, ())] for kind in kinds}
+    return [Mail(mail[0].sender, {kind: (_by_receiver(tables),) for kind, tables in of_kind.items()})]
 
 
-def _is_in_small_pieces(pairs: int, rows: int) -> bool:
+def _is_in_small_pieces(tables: list[MessageTable]) -> bool:
     """Return whether it is quicker to sort rows by receiver than to cut them for each sender and receiver."""
-    return rows < FEW_ROWS * pairs
+    return sum(int(table.bounds[-1]) for table in tables) < FEW_ROWS * sum(len(table.to) for table in tables)
 
 
 def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:
@@ -223,39 +222,26 @@ def _block_inboxes(
     """Return for each of a few nodes the messages of each kind, in pieces of several tables."""
     inboxes: dict[int, dict[Kind, list[tuple[Column, ...]]]] = {node: {} for node in to}
     for kind, of_kind in tables.items():
-        runs = [(table, *np.searchsorted(table.to, (to[0], to[-1] + 1)).tolist()) for table in of_kind]
-        pairs = sum(last - first for _, first, last in runs)
-        rows = sum(int(table.bounds[last] - table.bounds[first]) for table, first, last in runs)
-        if _is_in_small_pieces(pairs, rows):
-            joint = _by_receiver(runs)
-            runs = [(joint, 0, len(joint.to))]
-        for table, first, last in runs:
-            bounds = pairwise(table.bounds[first : last + 1].tolist())
-            for node, (low, high) in zip(table.to[first:last].tolist(), bounds, strict=True):
+        parts = [part for table in of_kind if (part := table.among(to[0], to[-1] + 1))]
+        if _is_in_small_pieces(parts):
+            parts = [_by_receiver(parts)]
+        for table in parts:
+            bounds = pairwise(table.bounds.tolist())
+            for node, (low, high) in zip(table.to.tolist(), bounds, strict=True):
                 inboxes[node].setdefault(kind, []).append(table.rows(low, high))
     return inboxes
 
 
-def _by_receiver(runs: list[tuple[MessageTable, int, int]]) -> MessageTable:
-    """Join the messages to receivers [first, last) of each table, and sort them by receiver.
-
-    That is quicker than many pieces of a few rows.
-    """
-    bounds = [table.bounds[first : last + 1] for table, first, last in runs]
-    receivers = np.concatenate([table.to[first:last] for table, first, last in runs])
-    to = np.repeat(receivers, np.concatenate([np.diff(of_run) for of_run in bounds]))
+def _by_receiver(tables: list[MessageTable]) -> MessageTable:
+    """Join tables, and sort their messages by receiver. That is quicker than many pieces of a few rows."""
+    rows = np.concatenate([np.diff(table.bounds) for table in tables])
+    to = np.repeat(np.concatenate([table.to for table in tables]), rows)
     order = np.argsort(to, kind="stable")
     to = to[order]
     starts = np.flatnonzero(changes(to))
-    columns = zip(*(table.columns for table, _, _ in runs), strict=True)
-    rows = [slice(of_run[0], of_run[-1]) for of_run in bounds]
+    columns = zip(*(table.columns for table in tables), strict=True)
     return MessageTable(
-        to[starts],
-        np.append(starts, len(to)),
-        tuple(
-            np.concatenate([widened([column])[part] for column, part in zip(parts, rows, strict=True)])[order]
-            for parts in columns
-        ),
+        to[starts], np.append(starts, len(to)), tuple(widened(parts)[order] for parts in columns)
     )
 
 
