@@ -65,7 +65,8 @@ class Comparisons(tuple[RunComparison, ...]):
         return f"<Comparisons: {sides}: {counted(differing, 'figure')} differ{points}>"
 
 
-Compared = str | Path | Result | CompactionResult | SweepResult
+Loaded = Result | CompactionResult | SweepResult
+Compared = str | Path | Loaded
 
 
 def compare(*sources: Compared) -> Comparisons:
@@ -74,12 +75,17 @@ def compare(*sources: Compared) -> Comparisons:
     Each source is a directory or a result. Runs give one comparison; sweeps give one for each point, in which
     nothing is compared if some of them lack the point.
     Raises UserError if there are fewer than two sources, if a directory has no results, or if the sources
-    have nothing in common.
+    have nothing in common or are of different commands.
     """
     if len(sources) < 2:
         raise UserError("compare: give at least two directories")
-    sides = [dict(_sides(source, number)) for number, source in enumerate(sources, 1)]
     names = [_name(source, number) for number, source in enumerate(sources, 1)]
+    loaded = [(_loaded(source), _folder(source)) for source in sources]
+    commands = {_command(source): name for (source, _), name in zip(loaded, names, strict=True)}
+    if len(commands) > 1:
+        each = " and ".join(f"{name} of {command}" for command, name in commands.items())
+        raise UserError(f"compare: {each}: give results of one command")
+    sides = [dict(_sides(source, name, folder)) for (source, folder), name in zip(loaded, names, strict=True)]
     labels = dict.fromkeys(label for of_source in sides for label in of_source)
     found = Comparisons(_at(label, names, sides) for label in labels)
     if all(comparison.absent for comparison in found):
@@ -104,12 +110,25 @@ def _name(source: Compared, number: int) -> str:
     return f"{source}" if isinstance(source, str | Path) else f"result {number}"
 
 
-def _sides(source: Compared, number: int) -> Iterator[tuple[str, Side]]:
+def _folder(source: Compared) -> Path:
+    return Path(source) if isinstance(source, str | Path) else Path()
+
+
+def _loaded(source: Compared) -> Loaded:
+    if not isinstance(source, str | Path):
+        return source
+    return load_sweep(source) if (Path(source) / PLAN).exists() else load_result(Path(source))
+
+
+def _command(source: Loaded) -> str:
+    """Return the command whose result it is."""
+    if isinstance(source, SweepResult):
+        return str(source.plan["command"])
+    return "simulate" if isinstance(source, Result) else "compact"
+
+
+def _sides(source: Loaded, name: str, folder: Path) -> Iterator[tuple[str, Side]]:
     """Yield the points of a sweep with their labels, or a run as a single point without a label."""
-    name, folder = _name(source, number), Path()
-    if isinstance(source, str | Path):
-        folder = Path(source)
-        source = load_sweep(folder) if (folder / PLAN).exists() else load_result(folder)
     if isinstance(source, SweepResult):
         for outcome in source.outcomes:
             if outcome.runs:

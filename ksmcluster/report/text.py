@@ -36,7 +36,11 @@ def seconds(value: float) -> str:
         return f"{value / 60:.0f} min"
     if value >= 10:
         return f"{value:.0f} s"
-    return f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+    if value >= 1:
+        return f"{value:.1f} s"
+    if value >= 1e-3 or value == 0:
+        return f"{value * 1e3:.{int(0 < value < 9.95e-3)}f} ms"
+    return f"{value * 1e6:.{int(value < 9.95e-6)}f} us"
 
 
 def percent(share: float) -> str:

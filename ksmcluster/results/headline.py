@@ -34,14 +34,20 @@ def headline(
     """
     weights = last_half(np.array(seconds))
     counted = saved[weights > 0]
-    mean = float(np.average(saved, weights=weights))
-    before = float(np.average(saved + after, weights=weights))
+    mean = _mean(saved, weights)
+    before = _mean(saved + after, weights)
     return {
         "saved_bytes_mean": mean,
         "saved_bytes_min": int(counted.min()),
         "saved_bytes_max": int(counted.max()),
         "saved_fraction_mean": mean / before if before else 0.0,
     }
+
+
+def _mean(values: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
+    """Return the weighted mean. That of equal values is exact, so that runs with equal values are equal."""
+    least = int(values[weights > 0].min())
+    return least + float(np.average(values - least, weights=weights))
 
 
 def last_half(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

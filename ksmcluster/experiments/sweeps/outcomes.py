@@ -14,13 +14,14 @@ from ksmcluster.experiments.sweeps.run_one import RunRecord
 
 
 class Outcome(NamedTuple):
-    """The outcome of a point: means over its seeds, standard deviations if there are several, and errors."""
+    """The outcome of a point: means over its seeds, deviations if there are several, errors and notes."""
 
     point: SweepPoint
     means: Figures
     noise: dict[str, float]
     runs: int
     errors: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Choice(NamedTuple):
@@ -32,6 +33,8 @@ class Choice(NamedTuple):
     limits: tuple[Limit, ...]
     front: tuple[int, ...]
     recommended: int | None
+    #: Finished points that are not compared, as they lack the first objective.
+    left_out: tuple[int, ...] = ()
 
     @property
     def figures(self) -> list[str]:
@@ -73,12 +76,18 @@ def outcome_of(point: SweepPoint, records: Sequence[RunRecord]) -> Outcome:
         if len(values) > 1:
             noise[name] = stdev(values)
     errors = tuple(dict.fromkeys(record.error for record in records if record.error))
-    return Outcome(point, means, noise, len(done), errors)
+    notes = tuple(dict.fromkeys(note for record in records for note in record.notes))
+    return Outcome(point, means, noise, len(done), errors, notes)
 
 
 def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits: Sequence[Limit]) -> Choice:
-    """Return the front and the best point, among the points that have all figures."""
-    compared = [outcome for outcome in outcomes if _has_all(outcome.means, objectives)]
+    """Return the front and the best point, among the points that have the first objective.
+
+    Another objective that a point lacks counts as the worst.
+    """
+    has_first = [bool(objectives) and o.means.get(objectives[0].name) is not None for o in outcomes]
+    compared = [outcome for outcome, has in zip(outcomes, has_first, strict=True) if has]
+    left_out = tuple(o.point.number for o, has in zip(outcomes, has_first, strict=True) if o.runs and not has)
     differing = tuple(objective for objective in objectives if differs(objective.name, compared))
     differing = differing or tuple(objectives)
     scores = {outcome.point.number: _scores(outcome.means, differing) for outcome in compared}
@@ -88,12 +97,14 @@ def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits:
         if all(limit.is_kept(outcome.means.get(limit.name)) for limit in limits)
     }
     front = tuple(pareto.front(scores))
-    return Choice(tuple(objectives), differing, tuple(limits), front, pareto.best(within))
+    return Choice(tuple(objectives), differing, tuple(limits), front, pareto.best(within), left_out)
 
 
 def differs(name: str, outcomes: Sequence[Outcome]) -> bool:
-    """Return whether a figure varies between points by more than counts as equal."""
+    """Return whether a figure varies between points by more than counts as equal, or some of them lack it."""
     values = [value for outcome in outcomes if (value := outcome.means.get(name)) is not None]
+    if 0 < len(values) < len(outcomes):
+        return True
     return bool(values) and max(values) - min(values) > pareto.NEAR * max(map(abs, values))
 
 
@@ -102,9 +113,5 @@ def two_to_draw(choice: Choice) -> tuple[Objective, ...]:
     return choice.differing[:2] if len(choice.differing) > 1 else choice.objectives[:2]
 
 
-def _has_all(means: Figures, objectives: Sequence[Objective]) -> bool:
-    return bool(objectives) and all(means.get(objective.name) is not None for objective in objectives)
-
-
 def _scores(means: Figures, objectives: Sequence[Objective]) -> tuple[float, ...]:
-    return tuple(objective.score(means[objective.name] or 0) for objective in objectives)
+    return tuple(objective.score(means.get(objective.name)) for objective in objectives)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,8 +37,10 @@ class Objective(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name}:{'max' if self.most else 'min'}"
 
-    def score(self, value: float) -> float:
-        """Return a score: larger is better."""
+    def score(self, value: Figure) -> float:
+        """Return a score: larger is better, and a missing value is the worst."""
+        if value is None:
+            return -math.inf
         return value if self.most else -value
 
 

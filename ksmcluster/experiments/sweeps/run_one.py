@@ -31,6 +31,8 @@ class RunRecord:
     error: str = ""
     #: Seconds that the run took on this host.
     wall_seconds: float = 0.0
+    #: Notes on the result, a line each.
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
@@ -41,13 +43,15 @@ class RunRecord:
             "wall_seconds": self.wall_seconds,
             "figures": self.figures,
             "passes": list(self.passes),
+            "notes": list(self.notes),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunRecord:
         """Return the record from its JSON object."""
         key = RunKey(data["point"], data["seed"])
-        return cls(key, data["figures"], tuple(data["passes"]), data["error"], data["wall_seconds"])
+        passes, notes = tuple(data["passes"]), tuple(data["notes"])
+        return cls(key, data["figures"], passes, data["error"], data["wall_seconds"], notes)
 
 
 class RunDone(NamedTuple):
@@ -70,7 +74,8 @@ def run_one(task: Task, pool: ActorPool | None = None) -> RunRecord:
     try:
         result = _result(task, pool)
         passes = figures_by_pass(result) if task.passes_rows and isinstance(result, Result) else []
-        return RunRecord(task.key, figures(result), tuple(passes), "", time.perf_counter() - start)
+        took, notes = time.perf_counter() - start, tuple(result.summary.get("notes", ()))
+        return RunRecord(task.key, figures(result), tuple(passes), "", took, notes)
     except Exception as error:  # no error may lose the other points
         return failed(task.key, error, time.perf_counter() - start)
 

@@ -77,6 +77,7 @@ class _Run(_Stored):
     wall_seconds: _Number
     figures: _Figures
     passes: list[_Figures]
+    notes: list[str] = []
 
 
 class _Host(_Stored):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,8 @@ from ksmcluster.report import text
 #: The most points in the table; with more points, it shows only the front.
 MOST_POINTS = 100
 ON_FRONT, RECOMMENDED = "*", "* best"
+#: The most notes; runs.jsonl has all.
+MOST_NOTES = 12
 #: The most characters in a line of a heading.
 _HEAD_WIDTH = 12
 
@@ -28,6 +31,9 @@ def report(found: Findings) -> RenderableType:
         parts += [Text(), *map(Text, _conclusions(found))]
     if errors := _errors(found.outcomes):
         parts += [Text(), Text("Points that failed", style="bold red"), *errors]
+    if said := notes(found.outcomes):
+        lines = (Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in said)
+        parts += [Text(), Text("Notes", style="bold"), *lines]
     return Group(*parts)
 
 
@@ -92,15 +98,14 @@ def in_table(found: Findings) -> Sequence[Outcome]:
 def cell(outcome: Outcome, name: str) -> str:
     """Return a figure of a point, with its standard deviation over seeds."""
     value, noise = shown(name, outcome.means.get(name)), shown(name, outcome.noise.get(name))
-    return f"{value} ± {noise}" if noise.strip("0. -") and noise != shown(name, 0.0) else value
+    return f"{value} ± {noise}" if noise.partition(" ")[0].strip("0.-") else value
 
 
 def _conclusions(found: Findings) -> list[str]:
     choice = found.choice
     wanted = ", ".join(map(str, choice.differing))
     lines = [f"{ON_FRONT} Pareto front of {wanted}: {text.counted(len(choice.front), 'point')}"]
-    if same := same_everywhere(choice):
-        lines.append(same)
+    lines += filter(None, (same_everywhere(choice), left_out(choice)))
     limits = " and ".join(map(str, choice.limits))
     within = f" within {limits}" if limits else ""
     if choice.recommended is None:
@@ -113,7 +118,51 @@ def _conclusions(found: Findings) -> list[str]:
 def same_everywhere(choice: Choice) -> str:
     """Say which objectives do not decide, as all points count as equal; empty if all decide."""
     same = [objective.name for objective in choice.objectives if objective not in choice.differing]
-    return f"The same at all points, within {100 * NEAR:g} %: {', '.join(same)}." if same else ""
+    where = "all points that are compared" if choice.left_out else "all points"
+    return f"The same at {where}, within {100 * NEAR:g} %: {', '.join(same)}." if same else ""
+
+
+def left_out(choice: Choice) -> str:
+    """Say which finished points are not compared; empty if all are."""
+    if not choice.left_out or not choice.objectives:
+        return ""
+    verb = "has" if len(choice.left_out) == 1 else "have"
+    return f"Not compared: {_points(choice.left_out)}, which {verb} no {choice.objectives[0].name}."
+
+
+def notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the notes on the runs, each with its points, unless all points have it."""
+    points: dict[str, list[int]] = {}
+    for outcome in outcomes:
+        for note in outcome.notes:
+            points.setdefault(note, []).append(outcome.point.number)
+    finished = sum(outcome.runs > 0 for outcome in outcomes)
+    found = [
+        text.one_line(note if len(of) == finished else f"{_points(of)}: {note}")
+        for note, of in points.items()
+    ]
+    more = [f"and {len(found) - MOST_NOTES:,} more notes: see runs.jsonl"] if len(found) > MOST_NOTES else []
+    return found[:MOST_NOTES] + more
+
+
+def _points(numbers: Sequence[int]) -> str:
+    """Name points: `point 3`, `points 1 to 4, 7`."""
+    parts = [
+        f"{first}" if first == last else f"{first} to {last}" if last > first + 1 else f"{first}, {last}"
+        for first, last in _runs(numbers)
+    ]
+    return f"{'point' if len(numbers) == 1 else 'points'} {', '.join(parts)}"
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each row of numbers that follow each other."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 def why(choice: Choice, point: str = "It") -> str:

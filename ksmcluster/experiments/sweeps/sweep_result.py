@@ -102,8 +102,8 @@ class SweepResult:
         """Return the best points, for texts such as `saved_bytes:max` and `ksmd_cpu_percent<=5`.
 
         By default, the objectives and limits are those that were given to the sweep last. Without any, the
-        objectives are `pareto.OBJECTIVES`, except figures that no point has. Points that lack a figure are
-        not compared.
+        objectives are `pareto.OBJECTIVES`, except figures that no point has. Points that lack the first
+        objective are not compared; another one that a point lacks counts as the worst.
         """
         objectives = objectives or self.wanted.objectives
         wanted = pareto.parse_objectives(objectives or pareto.OBJECTIVES[self.plan["command"]])

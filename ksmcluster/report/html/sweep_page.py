@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ksmcluster.experiments.knobs import shell_lines
 from ksmcluster.experiments.sweeps.outcomes import Findings, differs
+from ksmcluster.experiments.sweeps.sweep_report import notes
 from ksmcluster.experiments.sweeps.sweep_result import SweepResult
 from ksmcluster.report import text
 from ksmcluster.report.html import compacted, simulated
@@ -34,6 +35,7 @@ class SweepSections(NamedTuple):
     tables: Sequence[HtmlTable]
     #: Errors by point.
     failed: Facts
+    notes: Sequence[str]
     #: Shell commands for a real machine; none unless the recommended point has a ksmd.
     knobs: Sequence[str]
     #: The point whose configuration is shown, and the configuration.
@@ -56,6 +58,7 @@ def sweep_sections(found: SweepResult) -> SweepSections:
         answer(findings),
         [points_table(findings), *figures_table(findings)],
         failures(found.outcomes),
+        notes(found.outcomes),
         _knobs(found, findings.choice.recommended),
         number,
         found.plan["points"][number - 1]["config"],
@@ -69,10 +72,11 @@ def sweep_pictures(found: SweepResult, prefix: str) -> list[Markup]:
     Their ids begin with the prefix.
     """
     findings = found.findings()
-    done = [outcome.point for outcome in found.outcomes if outcome.runs]
+    finished = [outcome for outcome in found.outcomes if outcome.runs]
+    done = [outcome.point for outcome in finished]
     if not done:
         return []
-    differing = [o.name for o in findings.choice.objectives if differs(o.name, found.outcomes)]
+    differing = [o.name for o in findings.choice.objectives if differs(o.name, finished)]
     drawn = [] if found.plan["command"] == "simulate" or len(done) > MOST_BARS else [found.plot("obtained")]
     drawn += [found.plot("pareto")] if len(differing) > 1 else []
     values = {key: {point.settings[key] for point in done} for key in findings.keys}

@@ -9,6 +9,7 @@ from ksmcluster.experiments.sweeps.sweep_report import (
     MOST_POINTS,
     cell,
     in_table,
+    left_out,
     same_everywhere,
     shown,
     why,
@@ -72,6 +73,7 @@ def _about_front(choice: Choice) -> str:
     said = [
         f"A point is on the Pareto front if no other point is better in one of {wanted} and worse in none.",
         same_everywhere(choice),
+        left_out(choice),
         why(choice, f"Point {choice.recommended}") if choice.recommended is not None else "",
     ]
     return " ".join(filter(None, said))

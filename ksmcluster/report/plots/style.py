@@ -70,9 +70,10 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
 def name_ticks(axes: Axes, labels: Sequence[str]) -> None:
     """Write a label below each of the places 0, 1, ...; on one line, and slanting, if they would touch."""
     lengths = [max(map(len, label.split("\n"))) for label in labels]
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    room = figure.get_figwidth() * _LETTERS_PER_INCH / len(labels)
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None and place is not None
+    width = figure.get_figwidth() / place.get_gridspec().ncols
+    room = width * _LETTERS_PER_INCH / len(labels)
     places = range(len(labels))
     if max(((a + b) / 2 for a, b in pairwise(lengths)), default=0) < room:
         axes.set_xticks(places, labels)

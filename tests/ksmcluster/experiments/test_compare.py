@@ -190,10 +190,14 @@ def test_the_same_snapshot_from_elsewhere_is_no_difference(tmp_path: Path) -> No
 def test_mistakes(tmp_path: Path, run: Run) -> None:
     result_of(load("tiny")).save(tmp_path / "a")
     ksmcluster.sweep("tiny", {"ksm.pages_to_scan": [100]}, output=tmp_path / "sweep")
+    small = {"machine.memory_per_node": "16MiB"}
+    ksmcluster.compact("compaction-zram", nodes=1, settings=small, engine="inline").save(tmp_path / "c")
     for arguments, says in {
         (str(tmp_path / "a"),): "give at least two directories",
         (str(tmp_path / "a"), str(tmp_path)): "not an output of simulate or compact",
         (str(tmp_path / "a"), str(tmp_path / "sweep")): "have no point in common",
+        (str(tmp_path / "a"), str(tmp_path / "c")): "a of simulate and",
+        (str(tmp_path / "sweep"), str(tmp_path / "c")): "c of compact: give results of one command",
     }.items():
         ran = run("compare", *arguments)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmcluster.experiments.figures import Figures
 from ksmcluster.experiments.sweeps.axes import SweepPoint
-from ksmcluster.experiments.sweeps.outcomes import Outcome, choose
+from ksmcluster.experiments.sweeps.outcomes import Findings, Outcome, choose
 from ksmcluster.experiments.sweeps.pareto import (
     Limit,
     Objective,
@@ -17,6 +18,8 @@ from ksmcluster.experiments.sweeps.pareto import (
     parse_limits,
     parse_objectives,
 )
+from ksmcluster.experiments.sweeps.sweep_report import report
+from ksmcluster.report.console import as_text
 from ksmcluster.system.errors import UserError
 
 #: Saved, and CPU time with the sign turned: 3 is worse than 2 in both, 5 as good as 4.
@@ -58,6 +61,26 @@ def test_an_objective_that_hardly_differs_does_not_count() -> None:
         assert (choice.front, choice.recommended) == (on_front, recommended)
         assert choice.objectives == wanted
         assert choice.differing == wanted[-len(on_front) :]
+
+
+def test_a_figure_that_a_point_lacks_is_the_worst_and_the_first_must_be_there() -> None:
+    """Where nothing merges, nothing is remote; and a run may have no figure at all."""
+    wanted = parse_objectives("saved:max,remote:min")
+    figures: dict[int, Figures] = {
+        1: {"saved": 0.0, "remote": None},
+        2: {"saved": 9.0, "remote": 0.5},
+        3: {"saved": 9.0, "remote": None},
+        4: {"saved": None, "remote": 0.0},
+        5: {"saved": 9.0, "remote": 0.4},
+    }
+    outcomes = [Outcome(SweepPoint(n, {}), means, {}, 1, ()) for n, means in figures.items()]
+    choice = choose(outcomes, wanted, ())
+    assert (choice.front, choice.recommended, choice.left_out) == ((5,), 5, (4,))
+    assert choice.differing == wanted
+    alone = choose(outcomes[:1], wanted, ())
+    assert (alone.front, alone.recommended, alone.left_out) == ((1,), 1, ())
+    shown = as_text(report(Findings(tuple(outcomes), choice, 1, 0)))
+    assert "Not compared: point 4, which has no saved." in shown
 
 
 scores = st.integers(-3, 3).map(float)

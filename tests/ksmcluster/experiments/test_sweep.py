@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -451,6 +452,59 @@ def test_the_table_marks_the_front_and_the_best(run: Run, tmp_path: Path) -> Non
     assert run("knobs", str(tmp_path / "out")).out == knobs.out  # the sweep was given the same
     fastest = run("knobs", str(tmp_path / "out"), "--limit", "ksmd_cpu_percent<=100")
     assert "# point 1 of" in fastest.out
+
+
+LATE_WRITES = """
+[machine]
+nodes = 1
+memory_per_node = "16MiB"
+[[process]]
+name = "rank"
+per_node = 2
+[[process.region]]
+name = "data"
+size = "1000 pages"
+model = "replicated"
+[[process.region.write]]
+rate = 0.1
+start = 3
+"""
+
+
+def test_notes_name_their_points(run: Run, tmp_path: Path) -> None:
+    """Six passes over 2,000 pages: with 1,000 at a time, they end before the writes begin."""
+    file, out = tmp_path / "late.toml", tmp_path / "out"
+    file.write_text(LATE_WRITES)
+    ran = run(
+        "sweep", str(file), "--vary", "ksm.pages_to_scan=1000,100,2000", "--output", str(out), "--quiet"
+    )
+    said = " ".join(ran.out.split("\nNotes\n")[1].split())
+    assert re.findall(r"(points? [\d, to]+): rank, data: writes begin at 3.0 s", said) == [
+        "point 1",
+        "point 3",
+    ]
+    found = load_sweep(out)
+    assert [len(outcome.notes) for outcome in found.outcomes] == [1, 0, 1]
+    assert "writes begin at 3.0 s" in found.records[2].notes[0]
+    assert run("report", str(out), "-o", str(tmp_path / "page.html")).code == 0
+    assert "point 3: rank, data: writes begin" in (tmp_path / "page.html").read_text()
+
+
+def test_a_note_of_all_points_names_none() -> None:
+    found = ksmcluster.sweep("default", {"ksm.pages_to_scan": [2000, 2000]}, overrides=Overrides(nodes=1))
+    assert {len(outcome.notes) for outcome in found.outcomes} == {1}
+    assert re.search(r"\nNotes\n  rank, library-data: writes begin", str(found))
+
+
+def test_a_table_in_a_file_is_as_wide_as_it_needs(run: Run, tmp_path: Path) -> None:
+    ran = run(
+        *("sweep", "default", "--nodes", "2", "--pages-per-node", "512", "--seeds", "2", "--quiet"),
+        *("--vary", "ksm.pages_to_scan=10,20", "--vary", "ksm.max_page_sharing=2,16"),
+        *("--output", str(tmp_path / "out")),
+    )
+    table = ran.out.split("\n\n")[1].splitlines()
+    assert sum(line.split()[0].isdecimal() for line in table) == 4
+    assert all(line.count("±") > 0 for line in table if line.split()[0].isdecimal())
 
 
 def test_wrong_figures_are_named_after_the_first_run(run: Run, tmp_path: Path) -> None:

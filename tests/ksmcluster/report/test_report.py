@@ -178,7 +178,16 @@ def test_sizes(count: int, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.0, "0 ms"), (0.2345, "234 ms"), (3.14, "3.1 s"), (42.2, "42 s"), (1200, "20 min")],
+    [
+        *(
+            (0.0, "0 ms"),
+            (3.4e-7, "0.3 us"),
+            (0.0000042, "4.2 us"),
+            (0.00035, "350 us"),
+            (0.004335, "4.3 ms"),
+        ),
+        *((0.2345, "234 ms"), (3.14, "3.1 s"), (42.2, "42 s"), (1200, "20 min")),
+    ],
 )
 def test_times(value: float, expected: str) -> None:
     assert text.seconds(value) == expected

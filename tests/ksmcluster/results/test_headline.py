@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
@@ -22,6 +24,14 @@ def test_mean_and_spread_leave_the_first_half_out() -> None:
     assert found["saved_bytes_mean"] == (2 * 100 + 3 * 200) / 5
     assert (found["saved_bytes_min"], found["saved_bytes_max"]) == (100, 200)
     assert found["saved_fraction_mean"] == pytest.approx(160 / ((2 * 1000 + 3 * 800) / 5))
+
+
+@given(st.integers(0, 2**50), st.lists(st.floats(0.01, 100), min_size=1, max_size=9))
+def test_the_mean_of_equal_values_is_that_value(saved: int, took: list[float]) -> None:
+    """However long the passes are: else runs that save the same would differ by a rounding error."""
+    passes = len(took)
+    found = headline(np.cumsum(took).tolist(), np.full(passes, saved), np.full(passes, 7))
+    assert found["saved_bytes_mean"] == found["saved_bytes_min"] == found["saved_bytes_max"] == saved
 
 
 def test_one_pass_is_all_there_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ksmcluster.report.plots.style import name_ticks
@@ -23,8 +24,28 @@ from ksmcluster.report.plots.style import name_ticks
     ],
 )
 def test_labels_do_not_touch(labels: list[str], slanting: bool) -> None:
-    figure = Figure(figsize=(6.4, 4))
-    axes = figure.add_subplot()
+    check(Figure(figsize=(6.4, 4)).add_subplot(), labels, slanting=slanting)
+
+
+def test_a_panel_has_less_room_than_the_figure() -> None:
+    labels = [
+        "1",
+        "2",
+        "3\u20134",
+        "5\u20138",
+        "9\u201316",
+        "17\u201332",
+        "33\u201364",
+        "65\u2013128",
+        "129\u2013256",
+    ]
+    check(Figure(figsize=(9.6, 3.2)).add_subplot(), labels, slanting=False)
+    check(Figure(figsize=(9.6, 3.2)).subplots(1, 2)[0], labels, slanting=True)
+
+
+def check(axes: Axes, labels: list[str], *, slanting: bool) -> None:
+    figure = axes.get_figure()
+    assert figure is not None
     axes.bar(range(len(labels)), 1)
     name_ticks(axes, labels)
     figure.draw_without_rendering()
