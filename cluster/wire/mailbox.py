@@ -195,7 +195,9 @@ def merged(mail: list[Mail]) -> list[Mail]:
 
 def _is_in_small_pieces(tables: list[MessageTable]) -> bool:
     """Return whether it is quicker to sort rows by receiver than to cut them for each sender and receiver."""
-    return sum(int(table.bounds[-1]) for table in tables) < FEW_ROWS * sum(len(table.to) for table in tables)
+    rows, pieces = sum(int(table.bounds[-1]) for table in tables), sum(len(table.to) for table in tables)
+    # Those of a single table are in order.
+    return len(tables) > 1 and rows < FEW_ROWS * pieces
 
 
 def deliveries(mail: list[Mail], to: Sequence[int]) -> Iterator[Inbox]:

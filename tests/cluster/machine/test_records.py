@@ -68,44 +68,46 @@ class Replay:
         return [tuple(end["sysfs"][name] for name in names) for end in ends]
 
 
-@pytest.fixture(scope="module")
-def replays() -> list[Replay]:
-    return [Replay(document) for document in DOCUMENTS.values()]
+REPLAYS = {name: Replay(document) for name, document in DOCUMENTS.items()}
 
 
-def test_without_shapes_only_what_hangs_on_a_shape_differs(replays: list[Replay]) -> None:
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_without_shapes_only_what_hangs_on_a_shape_differs(name: str) -> None:
     """The product's reasons are a list of all records that the machine without `tree_shape` gets wrong."""
-    for replay in replays:
-        labels = [record["label"] for record in replay.document["records"]]
-        first = min((labels.index(steps[0]) for steps in replay.reasons.values()), default=len(labels))
-        assert not set(replay.differing()) & set(labels[:first]), replay.document["scenario"]
+    replay = REPLAYS[name]
+    labels = [record["label"] for record in replay.document["records"]]
+    first = min((labels.index(steps[0]) for steps in replay.reasons.values()), default=len(labels))
+    assert not set(replay.differing()) & set(labels[:first])
 
 
-def test_how_many_records_hang_on_shapes(replays: list[Replay]) -> None:
+def test_how_many_records_hang_on_shapes() -> None:
     """The table of docs/explanation/vectorised.md."""
 
     def row(what: str, steps_of_records: list[int]) -> str:
         return f"| {what} | {sum(n > 0 for n in steps_of_records)} | {sum(steps_of_records):,} |"
 
     rows = [
-        row("all", [len(replay.document["records"]) for replay in replays]),
+        row("all", [len(replay.document["records"]) for replay in REPLAYS.values()]),
         *(
-            row(f"depend on a shape: `{reason}`", [len(replay.reasons.get(reason, [])) for replay in replays])
+            row(
+                f"depend on a shape: `{reason}`",
+                [len(replay.reasons.get(reason, [])) for replay in REPLAYS.values()],
+            )
             for reason in Reason
         ),
-        row("either", [len(set().union(*replay.reasons.values())) for replay in replays]),
-        row("differ without shapes", [len(replay.differing()) for replay in replays]),
+        row("either", [len(set().union(*replay.reasons.values())) for replay in REPLAYS.values()]),
+        row("differ without shapes", [len(replay.differing()) for replay in REPLAYS.values()]),
     ]
     assert "\n".join(rows) in (DOCS / "explanation" / "vectorised.md").read_text()
 
 
-def test_after_a_quiet_pass_totals_are_equal_again(replays: list[Replay]) -> None:
+def test_after_a_quiet_pass_totals_are_equal_again() -> None:
     """But for how pages of one content are spread over stable nodes, which is history by then."""
     unequal = 0
-    for replay in replays:
+    for replay in REPLAYS.values():
         (shared, sharing, unshared, volatile), theirs = replay.totals()
         unequal += (shared, sharing, unshared, volatile) != theirs
         assert shared + sharing + unshared == sum(theirs[:3])
         assert volatile == theirs[3]
         assert sharing == theirs[1] or "max_page_sharing" in replay.document["text"]
-    assert unequal < 0.03 * len(replays)
+    assert unequal < 0.03 * len(REPLAYS)
