@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.arrays.columns import distinct
-from cluster.arrays.words import I64, U64, VPN_BITS, Bool, mm_id, node_of_mm
+from cluster.arrays.words import I64, MAX_MMS_PER_NODE, U64, VPN_BITS, Bool, mm_id, node_of_mm
 from cluster.compaction.internode.drain import Drained
 from cluster.compaction.scenario.compactor_pool import CompactorPool
 from cluster.compaction.scenario.node_report import NodeReport
@@ -22,6 +22,7 @@ from cluster.machine.relocation import MachineRelocation, MovedFrames
 from cluster.machine.replay.fail_memory import MachineMemoryFailure
 from cluster.mm.skip_ages import SKIP_FROM_AGE
 from cluster.spec.compaction import CompactionSpec, RelocationSpec
+from cluster.spec.errors import SimulationError
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import KsmSpec, PolicySpec, ProcessSpec
 from cluster.spec.statistics import NODE_NAMES
@@ -86,6 +87,11 @@ class Machine:
         """Create the scenario's processes, in blocks over the nodes, and register them in that order."""
         kind_of = np.repeat(np.arange(len(kinds)), [k.total for k in kinds])
         nodes = np.concatenate([_nodes_of(k, self._nodes) for k in kinds])
+        most = np.bincount(nodes).max(initial=0)
+        if most > MAX_MMS_PER_NODE:
+            raise SimulationError(
+                f"a node has {most:,} processes; the most is {MAX_MMS_PER_NODE:,}: use fewer, or more nodes"
+            )
         self._huge = any(kind.huge for kind in kinds)
         self._exchange.run(c.Populate(kind_of.astype(np.int32), nodes.astype(np.int32)))
         layouts = [k.layout for k in kinds if k.layout]
@@ -111,6 +117,8 @@ class Machine:
         self.full_scans = 0
 
     def _next_mm(self, node: int) -> int:
+        if self._mms_of_node[node] == MAX_MMS_PER_NODE:
+            raise SimulationError(f"node {node} has had {MAX_MMS_PER_NODE:,} processes, which is the most")
         self._mms_of_node[node] += 1
         return mm_id(node, self._mms_of_node[node] - 1)
 

@@ -18,12 +18,15 @@ from cluster.machine.coordinator import Machine, WindowEnd
 from cluster.machine.fabric import Fabric
 from cluster.machine.pass_result import PassResult
 from cluster.machine.run_end import RunEnd
+from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.statistics import COUNTERS, NODE_NAMES
 
 #: Windows in the time in which a page is written once, where processes write what may merge again. With
 #: sixteen, about 3 % of such pages are counted as they were before a write that they have had.
 _WINDOWS_PER_WRITE = 16
+#: Of all passes: a sum of rounded parts then stays below 2^63.
+_MOST_CPU_NS = 2.0**62
 #: More windows cost more time than they are worth.
 _MOST_WINDOWS = 64
 
@@ -85,6 +88,10 @@ class Simulation:
         nodes = {name: clock.columns[name] for name in NODE_NAMES}
         for counter in COUNTERS:
             nodes[counter.name] = clock.columns[counter.name] - before.get(counter.name, 0)
+        if clock.cpu_ns.sum() >= _MOST_CPU_NS:
+            raise SimulationError(
+                f"in pass {self._passes}, ksmd has used 2^62 ns of CPU time, which is the most: lower [cost]"
+            )
         nodes["ksmd_cpu_ns"] = (clock.cpu_ns - cpu).round().astype(np.int64)
         if windows:
             clock.end_pass(int(nodes["ksmd_cpu_ns"].sum()))

@@ -68,18 +68,23 @@ class Frames:
     def ksm_frames(self) -> int:
         """How many KSM frames are in use."""
         if self._ksm_frames is None:
-            self._ksm_frames = int(np.count_nonzero(self.is_ksm(slice(None))))
+            self._ksm_frames = int(np.count_nonzero(self.is_ksm(self._ever_used)))
         return self._ksm_frames
+
+    @property
+    def _ever_used(self) -> slice:
+        """The frames that are or have been in use: memory that was never needed costs no time."""
+        return slice(self._fresh)
 
     def ksm_frames_by_mappings(self) -> I64:
         """Return how many KSM frames have 1, 2, 3 to 4, 5 to 8, ... mappings: int64[n], the last not 0."""
-        mappings = self.mapcount[np.flatnonzero(self.is_ksm(slice(None)))]
+        mappings = self.mapcount[np.flatnonzero(self.is_ksm(self._ever_used))]
         # Frames that only the swap cache refers to have none.
         return np.bincount(np.ceil(np.log2(mappings[mappings > 0], dtype=np.float64)).astype(np.int64))
 
     def in_use(self) -> Pfns:
         """Return the pfns of frames in use, ascending."""
-        return np.flatnonzero(self.referenced(slice(self._fresh)))
+        return np.flatnonzero(self.referenced(self._ever_used))
 
     def referenced(self, pfns: Pfns | slice) -> Bool:
         """Return which frames have mappings or pins. bool[n]."""

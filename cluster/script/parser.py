@@ -140,6 +140,8 @@ class _Parser:
 
     def __init__(self) -> None:
         self._regions: dict[str, dict[str, int]] = {}
+        #: Of all regions.
+        self._pages = 0
         self._passes = 0
 
     def parse(self, words: _Words) -> Operation:
@@ -211,11 +213,12 @@ class _Parser:
 
     def exit(self, words: _Words) -> Operation:
         p = self._process(words)
-        del self._regions[p]
+        self._pages -= sum(self._regions.pop(p).values())
         return ExitOp(words.line, words.code, p)
 
     def exec(self, words: _Words) -> Operation:
         p = self._process(words)
+        self._pages -= sum(self._regions[p].values())
         self._regions[p] = {}
         return ExecOp(words.line, words.code, p)
 
@@ -253,7 +256,7 @@ class _Parser:
         if p in self._regions:
             words.fail(f"process {_shown(p)} exists already; choose another name")
         self._regions[p] = dict(regions)
-        self._check_pages(words)
+        self._add_pages(words, sum(regions.values()))
         return p
 
     def _new_region(self, words: _Words) -> tuple[str, str, int]:
@@ -264,11 +267,12 @@ class _Parser:
             words.fail(f"process {_shown(p)} has a region {_shown(r)} already; choose another name")
         pages = words.number("the number of pages", 1, MAX_PAGES)
         self._regions[p][r] = pages
-        self._check_pages(words)
+        self._add_pages(words, pages)
         return p, r, pages
 
-    def _check_pages(self, words: _Words) -> None:
-        if sum(sum(regions.values()) for regions in self._regions.values()) > MOST_SCRIPT_PAGES:
+    def _add_pages(self, words: _Words, pages: int) -> None:
+        self._pages += pages
+        if self._pages > MOST_SCRIPT_PAGES:
             words.fail(f"all processes have more than {MOST_SCRIPT_PAGES:,} pages together; map fewer")
 
     def _range(self, words: _Words, *, optional: bool) -> tuple[str, str, int, int]:

@@ -38,12 +38,14 @@ MOST_ATTEMPTS: Final = 1_000_000
 MOST_SCRIPT_PAGES: Final = 1 << 20
 #: Bytes of the plan of a sweep, which has the scenario of each point.
 MOST_PLAN: Final = 1 << 30
-#: Points of a sweep.
+#: Points of a sweep, and its runs.
 MOST_POINTS: Final = 100_000
 #: Bytes of a table of results, unpacked, and of all runs of a sweep.
 MOST_TABLE: Final = 8 << 30
 #: Processes of a snapshot times its moments.
 MOST_CAPTURES: Final = 1 << 26
+#: Time of the last moment of a snapshot, in intervals.
+MOST_STEPS: Final = 1_000_000
 #: Bytes of the metadata of a snapshot.
 MOST_METADATA: Final = 256 << 20
 #: Rows of a row group of a snapshot.

@@ -120,6 +120,8 @@ def from_rows(rows: Sequence[Sequence[int]]) -> Distances:
             raise ValueError(f"not square: {len(rows)} rows, but row {number} has {len(row)} numbers")
     if rows and max(max(row) for row in rows) > MOST_DISTANCE:
         raise ValueError(f"a distance is above {MOST_DISTANCE}")
+    if rows and min(min(row) for row in rows) < 0:
+        raise ValueError("a distance is below 0")
     return validated(np.array(rows, dtype=np.int64).reshape(len(rows), len(rows)))
 
 

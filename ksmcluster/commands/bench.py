@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.bench.plot import is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import EngineName, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
+from ksmcluster.config.sizes import MOST_MEMORY, MOST_PAGES
 from ksmcluster.report.plots.files import check_picture
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ Most = Annotated[
 
 @app.command("pass", short_help="Passes on one core, compared with ksmd's CPU time.")
 def passes(
-    pages: Annotated[int | None, _option("Pages on the node.", FULL.pass_pages)] = None,
+    pages: Annotated[
+        int | None, _option("Pages on the node.", FULL.pass_pages, min=1, max=MOST_MEMORY)
+    ] = None,
     ksmd: Annotated[
         bool, typer.Option("--ksmd", help="Also run this host's ksmd on real memory; needs root.")
     ] = False,
@@ -85,7 +89,9 @@ def scaling(
     nodes: Annotated[
         str | None, _option("Numbers of NUMA nodes.", FULL.scaling_nodes, metavar="N,N,...")
     ] = None,
-    pages_per_node: Annotated[int | None, _option("Pages on each node.", FULL.scaling_pages)] = None,
+    pages_per_node: Annotated[
+        int | None, _option("Pages on each node.", FULL.scaling_pages, min=1, max=MOST_MEMORY)
+    ] = None,
     engine: Annotated[
         EngineName, typer.Option(help="Ray actors, or everything in this process.")
     ] = EngineName.RAY,
@@ -107,7 +113,7 @@ def scaling(
     a single process, which shows the speed-up of several processes.
     """
     sizes = SHORT if short else FULL
-    counts = parse_numbers("--nodes", nodes) if nodes else sizes.scaling_nodes
+    counts = parse_numbers("--nodes", nodes, MAX_SCENARIO_NODES) if nodes else sizes.scaling_nodes
     picture = Target("--plot", plot, is_plot) if plot else None
     if picture:
         check_picture(picture.path, picture.option)
@@ -136,7 +142,9 @@ def scaling(
 
 @app.command(short_help="The command simulate, compared with Ray alone.")
 def startup(
-    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1)] = None,
+    nodes: Annotated[
+        int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1, max=MAX_SCENARIO_NODES)
+    ] = None,
     nodes_per_actor: Annotated[
         str | None,
         _option("Numbers of NUMA nodes that share an actor.", FULL.startup_packed, metavar="N,N,..."),
@@ -150,7 +158,11 @@ def startup(
 ) -> None:
     """Time `simulate` with the default scenario, alternating with Ray alone, which starts empty actors."""
     sizes = SHORT if short else FULL
-    packed = parse_numbers("--nodes-per-actor", nodes_per_actor) if nodes_per_actor else sizes.startup_packed
+    packed = (
+        parse_numbers("--nodes-per-actor", nodes_per_actor, MAX_SCENARIO_NODES)
+        if nodes_per_actor
+        else sizes.startup_packed
+    )
 
     def measure(tell: Tell) -> BenchOutcome:
         from ksmcluster.bench.startup import bench_startup
@@ -165,9 +177,11 @@ def compaction(
     scenario: Annotated[
         str, typer.Argument(metavar="CONFIG", help="Scenario of `compact`.")
     ] = "compaction-zram",
-    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1)] = None,
+    nodes: Annotated[
+        int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1, max=MAX_SCENARIO_NODES)
+    ] = None,
     pages_per_node: Annotated[
-        int | None, _option("Pages on each node.", FULL.compaction_pages, min=1)
+        int | None, _option("Pages on each node.", FULL.compaction_pages, min=1, max=MOST_MEMORY)
     ] = None,
     short: Short = False,
     repeat: Repeat = None,
@@ -195,7 +209,9 @@ def compaction(
 
 @app.command(short_help="Bytes per page, and the estimate for larger machines.")
 def memory(
-    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1)] = None,
+    nodes: Annotated[
+        int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1, max=MAX_SCENARIO_NODES)
+    ] = None,
     pages_per_node: Annotated[
         str | None,
         _option("Pages on each node; at least two sizes.", FULL.memory_pages, metavar="N,N,..."),
@@ -215,7 +231,11 @@ def memory(
     A size is skipped if, judging by the smaller ones, it would not fit into memory.
     """
     sizes = SHORT if short else FULL
-    pages = parse_numbers("--pages-per-node", pages_per_node) if pages_per_node else sizes.memory_pages
+    pages = (
+        parse_numbers("--pages-per-node", pages_per_node, MOST_PAGES)
+        if pages_per_node
+        else sizes.memory_pages
+    )
 
     def measure(tell: Tell) -> BenchOutcome:
         from actors.run_options import RunOptions

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.limits import MOST_SECONDS
 from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import key_warnings, load_key
 from ksmcluster.capture.image import ImageSource
@@ -90,8 +90,8 @@ def capture(
         )
         _check(wanted, command or [], files, output, stop)
         moments = _moments(interval, count, bool(files))
-        if not 0 <= after < math.inf:
-            raise UserError("--after must be a number of seconds, at least 0")
+        if not 0 <= after <= MOST_SECONDS:
+            raise UserError(f"--after must be a number of seconds from 0 to {MOST_SECONDS:g}")
         if key_file is not None and unkeyed:
             raise UserError("--key-file and --unkeyed exclude each other: give only one")
         started = stack.enter_context(running_command(command)) if command else None
@@ -145,8 +145,8 @@ def _moments(interval: float | None, count: int | None, files: bool) -> int:
         raise UserError("--interval and --count belong together: give both")
     if files:
         raise UserError("--interval is for live processes: leave out --core and --image")
-    if not (0 <= interval < math.inf and 1 <= count <= MAX_MOMENTS):
-        raise UserError(f"--interval must be at least 0, and --count from 1 to {MAX_MOMENTS}")
+    if not (0 <= interval <= MOST_SECONDS and 1 <= count <= MAX_MOMENTS):
+        raise UserError(f"--interval must be from 0 to {MOST_SECONDS:g}, and --count from 1 to {MAX_MOMENTS}")
     return count
 
 

@@ -12,7 +12,7 @@ from cluster.spec import topology
 from cluster.spec.input_files import read_input
 from cluster.spec.limits import MOST_DISTANCE, MOST_TEXT
 from ksmcluster.config.problems import did_you_mean, refusal
-from ksmcluster.config.sizes import Pages
+from ksmcluster.config.sizes import MemoryPages
 from ksmcluster.config.tables import ConfigTable, Numbers, Switched, base_directory, key
 
 TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "matrix", "host", "file"]
@@ -175,7 +175,7 @@ class MachineConfig(ConfigTable):
     """The NUMA machine."""
 
     nodes: int = Field(ge=1, le=topology.MAX_SCENARIO_NODES, description="NUMA nodes.")
-    memory_per_node: Pages = key(..., "Physical memory of each node.", "size")
+    memory_per_node: MemoryPages = key(..., "Physical memory of each node.", "size")
     content: Literal["symbolic", "bytes"] = key(
         "symbolic",
         "What a page holds: a 64-bit name of its content (scales well), or real bytes, hashed and compared.",

@@ -11,7 +11,7 @@ from ksmcluster.config.migration import kept
 from ksmcluster.config.problems import ConfigProblem
 from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig
 from ksmcluster.config.scenario import Scenario
-from ksmcluster.config.sizes import format_size
+from ksmcluster.config.sizes import MOST_PAGES, format_size
 from ksmcluster.system.errors import UserError
 
 
@@ -52,6 +52,8 @@ def scaled(scenario: Scenario, pages_per_node: int) -> Scenario:
     mapped = sum(count * region.size for count, region in _mapped(scenario))
     if not mapped:
         raise UserError("--pages-per-node: the scenario has no regions to scale, only snapshots")
+    if pages_per_node > MOST_PAGES:
+        raise UserError(f"--pages-per-node: the most is {MOST_PAGES:,}")
     factor = pages_per_node * scenario.machine.nodes / mapped
     processes = tuple(_scaled_process(process, factor) for process in scenario.process)
     result = scenario.model_copy(update={"process": processes})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -267,6 +268,11 @@ class ProcessConfig(ConfigTable):
             self.clones = self.clones or "distinct"
             self.huge_pages = self.huge_pages or "as-captured"
         return self
+
+    def on_nodes(self, nodes: int) -> list[int]:
+        """Return how many processes are on each node, with their workers (`ProcessSpec.placed`)."""
+        begins = [-(-node * self.total(nodes) // nodes) for node in range(nodes + 1)]
+        return [(high - low) * (1 + self.workers) for low, high in pairwise(begins)]
 
     def total(self, nodes: int) -> int:
         """Return the number of processes of the kind on a machine with `nodes` nodes, without workers."""

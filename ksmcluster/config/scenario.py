@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cluster.arrays.words import MAX_MMS_PER_NODE
 from cluster.spec.scenario import SimulationSpec
 from ksmcluster.config.compaction import DriverConfig
 from ksmcluster.config.ksmd import CostConfig, KsmConfig
@@ -90,6 +91,7 @@ class Scenario(ConfigTable):
         if not self.process:
             problems.append(("process", "is empty; add a [[process]]"))
         problems += self._absent_nodes()
+        problems += self._crowded_nodes()
         problems += self._absent_passes()
         problems += [
             (f"process[{i}].snapshot", 'has digests but no bytes; it needs machine.content = "symbolic"')
@@ -115,6 +117,19 @@ class Scenario(ConfigTable):
                 if absent := policy.absent(nodes):
                     last = f"the last is {nodes - 1}" if nodes > 1 else "the only one is 0"
                     yield f"{path}.policy.nodes", f"there is no node {absent[0]}; {last}"
+
+    def _crowded_nodes(self) -> Iterator[tuple[str, str]]:
+        """Yield the kind that has most of the processes of a node, if these are too many."""
+        kinds = [process.on_nodes(self.machine.nodes) for process in self.process]
+        on_node = [sum(of_kinds) for of_kinds in zip(*kinds, strict=True)]
+        most = max(on_node, default=0)
+        if most > MAX_MMS_PER_NODE:
+            node = on_node.index(most)
+            i = max(range(len(kinds)), key=lambda kind: kinds[kind][node])
+            key = "count" if self.process[i].count is not None else "per_node"
+            key = "workers" if self.process[i].workers else key
+            text = f"there would be {most:,} processes on node {node}; the most is {MAX_MMS_PER_NODE:,}"
+            yield f"process[{i}].{key}", text
 
     def _absent_passes(self) -> Iterator[tuple[str, str]]:
         for i, relocation in enumerate(self.migration.relocate if self.migration else ()):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
+from cluster.arrays.words import PFN_MASK
 from cluster.spec.content import PAGE_SIZE
 
 UNITS = {
@@ -19,6 +20,9 @@ UNITS = {
 }
 #: 4 PiB, the most that x86-64 can address.
 MOST_PAGES = 1 << 40
+
+#: 8 TiB: frame numbers have 31 bits.
+MOST_MEMORY = PFN_MASK + 1
 
 #: Other spellings of our units.
 NEAR_UNITS = {
@@ -74,5 +78,15 @@ def _wrong_unit(number: str, unit: str) -> str:
     return f'unknown unit "{unit}" (the units are {", ".join(UNITS)}){hint}'
 
 
+def _of_a_node(pages: int) -> int:
+    if pages > MOST_MEMORY:
+        raise ValueError(
+            f'"{format_size(pages)}" is out of range: a node has at most {format_size(MOST_MEMORY)}'
+        )
+    return pages
+
+
 #: A size in a scenario: text outside, pages inside.
 Pages = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, return_type=str)]
+#: Physical memory of a node.
+MemoryPages = Annotated[Pages, AfterValidator(_of_a_node)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.arrays.columns import distinct, is_in
-from cluster.arrays.words import I64, U16, U32, Bool, Digests, empty
+from cluster.arrays.words import I64, U16, U32, VPN_MASK, Bool, Digests, empty
 from cluster.spec.captured_pages import (
     ORDER_STEP,
     CapturedMapping,
@@ -21,6 +21,7 @@ from cluster.spec.captured_pages import (
     CapturedProcess,
     SharedFrames,
 )
+from cluster.spec.content import PAGE_SIZE
 from cluster.spec.scenario import Advice, CapturedLayout, Clones, ProcessSpec, SimulationSpec
 from ksmcluster import snapshot
 from ksmcluster.report import text
@@ -196,11 +197,11 @@ def _read_all(opened: Mapping[str, snapshot.Snapshot], names: ContentNames) -> d
     read = {}
     for path, found in opened.items():
         found.name_contents = names
-        read[path] = _read(found)
+        read[path] = _read(path, found)
     return read
 
 
-def _read(found: snapshot.Snapshot) -> _Read:
+def _read(path: str, found: snapshot.Snapshot) -> _Read:
     moments = [[_NO_PAGES] * len(found.moments) for _ in found.processes]
     private: dict[int, I64] = {}
     sharing, huge_pages = SharingFinder(len(moments)), HugePageFinder()
@@ -208,6 +209,11 @@ def _read(found: snapshot.Snapshot) -> _Read:
     for (moment, process), of_process in groupby(pieces, key=itemgetter(0, 1)):
         parts = [_part(*piece, sharing) for piece in of_process]
         vpn, content, flags, frame, huge = map(np.concatenate, zip(*parts, strict=True))
+        if len(vpn) and vpn[-1] > VPN_MASK:
+            raise UserError(
+                f"{path}: process {process} has memory at {int(vpn[-1]) * PAGE_SIZE:#x}; addresses from "
+                f"{(VPN_MASK + 1) * PAGE_SIZE:#x} on cannot be simulated"
+            )
         huge_pages.add(moment, process, vpn, huge, found.processes[process].mappings)
         del parts
         kept = (flags & MERGEABLE != 0) | _were_zero(found.processes[process], flags)

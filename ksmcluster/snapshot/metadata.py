@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.limits import MOST_CAPTURES
+from cluster.spec.limits import MOST_CAPTURES, MOST_SECONDS, MOST_STEPS
 from ksmcluster.snapshot.schema import FORMAT_VERSION, MAX_MOMENTS
 from ksmcluster.system.errors import UserError
 
@@ -175,6 +175,8 @@ def _broken_rule(metadata: Metadata) -> str | None:
         return "its moments do not ascend"
     if metadata.interval is not None and not 0 < metadata.interval < inf:
         return f"its interval is {metadata.interval} s"
+    if moments[-1] > min(MOST_SECONDS, (metadata.interval or inf) * MOST_STEPS):
+        return f"its last moment is at {moments[-1]} s, with an interval of {metadata.interval} s"
     if not metadata.processes:
         return "it has no process"
     return _broken_processes(metadata)
@@ -200,6 +202,8 @@ def _broken_process(process: SnapshotProcess, processes: int, index: int) -> str
         return f"its parent {process.parent} is not another process"
     if process.pinned_pages is not None and process.pinned_pages < 0:
         return f"{process.pinned_pages} pinned pages"
+    if (process.ksm_stat or {}).get("ksm_zero_pages", 0) < 0:
+        return "its number of ksm_zero_pages is negative"
     return None
 
 

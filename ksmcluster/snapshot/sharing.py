@@ -13,6 +13,8 @@ from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, SHARED_ZERO, UNKNOWN
 
 _NONE = np.uint32(0xFFFFFFFF)
+#: Mappers outside that count: with as many, a frame stays in use whatever the captured processes do.
+_MOST_OUTSIDE = np.uint32(1 << 20)
 """Stands for unknown frames, and frames that ksmd created."""
 
 
@@ -58,7 +60,8 @@ class SharingFinder:
         own = (pages.frame != UNKNOWN) & (pages.flags & (KSM | SHARED_ZERO) == 0)
         rows = np.flatnonzero(own & (pages.outside > 0))
         if len(rows) and not self._begun[process]:
-            self._outside[process].append(OutsideMappers(pages.vpn[rows], pages.outside[rows]))
+            outside = np.minimum(pages.outside[rows], _MOST_OUTSIDE)
+            self._outside[process].append(OutsideMappers(pages.vpn[rows], outside))
         return np.where(own, pages.frame, _NONE).astype(np.uint32)
 
     def add(self, process: int, vpn: I64, frame: U32) -> None:

@@ -9,6 +9,18 @@ from cluster.arrays.words import F64, I64, U64, Bool
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
+def check_share(name: str, value: object) -> None:
+    """Raise ValueError unless a setting of a driver is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be a number from 0 to 1, not {value!r}")
+
+
+def check_whole(name: str, value: object) -> None:
+    """Raise ValueError unless a setting of a driver is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name}: must be a whole number, not {value!r}")
+
+
 def happens(probability: float, seed: int, *names: I64) -> Bool:
     """Return for each row of names whether an event of this probability happens. int64[n]... -> bool[n]."""
     result: Bool = uniform(seed, *names) < probability

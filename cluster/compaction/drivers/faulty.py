@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
-from cluster.compaction.drivers.chance import happens
+from cluster.compaction.drivers.chance import check_share, check_whole, happens
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import IsolateMode, MigrateMode
 from cluster.compaction.pages.page_map import PageKind
@@ -37,7 +37,11 @@ class Faulty(PageDriver):
     ) -> None:
         super().__init__(memory)
         self.released: list[int] = []
-        self._rates = (refuse, again, fail, no_memory, release)
+        rates = {"refuse": refuse, "again": again, "fail": fail, "no_memory": no_memory, "release": release}
+        for name, rate in rates.items():
+            check_share(name, rate)
+        check_whole("seed", seed)
+        self._rates = tuple(rates.values())
         self._seed = seed
         self._calls = 0
 

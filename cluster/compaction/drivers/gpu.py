@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.arrays.words import I64, Bool
 from cluster.compaction.drivers.base import PageDriver
-from cluster.compaction.drivers.chance import uniform
+from cluster.compaction.drivers.chance import check_share, check_whole, uniform
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import NEVER_MOVES, MigrateMode
 from cluster.compaction.pages.page_map import PageKind
@@ -19,15 +19,15 @@ class Gpu(PageDriver):
 
     busy 0..1: the device picks a page up and drops it again between one attempt and the next. The answers
     depend on the seed and on the attempts at each page, not on the batches of the attempts. Raises ValueError
-    for another `busy`.
+    for another `busy`, or a seed that is no whole number.
     """
 
     kind = PageKind.GPU
 
     def __init__(self, memory: Memory, *, busy: float = 0.0, seed: int = 0) -> None:
         super().__init__(memory)
-        if isinstance(busy, bool) or not isinstance(busy, int | float) or not 0 <= busy <= 1:
-            raise ValueError(f"busy: must be a number from 0 to 1, not {busy!r}")
+        check_share("busy", busy)
+        check_whole("seed", seed)
         self.pinned: Bool = np.zeros(0, np.bool_)
         self._busy = busy
         self._seed = seed

@@ -14,6 +14,7 @@ import numpy as np
 
 from cluster.arrays.words import I64
 from cluster.compaction.drivers.base import NO_PAGE, PageDriver
+from cluster.compaction.drivers.chance import check_whole
 from cluster.compaction.pages.memory import Memory
 from cluster.compaction.pages.movable_operations import MigrateMode
 from cluster.compaction.pages.page_map import PageKind
@@ -222,6 +223,7 @@ class Zram(ZsMalloc):
 
     def __init__(self, memory: Memory, *, object_size: int = PAGE_SIZE) -> None:
         super().__init__(memory)
+        check_whole("object_size", object_size)
         self._size = object_size
         self.object_of: I64 = np.zeros(0, np.int64)
 

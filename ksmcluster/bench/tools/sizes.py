@@ -55,12 +55,12 @@ SHORT = Sizes(
 )
 
 
-def parse_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Parse numbers such as `1,2,4`. Raises UserError unless all are integers above 0."""
+def parse_numbers(option: str, text: str, most: int) -> tuple[int, ...]:
+    """Parse numbers such as `1,2,4`. Raises UserError unless all are integers from 1 to `most`."""
     try:
         found = tuple(int(number) for number in text.split(","))
     except ValueError:
         found = (0,)
-    if min(found) < 1:
-        raise UserError(f"{option} {text}: give numbers above 0, separated by commas, as in 1,2,4")
+    if min(found) < 1 or max(found) > most:
+        raise UserError(f"{option}: give numbers from 1 to {most:,}, separated by commas, as in 1,2,4")
     return found

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from actors.run_options import RunOptions
 from cluster.spec.errors import SimulationError
+from cluster.spec.limits import MOST_INTEGER, MOST_POINTS
 from ksmcluster.config import Overrides, Scenario, load_either, resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.overrides import parse_value
@@ -111,6 +112,8 @@ def make_plan(
 
     A point with a wrong scenario fails alone. Raises UserError if all are wrong, or if commands are mixed.
     """
+    if len(points) * seeds > MOST_POINTS:
+        raise UserError(f"--seeds: there are more than {MOST_POINTS:,} runs; give fewer seeds or points")
     planned = tuple(_planned(source, point, base, options) for point in points)
     scenarios = [point.scenario for point in planned if point.scenario is not None]
     if not scenarios:
@@ -121,6 +124,8 @@ def make_plan(
     if passes_rows and command == "compact":
         raise UserError("--passes-rows is for scenarios of `simulate`; `compact` has no passes")
     first = scenarios[0].simulation.seed
+    if first + seeds - 1 > MOST_INTEGER:
+        raise UserError(f"--seeds: the last seed would be above {MOST_INTEGER}; begin with a lower --seed")
     return Plan(command, planned, tuple(range(first, first + seeds)), passes_rows)
 
 

@@ -6,6 +6,7 @@ import errno
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +254,22 @@ def test_wrong_names(name: str, message: str) -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(PluginError, match="driver 'gpu' has no setting 'bussy'; did you mean 'busy'"):
         make_driver("gpu", memory(), {"bussy": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("gpu", {"busy": 1.5}, "busy: must be a number from 0 to 1, not 1.5"),
+        ("gpu", {"seed": 1.5}, "seed: must be a whole number, not 1.5"),
+        ("faulty", {"again": "x"}, "again: must be a number from 0 to 1, not 'x'"),
+        ("faulty", {"refuse": -1e-308}, "refuse: must be a number from 0 to 1, not -1e-308"),
+        ("faulty", {"seed": 1.5}, "seed: must be a whole number, not 1.5"),
+        ("zram", {"object_size": 0.5}, "object_size: must be a whole number, not 0.5"),
+    ],
+)
+def test_wrong_values_of_settings(kind: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PluginError, match=re.escape(message)):
+        make_driver(kind, memory(), settings)
 
 
 def test_the_contract_is_checked() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.machine import coordinator
 from cluster.machine.coordinator import Machine
 from cluster.machine.fabric import InlineFabric
 from cluster.machine.replay.script_engine import spec_for
 from cluster.script.engine import Engine
 from cluster.script.runner import ScriptTopology
+from cluster.spec.errors import SimulationError
 from cluster.spec.profile import PROFILES
 from tests.cluster.machine.engines import exact, play, vector
 
@@ -122,3 +124,13 @@ def test_frames_out_of_use_are_not_used_again() -> None:
 
 def free_frames(machine: Machine) -> int:
     return int(machine.collect()["frames_free"].sum())
+
+
+def test_a_node_numbers_no_process_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that have ended, either."""
+    monkeypatch.setattr(coordinator, "MAX_MMS_PER_NODE", 3)
+    play("proc A\nexit A\nproc A\nfork A B", vector("6.18", ScriptTopology(1)), ScriptTopology(1))
+    with pytest.raises(SimulationError, match="node 0 has had 3 processes, which is the most"):
+        play(
+            "proc A\nexit A\nproc A\nfork A B\nfork A C", vector("6.18", ScriptTopology(1)), ScriptTopology(1)
+        )

@@ -13,6 +13,7 @@ from actors.simulation.run_passes import run_passes
 from cluster.machine.clock import wakeup_period
 from cluster.machine.cost import ksmd_work
 from cluster.machine.pass_result import PassResult
+from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
     ContentModel,
     CostSpec,
@@ -120,6 +121,15 @@ def test_writes_follow_the_time_of_the_pass(threads: str, start: float, written:
     region = replace(SPEC.processes[0].regions[0], writes=(WriteSpec(1e6, start=start),))
     kinds = (replace(SPEC.processes[0], regions=(region,)),)
     assert [int(r.nodes["pages_written"].sum()) for r in simulated(threads, processes=kinds)] == written
+
+
+def test_cpu_time_beyond_what_a_counter_holds_is_refused() -> None:
+    """300 visits of 2^53 ns each are less than 2^62 ns; those of a second pass are not."""
+    cost = replace(FREE, visit=2.0**53)
+    (first,) = simulated("one", cost=cost, passes=1)
+    assert first.nodes["ksmd_cpu_ns"].sum() == 300 * 2**53
+    with pytest.raises(SimulationError, match=r"in pass 2, ksmd has used 2\^62 ns of CPU time"):
+        simulated("one", cost=cost, passes=2)
 
 
 @pytest.mark.parametrize("run", [0, 1])

@@ -110,6 +110,11 @@ def test_an_empty_script_has_no_operations() -> None:
     assert (script.nodes(), script.swap(), script.huge_pages()) == (1, False, False)
 
 
+def test_pages_that_are_gone_do_not_count() -> None:
+    most = "map A x 262144\nmap A y 262144\nmap A z 262144\nmap A w 262144\n"
+    parse(f"proc A\n{most}exec A\n{most}exit A\nproc A\n{most}")
+
+
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
@@ -133,6 +138,11 @@ def test_an_empty_script_has_no_operations() -> None:
         ("proc A\nexit A\nexit A", "3:6", "no process A"),
         ("proc A\nmap A x 4\nexec A\nread A x", "4:8", "no region x"),
         ("proc A\nmerge_any A on", "2:13", "one of off"),
+        (
+            "proc A\nmap A x 262144\nmap A y 262144\nmap A z 262144\nfork A B",
+            "5:8",
+            "more than 1,048,576 pages",
+        ),
         ("set run 1", "1:5", "run by scan and batch"),
         ("require hope", "1:9", "is not a known requirement"),
         ("scan -1", "1:6", "is not a number"),

@@ -129,11 +129,11 @@ def test_memory(run: Run, tmp_path: Path) -> None:
 
 
 def test_memory_leaves_out_what_does_not_fit(run: Run) -> None:
-    sizes = "80000,160000,8000000000000"
+    sizes = "80000,160000,800000000000"
     ran = run("bench", "memory", "--nodes", "1", "--pages-per-node", sizes, "--quiet")
     assert ran.code == 0, ran.err
     assert "Not run: too little memory" in ran.out
-    assert ran.out.splitlines()[-2].startswith("  8,000,000,000,000  ")
+    assert ran.out.splitlines()[-2].startswith("  800,000,000,000  ")
 
 
 @pytest.mark.parametrize(("factor", "code"), [(0.001, 0), (1000.0, 1)])
@@ -156,10 +156,13 @@ def test_compared_with_a_baseline(run: Run, tmp_path: Path, factor: float, code:
         ("pass --compare gone.json", "error: --compare gone.json: No such file"),
         ("pass --max-regression much", "error: --max-regression much: give a share"),
         ("pass --json gone/pass.json", "error: --json gone/pass.json: there is no directory gone; create it"),
-        ("scaling --nodes 1,none", "error: --nodes 1,none: give numbers above 0"),
+        ("scaling --nodes 1,none", "error: --nodes: give numbers from 1 to 1,024, separated by commas"),
+        ("scaling --nodes 1025", "error: --nodes: give numbers from 1 to 1,024"),
+        ("scaling --pages-per-node 0", "error: --pages-per-node: must be at least 1"),
+        ("startup --nodes 1025", "error: --nodes: must be at most 1024"),
         ("scaling --pages-per-node 9", "error: --pages-per-node 9: give a multiple of 8"),
         ("scaling --plot plot.txt", "error: --plot plot.txt: give a name that ends in .png, .svg or .pdf"),
-        ("startup --nodes-per-actor 0", "error: --nodes-per-actor 0: give numbers above 0"),
+        ("startup --nodes-per-actor 0", "error: --nodes-per-actor: give numbers from 1 to 1,024"),
         ("compaction gone", "error: there is no scenario gone"),
         ("memory --nodes 1 --pages-per-node 80", "error: --pages-per-node: give at least two sizes"),
     ],

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.spec import scenario as spec
 from cluster.spec.profile import PROFILES
@@ -42,6 +43,43 @@ def message(source: Data | str | Path, *sets: str, **options: int) -> str:
     with pytest.raises(UserError) as error:
         load(source, Overrides(settings=sets, **options))
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sets", "says"),
+    [
+        (["per_node=32769"], "process[0].per_node: there would be 32,769 processes on node 0"),
+        (["per_node=1000000000000"], "process[0].per_node: there would be 1,000,000,000,000 processes on"),
+        # The first node has one more.
+        (["count=65537"], "process[0].count: there would be 32,769 processes on node 0; the most is 32,768"),
+        (["count=3", "workers=16384"], "process[0].workers: there would be 32,770 processes on node 0"),
+    ],
+)
+def test_more_processes_than_a_node_can_number(sets: list[str], says: str) -> None:
+    needless = () if "count" in sets[0] else ("process[0].count",)
+    changes = tuple(f"process[0].{change}" for change in sets)
+    with pytest.raises(UserError) as error:
+        load(small(), Overrides(settings=changes, unset=needless))
+    assert says in str(error.value)
+    room = "machine.memory_per_node=16GiB"
+    load(small(), Overrides(settings=(room, "process[0].count=65536")))
+    load(small(), Overrides(settings=(room, "process[0].count=4", "process[0].workers=16383")))
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
+def test_processes_on_nodes_are_those_of_the_machine(count: int, nodes: int, workers: int) -> None:
+    config = {"name": "a", "count": count, "workers": workers, "region": SMALL["process"][0]["region"]}
+    machine = {"nodes": nodes, "memory_per_node": "1GiB"}
+    kind = load(small(machine=machine, process=[config])).process[0]
+    placed = spec.ProcessSpec("a", count, ()).placed(nodes)
+    assert kind.on_nodes(nodes) == (np.bincount(placed, minlength=nodes) * (1 + workers)).tolist()
+
+
+def test_a_node_has_at_most_as_many_frames_as_have_numbers() -> None:
+    load(small(), Overrides(settings=("machine.memory_per_node=8TiB",)))
+    assert message(small(), "machine.memory_per_node=9TiB") == (
+        '--set machine.memory_per_node: "9TiB" is out of range: a node has at most 8TiB'
+    )
 
 
 @given(scenarios())

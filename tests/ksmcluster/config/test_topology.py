@@ -110,6 +110,7 @@ def test_text_of_distances(text: str) -> None:
         ("10 20\n", "not square: 1 rows, but row 0 has 2 numbers"),
         ("10 far\n20 10\n", "not a matrix of whole numbers"),
         ("11 20\n20 10\n", "a node's distance to itself is 10, not 11"),
+        ("10 -9999999999999999999\n20 10\n", "a distance is below 0"),
         ("10 20\n10 10\n", "the distance from node 1 to node 0 is 10, not above 10"),
     ],
 )

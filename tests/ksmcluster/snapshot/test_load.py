@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ksmcluster
+from cluster.machine import coordinator
 from ksmcluster.snapshot import (
     KSM,
     MERGEABLE,
@@ -43,29 +44,30 @@ def snapshot(
     *moments: list[list[Page]],
     advised: bool | None = True,
     interval: float | None = None,
+    first: int = 0,
     **process: Any,
 ) -> Path:
-    """A snapshot: by moment and process its pages, from page 0 on."""
+    """A snapshot: by moment and process its pages, from page `first` on."""
     size = max(len(pages) for memories in moments for pages in memories)
-    mapping = Mapping(0, size, "rw-p", "", True, advised)
+    mapping = Mapping(first, size, "rw-p", "", True, advised)
     processes = tuple(
         SnapshotProcess(index + 1, "p", "process", (mapping,), **process) for index in range(len(moments[0]))
     )
     with SnapshotWriter(path) as writer:
         for moment, memories in enumerate(moments):
             for index, pages in enumerate(memories):
-                writer.write(index, moment, _rows(pages))
+                writer.write(index, moment, _rows(pages, first))
         found = metadata(tuple(map(float, range(len(moments)))))
         writer.finish(replace(found, processes=processes, notes=(), interval=interval))
     return path
 
 
-def _rows(pages: list[Page]) -> PageRows:
+def _rows(pages: list[Page], first: int = 0) -> PageRows:
     zero = np.array([content == "0" for content, *_ in pages])
     kind = [SHARED_ZERO if flags & SHARED_ZERO else MERGEABLE for *_, flags in pages]
     flags = np.array(kind, np.uint16) | np.array([flags for *_, flags in pages], np.uint16)
     return PageRows(
-        vpn=np.arange(len(pages), dtype=np.uint64),
+        vpn=np.arange(first, first + len(pages), dtype=np.uint64),
         digests=np.array([[ord(content)] * 16 for content, *_ in pages], np.uint8),
         flags=flags | np.where(zero, ZERO, 0).astype(np.uint16),
         frame=np.array([frame for _, frame, *_ in pages]),
@@ -98,10 +100,28 @@ def test_equal_pages_in_two_frames_merge_with_all_their_mappers(tmp_path: Path) 
 
 def test_a_frame_that_is_mapped_outside_stays_in_use(tmp_path: Path) -> None:
     """The page that is visited last gives the frame; that of the other goes, unless others map it."""
-    for outside, frames in ((0, 1), (2, 2)):
+    for outside, frames in ((0, 1), (2, 2), (2**32 - 2, 2)):
         path = snapshot(tmp_path / f"{outside}", [[page("a", 0, outside=outside)], [page("a", 1)]])
         found = last(path)
         assert (found["pages_shared"], found["pages_sharing"], found["frames_used"]) == (1, 1, frames)
+
+
+def test_addresses_of_up_to_48_bits(tmp_path: Path) -> None:
+    memory = [[page("a"), page("b")], [page("a"), page("c")]]
+    found = last(snapshot(tmp_path / "high", memory, first=2**36 - 2))
+    assert (found["pages_mapped"], found["pages_shared"], found["pages_sharing"]) == (4, 1, 1)
+    with pytest.raises(UserError, match="process 0 has memory at 0x1000000000000; addresses from 0x10"):
+        last(snapshot(tmp_path / "higher", memory, first=2**36 - 1))
+
+
+def test_processes_of_a_family_are_too_many_for_their_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes share frames, so all are on one of two nodes."""
+    path = snapshot(tmp_path / "s", [[page("a", 0)]] * 3)
+    monkeypatch.setattr(coordinator, "MAX_MMS_PER_NODE", 2)
+    with pytest.raises(UserError, match="a node has 3 processes; the most is 2: use fewer, or more nodes"):
+        last(path, nodes=2)
 
 
 def test_three_mappings_of_one_frame_save_one_frame(tmp_path: Path) -> None:

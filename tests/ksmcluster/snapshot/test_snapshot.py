@@ -302,6 +302,8 @@ def _written(folder: Path) -> Path:
         ({"moments": [0.0, float("nan")]}, "not finite or do not start at 0"),
         ({"moments": [1.0]}, "not finite or do not start at 0"),
         ({"moments": [0.0, 2.0, 1.0]}, "do not ascend"),
+        ({"moments": [0.0, 2e9]}, "last moment is at 2000000000.0 s"),
+        ({"moments": [0.0, 9.0], "interval": 1e-6}, "with an interval of 1e-06 s"),
         ({"processes": []}, "no process"),
         ({"version": 0}, "never existed"),
     ],
