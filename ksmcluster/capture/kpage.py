@@ -8,6 +8,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ksmcluster.capture.pagemap import shows_frames
+
 # include/uapi/linux/kernel-page-flags.h
 _COMPOUND_HEAD = np.uint64(1 << 15)
 _COMPOUND_TAIL = np.uint64(1 << 16)
@@ -35,7 +37,12 @@ class KernelPages:
 
     @classmethod
     def open(cls) -> Self | None:
-        """Open the files; return None if they do not exist or may not be read."""
+        """Open the files; return None if they may not be read, or if frame numbers are hidden.
+
+        Root without CAP_SYS_ADMIN may read the files, but does not see the frames of pages.
+        """
+        if not shows_frames():
+            return None
         opened: list[int] = []
         for name in ("/proc/kpagecount", "/proc/kpageflags"):
             try:

@@ -43,8 +43,8 @@ def notes(
         size = _mib(counts.shared)
         yield Note(
             "frames",
-            f"only root can see which of {counts.shared:,} pages share frames since a fork: "
-            f"savings may be up to {size} too high; capture as root",
+            f"only root with CAP_SYS_ADMIN can see which of {counts.shared:,} pages share frames since a "
+            f"fork: savings may be up to {size} too high; capture as root",
         )
     elif counts.pages and counts.shared > _MOSTLY * counts.pages:
         share = counts.shared / counts.pages

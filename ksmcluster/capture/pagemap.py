@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ _SWAP = np.uint64(1 << 62)
 _FILE_OR_SHARED = np.uint64(1 << 61)
 _GUARD = np.uint64(1 << 58)
 _EXCLUSIVE = np.uint64(1 << 56)
-_SOFT_DIRTY = np.uint64(1 << 55)
+SOFT_DIRTY_BIT = 1 << 55
+_SOFT_DIRTY = np.uint64(SOFT_DIRTY_BIT)
 _PFN = np.uint64((1 << 55) - 1)
 
 _SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16
@@ -62,6 +64,21 @@ class Listing:
     def where(self, chosen: NDArray[np.bool_]) -> Listing:
         """Return the chosen pages, bool[n]."""
         return Listing(self.vpn[chosen], self.flags[chosen], self.pfn[chosen], self.huge[chosen])
+
+
+def own_entry() -> int:
+    """Return the entry of a page that this process has just written."""
+    with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        address = np.frombuffer(memory, np.uint8).ctypes.data
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:  # noqa: PTH123 (unbuffered)
+            entry = os.pread(file.fileno(), 8, address // PAGE_SIZE * 8)
+        return int.from_bytes(entry, "little")
+
+
+def shows_frames() -> bool:
+    """Return whether the kernel shows page frame numbers to this process (CAP_SYS_ADMIN)."""
+    return bool(own_entry() & int(_PFN))
 
 
 def joined(parts: list[Listing]) -> Listing:

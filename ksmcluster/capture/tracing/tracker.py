@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -10,15 +9,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.spec.content import PAGE_SIZE
-from ksmcluster.capture.pagemap import Listing
+from ksmcluster.capture.pagemap import SOFT_DIRTY_BIT, Listing, own_entry
 from ksmcluster.capture.process import ProcessSource
 from ksmcluster.capture.tracing.tracked import Skipped
 from ksmcluster.capture.tracing.writes import Pauses, PtraceWrites, can_trace
 from ksmcluster.snapshot import WRITTEN
 from ksmcluster.system.errors import UserError
 
-_SOFT_DIRTY_BIT = 1 << 55
 _CLEAR_SOFT_DIRTY = b"4"
 """Value that, written to /proc/PID/clear_refs, resets the bits."""
 
@@ -73,15 +70,8 @@ class SoftDirty:
 
 
 def has_soft_dirty() -> bool:
-    """Return whether this kernel keeps soft-dirty bits, by writing to a page of this process."""
-    import mmap
-
-    with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory[0] = 1
-        address = np.frombuffer(memory, np.uint8).ctypes.data
-        with open("/proc/self/pagemap", "rb", buffering=0) as file:  # noqa: PTH123 (unbuffered)
-            entry = os.pread(file.fileno(), 8, address // PAGE_SIZE * 8)
-        return bool(int.from_bytes(entry, "little") & _SOFT_DIRTY_BIT)
+    """Return whether this kernel keeps soft-dirty bits."""
+    return bool(own_entry() & SOFT_DIRTY_BIT)
 
 
 def tracker_of(how: TrackWrites, sources: Sequence[ProcessSource]) -> WriteTracker | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -216,3 +217,26 @@ def test_a_command_is_followed_with_its_children(tmp_path: Path) -> None:
         assert [process.parent for process in snapshot.processes] == [None, 0]
         found = [(moment, process) for moment, process, _ in snapshot.blocks()]
     assert found == [(0, 0), (1, 0), (1, 1)]
+
+
+_DROP_FROM_BOUNDING_SET, _CAP_SYS_ADMIN = 24, 21
+
+
+@root
+def test_root_without_the_capability_says_that_it_sees_no_frames(tmp_path: Path) -> None:
+    """It may open /proc/kpagecount, but pagemap shows no frame numbers to it: as in many containers."""
+    prctl = ctypes.CDLL(None).prctl
+    code = "import sys; from ksmcluster.cli import main; main()"
+    with family() as (parent, _, _):
+        options = ("--pid-tree", str(parent), "--output", tmp_path / "s", "--quiet", "--track-writes", "off")
+        ran = subprocess.run(
+            [sys.executable, "-c", code, "capture", *options],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: prctl(_DROP_FROM_BOUNDING_SET, _CAP_SYS_ADMIN, 0, 0, 0),
+        )
+    assert ran.returncode == 0, ran.stderr
+    with Snapshot.open(tmp_path / "s") as found:
+        notes = {note.code: note.text for note in found.metadata.notes}
+    assert notes["frames"].startswith("only root with CAP_SYS_ADMIN can see which of ")
+    assert "fork" not in notes
