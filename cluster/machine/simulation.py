@@ -19,6 +19,7 @@ from cluster.machine.fabric import Fabric
 from cluster.machine.pass_result import PassResult
 from cluster.machine.run_end import RunEnd
 from cluster.spec.errors import SimulationError
+from cluster.spec.limits import MOST_PASSES
 from cluster.spec.scenario import SimulationSpec
 from cluster.spec.statistics import COUNTERS, NODE_NAMES
 
@@ -78,6 +79,8 @@ class Simulation:
 
     def run_pass(self) -> PassResult:
         """Run the next full pass of ksmd, with the writes of the workload meanwhile."""
+        if self._passes == MOST_PASSES:
+            raise SimulationError(f"simulation.seconds: the run has not ended after {MOST_PASSES:,} passes")
         clock = self._clock
         before, cpu = clock.columns, clock.cpu_ns.copy()
         pages_to_scan = clock.advisor.pages_to_scan

@@ -74,7 +74,14 @@ class MomentSummary:
     zero_pages: int
     distinct_contents: int
     duplicate_pages: int
-    """The most pages that KSM could save: mergeable pages minus distinct contents."""
+    """Mergeable pages minus distinct contents."""
+    shared_pages: int
+    """Mergeable pages in the frame of another one without KSM, as after a fork; 0 if frames are not known."""
+
+    @property
+    def saved_pages(self) -> int:
+        """The most frames that KSM could save."""
+        return max(self.duplicate_pages - self.shared_pages, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +103,21 @@ class Summary:
 
 @dataclass(slots=True)
 class _Tally:
-    """Running counts of one moment; takes 8 bytes per mergeable page."""
+    """Running counts of one moment; takes 8 bytes per mergeable page, and 4 if frames are known."""
 
     seconds: float
     pages: int = 0
     zero_pages: int = 0
     contents: list[NDArray[np.uint64]] = field(default_factory=list)
+    #: Frames that ksmd has not merged, int32.
+    frames: list[NDArray[np.int32]] = field(default_factory=list)
 
-    def add(self, digests: NDArray[np.uint8], flags: NDArray[np.uint16]) -> None:
+    def add(
+        self, digests: NDArray[np.uint8], flags: NDArray[np.uint16], frames: NDArray[np.int64] | None
+    ) -> None:
+        if frames is not None:
+            own = (frames != UNKNOWN) & (flags & MERGEABLE != 0) & (flags & (KSM | SHARED_ZERO) == 0)
+            self.frames.append(frames[own].astype(np.int32))
         takes_memory = flags & SHARED_ZERO == 0
         digests, flags = digests[takes_memory], flags[takes_memory]
         zero = flags & ZERO != 0
@@ -114,6 +128,7 @@ class _Tally:
     def summary(self) -> MomentSummary:
         contents = np.concatenate(self.contents) if self.contents else np.empty(0, np.uint64)
         distinct = len(np.unique(contents))
+        frames = np.concatenate(self.frames) if self.frames else np.empty(0, np.int32)
         return MomentSummary(
             seconds=self.seconds,
             pages=self.pages,
@@ -121,6 +136,7 @@ class _Tally:
             zero_pages=self.zero_pages,
             distinct_contents=distinct,
             duplicate_pages=len(contents) - distinct,
+            shared_pages=len(frames) - len(np.unique(frames)),
         )
 
 
@@ -304,7 +320,7 @@ class Session:
         writer.write(process, moment, rows)
         if self._order is not None and chunk.data is not None:
             self._order.add(content_ids(digests, zero), chunk.data)
-        tally.add(digests, flags)
+        tally.add(digests, flags, rows.frame)
         self._advance(len(flags))
 
     def _metadata(self, started: datetime, moments: tuple[float, ...]) -> Metadata:

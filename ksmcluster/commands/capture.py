@@ -205,7 +205,7 @@ def _print_summary(summary: Summary, output: Path) -> None:
     for heading in ("seconds", "pages", "zero", "distinct", "duplicate", "KSM saves at best"):
         table.add_column(heading, justify="right")
     for moment in summary.moments:
-        saved = moment.duplicate_pages * PAGE_SIZE
+        saved = moment.saved_pages * PAGE_SIZE
         counts = (moment.pages, moment.zero_pages, moment.distinct_contents, moment.duplicate_pages)
         table.add_row(f"{moment.seconds:.1f}", *(f"{count:,}" for count in counts), _size(saved))
     console = Console()

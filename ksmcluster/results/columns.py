@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS
 from ksmcluster.report import text
 from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+
+_UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS, *OF_PROCESS)}
 
 
 class ColumnTable(dict[str, NDArray[Any]]):
@@ -27,7 +31,7 @@ class ColumnTable(dict[str, NDArray[Any]]):
         """Return the table as a pyarrow table."""
         import pyarrow as pa
 
-        return pa.table(dict(self))
+        return with_units(pa.table(dict(self)))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table as a data frame. Raises UserError if pandas is not installed."""
@@ -41,6 +45,17 @@ class ColumnTable(dict[str, NDArray[Any]]):
     def __repr__(self) -> str:
         size = f"{text.counted(self.num_rows, 'row')}, {text.counted(len(self), 'column')}"
         return f"<{type(self).__name__}: {size}>"
+
+
+def with_units(table: pa.Table) -> pa.Table:
+    """Return the table with the unit of each statistic in the metadata of its column."""
+    import pyarrow as pa
+
+    fields = [
+        field.with_metadata({"unit": unit}) if (unit := _UNITS.get(field.name)) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def data_frame(table: pa.Table) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import OF_PROCESS
 from ksmcluster.report import text
 from ksmcluster.report.console import WIDTH, plain_table
-from ksmcluster.results.columns import ColumnTable
+from ksmcluster.results.columns import ColumnTable, with_units
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,8 +45,8 @@ class CensusTable(ColumnTable):
         import pyarrow as pa
 
         types = {"kind": pa.string(), "name": pa.string(), "mapping": pa.string()}
-        return pa.table(
-            {name: pa.array(column, types.get(name, pa.int64())) for name, column in self.items()}
+        return with_units(
+            pa.table({name: pa.array(column, types.get(name, pa.int64())) for name, column in self.items()})
         )
 
 

@@ -24,6 +24,7 @@ from cluster.spec.knobs import RMAP_ITEM_SIZE
 from cluster.spec.statistics import COUNTERS, GAUGES, NODE_NAMES, SCHEMA_VERSION, Statistic
 from cluster.spec.topology import Distances
 from ksmcluster.config import Scenario
+from ksmcluster.config.problems import did_you_mean
 from ksmcluster.report.console import as_text
 from ksmcluster.report.simulation_report import report
 from ksmcluster.results import advisor_target, huge_pages, processes
@@ -43,6 +44,7 @@ from ksmcluster.results.node_pairs import NodePairs, node_pairs
 from ksmcluster.results.processes import CensusTable
 from ksmcluster.results.provenance import provenance
 from ksmcluster.results.timing import Timing
+from ksmcluster.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,7 +166,10 @@ class Result:
         return cls(config, table, summary, provenance(spent), *of_each, pairs, relocated)
 
     def by_node(self, name: str) -> NDArray[np.int64]:
-        """Return a statistic as int64[passes, nodes]."""
+        """Return a statistic as int64[passes, nodes]. Raises UserError for an unknown name."""
+        if name not in self.passes:
+            hint = did_you_mean(name, list(self.passes)) or f"; choose one of {', '.join(self.passes)}"
+            raise UserError(f"by_node: there is no statistic {name}{hint}")
         return self.passes[name].reshape(-1, self.config.machine.nodes)
 
     def summary_json(self) -> str:

@@ -23,6 +23,8 @@ from ksmcluster.system.errors import UserError
 OPTIONS = {
     "nodes": "machine.nodes",
     "passes": "simulation.passes",
+    "seconds": "simulation.seconds",
+    "until": "simulation.until",
     "pages_per_node": "",
     "count": "",
     "advice": "",
@@ -118,6 +120,8 @@ def overrides_of(settings: Settings, base: Overrides) -> Overrides:
         # These would take precedence over settings.
         nodes=base.nodes if "machine.nodes" not in settings else None,
         passes=base.passes if "simulation.passes" not in settings else None,
+        seconds=base.seconds if "simulation.seconds" not in settings else None,
+        until=base.until if "simulation.until" not in settings else None,
         settings=base.lines + own,
         pages_per_node=changes.get("pages_per_node", base.pages_per_node),
         count=changes.get("count", base.count),

@@ -55,8 +55,9 @@ RC: dict[RcKeyType, Any] = {
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Return the colour and marker of the line with this index."""
-    return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+    """Return the colour and marker of the line with this index. Lines of one colour have other markers."""
+    marker = MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
+    return {"color": PALETTE[index % len(PALETTE)], "marker": marker}
 
 
 def finish(axes: Axes, title: str, x: str, y: str) -> None:

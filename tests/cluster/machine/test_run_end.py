@@ -11,6 +11,7 @@ import pytest
 
 from actors.run_options import INLINE
 from actors.simulation.run_passes import run_passes
+from cluster.machine import simulation
 from cluster.machine.pass_result import Event, PassResult, PassStarted
 from cluster.machine.run_end import CONVERGED_PASSES, RunEnd
 from cluster.spec.errors import SimulationError
@@ -117,3 +118,10 @@ def test_the_end_is_announced_only_if_it_is_known() -> None:
     assert totals(passes=2) == {2}
     assert totals(passes=None, seconds=2 * PASS) == {None}
     assert totals(passes=20, tolerance=0.1) == {None}
+
+
+def test_a_time_that_is_not_reached_ends_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "MOST_PASSES", 3)
+    with pytest.raises(SimulationError, match="simulation.seconds: the run has not ended after 3 passes"):
+        list(run_passes(replace(SPEC, passes=None, seconds=4 * PASS), INLINE))
+    assert len(list(run_passes(replace(SPEC, passes=None, seconds=2.5 * PASS), INLINE))) == 3

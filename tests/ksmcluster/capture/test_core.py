@@ -81,6 +81,7 @@ def test_pages_of_a_core(core: Path, summary: Any, tmp_path: Path) -> None:
         "zero_pages": 1,
         "distinct_contents": 3,
         "duplicate_pages": 2,
+        "shared_pages": 0,
     }
     with Snapshot.open(tmp_path / "s") as snapshot:
         (process,) = snapshot.processes

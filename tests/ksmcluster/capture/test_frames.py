@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ksmcluster
 from ksmcluster.capture.frames import identify
 from ksmcluster.capture.host import host_info
 from ksmcluster.capture.kpage import KernelPages
@@ -217,6 +218,20 @@ def test_a_command_is_followed_with_its_children(tmp_path: Path) -> None:
         assert [process.parent for process in snapshot.processes] == [None, 0]
         found = [(moment, process) for moment, process, _ in snapshot.blocks()]
     assert found == [(0, 0), (1, 0), (1, 1)]
+
+
+@root
+def test_what_ksm_saves_at_best_leaves_out_shared_frames(tmp_path: Path, summary: Any) -> None:
+    with family() as (parent, _, _):
+        found = summary("--pid-tree", parent, "--output", tmp_path / "s", "--track-writes", "off")
+    (moment,) = found["moments"]
+    # 28 pages that were not written since the fork are in one frame each.
+    assert moment["shared_pages"] >= 28
+    most = (moment["duplicate_pages"] - moment["shared_pages"]) * 4096
+    overrides = ksmcluster.Overrides(advice="all", passes=4, settings=("ksm.smart_scan=0",))
+    result = ksmcluster.simulate(ksmcluster.load(tmp_path / "s", overrides), engine="inline")
+    saved = result.summary["derived"]["saved_bytes"]
+    assert 4 * 4096 <= saved <= most < 1.1 * saved
 
 
 _DROP_FROM_BOUNDING_SET, _CAP_SYS_ADMIN = 24, 21

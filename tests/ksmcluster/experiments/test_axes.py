@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmcluster.config import Overrides
+from ksmcluster.config import Overrides, load
 from ksmcluster.experiments.sweeps.axes import axes_of, make_points, overrides_of, parse_axes, read_points
 from ksmcluster.system.errors import UserError
 
@@ -136,3 +136,17 @@ def test_what_varies_takes_precedence() -> None:
     changed = overrides_of({"machine.nodes": "2", "ksm.run": "1", "pages_per_node": "64"}, base)
     assert (changed.nodes, changed.passes, changed.seed, changed.pages_per_node) == (None, 2, 5, 64)
     assert changed.settings == ("ksm.run=0", "machine.nodes=2", "ksm.run=1")
+
+
+def test_the_end_of_the_run_may_vary() -> None:
+    """The file says `passes`; a time takes its place, also that of the command line."""
+    points = make_points(parse_axes(["seconds=1,2.5"]))
+    assert [point.settings for point in points] == [
+        {"simulation.seconds": "1"},
+        {"simulation.seconds": "2.5"},
+    ]
+    for base in (Overrides(), Overrides(seconds=9.0)):
+        scenario = load("tiny", overrides_of(points[1].settings, base))
+        assert (scenario.simulation.seconds, scenario.simulation.passes) == (2.5, None)
+    (point,) = make_points(parse_axes(["until=converged"]))
+    assert load("tiny", overrides_of(point.settings, Overrides())).simulation.until == "converged"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import ksmcluster
@@ -51,3 +53,27 @@ def test_short_reprs(result: Result) -> None:
     says = f"1 node, {got['movable_off']} to {got['movable_on']} of {asked} blocks obtained"
     assert repr(compacted) == f"<CompactionResult: {says}>"
     assert repr(compacted.nodes) == f"<NodeTable: 1 row, {len(compacted.nodes)} columns>"
+
+
+def test_columns_have_units(tmp_path: Path) -> None:
+    ksmcluster.simulate("tiny", engine="inline").save(tmp_path / "out")
+    units = {
+        (name, column): pq.read_schema(tmp_path / "out" / f"{name}.parquet").field(column).metadata
+        for name, column in (
+            *(("passes", "frames_used"), ("passes", "ksmd_cpu_ns"), ("passes", "node")),
+            *(("processes", "ksm_process_profit"), ("mappings", "pages_mapped")),
+        )
+    }
+    assert units == {
+        ("passes", "frames_used"): {b"unit": b"pages"},
+        ("passes", "ksmd_cpu_ns"): {b"unit": b"ns"},
+        ("passes", "node"): None,
+        ("processes", "ksm_process_profit"): {b"unit": b"bytes"},
+        ("mappings", "pages_mapped"): {b"unit": b"pages"},
+    }
+
+
+def test_an_unknown_statistic_is_named() -> None:
+    result = ksmcluster.simulate("tiny", engine="inline", passes=1)
+    with pytest.raises(UserError, match='there is no statistic page_shared; did you mean "pages_shared"'):
+        result.by_node("page_shared")

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ksmcluster.report.plots.style import name_ticks
+from ksmcluster.report.plots.style import line_style, name_ticks
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,8 @@ def check(axes: Axes, labels: list[str], *, slanting: bool) -> None:
     if not slanting:
         boxes = [tick.get_window_extent() for tick in ticks]
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_lines_of_one_colour_have_other_markers() -> None:
+    styles = [tuple(line_style(index).values()) for index in range(49)]
+    assert len(set(styles)) == 49
