@@ -122,6 +122,6 @@ def test_the_end_is_announced_only_if_it_is_known() -> None:
 
 def test_a_time_that_is_not_reached_ends_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation, "MOST_PASSES", 3)
-    with pytest.raises(SimulationError, match="simulation.seconds: the run has not ended after 3 passes"):
+    with pytest.raises(SimulationError, match=r"simulation\.seconds: the run has not ended after 3 passes"):
         list(run_passes(replace(SPEC, passes=None, seconds=4 * PASS), INLINE))
     assert len(list(run_passes(replace(SPEC, passes=None, seconds=2.5 * PASS), INLINE))) == 3
