@@ -55,7 +55,7 @@ MM_INDEX_BITS = 15
 FRAME_BITS = PFN_BITS + NODE_BITS
 
 #: How many nodes the node field of a word can tell apart. The limit of a machine is lower:
-#: `cluster.spec.topology.MAX_SCENARIO_NODES`.
+#: `cluster.spec.limits.MOST_NODES`.
 NODE_FIELD_SIZE = 1 << NODE_BITS
 _NODE_FIELD = (NODE_FIELD_SIZE - 1) << PFN_BITS
 MAX_MMS_PER_NODE = 1 << MM_INDEX_BITS

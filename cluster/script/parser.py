@@ -33,8 +33,7 @@ from cluster.script.operations import (
     UnmergeAllOp,
 )
 from cluster.spec.content import Pattern, PatternKind
-from cluster.spec.limits import MOST_SCRIPT_PAGES
-from cluster.spec.topology import MAX_SCENARIO_NODES
+from cluster.spec.limits import MOST_NODES, MOST_SCRIPT_PAGES
 
 MAX_PAGES = 1 << 18  #: pages that a region may have
 MAX_SCANS = 100_000  #: passes that a script may ask for
@@ -154,7 +153,7 @@ class _Parser:
     def require(self, words: _Words) -> Operation:
         match words.choice("requirement", ("nodes", "swap", "knob", "thp")):
             case "nodes":
-                nodes = words.number("the number of nodes", 1, MAX_SCENARIO_NODES)
+                nodes = words.number("the number of nodes", 1, MOST_NODES)
                 return RequireOp(words.line, words.code, "nodes", nodes=nodes)
             case "swap":
                 return RequireOp(words.line, words.code, "swap")
@@ -180,7 +179,7 @@ class _Parser:
         node = None
         if words.left():
             words.choice("option of map", ("node",))
-            node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+            node = words.number("the node", 0, MOST_NODES - 1)
         return MapOp(words.line, words.code, p, r, pages, node)
 
     def hugemap(self, words: _Words) -> Operation:
@@ -190,7 +189,7 @@ class _Parser:
             if words.choice("option of hugemap", ("lazy", "node")) == "lazy":
                 lazy = True
             else:
-                node = words.number("the node", 0, MAX_SCENARIO_NODES - 1)
+                node = words.number("the node", 0, MOST_NODES - 1)
         return HugeMapOp(words.line, words.code, p, r, pages, node, lazy)
 
     def fill(self, words: _Words) -> Operation:
@@ -203,9 +202,7 @@ class _Parser:
 
     def move(self, words: _Words) -> Operation:
         p, r, start, count = self._range(words, optional=False)
-        return MoveOp(
-            words.line, words.code, p, r, start, count, words.number("the node", 0, MAX_SCENARIO_NODES - 1)
-        )
+        return MoveOp(words.line, words.code, p, r, start, count, words.number("the node", 0, MOST_NODES - 1))
 
     def fork(self, words: _Words) -> Operation:
         p = self._process(words)

@@ -18,6 +18,12 @@ MOST_NAME: Final = 255
 MOST_TITLE: Final = 1000
 #: Characters of a line that tells of a mistake; what is more is left out of its middle.
 MOST_MESSAGE: Final = 1000
+#: Nodes of a machine, in scenarios and in scripts; Linux takes as many (MAX_NUMNODES).
+MOST_NODES: Final = 1024
+#: Pages of anything that has a size: 4 PiB, the most that x86-64 can address.
+MOST_PAGES: Final = 1 << 40
+#: Pages of memory of a node of `simulate`, 8 TiB: page frame numbers have 31 bits.
+MOST_MEMORY: Final = 1 << 31
 #: Passes of a run, and windows of a pass.
 MOST_PASSES: Final = 1_000_000
 #: Simulated seconds of a run, and of what is given in seconds.

@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.spec.limits import MOST_DISTANCE
+from cluster.spec.limits import MOST_DISTANCE, MOST_NODES
 
 Distances = NDArray[np.int64]
 
-#: The most nodes that a machine may have, in scenarios and in scripts; Linux takes as many (MAX_NUMNODES).
-MAX_SCENARIO_NODES = 1024
 #: Characters of a number in a matrix.
 _LONGEST_NUMBER = 20
 #: Distance of a node to itself (LOCAL_DISTANCE).
@@ -95,8 +93,8 @@ def parse(text: str) -> Distances:
 
 def numbers(rows: Sequence[Sequence[str]]) -> list[list[int]]:
     """Return the distances that words are. Raises ValueError if they are too many, or no distances."""
-    if max([len(rows), *map(len, rows)]) > MAX_SCENARIO_NODES:
-        raise ValueError(f"a matrix of more than {MAX_SCENARIO_NODES} nodes")
+    if max([len(rows), *map(len, rows)]) > MOST_NODES:
+        raise ValueError(f"a matrix of more than {MOST_NODES} nodes")
     if wrong := [word for row in rows for word in row if len(word) > _LONGEST_NUMBER]:
         raise ValueError(f"{wrong[0][:_LONGEST_NUMBER]}... is no distance")
     try:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.spec.topology import MAX_SCENARIO_NODES
+from cluster.spec.limits import MOST_MEMORY, MOST_NODES, MOST_PAGES
 from ksmcluster.bench.plot import is_plot
 from ksmcluster.bench.tools.sizes import FULL, SHORT, parse_numbers
 from ksmcluster.commands.options import EngineName, NodesPerActor, Quiet
 from ksmcluster.commands.output import Target, emit, replacing
-from ksmcluster.config.sizes import MOST_MEMORY, MOST_PAGES
 from ksmcluster.report.plots.files import check_picture
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def scaling(
     a single process, which shows the speed-up of several processes.
     """
     sizes = SHORT if short else FULL
-    counts = parse_numbers("--nodes", nodes, MAX_SCENARIO_NODES) if nodes else sizes.scaling_nodes
+    counts = parse_numbers("--nodes", nodes, MOST_NODES) if nodes else sizes.scaling_nodes
     picture = Target("--plot", plot, is_plot) if plot else None
     if picture:
         check_picture(picture.path, picture.option)
@@ -142,9 +141,7 @@ def scaling(
 
 @app.command(short_help="The command simulate, compared with Ray alone.")
 def startup(
-    nodes: Annotated[
-        int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1, max=MAX_SCENARIO_NODES)
-    ] = None,
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.startup_nodes, min=1, max=MOST_NODES)] = None,
     nodes_per_actor: Annotated[
         str | None,
         _option("Numbers of NUMA nodes that share an actor.", FULL.startup_packed, metavar="N,N,..."),
@@ -159,7 +156,7 @@ def startup(
     """Time `simulate` with the default scenario, alternating with Ray alone, which starts empty actors."""
     sizes = SHORT if short else FULL
     packed = (
-        parse_numbers("--nodes-per-actor", nodes_per_actor, MAX_SCENARIO_NODES)
+        parse_numbers("--nodes-per-actor", nodes_per_actor, MOST_NODES)
         if nodes_per_actor
         else sizes.startup_packed
     )
@@ -177,9 +174,7 @@ def compaction(
     scenario: Annotated[
         str, typer.Argument(metavar="CONFIG", help="Scenario of `compact`.")
     ] = "compaction-zram",
-    nodes: Annotated[
-        int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1, max=MAX_SCENARIO_NODES)
-    ] = None,
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.compaction_nodes, min=1, max=MOST_NODES)] = None,
     pages_per_node: Annotated[
         int | None, _option("Pages on each node.", FULL.compaction_pages, min=1, max=MOST_MEMORY)
     ] = None,
@@ -209,9 +204,7 @@ def compaction(
 
 @app.command(short_help="Bytes per page, and the estimate for larger machines.")
 def memory(
-    nodes: Annotated[
-        int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1, max=MAX_SCENARIO_NODES)
-    ] = None,
+    nodes: Annotated[int | None, _option("NUMA nodes.", FULL.memory_nodes, min=1, max=MOST_NODES)] = None,
     pages_per_node: Annotated[
         str | None,
         _option("Pages on each node; at least two sizes.", FULL.memory_pages, metavar="N,N,..."),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.script.record import Json, dumps
+from cluster.spec.limits import MOST_NODES
 from cluster.spec.profile import (
     PROFILES,
     Profile,
@@ -21,7 +22,6 @@ from cluster.spec.profile import (
     profile_of_release,
 )
 from cluster.spec.scenario import KsmSpec
-from cluster.spec.topology import MAX_SCENARIO_NODES
 from ksmcluster.report.text import message as to_show
 from ksmcluster.report.text import one_line
 from ksmcluster.validate.replay import (
@@ -83,8 +83,8 @@ def replay(
     if engine not in ENGINES:
         _fail(f"--engine {engine}: no such engine; choose {' or '.join(ENGINES)}")
     profile = None if kernel is None else _profile(kernel)
-    if nodes is not None and not 1 <= nodes <= MAX_SCENARIO_NODES:
-        _fail(f"--nodes {nodes}: not possible; choose 1 to {MAX_SCENARIO_NODES}")
+    if nodes is not None and not 1 <= nodes <= MOST_NODES:
+        _fail(f"--nodes {nodes}: not possible; choose 1 to {MOST_NODES}")
     if compare and nodes is not None:
         _fail("--compare: the records fix the number of nodes; leave out --nodes")
     if engine == "exact" and not tree_shape:

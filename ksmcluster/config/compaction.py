@@ -20,13 +20,12 @@ from cluster.compaction.pages.page_map import MAX_BLOCK_PAGES, MAX_ORDER, PAGEBL
 from cluster.compaction.scenario.start_state import misfit
 from cluster.plugins.loading import PluginError
 from cluster.spec.compaction import CompactionSpec, DriverSpec, MigrationCostSpec, StartSpec
-from cluster.spec.limits import MOST_ATTEMPTS
-from cluster.spec.topology import MAX_SCENARIO_NODES
+from cluster.spec.limits import MOST_ATTEMPTS, MOST_NODES, MOST_PAGES
 from ksmcluster.config.machine import TopologyConfig, fit
 from ksmcluster.config.problems import not_a_class, refusal
 from ksmcluster.config.processes import repeated
 from ksmcluster.config.relocation import Relocations, relocation_problems
-from ksmcluster.config.sizes import MOST_PAGES, Pages, format_size
+from ksmcluster.config.sizes import Pages, format_size
 from ksmcluster.config.tables import (
     ConfigTable,
     Costs,
@@ -75,7 +74,7 @@ class CompactionRunConfig(ConfigTable):
 class CompactionMachineConfig(ConfigTable):
     """The NUMA machine."""
 
-    nodes: int = Field(ge=1, le=MAX_SCENARIO_NODES, description="NUMA nodes.")
+    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
     memory_per_node: Pages = key(..., "Physical memory of each node, whole pageblocks of 2MiB.", "size")
     lru: Part = key(SPEC["lru"], "Share of it in LRU pages (anonymous memory of processes), which can move.")
     lru_discard: Part = key(SPEC["lru_discard"], "Share of the LRU pages that is freed before compaction.")

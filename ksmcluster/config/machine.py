@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_serializer, field_validator, m
 
 from cluster.spec import topology
 from cluster.spec.input_files import read_input
-from cluster.spec.limits import MOST_DISTANCE, MOST_TEXT
+from cluster.spec.limits import MOST_DISTANCE, MOST_NODES, MOST_TEXT
 from ksmcluster.config.problems import did_you_mean, refusal
 from ksmcluster.config.sizes import MemoryPages
 from ksmcluster.config.tables import ConfigTable, Numbers, Switched, base_directory, key
@@ -20,7 +20,7 @@ TopologyKind = Literal["fully-connected", "ring", "mesh", "torus", "sockets", "m
 _MOST_LEVELS = 16
 Distance = Annotated[int, Field(ge=1, le=MOST_DISTANCE)]
 TOPOLOGIES: tuple[str, ...] = get_args(TopologyKind)
-Side = Annotated[int, Field(ge=1, le=topology.MAX_SCENARIO_NODES)]
+Side = Annotated[int, Field(ge=1, le=MOST_NODES)]
 Groups = Annotated[tuple[Side, ...], Field(strict=False, max_length=_MOST_LEVELS)]
 Matrix = Annotated[tuple[Numbers, ...], Field(strict=False)]
 
@@ -174,7 +174,7 @@ def _rows(matrix: topology.Distances) -> list[list[int]]:
 class MachineConfig(ConfigTable):
     """The NUMA machine."""
 
-    nodes: int = Field(ge=1, le=topology.MAX_SCENARIO_NODES, description="NUMA nodes.")
+    nodes: int = Field(ge=1, le=MOST_NODES, description="NUMA nodes.")
     memory_per_node: MemoryPages = key(..., "Physical memory of each node.", "size")
     content: Literal["symbolic", "bytes"] = key(
         "symbolic",

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cluster.compaction.pages.page_map import PAGEBLOCK_PAGES
+from cluster.spec.limits import MOST_PAGES
 from ksmcluster.config.migration import kept
 from ksmcluster.config.problems import ConfigProblem
 from ksmcluster.config.processes import PolicyConfig, ProcessConfig, RegionConfig
 from ksmcluster.config.scenario import Scenario
-from ksmcluster.config.sizes import MOST_PAGES, format_size
+from ksmcluster.config.sizes import format_size
 from ksmcluster.system.errors import UserError
 
 

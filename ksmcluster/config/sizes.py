@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from cluster.arrays.words import PFN_MASK
 from cluster.spec.content import PAGE_SIZE
+from cluster.spec.limits import MOST_MEMORY, MOST_PAGES
 
 UNITS = {
     "B": 1,
@@ -18,11 +18,6 @@ UNITS = {
     "TiB": 1 << 40,
     "pages": PAGE_SIZE,
 }
-#: 4 PiB, the most that x86-64 can address.
-MOST_PAGES = 1 << 40
-
-#: 8 TiB: frame numbers have 31 bits.
-MOST_MEMORY = PFN_MASK + 1
 
 #: Other spellings of our units.
 NEAR_UNITS = {

@@ -16,13 +16,13 @@ from cluster.spec.limits import (
     MOST_COST,
     MOST_INTEGER,
     MOST_NAME,
+    MOST_PAGES,
     MOST_PASSES,
     MOST_SECONDS,
     MOST_TITLE,
 )
 from cluster.spec.profile import Kernel, UnknownKernelError, kernel_of_release
 from ksmcluster.config.problems import PLUGIN, quoted, refusal
-from ksmcluster.config.sizes import MOST_PAGES
 
 #: Largest value of a knob that the kernel stores in an unsigned int.
 UINT = 2**32 - 1

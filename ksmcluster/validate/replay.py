@@ -33,9 +33,8 @@ from cluster.script.record import (
 from cluster.script.runner import ScriptTopology, run
 from cluster.spec.errors import LostError, SimulationError
 from cluster.spec.input_files import read_input
-from cluster.spec.limits import MOST_TEXT
+from cluster.spec.limits import MOST_NODES, MOST_TEXT
 from cluster.spec.profile import Profile, profile_of_release
-from cluster.spec.topology import MAX_SCENARIO_NODES
 
 if TYPE_CHECKING:
     from actors.simulation.actor_pool import ActorPool
@@ -254,8 +253,8 @@ def _compare_document(
 ) -> RecordComparison:
     nodes, swap = document["topology"]["nodes"], document["topology"]["swap"]
     try:
-        if not 1 <= nodes <= MAX_SCENARIO_NODES:
-            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MAX_SCENARIO_NODES}")
+        if not 1 <= nodes <= MOST_NODES:
+            raise ValueError(f"a machine of {nodes} nodes; it must have 1 to {MOST_NODES}")
         another = profile is not None
         profile = profile or profile_of_release(document["kernel"])
         topology = ScriptTopology(nodes, swap=swap)

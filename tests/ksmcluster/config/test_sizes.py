@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmcluster.config.sizes import MOST_PAGES, format_size, parse_size
+from cluster.spec.limits import MOST_PAGES
+from ksmcluster.config.sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize(
