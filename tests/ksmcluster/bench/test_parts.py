@@ -189,8 +189,8 @@ def test_programs() -> None:
         run_program("ksmcluster.cli", "simulate", "gone.toml")
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "0", "1,-2", "many"])
+@pytest.mark.parametrize("text", ["", "1,,2", "0", "1,-2", "many", "4,17"])
 def test_numbers(text: str) -> None:
-    assert parse_numbers("--nodes", "4,1,16") == (4, 1, 16)
-    with pytest.raises(UserError, match="--nodes"):
-        parse_numbers("--nodes", text)
+    assert parse_numbers("--nodes", "4,1,16", 16) == (4, 1, 16)
+    with pytest.raises(UserError, match="--nodes: give numbers from 1 to 16"):
+        parse_numbers("--nodes", text, 16)
