@@ -26,10 +26,10 @@ from cluster.spec.statistics import COUNTERS, NODE_NAMES
 #: Windows in the time in which a page is written once, where processes write what may merge again. With
 #: sixteen, about 3 % of such pages are counted as they were before a write that they have had.
 _WINDOWS_PER_WRITE = 16
-#: Of all passes: a sum of rounded parts then stays below 2^63.
-_MOST_CPU_NS = 2.0**62
 #: More windows cost more time than they are worth.
 _MOST_WINDOWS = 64
+#: CPU time of ksmd in all passes: a sum of rounded parts then stays below 2^63.
+_MOST_CPU_NS = 2.0**62
 
 
 class Simulation:

@@ -104,3 +104,4 @@ OF_PAIR = (
 
 NODE = GAUGES + COUNTERS
 NODE_NAMES = tuple(s.name for s in NODE)
+UNITS = {s.name: s.unit for s in NODE}

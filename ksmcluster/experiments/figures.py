@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.spec.statistics import COUNTERS, GAUGES
+from cluster.spec.statistics import UNITS
 from ksmcluster.config.problems import did_you_mean
 from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import DERIVED, Result
@@ -18,7 +18,7 @@ Figures = dict[str, Figure]
 _UNNAMED = ("gauges", "counters", "derived")
 #: Keys that describe the run and not its result, and lists by pass.
 _LEFT_OUT = ("schema_version", "seed", "nodes", "order", "requested", "by_pass")
-_UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS, *DERIVED)}
+_UNITS = UNITS | {statistic.name: statistic.unit for statistic in DERIVED}
 _UNITS_BY_ENDING = {
     "_percent": "percent",
     "_fraction": "",

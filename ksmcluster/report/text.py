@@ -39,8 +39,12 @@ def seconds(value: float) -> str:
     if value >= 1:
         return f"{value:.1f} s"
     if value >= 1e-3 or value == 0:
-        return f"{value * 1e3:.{int(0 < value < 9.95e-3)}f} ms"
-    return f"{value * 1e6:.{int(value < 9.95e-6)}f} us"
+        return f"{_short(value * 1e3)} ms"
+    return f"{_short(value * 1e6)} us"
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}" if 0 < number < 9.95 else f"{number:.0f}"
 
 
 def percent(share: float) -> str:

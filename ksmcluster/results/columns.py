@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.spec.statistics import COUNTERS, GAUGES, OF_PROCESS
+from cluster.spec.statistics import OF_PROCESS, UNITS
 from ksmcluster.report import text
 from ksmcluster.system.errors import UserError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS, *OF_PROCESS)}
+_UNITS = UNITS | {statistic.name: statistic.unit for statistic in OF_PROCESS}
 
 
 class ColumnTable(dict[str, NDArray[Any]]):

@@ -13,9 +13,9 @@ from ksmcluster.snapshot.reader import SnapshotPages
 from ksmcluster.snapshot.schema import KSM, SHARED_ZERO, UNKNOWN
 
 _NONE = np.uint32(0xFFFFFFFF)
-#: Mappers outside that count: with as many, a frame stays in use whatever the captured processes do.
-_MOST_OUTSIDE = np.uint32(1 << 20)
 """Stands for unknown frames, and frames that ksmd created."""
+_MOST_OUTSIDE = np.uint32(1 << 20)
+"""Mappers outside that count: with as many, a frame stays in use whatever the captured processes do."""
 
 
 class _Mapped(NamedTuple):

@@ -85,9 +85,9 @@ def choose(outcomes: Sequence[Outcome], objectives: Sequence[Objective], limits:
 
     Another objective that a point lacks counts as the worst.
     """
-    has_first = [bool(objectives) and o.means.get(objectives[0].name) is not None for o in outcomes]
-    compared = [outcome for outcome, has in zip(outcomes, has_first, strict=True) if has]
-    left_out = tuple(o.point.number for o, has in zip(outcomes, has_first, strict=True) if o.runs and not has)
+    compared = [o for o in outcomes if objectives and o.means.get(objectives[0].name) is not None]
+    finished = [o.point.number for o in outcomes if o.runs]
+    left_out = tuple(sorted(set(finished) - {o.point.number for o in compared}))
     differing = tuple(objective for objective in objectives if differs(objective.name, compared))
     differing = differing or tuple(objectives)
     scores = {outcome.point.number: _scores(outcome.means, differing) for outcome in compared}

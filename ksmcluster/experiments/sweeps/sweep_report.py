@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from textwrap import wrap
 
 from rich.console import Group, RenderableType
@@ -147,22 +148,10 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _points(numbers: Sequence[int]) -> str:
     """Name points: `point 3`, `points 1 to 4, 7`."""
-    parts = [
-        f"{first}" if first == last else f"{first} to {last}" if last > first + 1 else f"{first}, {last}"
-        for first, last in _runs(numbers)
-    ]
+    # Numbers that follow each other are as far from their places in the list.
+    rows = [[n for _, n in row] for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    parts = [f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows]
     return f"{'point' if len(numbers) == 1 else 'points'} {', '.join(parts)}"
-
-
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first and the last of each row of numbers that follow each other."""
-    found: list[tuple[int, int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return found
 
 
 def why(choice: Choice, point: str = "It") -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import Locator, MaxNLocator
 from numpy.typing import NDArray
 
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.statistics import COUNTERS, GAUGES
+from cluster.spec.statistics import UNITS
 from ksmcluster.report import text
 from ksmcluster.report.plots.style import (
     BLUE,
@@ -29,7 +29,6 @@ from ksmcluster.results.directory import NODE_PAIRS
 from ksmcluster.results.node_pairs import matrix
 from ksmcluster.system.errors import UserError
 
-UNITS = {statistic.name: statistic.unit for statistic in (*GAUGES, *COUNTERS)}
 STATE = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
 WORK = ("pages_scanned", "pages_skipped", "pages_merged", "cow_ksm")
 TIME = "simulated time (s)"

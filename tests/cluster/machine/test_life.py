@@ -127,7 +127,7 @@ def free_frames(machine: Machine) -> int:
 
 
 def test_a_node_numbers_no_process_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not those that have ended, either."""
+    """The number of a process that has ended stays taken."""
     monkeypatch.setattr(coordinator, "MAX_MMS_PER_NODE", 3)
     play("proc A\nexit A\nproc A\nfork A B", vector("6.18", ScriptTopology(1)), ScriptTopology(1))
     with pytest.raises(SimulationError, match="node 0 has had 3 processes, which is the most"):
