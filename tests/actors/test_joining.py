@@ -104,17 +104,21 @@ def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> N
 def test_what_ray_says_of_repeated_tasks_is_not_on_stdout(ray_cluster: str, way: str) -> None:
     """Results go there: `--json` of a run that has lost an actor is JSON. Workers of sweeps call `join`."""
     program = f"""
-import logging, sys, time
+import logging, sys
 from contextlib import nullcontext
+from threading import Event
 from actors.runtime import connected, environment, join
 environment()
 with {way}:
     from ray._private.utils import push_error_to_driver
     from ray._private.worker import global_worker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("ray").setLevel(logging.INFO)
-    push_error_to_driver(global_worker, "task", "a task is repeated")
-    time.sleep(2)
+    logger = logging.getLogger("ray")
+    logger.setLevel(logging.INFO)
+    said = Event()
+    logger.addFilter(lambda record: said.set() or True)
+    while not said.wait(0.2):  # what is said before a driver listens is lost
+        push_error_to_driver(global_worker, "task", "a task is repeated")
 print("{{}}")
 """
     done = subprocess.run(
