@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import secrets
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -18,8 +19,9 @@ from threading import Thread
 from typing import BinaryIO, NamedTuple, cast
 
 from actors.links import tcp
-from actors.links.shared_mail import MailFile, SharedFile, SharedMail
-from cluster.wire.mailbox import Mail, among
+from actors.links.mail_file import MailFile
+from actors.links.shared_file import SharedFile
+from actors.links.shared_mail import SharedMail
 
 #: Machines that an actor sends to at the same time.
 _AT_A_TIME = 32
@@ -40,43 +42,41 @@ class FarAddress(NamedTuple):
 
 
 class FarMachine(NamedTuple):
-    """Another machine: its actors, the range low..high-1 that holds their nodes, and where it takes mail."""
+    """Another machine: its actors, and where it takes mail."""
 
     actors: frozenset[int]
-    low: int
-    high: int
     address: FarAddress
 
 
-def send_far(seq: int, mail: list[Mail], machines: list[FarMachine]) -> list[bytes | None]:
-    """Send each machine its part of the mail of a superstep.
+def send_far(seq: int, mail: Sequence[tuple[MailFile, FarAddress]]) -> list[dict[int, bytes]]:
+    """Send mail of a superstep to other machines.
 
-    Returns for each machine bytes that unpickle to the mail in its processes; None if it cannot be reached.
+    Returns for each machine and receiver bytes that unpickle to the mail in its processes; nothing for one
+    that cannot be reached.
     """
-    if len(machines) < 2:
-        return [_send(seq, mail, machine) for machine in machines]
-    with ThreadPoolExecutor(min(len(machines), _AT_A_TIME)) as threads:
-        return list(threads.map(lambda machine: _send(seq, mail, machine), machines))
+    if len(mail) < 2:
+        return [_send(seq, *to) for to in mail]
+    with ThreadPoolExecutor(min(len(mail), _AT_A_TIME)) as threads:
+        return list(threads.map(lambda to: _send(seq, *to), mail))
 
 
-def _send(seq: int, mail: list[Mail], machine: FarMachine) -> bytes | None:
-    made = MailFile.of(among(mail, machine.low, machine.high))
-    host, port, token, answer = machine.address
+def _send(seq: int, made: MailFile, address: FarAddress) -> dict[int, bytes]:
+    host, port, token, answer = address
     try:
         with tcp.connected((host, port)) as connection, connection.makefile("rb") as file:
             connection.settimeout(tcp.STALL_SECONDS)
             connection.sendall(token)
             # Another program may listen there since the receiver has died: it gets nothing.
             if not secrets.compare_digest(file.read(_TOKEN_SIZE), answer):
-                return None
+                return {}
             with connection.makefile("wb", _PIECE_SIZE) as out:
                 out.write(_HEADER.pack(seq, made.size))
                 made.write(cast("BinaryIO", out))
             kept = pickle.load(file)
             assert isinstance(kept, SharedFile)
-            return made.at(kept)
+            return made.layout.locations(kept)
     except (OSError, EOFError):
-        return None
+        return {}
 
 
 def receive_far(host: str, shared_mail: SharedMail) -> FarAddress:

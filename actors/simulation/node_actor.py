@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 
@@ -11,6 +11,7 @@ from actors.checkpoint.node_states import SavedNodes
 from actors.compaction.numbered_calls import NumberedCalls
 from actors.links.direct_lines import LineAddress, open_line
 from actors.links.far_mail import FarAddress, FarMachine, receive_far, send_far
+from actors.links.mail_file import MailFile, columns_file, parcels_file
 from actors.links.shared_mail import SharedMail, read_mail
 from actors.links.tcp import own_host
 from actors.placement import node_ranges
@@ -22,9 +23,12 @@ from cluster.machine.node import Report
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.mailbox import Mail, among, merged
+from cluster.wire.parcels import Parcel, packed, together
 
 #: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
 LITTLE_MAIL = 1 << 18
+#: With on average fewer rows for each receiving actor, larger mail goes in parcels.
+PARCEL_ROWS = 1 << 13
 
 
 class NodeActor(SavedNodes[Host], SlimActor):
@@ -66,8 +70,6 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self._far: list[FarMachine] = []
         #: Those whose mail goes through Ray.
         self._cut_off: set[int] = set()
-        #: The range low..high-1 that holds all nodes of near actors, and maybe others.
-        self._near_nodes = self._nodes_of[min(near)][0], self._nodes_of[max(near)][1]
         #: Its own nodes are low..high-1.
         self._low, self._high = nodes[0], nodes[-1] + 1
         self._seq = 0
@@ -109,12 +111,13 @@ class NodeActor(SavedNodes[Host], SlimActor):
             self._shared_mail.begin(seq)
             self._sent_far = {n: sent for n, sent in self._sent_far.items() if n + 1 >= seq}
             self._last_answer = b""
-            read, unreadable = read_mail(pickled_mail)
+            read, parcels, unreadable = read_mail(pickled_mail)
             if unreadable:
                 return pickle.dumps(unreadable, 5)
             arrived = [sent for part in (read, *mail) for sent in part]
-            received = self._kept + among(arrived, self._low, self._high)
+            received = together(self._kept + among(arrived, self._low, self._high), parcels)
             self._kept = read = arrived = []
+            parcels = []
             reports, sent = self._host.step(pickle.loads(command), received, to)
             self._kept = among(sent, self._low, self._high)
             below, above = (0, self._low), (self._high, NODE_FIELD_SIZE)
@@ -150,10 +153,8 @@ class NodeActor(SavedNodes[Host], SlimActor):
         """
         self._cut_off |= readers
         self._near -= readers
-        nodes = [self._nodes_of[reader] for reader in readers]
         # If it has sent to others than near actors, that is all of its mail.
-        mail = self._sent_far.get(seq) or self._shared_mail.take_back(seq)
-        return among(mail, min(low for low, _ in nodes), max(high for _, high in nodes))
+        return self._among(self._sent_far.get(seq) or self._shared_mail.take_back(seq), readers)
 
     def _answer(
         self, seq: int, reports: list[Report], sent: list[Mail]
@@ -163,26 +164,49 @@ class NodeActor(SavedNodes[Host], SlimActor):
         receivers = sorted(to - {self._actor_of[self._low]})
         of: dict[int, bytes | None] = dict.fromkeys(receivers)
         if _bytes_of(sent) <= LITTLE_MAIL:
-            of |= {a: pickle.dumps(among(sent, *self._nodes_of[a]), 5) for a in receivers}
+            parcels = self._parcels(sent, receivers)
+            of |= {actor: pickle.dumps(Parcel(self._low, data), 5) for actor, data in parcels.items()}
             return reports, of, _bytes_of(sent)
-        sent = [mail.narrowed() for mail in sent]
+        sent, file_to = self._packing(sent, receivers)
         if near := self._near.intersection(receivers):
-            of |= dict.fromkeys(near, self._shared_mail.put(seq, among(sent, *self._near_nodes)))
+            of |= self._shared_mail.put(seq, file_to(near))
         if others := {actor for actor in receivers if of[actor] is None}:
             self._sent_far[seq] = sent
-            of |= self._sent(seq, sent, others - self._cut_off)
+            of |= self._sent(seq, file_to, others - self._cut_off)
         return reports, of, _bytes_of(sent)
 
-    def _sent(self, seq: int, mail: list[Mail], receivers: Set[int]) -> dict[int, bytes]:
+    def _packing(
+        self, sent: list[Mail], receivers: Sequence[int]
+    ) -> tuple[list[Mail], Callable[[Collection[int]], MailFile]]:
+        """Return mail as it is to be kept, and what makes a file with that to some of its receivers."""
+        rows = sum(int(table.bounds[-1]) for mail in sent for _, table in mail.all_tables())
+        if rows < PARCEL_ROWS * len(receivers):
+            parcels = self._parcels(sent, receivers)
+            return sent, lambda to: parcels_file(self._low, {actor: parcels[actor] for actor in to})
+        narrow = [mail.narrowed() for mail in sent]
+        return narrow, lambda to: columns_file(self._among(narrow, to), to)
+
+    def _parcels(self, sent: list[Mail], receivers: Sequence[int]) -> dict[int, bytes]:
+        """Return the parcel for each receiving actor."""
+        nodes = [self._nodes_of[actor] for actor in receivers]
+        return dict(zip(receivers, packed(sent, nodes), strict=True))
+
+    def _among(self, mail: list[Mail], actors: Collection[int]) -> list[Mail]:
+        """Return the mail to these actors, and maybe to others, as views."""
+        return among(mail, self._nodes_of[min(actors)][0], self._nodes_of[max(actors)][1])
+
+    def _sent(
+        self, seq: int, file_to: Callable[[Collection[int]], MailFile], receivers: Set[int]
+    ) -> dict[int, bytes]:
         """Send mail to the machines of these actors; return where it is, for each one that is reached."""
         machines = [of for of in self._far if of.actors & receivers and of.address not in self._unreached]
-        locations: dict[int, bytes] = {}
-        for machine, location in zip(machines, send_far(seq, mail, machines), strict=True):
-            if location is None:
+        mail = [(file_to(machine.actors & receivers), machine.address) for machine in machines]
+        reached: dict[int, bytes] = {}
+        for machine, locations in zip(machines, send_far(seq, mail), strict=True):
+            if not locations:
                 self._unreached.add(machine.address)
-            else:
-                locations |= dict.fromkeys(machine.actors & receivers, location)
-        return locations
+            reached |= locations
+        return reached
 
 
 def _bytes_of(mail: list[Mail]) -> int:

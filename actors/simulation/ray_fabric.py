@@ -85,9 +85,8 @@ class RayFabric:
         """Tell each actor where the other machines take its mail; `addresses` are the actors' own."""
         taking: dict[str, list[FarMachine]] = {}
         for machine, on in self._on_machine.items():
-            nodes = self._nodes_of[on[0]][0], self._nodes_of[on[-1]][-1] + 1
             actors = frozenset(on)
-            taking[machine] = [FarMachine(actors, *nodes, to) for to in map(addresses.__getitem__, on) if to]
+            taking[machine] = [FarMachine(actors, to) for to in map(addresses.__getitem__, on) if to]
         for sender, actor in enumerate(self._actors):
             # Those of a machine share the work.
             others = [

@@ -7,7 +7,7 @@ how nodes are spread over actors, so neither does any result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -238,13 +238,16 @@ def _by_receiver(tables: list[MessageTable]) -> MessageTable:
     """Join tables, and sort their messages by receiver. That is quicker than many pieces of a few rows."""
     rows = np.concatenate([np.diff(table.bounds) for table in tables])
     to = np.repeat(np.concatenate([table.to for table in tables]), rows)
+    columns = zip(*(table.columns for table in tables), strict=True)
+    return by_receiver(to, (widened(parts) for parts in columns))
+
+
+def by_receiver(to: U16, columns: Iterable[Array]) -> MessageTable:
+    """Sort messages by receiver; to[i] is that of row i. Columns are taken one after the other."""
     order = np.argsort(to, kind="stable")
     to = to[order]
     starts = np.flatnonzero(changes(to))
-    columns = zip(*(table.columns for table in tables), strict=True)
-    return MessageTable(
-        to[starts], np.append(starts, len(to)), tuple(widened(parts)[order] for parts in columns)
-    )
+    return MessageTable(to[starts], np.append(starts, len(to)), tuple(column[order] for column in columns))
 
 
 def joined(parts: Sequence[tuple[Column, ...]]) -> tuple[Array, ...]:

@@ -181,16 +181,16 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
 
 def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
     """More than comes with answers, to actors of two groups; as mail, in fewer bytes."""
-    spec = spread_out(10, 1 << 14, 2)
+    spec = spread_out(5, 1 << 17, 2)
     inline = list(run_passes(spec, INLINE))
     sent = inline[1].nodes["bytes_sent"]
     assert sent.min() > LITTLE_MAIL
     mail = {}
-    for packed in (1, 4, 10):
+    for packed in (1, 2, 5):
         made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed)))
         assert same(inline, made)
         mail[packed] = made[1].mail_bytes
-    assert 0 == mail[10] < mail[4] < mail[1] < 0.65 * sent.sum()
+    assert 0 == mail[5] < mail[2] < mail[1] < 0.65 * sent.sum()
 
 
 def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:

@@ -20,15 +20,18 @@ import ray
 
 from actors.links import tcp
 from actors.links.direct_lines import Listening
-from actors.links.far_mail import FarAddress, FarMachine, receive_far, send_far
+from actors.links.far_mail import FarAddress, receive_far, send_far
+from actors.links.mail_file import columns_file, parcels_file
 from actors.links.shared_mail import SharedMail, read_mail
 from actors.run_options import INLINE, RunOptions
+from actors.simulation import node_actor
 from actors.simulation.actor_pool import ActorPool
 from actors.simulation.node_actor import LITTLE_MAIL
 from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
-from cluster.wire.mailbox import Mail, Outbox
+from cluster.wire.mailbox import Mail, Outbox, among
 from cluster.wire.messages import Kind
+from cluster.wire.parcels import Parcel, packed
 from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_engine import same
 
@@ -57,12 +60,19 @@ def received() -> Iterator[SharedMail]:
         yield received
 
 
-def machine(received: SharedMail, low: int = 0, high: int = 4) -> FarMachine:
-    return FarMachine(frozenset(range(low, high)), low, high, receive_far(LOCAL, received))
+@pytest.fixture
+def address(received: SharedMail) -> FarAddress:
+    return receive_far(LOCAL, received)
 
 
-def test_the_other_machine_gets_the_rows_for_its_nodes(received: SharedMail) -> None:
-    (location,) = send_far(1, [mail(0, [5, 6]), mail(3, [7])], [machine(received, 1, 3)])
+def sent_to(address: FarAddress, *mail: Mail, seq: int = 1) -> bytes | None:
+    """Send the only actor of a machine this mail; return where it is."""
+    (locations,) = send_far(seq, [(columns_file(list(mail), [7]), address)])
+    return locations.get(7)
+
+
+def test_the_other_machine_reads_it(address: FarAddress) -> None:
+    location = sent_to(address, *among([mail(0, [5, 6]), mail(3, [7])], 1, 3))
     assert location is not None
     ran = subprocess.run([sys.executable, "-c", READER], input=location, capture_output=True, check=True)
     assert ran.stdout.decode().splitlines() == [
@@ -71,47 +81,51 @@ def test_the_other_machine_gets_the_rows_for_its_nodes(received: SharedMail) -> 
     ]
 
 
-def test_large_columns_arrive_whole(received: SharedMail) -> None:
+def test_each_actor_of_the_machine_gets_its_parcel(address: FarAddress) -> None:
+    parcels = packed([mail(0, [5, 6])], [(0, 1), (1, 4)])
+    (locations,) = send_far(1, [(parcels_file(0, dict(enumerate(parcels))), address)])
+    assert [pickle.loads(locations[actor]) for actor in (0, 1)] == [Parcel(0, data) for data in parcels]
+
+
+def test_large_columns_arrive_whole(address: FarAddress) -> None:
     keys = np.arange(300_000)
-    (location,) = send_far(1, [mail(0, keys.tolist())], [machine(received, 3, 4)])
+    location = sent_to(address, *among([mail(0, keys.tolist())], 3, 4))
     assert location is not None
     (sent,) = pickle.loads(location)
     (column,) = sent.tables[Kind.PUT][0].columns
     assert np.array_equal(column, keys[::-1] + 300)
 
 
-def test_it_stays_for_one_superstep_more(received: SharedMail) -> None:
-    far = machine(received)
-    (location,) = send_far(3, [mail(0, [5])], [far])
+def test_it_stays_for_one_superstep_more(received: SharedMail, address: FarAddress) -> None:
+    location = sent_to(address, mail(0, [5]), seq=3)
     received.begin(4)
     # The sender may be a superstep ahead.
-    (ahead,) = send_far(5, [mail(1, [5])], [far])
+    ahead = sent_to(address, mail(1, [5]), seq=5)
     assert location is not None and ahead is not None
     assert [sent.sender for sent in pickle.loads(location)] == [0]
     received.begin(5)
-    assert read_mail({0: location, 1: ahead})[1] == [0]
+    assert read_mail({0: location, 1: ahead})[2] == [0]
     received.begin(6)
-    assert read_mail({1: ahead})[1] == []
+    assert read_mail({1: ahead})[2] == []
 
 
 def test_each_machine_is_sent_to(received: SharedMail) -> None:
-    gone = FarMachine(frozenset([2]), 2, 3, FarAddress(*unused(), b"", b""))
-    sent = send_far(1, [mail(0, [5])], [machine(received, 0, 1), gone, machine(received, 1, 2)])
-    assert sent[1] is None
-    for node in (0, 1):
-        location = sent[2 * node]
-        assert location is not None
-        assert [part.to for part in pickle.loads(location)] == [(node,)]
+    gone = FarAddress(*unused(), b"", b"")
+    addresses = [receive_far(LOCAL, received), gone, receive_far(LOCAL, received)]
+    files = [columns_file([mail(node, [5])], [node]) for node in range(3)]
+    first, second, third = send_far(1, list(zip(files, addresses, strict=True)))
+    assert second == {}
+    for node, locations in ((0, first), (2, third)):
+        assert [sent.sender for sent in pickle.loads(locations[node])] == [node]
 
 
-def test_mail_of_those_without_the_token_is_not_taken(received: SharedMail) -> None:
-    far = machine(received)
-    stranger = far.address._replace(token=secrets.token_bytes(16))
-    assert send_far(1, [mail(0, [5])], [far._replace(address=stranger)]) == [None]
-    with socket.create_connection((far.address.host, far.address.port)) as connection:
+def test_mail_of_those_without_the_token_is_not_taken(address: FarAddress) -> None:
+    stranger = address._replace(token=secrets.token_bytes(16))
+    assert sent_to(stranger, mail(0, [5])) is None
+    with socket.create_connection((address.host, address.port)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(100))
         assert connection.makefile("rb").read() == b""
-    assert send_far(1, [mail(0, [5])], [far]) != [None]
+    assert sent_to(address, mail(0, [5])) is not None
 
 
 def unused() -> tuple[str, int]:
@@ -127,7 +141,7 @@ class Trap:
         return sys.exit, ("unpickled",)
 
 
-def sent_to(answer: bytes) -> bytes | None:
+def sent_to_program(answer: bytes) -> bytes | None:
     """Send mail to a program that says so, and takes all."""
     with socket.create_server((LOCAL, 0)) as listening:
 
@@ -141,27 +155,27 @@ def sent_to(answer: bytes) -> bytes | None:
         thread = Thread(target=serve)
         thread.start()
         address = FarAddress(*listening.getsockname(), b"t" * 16, b"a" * 16)
-        (location,) = send_far(1, [mail(0, [5])], [FarMachine(frozenset([0]), 0, 4, address)])
+        location = sent_to(address, mail(0, [5]))
         thread.join()
     return location
 
 
 def test_what_another_program_says_is_not_unpickled() -> None:
-    assert sent_to(b"b" * 16 + pickle.dumps(Trap())) is None
+    assert sent_to_program(b"b" * 16 + pickle.dumps(Trap())) is None
     with pytest.raises(SystemExit):
-        sent_to(b"a" * 16 + pickle.dumps(Trap()))
+        sent_to_program(b"a" * 16 + pickle.dumps(Trap()))
 
 
 @pytest.mark.parametrize("said", [b"", b"a" * 7, b"a" * 16])
 def test_a_receiver_that_dies_in_the_middle(said: bytes) -> None:
-    assert sent_to(said) is None
+    assert sent_to_program(said) is None
 
 
 def test_a_receiver_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "STALL_SECONDS", 0.1)
     with socket.create_server((LOCAL, 0)) as silent:
         address = FarAddress(*silent.getsockname(), b"", b"")
-        assert send_far(1, [mail(0, [5])], [FarMachine(frozenset([0]), 0, 4, address)]) == [None]
+        assert sent_to(address, mail(0, [5])) is None
 
 
 def files_in_memory() -> int:
@@ -169,10 +183,8 @@ def files_in_memory() -> int:
     return sum("ksmcluster mail" in link for link in links)
 
 
-def test_nothing_is_left_of_a_sender_that_dies_in_the_middle(received: SharedMail) -> None:
-    far = machine(received)
-    address = far.address
-    assert send_far(1, [mail(0, [5])], [far]) != [None]
+def test_nothing_is_left_of_a_sender_that_dies_in_the_middle(address: FarAddress) -> None:
+    assert sent_to(address, mail(0, [5])) is not None
     with socket.create_connection((address.host, address.port)) as connection:
         connection.sendall(address.token + (1).to_bytes(8, "big") + (1000).to_bytes(8, "big") + b"half")
         connection.shutdown(socket.SHUT_WR)
@@ -255,9 +267,24 @@ def inline() -> list[PassResult]:
     return results
 
 
-def test_all_of_it_goes_this_way(ray_cluster: str, inline: list[PassResult]) -> None:
+def in_columns(actor: object) -> None:
+    """Let mail of this actor's process go in columns."""
+    node_actor.PARCEL_ROWS = 0
+
+
+def in_parcels(actor: object) -> None:
+    """Let mail of this actor's process go in parcels."""
+    node_actor.PARCEL_ROWS = 1 << 30
+
+
+@pytest.mark.parametrize("layout", [in_columns, in_parcels])
+def test_all_of_it_goes_this_way(
+    ray_cluster: str, inline: list[PassResult], layout: Callable[[object], None]
+) -> None:
     """On the same actors one run after the other."""
     with closing(ActorPool()) as pool:
+        actors = pool.actors(4)
+        ray.get([actor.__ray_call__.remote(layout) for actor in actors])
         for _ in range(2):
             assert same(list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool)), inline)
 
@@ -265,18 +292,25 @@ def test_all_of_it_goes_this_way(ray_cluster: str, inline: list[PassResult]) -> 
             return len(actor._far), actor._unreached, actor._cut_off
 
         machines = pool.machines(4)
-        found = ray.get([actor.__ray_call__.remote(look) for actor in pool.actors(4)])
+        found = ray.get([actor.__ray_call__.remote(look) for actor in actors])
         assert found == [(len(set(machines)) - 1, set(), set())] * 4
 
 
 @pytest.mark.parametrize("change", [unreachable, cut_off, flaky, full, sealed])
-@pytest.mark.parametrize("changed", [[1], range(4)])
+@pytest.mark.parametrize(
+    ("changed", "layout"), [([1], in_columns), (range(4), in_columns), ([1], in_parcels)]
+)
 def test_the_result_is_the_same(
-    ray_cluster: str, inline: list[PassResult], change: Callable[[object], None], changed: Sequence[int]
+    ray_cluster: str,
+    inline: list[PassResult],
+    change: Callable[[object], None],
+    changed: Sequence[int],
+    layout: Callable[[object], None],
 ) -> None:
     with closing(ActorPool()) as pool:
         actors = pool.actors(4)
         assert len(set(pool.machines(4))) > 1
+        ray.get([actor.__ray_call__.remote(layout) for actor in actors])
         ray.get([actors[actor].__ray_call__.remote(change) for actor in changed])
         made = list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool))
     assert same(made, inline)

@@ -22,6 +22,7 @@ from actors.simulation.run_passes import run_passes
 from cluster.machine.pass_result import PassResult
 from ksmcluster.bench.tools.shapes import spread_out
 from tests.actors.test_engine import same
+from tests.actors.test_far_mail import in_columns, in_parcels
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or os.uname().machine != "x86_64", reason="mounts, and knows the system calls of x86-64"
@@ -76,13 +77,20 @@ def inline() -> list[PassResult]:
 
 
 @pytest.mark.parametrize("change", [forbid_memfd, hide_proc, limit_files])
-@pytest.mark.parametrize("changed", [[1], range(6)])
+@pytest.mark.parametrize(
+    ("changed", "layout"), [([1], in_columns), (range(6), in_columns), ([1], in_parcels)]
+)
 def test_the_result_is_the_same(
-    ray_cluster: str, inline: list[PassResult], change: Callable[[], None], changed: Sequence[int]
+    ray_cluster: str,
+    inline: list[PassResult],
+    change: Callable[[], None],
+    changed: Sequence[int],
+    layout: Callable[[object], None],
 ) -> None:
     """After actors have started, so that they take it that they can share memory."""
     with closing(ActorPool()) as pool:
         actors = pool.actors(6)
+        ray.get([actor.__ray_call__.remote(layout) for actor in actors])
         ray.get([actors[actor].__ray_call__.remote(lambda _: change()) for actor in changed])
         made = list(run_passes(SPEC, RunOptions(address=ray_cluster), pool=pool))
     assert same(made, inline)

@@ -18,7 +18,7 @@ from cluster.wire.messages import Kind
 
 NODES = 5
 ONE = np.ones(1, np.int64)
-_ROWS = st.lists(
+ROWS = st.lists(
     st.tuples(st.sampled_from([Kind.PUT, Kind.GET, Kind.FILL]), st.integers(0, NODES - 1)), max_size=30
 )
 
@@ -34,7 +34,7 @@ def mail_of(sender: int, rows: list[tuple[Kind, int]]) -> Mail:
 
 
 @given(
-    st.tuples(_ROWS, _ROWS),
+    st.tuples(ROWS, ROWS),
     st.sets(st.integers(1, NODES - 1)),
     st.integers(0, NODES - 1),
     st.sampled_from([1, 4, mailbox.TABLE_ROWS]),
