@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -82,6 +83,13 @@ SPEC = SimulationSpec(
 )
 
 
+@pytest.fixture(scope="module")
+def pool(ray_cluster: str) -> Iterator[ActorPool]:
+    """Actors that serve one test after the other: most take less time than actors to start."""
+    with closing(ActorPool()) as pool:
+        yield pool
+
+
 def same(a: list[PassResult], b: list[PassResult]) -> bool:
     return len(a) == len(b) and all(
         x.simulated_seconds == y.simulated_seconds
@@ -101,32 +109,38 @@ def same_census(a: Census | None, b: Census | None) -> bool:
 
 
 @pytest.mark.parametrize("across", [0, 1])
-def test_ray_gives_what_inline_gives_however_nodes_are_packed(ray_cluster: str, across: int) -> None:
+def test_ray_gives_what_inline_gives_however_nodes_are_packed(
+    ray_cluster: str, pool: ActorPool, across: int
+) -> None:
     spec = replace(SPEC, ksm=replace(SPEC.ksm, merge_across_nodes=across))
     inline = list(run_passes(spec, INLINE))
     assert sum(int(r.nodes["pages_merged"].sum()) for r in inline) > 300
     assert [r.census is not None for r in inline] == [False] * 4 + [True]
     for packed in (1, 2, 5):
-        assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
+        assert same(
+            inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed), pool=pool))
+        )
 
 
-def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str) -> None:
+def test_a_ksmd_for_each_node_takes_the_same_time_on_ray(ray_cluster: str, pool: ActorPool) -> None:
     one = replace(SPEC, ksm=KsmSpec(merge_across_nodes=0, max_page_sharing=8))
     spec = replace(one, ksm=replace(one.ksm, threads="per-node"))
     inline = list(run_passes(spec, INLINE))
     assert inline[-1].simulated_seconds < list(run_passes(one, INLINE))[-1].simulated_seconds / 2
-    assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2))))
+    assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2), pool=pool)))
 
 
-def test_ages_before_the_start_are_the_same_on_ray(ray_cluster: str) -> None:
+def test_ages_before_the_start_are_the_same_on_ray(ray_cluster: str, pool: ActorPool) -> None:
     spec = replace(SPEC, ksm=replace(SPEC.ksm, history="steady", history_passes=20))
     inline = list(run_passes(spec, INLINE))
     assert inline[0].nodes["pages_skipped"].sum() > 0
     for packed in (1, 5):
-        assert same(inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed))))
+        assert same(
+            inline, list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed), pool=pool))
+        )
 
 
-def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
+def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str, pool: ActorPool) -> None:
     """Two captured processes; the second one has inherited ten pages, and writes half of them later."""
     pages = np.arange(30)
     written = pages % 4 == 0
@@ -147,7 +161,7 @@ def test_clones_of_a_snapshot_are_the_same_on_ray(ray_cluster: str) -> None:
     assert inline[-1].nodes["pages_mapped"].sum() == 11 * 30
     for packed in (1, 2):
         options = RunOptions(address=ray_cluster, nodes_per_actor=packed)
-        assert same(inline, list(run_passes(spec, options, snapshots=snapshots)))
+        assert same(inline, list(run_passes(spec, options, snapshots=snapshots, pool=pool)))
 
 
 MIGRATION = CompactionSpec(
@@ -165,7 +179,7 @@ MIGRATION = CompactionSpec(
 COMPACTED = replace(SPEC, machine=MachineSpec(5, 2048, ring(5)), passes=3, migration=MIGRATION)
 
 
-def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -> None:
+def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str, pool: ActorPool) -> None:
     inline = list(run_passes(COMPACTED, INLINE))
     assert sum(r.by_driver["ksm"].moved for result in inline for r in result.compaction) > 20
     for packed, migration_actors in ((1, 1), (2, 4), (5, 2)):
@@ -173,13 +187,14 @@ def test_compaction_is_the_same_however_many_actors_drive_it(ray_cluster: str) -
             run_passes(
                 COMPACTED,
                 RunOptions(address=ray_cluster, nodes_per_actor=packed, migration_actors=migration_actors),
+                pool=pool,
             )
         )
         assert same(inline, made)
         assert [repr(a.compaction) for a in made] == [repr(b.compaction) for b in inline]
 
 
-def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
+def test_much_that_is_sent_is_the_same(ray_cluster: str, pool: ActorPool) -> None:
     """More than comes with answers, to actors of two groups; as mail, in fewer bytes."""
     spec = spread_out(5, 1 << 17, 2)
     inline = list(run_passes(spec, INLINE))
@@ -187,13 +202,13 @@ def test_much_that_is_sent_is_the_same(ray_cluster: str) -> None:
     assert sent.min() > LITTLE_MAIL
     mail = {}
     for packed in (1, 2, 5):
-        made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed)))
+        made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=packed), pool=pool))
         assert same(inline, made)
         mail[packed] = made[1].mail_bytes
     assert 0 == mail[5] < mail[2] < mail[1] < 0.65 * sent.sum()
 
 
-def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
+def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str, pool: ActorPool) -> None:
     kinds = (("nearer", 2), ("drain", 2), ("even-out", 3), ("nearer", 3))
     relocations = tuple(
         RelocationSpec(kind, (1,) if kind == "drain" else (), after_pass=after) for kind, after in kinds
@@ -202,7 +217,7 @@ def test_frames_move_between_nodes_as_in_one_process(ray_cluster: str) -> None:
     inline = list(run_passes(spec, INLINE))
     moved = [done.pages.sum() for result in inline for done in result.relocated]
     assert all(moved)
-    made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2)))
+    made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=2), pool=pool))
     assert same(inline, made)
     assert [repr(a.relocated) for a in made] == [repr(b.relocated) for b in inline]
 
@@ -221,11 +236,17 @@ def test_events_tell_of_actors_and_passes(ray_cluster: str) -> None:
 
 
 @pytest.mark.parametrize("end", [{"passes": None, "seconds": 0.5}, {"passes": 40, "tolerance": 0.01}])
-def test_a_run_with_an_open_end_ends_as_inline(ray_cluster: str, end: dict[str, Any]) -> None:
+def test_a_run_with_an_open_end_ends_as_inline(
+    ray_cluster: str, pool: ActorPool, end: dict[str, Any]
+) -> None:
     spec = replace(SPEC, **end)
     inline = list(run_passes(spec, INLINE))
     events: list[Event] = []
-    made = list(run_passes(spec, RunOptions(address=ray_cluster, nodes_per_actor=3), on_event=events.append))
+    made = list(
+        run_passes(
+            spec, RunOptions(address=ray_cluster, nodes_per_actor=3), pool=pool, on_event=events.append
+        )
+    )
     assert same(inline, made)
     assert [e.total for e in events if isinstance(e, PassStarted)] == [None] * len(inline)
 
@@ -280,10 +301,12 @@ def test_a_repeated_step_changes_nothing(ray_cluster: str) -> None:
         assert step(4, c.Collect())[0].answer.counts["pages_written"] == 4
 
 
-def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(ray_cluster: str) -> None:
+def test_an_error_of_the_simulation_comes_out_of_the_actors_as_itself(
+    ray_cluster: str, pool: ActorPool
+) -> None:
     small = replace(SPEC, machine=MachineSpec(5, 100, ring(5)))
     with pytest.raises(SimulationError, match="out of memory: a process of node"):
-        list(run_passes(small, RunOptions(address=ray_cluster)))
+        list(run_passes(small, RunOptions(address=ray_cluster), pool=pool))
 
 
 def collect_forever(fabric: Fabric) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from cluster.script.record import compare
@@ -17,15 +19,18 @@ LIFE = ("qemu-7.3.4-n4/exec_order", "qemu-6.12.117-n4/poison_fork_left", "qemu-6
 DOCUMENTS = documents() | documents(THP_RECORDS) | documents(KERNEL_RECORDS) | documents(LIFE_RECORDS)
 
 
+@pytest.fixture(scope="module", params=[1, 2, 8])
+def on(ray_cluster: str, request: pytest.FixtureRequest) -> Iterator[ReplayTarget]:
+    """Actors with as many nodes, which serve one record after the other."""
+    with ReplayTarget("ray", request.param).started() as started:
+        yield started
+
+
 @pytest.mark.parametrize("name", RECORDS + HUGE + NEWEST + LIFE)
-def test_records_are_reproduced_with_any_number_of_nodes_per_actor(ray_cluster: str, name: str) -> None:
+def test_records_are_reproduced_with_any_number_of_nodes_per_actor(on: ReplayTarget, name: str) -> None:
     document = DOCUMENTS[name]
     topology = topology_of(document)
     inline = again(document, vector(kernel_of(document), topology))
     assert compare(inline, document) is None
-    for nodes_per_actor in (1, 2, 8):
-        with (
-            ReplayTarget("ray", nodes_per_actor).started() as on,
-            on.machine(PROFILES[kernel_of(document)], topology) as machine,
-        ):
-            assert again(document, machine) == inline
+    with on.machine(PROFILES[kernel_of(document)], topology) as machine:
+        assert again(document, machine) == inline
