@@ -18,7 +18,8 @@ from cluster.script.runner import ScriptTopology
 from cluster.spec.profile import PROFILES
 from cluster.spec.scenario import SimulationSpec
 from cluster.wire.commands import Command
-from cluster.wire.mailbox import Mail
+from cluster.wire.mailbox import Mail, among
+from cluster.wire.parcels import Parcel, packed, together
 from tests.cluster.machine.engines import difference, exact, play, vector
 from tests.cluster.machine.scripts import Script, life_scripts, mid_pass_scripts, scripts
 
@@ -83,28 +84,38 @@ def test_shapes_matter_only_where_there_is_a_reason(script: Script) -> None:
 
 
 class PackedFabric:
-    """Nodes in several hosts, as in actors."""
+    """Nodes in several hosts, as in actors. Every second host sends to the others in parcels."""
 
     def __init__(self, spec: SimulationSpec, per_host: int) -> None:
         self.nodes = spec.machine.nodes
         firsts = range(0, self.nodes, per_host)
         packs = [list(range(first, min(first + per_host, self.nodes))) for first in firsts]
         self._hosts = [Host(pack, spec, {}) for pack in packs]
-        self._sent: list[Mail] = []
+        self._sent: list[list[Mail]] = [[] for _ in self._hosts]
 
     def superstep(self, command: Command | None) -> list[Report]:
         reports: list[Report] = []
-        sent: list[Mail] = []
+        sent: list[list[Mail]] = []
         for host in self._hosts:
-            mail = [sent_by.among(min(host.nodes), max(host.nodes) + 1) for sent_by in self._sent]
+            mail = self._mail_to(host)
             addressed = {node for sent_by in mail for node in sent_by.to}
             to = [node for node in host.nodes if command is not None or node in addressed]
-            if to:
-                told, mail = host.step(command, mail, to)
-                reports += told
-                sent += mail
+            told, mail = host.step(command, mail, to) if to else ([], [])
+            reports += told
+            sent.append(mail)
         self._sent = sent
         return reports
+
+    def _mail_to(self, host: Host) -> list[Mail]:
+        nodes = min(host.nodes), max(host.nodes) + 1
+        mail: list[Mail] = []
+        parcels: list[Parcel] = []
+        for number, (sender, sent) in enumerate(zip(self._hosts, self._sent, strict=True)):
+            if number % 2 and sender is not host and sent:
+                parcels.append(Parcel(min(sender.nodes), *packed(sent, [nodes])))
+            else:
+                mail += among(sent, *nodes)
+        return together(mail, parcels)
 
 
 @settings(max_examples=40, deadline=None)
