@@ -64,8 +64,11 @@ def pareto(
 
     def draw(axes: Sequence[Axes]) -> None:
         place = axes[0]
-        place.errorbar(x, y, errors[1], errors[0], fmt="none", ecolor="0.6", elinewidth=0.8, zorder=1)
-        place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
+        bars: dict[str, Any] = {"ecolor": "0.6", "elinewidth": 0.8, "zorder": 1}
+        if any(of.any() for of in errors):
+            place.errorbar(x, y, errors[1], errors[0], fmt="none", label="range of the seeds", **bars)
+        if not front.all():
+            place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
         place.plot(x[order], y[order], "s-", color=VERMILLION, label=front_label)
         if recommended in numbers:
             at = numbers == recommended
@@ -104,8 +107,9 @@ def _scale(axes: Axes, name: Literal["x", "y"], values: NDArray[np.float64]) -> 
 def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
     """Return a figure of the results over the values of one key, with the seeds as a band.
 
-    There is a line for each combination of the other varied keys, or a single line if there are too many.
-    Lines are means over the seeds; bands show the range of the seeds.
+    There is a line for each combination of the other varied keys, or a single line if there are too many;
+    combinations with equal results share one. Lines are means over the seeds; bands show the range of the
+    seeds.
     """
     # What failed has no figures.
     table = table.filter(pc.is_valid(_arrow_column(table, figure)))
@@ -118,18 +122,22 @@ def sensitivity(table: pa.Table, key: str, figure: str) -> Picture:
         groups = {"": np.arange(table.num_rows)}
     seeds = len(np.unique(_column(table, "seed")))
     means = ["all values of the other keys"] * together + [text.counted(seeds, "seed")] * (seeds > 1)
+    lines: dict[bytes, tuple[list[str], NDArray[np.float64]]] = {}
+    for name, rows in groups.items():
+        at = np.unique(axis[rows])
+        line = np.vstack([at, *_by_group(numbers[rows], axis[rows], at)])
+        lines.setdefault(line.tobytes(), ([], line))[0].append(name)
+    alike = "\nthe same with all values of the other keys" if len(lines) == 1 < len(groups) else ""
     spread = f"\nmean of {' and '.join(means)}; band: smallest to largest" if means else ""
-    title = f"{figure} by {key}{spread}"
+    title = f"{figure} by {key}{alike}{spread}"
 
     def draw(axes: Sequence[Axes]) -> None:
         place = axes[0]
-        for index, (name, rows) in enumerate(groups.items()):
-            at = np.unique(axis[rows])
-            mean, low, high = _by_group(numbers[rows], axis[rows], at)
-            style = line_style(index)
+        for index, (names, (at, mean, low, high)) in enumerate(lines.values()):
+            style, name = line_style(index), " and ".join(names)
             if ticks is not None:
                 # Names have no order that a line could show.
-                beside = at + 0.1 * (index - (len(groups) - 1) / 2)
+                beside = at + 0.1 * (index - (len(lines) - 1) / 2)
                 place.errorbar(beside, mean, (mean - low, high - mean), label=name, linestyle="none", **style)
                 continue
             place.plot(at, mean, label=name, **style)

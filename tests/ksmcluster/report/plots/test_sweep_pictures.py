@@ -78,6 +78,12 @@ def test_seeds_with_the_same_figure_are_at_its_place() -> None:
     assert front.get_xydata().tolist() == [[1.0, 0.1]]
 
 
+def test_the_legend_of_a_front_names_the_range_of_seeds_where_there_is_one() -> None:
+    for table, named in ((sweep(), True), (sweep().slice(0, 1), False)):
+        (axes,) = pareto(table, OBJECTIVES).axes
+        assert ("range of the seeds" in axes.get_legend_handles_labels()[1]) == named
+
+
 def test_the_recommended_point_is_pointed_out() -> None:
     (axes,) = pareto(sweep(), OBJECTIVES, recommended=1).axes
     (ring,) = (line for line in axes.lines if line.get_label() == "recommended")
@@ -114,6 +120,19 @@ def test_sensitivity_has_a_line_for_each_value_of_other_keys() -> None:
         "ksm.threads=one": [[100, 1], [1600, 5]],
         "ksm.threads=per-node": [[6400, 8]],
     }
+
+
+def test_combinations_with_equal_results_share_a_line() -> None:
+    figure_of = {"off": lambda a: a, "on": lambda a: a, "other": lambda a: 5 - a}
+    rows = [
+        {"point": n, "seed": 1, "a": a, "b": b, "figure": of(a)}
+        for n, (b, of, a) in enumerate((b, of, a) for b, of in figure_of.items() for a in (1, 2))
+    ]
+    (axes,) = sensitivity(varied(pa.Table.from_pylist(rows), "a", "b"), "a", "figure").axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {"b=off and b=on": [[1, 1], [2, 2]], "b=other": [[1, 4], [2, 3]]}
+    (axes,) = sensitivity(varied(pa.Table.from_pylist(rows[:4]), "a", "b"), "a", "figure").axes
+    assert axes.get_title(loc="left").endswith("the same with all values of the other keys")
 
 
 def test_combinations_that_are_too_many_are_one_band() -> None:
