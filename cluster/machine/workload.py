@@ -10,11 +10,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.arrays.columns import distinct, is_in
 from cluster.arrays.words import HUGE_SIZE, I64, U64, Slots, empty, mm_id
@@ -313,11 +315,10 @@ class Workload:
                     numbers=numbers // np.uint64(spec.copies),
                 )
 
-    def _pool_ids(self, spec: RegionSpec, draws: np.typing.NDArray[np.float64]) -> U64:
+    def _pool_ids(self, spec: RegionSpec, draws: NDArray[np.float64]) -> U64:
         """Return content ids of the pool for uniform draws from [0, 1)."""
         if spec.law is Law.ZIPF:
-            weight = np.arange(1, spec.distinct + 1, dtype=np.float64) ** -spec.exponent
-            edges = np.cumsum(weight) / weight.sum()
+            edges = _zipf_edges(spec.distinct, spec.exponent)
             index = np.minimum(np.searchsorted(edges, draws, "right"), spec.distinct - 1)
         else:
             index = (draws * spec.distinct).astype(np.int64)
@@ -458,6 +459,17 @@ class Workload:
             number = np.uint64(sum(kind.count for kind in kinds) + first + 1)
             own = np.where(moment.content < self._spec.ordered_contents, moment.content + number, own)
         return np.where(moment.own, own, moment.content)
+
+
+@lru_cache(maxsize=4)
+def _zipf_edges(distinct: int, exponent: float) -> NDArray[np.float64]:
+    """Return where each content's part of [0, 1) ends under Zipf's law. All regions of a pool share it."""
+    edges = np.arange(1, distinct + 1, dtype=np.float64)
+    edges **= -exponent
+    total = edges.sum()
+    np.cumsum(edges, out=edges)
+    edges /= total
+    return edges
 
 
 def _visits(draws: np.random.Generator, pages: int, ksm: KsmSpec) -> I64:

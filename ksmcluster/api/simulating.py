@@ -10,7 +10,7 @@ from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import PassResult, PassStarted, RunStarting
 from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.content import PAGE_SIZE
-from cluster.spec.scenario import SimulationSpec
+from cluster.spec.scenario import Law, SimulationSpec
 from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
 from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
 from ksmcluster.api.plugins import with_plugins
@@ -136,6 +136,8 @@ def _check_host(
     size = frames * frame + (pages - frames) * host_memory.MAPPING
     size += rows * host_memory.KEPT_ROW if options.on_ray else 0
     size += (spec.passes or 0) * spec.machine.nodes * host_memory.RESULT_ROW
+    regions = (region for process in spec.processes for region in process.regions)
+    size += host_memory.ZIPF_CONTENT * max((r.distinct for r in regions if r.law is Law.ZIPF), default=0)
     check_memory(options, spec.machine.nodes, pages, size, "--pages-per-node")
     if options.on_ray:
         with one_line():

@@ -21,6 +21,8 @@ COMPACTED_PAGE = 80
 LOADED_ROW, KEPT_ROW = 30, 18
 #: Bytes of the result of a node and pass, at least.
 RESULT_ROW = 200
+#: Bytes of a content of a pool under Zipf's law.
+ZIPF_CONTENT = 8
 #: Bytes of private memory of an actor's process, at least.
 ACTOR = 30 << 20
 

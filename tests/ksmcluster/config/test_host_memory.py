@@ -60,6 +60,20 @@ def test_bytes_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
     ksmcluster.simulate(real, engine="inline", memory_check=False)
 
 
+def test_a_large_pool_takes_memory_whatever_draws_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "available", lambda: 20 << 20)
+    tiny = ksmcluster.load("tiny")
+    worker = tiny.process[0]
+    cache = worker.region[2].model_copy(update={"distinct": 10_000_000})
+    for law in ("uniform", "zipf"):
+        region = cache.model_copy(update={"law": law, "exponent": 1.1})
+        pooled = tiny.model_copy(update={"process": (worker.model_copy(update={"region": (region,)}),)})
+        if law == "zipf":
+            with pytest.raises(UserError, match=r"96 pages need at least 76\.3 MiB"):
+                ksmcluster.simulate(pooled, engine="inline")
+        assert ksmcluster.simulate(pooled, engine="inline", memory_check=law != "zipf").passes
+
+
 def test_a_snapshot_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Rows of later moments count, too."""
     path = tmp_path / "s.parquet"
