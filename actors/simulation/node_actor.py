@@ -27,8 +27,8 @@ from cluster.wire.parcels import Parcel, packed, together
 
 #: Mail up to this size comes with an actor's answer, in bytes: each object costs Ray more time.
 LITTLE_MAIL = 1 << 18
-#: With on average fewer rows for each receiving actor, larger mail goes in parcels.
-PARCEL_ROWS = 1 << 13
+#: Larger mail goes in parcels if these have on average fewer bytes.
+LARGE_PARCEL = 1 << 18
 
 
 class NodeActor(SavedNodes[Host], SlimActor):
@@ -179,8 +179,7 @@ class NodeActor(SavedNodes[Host], SlimActor):
         self, sent: list[Mail], receivers: Sequence[int]
     ) -> tuple[list[Mail], Callable[[Collection[int]], MailFile]]:
         """Return mail as it is to be kept, and what makes a file with that to some of its receivers."""
-        rows = sum(int(table.bounds[-1]) for mail in sent for _, table in mail.all_tables())
-        if rows < PARCEL_ROWS * len(receivers):
+        if _bytes_of(sent) < LARGE_PARCEL * len(receivers):
             parcels = self._parcels(sent, receivers)
             return sent, lambda to: parcels_file(self._low, {actor: parcels[actor] for actor in to})
         narrow = [mail.narrowed() for mail in sent]

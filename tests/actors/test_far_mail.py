@@ -269,12 +269,12 @@ def inline() -> list[PassResult]:
 
 def in_columns(actor: object) -> None:
     """Let mail of this actor's process go in columns."""
-    node_actor.PARCEL_ROWS = 0
+    node_actor.LARGE_PARCEL = 0
 
 
 def in_parcels(actor: object) -> None:
     """Let mail of this actor's process go in parcels."""
-    node_actor.PARCEL_ROWS = 1 << 30
+    node_actor.LARGE_PARCEL = 1 << 30
 
 
 @pytest.mark.parametrize("layout", [in_columns, in_parcels])
