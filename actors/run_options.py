@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from cluster.spec.errors import SimulationError
+from cluster.spec.limits import MOST_TIMEOUT
 
 ENGINES = ("ray", "inline")
 #: Seconds without a sign of life after which a process is taken for dead.
 STALL_TIMEOUT = 60.0
+#: Time between checkpoints.
+CHECKPOINT_EVERY = "10m"
+#: The least of each whole number, and of each number of seconds.
+_LEAST = {"nodes_per_actor": 1, "migration_actors": 1, "max_failures": 0}
+_LEAST_SECONDS = {"connect_timeout": 0.1, "stall_timeout": 10.0}
 #: Ray sets it for what `ray job submit` runs.
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -51,7 +57,8 @@ class RunOptions:
         stall_timeout: seconds after which a process of Ray that does nothing at all is taken for dead.
 
     Raises:
-        SimulationError: if there is no such engine.
+        SimulationError: if there is no such engine, if a number is out of range, if the address is empty, or
+            if there is an interval of checkpoints but no directory.
     """
 
     engine: str = "ray"
@@ -61,13 +68,38 @@ class RunOptions:
     memory_check: bool = True
     connect_timeout: float = 30.0
     checkpoint: str | None = None
-    checkpoint_every: str = "10m"
+    checkpoint_every: str = CHECKPOINT_EVERY
     max_failures: int = 3
     stall_timeout: float = STALL_TIMEOUT
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise SimulationError(f"no engine {self.engine!r}; there are: {', '.join(ENGINES)}")
+        self._check_numbers()
+        if self.address == "":
+            raise SimulationError(
+                "address: it is empty; give HOST:PORT, or auto for a cluster of this machine"
+            )
+        if not isinstance(self.checkpoint_every, str):
+            raise SimulationError(
+                f'checkpoint_every: must be text, such as "5p", not {self.checkpoint_every}'
+            )
+        if self.checkpoint is None and self.checkpoint_every != CHECKPOINT_EVERY:
+            raise SimulationError(
+                "--checkpoint-every: without --checkpoint, there are no checkpoints; give both"
+            )
+
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise SimulationError(f"{name}: must be a whole number, at least {least}, not {value}")
+        for name, seconds in _LEAST_SECONDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not seconds <= value <= MOST_TIMEOUT:
+                raise SimulationError(
+                    f"{name}: must be from {seconds:g} to {MOST_TIMEOUT:,} seconds, not {value}"
+                )
 
     @property
     def on_ray(self) -> bool:

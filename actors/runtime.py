@@ -70,6 +70,10 @@ _LOOK_SECONDS = 0.02
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
+class CannotJoinError(SimulationError):
+    """No Ray cluster answers at the address, or it does not let this process join."""
+
+
 def environment() -> None:
     """Set the variables that Ray reads; call it before Ray is imported. Values that the user has set stay."""
     for name, value in _ENVIRONMENT.items():
@@ -243,7 +247,7 @@ def _check_loopback() -> None:
 
 
 def join(address: str, timeout: float) -> None:
-    """Join a cluster, which has `timeout` seconds to answer. Raises SimulationError if there is none."""
+    """Join a cluster, which has `timeout` seconds to answer. Raises CannotJoinError if there is none."""
     import ray
     from ray.exceptions import RayError
 
@@ -253,15 +257,15 @@ def join(address: str, timeout: float) -> None:
     try:
         check_answers(address, timeout)
     except TimeoutError as error:
-        raise SimulationError(_cannot_join(address, f"{error} (--connect-timeout)")) from error
+        raise CannotJoinError(_cannot_join(address, f"{error} (--connect-timeout)")) from error
     except (OSError, ValueError) as error:
-        raise SimulationError(_cannot_join(address, first_line(error))) from error
+        raise CannotJoinError(_cannot_join(address, first_line(error))) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
         # Ray's message does not say why it failed to connect.
         token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
-        raise SimulationError(_cannot_join(address, first_line(error)) + token) from error
+        raise CannotJoinError(_cannot_join(address, first_line(error)) + token) from error
 
 
 def _cannot_join(address: str, reason: str) -> str:

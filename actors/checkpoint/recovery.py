@@ -9,6 +9,7 @@ from actors.answers import ActorLostError
 from actors.checkpoint.directory import Checkpoint
 from actors.checkpoint.keeper import CheckpointKeeper
 from actors.checkpoint.state_files import DamagedError
+from actors.runtime import CannotJoinError
 from actors.watching.head import HeadLostError
 from cluster.checkpoint.restore import DecodeError
 from cluster.machine.pass_result import Event, RunRestarting
@@ -46,9 +47,10 @@ def recovered(
             if checkpoints is None or checkpoint is None:
                 raise
             checkpoints.pass_over(checkpoint, error)
-        except LostError as error:
+        except (LostError, CannotJoinError) as error:
             what = f"{error}, in {step} {done + 1}" if step else str(error)
-            if isinstance(error, HeadLostError):
+            # A cluster that was there before the last death has lost its head since then.
+            if isinstance(error, HeadLostError) or (failures and isinstance(error, CannotJoinError)):
                 raise LostError(what) from error
             if not isinstance(error, ActorLostError):
                 raise  # Ray did not start

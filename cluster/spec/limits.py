@@ -64,3 +64,5 @@ MOST_GROUP: Final = 1 << 20
 MOST_SEGMENTS: Final = 1 << 18
 #: Bytes of the notes of a core file.
 MOST_NOTES: Final = 16 << 20
+#: Seconds of a time limit.
+MOST_TIMEOUT = 1_000_000

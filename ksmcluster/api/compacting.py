@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from actors.run_options import ON_RAY, RunOptions
 from cluster.machine.pass_result import ActorsStarting
 from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
-from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.keywords import Keywords, check_address, check_unchanged, listening, taken
 from ksmcluster.api.plugins import try_drivers
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT_COMPACTION, load_compaction
@@ -38,6 +38,7 @@ def compact(
     from ksmcluster.results.compaction.compaction_result import CompactionResult
 
     options, overrides = taken(compact, options, changes)
+    check_address(options)
     if isinstance(config, CompactionScenario):
         check_unchanged("compact", overrides)
         scenario = config

@@ -33,6 +33,14 @@ def taken(
     return options, Overrides(**{name: value for name, value in changes.items() if name not in of_run})
 
 
+def check_address(options: RunOptions) -> None:
+    """Raise UserError for an address with the inline engine."""
+    if options.address is not None and not options.on_ray:
+        raise UserError(
+            "--address: the inline engine does not use Ray; leave out --address, or give --engine ray"
+        )
+
+
 def check_unchanged(call: str, overrides: Overrides) -> None:
     """Raise UserError if there are changes of a scenario that is already loaded."""
     if overrides != Overrides():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from actors.run_options import ON_RAY, RunKeywords, RunOptions
 from ksmcluster.api.checkpoints import checkpointed
 from ksmcluster.api.compacting import compact
+from ksmcluster.api.keywords import check_address
 from ksmcluster.api.running import Progress, one_line
 from ksmcluster.api.simulating import run
 from ksmcluster.config import Scenario
@@ -39,7 +40,8 @@ def resume(
             `compact` do.
     """
     with one_line():
-        options = replace(replace(options, **changes), checkpoint=os.fspath(directory))
+        options = replace(options, **changes | {"checkpoint": os.fspath(directory)})
+    check_address(options)
     scenario, _steps = checkpointed(directory)
     if isinstance(scenario, Scenario):
         return run(scenario, options, progress)

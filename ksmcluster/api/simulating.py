@@ -12,7 +12,7 @@ from cluster.spec.captured_pages import CapturedPages
 from cluster.spec.content import PAGE_SIZE
 from cluster.spec.scenario import Law, SimulationSpec
 from ksmcluster.api.checkpoints import checkpoint_before_the_end, keeper
-from ksmcluster.api.keywords import Keywords, check_unchanged, listening, taken
+from ksmcluster.api.keywords import Keywords, check_address, check_unchanged, listening, taken
 from ksmcluster.api.plugins import with_plugins
 from ksmcluster.api.running import Progress, RunClock, check_memory, one_line
 from ksmcluster.config import DEFAULT, Scenario, load, to_spec
@@ -53,6 +53,7 @@ def simulate(
             `result` has the finished passes.
     """
     options, overrides = taken(simulate, options, changes)
+    check_address(options)
     if isinstance(config, Scenario):
         check_unchanged("simulate", overrides)
         scenario = config

@@ -104,7 +104,7 @@ def compact(
         stall_timeout,
     )
     if output is not None:
-        output = check_directory(output, NODES)
+        output = check_directory(output, NODES, checkpoint)
     overrides = Overrides(
         nodes, seed, settings=tuple(settings or ()), drain=tuple(drain or ()), unset=tuple(unset or ())
     )

@@ -181,23 +181,23 @@ def run_options(
     max_failures: int = 3,
     stall_timeout: float = 60.0,
 ) -> RunOptions:
-    """Return the options of the run. Raises UserError for an address with the inline engine."""
+    """Return the options of the run. Raises UserError for an address with the inline engine, and as these."""
     from actors.run_options import RunOptions
+    from cluster.spec.errors import SimulationError
 
-    if address is not None and engine is not EngineName.RAY:
-        raise UserError(
-            "--address: the inline engine does not use Ray; leave out --address, or give --engine ray"
-        )
     memory_check = not no_memory_check
-    return RunOptions(
-        engine.value,
-        address,
-        nodes_per_actor,
-        migration_actors,
-        memory_check,
-        connect_timeout,
-        None if checkpoint is None else str(checkpoint),
-        checkpoint_every,
-        max_failures,
-        stall_timeout,
-    )
+    try:
+        return RunOptions(
+            engine.value,
+            address,
+            nodes_per_actor,
+            migration_actors,
+            memory_check,
+            connect_timeout,
+            None if checkpoint is None else str(checkpoint),
+            checkpoint_every,
+            max_failures,
+            stall_timeout,
+        )
+    except SimulationError as error:
+        raise UserError(str(error)) from error

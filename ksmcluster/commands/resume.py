@@ -70,7 +70,8 @@ def resume(
     )
     scenario, steps = checkpointed(checkpoint)
     if output is not None:
-        output = check_directory(output, PASSES if isinstance(scenario, Scenario) else NODES)
+        table = PASSES if isinstance(scenario, Scenario) else NODES
+        output = check_directory(output, table, checkpoint)
     planned = plan(scenario, options, cores(), steps) if isinstance(scenario, Scenario) else ""
     step = "pass" if isinstance(scenario, Scenario) else "round"
     display = shown(error_console(), quiet=quiet, plan=planned, step=step)

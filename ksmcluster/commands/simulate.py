@@ -83,7 +83,7 @@ def simulate(
         stall_timeout,
     )
     if output is not None:
-        output = check_directory(output, PASSES)
+        output = check_directory(output, PASSES, checkpoint)
     overrides = Overrides(
         nodes,
         seed,

@@ -52,14 +52,17 @@ class Writable(Protocol):
         """Return the tables by file name, as in TABLES."""
 
 
-def check_directory(directory: Path, table: str) -> Path:
+def check_directory(directory: Path, table: str, checkpoint: Path | None = None) -> Path:
     """Return the real path of the directory to which a simulation will write.
 
-    Raises UserError if no output with this table, PASSES or NODES, can be written there.
+    Raises UserError if no output with this table, PASSES or NODES, can be written there, or not without the
+    directory of checkpoints.
     """
     try:
         real = real_path(directory)
         wrong = _what_is_wrong(real, table)
+        if not wrong and checkpoint and real in (place := real_path(checkpoint), *place.parents):
+            wrong = f"it would replace --checkpoint {checkpoint}; choose a directory that does not hold it"
     except OSError as error:
         wrong = f"{error.strerror}; choose another directory"
     if wrong:
@@ -173,7 +176,9 @@ def _write_files(new: Path, directory: Path, result: Writable, tables: dict[str,
     for name, text in texts.items():
         (new / name).write_text(text, "utf-8")
     for name, table in tables.items():
-        pq.write_table(table, new / name)
+        # pyarrow takes no names that are not UTF-8.
+        with (new / name).open("wb") as file:
+            pq.write_table(table, file)
 
 
 def relative_path(path: str, directory: Path) -> str:

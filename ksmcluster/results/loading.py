@@ -100,7 +100,8 @@ def _read(path: Path) -> pa.Table:
 
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path.name} is not a regular file")
-    with pq.ParquetFile(path) as file:
+    # Opened here: pyarrow takes no names that are not UTF-8.
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > MOST_TABLE:
             raise ValueError(f"{path.name} unpacks to more than {MOST_TABLE:,} bytes")

@@ -61,6 +61,10 @@ class SnapshotWriter:
         self._row_group_rows = row_group_rows
         if os.path.isdir(path):  # noqa: PTH112 (that of Path raises for long names)
             raise UserError(f"{path} is a folder: give --output the name of a file")
+        try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{os.fspath(path)!r}: give --output a name in UTF-8") from error
         self._path = path = check_file(path, str(path), is_snapshot)
         self._temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
         self._sink: pa.OSFile | None = None

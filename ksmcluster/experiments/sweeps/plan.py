@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from actors.run_options import RunOptions
 from cluster.spec.errors import SimulationError
 from cluster.spec.limits import MOST_INTEGER, MOST_POINTS
+from ksmcluster.api.keywords import check_address
 from ksmcluster.config import Overrides, Scenario, load_either, resolved_toml
 from ksmcluster.config.compaction import CompactionScenario
 from ksmcluster.config.overrides import parse_value
@@ -120,6 +121,8 @@ def make_plan(
         raise UserError(_as_varied(planned[0].error, planned[0].point))
     if len({type(scenario) for scenario in scenarios}) > 1:
         raise UserError("some points are scenarios of `simulate`, others of `compact`; run a sweep for each")
+    if not any(point.options.on_ray for point in planned if point.scenario is not None):
+        check_address(options)
     command = "simulate" if isinstance(scenarios[0], Scenario) else "compact"
     if passes_rows and command == "compact":
         raise UserError("--passes-rows is for scenarios of `simulate`; `compact` has no passes")
@@ -132,7 +135,7 @@ def make_plan(
 def _planned(source: Source, point: SweepPoint, base: Overrides, options: RunOptions) -> PlannedPoint:
     try:
         changes = {name: parse_value(point.settings[name]) for name in _RUN_OPTIONS if name in point.settings}
-        own = _checked(replace(options, **changes))
+        own = replace(options, **changes)
         return PlannedPoint(point, load_either(source, overrides_of(point.settings, base)), own)
     except (SimulationError, UserError, ValueError) as error:
         return PlannedPoint(point, None, options, str(error))
@@ -143,11 +146,3 @@ def _as_varied(error: str, point: SweepPoint) -> str:
     for key in point.settings:
         error = error.replace(f"--set {key}:", f"--vary {key}:")
     return error
-
-
-def _checked(options: RunOptions) -> RunOptions:
-    """Return the options. Raises UserError if a number of actors is invalid."""
-    for name, value in asdict(options).items():
-        if name in _RUN_OPTIONS[1:] and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{name}: must be a whole number, at least 1, not {value}")
-    return options

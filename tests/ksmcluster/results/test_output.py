@@ -15,6 +15,7 @@ from ksmcluster.config import Overrides, load, load_compaction
 from ksmcluster.results import directory as output
 from ksmcluster.results.compaction.compaction_result import CompactionResult
 from ksmcluster.results.result import Result
+from ksmcluster.snapshot import Snapshot, SnapshotWriter
 from ksmcluster.system.errors import UserError
 from tests.ksmcluster.conftest import Run, result_of
 
@@ -206,6 +207,36 @@ def test_an_output_without_the_tables_that_it_may_lack_is_replaced(result: Resul
     result.save(out)
     assert {path.name for path in out.iterdir()} == FILES
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_name_that_is_not_utf_8(result: Result, tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"b\xff\xfe")
+    result.save(directory)
+    result.save(directory)
+    assert ksmcluster.load_result(directory).summary == result.summary
+    snapshot = tmp_path / os.fsdecode(b"\xff.parquet")
+    with pytest.raises(UserError, match="give --output a name in UTF-8"):
+        SnapshotWriter(snapshot)
+    snapshot.touch()
+    with pytest.raises(UserError, match="give the snapshot a name in UTF-8"):
+        Snapshot.open(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("output", "checkpoint", "is_refused"),
+    [("a", "a", True), ("a", "a/b", True), ("a", "a/b/c", True), ("a/b", "a", False), ("a", "b", False)],
+)
+def test_an_output_does_not_replace_the_checkpoints(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, checkpoint: str, is_refused: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--engine", "inline", "--quiet", "-o", output, "--checkpoint", checkpoint)
+    ran = run("simulate", "tiny", *options)
+    if is_refused:
+        assert (ran.code, list(tmp_path.iterdir())) == (2, [])
+        assert f"it would replace --checkpoint {checkpoint}" in ran.err
+    else:
+        assert (ran.code, ran.err) == (0, "")
 
 
 def test_compact_has_no_table_of_processes(compacted: CompactionResult, tmp_path: Path) -> None:
