@@ -124,7 +124,8 @@ def read_manifest(folder: Path) -> Checkpoint:
             raise ValueError("it says of no run and its steps")
         return Checkpoint(folder, manifest["run"], manifest["steps"], {file.name: file for file in files})
     except (AttributeError, KeyError, OSError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{folder / MANIFEST}: {error}") from error
+        wrong = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise DamagedError(f"{folder / MANIFEST}: {wrong}") from error
 
 
 def _complete(directory: Path) -> list[int]:

@@ -53,8 +53,15 @@ class Wanted:
         found = [*self.single, *sorted({*others} - own - {*self.single})]
         found = [pid for pid in found if pid in self.single or not _is_kernel_thread(pid)]
         if not found and self.follows:
-            raise UserError("no process matches: check the name, the control group, or the use of KSM")
+            raise UserError(self._nothing())
         return found
+
+    def _nothing(self) -> str:
+        """Say why there is nothing to capture."""
+        asked = {"the name": self.names, "the control group": self.cgroups, "the use of KSM": self.ksm_users}
+        if ways := [what for what, given in asked.items() if given]:
+            return f"no process matches: check {' and '.join(ways)}"
+        return "the command ended before its memory was captured; give one that runs longer"
 
 
 @contextmanager

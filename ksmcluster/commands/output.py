@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import typer
 
 from ksmcluster.report import text
-from ksmcluster.system.errors import RunFailedError
+from ksmcluster.system.errors import RunFailedError, UserError
 from ksmcluster.system.replacing import check_file, sibling
 
 if TYPE_CHECKING:
@@ -46,7 +46,13 @@ class Target(NamedTuple):
         """Return the path to write to. Raises UserError if it cannot be written; call it before the work."""
         if self.is_device():
             return self.path
-        return check_file(self.path, f"{self.option} {self.path}", self.is_ours)
+        named = f"{self.option} {self.path}"
+        path = check_file(self.path, named, self.is_ours)
+        try:
+            with sibling(path):
+                return path
+        except OSError as error:
+            raise UserError(f"{named}: {path.parent} is not writable: {reason(error)}") from error
 
     def is_device(self) -> bool:
         """Whether it is a device or a pipe, which is written to and not replaced."""

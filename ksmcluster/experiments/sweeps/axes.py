@@ -71,8 +71,12 @@ def axes_of(vary: Mapping[str, str | Iterable[object]]) -> dict[str, list[str]]:
     for name, values in vary.items():
         if isinstance(values, str):
             _add(axes, name, list(_values(values, f"{name}={values}")))
-        else:
+        elif isinstance(values, Iterable):
             _add(axes, name, [toml_value(f"vary {name!r}", value) for value in values])
+        else:
+            raise UserError(
+                f'vary {name!r}: give a list of values, or a text such as "1..16x2", not {values}'
+            )
     return axes
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from ksmcluster.experiments.sweeps.run_one import RunRecord
 from ksmcluster.experiments.sweeps.stored import PLAN, RUNS, read_plan
-from ksmcluster.system.errors import UserError
+from ksmcluster.system.errors import RunFailedError, UserError
 from ksmcluster.system.replacing import real_path, sibling
 
 
@@ -41,7 +41,8 @@ class Journal:
 def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[Journal]:
     """Create the directory of a sweep, or with `resume` continue in an existing one.
 
-    Raises UserError if the directory has other files or another sweep, or if the sweep is still running.
+    Raises UserError if the directory has other files or another sweep, or if the sweep is still running;
+    RunFailedError if the disk is full.
     """
     try:
         real = real_path(directory)
@@ -55,8 +56,10 @@ def opened(directory: Path, plan: dict[str, Any], *, resume: bool) -> Iterator[J
             yield Journal(real, file)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = "make room and continue with --resume" if full else "choose another --output"
-        raise UserError(f"cannot write to {directory}: {error.strerror}; {way_out}") from error
+        what = f"cannot write to {directory}: {error.strerror}"
+        if full:
+            raise RunFailedError(f"{what}; make room and continue with --resume") from error
+        raise UserError(f"{what}; choose another --output") from error
 
 
 def _check(real: Path, named: Path, plan: dict[str, Any], resume: bool) -> None:

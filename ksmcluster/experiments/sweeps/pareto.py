@@ -71,8 +71,8 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
 
 
 def parse_limits(texts: Iterable[str]) -> tuple[Limit, ...]:
-    """Parse texts such as `ksmd_cpu_percent<=5`."""
-    return tuple(map(_limit, texts))
+    """Parse texts such as `ksmd_cpu_percent<=5`, or a single one."""
+    return tuple(map(_limit, [texts] if isinstance(texts, str) else texts))
 
 
 def _limit(text: str) -> Limit:

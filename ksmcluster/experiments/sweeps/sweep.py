@@ -69,13 +69,14 @@ def sweep(
 
     Raises:
         UserError: for errors that the user can fix.
+        RunFailedError: if the disk of `output` is full.
     """
     options, more = taken(sweep, options, changes)
     if overrides is not None and more != Overrides():
         raise UserError("sweep: give changes as overrides or as keyword arguments, not both")
     points = make_points(axes_of(vary or {}), zipped=zipped)
     plan = make_plan(scenario, points, overrides or more, options, seeds=seeds, passes_rows=passes_rows)
-    wanted = Preference(objectives, tuple(limits))
+    wanted = Preference(objectives, (limits,) if isinstance(limits, str) else tuple(limits))
     with _listener(progress) as listener:
         return carry_out(plan, Path(output) if output is not None else None, jobs, resume, listener, wanted)
 
@@ -106,6 +107,8 @@ def carry_out(
 
     The objectives and limits in `wanted` are stored there, too.
     """
+    if resume and output is None:
+        raise UserError("resume: give the output of the sweep that is to go on")
     if (jobs is not None and jobs < 1) or not plan.seeds:
         raise UserError(f"--{'jobs' if plan.seeds else 'seeds'}: must be at least 1")
     wanted, described = wanted or Preference(), plan.describe(output)

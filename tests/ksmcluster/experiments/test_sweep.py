@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -276,6 +277,26 @@ def gone(group: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def test_a_full_disk_is_no_mistake(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = run("sweep", "tiny", "--vary", "nodes=1,2", "--output", str(tmp_path / "out"), "--quiet")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("No space left on device; make room and continue with --resume\n")
+
+
+def test_what_python_may_give_in_a_wrong_form() -> None:
+    with pytest.raises(UserError, match="resume: give the output of the sweep"):
+        ksmcluster.sweep("tiny", {"nodes": [1]}, resume=True)
+    with pytest.raises(UserError, match="vary 'nodes': give a list of values"):
+        ksmcluster.sweep("tiny", {"nodes": 2})  # type: ignore[dict-item]
+    made = ksmcluster.sweep("tiny", {"nodes": [1, 2]}, limits="ksmd_cpu_percent<=100")
+    assert made.choose() == made.choose(limits=["ksmd_cpu_percent<=100"])
+    assert made.choose(limits="ksmd_cpu_percent<=0").recommended is None
 
 
 def test_a_half_written_line_is_done_again(tmp_path: Path) -> None:
