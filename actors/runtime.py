@@ -264,12 +264,20 @@ def join(address: str, timeout: float) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RayError) as error:
         # Ray's message does not say why it failed to connect.
-        token = "" if "RAY_AUTH_MODE" in os.environ else ", and set RAY_AUTH_MODE=token if it asks for one"
+        known = "RAY_AUTH_MODE" in os.environ
+        token = (
+            ", RAY_AUTH_MODE and the token" if known else ", and set RAY_AUTH_MODE=token if it asks for one"
+        )
         raise CannotJoinError(_cannot_join(address, first_line(error)) + token) from error
 
 
 def _cannot_join(address: str, reason: str) -> str:
-    return f"cannot join a Ray cluster at {address}: {reason}; check --address"
+    way_out = "check --address"
+    if reason.startswith("Invalid address format"):
+        way_out = "give --address HOST:PORT, or auto for a cluster of this machine"
+        if address == "auto" and "RAY_ADDRESS" in os.environ:
+            way_out = "auto takes RAY_ADDRESS: unset it, or give --address HOST:PORT"
+    return f"cannot join a Ray cluster at {address}: {reason}; {way_out}"
 
 
 def cluster_address() -> str:

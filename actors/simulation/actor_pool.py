@@ -57,7 +57,10 @@ class ActorPool:
         from actors.simulation.coordinator_actor import CoordinatorActor
 
         if self._coordinator is None:
-            self._coordinator = ray.remote(num_cpus=0)(CoordinatorActor).remote()
+            # Ray may choose a machine that is dead.
+            (placement,) = placements(1, machines(), self._shift)
+            actor = ray.remote(num_cpus=0)(CoordinatorActor)
+            self._coordinator = actor.options(scheduling_strategy=placement).remote()
         return self._coordinator
 
     def machines(self, count: int) -> list[str]:

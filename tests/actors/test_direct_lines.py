@@ -21,9 +21,8 @@ from actors.links.direct_lines import LineAddress, Lines, Listening, open_line
 from actors.run_options import INLINE, RunOptions
 from actors.simulation import actor_pool
 from actors.simulation.actor_pool import ActorPool
-from actors.simulation.coordinator_actor import CoordinatorActor
 from actors.simulation.run_passes import run_passes
-from actors.starting import machines, placements
+from actors.starting import machines
 from cluster.spec.errors import SimulationError
 from cluster.spec.scenario import (
     ContentModel,
@@ -141,21 +140,11 @@ class Dead:
         os._exit(1)
 
 
-class OneMachine(ActorPool):
-    """Actors on the Ray node that has the coordinator."""
-
-    def coordinator(self) -> Any:
-        if self._coordinator is None:
-            (placement,) = placements(1, machines()[:1])
-            made = ray.remote(num_cpus=0)(CoordinatorActor).options(scheduling_strategy=placement)
-            self._coordinator = made.remote()
-        return self._coordinator
-
-
 @pytest.fixture
-def pool(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneMachine]:
+def pool(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorPool]:
+    """Its actors and its coordinator are on one Ray node."""
     monkeypatch.setattr(actor_pool, "machines", lambda: machines()[:1])
-    with closing(OneMachine()) as pool:
+    with closing(ActorPool()) as pool:
         yield pool
 
 
@@ -174,7 +163,7 @@ def lines_of(pool: ActorPool, actors: int) -> list[str | None]:
 
 
 @pytest.mark.parametrize("packed", [1, 2])
-def test_the_result_is_that_of_calls(pool: OneMachine, ray_cluster: str, packed: int) -> None:
+def test_the_result_is_that_of_calls(pool: ActorPool, ray_cluster: str, packed: int) -> None:
     """One run after the other on the same actors."""
     options = RunOptions(address=ray_cluster, nodes_per_actor=packed)
     for spec in (SPEC, LARGE):
@@ -203,7 +192,7 @@ def test_where_one_actor_has_no_line_all_are_called(ray_cluster: str) -> None:
 )
 @pytest.mark.parametrize("change", [forbid_memfd, hide_proc])
 def test_mail_that_cannot_be_shared_goes_by_calls(
-    pool: OneMachine, ray_cluster: str, change: Callable[[], None]
+    pool: ActorPool, ray_cluster: str, change: Callable[[], None]
 ) -> None:
     actor = pool.actors(4)[1]
     ray.get(actor.__ray_call__.remote(lambda _: change()))
@@ -211,7 +200,7 @@ def test_mail_that_cannot_be_shared_goes_by_calls(
     assert same(made, list(run_passes(LARGE, INLINE)))
 
 
-def test_an_error_in_the_middle_of_a_pass_comes_out_as_itself(pool: OneMachine, ray_cluster: str) -> None:
+def test_an_error_in_the_middle_of_a_pass_comes_out_as_itself(pool: ActorPool, ray_cluster: str) -> None:
     """Workers get copies of what they write until no frame is left."""
     region = RegionSpec("r", 100, ContentModel.UNIQUE, writes=(WriteSpec(1e6, start=1e-6),))
     spec = SimulationSpec(

@@ -92,6 +92,22 @@ def test_what_is_no_ray_cluster(silent: socket.socket) -> None:
     assert done.stderr.startswith("error: cannot join a Ray cluster at 127.0.0.1:")
 
 
+@pytest.mark.parametrize(
+    ("address", "variables", "way_out"),
+    [
+        ("head", {}, "give --address HOST:PORT, or auto"),
+        ("ray://head:10001", {}, "give --address HOST:PORT, or auto"),
+        ("auto", {"RAY_ADDRESS": "http://head:8265"}, "auto takes RAY_ADDRESS: unset it"),
+    ],
+)
+def test_what_is_no_address(address: str, variables: dict[str, str], way_out: str) -> None:
+    done = command("--address", address, **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: cannot join a Ray cluster at {address}: Invalid address format")
+    assert way_out in line
+
+
 def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> None:
     done = command(RAY_ADDRESS=ray_cluster, RAY_TMPDIR=str(tmp_path / "ray"), **JOB)
     assert done.returncode == 0, done.stderr
