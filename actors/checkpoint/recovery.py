@@ -48,9 +48,11 @@ def recovered(
                 raise
             checkpoints.pass_over(checkpoint, error)
         except (LostError, CannotJoinError) as error:
-            what = f"{error}, in {step} {done + 1}" if step else str(error)
-            # A cluster that was there before the last death has lost its head since then.
-            if isinstance(error, HeadLostError) or (failures and isinstance(error, CannotJoinError)):
+            # A cluster that was there before the last death is not a wrong address.
+            is_gone = failures > 0 and isinstance(error, CannotJoinError)
+            said = "the head of the Ray cluster is lost" if is_gone else str(error)
+            what = f"{said}, in {step} {done + 1}" if step else said
+            if is_gone or isinstance(error, HeadLostError):
                 raise LostError(what) from error
             if not isinstance(error, ActorLostError):
                 raise  # Ray did not start

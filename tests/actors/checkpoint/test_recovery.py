@@ -21,7 +21,7 @@ def test_a_cluster_that_was_there_is_lost() -> None:
         raise deaths.pop(0)
 
     yielded = []
-    with pytest.raises(LostError, match=r"^Connection refused, in pass 2$"):
+    with pytest.raises(LostError, match=r"^the head of the Ray cluster is lost, in pass 2$"):
         yielded += recovered(attempt, None, 3, lambda _event: None, "pass")
     assert not deaths
 
