@@ -81,13 +81,17 @@ def environment() -> None:
 
 
 def check_working_directory() -> None:
-    """Raise SimulationError if another `cluster` or `actors` is in the working directory.
+    """Raise SimulationError if another `cluster` or `actors` is in the working directory, or if it is gone.
 
     Ray puts this directory in front of its workers' paths, even if it is not on that of this process.
     """
     ours = Path(__file__).resolve().parents[1]
+    try:
+        working = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise SimulationError("the working directory is gone; change to another one") from error
     for name in ("cluster", "actors"):
-        spec = PathFinder.find_spec(name, [str(Path.cwd())])
+        spec = PathFinder.find_spec(name, [working])
         # A folder without __init__.py has no origin, and hides no package.
         if spec and spec.origin and Path(spec.origin).resolve() != ours / name / "__init__.py":
             raise SimulationError(

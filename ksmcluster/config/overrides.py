@@ -88,7 +88,7 @@ class Overrides:
         }
         for path, (value, option) in options.items():
             if value is not None:
-                _put(data, path, value)
+                _put(data, path, value.item() if hasattr(value, "item") else value)  # a numpy number
                 changed[path] = option
         _replace_end(data, changed)
         if self.drain:

@@ -15,6 +15,8 @@ from threading import Thread
 import pytest
 
 from actors.run_options import RunOptions
+from actors.runtime import check_working_directory
+from cluster.spec.errors import SimulationError
 
 COMMAND = [sys.executable, "-m", "ksmcluster.cli", "simulate", "tiny", "--quiet", "--json"]
 #: Ray gives it to what a job runs.
@@ -106,6 +108,14 @@ def test_what_is_no_address(address: str, variables: dict[str, str], way_out: st
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: cannot join a Ray cluster at {address}: Invalid address format")
     assert way_out in line
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SimulationError, match="the working directory is gone; change to another one"):
+        check_working_directory()
 
 
 def test_a_run_inside_a_job_starts_no_ray(ray_cluster: str, tmp_path: Path) -> None:

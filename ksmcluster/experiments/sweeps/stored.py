@@ -142,12 +142,14 @@ class _Config(_Tables):
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
-    """Return plan.json. Raises UserError if the directory is not that of a sweep."""
+    """Return plan.json. Raises UserError if the directory is not that of a sweep, or cannot be read."""
     try:
         plan = _Plan.model_validate_json(read_input(directory / PLAN, MOST_PLAN))
         if len({tuple(point.settings) for point in plan.points}) > 1:
             raise ValueError("its points do not have the same keys")
         return plan.model_dump()
+    except PermissionError as error:
+        raise UserError(f"{directory}: no permission to read it; ask its owner") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{directory}: not a sweep ({_reason(PLAN, error)}); give the --output of a `ksmcluster sweep`"

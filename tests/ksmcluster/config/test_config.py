@@ -424,6 +424,8 @@ def test_wrong_topologies(topology: object, text: str) -> None:
 
 def test_options_override_the_file() -> None:
     scenario = load("tiny", Overrides(nodes=4, seed=9, passes=2))
+    numbers = Overrides(nodes=np.int64(4), seed=np.uint8(9), passes=np.int32(2))  # type: ignore[arg-type]
+    assert scenario == load("tiny", numbers)
     assert (scenario.machine.nodes, scenario.simulation.seed, scenario.simulation.passes) == (4, 9, 2)
     assert to_spec(scenario).processes[0].count == 8
 

@@ -89,6 +89,10 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "out" / "summary.json").chmod(0)
     with pytest.raises(UserError, match="out: no permission to read it"):
         ksmcluster.load_result(tmp_path / "out")
+    ksmcluster.sweep("tiny", {"nodes": [1]}, output=tmp_path / "sweep")
+    (tmp_path / "sweep" / "plan.json").chmod(0)
+    with pytest.raises(UserError, match="sweep: no permission to read it; ask its owner"):
+        ksmcluster.load_sweep(tmp_path / "sweep")
 
 
 def test_what_is_no_directory(tmp_path: Path) -> None:
