@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TypedDict
 
 from cluster.spec.errors import SimulationError
@@ -54,7 +55,8 @@ class RunOptions:
             the last one.
         checkpoint_every: time between checkpoints, such as "90s", "10m" or "2h", or passes, such as "5p".
         max_failures: deaths of actors or machines that the run survives.
-        stall_timeout: seconds after which a process of Ray that does nothing at all is taken for dead.
+        stall_timeout: seconds, at least 10, after which a process of Ray that does nothing at all is taken
+            for dead.
 
     Raises:
         SimulationError: if there is no such engine, if a number is out of range, if the address is empty, or
@@ -92,11 +94,11 @@ class RunOptions:
     def _check_numbers(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise SimulationError(f"{name}: must be a whole number, at least {least}, not {value}")
         for name, seconds in _LEAST_SECONDS.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not seconds <= value <= MOST_TIMEOUT:
+            if not isinstance(value, Real) or not seconds <= float(value) <= MOST_TIMEOUT:
                 raise SimulationError(
                     f"{name}: must be from {seconds:g} to {MOST_TIMEOUT:,} seconds, not {value}"
                 )

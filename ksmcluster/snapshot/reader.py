@@ -101,7 +101,7 @@ class Snapshot:
                 path, page_checksum_verification=True, thrift_string_size_limit=MOST_METADATA
             )
         except UnicodeEncodeError as error:
-            raise UserError(f"{path!r}: give the snapshot a name in UTF-8") from error
+            raise UserError(f"{str(path)!r}: give the snapshot a name in UTF-8") from error
         except FileNotFoundError as error:
             raise UserError(f"no snapshot {path}: check the name") from error
         except PermissionError as error:

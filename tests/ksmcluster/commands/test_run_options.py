@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ksmcluster
@@ -34,6 +35,11 @@ def test_what_is_no_option(options: dict[str, Any], message: str) -> None:
         RunOptions(**options)
     with pytest.raises(ksmcluster.UserError, match=message):
         ksmcluster.simulate("tiny", engine="inline", **options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"nodes_per_actor": np.int64(2), "max_failures": np.uint8(0), "stall_timeout": np.float32(20)}
+    assert ksmcluster.simulate("tiny", engine="inline", **given).passes  # type: ignore[arg-type]
 
 
 def test_an_address_needs_ray() -> None:
