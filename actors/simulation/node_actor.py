@@ -163,10 +163,10 @@ class NodeActor(SavedNodes[Host], SlimActor):
         to = {self._actor_of[node] for report in reports for node in report.to}
         receivers = sorted(to - {self._actor_of[self._low]})
         of: dict[int, bytes | None] = dict.fromkeys(receivers)
-        if _bytes_of(sent) <= LITTLE_MAIL:
+        if (size := _bytes_of(sent)) <= LITTLE_MAIL:
             parcels = self._parcels(sent, receivers)
             of |= {actor: pickle.dumps(Parcel(self._low, data), 5) for actor, data in parcels.items()}
-            return reports, of, _bytes_of(sent)
+            return reports, of, size
         sent, file_to = self._packing(sent, receivers)
         if near := self._near.intersection(receivers):
             of |= self._shared_mail.put(seq, file_to(near))

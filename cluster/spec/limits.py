@@ -65,4 +65,4 @@ MOST_SEGMENTS: Final = 1 << 18
 #: Bytes of the notes of a core file.
 MOST_NOTES: Final = 16 << 20
 #: Seconds of a time limit.
-MOST_TIMEOUT = 1_000_000
+MOST_TIMEOUT: Final = 1_000_000

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ksmcluster.system.errors import UserError
-
 if TYPE_CHECKING:
     from actors.run_options import RunOptions
 
@@ -181,12 +179,12 @@ def run_options(
     max_failures: int = 3,
     stall_timeout: float = 60.0,
 ) -> RunOptions:
-    """Return the options of the run. Raises UserError for an address with the inline engine, and as these."""
+    """Return the options of the run. Raises UserError where RunOptions raises SimulationError."""
     from actors.run_options import RunOptions
-    from cluster.spec.errors import SimulationError
+    from ksmcluster.api.running import one_line
 
     memory_check = not no_memory_check
-    try:
+    with one_line():
         return RunOptions(
             engine.value,
             address,
@@ -199,5 +197,3 @@ def run_options(
             max_failures,
             stall_timeout,
         )
-    except SimulationError as error:
-        raise UserError(str(error)) from error

@@ -14,7 +14,7 @@ import typer
 
 from ksmcluster.report import text
 from ksmcluster.system.errors import RunFailedError, UserError
-from ksmcluster.system.replacing import check_file, sibling
+from ksmcluster.system.replacing import check_file, sibling, why_not_writable
 
 if TYPE_CHECKING:
     from ksmcluster.results.compaction.compaction_result import CompactionResult
@@ -42,17 +42,17 @@ class Target(NamedTuple):
     #: Returns whether the existing file is one that this command wrote, and may replace.
     is_ours: Callable[[Path], bool]
 
-    def check(self) -> Path:
-        """Return the path to write to. Raises UserError if it cannot be written; call it before the work."""
+    def check(self) -> None:
+        """Raise UserError if it cannot be written; call it before the work."""
+        path = self.allowed()
+        if not self.is_device() and (wrong := why_not_writable(path.parent, path.name)):
+            raise UserError(f"{self.option} {self.path}: {wrong}")
+
+    def allowed(self) -> Path:
+        """Return the path to write to. Raises UserError if what is there may not be replaced."""
         if self.is_device():
             return self.path
-        named = f"{self.option} {self.path}"
-        path = check_file(self.path, named, self.is_ours)
-        try:
-            with sibling(path):
-                return path
-        except OSError as error:
-            raise UserError(f"{named}: {path.parent} is not writable: {reason(error)}") from error
+        return check_file(self.path, f"{self.option} {self.path}", self.is_ours)
 
     def is_device(self) -> bool:
         """Whether it is a device or a pipe, which is written to and not replaced."""
@@ -67,14 +67,14 @@ class Target(NamedTuple):
 def replacing(target: Target) -> Iterator[Path]:
     """Yield a temporary file that takes the target's name when it is complete; end with a line on failure."""
     try:
-        path = target.check()
+        path = target.allowed()
         if target.is_device():
             yield path
             return
         with sibling(path) as beside:
             written = beside / path.name
             yield written
-            target.check()
+            target.allowed()
             written.replace(path)
     except OSError as error:
         fail(f"cannot write {target.path}: {reason(error)}")

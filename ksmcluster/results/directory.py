@@ -16,7 +16,7 @@ from ksmcluster.config import resolved_toml
 from ksmcluster.config.tables import ConfigTable
 from ksmcluster.results.identity import text_digest
 from ksmcluster.system.errors import UserError
-from ksmcluster.system.replacing import real_path, sibling
+from ksmcluster.system.replacing import real_path, sibling, why_not_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,11 +81,7 @@ def _what_is_wrong(directory: Path, table: str) -> str:
     place = next(parent for parent in directory.parents if os.path.lexists(parent))
     if not place.is_dir():
         return f"{place} is not a directory; choose another one"
-    try:
-        with sibling(place / directory.name):
-            return ""
-    except OSError as error:
-        return f"{place} is not writable: {os.strerror(error.errno or 0)}"
+    return why_not_writable(place, directory.name)
 
 
 def _why_it_must_stay(directory: Path, table: str) -> str:

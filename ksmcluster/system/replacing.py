@@ -48,6 +48,15 @@ def check_file(path: Path, named: str, is_ours: Callable[[Path], bool]) -> Path:
         raise UserError(f"{named}: {error.strerror}; choose another name") from error
 
 
+def why_not_writable(folder: Path, name: str) -> str:
+    """Say why nothing can be written beside a file or directory of this name; "" if it can."""
+    try:
+        with sibling(folder / name):
+            return ""
+    except OSError as error:
+        return f"{folder} is not writable: {os.strerror(error.errno or 0)}"
+
+
 @contextmanager
 def sibling(path: Path) -> Iterator[Path]:
     """Create a temporary directory beside a path; at the end it is removed unless it was renamed."""

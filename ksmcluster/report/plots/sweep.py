@@ -64,9 +64,18 @@ def pareto(
 
     def draw(axes: Sequence[Axes]) -> None:
         place = axes[0]
-        bars: dict[str, Any] = {"ecolor": "0.6", "elinewidth": 0.8, "zorder": 1}
         if any(of.any() for of in errors):
-            place.errorbar(x, y, errors[1], errors[0], fmt="none", label="range of the seeds", **bars)
+            place.errorbar(
+                x,
+                y,
+                errors[1],
+                errors[0],
+                fmt="none",
+                ecolor="0.6",
+                elinewidth=0.8,
+                zorder=1,
+                label="range of the seeds",
+            )
         if not front.all():
             place.plot(x[~front], y[~front], "o", color="0.6", label="other points")
         place.plot(x[order], y[order], "s-", color=VERMILLION, label=front_label)

@@ -238,3 +238,11 @@ def test_a_file_that_cannot_be_written(run: Run) -> None:
     ran = run(*PASS, "--json", "/dev/full")
     assert (ran.code, ran.err) == (1, "error: cannot write /dev/full: No space left on device\n")
     assert Path("/dev/full").is_char_device()
+
+
+def test_where_no_file_can_be_is_found_before_the_work(run: Run) -> None:
+    """Not even root may make files in /proc."""
+    ran = run("bench", "scaling", "--short", "--engine", "inline", "--plot", "/proc/s.png")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: --plot /proc/s.png: /proc is not writable: ")
+    assert ran.err.count("\n") == 1
