@@ -22,6 +22,8 @@ from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import parsed_ksm_stat
 
 _STOP_SECONDS = 5.0
+#: Flag of kernel threads (proc_pid_stat(5)). A process that is ending has no memory either.
+_PF_KTHREAD = 0x00200000
 
 
 class ProcessGoneError(UserError):
@@ -128,14 +130,14 @@ class ProcessSource:
         areas = parse_smaps(self._text("smaps"))
         if areas:
             return areas
-        if self.has_ended():
-            raise self._gone()
-        raise UserError(f"process {self.pid} has no memory of its own: it is a kernel thread")
+        if int(self._stat()[6]) & _PF_KTHREAD:
+            raise UserError(f"process {self.pid} has no memory of its own: it is a kernel thread")
+        raise self._gone()
 
-    def _state(self, task: str = "") -> str:
-        """Return the state letter of the process or of one task (proc_pid_stat(5))."""
+    def _stat(self, task: str = "") -> list[str]:
+        """Return what follows the name of the process or of one task (proc_pid_stat(5)): state, parent, ..."""
         stat = self._text(f"task/{task}/stat" if task else "stat")
-        return stat[stat.rindex(")") + 2]
+        return stat[stat.rindex(")") + 2 :].split()
 
     def _listing(self, areas: Sequence[Area], all_pages: bool) -> Listing:
         map_file = self._open("pagemap")
@@ -171,7 +173,7 @@ class ProcessSource:
     def has_ended(self) -> bool:
         """Return whether the process has ended, even if its parent has not waited for it yet."""
         try:
-            return self._state() in "ZX"
+            return self._stat()[0] in "ZX"
         except ProcessGoneError:
             return True
 
@@ -188,7 +190,7 @@ class ProcessSource:
 
     def is_stopped(self) -> bool:
         """Return whether all threads of the process are stopped."""
-        return self._state() == "T"
+        return self._stat()[0] == "T"
 
     def wait_stopped(self) -> None:
         """Wait until no thread runs. Raises UserError after 5 s."""
@@ -212,7 +214,7 @@ class ProcessSource:
     def _runs(self, task: str) -> bool:
         try:
             # A task in uninterruptible sleep (D) stops before it returns to its program.
-            return self._state(task) in "RS"
+            return self._stat(task)[0] in "RS"
         except ProcessGoneError:  # that thread has ended
             return False
 

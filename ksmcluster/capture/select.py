@@ -14,6 +14,7 @@ from pathlib import Path
 from ksmcluster.system.errors import UserError
 from ksmcluster.system.kernel_files import ksm_users, parent_of, running, text
 
+ALL_ENDED = "every process ended before its memory was captured: capture one that runs longer"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,7 +62,7 @@ class Wanted:
         asked = {"the name": self.names, "the control group": self.cgroups, "the use of KSM": self.ksm_users}
         if ways := [what for what, given in asked.items() if given]:
             return f"no process matches: check {' and '.join(ways)}"
-        return "the command ended before its memory was captured; give one that runs longer"
+        return ALL_ENDED
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ksmcluster.capture.host import host_info
 from ksmcluster.capture.kpage import KernelPages
 from ksmcluster.capture.notes import Counts, notes, tracking_notes
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource, stopped
-from ksmcluster.capture.select import Wanted
+from ksmcluster.capture.select import ALL_ENDED, Wanted
 from ksmcluster.capture.source import Chunk, Source, SourceScan
 from ksmcluster.capture.tracing.tracker import WriteTracker
 from ksmcluster.snapshot import (
@@ -256,9 +256,11 @@ class Session:
         """Skip a process that ends; but raise at the first moment if it is the last or was given by PID."""
         try:
             yield
-        except ProcessGoneError:
-            if moment == 0 and (self._sources[process].pid in self._required or len(self._alive) == 1):
+        except ProcessGoneError as error:
+            if moment == 0 and self._sources[process].pid in self._required:
                 raise
+            if moment == 0 and len(self._alive) == 1:
+                raise UserError(ALL_ENDED) from error
             del self._alive[process]
 
     def _scans(self, moment: int) -> dict[int, SourceScan]:

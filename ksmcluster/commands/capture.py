@@ -22,7 +22,7 @@ from ksmcluster.capture.core import CoreSource
 from ksmcluster.capture.hashing import key_warnings, load_key
 from ksmcluster.capture.image import ImageSource
 from ksmcluster.capture.process import ProcessGoneError, ProcessSource
-from ksmcluster.capture.select import Wanted, running_command
+from ksmcluster.capture.select import ALL_ENDED, Wanted, running_command
 from ksmcluster.capture.session import Options, Session, Summary
 from ksmcluster.capture.source import Source
 from ksmcluster.capture.tracing.tracker import TrackWrites, tracker_of
@@ -100,7 +100,7 @@ def capture(
         time.sleep(after)
         live = list(_open_live(stack, wanted))
         if not (live or files):
-            raise UserError("every process ended before it could be captured: capture it while it runs")
+            raise UserError(ALL_ENDED)
         sources = _open_sources(stack, live, core or [], image or [])
         tracker = tracker_of(track_writes, live) if moments > 1 else None
         if tracker is not None:

@@ -185,7 +185,7 @@ def test_users_of_ksm(summary: Any, tmp_path: Path) -> None:
         (("--pid-tree", 2**22 + 1), "there is no process 4194305"),
         (("--cgroup", "/no/such/group"), "there is no control group /no/such/group"),
         (("--name", "no-such-name-*"), "no process matches: check the name"),
-        (("--", "true"), "the command ended before its memory was captured; give one that runs longer"),
+        (("--", "true"), "every process ended before its memory was captured: capture one that runs longer"),
         (("--after", -1, "--pid", 1), "--after must be"),
         (("--", "/no/such/command"), "/no/such/command cannot be started: No such file"),
     ],
