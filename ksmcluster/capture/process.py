@@ -135,7 +135,10 @@ class ProcessSource:
         raise self._gone()
 
     def _stat(self, task: str = "") -> list[str]:
-        """Return what follows the name of the process or of one task (proc_pid_stat(5)): state, parent, ..."""
+        """Return what follows the name of the process, or of one task: state, parent, ...
+
+        See proc_pid_stat(5).
+        """
         stat = self._text(f"task/{task}/stat" if task else "stat")
         return stat[stat.rindex(")") + 2 :].split()
 
