@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from itertools import islice
+
 import numpy as np
 
-from cluster.arrays.sorted_table import SortedTable
-from cluster.arrays.words import I64, Bool, block_of
+from cluster.arrays.sorted_table import SortedTable, expand
+from cluster.arrays.words import I64, Bool, Digests, block_of
 from cluster.ksm.decide.batch import ContentBatch
 from cluster.ksm.decide.message_rows import MessageRows
 from cluster.ksm.decide.sequential import Content, UnstablePage, Visit, run
@@ -36,36 +39,44 @@ class OneByOne:
 
     def decide(self, groups: I64) -> None:
         """Decide these contents, each by itself."""
-        batch, visits = self._batch, self._batch.visits
+        visits = self._batch.visits
         start = np.searchsorted(visits.group, groups, "left")
-        stop = np.searchsorted(visits.group, groups, "right")
-        for group, low, high in zip(groups.tolist(), start.tolist(), stop.tolist(), strict=True):
-            digest = int(batch.digests[group])
-            page = self._unstable_page(int(batch.waiting_row[group]))
-            page = page or self._lost_page(int(batch.lost_row[group]))
-            content = Content(digest, self._load(digest), page, self._rules, self._messages)
-            rows = np.arange(low, high)
-            if digest == 0:
-                of_content = self._decide_zeros(content, visits, rows)
-            else:
-                of_content = self._run(content, visits.of(rows))
-            if digest == 0 and content.unstable_page is not None and batch.tries is not None:
-                inserted = int(self._trees.node.position(np.array([content.unstable_page.key]))[0])
-                batch.tries.zeros = ZerosGone(inserted, content.unstable_page.gone_at(batch.tries))
-            self._keep(content)
-            before = [visit.row for visit in of_content] + [page.row if page else -1]
-            page = content.unstable_page
-            self._keep_unstable(before, [(page, digest)] if page and not page.lost else [])
+        count = np.searchsorted(visits.group, groups, "right") - start
+        contents = self._contents(groups)
+        before = [content.unstable_page.row for content in contents if content.unstable_page is not None]
+        if contents and contents[0].digest == 0:
+            before += self._decide_zeros(contents[0], visits, expand(start[:1], count[:1]))
+            start, count = start[1:], count[1:]
+        of_contents = iter(_as_objects(visits.of(expand(start, count))))
+        for content, visited in zip(contents[len(contents) - len(count) :], count.tolist(), strict=True):
+            before += self._run(content, list(islice(of_contents, visited)))
+        self._keep(contents)
+        pages = [(content.unstable_page, content.digest) for content in contents]
+        self._keep_unstable(before, [(page, digest) for page, digest in pages if page and not page.lost])
         self._messages.add_to(self._updates)
 
-    def _run(self, content: Content, visits: SortedVisits) -> list[Visit]:
-        """Decide visits one by one, and return them."""
-        of_content = _as_objects(visits)
-        run([(content, visit) for visit in of_content], self._rules.profile)
-        return of_content
+    def _contents(self, groups: I64) -> list[Content]:
+        """Return these contents as objects; their digests ascend."""
+        batch = self._batch
+        digests = batch.digests[groups]
+        columns = (
+            digests.tolist(),
+            self._load(digests),
+            self._unstable_pages(batch.waiting_row[groups]),
+            batch.lost_row[groups].tolist(),
+        )
+        return [
+            Content(digest, nodes, page or self._lost_page(lost_row), self._rules, self._messages)
+            for digest, nodes, page, lost_row in zip(*columns, strict=True)
+        ]
 
-    def _decide_zeros(self, content: Content, visits: SortedVisits, rows: I64) -> list[Visit]:
-        """Decide the visits to pages of zeros; return those that are decided one by one.
+    def _run(self, content: Content, visits: list[Visit]) -> list[int]:
+        """Decide visits one by one; return their rows in the unstable tree."""
+        run([(content, visit) for visit in visits], self._rules.profile)
+        return [visit.row for visit in visits]
+
+    def _decide_zeros(self, content: Content, visits: SortedVisits, rows: I64) -> list[int]:
+        """Decide the visits to pages of zeros; return the rows in the unstable tree of those decided singly.
 
         These are all but a few for each huge page, until a page that is gone ends all other searches.
         """
@@ -73,12 +84,16 @@ class OneByOne:
         left = np.delete(rows, thinned - rows[0]) if len(rows) else rows
         plain = (visits.kind[left] == VisitKind.CANDIDATE) & (visits.row[left] < 0)
         may_end = self._rules.tries is not None and bool(plain.all())
-        decided: list[Visit] = []
+        decided: list[int] = []
         low, high = 0, 2 if may_end else len(left)
         while low < len(left) and not (may_end and content.ends_searches):
-            decided += self._run(content, visits.of(left[low:high]))
+            decided += self._run(content, _as_objects(visits.of(left[low:high])))
             low, high = high, 2 * high
         self._remove_thinned(visits.of(np.concatenate([thinned, left[low:]])))
+        page = content.unstable_page
+        if page is not None and self._rules.tries is not None:
+            inserted = int(self._trees.node.position(np.array([page.key]))[0])
+            self._rules.tries.zeros = ZerosGone(inserted, page.gone_at(self._rules.tries))
         return decided
 
     def _thin_out(self, visits: SortedVisits, rows: I64) -> I64:
@@ -109,20 +124,27 @@ class OneByOne:
     def walk(self, shape: Shape) -> None:
         """Decide the whole batch, search by search, on trees of this shape, which changes."""
         unstable, visits = self._trees.unstable, self._batch.visits
-        walk = Walk(shape, self._load_walked, self._changed_by_searches(), self._rules.tries)
-        for row in np.flatnonzero(np.isin(unstable["key"], shape.unstable_keys())).tolist():
-            page = self._unstable_page(row)
+        visited = self._batch.digests[np.unique(visits.group)]
+        loaded = dict(zip(visited.tolist(), self._load(visited), strict=True))
+
+        def load(digest: int, walk: Walk) -> WalkedContent:
+            nodes = loaded.pop(digest, None) or self._load(np.array([digest], np.uint64))[0]
+            return WalkedContent(digest, nodes, self._rules, self._messages, walk)
+
+        walk = Walk(shape, load, self._changed_by_searches(), self._rules.tries)
+        rows = np.flatnonzero(np.isin(unstable["key"], shape.unstable_keys()))
+        holds = unstable["holds"][rows].view(np.uint64).tolist()
+        for page, held in zip(self._unstable_pages(rows), holds, strict=True):
             assert page is not None
             walk.unstable_pages[page.key] = page
-            walk.holds[page.key] = int(unstable["holds"][row : row + 1].view(np.uint64)[0])
+            walk.holds[page.key] = held
         before = [page.row for page in walk.unstable_pages.values()] + visits.row.tolist()
         # Of visits at one position, an item's leaving comes first.
         order = np.lexsort((~np.isin(visits.kind, (VisitKind.LEAVE, VisitKind.ERASE)), visits.pos))
         visits = visits.of(order)
         pairs = zip(self._batch.digests[visits.group].tolist(), _as_objects(visits), strict=True)
         run([(walk.content(digest), visit) for digest, visit in pairs], self._rules.profile)
-        for content in walk.contents.values():
-            self._keep(content)
+        self._keep(walk.contents.values())
         self._keep_unstable(before, [(page, walk.holds[key]) for key, page in walk.unstable_pages.items()])
         self._messages.add_to(self._updates)
 
@@ -134,31 +156,40 @@ class OneByOne:
         changed = (stable["dup"] == 1) | (stable["dead"] == 1)
         return {*stable.digest[changed].tolist(), *self._trees.empty_chains.digest.tolist()}
 
-    def _load_walked(self, digest: int, walk: Walk) -> WalkedContent:
-        return WalkedContent(digest, self._load(digest), self._rules, self._messages, walk)
-
-    def _load(self, digest: int) -> ContentNodes:
-        """Return what the tables have of a content; its rows are to go, and `_keep` adds others."""
+    def _load(self, digests: Digests) -> list[ContentNodes]:
+        """Return what the tables have of these contents; its rows are to go, and `_keep` adds others."""
         trees, stable, changes = self._trees, self._trees.stable, self._changes
-        digests = np.array([digest], np.uint64)
-        _, row = stable.rows(digests)
-        row = row[np.argsort(stable["order"][row])]
-        _, migrating_row = trees.migrating.rows(digests)
-        _, empty_chain = trees.empty_chains.rows(digests)
+        of, row = stable.rows(digests)
+        order = np.lexsort((stable["order"][row], of))
+        of, row = of[order], row[order]
+        of_migrating, migrating_row = trees.migrating.rows(digests)
+        of_chain, empty_chain = trees.empty_chains.rows(digests)
         changes.stable_gone.append(row)
         changes.migrating_gone.append(migrating_row)
         changes.empty_chains_gone.append(empty_chain)
-        nodes = _from_rows(stable, row, trees.node.away(stable["frame"][row]))
-        migrating = _from_rows(trees.migrating, migrating_row, np.zeros(len(migrating_row), np.bool_))
-        chain = len(empty_chain) > 0 or bool(stable["dup"][row].any())
-        return ContentNodes(nodes, migrating, self._rules, self._messages, chain=chain)
+        chain = np.zeros(len(digests), np.bool_)
+        chain[of_chain] = chain[of[stable["dup"][row] == 1]] = True
+        away = trees.node.away(stable["frame"][row])
+        in_tree = _from_rows(len(digests), of, stable, row, away)
+        at_home = np.zeros(len(migrating_row), np.bool_)
+        migrating = _from_rows(len(digests), of_migrating, trees.migrating, migrating_row, at_home)
+        return [
+            ContentNodes(nodes, waiting, self._rules, self._messages, chain=is_chain)
+            for nodes, waiting, is_chain in zip(in_tree, migrating, chain.tolist(), strict=True)
+        ]
 
-    def _unstable_page(self, row: int) -> UnstablePage | None:
-        if row < 0:
-            return None
-        unstable, rows = self._trees.unstable, np.array([row])
-        blocked = bool(unstable.blocks_search(rows)[0])
-        return UnstablePage(int(unstable["key"][row]), int(unstable["frame"][row]), blocked, row)
+    def _unstable_pages(self, rows: I64) -> list[UnstablePage | None]:
+        """Return the pages in these rows of the unstable tree; None where the row is -1."""
+        unstable, there = self._trees.unstable, rows[rows >= 0]
+        blocked = unstable.blocks_search(there).tolist()
+        columns = (
+            unstable["key"][there].tolist(),
+            unstable["frame"][there].tolist(),
+            blocked,
+            there.tolist(),
+        )
+        pages = map(UnstablePage, *columns)
+        return [next(pages) if row >= 0 else None for row in rows.tolist()]
 
     def _lost_page(self, row: int) -> UnstablePage | None:
         if row < 0:
@@ -168,16 +199,19 @@ class OneByOne:
 
     # And back.
 
-    def _keep(self, content: Content) -> None:
-        """Add the rows of a content."""
-        changes, nodes, count = self._changes, content.nodes, len(content.nodes.in_tree)
-        columns = _to_columns(content.digest, nodes.in_tree)
-        columns["dup"] = np.full(count, int(nodes.chain))
+    def _keep(self, contents: Collection[Content]) -> None:
+        """Add the rows of these contents."""
+        changes = self._changes
+        columns = _to_columns([(content.digest, content.nodes.in_tree) for content in contents])
+        columns["dup"] = np.array(
+            [int(of.nodes.chain) for of in contents for _ in of.nodes.in_tree], np.int64
+        )
+        count = len(columns["dup"])
         columns["order"] = changes.take_front(count) + np.arange(count)
         changes.stable_added.append(columns)
-        if nodes.chain and count == 0:
-            changes.empty_chains_added.append({"digest": np.array([content.digest], np.uint64)})
-        changes.migrating_added.append(_to_columns(content.digest, nodes.migrating))
+        empty_chains = [of.digest for of in contents if of.nodes.chain and not of.nodes.in_tree]
+        changes.empty_chains_added.append({"digest": np.array(empty_chains, np.uint64)})
+        changes.migrating_added.append(_to_columns([(of.digest, of.nodes.migrating) for of in contents]))
 
     def _keep_unstable(self, before: list[int], after: list[tuple[UnstablePage, int]]) -> None:
         """Remove and add rows of pages in the unstable tree.
@@ -203,18 +237,20 @@ def _as_objects(visits: SortedVisits) -> list[Visit]:
     ]
 
 
-def _from_rows(table: SortedTable, rows: I64, away: Bool) -> list[NodeOfContent]:
-    """Return rows of stable nodes as objects."""
+def _from_rows(
+    contents: int, of: I64, table: SortedTable, rows: I64, away: Bool
+) -> list[list[NodeOfContent]]:
+    """Return rows of stable nodes as objects, by content; `of` are the contents of the rows."""
+    found: list[list[NodeOfContent]] = [[] for _ in range(contents)]
     columns = (table[name][rows].tolist() for name in ("frame", "count", "dead"))
-    return [
-        NodeOfContent(frame, count, dead == 1, gone)
-        for frame, count, dead, gone in zip(*columns, away.tolist(), strict=True)
-    ]
+    for content, frame, count, dead, gone in zip(of.tolist(), *columns, away.tolist(), strict=True):
+        found[content].append(NodeOfContent(frame, count, dead == 1, gone))
+    return found
 
 
-def _to_columns(digest: int, nodes: list[NodeOfContent]) -> Columns:
-    """Return stable nodes as rows."""
-    rows = [(node.frame, node.count, int(node.dead)) for node in nodes]
+def _to_columns(nodes_of: Sequence[tuple[int, Sequence[NodeOfContent]]]) -> Columns:
+    """Return the stable nodes of contents as rows."""
+    rows = [(node.frame, node.count, int(node.dead)) for _, nodes in nodes_of for node in nodes]
     frame, count, dead = np.array(rows, np.int64).reshape(-1, 3).T
-    digests = np.full(len(nodes), digest, np.uint64)
+    digests = np.array([digest for digest, nodes in nodes_of for _ in nodes], np.uint64)
     return {"digest": digests, "frame": frame, "count": count, "dead": dead}
