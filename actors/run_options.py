@@ -45,7 +45,8 @@ class RunOptions:
         engine: `ray` runs actors, one for each `nodes_per_actor` NUMA nodes; `inline` runs everything in this
             process.
         address: the Ray cluster to join. By default this is the cluster of the Ray job, if this runs inside
-            one; otherwise Ray is started for the run and stopped after it.
+            one; otherwise Ray is started for the run and stopped after it. In a program that has called
+            ray.init(), its cluster is taken, whatever the address.
         nodes_per_actor: NUMA nodes that share an actor.
         migration_actors: actors that drive the compactors, if the scenario has any.
         memory_check: refuse a run that cannot fit into the memory of this host. A run on another cluster is
